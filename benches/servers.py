@@ -1,0 +1,210 @@
+"""The servers under test: started on free loopback ports, stopped by their own process ids."""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+
+import wire
+
+POSTGRES_BIN = Path(os.environ.get("POSTGRES_BIN", "/usr/lib/postgresql/15/bin"))
+ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")  # Debian's package; its manifest names the rest
+
+
+class Trouble(Exception):
+    """Something could not be measured; the message says why."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def die_with_parent():
+    """Even a harness that is killed leaves nothing behind (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def tail(path, lines=15):
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+class Server:
+    """A child process with a log file, on 127.0.0.1:port."""
+
+    patience = 60  # seconds to become ready, and to end
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.process = None
+        self.log = self.folder.with_suffix(".log")
+
+    def spawn(self, command, **more):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+                                            cwd=self.folder, **more)
+
+    def wait_until_ready(self):
+        """Returns when ready() does not fail any more; a dead process fails at once."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                self.ready()
+                return self
+            except OSError as error:
+                if self.process.poll() is not None:
+                    raise Trouble(f"{self.process.args[0]} ended with {self.process.returncode}:\n"
+                                  + tail(self.log)) from None
+                if time.monotonic() > deadline:
+                    raise Trouble(f"{self.process.args[0]} is not ready: {error}\n"
+                                  + tail(self.log)) from None
+                time.sleep(0.002)
+
+    def stop(self, how=signal.SIGTERM):
+        """Ends the process and waits for it; twice is harmless."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(self.patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def resident_bytes(self):
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise Trouble("no VmRSS")
+
+
+class Sql(Server):
+    """A server that speaks PostgreSQL's protocol."""
+
+    user = database = "oribi"
+
+    def ready(self):
+        with wire.Connection(self.port, self.user, self.database, timeout=5) as connection:
+            connection.simple("SELECT 1")
+
+    def dsn(self):
+        return f"host=127.0.0.1 port={self.port} user={self.user} dbname={self.database}"
+
+    def raw(self):
+        return wire.Connection(self.port, self.user, self.database)
+
+    def connect(self):
+        """Without psycopg's own preparing after five times, which would change the run midway."""
+        return psycopg.connect(self.dsn(), autocommit=True, prepare_threshold=None)
+
+
+class Oribi(Sql):
+    def __init__(self, binary, folder, zookeeper=None, identity=None):
+        super().__init__(folder)
+        self.binary = Path(binary).resolve()
+        self.zookeeper = zookeeper
+        self.identity = identity
+
+    def start(self):
+        command = [self.binary, "serve", "--data-dir", self.folder,
+                   "--postgres", f"127.0.0.1:{self.port}",
+                   "--peer", "127.0.0.1:0", "--web", "127.0.0.1:0"]
+        if self.zookeeper:
+            command += ["--zookeeper", self.zookeeper]
+        if self.identity:
+            command += ["--id", self.identity]
+        self.spawn(command)
+        return self.wait_until_ready()
+
+    def define(self, table, path):
+        """An external table; one of that name from an earlier suite is replaced."""
+        with self.connect() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+            connection.execute(f"CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION '{path}'")
+
+    def version(self):
+        """0.1.0 of `oribi 0.1.0`."""
+        return subprocess.check_output([self.binary, "--version"], text=True).split()[1]
+
+
+class Postgres(Sql):
+    """A cluster of its own with a quarter of the memory as shared buffers, otherwise defaults."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        if not (POSTGRES_BIN / "postgres").exists():
+            raise Trouble(f"no PostgreSQL in {POSTGRES_BIN}; say where with POSTGRES_BIN")
+        self.account = {}
+        if os.geteuid() == 0:  # postgres refuses to run as root
+            shutil.chown(self.folder, "postgres", "postgres")
+            self.account = {"user": "postgres", "group": "postgres", "extra_groups": []}
+
+    def start(self):
+        files = self.folder / "data"
+        if not files.exists():
+            made = subprocess.run([POSTGRES_BIN / "initdb", "-D", files, "-U", self.user, "-A",
+                                   "trust", "-E", "UTF8", "--locale=C"], capture_output=True,
+                                  text=True, cwd=self.folder, **self.account)
+            if made.returncode:
+                raise Trouble(made.stderr)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 >> 20
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1",
+                    "unix_socket_directories": self.folder, "shared_buffers": f"{memory}MB",
+                    "max_wal_size": "8GB"}
+        options = [part for k, v in settings.items() for part in ("-c", f"{k}={v}")]
+        self.database = "postgres"
+        self.spawn([POSTGRES_BIN / "postgres", "-D", files, *options], **self.account)
+        return self.wait_until_ready()
+
+    def stop(self, how=signal.SIGINT):
+        super().stop(how)  # SIGINT is PostgreSQL's fast shutdown
+
+    def version(self):
+        return subprocess.check_output([POSTGRES_BIN / "postgres", "--version"], text=True).split()[2]
+
+
+class ZooKeeper(Server):
+    """A standalone ensemble member from Debian's package."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        if not ZOOKEEPER_JAR.exists() or not shutil.which("java"):
+            raise Trouble("no ZooKeeper (Debian's packages zookeeper and a Java runtime)")
+
+    def start(self):
+        config = self.folder / "zoo.cfg"
+        config.write_text(f"tickTime=2000\ndataDir={self.folder}\nclientPort={self.port}\n"
+                          "clientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
+                          "4lw.commands.whitelist=srvr\n")
+        self.spawn(["java", "-Xmx512m", "-cp", ZOOKEEPER_JAR,
+                    "org.apache.zookeeper.server.quorum.QuorumPeerMain", config])
+        return self.wait_until_ready()
+
+    def srvr(self):
+        """The answer of the four-letter word, as a dictionary."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"srvr")
+            text = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+        lines = (line.split(": ", 1) for line in text.splitlines())
+        return {line[0]: line[1] for line in lines if len(line) == 2}
+
+    def ready(self):
+        if "Zxid" not in self.srvr():
+            raise OSError("not serving yet")
+
+    def zxid(self):
+        """Grows by one with every write."""
+        return int(self.srvr()["Zxid"], 16)
+
+    def version(self):
+        return self.srvr()["Zookeeper version"].split("-")[0]

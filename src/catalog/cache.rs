@@ -1,0 +1,287 @@
+//! The daemon's copy of the catalog and how it is kept up to date.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::oids::Oids;
+use super::record::{DatabaseRecord, TableRecord};
+use super::snapshot::{Database, Snapshot, Table, TableName};
+use super::{DEFAULT_DATABASE, DEFAULT_OWNER, Error, ObjectKind, Result};
+use crate::coordination::paths::{CatalogName, Path, parse_catalog};
+use crate::coordination::{Coordination, Event, Mode, Op, Scope, Stat};
+use crate::id;
+
+/// PostgreSQL gives its default database the same one (`PostgresDbOid` in its `pg_database.dat`).
+const DEFAULT_DATABASE_OID: u32 = 5;
+
+/// Reads under way at once while everything is read anew.
+const CONCURRENT_READS: usize = 64;
+
+/// How sure a look-up must be of seeing other daemons' latest DDL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// The cached copy; only a missing name is looked up in the store.
+    #[default]
+    Cached,
+    /// Ask the store first.
+    Strong,
+}
+
+/// The catalog as one daemon sees it.
+#[derive(Debug)]
+pub struct Catalog {
+    pub(super) coordination: Arc<dyn Coordination>,
+    pub(super) oids: Oids,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Held from reading a node until it is in the snapshot, so that an older read can never
+    /// overwrite a newer one.
+    refreshing: Mutex<()>,
+}
+
+impl Catalog {
+    /// Makes the default database if the store is new, and reads everything.
+    pub async fn open(coordination: Arc<dyn Coordination>) -> Result<Arc<Self>> {
+        bootstrap(coordination.as_ref()).await?;
+        let catalog = Self {
+            oids: Oids::new(coordination.clone()),
+            coordination,
+            snapshot: watch::Sender::new(Arc::default()),
+            refreshing: Mutex::new(()),
+        };
+        catalog.reload().await?;
+        Ok(Arc::new(catalog))
+    }
+
+    /// The catalog at this moment.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Follows the store's changes until `stop`. Needed exactly once.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut watch = self.coordination.watch(&Path::Catalog.to_string(), Scope::Subtree);
+        loop {
+            let event = tokio::select! {
+                event = watch.next() => event,
+                () = stop.cancelled() => return,
+            };
+            let Some(event) = event else { return };
+            let result = match &event {
+                Event::Resync => self.reload().await,
+                Event::Changed(path) => match parse_catalog(path) {
+                    Some(name) => self.refresh(&name).await,
+                    None => Ok(()),
+                },
+            };
+            // After a lost connection there will be a resync; a bad record must not stop the rest.
+            if let Err(error) = result {
+                warn!(%error, ?event, "the catalog could not be refreshed");
+            }
+        }
+    }
+
+    /// A table or view by its full name; [`Error::NotFound`] only after the store was asked.
+    pub async fn table(&self, name: &TableName, consistency: Consistency) -> Result<Arc<Table>> {
+        if consistency == Consistency::Cached
+            && let Some(table) = self.snapshot().table(name)
+        {
+            return Ok(table.clone());
+        }
+        let node = if self.snapshot().databases.contains_key(&name.database) {
+            CatalogName::Table {
+                database: name.database.clone(),
+                schema: name.schema.clone(),
+                table: name.table.clone(),
+            }
+        } else {
+            CatalogName::Database(name.database.clone())
+        };
+        self.second_look(&node, consistency).await?;
+        self.snapshot().table(name).cloned().ok_or_else(|| Error::NotFound {
+            kind: ObjectKind::Table,
+            name: display_name(name),
+        })
+    }
+
+    /// A database by name; [`Error::NotFound`] only after the store was asked.
+    pub async fn database(&self, name: &str) -> Result<Arc<Database>> {
+        if let Some(database) = self.snapshot().databases.get(name) {
+            return Ok(database.clone());
+        }
+        self.second_look(&CatalogName::Database(name.to_owned()), Consistency::Cached).await?;
+        self.snapshot()
+            .databases
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Error::NotFound { kind: ObjectKind::Database, name: name.to_owned() })
+    }
+
+    /// Brings one name up to date with all that was committed before the call. While the store is
+    /// out of reach the cached answer stands, unless the caller insists.
+    async fn second_look(&self, name: &CatalogName, consistency: Consistency) -> Result<()> {
+        let looked = async {
+            self.coordination.sync().await?;
+            self.refresh(name).await
+        };
+        match looked.await {
+            Err(Error::Unavailable(_)) if consistency == Consistency::Cached => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Reads one node again.
+    pub(super) async fn refresh(&self, name: &CatalogName) -> Result<()> {
+        let _guard = self.refreshing.lock().await;
+        match name {
+            CatalogName::Database(database) => {
+                let node = self.read(&Path::Database(database)).await?;
+                let unknown = !self.snapshot().databases.contains_key(database);
+                if unknown && node.is_some() {
+                    return self.load_database(database).await;
+                }
+                self.update(|snapshot| snapshot.set_database(database, node));
+            }
+            CatalogName::Schema(database, schema) => {
+                let node = self.read(&Path::Schema(database, schema)).await?;
+                self.update(|snapshot| snapshot.set_schema(database, schema, node));
+            }
+            CatalogName::Table { database, schema, table } => {
+                let node = self.read(&Path::Table { database, schema, table }).await?;
+                let name = TableName::new(database, schema, table);
+                self.update(|snapshot| snapshot.set_table(&name, node));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything again and replaces the snapshot at once.
+    async fn reload(&self) -> Result<()> {
+        let _guard = self.refreshing.lock().await;
+        let mut snapshot = Snapshot::default();
+        for node in self.coordination.children(&Path::Catalog.to_string()).await? {
+            if let Some(CatalogName::Database(name)) = parse_catalog(&format!("/catalog/{node}")) {
+                self.read_database(&name, &mut snapshot).await?;
+            }
+        }
+        self.snapshot.send_replace(Arc::new(snapshot));
+        Ok(())
+    }
+
+    async fn load_database(&self, name: &str) -> Result<()> {
+        let mut loaded = Snapshot::default();
+        self.read_database(name, &mut loaded).await?;
+        self.update(|snapshot| snapshot.databases.append(&mut loaded.databases));
+        Ok(())
+    }
+
+    async fn read_database(&self, name: &str, into: &mut Snapshot) -> Result<()> {
+        let path = Path::Database(name);
+        let Some(node) = self.read::<DatabaseRecord>(&path).await? else { return Ok(()) };
+        into.set_database(name, Some(node));
+        let path = path.to_string();
+        let names: Vec<CatalogName> = (self.coordination.children(&path).await?.iter())
+            .filter_map(|child| parse_catalog(&format!("{path}/{child}")))
+            .collect();
+        let loaded: Vec<Loaded> =
+            stream::iter(names.into_iter().map(|name| async { self.load(name).await }))
+                .buffer_unordered(CONCURRENT_READS)
+                .try_collect()
+                .await?;
+        // Schemas first: a table's entry must not be there before its schema's.
+        for item in &loaded {
+            if let Loaded::Schema(schema, node) = item {
+                into.set_schema(name, schema, node.clone());
+            }
+        }
+        for item in loaded {
+            if let Loaded::Table(table, node) = item {
+                into.set_table(&table, node);
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&self, name: CatalogName) -> Result<Loaded> {
+        Ok(match name {
+            CatalogName::Table { database, schema, table } => {
+                let path = Path::Table { database: &database, schema: &schema, table: &table };
+                let node = self.read(&path).await?;
+                Loaded::Table(TableName { database, schema, table }, node)
+            }
+            CatalogName::Schema(database, schema) => {
+                let node = self.read(&Path::Schema(&database, &schema)).await?;
+                Loaded::Schema(schema, node)
+            }
+            CatalogName::Database(_) => Loaded::Nothing,
+        })
+    }
+
+    /// Reads a record. One that an operator made unreadable is reported and left out, so that it
+    /// costs nobody the rest of the catalog.
+    async fn read<T: DeserializeOwned>(&self, path: &Path<'_>) -> Result<Option<(T, Stat)>> {
+        let path = path.to_string();
+        let Some(node) = self.coordination.get(&path).await? else { return Ok(None) };
+        match serde_json::from_slice(&node.data) {
+            Ok(record) => Ok(Some((record, node.stat))),
+            Err(error) => {
+                warn!(%path, %error, "a record in the catalog is not valid and is left out");
+                Ok(None)
+            }
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
+    }
+}
+
+enum Loaded {
+    Schema(String, Option<(DatabaseRecord, Stat)>),
+    Table(TableName, Option<(TableRecord, Stat)>),
+    Nothing,
+}
+
+/// A name as messages show it: without the database and the schema everyone has.
+pub(super) fn display_name(name: &TableName) -> String {
+    if name.schema == super::PUBLIC {
+        name.table.clone()
+    } else {
+        format!("{}.{}", name.schema, name.table)
+    }
+}
+
+/// Makes the catalog's root and the default database in one step, the first time only: a default
+/// database that somebody dropped stays dropped.
+async fn bootstrap(coordination: &dyn Coordination) -> Result<()> {
+    let root = Path::Catalog.to_string();
+    if coordination.get(&root).await?.is_some() {
+        return Ok(());
+    }
+    let record = DatabaseRecord {
+        oid: DEFAULT_DATABASE_OID,
+        owner: DEFAULT_OWNER.to_owned(),
+        comment: None,
+        nonce: id::nonce(),
+    };
+    let path = Path::Database(DEFAULT_DATABASE).to_string();
+    let data = serde_json::to_vec(&record)
+        .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
+    let ops = vec![
+        Op::Create { path: root.clone(), data: Bytes::new(), mode: Mode::Persistent },
+        Op::Create { path, data: data.into(), mode: Mode::Persistent },
+    ];
+    match coordination.transact(ops).await {
+        Ok(_) => Ok(()),
+        // Another daemon was first, or our own reply was lost: what counts is that it is there.
+        Err(error) => match coordination.get(&root).await? {
+            Some(_) => Ok(()),
+            None => Err(error.into()),
+        },
+    }
+}

@@ -1,0 +1,507 @@
+//! DDL: version-checked writes of the coordination store.
+//!
+//! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
+//! there and so learns the truth ([`Catalog::settle`]).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::cache::{Catalog, display_name};
+use super::record::{DatabaseRecord, Definition, TableRecord};
+use super::snapshot::{Database, Table, TableName};
+use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
+use crate::coordination::paths::{CatalogName, Path};
+use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
+use crate::id;
+
+/// PostgreSQL's limit is 63 (`NAMEDATALEN`); nothing here needs one as low.
+const MAX_NAME: usize = 255;
+
+/// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
+const MAX_STEPS: usize = 2000;
+
+/// Bytes in one transaction, for the same reason.
+const MAX_BYTES: usize = 512 * 1024;
+
+/// How long a writer whose reply was lost tries to learn the truth.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// What to do when the name is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateMode {
+    Fail,
+    IfNotExists,
+    Replace,
+}
+
+/// What to do when the name is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropMode {
+    Fail,
+    IfExists,
+}
+
+/// How a writer recognises its own write.
+enum Proof {
+    /// The node holds this nonce.
+    Written { path: String, nonce: Uuid },
+    /// The node that this transaction created is gone.
+    Deleted { path: String, czxid: i64 },
+}
+
+impl Catalog {
+    /// Returns false if it was there already and the mode allows that.
+    pub async fn create_database(&self, name: &str, owner: &str, mode: CreateMode) -> Result<bool> {
+        check_name(name)?;
+        let record = self.namespace_record(owner).await?;
+        let path = Path::Database(name).to_string();
+        let ops = vec![create(&path, &record)?];
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let created = self.commit(ops, proof, ObjectKind::Database, name).await;
+        self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
+        if_not_exists(created, mode)
+    }
+
+    /// Drops a database and all tables and views in it, as PostgreSQL does. The files of external
+    /// tables stay. Returns false if it was not there and the mode allows that.
+    pub async fn drop_database(&self, name: &str, mode: DropMode) -> Result<bool> {
+        let Some(database) = if_exists(self.database(name).await, mode)? else { return Ok(false) };
+        let mut ops = delete_all(name, &database);
+        ops.push(delete(Path::Database(name).to_string(), None));
+        let path = Path::Database(name).to_string();
+        let proof = Proof::Deleted { path, czxid: database.stat.czxid };
+        let dropped = self.commit(ops, proof, ObjectKind::Database, name).await;
+        self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
+        dropped.map(|()| true)
+    }
+
+    /// Renames a database with all it holds, in one step.
+    pub async fn rename_database(&self, name: &str, new: &str) -> Result<()> {
+        check_name(new)?;
+        let database = self.database(name).await?;
+        let record = DatabaseRecord { nonce: id::nonce(), ..database.record.clone() };
+        let path = Path::Database(new).to_string();
+        let mut ops = vec![create(&path, &record)?];
+        for (schema, content) in &database.schemas {
+            if let Some((record, _)) = &content.node {
+                ops.push(create(&Path::Schema(new, schema).to_string(), record)?);
+            }
+            for (table, entry) in &content.tables {
+                let path = Path::Table { database: new, schema, table }.to_string();
+                ops.push(create(&path, &entry.record)?);
+            }
+        }
+        ops.extend(delete_all(name, &database));
+        let old = Path::Database(name).to_string();
+        ops.push(delete(old, Some(database.stat.version)));
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let renamed = self.commit(ops, proof, ObjectKind::Database, new).await;
+        for name in [name, new] {
+            self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
+        }
+        renamed
+    }
+
+    pub async fn create_schema(
+        &self,
+        database: &str,
+        schema: &str,
+        owner: &str,
+        mode: CreateMode,
+    ) -> Result<bool> {
+        check_name(schema)?;
+        if RESERVED_SCHEMAS.contains(&schema) {
+            let error = Error::AlreadyExists { kind: ObjectKind::Schema, name: schema.to_owned() };
+            return if_not_exists(Err(error), mode);
+        }
+        self.database(database).await?;
+        let record = self.namespace_record(owner).await?;
+        let path = Path::Schema(database, schema).to_string();
+        let ops = vec![create(&path, &record)?];
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let created = self.commit(ops, proof, ObjectKind::Schema, schema).await;
+        self.refresh(&CatalogName::Schema(database.to_owned(), schema.to_owned()))
+            .await
+            .or_else(stale_is_fine)?;
+        if_not_exists(created, mode)
+    }
+
+    /// Drops a schema; with `cascade` its tables and views too.
+    pub async fn drop_schema(
+        &self,
+        database: &str,
+        schema: &str,
+        mode: DropMode,
+        cascade: bool,
+    ) -> Result<bool> {
+        if RESERVED_SCHEMAS.contains(&schema) {
+            return Err(Error::Reserved(schema.to_owned()));
+        }
+        let found = self.database(database).await?;
+        let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
+        let content = found.schemas.get(schema).ok_or_else(|| Error::NotFound {
+            kind: ObjectKind::Schema,
+            name: schema.to_owned(),
+        });
+        let Some(content) = if_exists(content, mode)? else { return Ok(false) };
+        let Some((_, stat)) = &content.node else { return Err(Error::Reserved(schema.into())) };
+        if !content.tables.is_empty() && !cascade {
+            return Err(Error::NotEmpty {
+                kind: ObjectKind::Schema,
+                name: schema.to_owned(),
+                count: content.tables.len(),
+            });
+        }
+        let mut ops: Vec<Op> = (content.tables.values())
+            .map(|table| delete(path_of(&table.name), Some(table.stat.version)))
+            .collect();
+        let path = Path::Schema(database, schema).to_string();
+        ops.push(delete(path.clone(), Some(stat.version)));
+        let proof = Proof::Deleted { path, czxid: stat.czxid };
+        let dropped = self.commit(ops, proof, ObjectKind::Schema, schema).await;
+        for table in content.tables.values() {
+            self.refresh(&node_name(&table.name)).await.or_else(stale_is_fine)?;
+        }
+        self.refresh(&name).await.or_else(stale_is_fine)?;
+        dropped.map(|()| true)
+    }
+
+    /// Creates a table or view. Returns false if it was there already and the mode allows that.
+    /// [`CreateMode::Replace`] keeps the identifier, and replaces a view by a view only.
+    pub async fn create_table(
+        &self,
+        name: &TableName,
+        owner: &str,
+        columns: Vec<super::Column>,
+        definition: Definition,
+        mode: CreateMode,
+    ) -> Result<bool> {
+        check_name(&name.table)?;
+        let schema = self.schema_check(&name.database, &name.schema).await?;
+        let existing = match self.table(name, Consistency::Strong).await {
+            Ok(table) => Some(table),
+            Err(Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let is_view = matches!(definition, Definition::View { .. });
+        let taken = || Error::AlreadyExists { kind: ObjectKind::Table, name: display_name(name) };
+        let record = |oid| TableRecord {
+            oid,
+            owner: owner.to_owned(),
+            comment: None,
+            columns,
+            definition,
+            nonce: id::nonce(),
+        };
+        let path = path_of(name);
+        let (record, op) = match (existing, mode) {
+            (None, _) => {
+                let record = record(self.oids.next().await?);
+                let op = create(&path, &record)?;
+                (record, op)
+            }
+            (Some(_), CreateMode::IfNotExists) => return Ok(false),
+            (Some(_), CreateMode::Fail) => return Err(taken()),
+            (Some(table), CreateMode::Replace) if table.record.is_view() != is_view => {
+                let expected = if is_view { "view" } else { "table" };
+                return Err(Error::WrongKind { name: display_name(name), expected });
+            }
+            (Some(table), CreateMode::Replace) => {
+                let record = record(table.record.oid);
+                let op = set(&path, &record, table.stat.version)?;
+                (record, op)
+            }
+        };
+        let ops = schema.into_iter().chain([op]).collect();
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let created = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
+        self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
+        if_not_exists(created, mode)
+    }
+
+    /// Drops a table or view; the files of an external table stay. Returns false if it was not
+    /// there and the mode allows that.
+    pub async fn drop_table(&self, name: &TableName, view: bool, mode: DropMode) -> Result<bool> {
+        let found = self.table(name, Consistency::Strong).await;
+        let Some(table) = if_exists(found, mode)? else { return Ok(false) };
+        expect_kind(&table, view)?;
+        let path = path_of(name);
+        let ops = vec![delete(path.clone(), Some(table.stat.version))];
+        let proof = Proof::Deleted { path, czxid: table.stat.czxid };
+        let dropped = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
+        self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
+        dropped.map(|()| true)
+    }
+
+    /// Moves a table or view to another name or schema of the same database.
+    pub async fn rename_table(&self, name: &TableName, new: &TableName, view: bool) -> Result<()> {
+        check_name(&new.table)?;
+        let table = self.table(name, Consistency::Strong).await?;
+        expect_kind(&table, view)?;
+        let schema = self.schema_check(&new.database, &new.schema).await?;
+        let record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
+        let path = path_of(new);
+        let mut ops: Vec<Op> = schema.into_iter().collect();
+        ops.push(create(&path, &record)?);
+        ops.push(delete(path_of(name), Some(table.stat.version)));
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let renamed = self.commit(ops, proof, ObjectKind::Table, &display_name(new)).await;
+        for name in [name, new] {
+            self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
+        }
+        renamed
+    }
+
+    /// Changes a table's or view's record, such as a comment.
+    pub async fn alter_table(
+        &self,
+        name: &TableName,
+        change: impl FnOnce(&mut TableRecord) -> Result<()>,
+    ) -> Result<()> {
+        let table = self.table(name, Consistency::Strong).await?;
+        let mut record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
+        change(&mut record)?;
+        let path = path_of(name);
+        let ops = vec![set(&path, &record, table.stat.version)?];
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let altered = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
+        self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
+        altered
+    }
+
+    /// Sets or removes a database's comment.
+    pub async fn comment_database(&self, name: &str, comment: Option<String>) -> Result<()> {
+        let database = self.database(name).await?;
+        let record = DatabaseRecord { comment, nonce: id::nonce(), ..database.record.clone() };
+        let path = Path::Database(name).to_string();
+        let ops = vec![set(&path, &record, database.stat.version)?];
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let altered = self.commit(ops, proof, ObjectKind::Database, name).await;
+        self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
+        altered
+    }
+
+    /// Sets or removes a schema's comment.
+    pub async fn comment_schema(
+        &self,
+        database: &str,
+        schema: &str,
+        comment: Option<String>,
+    ) -> Result<()> {
+        let found = self.database(database).await?;
+        let node = found.schemas.get(schema).map(|schema| &schema.node);
+        let (record, stat) = match node {
+            Some(Some(node)) => node,
+            Some(None) => return Err(Error::Reserved(schema.to_owned())),
+            None => {
+                let name = schema.to_owned();
+                return Err(Error::NotFound { kind: ObjectKind::Schema, name });
+            }
+        };
+        let record = DatabaseRecord { comment, nonce: id::nonce(), ..record.clone() };
+        let path = Path::Schema(database, schema).to_string();
+        let ops = vec![set(&path, &record, stat.version)?];
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let altered = self.commit(ops, proof, ObjectKind::Schema, schema).await;
+        let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
+        self.refresh(&name).await.or_else(stale_is_fine)?;
+        altered
+    }
+
+    async fn namespace_record(&self, owner: &str) -> Result<DatabaseRecord> {
+        Ok(DatabaseRecord {
+            oid: self.oids.next().await?,
+            owner: owner.to_owned(),
+            comment: None,
+            nonce: id::nonce(),
+        })
+    }
+
+    /// The step that makes sure a schema is still there when a table is put into it.
+    async fn schema_check(&self, database: &str, schema: &str) -> Result<Option<Op>> {
+        let found = self.database(database).await?;
+        if schema == PUBLIC {
+            return Ok(None);
+        }
+        if RESERVED_SCHEMAS.contains(&schema) {
+            return Err(Error::Reserved(schema.to_owned()));
+        }
+        if !found.schemas.contains_key(schema) {
+            let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
+            self.coordination.sync().await?;
+            self.refresh(&name).await?;
+            if !self.database(database).await?.schemas.contains_key(schema) {
+                let name = schema.to_owned();
+                return Err(Error::NotFound { kind: ObjectKind::Schema, name });
+            }
+        }
+        let path = Path::Schema(database, schema).to_string();
+        Ok(Some(Op::Check { path, version: None }))
+    }
+
+    /// Carries out a change; says what a failed step means for `name`.
+    async fn commit(&self, ops: Vec<Op>, proof: Proof, kind: ObjectKind, name: &str) -> Result<()> {
+        let bytes = ops.iter().map(op_size).sum::<usize>();
+        if ops.len() > MAX_STEPS || bytes > MAX_BYTES {
+            let limit = MAX_STEPS.min(ops.len() * MAX_BYTES / bytes.max(1));
+            return Err(Error::TooMany { count: ops.len(), limit });
+        }
+        let error = match self.coordination.transact(ops).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.may_have_landed() => return self.settle(error, proof).await,
+            Err(error) => error,
+        };
+        let name = name.to_owned();
+        Err(match error.root() {
+            coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
+            coordination::Error::BadVersion { .. } | coordination::Error::NotEmpty { .. } => {
+                Error::Conflict { kind, name }
+            }
+            coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
+            coordination::Error::TooLarge { bytes, limit, .. } => {
+                Error::TooLarge { bytes: *bytes, limit: *limit }
+            }
+            _ => error.into(),
+        })
+    }
+
+    /// Finds out whether a write whose reply was lost has landed. Requests of one session are
+    /// carried out in order, so once a later `sync` and read succeed, the answer is final.
+    async fn settle(&self, error: coordination::Error, proof: Proof) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        let mut session = self.coordination.session();
+        loop {
+            let landed = async {
+                self.coordination.sync().await?;
+                self.landed(&proof).await
+            };
+            match tokio::time::timeout_at(deadline, landed).await {
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => return Err(Error::Unavailable(error)),
+                Ok(Err(later)) if later.is_unavailable() => {}
+                Ok(Err(_)) | Err(_) => return Err(Error::Unknown(error)),
+            }
+            let connected = session.wait_for(|session| session.state == SessionState::Connected);
+            match tokio::time::timeout_at(deadline, connected).await {
+                // In touch again, perhaps only just not yet when the read was tried.
+                Ok(Ok(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(Err(_)) | Err(_) => return Err(Error::Unknown(error)),
+            }
+        }
+    }
+
+    async fn landed(&self, proof: &Proof) -> coordination::Result<bool> {
+        #[derive(serde::Deserialize)]
+        struct Marked {
+            nonce: Uuid,
+        }
+        Ok(match proof {
+            Proof::Written { path, nonce } => {
+                self.coordination.get(path).await?.is_some_and(|node| {
+                    serde_json::from_slice::<Marked>(&node.data)
+                        .is_ok_and(|record| record.nonce == *nonce)
+                })
+            }
+            Proof::Deleted { path, czxid } => {
+                !self.coordination.get(path).await?.is_some_and(|node| node.stat.czxid == *czxid)
+            }
+        })
+    }
+}
+
+fn path_of(name: &TableName) -> String {
+    let TableName { database, schema, table } = name;
+    Path::Table { database, schema, table }.to_string()
+}
+
+fn node_name(name: &TableName) -> CatalogName {
+    let TableName { database, schema, table } = name.clone();
+    CatalogName::Table { database, schema, table }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.len() > MAX_NAME {
+        return Err(Error::NameTooLong { length: name.len(), limit: MAX_NAME });
+    }
+    Ok(())
+}
+
+fn expect_kind(table: &Table, view: bool) -> Result<()> {
+    if table.record.is_view() == view {
+        return Ok(());
+    }
+    let expected = if view { "view" } else { "table" };
+    Err(Error::WrongKind { name: display_name(&table.name), expected })
+}
+
+fn encode(path: &str, record: &impl Serialize) -> Result<Bytes> {
+    let data = serde_json::to_vec(record)
+        .map_err(|source| Error::BadRecord { path: path.to_owned(), source })?;
+    if data.len() > MAX_DATA {
+        return Err(Error::TooLarge { bytes: data.len(), limit: MAX_DATA });
+    }
+    Ok(data.into())
+}
+
+fn create(path: &str, record: &impl Serialize) -> Result<Op> {
+    let data = encode(path, record)?;
+    Ok(Op::Create { path: path.to_owned(), data, mode: Mode::Persistent })
+}
+
+fn set(path: &str, record: &impl Serialize, version: i32) -> Result<Op> {
+    let data = encode(path, record)?;
+    Ok(Op::Set { path: path.to_owned(), data, version: Some(version) })
+}
+
+fn delete(path: String, version: Option<i32>) -> Op {
+    Op::Delete { path, version }
+}
+
+fn delete_all(name: &str, database: &Database) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for (schema, content) in &database.schemas {
+        for table in content.tables.values() {
+            ops.push(delete(path_of(&table.name), Some(table.stat.version)));
+        }
+        if let Some((_, stat)) = &content.node {
+            ops.push(delete(Path::Schema(name, schema).to_string(), Some(stat.version)));
+        }
+    }
+    ops
+}
+
+fn op_size(op: &Op) -> usize {
+    let data = match op {
+        Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+        Op::Check { .. } | Op::Delete { .. } => 0,
+    };
+    op.path().len() + data + 64
+}
+
+fn if_not_exists(created: Result<()>, mode: CreateMode) -> Result<bool> {
+    match created {
+        Ok(()) => Ok(true),
+        Err(Error::AlreadyExists { .. }) if mode == CreateMode::IfNotExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn if_exists<T>(found: Result<T>, mode: DropMode) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NotFound { .. }) if mode == DropMode::IfExists => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The change itself is done or refused by now; when the store is out of reach only this daemon's
+/// view of it is late, and the watch will mend that.
+fn stale_is_fine(error: Error) -> Result<()> {
+    match error {
+        Error::Unavailable(_) | Error::Unknown(_) => Ok(()),
+        error => Err(error),
+    }
+}

@@ -1,0 +1,83 @@
+//! What can go wrong with names and definitions.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::coordination;
+use crate::error::Class;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of things that have a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    Database,
+    Schema,
+    Table,
+    View,
+    Column,
+}
+
+impl Display for ObjectKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "database",
+            Self::Schema => "schema",
+            Self::Table => "relation",
+            Self::View => "view",
+            Self::Column => "column",
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{kind} \"{name}\" does not exist")]
+    NotFound { kind: ObjectKind, name: String },
+    #[error("{kind} \"{name}\" already exists")]
+    AlreadyExists { kind: ObjectKind, name: String },
+    #[error("\"{name}\" is not a {expected}")]
+    WrongKind { name: String, expected: &'static str },
+    #[error("{kind} \"{name}\" was changed by another daemon at the same time; try again")]
+    Conflict { kind: ObjectKind, name: String },
+    #[error("cannot drop {kind} \"{name}\" because it still holds {count} tables and views")]
+    NotEmpty { kind: ObjectKind, name: String, count: usize },
+    #[error("schema \"{0}\" is reserved")]
+    Reserved(String),
+    #[error("the name is {length} bytes long; at most {limit} are possible")]
+    NameTooLong { length: usize, limit: usize },
+    #[error("the definition takes {bytes} bytes in the coordination store, which holds {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error("{count} tables are too many to change in one step (at most {limit})")]
+    TooMany { count: usize, limit: usize },
+    /// The store is out of reach, and nothing was changed.
+    #[error("cannot change the catalog while the coordination store is out of reach: {0}")]
+    Unavailable(#[source] coordination::Error),
+    /// The reply was lost and could not be cleared up within the time allowed.
+    #[error("it is unknown whether the catalog was changed: {0}")]
+    Unknown(#[source] coordination::Error),
+    #[error("the coordination store failed: {0}")]
+    Coordination(#[source] coordination::Error),
+    #[error("the record at {path} is not valid: {source}")]
+    BadRecord { path: String, source: serde_json::Error },
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Conflict { .. } | Self::Unavailable(_) | Self::Unknown(_) => Class::Retryable,
+            Self::Coordination(_) | Self::BadRecord { .. } => Class::Internal,
+            _ => Class::User,
+        }
+    }
+}
+
+impl From<coordination::Error> for Error {
+    fn from(error: coordination::Error) -> Self {
+        match error {
+            error if error.may_have_landed() => Self::Unknown(error),
+            error if error.is_unavailable() => Self::Unavailable(error),
+            coordination::Error::TooLarge { bytes, limit, .. } => Self::TooLarge { bytes, limit },
+            error => Self::Coordination(error),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the catalog's nodes hold: small JSON objects that people may read with zkCli.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A database, at `/catalog/<database>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    pub oid: u32,
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The last writer's mark, by which it recognises its own write.
+    pub nonce: Uuid,
+}
+
+/// A schema other than `public`.
+pub type SchemaRecord = DatabaseRecord;
+
+/// A table or view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRecord {
+    pub oid: u32,
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// All columns as queries see them, partition columns last.
+    pub columns: Vec<Column>,
+    #[serde(flatten)]
+    pub definition: Definition,
+    pub nonce: Uuid,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// The Arrow type in Arrow's own notation, such as `Int64` or `Decimal128(15, 2)`.
+    #[serde(rename = "type", with = "arrow_type")]
+    pub data_type: DataType,
+    #[serde(default = "default_true", skip_serializing_if = "is_true")]
+    pub nullable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Arrow field metadata, such as an extension type's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Definition {
+    External(External),
+    /// The SELECT statement's text, with all names resolved against this search path.
+    View {
+        sql: String,
+        search_path: Vec<String>,
+    },
+}
+
+/// Files that somebody else writes and Oribi only reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// A URL: one file, or a directory (with a slash at its end).
+    pub location: String,
+    pub format: FileFormat,
+    /// Names of the columns whose values stand in directory names, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partition_columns: Vec<String>,
+    /// Options of the format, such as `format.delimiter`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    Parquet,
+    Csv,
+    Json,
+}
+
+impl TableRecord {
+    pub fn is_view(&self) -> bool {
+        matches!(self.definition, Definition::View { .. })
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()).into()
+    }
+}
+
+impl Column {
+    pub fn field(&self) -> Field {
+        let metadata = self.metadata.clone().into_iter().collect();
+        Field::new(&self.name, self.data_type.clone(), self.nullable).with_metadata(metadata)
+    }
+}
+
+impl From<&Field> for Column {
+    fn from(field: &Field) -> Self {
+        Self {
+            name: field.name().clone(),
+            data_type: field.data_type().clone(),
+            nullable: field.is_nullable(),
+            comment: None,
+            metadata: field.metadata().clone().into_iter().collect(),
+        }
+    }
+}
+
+fn default_true() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// Arrow types as text: `Display` and `FromStr` of `DataType` are each other's inverse.
+mod arrow_type {
+    use arrow::datatypes::DataType;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &DataType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{Fields, TimeUnit};
+
+    use super::*;
+
+    #[test]
+    fn records_read_back_as_written() {
+        let item = Arc::new(Field::new("item", DataType::Int32, true));
+        let fields = Fields::from(vec![
+            Field::new("a b", DataType::Utf8View, true),
+            Field::new("c", DataType::List(item.clone()), false),
+        ]);
+        let entries = Field::new(
+            "entries",
+            DataType::Struct(
+                vec![
+                    Field::new("key", DataType::Utf8, false),
+                    Field::new("value", DataType::Int64, true),
+                ]
+                .into(),
+            ),
+            false,
+        );
+        let types = [
+            DataType::Decimal128(15, 2),
+            DataType::Decimal256(76, -3),
+            DataType::Timestamp(TimeUnit::Microsecond, Some("Europe/Vienna".into())),
+            DataType::Timestamp(TimeUnit::Nanosecond, None),
+            DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+            DataType::FixedSizeBinary(16),
+            DataType::FixedSizeList(item.clone(), 3),
+            DataType::LargeList(item),
+            DataType::Struct(fields),
+            DataType::Map(Arc::new(entries), false),
+        ];
+        let columns: Vec<Column> = types
+            .into_iter()
+            .enumerate()
+            .map(|(n, data_type)| Column::from(&Field::new(format!("c{n}"), data_type, n % 2 == 0)))
+            .collect();
+        let record = TableRecord {
+            oid: 16384,
+            owner: "oribi".into(),
+            comment: Some("x".into()),
+            columns,
+            definition: Definition::External(External {
+                location: "file:///data/".into(),
+                format: FileFormat::Parquet,
+                partition_columns: vec![],
+                options: BTreeMap::new(),
+            }),
+            nonce: Uuid::nil(),
+        };
+        let json = serde_json::to_string(&record).expect("serialises");
+        assert!(json.contains(r#""kind":"external""#), "{json}");
+        assert_eq!(serde_json::from_str::<TableRecord>(&json).expect("reads back"), record);
+    }
+}

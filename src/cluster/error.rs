@@ -1,0 +1,26 @@
+//! Why a daemon cannot join.
+
+use crate::coordination;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the id \"{id}\" is held by the daemon at {postgres} (incarnation {incarnation}, {state} \
+         since {since}); choose another with --id, or wait until its session has ended if it died"
+    )]
+    IdTaken { id: String, postgres: String, incarnation: String, state: String, since: String },
+    #[error(
+        "the coordination store holds cluster {found} but this data directory belongs to cluster \
+         {expected}: the store lost its data or is another one; restore it, or remove {file} to \
+         join the store as it is"
+    )]
+    OtherCluster { expected: String, found: String, file: String },
+    #[error("the record at {path} is not valid: {source}")]
+    BadRecord { path: String, source: serde_json::Error },
+    #[error("cannot write {path}: {source}")]
+    File { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Coordination(#[from] coordination::Error),
+}

@@ -1,0 +1,108 @@
+//! The cluster's UUID: a store that lost its data, or another store, is recognised by it.
+
+use std::collections::BTreeMap;
+use std::path::{Path as FilePath, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Error, Result};
+use crate::coordination::paths::Path;
+use crate::coordination::{self, Coordination, Mode};
+use crate::id;
+
+#[derive(Serialize, Deserialize)]
+struct ClusterRecord {
+    uuid: Uuid,
+}
+
+/// The cluster's UUID as the store has it; `None` if it has none.
+pub(super) async fn read(coordination: &dyn Coordination) -> Result<Option<Uuid>> {
+    let path = Path::Cluster.to_string();
+    let Some(node) = coordination.get(&path).await? else { return Ok(None) };
+    let record: ClusterRecord =
+        serde_json::from_slice(&node.data).map_err(|source| Error::BadRecord { path, source })?;
+    Ok(Some(record.uuid))
+}
+
+/// The UUID of the cluster to join. The first daemon of a new store makes it; a daemon that knew
+/// this store under another UUID refuses.
+///
+/// `file` in the data directory remembers, for each store by its name, which cluster it held.
+pub(super) async fn establish(
+    coordination: &dyn Coordination,
+    store: &str,
+    file: &FilePath,
+) -> Result<Uuid> {
+    let mut known = load(file);
+    let found = match read(coordination).await? {
+        Some(uuid) => Some(uuid),
+        None if known.contains_key(store) => None,
+        None => Some(create(coordination).await?),
+    };
+    match (found, known.get(store)) {
+        (Some(found), Some(expected)) if found == *expected => Ok(found),
+        (Some(found), None) => {
+            known.insert(store.to_owned(), found);
+            save(file, &known)?;
+            Ok(found)
+        }
+        (found, expected) => Err(Error::OtherCluster {
+            expected: expected.map(Uuid::to_string).unwrap_or_default(),
+            found: found.map_or_else(|| "no".to_owned(), |uuid| uuid.to_string()),
+            file: file.display().to_string(),
+        }),
+    }
+}
+
+async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
+    let path = Path::Cluster.to_string();
+    let record = ClusterRecord { uuid: id::nonce() };
+    let data = serde_json::to_vec(&record)
+        .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
+    match coordination.create(&path, data.into(), Mode::Persistent).await {
+        Ok(_) => Ok(record.uuid),
+        // Whoever was first, or whatever became of a lost reply: what is there now counts.
+        Err(error) => match (read(coordination).await?, error) {
+            (Some(uuid), _) => Ok(uuid),
+            (None, error) => Err(error.into()),
+        },
+    }
+}
+
+fn load(file: &FilePath) -> BTreeMap<String, Uuid> {
+    let Ok(text) = std::fs::read(file) else { return BTreeMap::new() };
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn save(file: &FilePath, known: &BTreeMap<String, Uuid>) -> Result<()> {
+    let written = serde_json::to_vec_pretty(known)
+        .map_err(std::io::Error::other)
+        .and_then(|text| std::fs::write(file, text));
+    written.map_err(|source| Error::File { path: file.display().to_string(), source })
+}
+
+/// The data directory's own identity, made on first use.
+pub(super) fn instance(file: &FilePath) -> Result<Uuid> {
+    if let Some(uuid) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok())
+    {
+        return Ok(uuid);
+    }
+    let uuid = id::nonce();
+    std::fs::write(file, uuid.to_string())
+        .map_err(|source| Error::File { path: file.display().to_string(), source })?;
+    Ok(uuid)
+}
+
+/// Where the two files are.
+pub(super) fn files(data_dir: &FilePath) -> (PathBuf, PathBuf) {
+    (data_dir.join("clusters.json"), data_dir.join("instance"))
+}
+
+/// The nodes whose children this room owns.
+pub(super) async fn ensure_roots(coordination: &dyn Coordination) -> Result<()> {
+    for path in [Path::Daemons, Path::Incarnations] {
+        coordination::ensure(coordination, &path.to_string()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! Registers this daemon, follows the others, and registers anew after a lost session.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::lease::Lease;
+use super::record::{Member, Record, State};
+use super::{Error, Result, identity};
+use crate::coordination::paths::{Path, decode};
+use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
+use crate::id;
+
+/// Reads under way at once while all records are read anew.
+const CONCURRENT_READS: usize = 64;
+
+/// Pause before a failed registration is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What a daemon tells of itself, apart from what changes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub id: String,
+    pub data_dir: PathBuf,
+    /// The store's name, such as the ensemble's address: cluster identities are kept by it.
+    pub store: String,
+    pub postgres: String,
+    pub peer: String,
+    pub web: String,
+    pub version: &'static str,
+    pub build: &'static str,
+    pub cores: usize,
+    /// Bytes the engine may use.
+    pub memory: u64,
+}
+
+/// This daemon's place in the cluster.
+#[derive(Debug)]
+pub struct Membership {
+    coordination: Arc<dyn Coordination>,
+    options: Options,
+    instance: Uuid,
+    cluster: Uuid,
+    lease: Lease,
+    /// What this daemon wants to be; [`Self::state`] is what it can be.
+    wanted: watch::Sender<State>,
+    members: watch::Sender<Arc<Vec<Member>>>,
+    registered: Mutex<Registered>,
+    evicted: CancellationToken,
+}
+
+/// What stands in the store, as far as this daemon knows.
+#[derive(Debug)]
+struct Registered {
+    /// The session's epoch it was written in; 0: not yet.
+    epoch: u64,
+    record: Record,
+}
+
+impl Membership {
+    /// Registers as joining. Refuses if the id is held by a daemon that may be alive, or if the
+    /// store is not the one this data directory belongs to.
+    pub async fn join(coordination: Arc<dyn Coordination>, options: Options) -> Result<Arc<Self>> {
+        let (clusters, instance) = identity::files(&options.data_dir);
+        let cluster = identity::establish(coordination.as_ref(), &options.store, &clusters).await?;
+        identity::ensure_roots(coordination.as_ref()).await?;
+        let instance = identity::instance(&instance)?;
+        let record = Record {
+            incarnation: id::incarnation(),
+            instance,
+            postgres: options.postgres.clone(),
+            peer: options.peer.clone(),
+            web: options.web.clone(),
+            version: options.version.to_owned(),
+            build: options.build.to_owned(),
+            cores: options.cores,
+            memory: options.memory,
+            state: State::Joining,
+            since: Utc::now(),
+        };
+        let membership = Self {
+            coordination,
+            options,
+            instance,
+            cluster,
+            lease: Lease::new(),
+            wanted: watch::Sender::new(State::Joining),
+            members: watch::Sender::new(Arc::default()),
+            registered: Mutex::new(Registered { epoch: 0, record }),
+            evicted: CancellationToken::new(),
+        };
+        membership.register().await?;
+        membership.reload().await?;
+        Ok(Arc::new(membership))
+    }
+
+    pub fn id(&self) -> &str {
+        &self.options.id
+    }
+
+    /// Live daemons by id, as of the last change this daemon has seen.
+    pub fn members(&self) -> Arc<Vec<Member>> {
+        self.members.borrow().clone()
+    }
+
+    /// What this daemon wants to be, or degraded while it cannot prove that it is registered.
+    pub fn state(&self) -> State {
+        match *self.wanted.borrow() {
+            State::Ready if !self.may_act() => State::Degraded,
+            wanted => wanted,
+        }
+    }
+
+    /// Whether this daemon may act in the cluster's name: in touch, and registered by its own
+    /// clock.
+    pub fn may_act(&self) -> bool {
+        let connected = self.coordination.session().borrow().state == SessionState::Connected;
+        connected && self.lease.is_valid(Instant::now())
+    }
+
+    /// Ends when somebody removed this daemon's record or took its id, or the store lost its
+    /// data: the daemon is to drain.
+    pub fn evicted(&self) -> &CancellationToken {
+        &self.evicted
+    }
+
+    /// Changes what this daemon wants to be and writes it, as far as the store can be reached.
+    pub async fn set_state(&self, state: State) {
+        self.wanted.send_replace(state);
+        if let Err(error) = self.write_state().await {
+            warn!(%error, %state, "the new state could not be written and will be, once it can");
+        }
+    }
+
+    /// Follows the store until `stop`. Needed exactly once.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut session = self.coordination.session();
+        let mut watch = self.coordination.watch(&Path::Daemons.to_string(), Scope::Subtree);
+        loop {
+            let timeout = session.borrow_and_update().timeout;
+            let beat = tokio::time::sleep((timeout / 5).max(Duration::from_millis(50)));
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = watch.next() => match event {
+                    Some(event) => Some(event),
+                    None => return,
+                },
+                changed = session.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
+                () = beat => None,
+            };
+            // Out of touch nothing can be read; the reconnect brings a resync.
+            if session.borrow().state != SessionState::Connected {
+                continue;
+            }
+            if let Err(error) = self.keep_up(event).await {
+                if error_is_final(&error) {
+                    error!(%error, "this daemon leaves the cluster");
+                    self.evicted.cancel();
+                    return;
+                }
+                warn!(%error, "the cluster's state could not be brought up to date");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Makes sure of the own record, then looks at what has changed.
+    async fn keep_up(&self, event: Option<Event>) -> Result<()> {
+        let epoch = self.coordination.session().borrow().epoch;
+        if self.registered.lock().await.epoch != epoch {
+            self.check_cluster().await?;
+            self.register().await?;
+            info!(epoch, "registered anew after a lost session");
+        }
+        self.beat(epoch).await?;
+        self.write_state().await?;
+        match event {
+            None => Ok(()),
+            Some(Event::Resync) => self.reload().await,
+            Some(Event::Changed(path)) => self.refresh(&path).await,
+        }
+    }
+
+    async fn check_cluster(&self) -> Result<()> {
+        let found = identity::read(self.coordination.as_ref()).await?;
+        if found == Some(self.cluster) {
+            return Ok(());
+        }
+        Err(Error::OtherCluster {
+            expected: self.cluster.to_string(),
+            found: found.map_or_else(|| "no".to_owned(), |uuid| uuid.to_string()),
+            file: identity::files(&self.options.data_dir).0.display().to_string(),
+        })
+    }
+
+    /// Reads the own record, which renews the lease; its absence in a living session is an
+    /// operator's doing.
+    async fn beat(&self, epoch: u64) -> Result<()> {
+        let sent = Instant::now();
+        let path = Path::Daemon(&self.options.id).to_string();
+        let node = self.coordination.get(&path).await?;
+        let session = *self.coordination.session().borrow();
+        let incarnation = self.registered.lock().await.record.incarnation;
+        let own = node
+            .and_then(|node| serde_json::from_slice::<Record>(&node.data).ok())
+            .is_some_and(|record| record.incarnation == incarnation);
+        if own {
+            self.lease.renew(sent, session.timeout);
+        } else if session.epoch == epoch && session.state == SessionState::Connected {
+            self.lease.revoke();
+            error!(%path, "this daemon's record was removed or replaced: draining");
+            self.evicted.cancel();
+        }
+        Ok(())
+    }
+
+    /// Writes record and incarnation in one transaction.
+    async fn register(&self) -> Result<()> {
+        let mut registered = self.registered.lock().await;
+        let epoch = self.coordination.session().borrow().epoch;
+        let mut record = registered.record.clone();
+        record.incarnation = id::incarnation();
+        record.state = *self.wanted.borrow();
+        let path = Path::Daemon(&self.options.id).to_string();
+        loop {
+            let sent = Instant::now();
+            match self.create_record(&path, &record).await {
+                Ok(()) => {
+                    let timeout = self.coordination.session().borrow().timeout;
+                    self.lease.renew(sent, timeout);
+                    *registered = Registered { epoch, record };
+                    return Ok(());
+                }
+                Err(Error::Coordination(error)) if is_taken(&error) => {
+                    self.remove_predecessor(&path).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn create_record(&self, path: &str, record: &Record) -> Result<()> {
+        let bad = |source| Error::BadRecord { path: path.to_owned(), source };
+        let incarnation = serde_json::json!({ "daemon": self.options.id });
+        let ops = vec![
+            Op::Create {
+                path: path.to_owned(),
+                data: serde_json::to_vec(record).map_err(bad)?.into(),
+                mode: Mode::Ephemeral,
+            },
+            Op::Create {
+                path: Path::Incarnation(record.incarnation).to_string(),
+                data: serde_json::to_vec(&incarnation).map_err(bad)?.into(),
+                mode: Mode::Ephemeral,
+            },
+        ];
+        match self.coordination.transact(ops).await {
+            Ok(_) => Ok(()),
+            // The incarnation is in the data: read back whether it was us.
+            Err(error) if error.may_have_landed() => match self.read(path).await? {
+                Some(found) if found.incarnation == record.incarnation => Ok(()),
+                _ => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the record of a dead process that used this data directory: its lock, which we
+    /// hold, proves it dead long before its session ends. Anybody else's record stands.
+    async fn remove_predecessor(&self, path: &str) -> Result<()> {
+        let Some(found) = self.read(path).await? else { return Ok(()) };
+        if found.instance != self.instance {
+            return Err(Error::IdTaken {
+                id: self.options.id.clone(),
+                postgres: found.postgres,
+                incarnation: found.incarnation.to_string(),
+                state: found.state.to_string(),
+                since: found.since.to_rfc3339(),
+            });
+        }
+        info!(incarnation = %found.incarnation, "removing the record of this daemon's predecessor");
+        for path in [path.to_owned(), Path::Incarnation(found.incarnation).to_string()] {
+            match self.coordination.delete(&path, None).await {
+                Ok(()) | Err(coordination::Error::NoNode { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Record>> {
+        let Some(node) = self.coordination.get(path).await? else { return Ok(None) };
+        let record = serde_json::from_slice(&node.data)
+            .map_err(|source| Error::BadRecord { path: path.to_owned(), source })?;
+        Ok(Some(record))
+    }
+
+    /// Brings the state in the own record up to date.
+    async fn write_state(&self) -> Result<()> {
+        let mut registered = self.registered.lock().await;
+        let wanted = *self.wanted.borrow();
+        let record = &registered.record;
+        if registered.epoch == 0 || record.state == wanted {
+            return Ok(());
+        }
+        let record = Record { state: wanted, since: Utc::now(), ..record.clone() };
+        let path = Path::Daemon(&self.options.id).to_string();
+        let data = serde_json::to_vec(&record)
+            .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
+        // The check fences it: a record that is no longer ours must not be overwritten.
+        let check = Op::Check {
+            path: Path::Incarnation(record.incarnation).to_string(),
+            version: None,
+        };
+        let set = Op::Set { path, data: data.into(), version: None };
+        self.coordination.transact(vec![check, set]).await?;
+        registered.record = record;
+        Ok(())
+    }
+
+    /// Reads all daemons' records.
+    async fn reload(&self) -> Result<()> {
+        let root = Path::Daemons.to_string();
+        let nodes = self.coordination.children(&root).await?;
+        let members: Vec<Member> = stream::iter(nodes)
+            .map(|node| async move { self.member(&format!("{}/{node}", Path::Daemons)).await })
+            .buffer_unordered(CONCURRENT_READS)
+            .try_filter_map(async |member| Ok(member))
+            .try_collect()
+            .await?;
+        self.publish(members);
+        Ok(())
+    }
+
+    /// Reads one daemon's record: the cost of a change does not grow with the cluster.
+    async fn refresh(&self, path: &str) -> Result<()> {
+        let Some(id) = path.strip_prefix("/daemons/").and_then(decode) else { return Ok(()) };
+        let member = self.member(path).await?;
+        let others = self.members().iter().filter(|known| known.id != id).cloned().collect();
+        self.publish([others, Vec::from_iter(member)].concat());
+        Ok(())
+    }
+
+    async fn member(&self, path: &str) -> Result<Option<Member>> {
+        let Some(id) = path.strip_prefix("/daemons/").and_then(decode) else { return Ok(None) };
+        match self.read(path).await {
+            Ok(record) => Ok(record.map(|record| Member { id, record })),
+            Err(error @ Error::BadRecord { .. }) => {
+                warn!(%error, "a daemon's record is left out");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn publish(&self, mut members: Vec<Member>) {
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        self.members.send_if_modified(|current| {
+            let changed = **current != members;
+            if changed {
+                *current = Arc::new(members);
+            }
+            changed
+        });
+    }
+}
+
+fn is_taken(error: &coordination::Error) -> bool {
+    matches!(error.root(), coordination::Error::NodeExists { .. })
+}
+
+fn error_is_final(error: &Error) -> bool {
+    matches!(error, Error::IdTaken { .. } | Error::OtherCluster { .. })
+}

@@ -1,0 +1,63 @@
+//! What a daemon tells of itself.
+
+use std::fmt::{self, Display, Formatter};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What a daemon can be counted on for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Starting: takes no statements yet.
+    Joining,
+    Ready,
+    /// Serves reads from what it knows; changes nothing that is shared.
+    Degraded,
+    /// Finishes what runs, takes nothing new.
+    Draining,
+}
+
+impl Display for State {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joining => "joining",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+/// The value of `/daemons/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// New for each session with the store.
+    pub incarnation: Uuid,
+    /// The data directory's own identity. Its lock admits one process, so a record of the same
+    /// instance is that of a dead predecessor.
+    pub instance: Uuid,
+    /// Where clients connect, as `host:port`.
+    pub postgres: String,
+    /// Where other daemons connect.
+    pub peer: String,
+    /// Health checks.
+    pub web: String,
+    pub version: String,
+    /// The commit this binary was built from: only equal ones work together on a statement.
+    pub build: String,
+    pub cores: usize,
+    /// Bytes the engine may use.
+    pub memory: u64,
+    pub state: State,
+    /// When it came into this state, by its own clock; for people only.
+    pub since: DateTime<Utc>,
+}
+
+/// A live daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub id: String,
+    pub record: Record,
+}

@@ -1,0 +1,178 @@
+//! Every path in the coordination store, in one enum: its value, its lifetime and its writer.
+//!
+//! All paths are below the configured chroot (default `/oribi`). Every value is a small JSON object
+//! (at most [`MAX_DATA`](super::MAX_DATA)) that people may read with `zkCli.sh get`.
+//!
+//! Names chosen by users (databases, schemas, tables) become node names by [`encode`], so that no
+//! name can reach another node.
+
+use std::fmt::{self, Display, Formatter};
+
+use uuid::Uuid;
+
+/// A node of the store. `Display` gives its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path<'a> {
+    /// `{"uuid"}`. Persistent; made once, by the first daemon. Missing or different later means
+    /// that the store lost its data, and no daemon goes on by itself.
+    Cluster,
+    /// Parent of [`Daemon`](Self::Daemon).
+    Daemons,
+    /// `cluster::Record`. Ephemeral; written by the daemon of that id.
+    Daemon(&'a str),
+    /// Parent of [`Incarnation`](Self::Incarnation).
+    Incarnations,
+    /// `{"daemon"}`. Ephemeral; made with the daemon's record in one transaction, and new for each
+    /// session: what fenced writes check.
+    Incarnation(Uuid),
+    /// Parent of [`Database`](Self::Database).
+    Catalog,
+    /// `catalog::DatabaseRecord`. Persistent; written by DDL on any daemon.
+    Database(&'a str),
+    /// `catalog::SchemaRecord`, at `/catalog/<database>/<schema>.`. Persistent; written by DDL. The
+    /// schema `public` has no node: every database has it.
+    Schema(&'a str, &'a str),
+    /// `catalog::TableRecord` of a table or view, at `/catalog/<database>/<table>` for the schema
+    /// `public` and `/catalog/<database>/<schema>.<table>` for others. Persistent; written by DDL.
+    Table { database: &'a str, schema: &'a str, table: &'a str },
+    /// `{"next"}`: the next object identifier nobody has reserved. Persistent; daemons reserve
+    /// blocks by versioned writes.
+    Oids,
+    /// Parent of [`Query`](Self::Query).
+    Queries,
+    /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
+    /// daemon that runs it.
+    Query(Uuid),
+}
+
+/// The schema every database has and whose tables need no prefix.
+pub const PUBLIC: &str = "public";
+
+impl Display for Path<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster => f.write_str("/cluster"),
+            Self::Daemons => f.write_str("/daemons"),
+            Self::Daemon(id) => write!(f, "/daemons/{}", encode(id)),
+            Self::Incarnations => f.write_str("/incarnations"),
+            Self::Incarnation(uuid) => write!(f, "/incarnations/{uuid}"),
+            Self::Catalog => f.write_str("/catalog"),
+            Self::Database(database) => write!(f, "/catalog/{}", encode(database)),
+            Self::Schema(database, schema) => {
+                write!(f, "/catalog/{}/{}.", encode(database), encode(schema))
+            }
+            Self::Table { database, schema, table } => {
+                write!(f, "/catalog/{}/", encode(database))?;
+                if *schema != PUBLIC {
+                    write!(f, "{}.", encode(schema))?;
+                }
+                f.write_str(&encode(table))
+            }
+            Self::Oids => f.write_str("/oids"),
+            Self::Queries => f.write_str("/queries"),
+            Self::Query(id) => write!(f, "/queries/{id}"),
+        }
+    }
+}
+
+/// What a path below [`Path::Catalog`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogName {
+    Database(String),
+    Schema(String, String),
+    Table { database: String, schema: String, table: String },
+}
+
+/// Reads a path below [`Path::Catalog`] back; `None` for any other path.
+pub fn parse_catalog(path: &str) -> Option<CatalogName> {
+    let mut parts = path.strip_prefix("/catalog/")?.split('/');
+    let database = decode(parts.next()?)?;
+    let Some(node) = parts.next() else {
+        return Some(CatalogName::Database(database));
+    };
+    if parts.next().is_some() {
+        return None;
+    }
+    Some(match node.split_once('.') {
+        None => CatalogName::Table { database, schema: PUBLIC.to_owned(), table: decode(node)? },
+        Some((schema, "")) => CatalogName::Schema(database, decode(schema)?),
+        Some((schema, table)) => {
+            CatalogName::Table { database, schema: decode(schema)?, table: decode(table)? }
+        }
+    })
+}
+
+/// A user's name as a node name: `/`, `.`, `%` and control characters are percent-encoded, since
+/// they separate names or are refused by ZooKeeper; all else stays readable.
+pub fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for character in name.chars() {
+        // ZooKeeper refuses control characters and these blocks (its documentation, "The
+        // ZooKeeper Data Model").
+        let refused = matches!(character, '/' | '.' | '%' | '\u{e000}'..='\u{f8ff}')
+            || matches!(character, '\u{fff0}'..='\u{ffff}')
+            || character.is_control();
+        if refused {
+            let mut bytes = [0; 4];
+            for byte in character.encode_utf8(&mut bytes).bytes() {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            encoded.push(character);
+        }
+    }
+    encoded
+}
+
+/// The inverse of [`encode`]; `None` for what it cannot have produced.
+pub fn decode(node: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(node.len());
+    let mut rest = node.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn catalog_paths_read_back() {
+        for (database, schema, table) in
+            [("oribi", "public", "t"), ("a/b", "s.x", "50%"), ("ö", "public", "..")]
+        {
+            let path = Path::Table { database, schema, table }.to_string();
+            assert_eq!(path.matches('/').count(), 3, "{path}");
+            assert_eq!(
+                parse_catalog(&path),
+                Some(CatalogName::Table {
+                    database: database.into(),
+                    schema: schema.into(),
+                    table: table.into()
+                })
+            );
+        }
+        assert_eq!(
+            parse_catalog(&Path::Schema("d", "s").to_string()),
+            Some(CatalogName::Schema("d".into(), "s".into()))
+        );
+        assert_eq!(parse_catalog("/catalog/d"), Some(CatalogName::Database("d".into())));
+        assert_eq!(parse_catalog("/catalog/d/t/x"), None);
+        assert_eq!(parse_catalog("/daemons/d"), None);
+    }
+
+    #[test]
+    fn readable_names_stay_readable() {
+        assert_eq!(encode("Größe 1"), "Größe 1");
+        assert_eq!(encode("a.b/c%\n"), "a%2Eb%2Fc%25%0A");
+    }
+}

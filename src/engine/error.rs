@@ -1,0 +1,116 @@
+//! What can go wrong while a statement is parsed, planned and executed.
+
+use std::sync::Arc;
+
+use datafusion::error::DataFusionError;
+
+use crate::{catalog, storage};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is not SQL.
+    #[error("{0}")]
+    Syntax(String),
+    #[error("{0}")]
+    Settings(#[from] super::settings::Error),
+    #[error("function {0} does not exist")]
+    NoFunction(String),
+    #[error("view \"{view}\" refers to itself, or views refer to each other too deeply")]
+    ViewTooDeep { view: String },
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The statement cannot be planned as it is.
+    #[error("{}", message(.0))]
+    Plan(DataFusionError),
+    /// It failed while it ran.
+    #[error("{}", message(.0))]
+    Execution(DataFusionError),
+    #[error("the statement met a defect in the engine and was stopped: {0}")]
+    Panic(String),
+}
+
+/// An error as users should see it: without the wrapping, the source code's location and the
+/// engine's remarks on itself.
+fn message(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    match root {
+        DataFusionError::External(inner) => inner.to_string(),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
+            other => strip(&other.to_string()),
+        },
+        root => strip(&root.message()),
+    }
+}
+
+/// Removes a leading "Cast error: " and the like, which say which library it came from.
+fn strip(text: &str) -> String {
+    let known = [
+        "Cast error: ",
+        "Parser error: ",
+        "Compute error: ",
+        "Arithmetic overflow: ",
+        "Invalid argument error: ",
+        "External error: ",
+        "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
+    ];
+    let mut text = text.split("\n\nbacktrace:").next().unwrap_or(text);
+    while let Some(rest) = known.iter().find_map(|prefix| text.strip_prefix(prefix)) {
+        text = rest;
+    }
+    text.trim_end().to_owned()
+}
+
+impl Error {
+    /// An error met while planning: our own rooms' errors come back out of the engine's wrapping.
+    pub(super) fn planning(error: DataFusionError) -> Self {
+        match Self::unwrap(error) {
+            Ok(own) => own,
+            Err(error) => Self::Plan(error),
+        }
+    }
+
+    /// The same, met while running.
+    pub(super) fn running(error: DataFusionError) -> Self {
+        match Self::unwrap(error) {
+            Ok(own) => own,
+            Err(error) => Self::Execution(error),
+        }
+    }
+
+    fn unwrap(error: DataFusionError) -> std::result::Result<Self, DataFusionError> {
+        let inner = match error {
+            DataFusionError::External(inner) => inner,
+            DataFusionError::Context(context, inner) => {
+                return Self::unwrap(*inner)
+                    .map_err(|inner| DataFusionError::Context(context, Box::new(inner)));
+            }
+            DataFusionError::Diagnostic(diagnostic, inner) => {
+                return Self::unwrap(*inner)
+                    .map_err(|inner| DataFusionError::Diagnostic(diagnostic, Box::new(inner)));
+            }
+            DataFusionError::Shared(shared) => {
+                return match Arc::try_unwrap(shared) {
+                    Ok(inner) => Self::unwrap(inner),
+                    Err(shared) => Err(DataFusionError::Shared(shared)),
+                };
+            }
+            other => return Err(other),
+        };
+        let inner = match inner.downcast::<catalog::Error>() {
+            Ok(error) => return Ok(Self::Catalog(*error)),
+            Err(inner) => inner,
+        };
+        match inner.downcast::<storage::Error>() {
+            Ok(error) => Ok(Self::Storage(*error)),
+            Err(inner) => match inner.downcast::<DataFusionError>() {
+                Ok(nested) => Self::unwrap(*nested),
+                Err(inner) => Err(DataFusionError::External(inner)),
+            },
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The limits that all statements share: memory, and disk for what does not fit into it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+
+use super::{Error, Result};
+use crate::config::{self, Share};
+use crate::storage::Stores;
+
+/// How many of the greatest users of memory an error names.
+const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+
+/// Where statements may put what does not fit into memory.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    pub directory: PathBuf,
+}
+
+/// Bytes that all statements together may use.
+pub fn limit(share: Share) -> u64 {
+    match share {
+        Share::Bytes(bytes) => bytes,
+        Share::Percent(percent) => available() / 100 * u64::from(percent),
+    }
+}
+
+/// The machine's memory, or what the control group leaves of it.
+fn available() -> u64 {
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram as u64 * u64::from(machine.mem_unit);
+    [group_limit_v2(), group_limit_v1()].into_iter().flatten().fold(machine, u64::min)
+}
+
+/// The least limit on the way from this process's group to the root (cgroup v2).
+fn group_limit_v2() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let mut directory = PathBuf::from(format!("/sys/fs/cgroup{group}"));
+    let mut least = None;
+    while directory.starts_with("/sys/fs/cgroup") {
+        let text = std::fs::read_to_string(directory.join("memory.max")).unwrap_or_default();
+        let limit: Option<u64> = text.trim().parse().ok();
+        least = [least, limit].into_iter().flatten().min();
+        directory.pop();
+    }
+    least
+}
+
+fn group_limit_v1() -> Option<u64> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").ok()?;
+    text.trim().parse().ok()
+}
+
+/// Memory pool, disk manager and caches, shared by all sessions. Spill files of an earlier process
+/// are removed: the directory is below the locked data directory, so nobody else uses them.
+pub(super) fn environment(config: &config::Engine, spill: &Spill) -> Result<Arc<RuntimeEnv>> {
+    let failed = |error: std::io::Error| {
+        let directory = spill.directory.display();
+        Error::Panic(format!("cannot prepare the spill directory {directory}: {error}"))
+    };
+    if spill.directory.exists() {
+        std::fs::remove_dir_all(&spill.directory).map_err(failed)?;
+    }
+    std::fs::create_dir_all(&spill.directory).map_err(failed)?;
+    let limit = usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX);
+    let pool = TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS);
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![spill.directory.clone()]))
+        .with_max_temp_directory_size(config.spill_limit.0);
+    // Listing is how changed files are noticed, so it is not cached; what is cached is checked
+    // against the listing.
+    let metadata = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
+    let caches = CacheManagerConfig::default()
+        .with_list_files_cache_limit(0)
+        .with_file_statistics_cache_limit(metadata / 4)
+        .with_metadata_cache_limit(metadata);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
+        .with_cache_manager(caches)
+        .with_object_store_registry(Arc::new(Stores::default()))
+        .build_arc()
+        .map_err(Error::Execution)
+}

@@ -1,0 +1,180 @@
+//! The engine: from a statement's text to a stream of rows, on DataFusion.
+//!
+//! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`planner`]: names to tables, statements to logical plans.
+//! - [`session`]: one client's settings, and its plans.
+//! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
+//! - [`memory`]: the limits that all statements share.
+//! - [`settings`]: what SET and SHOW see.
+//! - [`system`]: what the floor above contributes.
+//!
+//! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
+//! the network nor heartbeats.
+
+mod error;
+mod explain;
+pub mod memory;
+mod parse;
+mod planner;
+mod rows;
+mod session;
+pub mod settings;
+pub mod system;
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::TableSource;
+use datafusion::prelude::SessionConfig;
+use tokio::runtime::Runtime;
+
+pub use error::{Error, Result};
+pub use explain::explain_lines;
+pub use parse::{Parsed, parse};
+pub use rows::Rows;
+pub use session::{Plan, Session};
+
+use crate::catalog::Table;
+use crate::config;
+use crate::storage;
+use system::{SessionInfo, SystemCatalog};
+
+/// Definitions kept ready to scan. One takes a few kilobytes.
+const MAX_CACHED_SOURCES: usize = 10_000;
+
+/// One engine serves all sessions of a daemon.
+pub struct Engine {
+    /// Taken when the engine stops.
+    runtime: Mutex<Option<Runtime>>,
+    handle: tokio::runtime::Handle,
+    environment: Arc<RuntimeEnv>,
+    /// What every session starts from.
+    template: SessionState,
+    system: Arc<dyn SystemCatalog>,
+    /// Tables ready to scan, by object identifier, with the `mzxid` of their definition.
+    sources: Mutex<HashMap<u32, (i64, Arc<dyn TableSource>)>>,
+}
+
+impl Debug for Engine {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub fn new(config: &config::Engine, spill: &memory::Spill, system: Arc<dyn SystemCatalog>)
+    -> Result<Arc<Self>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.threads.get())
+            .thread_name("oribi-engine")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Panic(format!("no threads for the engine: {error}")))?;
+        let environment = memory::environment(config, spill)?;
+        let template = template(config, environment.clone(), system.as_ref());
+        Ok(Arc::new(Self {
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+            environment,
+            template,
+            system,
+            sources: Mutex::default(),
+        }))
+    }
+
+    pub fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
+        &self.environment.memory_pool
+    }
+
+    /// Bytes in spill files at the moment.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.environment.disk_manager.used_disk_space()
+    }
+
+    /// Stops the engine's threads; work that still runs is dropped at its next pause.
+    pub fn stop(&self, patience: Duration) {
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_timeout(patience);
+        }
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        &self.handle
+    }
+
+    fn system(&self) -> &dyn SystemCatalog {
+        self.system.as_ref()
+    }
+
+    /// A table made ready by `open`, or the one made ready earlier from the same definition. A
+    /// session with engine settings of its own gets its own.
+    fn cached_source(
+        &self,
+        session: &SessionInfo,
+        table: &Table,
+        open: impl FnOnce() -> storage::Result<Arc<dyn TableProvider>>,
+    ) -> storage::Result<Arc<dyn TableSource>> {
+        if session.settings.engine_options().next().is_some() {
+            return Ok(provider_as_source(open()?));
+        }
+        let (oid, version) = (table.record.oid, table.stat.mzxid);
+        let lock = || self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((cached, source)) = lock().get(&oid)
+            && *cached == version
+        {
+            return Ok(source.clone());
+        }
+        let source = provider_as_source(open()?);
+        let mut sources = lock();
+        if sources.len() >= MAX_CACHED_SOURCES {
+            sources.clear();
+        }
+        sources.insert(oid, (version, source.clone()));
+        Ok(source)
+    }
+}
+
+/// The settings that measured best, and all functions.
+fn template(
+    config: &config::Engine,
+    environment: Arc<RuntimeEnv>,
+    system: &dyn SystemCatalog,
+) -> SessionState {
+    let mut session = SessionConfig::new()
+        .with_target_partitions(config.target_partitions.get())
+        .with_batch_size(config.batch_size)
+        .with_information_schema(false)
+        .with_create_default_catalog_and_schema(false);
+    let options = session.options_mut();
+    options.execution.parquet.pushdown_filters = config.filter_pushdown == config::Switch::On;
+    options.execution.parquet.reorder_filters = true;
+    options.execution.parquet.bloom_filter_on_read = true;
+    options.execution.collect_statistics = true;
+    options.optimizer.hash_join_single_partition_threshold = 64 << 20;
+    options.optimizer.hash_join_single_partition_threshold_rows = 8_000_000;
+    options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    let mut state = SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(environment)
+        .with_default_features()
+        .build();
+    use datafusion::execution::FunctionRegistry;
+    for function in system.scalar_functions() {
+        // The registry of a state takes any function, and replaces one of the same name.
+        let _ = state.register_udf(function);
+    }
+    for (name, function) in system.table_functions() {
+        state.register_udtf(&name, function);
+    }
+    state
+}

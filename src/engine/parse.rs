@@ -1,0 +1,179 @@
+//! From a client's text to statements.
+
+use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
+use sqlparser::ast::Statement as SqlStatement;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use super::{Error, Result};
+
+/// How deeply expressions and subqueries may nest before the text is refused, so that none can
+/// exhaust the stack.
+const MAX_DEPTH: usize = 200;
+
+/// One statement with its own part of the text.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    pub statement: EngineStatement,
+    pub text: String,
+}
+
+impl Parsed {
+    /// The statement in standard SQL, unless it is one of the engine's own kinds.
+    pub fn sql(&self) -> Option<&SqlStatement> {
+        match &self.statement {
+            EngineStatement::Statement(statement) => Some(statement),
+            _ => None,
+        }
+    }
+}
+
+/// Parses all statements of a text; as in PostgreSQL an error anywhere refuses all of them. Empty
+/// statements are left out.
+pub fn parse(text: &str) -> Result<Vec<Parsed>> {
+    split(text)?.into_iter().map(parse_one).collect()
+}
+
+fn parse_one(text: &str) -> Result<Parsed> {
+    let dialect = PostgreSqlDialect {};
+    let statement = if is_explain_with_options(text) {
+        // EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's.
+        let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
+        let statement = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statement());
+        EngineStatement::Statement(Box::new(statement.map_err(syntax)?))
+    } else {
+        let mut parsed = DFParserBuilder::new(text)
+            .with_dialect(&dialect)
+            .with_recursion_limit(MAX_DEPTH)
+            .build()
+            .and_then(|mut parser| parser.parse_statements())
+            .map_err(syntax)?;
+        match (parsed.pop_front(), parsed.is_empty()) {
+            (Some(statement), true) => statement,
+            _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
+        }
+    };
+    Ok(Parsed { statement, text: text.to_owned() })
+}
+
+fn syntax(error: impl std::fmt::Display) -> Error {
+    let text = error.to_string();
+    let text = ["SQL error: ", "ParserError(\"", "TokenizerError(\"", "sql parser error: "]
+        .iter()
+        .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    Error::Syntax(format!("syntax error: {}", text.trim_end_matches("\")")))
+}
+
+fn is_explain_with_options(text: &str) -> bool {
+    let mut words = text.trim_start().splitn(2, char::is_whitespace);
+    let explain = words.next().is_some_and(|word| word.eq_ignore_ascii_case("explain"));
+    explain && words.next().is_some_and(|rest| rest.trim_start().starts_with('('))
+        || text.trim_start().to_ascii_lowercase().starts_with("explain(")
+}
+
+/// Cuts a text at the semicolons between statements.
+fn split(text: &str) -> Result<Vec<&str>> {
+    if !text.contains(';') {
+        return Ok(if is_blank(text)? { vec![] } else { vec![text] });
+    }
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().map_err(syntax)?;
+    let mut parts = Vec::new();
+    let mut start = 0;
+    let mut blank = true;
+    let mut positions = Positions::new(text);
+    for token in &tokens {
+        match &token.token {
+            Token::SemiColon => {
+                let end = positions.offset(token.span.start.line, token.span.start.column);
+                if !blank {
+                    parts.push(text[start..end].trim());
+                }
+                (start, blank) = (end + 1, true);
+            }
+            Token::Whitespace(_) | Token::EOF => {}
+            _ => blank = false,
+        }
+    }
+    if !blank {
+        parts.push(text[start..].trim());
+    }
+    Ok(parts)
+}
+
+fn is_blank(text: &str) -> Result<bool> {
+    // Most texts begin with a word: no need to look further.
+    if text.trim_start().starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return Ok(false);
+    }
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(syntax)?;
+    Ok(tokens.iter().all(|token| matches!(token, Token::Whitespace(_) | Token::EOF)))
+}
+
+/// Turns the tokenizer's lines and columns (in characters, from 1) into byte offsets, in one pass.
+struct Positions<'a> {
+    rest: std::str::CharIndices<'a>,
+    line: u64,
+    column: u64,
+    length: usize,
+}
+
+impl<'a> Positions<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text.char_indices(), line: 1, column: 1, length: text.len() }
+    }
+
+    /// Positions must be asked for in order.
+    fn offset(&mut self, line: u64, column: u64) -> usize {
+        loop {
+            let at = self.rest.offset();
+            if (self.line, self.column) >= (line, column) {
+                return at;
+            }
+            match self.rest.next() {
+                Some((_, '\n')) => (self.line, self.column) = (self.line + 1, 1),
+                Some(_) => self.column += 1,
+                None => return self.length,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(text: &str) -> Vec<String> {
+        parse(text).expect("valid").into_iter().map(|parsed| parsed.text).collect()
+    }
+
+    #[test]
+    fn statements_keep_their_own_text() {
+        assert_eq!(texts("SELECT 1"), ["SELECT 1"]);
+        assert_eq!(texts(" ; ;"), Vec::<String>::new());
+        assert_eq!(texts("-- nothing\n"), Vec::<String>::new());
+        assert_eq!(
+            texts("SELECT 'a;ü';\n /* ; */ SELECT 2 -- ;\n;VALUES (3)"),
+            ["SELECT 'a;ü'", "/* ; */ SELECT 2 -- ;", "VALUES (3)"]
+        );
+        assert_eq!(texts("SELECT ';';"), ["SELECT ';'"]);
+    }
+
+    #[test]
+    fn what_is_no_sql_is_refused() {
+        for text in ["SELEC 1", "SELECT 1; FROM", "SELECT 'a", "SELECT (1"] {
+            assert!(matches!(parse(text), Err(Error::Syntax(_))), "{text}");
+        }
+        let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        assert!(matches!(parse(&deep), Err(Error::Syntax(_))));
+    }
+
+    #[test]
+    fn explain_comes_in_both_notations() {
+        for text in ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "explain (analyze) select 1"] {
+            parse(text).expect(text);
+        }
+    }
+}

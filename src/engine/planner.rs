@@ -1,0 +1,288 @@
+//! Names to tables, statements to logical plans.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use datafusion::catalog::TableFunctionArgs;
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::error::Result as EngineResult;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use futures::future::BoxFuture;
+
+use super::session::Session;
+use super::{Error, Result, parse};
+use crate::catalog::{self, Definition, TableName};
+use crate::storage;
+
+/// Views within views.
+const MAX_VIEW_DEPTH: usize = 32;
+
+/// Where names are looked up: a session's place, or that of a view's definition.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    pub database: String,
+    /// Schemas in order, system schemas that come first included.
+    pub search_path: Vec<String>,
+}
+
+impl Session {
+    /// Plans a statement that reads. `parameters` are the types of `$1`, `$2`, ... where known.
+    pub(super) async fn plan_in(
+        &self,
+        scope: &Scope,
+        statement: Statement,
+        parameters: Vec<Option<FieldRef>>,
+        depth: usize,
+    ) -> Result<LogicalPlan> {
+        let statement = match statement {
+            Statement::Statement(statement) => {
+                let statement = self.engine().system().rewrite(*statement);
+                Statement::Statement(Box::new(statement))
+            }
+            other => other,
+        };
+        let references = self.state().resolve_table_references(&statement);
+        let mut tables = HashMap::new();
+        for reference in references.map_err(Error::planning)? {
+            let source = self.resolve(scope, &reference, depth).await?;
+            tables.insert(reference, source);
+        }
+        let names = Names { state: self.state(), tables, missing_function: Mutex::default() };
+        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        let planned = match statement {
+            Statement::Statement(statement) if !parameters.is_empty() => {
+                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
+                planner.sql_statement_to_plan_with_context(*statement, &mut context)
+            }
+            statement => planner.statement_to_plan(statement),
+        };
+        drop(planner);
+        planned.map_err(|error| {
+            let missing = names.missing_function.into_inner();
+            match missing.unwrap_or_else(PoisonError::into_inner) {
+                Some(name) => Error::NoFunction(name),
+                None => Error::planning(error),
+            }
+        })
+    }
+
+    /// The table a name stands for.
+    fn resolve<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a TableReference,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
+        Box::pin(async move {
+            let schemas = match reference.schema() {
+                Some(schema) => std::slice::from_ref(&schema.to_owned()).to_vec(),
+                None => scope.search_path.clone(),
+            };
+            let database = reference.catalog().unwrap_or(&scope.database);
+            for schema in &schemas {
+                let name = TableName::new(database, schema, reference.table());
+                match self.look_up(&name, depth).await {
+                    Err(Error::Catalog(catalog::Error::NotFound { .. })) => {}
+                    found => return found,
+                }
+            }
+            let kind = catalog::ObjectKind::Table;
+            Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
+        })
+    }
+
+    async fn look_up(&self, name: &TableName, depth: usize) -> Result<Arc<dyn TableSource>> {
+        if self.engine().system().has_schema(&name.schema) {
+            let table = self.engine().system().table(self.info(), &name.schema, &name.table);
+            let kind = catalog::ObjectKind::Table;
+            let missing = || catalog::Error::NotFound { kind, name: name.table.clone() };
+            return Ok(provider_as_source(table.map_err(Error::planning)?.ok_or_else(missing)?));
+        }
+        let table = self.info().catalog.table(name, self.info().settings.consistency()).await?;
+        match &table.record.definition {
+            Definition::External(external) => {
+                let open = || storage::open(self.state(), &table.record.columns, external);
+                Ok(self.engine().cached_source(self.info(), &table, open)?)
+            }
+            Definition::View { sql, search_path } => {
+                let scope = Scope {
+                    database: name.database.clone(),
+                    search_path: search_path.clone(),
+                };
+                let plan = self.plan_view(&scope, sql, &name.table, depth).await?;
+                Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone())))))
+            }
+        }
+    }
+
+    /// Plans a view's definition where its names meant what they mean.
+    async fn plan_view(
+        &self,
+        scope: &Scope,
+        sql: &str,
+        view: &str,
+        depth: usize,
+    ) -> Result<LogicalPlan> {
+        if depth >= MAX_VIEW_DEPTH {
+            return Err(Error::ViewTooDeep { view: view.to_owned() });
+        }
+        let mut statements = parse::parse(sql)?;
+        let Some(parsed) = statements.pop() else {
+            return Err(Error::Syntax(format!("the definition of view \"{view}\" is empty")));
+        };
+        self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await
+    }
+}
+
+fn parser_options(state: &SessionState) -> ParserOptions {
+    let options = &state.config_options().sql_parser;
+    ParserOptions {
+        parse_float_as_decimal: options.parse_float_as_decimal,
+        enable_ident_normalization: options.enable_ident_normalization,
+        support_varchar_with_length: options.support_varchar_with_length,
+        map_string_types_to_utf8view: options.map_string_types_to_utf8view,
+        enable_options_value_normalization: options.enable_options_value_normalization,
+        collect_spans: options.collect_spans,
+        default_null_ordering: options.default_null_ordering.as_str().into(),
+    }
+}
+
+/// Table definitions need the planner for their column types only.
+pub(super) fn column_schema(
+    state: &SessionState,
+    columns: Vec<sqlparser::ast::ColumnDef>,
+) -> Result<arrow::datatypes::Schema> {
+    let names = Names { state, tables: HashMap::new(), missing_function: Mutex::default() };
+    SqlToRel::new_with_options(&names, parser_options(state))
+        .build_schema(columns)
+        .map_err(Error::planning)
+}
+
+/// What the planner asks for while it turns a statement into a plan.
+struct Names<'a> {
+    state: &'a SessionState,
+    tables: HashMap<TableReference, Arc<dyn TableSource>>,
+    /// The last function nobody knew, in case planning fails for it.
+    missing_function: Mutex<Option<String>>,
+}
+
+impl Names<'_> {
+    /// The planner asks for scalar, higher-order, aggregate and window functions in turn.
+    fn note_missing(&self, name: &str) {
+        let known = self.state.scalar_functions().contains_key(name)
+            || self.state.higher_order_functions().contains_key(name)
+            || self.state.aggregate_functions().contains_key(name)
+            || self.state.window_functions().contains_key(name);
+        if !known {
+            let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
+            *missing = Some(format!("{name}(...)"));
+        }
+    }
+}
+
+impl ContextProvider for Names<'_> {
+    fn get_table_source(&self, name: TableReference) -> EngineResult<Arc<dyn TableSource>> {
+        self.tables
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| plan_datafusion_err!("relation \"{name}\" does not exist"))
+    }
+
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> EngineResult<Arc<dyn TableSource>> {
+        let Some(function) = self.state.table_functions().get(name) else {
+            let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
+            *missing = Some(format!("{name}(...)"));
+            return Err(plan_datafusion_err!("table function {name} does not exist"));
+        };
+        let context = SimplifyContext::builder()
+            .with_config_options(self.state.config_options().clone())
+            .with_query_execution_start_time(
+                self.state.execution_props().query_execution_start_time,
+            )
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let schema = DFSchema::empty();
+        let args = (args.into_iter())
+            .map(|arg| simplifier.simplify(simplifier.coerce(arg, &schema)?))
+            .collect::<EngineResult<Vec<_>>>()?;
+        let args = TableFunctionArgs::new(&args, self.state);
+        Ok(provider_as_source(function.create_table_provider_with_args(args)?))
+    }
+
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+    ) -> EngineResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.state.relation_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        None
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.note_missing(name);
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,78 @@
+//! A physical plan running on the engine's runtime, and its rows arriving elsewhere.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Error, Result};
+
+/// Results on their way from the engine to a slower reader.
+const IN_FLIGHT: usize = 2;
+
+/// The results of a running plan, each batch transformed on the engine's threads.
+///
+/// At most a few results wait here: a reader that stops reading stops the plan. Dropping this
+/// cancels the plan; its memory and spill files are gone as soon as its threads pause.
+#[derive(Debug)]
+pub struct Rows<T> {
+    results: mpsc::Receiver<Result<T>>,
+    /// Taken when the results have ended, to learn how.
+    task: Option<AbortOnDropHandle<()>>,
+}
+
+impl<T: Send + 'static> Rows<T> {
+    /// Starts a plan. `transform` runs for each batch, in order; returning an error ends it.
+    pub(super) fn start(
+        runtime: &Handle,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        mut transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
+    ) -> Self {
+        let (sender, results) = mpsc::channel(IN_FLIGHT);
+        let task = runtime.spawn(async move {
+            let mut stream = match execute_stream(plan, context) {
+                Ok(stream) => stream,
+                Err(error) => return drop(sender.send(Err(Error::running(error))).await),
+            };
+            while let Some(batch) = stream.next().await {
+                let result = batch.map_err(Error::running).and_then(&mut transform);
+                let failed = result.is_err();
+                if sender.send(result).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { results, task: Some(AbortOnDropHandle::new(task)) }
+    }
+
+    /// The next result; `None` at the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        if let Some(result) = self.results.recv().await {
+            return Some(result);
+        }
+        // The sender is gone: either all is well, or the task did not get to say what is not.
+        match self.task.take()?.await {
+            Ok(()) => None,
+            Err(error) => Some(Err(Error::Panic(describe(error)))),
+        }
+    }
+}
+
+fn describe(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => match panic.downcast::<&str>() {
+                Ok(text) => (*text).to_owned(),
+                Err(_) => "unknown".to_owned(),
+            },
+        },
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,36 @@
+//! Oribi: a SQL query daemon over Parquet whose only coordinator is Apache ZooKeeper.
+//!
+//! # The rooms
+//! Each room imports strictly lower floors only, and rooms on one floor do not know each other
+//! (`tests/house.rs` holds them to it).
+//!
+//! | floor | room | what it does |
+//! |---|---|---|
+//! | 9 | [`cli`] | the command line: serve, demo |
+//! | 8 | [`server`] | composition: builds upward, runs, drains downward |
+//! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, encoding, SQLSTATE |
+//! |   | [`web`] | health over HTTP |
+//! | 6 | [`system`] | the cluster as SQL: `system.*`, `pg_catalog`, `information_schema` |
+//! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
+//! | 4 | [`engine`] | DataFusion: parsing, planning, streams, memory, settings |
+//! | 3 | [`storage`] | tables to bytes: object stores, external files |
+//! | 2 | [`catalog`] | databases, schemas, tables, views: the shared truth, cached and watched |
+//! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
+//! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
+//! | 0 | [`id`], [`error`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`] | what all rooms use |
+//!
+//! # The way of a statement
+//! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
+//! stream → complete → bytes leave. [`query::life`] reads in that order.
+
+pub mod catalog;
+pub mod cluster;
+pub mod config;
+pub mod coordination;
+pub mod engine;
+pub mod error;
+pub mod id;
+pub mod query;
+pub mod shutdown;
+pub mod storage;
+pub mod telemetry;

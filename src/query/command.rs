@@ -1,0 +1,267 @@
+//! What a parsed statement asks for: a query, or one of the commands that the engine does not know.
+
+use datafusion::sql::parser::Statement as EngineStatement;
+use sqlparser::ast::{
+    CloseCursor, ContextModifier, DiscardObject, Expr, ObjectName, Reset, Set, ShowStatementIn,
+    ShowStatementOptions, Statement, TransactionAccessMode, TransactionMode, Value,
+};
+
+use super::ddl::Ddl;
+use super::{Error, Result};
+use crate::engine::{Parsed, parse};
+
+/// A statement by what it asks for.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    /// Rows from the engine, with the command tag's word.
+    Read(Box<EngineStatement>, &'static str),
+    Command(Command),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    Begin { read_only: Option<bool> },
+    Commit,
+    Rollback,
+    Savepoint(String),
+    Release(String),
+    RollbackTo(String),
+    Set { name: String, value: Option<String>, local: bool },
+    SetTransaction { read_only: Option<bool> },
+    /// `None`: all.
+    Reset(Option<String>),
+    DiscardAll,
+    /// Prepared statements live with the protocol; `None`: all.
+    Deallocate(Option<String>),
+    /// Accepted since there is nothing to do, with this tag.
+    Nothing(&'static str),
+    Ddl(Box<Ddl>),
+}
+
+impl Command {
+    /// Whether a failed transaction block still takes it.
+    pub fn ends_block(&self) -> bool {
+        matches!(self, Self::Commit | Self::Rollback | Self::RollbackTo(_))
+    }
+}
+
+/// Recognises what is asked for.
+pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
+    let statement = match &parsed.statement {
+        EngineStatement::Statement(statement) => statement.as_ref(),
+        EngineStatement::Explain(_) => return Ok(read(&parsed.statement, "EXPLAIN")),
+        EngineStatement::CreateExternalTable(create) => {
+            return Ok(Request::Command(Command::Ddl(Box::new(Ddl::external(create)?))));
+        }
+        EngineStatement::CopyTo(_) => return Err(Error::NotSupported("COPY".to_owned())),
+        EngineStatement::Reset(reset) => {
+            let datafusion::sql::parser::ResetStatement::Variable(name) = reset;
+            return Ok(Request::Command(Command::Reset(reset_name(&variable(name)))));
+        }
+    };
+    if let Some(shown) = show(statement)? {
+        return Ok(Request::Read(Box::new(shown), "SHOW"));
+    }
+    Ok(match statement {
+        Statement::Query(_) => read(&parsed.statement, "SELECT"),
+        Statement::Explain { .. } => read(&parsed.statement, "EXPLAIN"),
+        other => Request::Command(command(other)?),
+    })
+}
+
+fn read(statement: &EngineStatement, tag: &'static str) -> Request {
+    Request::Read(Box::new(statement.clone()), tag)
+}
+
+fn command(statement: &Statement) -> Result<Command> {
+    if let Some(ddl) = Ddl::recognise(statement)? {
+        return Ok(Command::Ddl(Box::new(ddl)));
+    }
+    Ok(match statement {
+        Statement::StartTransaction { modes, .. } => Command::Begin { read_only: access(modes) },
+        Statement::Commit { .. } => Command::Commit,
+        Statement::Rollback { savepoint: Some(name), .. } => Command::RollbackTo(name.value.clone()),
+        Statement::Rollback { .. } => Command::Rollback,
+        Statement::Savepoint { name } => Command::Savepoint(name.value.clone()),
+        Statement::ReleaseSavepoint { name } => Command::Release(name.value.clone()),
+        Statement::Set(set) => set_command(set)?,
+        Statement::Reset(reset) => match &reset.reset {
+            Reset::ALL => Command::Reset(None),
+            Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
+        },
+        Statement::Discard { object_type: DiscardObject::ALL } => Command::DiscardAll,
+        Statement::Discard { .. } => Command::Nothing("DISCARD"),
+        Statement::Deallocate { name, .. } if is_all(&name.value) => Command::Deallocate(None),
+        Statement::Deallocate { name, .. } => Command::Deallocate(Some(name.value.clone())),
+        Statement::Close { cursor: CloseCursor::All } => Command::Nothing("CLOSE CURSOR ALL"),
+        Statement::UNLISTEN { .. } => Command::Nothing("UNLISTEN"),
+        Statement::Insert(_) => return Err(writes("INSERT")),
+        Statement::Update(_) => return Err(writes("UPDATE")),
+        Statement::Delete(_) => return Err(writes("DELETE")),
+        Statement::Truncate(_) => return Err(writes("TRUNCATE")),
+        Statement::Merge(_) => return Err(writes("MERGE")),
+        other => return Err(Error::NotSupported(first_words(other))),
+    })
+}
+
+fn writes(command: &str) -> Error {
+    Error::NotSupported(format!("{command} (all tables are external and only read)"))
+}
+
+/// What the message about an unsupported statement calls it.
+fn first_words(statement: &Statement) -> String {
+    let text = statement.to_string();
+    let words: Vec<&str> = (text.split_whitespace())
+        .take_while(|word| word.chars().all(|c| c.is_ascii_uppercase()))
+        .take(3)
+        .collect();
+    if words.is_empty() { "this statement".to_owned() } else { words.join(" ") }
+}
+
+fn is_all(name: &str) -> bool {
+    name.eq_ignore_ascii_case("all")
+}
+
+fn access(modes: &[TransactionMode]) -> Option<bool> {
+    modes.iter().rev().find_map(|mode| match mode {
+        TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => Some(true),
+        TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => Some(false),
+        TransactionMode::IsolationLevel(_) => None,
+    })
+}
+
+fn set_command(set: &Set) -> Result<Command> {
+    Ok(match set {
+        Set::SingleAssignment { scope, variable: name, values, .. } => Command::Set {
+            name: variable(name),
+            value: setting_value(values)?,
+            local: matches!(scope, Some(ContextModifier::Local)),
+        },
+        Set::SetTimeZone { local, value } => Command::Set {
+            name: "TimeZone".to_owned(),
+            value: setting_value(std::slice::from_ref(value))?,
+            local: *local,
+        },
+        Set::SetNames { charset_name, .. } => Command::Set {
+            name: "client_encoding".to_owned(),
+            value: Some(charset_name.value.clone()),
+            local: false,
+        },
+        Set::SetTransaction { modes, .. } => Command::SetTransaction { read_only: access(modes) },
+        Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {
+            return Err(Error::NotSupported("SET ROLE (there are no roles yet)".to_owned()));
+        }
+        _ => return Err(Error::NotSupported("this form of SET".to_owned())),
+    })
+}
+
+/// A setting's name as written, in lower case, its parts joined by dots.
+fn variable(name: &ObjectName) -> String {
+    let text = name.to_string().replace('"', "").to_ascii_lowercase();
+    match text.as_str() {
+        "timezone" | "time zone" => "TimeZone".to_owned(),
+        _ => text,
+    }
+}
+
+fn reset_name(name: &str) -> Option<String> {
+    (!is_all(name)).then(|| name.to_owned())
+}
+
+/// A setting's value as text; `None` for DEFAULT.
+fn setting_value(values: &[Expr]) -> Result<Option<String>> {
+    let texts = values.iter().map(value_text).collect::<Result<Vec<_>>>()?;
+    if let [one] = texts.as_slice()
+        && matches!(&values[0], Expr::Identifier(_))
+        && one.eq_ignore_ascii_case("default")
+    {
+        return Ok(None);
+    }
+    Ok(Some(texts.join(", ")))
+}
+
+fn value_text(value: &Expr) -> Result<String> {
+    Ok(match value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text)
+            | Value::DoubleQuotedString(text)
+            | Value::EscapedStringLiteral(text) => text.clone(),
+            Value::DollarQuotedString(text) => text.value.clone(),
+            other => other.to_string(),
+        },
+        Expr::Identifier(name) if name.quote_style.is_some() => format!("\"{}\"", name.value),
+        Expr::Identifier(name) => name.value.clone(),
+        Expr::CompoundIdentifier(names) => {
+            names.iter().map(|name| name.value.as_str()).collect::<Vec<_>>().join(".")
+        }
+        Expr::UnaryOp { .. } => value.to_string().replace(' ', ""),
+        Expr::Interval(interval) => return value_text(&interval.value),
+        other => {
+            return Err(Error::Invalid(format!("{other} is not a value for a setting")));
+        }
+    })
+}
+
+/// SHOW as the query that it stands for.
+fn show(statement: &Statement) -> Result<Option<EngineStatement>> {
+    let quote = |text: &str| text.replace('\'', "''");
+    let sql = match statement {
+        Statement::ShowVariable { variable } => {
+            let words: Vec<&str> = variable.iter().map(|word| word.value.as_str()).collect();
+            let name = match words.join(" ").to_ascii_lowercase().as_str() {
+                "all" => {
+                    return query(
+                        "SELECT name, setting, short_desc AS description \
+                         FROM pg_catalog.pg_settings ORDER BY lower(name)",
+                    );
+                }
+                "transaction isolation level" => "transaction_isolation".to_owned(),
+                "time zone" | "timezone" => "TimeZone".to_owned(),
+                "session authorization" => "session_authorization".to_owned(),
+                _ => words.join("."),
+            };
+            // PostgreSQL heads the column with the setting's proper name.
+            let title = crate::engine::settings::find(&name).map_or(name.as_str(), |s| s.name);
+            let title = title.replace('"', "\"\"");
+            format!("SELECT pg_catalog.current_setting('{}') AS \"{title}\"", quote(&name))
+        }
+        Statement::ShowTables { show_options, .. } => {
+            let schema = show_in(show_options);
+            let wanted = match &schema {
+                Some(schema) => format!("table_schema = '{}'", quote(schema)),
+                None => "table_schema NOT IN ('pg_catalog', 'information_schema', 'system')".into(),
+            };
+            format!(
+                "SELECT table_schema, table_name, table_type FROM information_schema.tables \
+                 WHERE {wanted} ORDER BY 1, 2"
+            )
+        }
+        Statement::ShowColumns { show_options, .. } => {
+            let table = show_in(show_options)
+                .ok_or_else(|| Error::Invalid("SHOW COLUMNS needs FROM and a table".to_owned()))?;
+            let table = table.rsplit('.').next().unwrap_or(&table).replace('"', "");
+            format!(
+                "SELECT column_name, data_type, is_nullable FROM information_schema.columns \
+                 WHERE table_name = '{}' ORDER BY table_schema, ordinal_position",
+                quote(&table)
+            )
+        }
+        Statement::ShowDatabases { .. } => {
+            "SELECT datname AS database FROM pg_catalog.pg_database ORDER BY 1".to_owned()
+        }
+        Statement::ShowSchemas { .. } => {
+            "SELECT nspname AS schema FROM pg_catalog.pg_namespace ORDER BY 1".to_owned()
+        }
+        _ => return Ok(None),
+    };
+    query(&sql)
+}
+
+fn show_in(options: &ShowStatementOptions) -> Option<String> {
+    let ShowStatementIn { parent_name, .. } = options.show_in.as_ref()?;
+    parent_name.as_ref().map(ObjectName::to_string)
+}
+
+fn query(sql: &str) -> Result<Option<EngineStatement>> {
+    Ok(parse(sql)?.pop().map(|parsed| parsed.statement))
+}

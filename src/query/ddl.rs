@@ -1,0 +1,476 @@
+//! Statements that change the catalog: recognised from the parsed text, carried out on the store.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::Field;
+use datafusion::sql::parser::CreateExternalTable;
+use sqlparser::ast::{
+    AlterSchemaOperation, AlterTableOperation, ColumnDef, CommentObject, Ident, ObjectName,
+    ObjectType, Query, RenameTableNameKind, SchemaName, Statement, Value,
+};
+
+use super::life::{Notice, Session};
+use super::{Error, Result};
+use crate::catalog::{
+    self, Catalog, Column, CreateMode, Definition, DropMode, FileFormat, ObjectKind, PUBLIC,
+    TableName,
+};
+use crate::engine::parse;
+use crate::storage::{self, Location};
+
+/// A change of the catalog.
+#[derive(Clone, Debug)]
+pub(super) enum Ddl {
+    CreateDatabase { name: String, mode: CreateMode },
+    DropDatabase { name: String, mode: DropMode },
+    RenameDatabase { name: String, new: String },
+    CreateSchema { name: String, mode: CreateMode },
+    DropSchema { names: Vec<String>, mode: DropMode, cascade: bool },
+    CreateExternal(Box<CreateExternal>),
+    CreateView { name: ObjectName, columns: Vec<Ident>, query: Box<Query>, mode: CreateMode },
+    DropTables { names: Vec<ObjectName>, view: bool, mode: DropMode },
+    RenameTable { name: ObjectName, new: ObjectName, view: bool, mode: DropMode },
+    Comment { on: CommentObject, name: ObjectName, comment: Option<String> },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct CreateExternal {
+    name: ObjectName,
+    columns: Vec<ColumnDef>,
+    format: FileFormat,
+    location: String,
+    partitions: Vec<String>,
+    options: BTreeMap<String, String>,
+    mode: CreateMode,
+}
+
+impl Ddl {
+    /// The command tag.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::CreateDatabase { .. } => "CREATE DATABASE",
+            Self::DropDatabase { .. } => "DROP DATABASE",
+            Self::RenameDatabase { .. } => "ALTER DATABASE",
+            Self::CreateSchema { .. } => "CREATE SCHEMA",
+            Self::DropSchema { .. } => "DROP SCHEMA",
+            Self::CreateExternal(_) => "CREATE TABLE",
+            Self::CreateView { .. } => "CREATE VIEW",
+            Self::DropTables { view: true, .. } => "DROP VIEW",
+            Self::DropTables { .. } => "DROP TABLE",
+            Self::RenameTable { view: true, .. } => "ALTER VIEW",
+            Self::RenameTable { .. } => "ALTER TABLE",
+            Self::Comment { .. } => "COMMENT",
+        }
+    }
+
+    pub fn external(create: &CreateExternalTable) -> Result<Self> {
+        let format = match create.file_type.to_ascii_uppercase().as_str() {
+            "PARQUET" => FileFormat::Parquet,
+            "CSV" => FileFormat::Csv,
+            "JSON" | "NDJSON" => FileFormat::Json,
+            other => {
+                return Err(Error::Invalid(format!(
+                    "the format {other} is not supported; use PARQUET, CSV or JSON"
+                )));
+            }
+        };
+        let [location] = create.locations.as_slice() else {
+            return Err(Error::NotSupported("more than one LOCATION".to_owned()));
+        };
+        for (given, what) in [
+            (create.temporary, "TEMPORARY"),
+            (create.unbounded, "UNBOUNDED"),
+            (!create.order_exprs.is_empty(), "WITH ORDER"),
+            (!create.constraints.is_empty(), "a constraint on an external table"),
+        ] {
+            if given {
+                return Err(Error::NotSupported(what.to_owned()));
+            }
+        }
+        Ok(Self::CreateExternal(Box::new(CreateExternal {
+            name: create.name.clone(),
+            columns: create.columns.clone(),
+            format,
+            location: location.clone(),
+            partitions: create.table_partition_cols.clone(),
+            options: (create.options.iter())
+                .map(|(name, value)| (name.to_ascii_lowercase(), option_text(value)))
+                .collect(),
+            mode: mode(create.if_not_exists, create.or_replace),
+        })))
+    }
+
+    /// Recognises a change of the catalog among standard statements.
+    pub fn recognise(statement: &Statement) -> Result<Option<Self>> {
+        Ok(Some(match statement {
+            Statement::CreateDatabase { db_name, if_not_exists, .. } => Self::CreateDatabase {
+                name: single(db_name)?,
+                mode: mode(*if_not_exists, false),
+            },
+            Statement::CreateSchema { schema_name, if_not_exists, .. } => match schema_name {
+                SchemaName::Simple(name) | SchemaName::NamedAuthorization(name, _) => {
+                    Self::CreateSchema { name: single(name)?, mode: mode(*if_not_exists, false) }
+                }
+                SchemaName::UnnamedAuthorization(user) => {
+                    let name = ident(user);
+                    Self::CreateSchema { name, mode: mode(*if_not_exists, false) }
+                }
+            },
+            Statement::CreateView(view) => {
+                for (given, what) in [
+                    (view.materialized, "CREATE MATERIALIZED VIEW"),
+                    (view.temporary, "CREATE TEMPORARY VIEW"),
+                ] {
+                    if given {
+                        return Err(Error::NotSupported(what.to_owned()));
+                    }
+                }
+                Self::CreateView {
+                    name: view.name.clone(),
+                    columns: view.columns.iter().map(|column| column.name.clone()).collect(),
+                    query: view.query.clone(),
+                    mode: mode(view.if_not_exists, view.or_replace),
+                }
+            }
+            Statement::CreateTable(_) => {
+                return Err(Error::NotSupported(
+                    "CREATE TABLE without EXTERNAL (only CREATE EXTERNAL TABLE is there yet)"
+                        .to_owned(),
+                ));
+            }
+            Statement::Drop { object_type, if_exists, names, cascade, .. } => {
+                let mode = if *if_exists { DropMode::IfExists } else { DropMode::Fail };
+                drop_object(*object_type, names, mode, *cascade)?
+            }
+            Statement::AlterTable(alter) => match alter.operations.as_slice() {
+                [AlterTableOperation::RenameTable { table_name }] => {
+                    let (RenameTableNameKind::To(new) | RenameTableNameKind::As(new)) = table_name;
+                    let mode = if alter.if_exists { DropMode::IfExists } else { DropMode::Fail };
+                    let (name, new) = (alter.name.clone(), new.clone());
+                    Self::RenameTable { name, new, view: false, mode }
+                }
+                _ => return Err(Error::NotSupported("ALTER TABLE other than RENAME TO".into())),
+            },
+            Statement::AlterSchema(alter) => match alter.operations.as_slice() {
+                [AlterSchemaOperation::Rename { .. }] => {
+                    return Err(Error::NotSupported("ALTER SCHEMA RENAME".to_owned()));
+                }
+                _ => return Err(Error::NotSupported("ALTER SCHEMA".to_owned())),
+            },
+            Statement::Comment { object_type, object_name, comment, .. } => Self::Comment {
+                on: *object_type,
+                name: object_name.clone(),
+                comment: comment.clone(),
+            },
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn drop_object(
+    kind: ObjectType,
+    names: &[ObjectName],
+    mode: DropMode,
+    cascade: bool,
+) -> Result<Ddl> {
+    Ok(match kind {
+        ObjectType::Table => Ddl::DropTables { names: names.to_vec(), view: false, mode },
+        ObjectType::View => Ddl::DropTables { names: names.to_vec(), view: true, mode },
+        ObjectType::Schema => {
+            let names = names.iter().map(single).collect::<Result<_>>()?;
+            Ddl::DropSchema { names, mode, cascade }
+        }
+        ObjectType::Database => match names {
+            [name] => Ddl::DropDatabase { name: single(name)?, mode },
+            _ => return Err(Error::Invalid("DROP DATABASE takes one name".to_owned())),
+        },
+        other => return Err(Error::NotSupported(format!("DROP {other}"))),
+    })
+}
+
+/// Recognises `ALTER {DATABASE | VIEW | SCHEMA} name RENAME TO name`, which the SQL parser does not
+/// know.
+pub(super) fn rename(text: &str) -> Result<Option<Ddl>> {
+    let words: Vec<&str> = text.split_whitespace().take(3).collect();
+    let [alter, kind, _] = words.as_slice() else { return Ok(None) };
+    if !alter.eq_ignore_ascii_case("alter") {
+        return Ok(None);
+    }
+    let view = kind.eq_ignore_ascii_case("view");
+    if !view && !kind.eq_ignore_ascii_case("database") {
+        return Ok(None);
+    }
+    // The same words after ALTER TABLE are known.
+    let after = text.trim_start()[alter.len()..].trim_start();
+    let as_table = format!("ALTER TABLE {}", after[kind.len()..].trim_start());
+    let Ok(parsed) = parse(&as_table) else { return Ok(None) };
+    let [parsed] = parsed.as_slice() else { return Ok(None) };
+    let Some(Ddl::RenameTable { name, new, mode, .. }) =
+        parsed.sql().map(Ddl::recognise).transpose()?.flatten()
+    else {
+        return Ok(None);
+    };
+    Ok(Some(match view {
+        true => Ddl::RenameTable { name, new, view: true, mode },
+        false => Ddl::RenameDatabase { name: single(&name)?, new: single(&new)? },
+    }))
+}
+
+impl Session {
+    /// Carries out a change of the catalog.
+    pub(super) async fn change(&mut self, ddl: &Ddl) -> Result<Vec<Notice>> {
+        let catalog = self.catalog().clone();
+        let (user, database) = (self.user().to_owned(), self.database().to_owned());
+        let mut notices = Vec::new();
+        match ddl {
+            Ddl::CreateDatabase { name, mode } => {
+                if !catalog.create_database(name, &user, *mode).await? {
+                    notices.push(exists(ObjectKind::Database, name));
+                }
+            }
+            Ddl::DropDatabase { name, .. } if *name == database => {
+                return Err(Error::DatabaseInUse);
+            }
+            Ddl::DropDatabase { name, mode } => {
+                if !catalog.drop_database(name, *mode).await? {
+                    notices.push(missing(ObjectKind::Database, name));
+                }
+            }
+            Ddl::RenameDatabase { name, .. } if *name == database => {
+                return Err(Error::Invalid("current database cannot be renamed".to_owned()));
+            }
+            Ddl::RenameDatabase { name, new } => catalog.rename_database(name, new).await?,
+            Ddl::CreateSchema { name, mode } => {
+                if !catalog.create_schema(&database, name, &user, *mode).await? {
+                    notices.push(exists(ObjectKind::Schema, name));
+                }
+            }
+            Ddl::DropSchema { names, mode, cascade } => {
+                for name in names {
+                    if !catalog.drop_schema(&database, name, *mode, *cascade).await? {
+                        notices.push(missing(ObjectKind::Schema, name));
+                    }
+                }
+            }
+            Ddl::CreateExternal(create) => notices.extend(self.create_external(create).await?),
+            Ddl::CreateView { name, columns, query, mode } => {
+                notices.extend(self.create_view(name, columns, query, *mode).await?);
+            }
+            Ddl::DropTables { names, view, mode } => {
+                for name in names {
+                    let name = self.existing(name).await?;
+                    if !catalog.drop_table(&name, *view, *mode).await? {
+                        let kind = if *view { ObjectKind::View } else { ObjectKind::Table };
+                        notices.push(missing(kind, &name.table));
+                    }
+                }
+            }
+            Ddl::RenameTable { name, new, view, mode } => {
+                let old = self.existing(name).await?;
+                let new = match new.0.len() {
+                    // Without a schema the table stays in its own, as in PostgreSQL.
+                    1 => TableName::new(&old.database, &old.schema, single(new)?),
+                    _ => self.target(new)?,
+                };
+                match catalog.rename_table(&old, &new, *view).await {
+                    Err(catalog::Error::NotFound { kind, name }) if *mode == DropMode::IfExists => {
+                        notices.push(missing(kind, &name));
+                    }
+                    done => done?,
+                }
+            }
+            Ddl::Comment { on, name, comment } => {
+                self.comment(&catalog, *on, name, comment.clone()).await?;
+            }
+        }
+        Ok(notices)
+    }
+
+    async fn create_external(&mut self, create: &CreateExternal) -> Result<Option<Notice>> {
+        let name = self.target(&create.name)?;
+        let declared = self.engine_session().columns(create.columns.clone())?;
+        let is_partition = |field: &&Field| create.partitions.contains(field.name());
+        let fields: Vec<Field> = (declared.fields().iter())
+            .map(|field| field.as_ref())
+            .filter(|field| !is_partition(field))
+            .cloned()
+            .collect();
+        let partitions: Vec<_> = (create.partitions.iter())
+            .map(|name| {
+                let kind = declared.field_with_name(name).ok().map(|f| f.data_type().clone());
+                (name.clone(), kind)
+            })
+            .collect();
+        let definition = storage::Definition {
+            location: Location::parse(&create.location).map_err(crate::engine::Error::from)?,
+            format: create.format,
+            columns: (!fields.is_empty()).then_some(fields),
+            partitions: (!partitions.is_empty()).then_some(partitions),
+            options: create.options.clone(),
+        };
+        let (columns, external) = self.engine_session().describe_files(definition).await?;
+        let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
+        let definition = Definition::External(external);
+        let created = catalog.create_table(&name, &user, columns, definition, create.mode).await?;
+        Ok((!created).then(|| exists(ObjectKind::Table, &name.table)))
+    }
+
+    async fn create_view(
+        &mut self,
+        name: &ObjectName,
+        titles: &[Ident],
+        query: &Query,
+        mode: CreateMode,
+    ) -> Result<Option<Notice>> {
+        let name = self.target(name)?;
+        let mut sql = query.to_string();
+        let plan = self.plan_text(&sql).await?;
+        let mut columns: Vec<Column> =
+            plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+        if !plan.parameters.is_empty() {
+            return Err(Error::Invalid("there is no parameter $1 in a view".to_owned()));
+        }
+        if titles.len() > columns.len() {
+            let reason = "CREATE VIEW specifies more column names than columns".to_owned();
+            return Err(Error::Invalid(reason));
+        }
+        if !titles.is_empty() {
+            for (column, title) in columns.iter_mut().zip(titles) {
+                column.name = ident(title);
+            }
+            let titles: Vec<String> =
+                columns.iter().map(|c| format!("\"{}\"", c.name.replace('"', "\"\""))).collect();
+            sql = format!("SELECT * FROM ({sql}) AS renamed ({})", titles.join(", "));
+        }
+        let definition = Definition::View { sql, search_path: self.search_path() };
+        let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
+        let created = catalog.create_table(&name, &user, columns, definition, mode).await?;
+        Ok((!created).then(|| exists(ObjectKind::Table, &name.table)))
+    }
+
+    async fn comment(
+        &self,
+        catalog: &Catalog,
+        on: CommentObject,
+        name: &ObjectName,
+        comment: Option<String>,
+    ) -> Result<()> {
+        match on {
+            CommentObject::Database => catalog.comment_database(&single(name)?, comment).await?,
+            CommentObject::Schema => {
+                catalog.comment_schema(self.database(), &single(name)?, comment).await?;
+            }
+            CommentObject::Table | CommentObject::View => {
+                let name = self.existing(name).await?;
+                let set = |record: &mut catalog::TableRecord| {
+                    record.comment = comment;
+                    Ok(())
+                };
+                catalog.alter_table(&name, set).await?;
+            }
+            CommentObject::Column => {
+                let mut parts = name.0.clone();
+                let column = parts.pop().map(|part| part_name(&part)).unwrap_or_default();
+                if parts.is_empty() {
+                    return Err(Error::Invalid("column name must be qualified".to_owned()));
+                }
+                let name = self.existing(&ObjectName(parts)).await?;
+                let set = |record: &mut catalog::TableRecord| {
+                    let found = record.columns.iter_mut().find(|c| c.name == column);
+                    let kind = ObjectKind::Column;
+                    let missing = catalog::Error::NotFound { kind, name: column.clone() };
+                    found.ok_or(missing)?.comment = comment;
+                    Ok(())
+                };
+                catalog.alter_table(&name, set).await?;
+            }
+            other => return Err(Error::NotSupported(format!("COMMENT ON {other}"))),
+        }
+        Ok(())
+    }
+
+    /// The full name of something to be made.
+    fn target(&self, name: &ObjectName) -> Result<TableName> {
+        let parts: Vec<String> = name.0.iter().map(part_name).collect();
+        Ok(match parts.as_slice() {
+            [table] => {
+                // The first schema of the search path that holds users' tables.
+                let snapshot = self.catalog().snapshot();
+                let schemas = snapshot.databases.get(self.database()).map(|d| &d.schemas);
+                let path = self.search_path();
+                let schema = path
+                    .iter()
+                    .find(|name| schemas.is_some_and(|known| known.contains_key(*name)))
+                    .map_or(PUBLIC, String::as_str);
+                TableName::new(self.database(), schema, table)
+            }
+            [schema, table] => TableName::new(self.database(), schema, table),
+            [database, schema, table] => TableName::new(database, schema, table),
+            _ => return Err(Error::Invalid(format!("improper qualified name: {name}"))),
+        })
+    }
+
+    /// The full name of something that is there; if it is not, the name under which it would be
+    /// made.
+    async fn existing(&self, name: &ObjectName) -> Result<TableName> {
+        let target = self.target(name)?;
+        if name.0.len() == 1 {
+            for schema in self.search_path() {
+                let name = TableName::new(&target.database, &schema, &target.table);
+                if self.catalog().snapshot().table(&name).is_some() {
+                    return Ok(name);
+                }
+            }
+        }
+        Ok(target)
+    }
+}
+
+/// Reads a statement that the parser refused.
+pub(super) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
+    rename(text.trim().trim_end_matches(';'))
+}
+
+fn exists(kind: ObjectKind, name: &str) -> Notice {
+    Notice { code: "42P07", message: format!("{kind} \"{name}\" already exists, skipping") }
+}
+
+fn missing(kind: ObjectKind, name: &str) -> Notice {
+    Notice { code: "00000", message: format!("{kind} \"{name}\" does not exist, skipping") }
+}
+
+fn mode(if_not_exists: bool, or_replace: bool) -> CreateMode {
+    match (if_not_exists, or_replace) {
+        (_, true) => CreateMode::Replace,
+        (true, false) => CreateMode::IfNotExists,
+        (false, false) => CreateMode::Fail,
+    }
+}
+
+/// An identifier as PostgreSQL folds it.
+fn ident(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+fn part_name(part: &sqlparser::ast::ObjectNamePart) -> String {
+    part.as_ident().map(ident).unwrap_or_else(|| part.to_string())
+}
+
+fn single(name: &ObjectName) -> Result<String> {
+    match name.0.as_slice() {
+        [part] => Ok(part_name(part)),
+        _ => Err(Error::Invalid(format!("improper qualified name: {name}"))),
+    }
+}
+
+fn option_text(value: &Value) -> String {
+    match value {
+        Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => text.clone(),
+        Value::EscapedStringLiteral(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+

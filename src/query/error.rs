@@ -1,0 +1,73 @@
+//! Why a statement did not come to its end.
+
+use crate::{catalog, engine, error::Class};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What stopped a statement that was running well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The user asked for it: a cancel request, `pg_cancel_backend`.
+    Cancelled,
+    TimedOut,
+    /// The daemon stops.
+    ShuttingDown,
+    /// The client is gone or was disconnected.
+    Terminated,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", stop_message(.0))]
+    Stopped(Stop),
+    #[error("{0} is not supported")]
+    NotSupported(String),
+    #[error(
+        "{0} cannot run inside a transaction block: it commits by itself, so a rollback could not \
+         undo it"
+    )]
+    NotInTransaction(&'static str),
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    InFailedTransaction,
+    #[error("cannot execute {0} in a read-only transaction")]
+    ReadOnly(&'static str),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("savepoint \"{0}\" does not exist")]
+    NoSavepoint(String),
+    #[error("{0} can only be used in transaction blocks")]
+    OutsideTransaction(&'static str),
+    #[error("cannot drop the currently open database")]
+    DatabaseInUse,
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
+    #[error("the statement takes {expected} parameters but {given} were given")]
+    ParameterCount { expected: usize, given: usize },
+    #[error("cached plan must not change result type")]
+    ResultChanged,
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+}
+
+fn stop_message(stop: &Stop) -> &'static str {
+    match stop {
+        Stop::Cancelled => "canceling statement due to user request",
+        Stop::TimedOut => "canceling statement due to statement timeout",
+        Stop::ShuttingDown => "terminating connection due to administrator command",
+        Stop::Terminated => "terminating connection due to administrator command",
+    }
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Stopped(_) => Class::Cancelled,
+            Self::Catalog(error) | Self::Engine(engine::Error::Catalog(error)) => error.class(),
+            Self::Engine(engine::Error::Storage(error)) => error.class(),
+            Self::Engine(engine::Error::Panic(_)) => Class::Internal,
+            _ => Class::User,
+        }
+    }
+}

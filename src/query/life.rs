@@ -1,0 +1,568 @@
+//! The phases of a statement, as types: each consumes the one before, and dropping one cancels the
+//! statement and takes it off all lists.
+//!
+//! 1. *parse* ([`crate::engine::parse`]): text to statements; an error refuses the whole message.
+//! 2. *authorise*: what this session may ask for, in the state its transaction is in.
+//! 3. *admit*: the daemon takes work at all ([`Admitted`]).
+//! 4. *register*: it has an id, can be listed and stopped ([`Registered`]).
+//! 5. *plan*: names become tables, parameters values ([`Planned`]).
+//! 6. *distribute*: where it runs; so far always on the daemon that was asked.
+//! 7. *stream*: rows leave the engine as fast as the client takes them ([`Running`]).
+//! 8. *complete*: the last row, an error, or whoever stopped it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, SchemaRef};
+use chrono::Utc;
+use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::ExecutionPlan;
+use tokio::time::Instant;
+
+use super::command::{Command, Request, recognise};
+use super::ddl::{self, Ddl};
+use super::registry::{Entry, RegistryGuard};
+use super::sessions::{SessionEntry, SessionGuard, Stopper};
+use super::transaction::Transaction;
+use super::{Error, Queries, Result, Stop, TransactionState};
+use crate::catalog::{Catalog, Snapshot};
+use crate::engine::settings::Settings;
+use crate::engine::system::SessionInfo;
+use crate::engine::{self, Parsed, Plan, Rows, parse};
+use crate::id;
+use crate::shutdown::GateGuard;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    queries: Arc<Queries>,
+    engine: engine::Session,
+    guard: SessionGuard,
+    settings: Arc<Settings>,
+    transaction: Transaction,
+}
+
+/// A statement that was understood and, if it reads, planned: run it any number of times.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    text: Arc<str>,
+    declared: Vec<Option<DataType>>,
+    body: Body,
+    /// What it was planned from: when either has changed it is planned anew.
+    planned_from: (Arc<Snapshot>, Arc<Settings>),
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Read { statement: Arc<datafusion::sql::parser::Statement>, plan: Arc<Plan>, tag: &'static str },
+    Command(Arc<Command>),
+}
+
+/// What came of a statement.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    Rows(Running<T>),
+    Done(Done),
+}
+
+/// A command that is done.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    pub tag: &'static str,
+    pub notices: Vec<Notice>,
+    /// Prepared statements to forget: one by name, or all (`Some(None)`).
+    pub deallocate: Option<Option<String>>,
+}
+
+/// Something the client is told beside the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// SQLSTATE.
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// The daemon takes the statement.
+struct Admitted {
+    gate: GateGuard,
+}
+
+/// The statement has an id, is listed, and can be stopped.
+#[derive(Debug)]
+struct Registered {
+    session: Arc<SessionEntry>,
+    listed: RegistryGuard,
+    stopper: Stopper,
+    deadline: Option<Instant>,
+    _gate: GateGuard,
+}
+
+/// The statement is ready to run.
+struct Planned {
+    registered: Registered,
+    plan: Arc<dyn ExecutionPlan>,
+    tag: &'static str,
+    explain: bool,
+}
+
+/// Rows on their way.
+#[derive(Debug)]
+pub struct Running<T> {
+    rows: Rows<T>,
+    /// The command tag's word.
+    pub tag: &'static str,
+    registered: Registered,
+}
+
+impl Session {
+    pub fn new(queries: Arc<Queries>, guard: SessionGuard, settings: Settings) -> Self {
+        let entry = guard.entry();
+        let settings = Arc::new(settings);
+        let info = SessionInfo {
+            database: entry.database.as_str().into(),
+            user: entry.user.as_str().into(),
+            pid: entry.pid,
+            settings: settings.clone(),
+            catalog: queries.catalog.clone(),
+        };
+        let engine = engine::Session::new(queries.engine.clone(), info);
+        Self { queries, engine, guard, settings, transaction: Transaction::default() }
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub fn transaction_state(&self) -> TransactionState {
+        self.transaction.state()
+    }
+
+    /// An error reached the client: an open transaction block is aborted.
+    pub fn note_error(&mut self) {
+        self.transaction.fail();
+    }
+
+    /// Parses a message's text. What only we understand is left for [`Self::prepare`].
+    pub fn parse(text: &str) -> Result<Vec<Source>> {
+        match parse(text) {
+            Ok(parsed) => Ok(parsed.into_iter().map(Source::Parsed).collect()),
+            Err(error) => match ddl::beyond_the_parser(text)? {
+                Some(ddl) => Ok(vec![Source::Own(text.into(), Box::new(OwnDdl(ddl)))]),
+                None => Err(error.into()),
+            },
+        }
+    }
+
+    /// Parse and plan, for later or repeated execution.
+    pub async fn prepare(
+        &mut self,
+        source: &Source,
+        declared: Vec<Option<DataType>>,
+    ) -> Result<Prepared> {
+        let registered = self.admit()?.register(self, source.text());
+        let prepared = self.understand(source, declared);
+        registered.until_stopped(prepared).await?
+    }
+
+    /// A statement's life, from here to its first rows.
+    pub async fn execute<T, F, R>(
+        &mut self,
+        prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
+        reader: R,
+    ) -> Result<Outcome<T>>
+    where
+        T: Send + 'static,
+        F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
+        F: Send + 'static,
+        R: FnOnce(&SchemaRef) -> F,
+    {
+        self.authorise(prepared)?;
+        let admitted = self.admit()?;
+        let registered = admitted.register(self, &prepared.text);
+        if let Body::Command(command) = &prepared.body {
+            return self.command(registered, command.clone()).await.map(Outcome::Done);
+        }
+        let planned = registered.plan(self, prepared, values).await?;
+        let transform = reader(&prepared.schema());
+        Ok(Outcome::Rows(planned.stream(self, transform)))
+    }
+
+    /// Whether this session may ask for it, in the state its transaction is in.
+    fn authorise(&self, prepared: &Prepared) -> Result<()> {
+        let command = match &prepared.body {
+            Body::Read { plan, .. } if !plan.only_reads() => {
+                return Err(Error::NotSupported("this statement".to_owned()));
+            }
+            Body::Read { .. } => None,
+            Body::Command(command) => Some(command.as_ref()),
+        };
+        match (self.transaction.state(), command) {
+            (TransactionState::Failed, Some(command)) if command.ends_block() => Ok(()),
+            (TransactionState::Failed, _) => Err(Error::InFailedTransaction),
+            (TransactionState::InBlock, Some(Command::Ddl(ddl))) => {
+                Err(Error::NotInTransaction(ddl.tag()))
+            }
+            (TransactionState::InBlock, Some(Command::DiscardAll)) => {
+                Err(Error::NotInTransaction("DISCARD ALL"))
+            }
+            (_, Some(Command::Ddl(ddl))) if self.is_read_only() => Err(Error::ReadOnly(ddl.tag())),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.settings.get("default_transaction_read_only") == Some("on")
+    }
+
+    /// A daemon that stops takes nothing new, except the end of what has begun.
+    fn admit(&self) -> Result<Admitted> {
+        let gate = self.queries.gate.enter("statement");
+        gate.map(|gate| Admitted { gate }).ok_or(Error::Stopped(Stop::ShuttingDown))
+    }
+
+    async fn understand(
+        &mut self,
+        source: &Source,
+        declared: Vec<Option<DataType>>,
+    ) -> Result<Prepared> {
+        self.engine.mark_start();
+        let text: Arc<str> = source.text().into();
+        let planned_from = (self.catalog().snapshot(), self.settings.clone());
+        let request = match source {
+            Source::Parsed(parsed) => recognise(parsed)?,
+            Source::Own(_, own) => Request::Command(Command::Ddl(Box::new(own.0.clone()))),
+        };
+        let body = match request {
+            Request::Command(command) => Body::Command(Arc::new(command)),
+            // In an aborted block nothing is looked up, as in PostgreSQL.
+            Request::Read(..) if self.transaction.state() == TransactionState::Failed => {
+                return Err(Error::InFailedTransaction);
+            }
+            Request::Read(statement, tag) => {
+                let plan = Arc::new(self.engine.plan(&statement, &declared).await?);
+                Body::Read { statement: Arc::from(statement), plan, tag }
+            }
+        };
+        Ok(Prepared { text, declared, body, planned_from })
+    }
+
+    /// Plans anew what was planned from something that has changed since.
+    async fn renew(&mut self, prepared: &mut Prepared) -> Result<()> {
+        let now = (self.catalog().snapshot(), self.settings.clone());
+        let fresh = Arc::ptr_eq(&now.0, &prepared.planned_from.0)
+            && Arc::ptr_eq(&now.1, &prepared.planned_from.1);
+        let Body::Read { statement, plan, .. } = &mut prepared.body else { return Ok(()) };
+        if fresh && self.settings.consistency() == crate::catalog::Consistency::Cached {
+            return Ok(());
+        }
+        let renewed = self.engine.plan(statement, &prepared.declared).await?;
+        if renewed.schema != plan.schema {
+            return Err(Error::ResultChanged);
+        }
+        *plan = Arc::new(renewed);
+        prepared.planned_from = now;
+        Ok(())
+    }
+
+    pub(super) async fn plan_text(&mut self, sql: &str) -> Result<Plan> {
+        let parsed = parse(sql)?.pop().ok_or_else(|| Error::Invalid("empty".to_owned()))?;
+        Ok(self.engine.plan(&parsed.statement, &[]).await?)
+    }
+
+    pub(super) fn catalog(&self) -> &Arc<Catalog> {
+        &self.queries.catalog
+    }
+
+    pub(super) fn engine_session(&self) -> &engine::Session {
+        &self.engine
+    }
+
+    pub fn user(&self) -> &str {
+        &self.guard.entry().user
+    }
+
+    pub fn database(&self) -> &str {
+        &self.guard.entry().database
+    }
+
+    pub fn entry(&self) -> &Arc<SessionEntry> {
+        self.guard.entry()
+    }
+
+    pub(super) fn search_path(&self) -> Vec<String> {
+        self.engine.info().search_path()
+    }
+
+    fn use_settings(&mut self, settings: Arc<Settings>) {
+        if settings != self.settings {
+            self.settings = settings.clone();
+            self.engine.set_settings(settings);
+        }
+    }
+
+    async fn command(&mut self, registered: Registered, command: Arc<Command>) -> Result<Done> {
+        let done = |tag| Ok(Done { tag, ..Done::default() });
+        match command.as_ref() {
+            Command::Begin { read_only } => {
+                let fresh = self.transaction.begin(&self.settings);
+                self.set_access(*read_only)?;
+                let notices = match fresh {
+                    true => Vec::new(),
+                    false => vec![warning("25001", "there is already a transaction in progress")],
+                };
+                Ok(Done { tag: "BEGIN", notices, ..Done::default() })
+            }
+            Command::Commit => Ok(self.end_block(true)),
+            Command::Rollback => Ok(self.end_block(false)),
+            Command::Savepoint(name) => {
+                self.transaction.savepoint(name, &self.settings)?;
+                done("SAVEPOINT")
+            }
+            Command::Release(name) => {
+                self.transaction.release(name)?;
+                done("RELEASE")
+            }
+            Command::RollbackTo(name) => {
+                let settings = self.transaction.rollback_to(name)?;
+                self.use_settings(settings);
+                done("ROLLBACK")
+            }
+            Command::Set { name, value, local } => self.set(name, value.as_deref(), *local),
+            Command::SetTransaction { read_only } => {
+                self.set_access(*read_only)?;
+                done("SET")
+            }
+            Command::Reset(name) => {
+                self.reset(name.as_deref())?;
+                done("RESET")
+            }
+            Command::DiscardAll => {
+                self.reset(None)?;
+                Ok(Done { tag: "DISCARD ALL", deallocate: Some(None), ..Done::default() })
+            }
+            Command::Deallocate(name) => {
+                let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
+                Ok(Done { tag, deallocate: Some(name.clone()), ..Done::default() })
+            }
+            Command::Nothing(tag) => done(tag),
+            Command::Ddl(ddl) => {
+                let notices = registered.until_stopped(self.change(ddl)).await??;
+                Ok(Done { tag: ddl.tag(), notices, ..Done::default() })
+            }
+        }
+    }
+
+    fn end_block(&mut self, commit: bool) -> Done {
+        let Some((settings, committed)) = self.transaction.end(commit) else {
+            let notices = vec![warning("25P01", "there is no transaction in progress")];
+            let tag = if commit { "COMMIT" } else { "ROLLBACK" };
+            return Done { tag, notices, ..Done::default() };
+        };
+        self.use_settings(settings);
+        // COMMIT of an aborted block says ROLLBACK, as in PostgreSQL.
+        Done { tag: if committed { "COMMIT" } else { "ROLLBACK" }, ..Done::default() }
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Done> {
+        let change = |settings: &mut Settings| match value {
+            Some(value) => settings.set(name, value).map(drop),
+            None => settings.reset(name),
+        };
+        let mut settings = Settings::clone(&self.settings);
+        change(&mut settings).map_err(engine::Error::from)?;
+        let mut done = Done { tag: "SET", ..Done::default() };
+        match (local, self.transaction.state()) {
+            (true, TransactionState::Idle) => {
+                let text = "SET LOCAL can only be used in transaction blocks";
+                done.notices.push(warning("25P01", text));
+                return Ok(done);
+            }
+            (true, _) => {}
+            // Checked above on the same names and values.
+            (false, _) => self.transaction.set_lasting(|lasting| drop(change(lasting))),
+        }
+        self.use_settings(Arc::new(settings));
+        Ok(done)
+    }
+
+    fn set_access(&mut self, read_only: Option<bool>) -> Result<()> {
+        if let Some(read_only) = read_only {
+            self.set("transaction_read_only", Some(if read_only { "on" } else { "off" }), true)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, name: Option<&str>) -> Result<()> {
+        let change = |settings: &mut Settings| match name {
+            Some(name) => settings.reset(name),
+            None => {
+                settings.reset_all();
+                Ok(())
+            }
+        };
+        let mut settings = Settings::clone(&self.settings);
+        change(&mut settings).map_err(engine::Error::from)?;
+        self.transaction.set_lasting(|lasting| drop(change(lasting)));
+        self.use_settings(Arc::new(settings));
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.settings.statement_timeout()
+    }
+}
+
+/// One statement of a message, parsed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Parsed(Parsed),
+    /// DDL beyond the SQL parser's grammar.
+    Own(Arc<str>, Box<OwnDdl>),
+}
+
+/// Keeps [`Ddl`] to this room.
+#[derive(Clone, Debug)]
+pub struct OwnDdl(Ddl);
+
+impl Source {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Parsed(parsed) => &parsed.text,
+            Self::Own(text, _) => text,
+        }
+    }
+}
+
+impl Prepared {
+    /// Types of `$1`, `$2`, ...
+    pub fn parameters(&self) -> &[DataType] {
+        match &self.body {
+            Body::Read { plan, .. } => &plan.parameters,
+            Body::Command(_) => &[],
+        }
+    }
+
+    /// Columns of the result; none for what returns no rows.
+    pub fn schema(&self) -> SchemaRef {
+        match &self.body {
+            Body::Read { plan, .. } => plan.schema.clone(),
+            Body::Command(_) => Arc::new(arrow::datatypes::Schema::empty()),
+        }
+    }
+
+    pub fn returns_rows(&self) -> bool {
+        matches!(self.body, Body::Read { .. })
+    }
+}
+
+impl Admitted {
+    fn register(self, session: &Session, text: &str) -> Registered {
+        let id = id::statement();
+        let queries = &session.queries;
+        let entry = session.guard.entry();
+        let limit = usize::try_from(queries.config.register_text_limit.0).unwrap_or(usize::MAX);
+        let sql = &text[..text.floor_char_boundary(limit)];
+        let listed = queries.registry.add(
+            id,
+            Entry {
+                kind: "interactive".to_owned(),
+                state: "running".to_owned(),
+                daemon: queries.membership.id().to_owned(),
+                pid: entry.pid,
+                attempt: 1,
+                user: entry.user.clone(),
+                database: entry.database.clone(),
+                sql: sql.to_owned(),
+                started: Utc::now(),
+            },
+        );
+        let stopper = entry.begin(id, sql.into());
+        let deadline = session.timeout().map(|timeout| Instant::now() + timeout);
+        Registered { session: entry.clone(), listed, stopper, deadline, _gate: self.gate }
+    }
+}
+
+impl Registered {
+    /// Waits for work, at most until somebody stops the statement or its time is up.
+    async fn until_stopped<F: Future>(&self, work: F) -> Result<F::Output> {
+        tokio::select! {
+            biased;
+            stop = self.stopped() => Err(Error::Stopped(stop)),
+            output = work => Ok(output),
+        }
+    }
+
+    async fn stopped(&self) -> Stop {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            stop = self.stopper.stopped() => stop,
+            () = deadline => Stop::TimedOut,
+        }
+    }
+
+    async fn plan(
+        self,
+        session: &mut Session,
+        prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
+    ) -> Result<Planned> {
+        let expected = prepared.parameters().len();
+        if values.len() != expected {
+            return Err(Error::ParameterCount { expected, given: values.len() });
+        }
+        session.engine.mark_start();
+        self.until_stopped(session.renew(prepared)).await??;
+        let Body::Read { plan, tag, .. } = &prepared.body else {
+            return Err(Error::Invalid("a command has no plan".to_owned()));
+        };
+        let (tag, explain) = (*tag, plan.is_explain());
+        let plan = self.until_stopped(session.engine.prepare(plan, values)).await??;
+        Ok(Planned { registered: self, plan, tag, explain })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.session.end(self.listed.id());
+    }
+}
+
+impl Planned {
+    fn stream<T, F>(self, session: &Session, mut transform: F) -> Running<T>
+    where
+        T: Send + 'static,
+        F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
+        F: Send + 'static,
+    {
+        let Self { registered, plan, tag, explain } = self;
+        let transform = move |batch: RecordBatch| {
+            let batch = if explain { engine::explain_lines(&batch)? } else { batch };
+            transform(batch)
+                .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
+        };
+        Running { rows: session.engine.run(plan, transform), tag, registered }
+    }
+}
+
+impl<T: Send + 'static> Running<T> {
+    /// The next rows; `None` after the last. Stopping wins over rows that are ready. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        tokio::select! {
+            biased;
+            stop = self.registered.stopped() => Some(Err(Error::Stopped(stop))),
+            rows = self.rows.next() => rows.map(|rows| rows.map_err(Error::from)),
+        }
+    }
+}
+
+fn warning(code: &'static str, message: &str) -> Notice {
+    Notice { code, message: message.to_owned() }
+}

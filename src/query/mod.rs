@@ -1,0 +1,86 @@
+//! A statement's life: from its text to its last row, or to the reason why there are no more.
+//!
+//! - [`life`]: the phases as types, and the one function that goes through them.
+//! - [`command`]: what is not a query: transactions, SET, DDL, recognised from the parsed text.
+//! - [`ddl`]: carries out what changes the catalog.
+//! - [`transaction`]: what BEGIN promises here.
+//! - [`registry`]: running statements, in memory and in the coordination store.
+//! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
+
+mod command;
+mod ddl;
+mod error;
+pub mod life;
+pub mod registry;
+pub mod sessions;
+mod transaction;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use error::{Error, Result, Stop};
+pub use life::{Done, Notice, Outcome, Prepared, Running, Session};
+pub use transaction::TransactionState;
+
+use crate::catalog::Catalog;
+use crate::cluster::Membership;
+use crate::config;
+use crate::coordination::{self, Coordination, paths::Path};
+use crate::engine::Engine;
+use crate::shutdown::{Gate, Shutdown};
+use registry::Registry;
+use sessions::Sessions;
+
+/// What all sessions of a daemon share.
+#[derive(Debug)]
+pub struct Queries {
+    pub engine: Arc<Engine>,
+    pub catalog: Arc<Catalog>,
+    pub membership: Arc<Membership>,
+    pub registry: Arc<Registry>,
+    pub sessions: Arc<Sessions>,
+    /// Statements are inside while they run; draining waits for it to be empty.
+    pub gate: Gate,
+    pub shutdown: Shutdown,
+    config: config::Query,
+}
+
+/// The rooms below, to build upon.
+#[derive(Debug)]
+pub struct Foundation {
+    pub coordination: Arc<dyn Coordination>,
+    pub engine: Arc<Engine>,
+    pub catalog: Arc<Catalog>,
+    pub membership: Arc<Membership>,
+    pub registry: Arc<Registry>,
+    pub sessions: Arc<Sessions>,
+    pub shutdown: Shutdown,
+}
+
+impl Queries {
+    pub async fn open(
+        config: config::Query,
+        foundation: Foundation,
+    ) -> coordination::Result<Arc<Self>> {
+        let Foundation { coordination, engine, catalog, membership, registry, sessions, shutdown } =
+            foundation;
+        coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
+        let gate = Gate::default();
+        Ok(Arc::new(Self {
+            engine,
+            catalog,
+            membership,
+            registry,
+            sessions,
+            gate,
+            shutdown,
+            config,
+        }))
+    }
+
+    /// The statements that run anywhere in the cluster.
+    pub async fn running(&self) -> Vec<(Uuid, Arc<registry::Entry>)> {
+        self.registry.everywhere(self.membership.id()).await
+    }
+}

@@ -1,0 +1,208 @@
+//! The running statements, in memory and in the coordination store.
+//!
+//! A ticker writes all changes of a tick in one transaction: however many statements run, it is a
+//! fixed number of writes a second, and a statement that is quicker than a tick is never written.
+//! Nothing on the way of a statement waits for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::coordination::paths::Path;
+use crate::coordination::{self, Coordination, Mode, Op, SessionState};
+
+/// Bytes of values in one transaction: ZooKeeper takes 1 MiB.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// Steps in one transaction.
+const MAX_STEPS: usize = 500;
+
+/// Reads under way at once while other daemons' statements are gathered.
+const CONCURRENT_READS: usize = 64;
+
+/// A statement that runs: the value of `/queries/<id>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub kind: String,
+    pub state: String,
+    pub daemon: String,
+    pub pid: i32,
+    pub attempt: u32,
+    pub user: String,
+    pub database: String,
+    /// Cut to the configured length.
+    pub sql: String,
+    pub started: DateTime<Utc>,
+}
+
+/// What this daemon runs.
+#[derive(Debug)]
+pub struct Registry {
+    coordination: Arc<dyn Coordination>,
+    interval: Duration,
+    running: Mutex<HashMap<Uuid, (Instant, Arc<Entry>)>>,
+}
+
+impl Registry {
+    pub fn new(coordination: Arc<dyn Coordination>, interval: Duration) -> Arc<Self> {
+        Arc::new(Self { coordination, interval, running: Mutex::default() })
+    }
+
+    /// Puts a statement on the list until the guard is dropped.
+    pub(super) fn add(self: &Arc<Self>, id: Uuid, entry: Entry) -> RegistryGuard {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(id, (Instant::now(), Arc::new(entry)));
+        RegistryGuard { registry: self.clone(), id }
+    }
+
+    /// The statements that run here, oldest first.
+    pub fn local(&self) -> Vec<(Uuid, Arc<Entry>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<_> =
+            running.iter().map(|(id, (_, entry))| (*id, entry.clone())).collect();
+        list.sort_by_key(|(id, _)| *id);
+        list
+    }
+
+    /// The statements that run anywhere: those of this daemon from memory, the others' from the
+    /// store. Out of reach of the store it is only the former.
+    pub async fn everywhere(&self, daemon: &str) -> Vec<(Uuid, Arc<Entry>)> {
+        let mut list = self.local();
+        let root = Path::Queries.to_string();
+        let nodes = self.coordination.children(&root).await.unwrap_or_default();
+        let others: Vec<_> = stream::iter(nodes)
+            .map(|node| async move {
+                let id: Uuid = node.parse().ok()?;
+                let read = self.coordination.get(&Path::Query(id).to_string()).await;
+                let entry: Entry = serde_json::from_slice(&read.ok()??.data).ok()?;
+                (entry.daemon != daemon).then(|| (id, Arc::new(entry)))
+            })
+            .buffer_unordered(CONCURRENT_READS)
+            .filter_map(async |entry| entry)
+            .collect()
+            .await;
+        list.extend(others);
+        list.sort_by_key(|(id, _)| *id);
+        list
+    }
+
+    /// Writes changes to the store until `stop`. Needed exactly once.
+    pub async fn tick(self: Arc<Self>, stop: CancellationToken) {
+        let mut written = Written::default();
+        let mut ticker = tokio::time::interval(self.interval);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticker.tick() => {}
+            }
+            let session = *self.coordination.session().borrow();
+            if session.state == SessionState::Connected {
+                written.enter(session.epoch);
+                self.write(&mut written).await;
+            }
+        }
+    }
+
+    /// Brings the store in line with the present list, in one transaction.
+    async fn write(&self, written: &mut Written) {
+        let (mut ops, mut after) = (Vec::new(), written.ids.clone());
+        let mut bytes = 0;
+        let now = Instant::now();
+        {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in &written.ids {
+                if !running.contains_key(id) && ops.len() < MAX_STEPS {
+                    ops.push(Op::Delete { path: Path::Query(*id).to_string(), version: None });
+                    after.remove(id);
+                }
+            }
+            for (id, (since, entry)) in running.iter() {
+                let old = now.duration_since(*since) >= self.interval;
+                if !old || written.ids.contains(id) || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES
+                {
+                    continue;
+                }
+                let Ok(data) = serde_json::to_vec(entry.as_ref()) else { continue };
+                bytes += data.len();
+                let path = Path::Query(*id).to_string();
+                ops.push(Op::Create { path, data: data.into(), mode: Mode::Ephemeral });
+                after.insert(*id);
+            }
+        }
+        if ops.is_empty() {
+            return;
+        }
+        if let Err(error) = self.coordination.transact(ops.clone()).await {
+            debug!(%error, "the running statements could not be written together");
+            // Perhaps an earlier write landed although its reply was lost: one by one, each step
+            // may find its work done.
+            for op in ops {
+                if let Err(error) = self.single(op).await {
+                    debug!(%error, "a running statement could not be written");
+                    return;
+                }
+            }
+        }
+        written.ids = after;
+    }
+
+    async fn single(&self, op: Op) -> coordination::Result<()> {
+        let done = match op {
+            Op::Create { path, data, mode } => {
+                self.coordination.create(&path, data, mode).await.map(drop)
+            }
+            Op::Delete { path, version } => self.coordination.delete(&path, version).await,
+            Op::Check { .. } | Op::Set { .. } => Ok(()),
+        };
+        match done {
+            Err(coordination::Error::NodeExists { .. } | coordination::Error::NoNode { .. }) => {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+/// Which statements stand in the store.
+#[derive(Default)]
+struct Written {
+    epoch: u64,
+    ids: std::collections::HashSet<Uuid>,
+}
+
+impl Written {
+    /// A new session: what the last one wrote went with it.
+    fn enter(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            *self = Self { epoch, ids: Default::default() };
+        }
+    }
+}
+
+/// Keeps a statement on the list.
+#[derive(Debug)]
+pub(super) struct RegistryGuard {
+    registry: Arc<Registry>,
+    id: Uuid,
+}
+
+impl RegistryGuard {
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+impl Drop for RegistryGuard {
+    fn drop(&mut self) {
+        let mut running = self.registry.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.id);
+    }
+}

@@ -1,0 +1,157 @@
+//! What BEGIN promises here: a block of reads, and of settings that ROLLBACK takes back.
+//!
+//! Each statement of a block reads the state of its own moment (PostgreSQL's READ COMMITTED). What
+//! commits by itself, DDL above all, is refused inside a block rather than faked.
+
+use std::sync::Arc;
+
+use super::{Error, Result};
+use crate::engine::settings::Settings;
+
+/// What a client is told after each statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    Idle,
+    InBlock,
+    Failed,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    block: Option<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    failed: bool,
+    /// What ROLLBACK returns to.
+    before: Arc<Settings>,
+    /// What COMMIT leaves: the settings without those of SET LOCAL.
+    lasting: Settings,
+    savepoints: Vec<Savepoint>,
+}
+
+#[derive(Debug)]
+struct Savepoint {
+    name: String,
+    settings: Arc<Settings>,
+    lasting: Settings,
+}
+
+impl Transaction {
+    pub fn state(&self) -> TransactionState {
+        match &self.block {
+            None => TransactionState::Idle,
+            Some(block) if block.failed => TransactionState::Failed,
+            Some(_) => TransactionState::InBlock,
+        }
+    }
+
+    /// Returns false if a block is open already, which PostgreSQL only warns of.
+    pub fn begin(&mut self, settings: &Arc<Settings>) -> bool {
+        let lasting = Settings::clone(settings);
+        let block =
+            Block { failed: false, before: settings.clone(), lasting, savepoints: Vec::new() };
+        let fresh = self.block.is_none();
+        self.block.get_or_insert(block);
+        fresh
+    }
+
+    /// Ends the block; the settings that hold from now on, and whether it was committed. `None`
+    /// outside of a block.
+    pub fn end(&mut self, commit: bool) -> Option<(Arc<Settings>, bool)> {
+        let block = self.block.take()?;
+        let committed = commit && !block.failed;
+        let settings = if committed { Arc::new(block.lasting) } else { block.before };
+        Some((settings, committed))
+    }
+
+    /// An error inside a block ends all but its end.
+    pub fn fail(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.failed = true;
+        }
+    }
+
+    /// Applies SET to what COMMIT will leave.
+    pub fn set_lasting(&mut self, change: impl FnOnce(&mut Settings)) {
+        if let Some(block) = &mut self.block {
+            change(&mut block.lasting);
+        }
+    }
+
+    pub fn savepoint(&mut self, name: &str, settings: &Arc<Settings>) -> Result<()> {
+        let block = self.block.as_mut().ok_or_else(|| outside("SAVEPOINT"))?;
+        let (settings, lasting) = (settings.clone(), block.lasting.clone());
+        block.savepoints.push(Savepoint { name: name.to_owned(), settings, lasting });
+        Ok(())
+    }
+
+    pub fn release(&mut self, name: &str) -> Result<()> {
+        let block = self.block.as_mut().ok_or_else(|| outside("RELEASE SAVEPOINT"))?;
+        let at = block.position(name)?;
+        block.savepoints.truncate(at);
+        Ok(())
+    }
+
+    /// Returns the settings of that moment; the savepoint stays.
+    pub fn rollback_to(&mut self, name: &str) -> Result<Arc<Settings>> {
+        let block = self.block.as_mut().ok_or_else(|| outside("ROLLBACK TO SAVEPOINT"))?;
+        let at = block.position(name)?;
+        block.savepoints.truncate(at + 1);
+        block.failed = false;
+        block.lasting = block.savepoints[at].lasting.clone();
+        Ok(block.savepoints[at].settings.clone())
+    }
+}
+
+impl Block {
+    fn position(&self, name: &str) -> Result<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|savepoint| savepoint.name == name)
+            .ok_or_else(|| Error::NoSavepoint(name.to_owned()))
+    }
+}
+
+fn outside(command: &'static str) -> Error {
+    Error::OutsideTransaction(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Arc<Settings> {
+        let mut settings = Settings::default();
+        settings.set("application_name", name).expect("valid");
+        Arc::new(settings)
+    }
+
+    #[test]
+    fn a_failed_block_rolls_back_whatever_is_asked() {
+        let mut transaction = Transaction::default();
+        assert!(transaction.begin(&named("before")));
+        assert!(!transaction.begin(&named("other")));
+        transaction.fail();
+        assert_eq!(transaction.state(), TransactionState::Failed);
+        assert_eq!(transaction.end(true), Some((named("before"), false)));
+        assert_eq!(transaction.state(), TransactionState::Idle);
+        assert_eq!(transaction.end(true), None);
+    }
+
+    #[test]
+    fn savepoints_return_to_their_moment() {
+        let mut transaction = Transaction::default();
+        assert!(transaction.savepoint("a", &named("x")).is_err());
+        transaction.begin(&named("before"));
+        transaction.savepoint("a", &named("at a")).expect("in a block");
+        transaction.savepoint("b", &named("at b")).expect("in a block");
+        transaction.fail();
+        assert_eq!(transaction.rollback_to("a").expect("known"), named("at a"));
+        assert_eq!(transaction.state(), TransactionState::InBlock);
+        assert!(transaction.rollback_to("b").is_err());
+        transaction.release("a").expect("known");
+        assert!(transaction.release("a").is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! Orderly shutdown: signals turn into a [`Stage`], tasks stop at a [`Gate`] whose guards say who
+//! is still inside.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Counts who is inside. Once closed nobody enters any more.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    inside: Mutex<Inside>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    closed: bool,
+    by_name: BTreeMap<&'static str, usize>,
+}
+
+/// Keeps the gate from being empty while it lives.
+#[derive(Debug)]
+pub struct GateGuard {
+    gate: Gate,
+    name: &'static str,
+}
+
+impl Gate {
+    /// Enters, unless the gate is closed. `name` says in the log who is still inside.
+    pub fn enter(&self, name: &'static str) -> Option<GateGuard> {
+        let mut inside = self.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if inside.closed {
+            return None;
+        }
+        *inside.by_name.entry(name).or_default() += 1;
+        Some(GateGuard { gate: self.clone(), name })
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.0.inside.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+    }
+
+    /// Who is inside, with their number.
+    pub fn inside(&self) -> BTreeMap<&'static str, usize> {
+        self.0.inside.lock().unwrap_or_else(PoisonError::into_inner).by_name.clone()
+    }
+
+    /// Waits until all have left, at most until the deadline; returns whether they have.
+    pub async fn empty(&self, deadline: Duration) -> bool {
+        let wait = async {
+            loop {
+                let left = self.0.left.notified();
+                tokio::pin!(left);
+                left.as_mut().enable();
+                if self.inside().is_empty() {
+                    return;
+                }
+                left.await;
+            }
+        };
+        tokio::time::timeout(deadline, wait).await.is_ok()
+    }
+}
+
+impl Drop for GateGuard {
+    fn drop(&mut self) {
+        let mut inside = self.gate.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = inside.by_name.get_mut(self.name) {
+            *count -= 1;
+            if *count == 0 {
+                inside.by_name.remove(self.name);
+            }
+        }
+        drop(inside);
+        self.gate.0.left.notify_waiters();
+    }
+}
+
+/// The two stages of a shutdown, as tokens that tasks await.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    /// No new work; what runs may finish.
+    pub draining: CancellationToken,
+    /// What still runs is cancelled.
+    pub stopping: CancellationToken,
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_gate_is_empty_when_the_last_guard_left() {
+        let gate = Gate::default();
+        let first = gate.enter("statement").expect("open");
+        let second = gate.enter("statement").expect("open");
+        gate.close();
+        assert!(gate.enter("statement").is_none());
+        assert_eq!(gate.inside().get("statement"), Some(&2));
+        drop(first);
+        assert!(!gate.empty(Duration::from_millis(1)).await);
+        drop(second);
+        assert!(gate.empty(Duration::from_secs(60)).await);
+    }
+}

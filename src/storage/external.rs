@@ -1,0 +1,373 @@
+//! Files that somebody else writes, as tables: Parquet, CSV and JSON, in one file or in a directory
+//! of many, Hive-partitioned or not. Read-only.
+//!
+//! Each statement lists the files anew, so it sees what is there; footers, page indexes and
+//! statistics come from caches that are checked against each file's size and time of change.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use chrono::NaiveDate;
+use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::common::config::TableOptions;
+use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::FileFormat as Format;
+use datafusion::datasource::file_format::csv::CsvFormat;
+use datafusion::datasource::file_format::json::JsonFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{
+    ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
+};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+
+use super::{Error, Location, Result};
+use crate::catalog::{Column, External, FileFormat};
+
+/// Our own option beside the formats': which files of a directory belong to the table.
+const FILE_EXTENSION: &str = "file_extension";
+
+/// Files looked at to find out how a directory is laid out.
+const LAYOUT_SAMPLE: usize = 1000;
+
+/// What CREATE EXTERNAL TABLE says.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    pub location: Location,
+    pub format: FileFormat,
+    /// Declared columns, those of PARTITIONED BY left out; `None`: look into the files.
+    pub columns: Option<Vec<Field>>,
+    /// Declared partition columns, outermost first, with a type if one was given; `None`: look at
+    /// the directories' names.
+    pub partitions: Option<Vec<(String, Option<DataType>)>>,
+    pub options: BTreeMap<String, String>,
+}
+
+/// Completes a definition from what is at its location: columns as queries see them, and the
+/// catalog's entry.
+pub async fn describe(
+    session: &dyn Session,
+    definition: Definition,
+) -> Result<(Vec<Column>, External)> {
+    let Definition { location, format, columns, partitions, mut options } = definition;
+    location.check_exists().await?;
+    let listed = list(session, &location).await?;
+    if !options.contains_key(FILE_EXTENSION)
+        && let Some(extension) = usual_extension(&location, format, &listed)
+    {
+        options.insert(FILE_EXTENSION.to_owned(), extension);
+    }
+    let partitions = match partitions {
+        Some(declared) => check_partitions(&location, &listed, declared)?,
+        None if columns.is_some() => Vec::new(),
+        None => find_partitions(&location, &listed),
+    };
+    let external = External {
+        location: location.to_string(),
+        format,
+        partition_columns: partitions.iter().map(|(name, _)| name.clone()).collect(),
+        options,
+    };
+    let listing = listing_options(session, &external, partitions.clone())?;
+    let fields = match columns {
+        Some(columns) => columns,
+        None => infer(session, &location, &listing, &listed).await?,
+    };
+    let mut columns: Vec<Column> = (fields.iter())
+        .filter(|field| !partitions.iter().any(|(name, _)| name == field.name()))
+        .map(Column::from)
+        .collect();
+    columns.extend(
+        partitions.iter().map(|(name, kind)| Column::from(&Field::new(name, kind.clone(), true))),
+    );
+    if let Some(twice) = first_duplicate(&columns) {
+        let reason = format!("column \"{twice}\" is there twice");
+        return Err(Error::BadDefinition { location: location.to_string(), reason });
+    }
+    Ok((columns, external))
+}
+
+/// A table of the catalog, ready to be scanned.
+pub fn open(
+    session: &dyn Session,
+    columns: &[Column],
+    external: &External,
+) -> Result<Arc<dyn TableProvider>> {
+    let location = Location::from_catalog(&external.location);
+    let (partitions, data): (Vec<_>, Vec<_>) =
+        columns.iter().partition(|column| external.partition_columns.contains(&column.name));
+    let schema = Schema::new(data.iter().map(|column| column.field()).collect::<Vec<_>>());
+    let partitions = (partitions.iter())
+        .map(|column| (column.name.clone(), column.data_type.clone()))
+        .collect();
+    let listing = listing_options(session, external, partitions)?;
+    let config = ListingTableConfig::new(location.url()?)
+        .with_listing_options(listing)
+        .with_schema(Arc::new(schema));
+    let bad = |error: DataFusionError| Error::BadDefinition {
+        location: external.location.clone(),
+        reason: error.message().into(),
+    };
+    let statistics = session.runtime_env().cache_manager.get_file_statistic_cache();
+    let files = ListingTable::try_new(config).map_err(bad)?.with_cache(statistics);
+    Ok(Arc::new(ExternalTable { location, files }))
+}
+
+/// All files at a location, by path, hidden ones left out.
+async fn list(session: &dyn Session, location: &Location) -> Result<Vec<ObjectMeta>> {
+    let url = location.url()?;
+    let listing = async {
+        let store = session.runtime_env().object_store(&url)?;
+        let files = url.list_all_files(session, store.as_ref(), "").await?;
+        files.try_collect::<Vec<_>>().await
+    };
+    let mut files = listing.await.map_err(|error| Error::of_file(location.as_str(), error))?;
+    files.retain(|file| !is_hidden(&url, file));
+    files.sort_by(|a, b| a.location.cmp(&b.location));
+    Ok(files)
+}
+
+/// Whether a name on the way starts with `_` or `.`: by the convention of Hive and Spark such files
+/// hold no rows.
+fn is_hidden(url: &ListingTableUrl, file: &ObjectMeta) -> bool {
+    let hidden = |part: &str| part.starts_with(['_', '.']) && !part.contains('=');
+    url.strip_prefix(&file.location).is_some_and(|mut parts| parts.any(hidden))
+}
+
+/// The end of the names that make up the table, if it is not the format's own.
+fn usual_extension(
+    location: &Location,
+    format: FileFormat,
+    files: &[ObjectMeta],
+) -> Option<String> {
+    if !location.is_directory() {
+        return Some(String::new());
+    }
+    let own = own_extension(format);
+    if files.iter().any(|file| file.location.as_ref().ends_with(own)) {
+        return None;
+    }
+    let name = files.first()?.location.filename()?;
+    Some(name.find('.').map(|dot| name[dot..].to_owned()).unwrap_or_default())
+}
+
+fn own_extension(format: FileFormat) -> &'static str {
+    match format {
+        FileFormat::Parquet => ".parquet",
+        FileFormat::Csv => ".csv",
+        FileFormat::Json => ".json",
+    }
+}
+
+/// `key=value` directories between a location and a file, outermost first.
+fn partition_values(location: &Location, file: &ObjectMeta) -> Vec<(String, String)> {
+    let Ok(url) = location.url() else { return Vec::new() };
+    let Some(parts) = url.strip_prefix(&file.location) else { return Vec::new() };
+    let mut parts: Vec<&str> = parts.collect();
+    parts.pop();
+    (parts.iter())
+        .filter_map(|part| part.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Finds Hive's partition columns in the directories' names. A column whose values all read as
+/// integers or dates gets that type.
+fn find_partitions(location: &Location, files: &[ObjectMeta]) -> Vec<(String, DataType)> {
+    let sample: Vec<_> =
+        files.iter().take(LAYOUT_SAMPLE).map(|file| partition_values(location, file)).collect();
+    let names = |values: &[(String, String)]| -> Vec<String> {
+        values.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let Some(first) = sample.first().map(|values| names(values)) else { return Vec::new() };
+    if sample.iter().any(|values| names(values) != first) {
+        return Vec::new();
+    }
+    (first.into_iter().enumerate())
+        .map(|(at, name)| {
+            let mut values = sample.iter().map(|values| values[at].1.as_str());
+            let kind = if values.clone().all(|value| value.parse::<i64>().is_ok()) {
+                DataType::Int64
+            } else if values.all(|value| value.parse::<NaiveDate>().is_ok()) {
+                DataType::Date32
+            } else {
+                DataType::Utf8
+            };
+            (name, kind)
+        })
+        .collect()
+}
+
+/// Checks declared partition columns against the directories' names.
+fn check_partitions(
+    location: &Location,
+    files: &[ObjectMeta],
+    declared: Vec<(String, Option<DataType>)>,
+) -> Result<Vec<(String, DataType)>> {
+    let found = find_partitions(location, files);
+    let fits = declared.iter().zip(&found).all(|((name, _), (found, _))| name == found);
+    if !files.is_empty() && (declared.len() > found.len() || !fits) {
+        let found: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let reason = format!("the directories are partitioned by ({})", found.join(", "));
+        return Err(Error::BadDefinition { location: location.to_string(), reason });
+    }
+    let kinds = found.into_iter().map(|(_, kind)| kind).chain(std::iter::repeat(DataType::Utf8));
+    Ok((declared.into_iter().zip(kinds))
+        .map(|((name, declared), found)| (name, declared.unwrap_or(found)))
+        .collect())
+}
+
+/// Reads the columns from the files, which must agree.
+async fn infer(
+    session: &dyn Session,
+    location: &Location,
+    listing: &ListingOptions,
+    files: &[ObjectMeta],
+) -> Result<Vec<Field>> {
+    let files: Vec<ObjectMeta> = (files.iter())
+        .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&listing.file_extension))
+        .cloned()
+        .collect();
+    if files.is_empty() {
+        let format = listing.format.get_ext();
+        return Err(Error::NoFiles { location: location.to_string(), format });
+    }
+    let store = session
+        .runtime_env()
+        .object_store(location.url()?)
+        .map_err(|error| Error::of_file(location.as_str(), error))?;
+    let error = match listing.format.infer_schema(session, &store, &files).await {
+        Ok(schema) => return Ok(schema.fields().iter().map(|field| (**field).clone()).collect()),
+        Err(error) => error,
+    };
+    // Find the culprit: one file that cannot be read, or the first that differs.
+    let base = location.url()?.object_store().as_str().trim_end_matches('/').to_owned();
+    for file in &files {
+        let alone = listing.format.infer_schema(session, &store, std::slice::from_ref(file)).await;
+        if let Err(error) = alone {
+            return Err(Error::of_file(format!("{base}/{}", file.location), error));
+        }
+        let with_first = [files[0].clone(), file.clone()];
+        if let Err(error) = listing.format.infer_schema(session, &store, &with_first).await {
+            let reason = format!("{base}/{}: {}", file.location, error.message());
+            return Err(Error::Mixed { location: location.to_string(), reason });
+        }
+    }
+    Err(Error::Mixed { location: location.to_string(), reason: error.message().into() })
+}
+
+fn listing_options(
+    session: &dyn Session,
+    external: &External,
+    partitions: Vec<(String, DataType)>,
+) -> Result<ListingOptions> {
+    let extension = external.options.get(FILE_EXTENSION).cloned();
+    let extension = extension.unwrap_or_else(|| own_extension(external.format).to_owned());
+    Ok(ListingOptions::new(format(session, external)?)
+        .with_file_extension(extension)
+        .with_table_partition_cols(partitions))
+}
+
+/// The format with the options given for this table.
+fn format(session: &dyn Session, external: &External) -> Result<Arc<dyn Format>> {
+    let mut options: TableOptions = session.table_options().clone();
+    options.set_config_format(match external.format {
+        FileFormat::Parquet => datafusion::common::config::ConfigFileType::PARQUET,
+        FileFormat::Csv => datafusion::common::config::ConfigFileType::CSV,
+        FileFormat::Json => datafusion::common::config::ConfigFileType::JSON,
+    });
+    for (name, value) in &external.options {
+        if name == FILE_EXTENSION {
+            continue;
+        }
+        let key = if name.contains('.') { name.clone() } else { format!("format.{name}") };
+        options.set(&key, value).map_err(|error| Error::BadOption {
+            name: name.clone(),
+            reason: error.message().into(),
+        })?;
+    }
+    Ok(match external.format {
+        FileFormat::Parquet => Arc::new(ParquetFormat::default().with_options(options.parquet)),
+        FileFormat::Csv => Arc::new(CsvFormat::default().with_options(options.csv)),
+        FileFormat::Json => Arc::new(JsonFormat::default().with_options(options.json)),
+    })
+}
+
+fn first_duplicate(columns: &[Column]) -> Option<&str> {
+    let mut seen = std::collections::HashSet::new();
+    columns.iter().map(|column| column.name.as_str()).find(|name| !seen.insert(*name))
+}
+
+/// External files as the engine sees them.
+#[derive(Debug)]
+struct ExternalTable {
+    location: Location,
+    files: ListingTable,
+}
+
+impl ExternalTable {
+    fn named(&self, error: DataFusionError) -> DataFusionError {
+        match error {
+            DataFusionError::External(inner) if inner.is::<Error>() => {
+                DataFusionError::External(inner)
+            }
+            error => {
+                DataFusionError::External(Box::new(Error::of_file(self.location.as_str(), error)))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for ExternalTable {
+    fn schema(&self) -> SchemaRef {
+        self.files.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let args = ScanArgs::default()
+            .with_projection(projection.map(Vec::as_slice))
+            .with_filters(Some(filters))
+            .with_limit(limit);
+        Ok(self.scan_with_args(session, args).await?.into_inner())
+    }
+
+    async fn scan_with_args<'a>(
+        &self,
+        session: &dyn Session,
+        args: ScanArgs<'a>,
+    ) -> datafusion::error::Result<ScanResult> {
+        if let Err(error) = self.location.check_exists().await {
+            return Err(DataFusionError::External(Box::new(error)));
+        }
+        self.files.scan_with_args(session, args).await.map_err(|error| self.named(error))
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
+        self.files.supports_filters_pushdown(filters)
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        self.files.statistics()
+    }
+}

@@ -1,0 +1,18 @@
+//! Tables to bytes: object stores and the files of external tables.
+//!
+//! - [`stores`]: which object store serves a URL.
+//! - [`location`]: what users may write after LOCATION.
+//! - [`external`]: CSV, JSON and Parquet files that somebody else writes, as tables.
+//! - [`naming`]: makes each failure of a scan name the file it came from.
+
+mod error;
+mod external;
+mod location;
+mod naming;
+mod stores;
+
+pub use error::{Error, Result};
+pub use external::{Definition, describe, open};
+pub use location::Location;
+pub use naming::name_files;
+pub use stores::Stores;

@@ -1,0 +1,195 @@
+//! Makes each failure of a scan name the file it came from.
+//!
+//! Readers report what is wrong with the bytes but not whose bytes they were. [`name_files`] wraps
+//! each file source of a finished plan, just before it runs: by then no optimiser rule and no
+//! serialisation looks at the sources any more.
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
+use datafusion_datasource::TableSchema;
+use datafusion_datasource::file_stream::FileOpener;
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::ObjectStore;
+
+use super::Error;
+
+/// Wraps the file sources of a plan that is about to run.
+pub fn name_files(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let wrapped = plan.transform_down(|node| {
+        let Some(scan) = node.downcast_ref::<DataSourceExec>() else {
+            return Ok(Transformed::no(node));
+        };
+        let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>() else {
+            return Ok(Transformed::no(node));
+        };
+        let base = config.object_store_url.as_str().trim_end_matches('/').to_owned();
+        let source = Named { inner: config.file_source().clone(), base: base.into() };
+        let config =
+            FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+        Ok(Transformed::yes(DataSourceExec::from_data_source(config) as _))
+    })?;
+    Ok(wrapped.data)
+}
+
+/// A file source whose errors name the file.
+#[derive(Clone)]
+struct Named {
+    inner: Arc<dyn FileSource>,
+    /// The store's URL, without a slash at the end.
+    base: Arc<str>,
+}
+
+impl FileSource for Named {
+    fn create_file_opener(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        self.inner.create_file_opener(store, config, partition)
+    }
+
+    fn create_morselizer(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Box<dyn Morselizer>> {
+        let inner = self.inner.create_morselizer(store, config, partition)?;
+        Ok(Box::new(NamedMorselizer { inner, base: self.base.clone() }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.inner.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        let inner = self.inner.with_batch_size(batch_size);
+        Arc::new(Self { inner, base: self.base.clone() })
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.inner.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.inner.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.inner.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.inner.file_type()
+    }
+
+    fn fmt_extra(&self, format: DisplayFormatType, f: &mut Formatter) -> fmt::Result {
+        self.inner.fmt_extra(format, f)
+    }
+
+    fn supports_repartitioning(&self) -> bool {
+        self.inner.supports_repartitioning()
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.inner.reorder_files(files)
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.inner.apply_expressions(f)
+    }
+}
+
+/// Puts the file's name around an error, unless it is about something else.
+fn named(file: &str, error: DataFusionError) -> DataFusionError {
+    match error {
+        // Memory, and what was named already, are not the file's fault.
+        DataFusionError::ResourcesExhausted(_) => error,
+        DataFusionError::External(inner) if inner.is::<Error>() => DataFusionError::External(inner),
+        error => DataFusionError::External(Box::new(Error::of_file(file, error))),
+    }
+}
+
+struct NamedMorselizer {
+    inner: Box<dyn Morselizer>,
+    base: Arc<str>,
+}
+
+impl Debug for NamedMorselizer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Morselizer for NamedMorselizer {
+    fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        let path: Arc<str> = format!("{}/{}", self.base, file.object_meta.location).into();
+        match self.inner.plan_file(file) {
+            Ok(inner) => Ok(Box::new(NamedPlanner { inner, path })),
+            Err(error) => Err(named(&path, error)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct NamedPlanner {
+    inner: Box<dyn MorselPlanner>,
+    path: Arc<str>,
+}
+
+impl MorselPlanner for NamedPlanner {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        let Self { inner, path } = *self;
+        let Some(mut plan) = inner.plan().map_err(|error| named(&path, error))? else {
+            return Ok(None);
+        };
+        let morsels = (plan.take_morsels().into_iter())
+            .map(|inner| Box::new(NamedMorsel { inner, path: path.clone() }) as Box<dyn Morsel>)
+            .collect();
+        let planners = (plan.take_ready_planners().into_iter())
+            .map(|inner| {
+                Box::new(NamedPlanner { inner, path: path.clone() }) as Box<dyn MorselPlanner>
+            })
+            .collect();
+        let pending = plan.take_pending_planner();
+        let mut wrapped = MorselPlan::new().with_morsels(morsels).with_planners(planners);
+        if let Some(pending) = pending {
+            wrapped.set_pending_planner(async move {
+                match pending.await {
+                    Ok(inner) => Ok(Box::new(NamedPlanner { inner, path }) as _),
+                    Err(error) => Err(named(&path, error)),
+                }
+            });
+        }
+        Ok(Some(wrapped))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorsel {
+    inner: Box<dyn Morsel>,
+    path: Arc<str>,
+}
+
+impl Morsel for NamedMorsel {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<arrow::array::RecordBatch>> {
+        let Self { inner, path } = *self;
+        let name = move |item: Result<_>| item.map_err(|error| named(&path, error));
+        inner.into_stream().map(name).boxed()
+    }
+}
