@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -56,6 +56,20 @@ pub struct Config {
     pub connections: Connections,
     pub shutdown: Shutdown,
     pub log: Log,
+    /// Where values other than the defaults were set, by key.
+    #[serde(skip)]
+    origins: BTreeMap<String, String>,
+}
+
+/// One setting with its value and where that was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `section.key`, or a key alone.
+    pub key: String,
+    pub value: String,
+    pub default: String,
+    /// A file, a variable, a flag, or `default`.
+    pub origin: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -96,6 +110,7 @@ pub struct Query {
 #[serde(deny_unknown_fields)]
 pub struct Connections {
     pub max: usize,
+    pub trust: Networks,
     #[serde(with = "humantime_serde")]
     pub login_timeout: Duration,
     pub message_limit: Size,
@@ -212,15 +227,31 @@ impl Layers {
             let config: Config = typed(one).map_err(error.clone())?;
             config.check().map_err(error)?;
         }
-        typed(self.values).map_err(|reason| Error::BadValue {
+        let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
             origin: String::new(),
             key: String::new(),
             reason,
-        })
+        })?;
+        Ok(Config { origins: self.origins, ..config })
     }
 }
 
 impl Config {
+    /// All settings by key.
+    pub fn rows(&self) -> Vec<Row> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let table = |values: Result<Table, _>| flatten(values.unwrap_or_default());
+        let mut defaults = table(DEFAULTS.parse::<Table>().map_err(drop));
+        (table(Table::try_from(self).map_err(drop)).into_iter())
+            .map(|(key, value)| Row {
+                value: text(&value),
+                default: defaults.remove(&key).as_ref().map(text).unwrap_or_default(),
+                origin: self.origins.get(&key).cloned().unwrap_or_else(|| "default".to_owned()),
+                key,
+            })
+            .collect()
+    }
+
     /// What the types alone do not say.
     fn check(&self) -> Result<(), String> {
         if self.engine.batch_size == 0 || self.engine.batch_size > 1 << 20 {
@@ -340,6 +371,10 @@ pub enum Count {
     Exactly(usize),
 }
 
+/// Networks as `address/prefix length`, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks(Vec<ipnet::IpNet>);
+
 /// A duration, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<Duration>);
@@ -348,6 +383,7 @@ as_text!(Size);
 as_text!(Share);
 as_text!(Count);
 as_text!(Limit);
+as_text!(Networks);
 
 impl FromStr for Size {
     type Err = String;
@@ -419,6 +455,36 @@ impl Count {
             Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Self::Exactly(count) => count,
         }
+    }
+}
+
+impl FromStr for Networks {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts
+            .map(|part| match part.parse() {
+                Ok(network) => Ok(network),
+                Err(_) => Err(format!("{part:?} is not a network such as \"10.0.0.0/8\"")),
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Display for Networks {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(", "))
+    }
+}
+
+impl Networks {
+    /// Whether an address, IPv4 in IPv6 included, is in one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -510,5 +576,8 @@ mod tests {
         let defaults = parse("defaults", DEFAULTS).expect("valid");
         let keys = |table| flatten(table).into_keys().collect::<Vec<_>>();
         assert_eq!(keys(written), keys(defaults));
+        let rows = config.rows();
+        let changed: Vec<_> = rows.iter().filter(|row| row.origin != "default").collect();
+        assert!(changed.is_empty(), "{changed:?}");
     }
 }

@@ -385,11 +385,12 @@ impl Catalog {
                 Ok(Err(_)) | Err(_) => return Err(Error::Unknown(error)),
             }
             let connected = session.wait_for(|session| session.state == SessionState::Connected);
-            match tokio::time::timeout_at(deadline, connected).await {
-                // In touch again, perhaps only just not yet when the read was tried.
-                Ok(Ok(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Ok(Err(_)) | Err(_) => return Err(Error::Unknown(error)),
+            let connected = tokio::time::timeout_at(deadline, connected).await;
+            if !connected.is_ok_and(|session| session.is_ok()) {
+                return Err(Error::Unknown(error));
             }
+            // In touch again, perhaps only just not yet when the read was tried.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -107,10 +107,10 @@ pub fn parse_catalog(path: &str) -> Option<CatalogName> {
 pub fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for character in name.chars() {
-        // ZooKeeper refuses control characters and these blocks (its documentation, "The
-        // ZooKeeper Data Model").
+        // ZooKeeper refuses control characters, these blocks (its documentation, "The ZooKeeper
+        // Data Model") and, counting in UTF-16, all beyond the basic plane.
         let refused = matches!(character, '/' | '.' | '%' | '\u{e000}'..='\u{f8ff}')
-            || matches!(character, '\u{fff0}'..='\u{ffff}')
+            || character >= '\u{fff0}'
             || character.is_control();
         if refused {
             let mut bytes = [0; 4];
@@ -174,5 +174,6 @@ mod tests {
     fn readable_names_stay_readable() {
         assert_eq!(encode("Größe 1"), "Größe 1");
         assert_eq!(encode("a.b/c%\n"), "a%2Eb%2Fc%25%0A");
+        assert_eq!(decode(&encode("😊")).as_deref(), Some("😊"));
     }
 }

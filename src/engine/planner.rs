@@ -59,7 +59,8 @@ impl Session {
             let source = self.resolve(scope, &reference, depth).await?;
             tables.insert(reference, source);
         }
-        let names = Names { state: self.state(), tables, missing_function: Mutex::default() };
+        let types = self.engine().system().type_planner();
+        let names = Names { state: self.state(), tables, types, missing_function: Mutex::default() };
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
         let planned = match statement {
             Statement::Statement(statement) if !parameters.is_empty() => {
@@ -161,10 +162,13 @@ fn parser_options(state: &SessionState) -> ParserOptions {
 
 /// Table definitions need the planner for their column types only.
 pub(super) fn column_schema(
-    state: &SessionState,
+    session: &Session,
     columns: Vec<sqlparser::ast::ColumnDef>,
 ) -> Result<arrow::datatypes::Schema> {
-    let names = Names { state, tables: HashMap::new(), missing_function: Mutex::default() };
+    let state = session.state();
+    let types = session.engine().system().type_planner();
+    let tables = HashMap::new();
+    let names = Names { state, tables, types, missing_function: Mutex::default() };
     SqlToRel::new_with_options(&names, parser_options(state))
         .build_schema(columns)
         .map_err(Error::planning)
@@ -174,6 +178,7 @@ pub(super) fn column_schema(
 struct Names<'a> {
     state: &'a SessionState,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
+    types: Option<Arc<dyn TypePlanner>>,
     /// The last function nobody knew, in case planning fails for it.
     missing_function: Mutex<Option<String>>,
 }
@@ -242,7 +247,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        None
+        self.types.clone()
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

@@ -143,7 +143,7 @@ impl Session {
 
     /// Columns as CREATE TABLE declares them.
     pub fn columns(&self, columns: Vec<ColumnDef>) -> Result<Schema> {
-        column_schema(&self.state, columns)
+        column_schema(self, columns)
     }
 
     /// Looks into files that are to become a table.

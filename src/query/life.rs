@@ -167,17 +167,19 @@ impl Session {
     }
 
     /// A statement's life, from here to its first rows.
-    pub async fn execute<T, F, R>(
+    ///
+    /// `transform` runs on the engine's threads for each batch of the result, whose columns are
+    /// those of [`Prepared::schema`].
+    pub async fn execute<T, F>(
         &mut self,
         prepared: &mut Prepared,
         values: Vec<ScalarValue>,
-        reader: R,
+        transform: F,
     ) -> Result<Outcome<T>>
     where
         T: Send + 'static,
         F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
         F: Send + 'static,
-        R: FnOnce(&SchemaRef) -> F,
     {
         self.authorise(prepared)?;
         let admitted = self.admit()?;
@@ -186,7 +188,6 @@ impl Session {
             return self.command(registered, command.clone()).await.map(Outcome::Done);
         }
         let planned = registered.plan(self, prepared, values).await?;
-        let transform = reader(&prepared.schema());
         Ok(Outcome::Rows(planned.stream(self, transform)))
     }
 

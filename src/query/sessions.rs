@@ -123,6 +123,18 @@ impl Sessions {
         })
     }
 
+    /// Ends all sessions.
+    pub fn terminate_all(&self) {
+        let entries: Vec<_> = {
+            let by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
+            by_pid.values().cloned().collect()
+        };
+        for entry in entries {
+            entry.stop(Stop::ShuttingDown);
+            entry.terminated.cancel();
+        }
+    }
+
     pub fn activity(&self) -> Vec<Activity> {
         let by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
         let mut activity: Vec<_> = by_pid.values().map(|entry| entry.activity()).collect();

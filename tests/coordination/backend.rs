@@ -63,8 +63,13 @@ impl Client {
 
     /// Lets it back, and waits until it is.
     pub async fn restore(&self) -> Session {
-        self.faults.restore();
+        self.begin_restore();
         self.until("in touch again", |session| session.state == SessionState::Connected).await
+    }
+
+    /// Lets it back.
+    pub fn begin_restore(&self) {
+        self.faults.restore();
     }
 
     /// The next write is carried out, but its reply is lost and the client cut off.

@@ -38,6 +38,28 @@ pub async fn a_watch_survives_a_cut(backend: &dyn Backend) {
     expect_event(&mut asked, changed("/w/a")).await;
 }
 
+pub async fn watches_asked_for_during_a_reconnect_are_armed(backend: &dyn Backend) {
+    let (a, b) = (backend.connect().await, backend.connect().await);
+    a.put("/w", "").await;
+    for _ in 0..10 {
+        a.cut().await;
+        a.begin_restore();
+        let mut watches = Vec::new();
+        while a.session().state != SessionState::Connected {
+            watches.push(a.store.watch("/w", Scope::Node));
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        watches.push(a.store.watch("/w", Scope::Node));
+        for watch in &mut watches {
+            expect_event(watch, Event::Resync).await;
+        }
+        b.store.set("/w", Bytes::new(), None).await.unwrap();
+        for watch in &mut watches {
+            expect_event(watch, changed("/w")).await;
+        }
+    }
+}
+
 pub async fn calls_are_refused_while_cut_off(backend: &dyn Backend) {
     let a = backend.connect().await;
     a.put("/x", "").await;

@@ -1,0 +1,46 @@
+//! Where an ensemble is: `host:port,host:port/chroot`.
+
+use crate::coordination::{Error, Result, validate};
+
+const DEFAULT_CHROOT: &str = "/oribi";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    /// `host:port`, at least one.
+    pub hosts: Vec<String>,
+    /// An absolute path; `/` for none.
+    pub chroot: String,
+}
+
+impl Address {
+    pub fn parse(hosts: &str) -> Result<Self> {
+        let (list, chroot) = match hosts.find('/') {
+            Some(at) => hosts.split_at(at),
+            None => (hosts, DEFAULT_CHROOT),
+        };
+        validate::path(chroot)?;
+        let list: Vec<_> = list.split(',').map(|host| host.trim().to_owned()).collect();
+        if list.iter().any(String::is_empty) {
+            let reason = format!("{hosts:?} is not of the form host:port,host:port/chroot");
+            return Err(Error::Refused { reason });
+        }
+        Ok(Self { hosts: list, chroot: chroot.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connect_strings() {
+        let parsed = |hosts| Address::parse(hosts).unwrap();
+        let hosts = vec!["a:1".to_owned(), "b".to_owned()];
+        assert_eq!(parsed("a:1, b"), Address { hosts: hosts.clone(), chroot: "/oribi".into() });
+        assert_eq!(parsed("a:1,b/x/y"), Address { hosts: hosts.clone(), chroot: "/x/y".into() });
+        assert_eq!(parsed("a:1,b/"), Address { hosts, chroot: "/".into() });
+        for bad in ["", "/x", "a,,b", "a/x/", "a//"] {
+            assert!(Address::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Coordination through a ZooKeeper ensemble (3.6 or later), by the crate `zookeeper-client`.
+//!
+//! One thread of its own, with a runtime of its own, talks to the ensemble, so that CPU-bound plans
+//! never starve heartbeats. Callers hand their requests over by channel and wait, each for no
+//! longer than the request time-out.
+//!
+//! The crate's client serves exactly one connection here. When that breaks, its runtime is dropped
+//! with everything in it, and a new client takes up the same session ([`driver`]). For the crate's
+//! own reconnecting keeps requests queued while disconnected and sends them later, when nobody
+//! waits for them any more; loses recursive watches; sleeps through the session's time-out; and
+//! takes another session for the old one without a word. Only the ensemble says that a session has
+//! expired: the client's clock is not asked.
+
+mod address;
+mod call;
+mod driver;
+mod link;
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch as latest};
+use zookeeper_client::{Acls, CreateMode, CreateOptions};
+
+use self::address::Address;
+use self::call::{Kind, Ticket};
+use self::driver::Driver;
+use self::link::{Command, Registered};
+use super::{
+    Coordination, Error, Mode, Node, Op, Outcome, Result, Scope, Session, SessionState, Stat,
+    Watch, validate, watch_channel,
+};
+
+/// How to reach an ensemble.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port,host:port/chroot`. The chroot is made if it is missing; without one it is
+    /// `/oribi`, and a bare `/` is the root.
+    pub hosts: String,
+    /// How long ephemeral nodes outlive the last sign of life, as asked for; the ensemble may
+    /// negotiate another.
+    pub session_timeout: Duration,
+    /// Bound of every call, of connecting and of closing.
+    pub request_timeout: Duration,
+}
+
+impl Options {
+    /// With the default time-outs: 10 s and 5 s.
+    pub fn new(hosts: impl Into<String>) -> Self {
+        Self {
+            hosts: hosts.into(),
+            session_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A client of a ZooKeeper ensemble. Dropping it closes the session, without waiting for it.
+pub struct ZooKeeper {
+    hosts: String,
+    request_timeout: Duration,
+    commands: mpsc::UnboundedSender<Command>,
+    session: Arc<latest::Sender<Session>>,
+}
+
+impl ZooKeeper {
+    /// Connects, and makes the chroot if it is missing. From then on it reconnects for ever.
+    ///
+    /// [`Error::Unavailable`] if the ensemble cannot be reached within the request time-out,
+    /// [`Error::Refused`] if it is too old or the hosts are not a connect string.
+    pub async fn connect(options: Options) -> Result<Arc<Self>> {
+        let address = Address::parse(&options.hosts)?;
+        let (commands, received) = mpsc::unbounded_channel();
+        let (ready, connected) = oneshot::channel();
+        let session = Arc::new(latest::Sender::new(Session {
+            epoch: 0,
+            id: 0,
+            state: SessionState::Disconnected,
+            timeout: options.session_timeout,
+        }));
+        let driver = Driver::new(address, &options, received, session.clone(), ready);
+        // The thread ends when the session is closed, or this handle dropped.
+        std::thread::Builder::new()
+            .name("oribi-zookeeper".to_owned())
+            .spawn(move || driver.run())
+            .map_err(|error| Error::Unavailable { reason: format!("no thread: {error}") })?;
+        let unreachable = |reason: &str| {
+            let hosts = &options.hosts;
+            Error::Unavailable { reason: format!("cannot reach ZooKeeper at {hosts}: {reason}") }
+        };
+        connected.await.unwrap_or_else(|_| Err(unreachable("its thread stopped")))?;
+        let Options { hosts, request_timeout, .. } = options;
+        Ok(Arc::new(Self { hosts, request_timeout, commands, session }))
+    }
+
+    /// Has the driver make a call, if it is in touch, and waits for the answer.
+    async fn call<T, F, R>(&self, kind: Kind, make: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<zookeeper_client::Client>) -> R + Send + 'static,
+        R: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.in_touch()?;
+        let (job, mut ticket) = Ticket::new(kind, make);
+        if self.commands.send(Command::Call(job)).is_err() {
+            return Err(Error::Closed);
+        }
+        if let Ok(Some(answer)) = tokio::time::timeout(self.request_timeout, ticket.answer()).await
+        {
+            return answer;
+        }
+        match ticket.give_up() {
+            Some(answer) => answer,
+            None => Err(match ticket.unanswered() {
+                doubt @ Error::Ambiguous { .. } => doubt,
+                other => self.in_touch().err().unwrap_or(other),
+            }),
+        }
+    }
+
+    fn in_touch(&self) -> Result<()> {
+        match self.session.borrow().state {
+            SessionState::Connected => Ok(()),
+            SessionState::Disconnected => {
+                let reason = format!("out of touch with ZooKeeper at {}", self.hosts);
+                Err(Error::Unavailable { reason })
+            }
+            SessionState::Closed => Err(Error::Closed),
+        }
+    }
+}
+
+#[async_trait]
+impl Coordination for ZooKeeper {
+    async fn create(&self, path: &str, data: Bytes, mode: Mode) -> Result<String> {
+        let path = path.to_owned();
+        let step = Op::Create { path: path.clone(), data: data.clone(), mode };
+        self.in_touch()?;
+        validate::step(&step)?;
+        self.call(Kind::Write, async move |client| {
+            match client.create(&path, &data, &create_options(mode)).await {
+                Ok((_, number)) if mode.is_sequential() => Ok(format!("{path}{number}")),
+                Ok(_) => Ok(path),
+                Err(error) => Err(call::step_failed(&step, error)),
+            }
+        })
+        .await
+    }
+
+    async fn get(&self, path: &str) -> Result<Option<Node>> {
+        self.in_touch()?;
+        validate::path(path)?;
+        let path = path.to_owned();
+        self.call(Kind::Read, async move |client| match client.get_data(&path).await {
+            Ok((data, stat)) => Ok(Some(Node { data: data.into(), stat: convert(&stat) })),
+            Err(zookeeper_client::Error::NoNode) => Ok(None),
+            Err(error) => Err(call::failed(Kind::Read, &path, error)),
+        })
+        .await
+    }
+
+    async fn set(&self, path: &str, data: Bytes, expected: Option<i32>) -> Result<Stat> {
+        let path = path.to_owned();
+        let step = Op::Set { path: path.clone(), data: data.clone(), version: expected };
+        self.in_touch()?;
+        validate::step(&step)?;
+        self.call(Kind::Write, async move |client| {
+            match client.set_data(&path, &data, expected).await {
+                Ok(stat) => Ok(convert(&stat)),
+                Err(error) => Err(call::step_failed(&step, error)),
+            }
+        })
+        .await
+    }
+
+    async fn delete(&self, path: &str, expected: Option<i32>) -> Result<()> {
+        let path = path.to_owned();
+        let step = Op::Delete { path: path.clone(), version: expected };
+        self.in_touch()?;
+        validate::step(&step)?;
+        self.call(Kind::Write, async move |client| {
+            let deleted = client.delete(&path, expected).await;
+            deleted.map_err(|error| call::step_failed(&step, error))
+        })
+        .await
+    }
+
+    async fn children(&self, path: &str) -> Result<Vec<String>> {
+        self.in_touch()?;
+        validate::path(path)?;
+        let path = path.to_owned();
+        self.call(Kind::Read, async move |client| {
+            let listed = client.list_children(&path).await;
+            let mut names = listed.map_err(|error| call::failed(Kind::Read, &path, error))?;
+            names.sort_unstable();
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn transact(&self, ops: Vec<Op>) -> Result<Vec<Outcome>> {
+        self.in_touch()?;
+        validate::transaction(&ops)?;
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.call(Kind::Write, async move |client| call::transact(&client, &ops).await).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.call(Kind::Read, async move |client| {
+            let synced = client.sync("/").await;
+            synced.map_err(|error| call::failed(Kind::Read, "/", error))
+        })
+        .await
+    }
+
+    fn watch(&self, path: &str, scope: Scope) -> Watch {
+        let (sender, watch) = watch_channel();
+        if validate::path(path).is_ok() {
+            let registered = Registered { path: path.to_owned(), scope, sender };
+            // If the driver is gone, the sender goes with the command, and the stream ends.
+            let _ = self.commands.send(Command::Watch(registered));
+        }
+        watch
+    }
+
+    fn session(&self) -> latest::Receiver<Session> {
+        self.session.subscribe()
+    }
+
+    async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).is_ok() {
+            // The driver gives up by itself after the request time-out.
+            let _ = closed.await;
+        }
+    }
+}
+
+impl Debug for ZooKeeper {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let session = &*self.session.borrow();
+        f.debug_struct("ZooKeeper").field("hosts", &self.hosts).field("session", session).finish()
+    }
+}
+
+fn create_options(mode: Mode) -> CreateOptions<'static> {
+    let mode = match mode {
+        Mode::Persistent => CreateMode::Persistent,
+        Mode::PersistentSequential => CreateMode::PersistentSequential,
+        Mode::Ephemeral => CreateMode::Ephemeral,
+        Mode::EphemeralSequential => CreateMode::EphemeralSequential,
+    };
+    mode.with_acls(Acls::anyone_all())
+}
+
+fn convert(stat: &zookeeper_client::Stat) -> Stat {
+    Stat {
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        ctime: stat.ctime,
+        mtime: stat.mtime,
+        version: stat.version,
+        cversion: stat.cversion,
+        ephemeral_owner: stat.ephemeral_owner,
+        num_children: stat.num_children,
+    }
+}

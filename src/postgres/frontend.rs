@@ -1,0 +1,182 @@
+//! What clients send, decoded without trusting any length or count in it.
+//!
+//! `pgwire` decodes these, too, but a short or lying message makes it panic or read into the next
+//! one; here each message is cut out first and everything in it is checked.
+
+use bytes::{Buf, Bytes};
+
+/// A message after the start-up phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frontend {
+    Query(String),
+    Parse { name: String, query: String, types: Vec<u32> },
+    Bind(Bind),
+    Describe(Target),
+    Execute { portal: String, max_rows: i32 },
+    Close(Target),
+    Flush,
+    Sync,
+    Terminate,
+    /// Left over from a COPY that failed: ignored, as PostgreSQL does.
+    Copy,
+    FunctionCall,
+    Password(Bytes),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    pub portal: String,
+    pub statement: String,
+    pub parameter_formats: Vec<i16>,
+    pub parameters: Vec<Option<Bytes>>,
+    pub result_formats: Vec<i16>,
+}
+
+/// What Describe and Close are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Statement(String),
+    Portal(String),
+}
+
+/// The bytes are no message of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid frontend message: {0}")]
+pub struct Malformed(pub &'static str);
+
+impl Frontend {
+    /// Decodes a message's body.
+    pub fn decode(kind: u8, body: Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader(body);
+        let message = match kind {
+            b'Q' => Self::Query(reader.string()?),
+            b'P' => Self::Parse {
+                name: reader.string()?,
+                query: reader.string()?,
+                types: reader.list(|reader| reader.u32())?,
+            },
+            b'B' => Self::Bind(Bind {
+                portal: reader.string()?,
+                statement: reader.string()?,
+                parameter_formats: reader.list(|reader| reader.i16())?,
+                parameters: reader.list(Reader::value)?,
+                result_formats: reader.list(|reader| reader.i16())?,
+            }),
+            b'D' => Self::Describe(reader.target()?),
+            b'E' => Self::Execute { portal: reader.string()?, max_rows: reader.u32()? as i32 },
+            b'C' => Self::Close(reader.target()?),
+            b'H' => Self::Flush,
+            b'S' => Self::Sync,
+            b'X' => Self::Terminate,
+            b'F' => return Ok(Self::FunctionCall),
+            b'd' | b'c' | b'f' => return Ok(Self::Copy),
+            b'p' => return Ok(Self::Password(reader.0)),
+            _ => return Err(Malformed("unknown message type")),
+        };
+        match reader.0.is_empty() {
+            true => Ok(message),
+            false => Err(Malformed("there are bytes left over")),
+        }
+    }
+}
+
+/// Takes values off the front, as long as there are any.
+struct Reader(Bytes);
+
+impl Reader {
+    fn need(&self, length: usize) -> Result<(), Malformed> {
+        match self.0.len() >= length {
+            true => Ok(()),
+            false => Err(Malformed("it is too short")),
+        }
+    }
+
+    fn i16(&mut self) -> Result<i16, Malformed> {
+        self.need(2)?;
+        Ok(self.0.get_i16())
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.need(4)?;
+        Ok(self.0.get_u32())
+    }
+
+    fn string(&mut self) -> Result<String, Malformed> {
+        let end = self.0.iter().position(|byte| *byte == 0);
+        let text = self.0.split_to(end.ok_or(Malformed("a string has no end"))?);
+        self.0.advance(1);
+        String::from_utf8(text.into()).map_err(|_| Malformed("a string is not valid UTF-8"))
+    }
+
+    /// A 16-bit count and as many items. Nothing is reserved for what is only claimed.
+    fn list<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.i16()? as u16;
+        (0..count).map(|_| item(self)).collect()
+    }
+
+    fn value(&mut self) -> Result<Option<Bytes>, Malformed> {
+        match self.u32()? as i32 {
+            -1 => Ok(None),
+            length @ 0.. => {
+                let length = length as usize;
+                self.need(length)?;
+                Ok(Some(self.0.split_to(length)))
+            }
+            _ => Err(Malformed("a value's length is negative")),
+        }
+    }
+
+    fn target(&mut self) -> Result<Target, Malformed> {
+        self.need(1)?;
+        match self.0.get_u8() {
+            b'S' => Ok(Target::Statement(self.string()?)),
+            b'P' => Ok(Target::Portal(self.string()?)),
+            _ => Err(Malformed("it is about neither a statement nor a portal")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind() -> Vec<u8> {
+        let mut body = b"portal\0statement\0".to_vec();
+        body.extend([0, 1, 0, 1]);
+        body.extend([0, 2, 0, 0, 0, 1, b'x', 0xff, 0xff, 0xff, 0xff]);
+        body.extend([0, 1, 0, 0]);
+        body
+    }
+
+    #[test]
+    fn bind_is_read_in_full() {
+        let expected = Bind {
+            portal: "portal".into(),
+            statement: "statement".into(),
+            parameter_formats: vec![1],
+            parameters: vec![Some(Bytes::from_static(b"x")), None],
+            result_formats: vec![0],
+        };
+        assert_eq!(Frontend::decode(b'B', bind().into()), Ok(Frontend::Bind(expected)));
+    }
+
+    #[test]
+    fn every_cut_and_every_changed_byte_is_an_error_or_another_message() {
+        let whole = bind();
+        for end in 0..whole.len() {
+            assert!(Frontend::decode(b'B', Bytes::copy_from_slice(&whole[..end])).is_err());
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                for kind in 0..=u8::MAX {
+                    let _ = Frontend::decode(kind, changed.clone().into());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Accepts clients, within a limit.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::session::{Shared, serve};
+use crate::config;
+use crate::query::Queries;
+
+/// Pause after the system has refused a connection, for want of descriptors say.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections beyond the limit that are heard at once; more are just closed.
+const REFUSALS: usize = 64;
+
+/// The PostgreSQL port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+    clients: TaskTracker,
+}
+
+impl Listener {
+    pub fn new(
+        socket: TcpListener,
+        queries: Arc<Queries>,
+        config: config::Connections,
+        statement_timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            socket,
+            places: Arc::new(Semaphore::new(config.max)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            shared: Arc::new(Shared::new(queries, config, statement_timeout)),
+            clients: TaskTracker::new(),
+        }
+    }
+
+    /// Accepts until `stop`, then waits for the clients to be gone.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.welcome(socket, peer),
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        drop(self.socket);
+        self.clients.close();
+        self.clients.wait().await;
+    }
+
+    fn welcome(&self, socket: TcpStream, peer: SocketAddr) {
+        // Small answers must not wait for one another.
+        let _ = socket.set_nodelay(true);
+        let shared = self.shared.clone();
+        let (place, full) = match self.places.clone().try_acquire_owned() {
+            Ok(place) => (place, false),
+            // Beyond the limit a client is told so, and a cancel request still gets through.
+            Err(_) => match self.refusals.clone().try_acquire_owned() {
+                Ok(place) => (place, true),
+                Err(_) => return,
+            },
+        };
+        self.clients.spawn(async move {
+            serve(socket, peer, &shared, full).await;
+            drop(place);
+        });
+    }
+}

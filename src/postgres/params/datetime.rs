@@ -1,0 +1,178 @@
+//! Dates, times and timestamps in ISO 8601 text, with the liberties PostgreSQL takes with it:
+//! a space or a T, years before Christ, offsets and names of zones.
+
+use datafusion_common::ScalarValue;
+use postgres_types::Type;
+
+use super::text::is_space;
+use super::{Fault, date as valid_date, time as valid_time, timestamp as valid_timestamp};
+use crate::postgres::encode::TimeZone;
+use crate::postgres::encode::calendar::{DAY_MICROS, Day, days};
+
+const SECOND: i64 = 1_000_000;
+
+/// A date, and a time of day and a zone's offset if they were given.
+struct Moment {
+    days: i64,
+    micros: i64,
+    zone: Option<Zone>,
+}
+
+enum Zone {
+    /// Seconds east of Greenwich.
+    Offset(i64),
+    Named(TimeZone),
+}
+
+pub(super) fn date(text: &str) -> Result<ScalarValue, Fault> {
+    let moment = moment(text)?;
+    valid_date(Some(moment.days)).ok_or(Fault::Range)
+}
+
+pub(super) fn time(text: &str) -> Result<ScalarValue, Fault> {
+    let (micros, rest) = clock(text)?;
+    if !rest.is_empty() {
+        return Err(Fault::Syntax);
+    }
+    valid_time(micros).ok_or(Fault::Range)
+}
+
+/// A `timestamp` ignores a zone, a `timestamptz` without one is in the session's.
+pub(super) fn timestamp(text: &str, pg: &Type, session: &TimeZone) -> Result<ScalarValue, Fault> {
+    let moment = moment(text)?;
+    let days = moment.days.checked_mul(DAY_MICROS).ok_or(Fault::Range)?;
+    let local = days.checked_add(moment.micros).ok_or(Fault::Range)?;
+    let seconds = local.div_euclid(SECOND);
+    let offset = match moment.zone {
+        _ if *pg == Type::TIMESTAMP => 0,
+        Some(Zone::Offset(offset)) => offset,
+        Some(Zone::Named(zone)) => zone.offset_at_local(seconds).into(),
+        None => session.offset_at_local(seconds).into(),
+    };
+    valid_timestamp(local.checked_sub(offset * SECOND), pg).ok_or(Fault::Range)
+}
+
+fn moment(text: &str) -> Result<Moment, Fault> {
+    if text.eq_ignore_ascii_case("epoch") {
+        return Ok(Moment { days: 0, micros: 0, zone: Some(Zone::Offset(0)) });
+    }
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if ["infinity", "inf"].iter().any(|word| unsigned.eq_ignore_ascii_case(word)) {
+        return Err(Fault::Range);
+    }
+    let (text, before_christ) = era(text);
+    let (day, rest) = calendar_day(text, before_christ)?;
+    let days = days(day).ok_or(Fault::Range)?;
+    if rest.is_empty() {
+        return Ok(Moment { days, micros: 0, zone: None });
+    }
+    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest);
+    let (micros, rest) = clock(rest.trim_start_matches(is_space))?;
+    let zone = match rest.trim_start_matches(is_space) {
+        "" => None,
+        rest => Some(zone(rest)?),
+    };
+    Ok(Moment { days, micros, zone })
+}
+
+/// Takes "BC" or "AD" off the end.
+fn era(text: &str) -> (&str, bool) {
+    let Some((rest, last)) = text.rsplit_once(is_space) else { return (text, false) };
+    if last.eq_ignore_ascii_case("bc") {
+        return (rest.trim_end_matches(is_space), true);
+    }
+    let rest = if last.eq_ignore_ascii_case("ad") { rest } else { text };
+    (rest.trim_end_matches(is_space), false)
+}
+
+/// `Y-M-D`, or eight digits without hyphens.
+fn calendar_day(text: &str, before_christ: bool) -> Result<(Day, &str), Fault> {
+    let (first, rest) = digits(text)?;
+    let (year, month, day, rest) = match rest.strip_prefix('-') {
+        Some(rest) if first.len() >= 3 => {
+            let (month, rest) = digits(rest)?;
+            let (day, rest) = digits(rest.strip_prefix('-').ok_or(Fault::Syntax)?)?;
+            (number(first)?, number(month)?, number(day)?, rest)
+        }
+        None if first.len() == 8 => {
+            (number(&first[..4])?, number(&first[4..6])?, number(&first[6..])?, rest)
+        }
+        _ => return Err(Fault::Syntax),
+    };
+    if year == 0 {
+        return Err(Fault::Range);
+    }
+    let year = if before_christ { 1 - year } else { year };
+    Ok((Day { year, month: month.unsigned_abs(), day: day.unsigned_abs() }, rest))
+}
+
+/// `H:MM[:SS[.fraction]]` in microseconds, and what follows. 24:00:00 is the end of a day, and a
+/// 60th second the next minute.
+pub(super) fn clock(text: &str) -> Result<(i64, &str), Fault> {
+    let (hours, rest) = digits(text)?;
+    let (minutes, rest) = digits(rest.strip_prefix(':').ok_or(Fault::Syntax)?)?;
+    let (seconds, rest) = match rest.strip_prefix(':') {
+        Some(rest) => digits(rest)?,
+        None => ("0", rest),
+    };
+    let (fraction, rest) = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            (micros(&rest[..end]), &rest[end..])
+        }
+        None => (0, rest),
+    };
+    let [hours, minutes, seconds] = [number(hours)?, number(minutes)?, number(seconds)?];
+    if hours > 24 || minutes > 59 || seconds > 60 {
+        return Err(Fault::Range);
+    }
+    let total = (i64::from(hours) * 60 + i64::from(minutes)) * 60 + i64::from(seconds);
+    let total = total * SECOND + fraction;
+    if total > DAY_MICROS { Err(Fault::Range) } else { Ok((total, rest)) }
+}
+
+/// The digits of a fraction as millionths, to the nearest.
+pub(super) fn micros(fraction: &str) -> i64 {
+    let digit = |at: usize| fraction.as_bytes().get(at).map_or(0, |b| i64::from(b - b'0'));
+    (0..6).fold(0, |n, at| n * 10 + digit(at)) + i64::from(digit(6) >= 5)
+}
+
+fn zone(text: &str) -> Result<Zone, Fault> {
+    let (sign, rest) = match text.as_bytes() {
+        [b'Z' | b'z'] => return Ok(Zone::Offset(0)),
+        [b'+', ..] => (1, &text[1..]),
+        [b'-', ..] => (-1, &text[1..]),
+        _ => return TimeZone::parse(text).map(Zone::Named).ok_or(Fault::Syntax),
+    };
+    let (first, rest) = digits(rest)?;
+    let (mut parts, mut rest) = match first.len() {
+        1 | 2 => (vec![number(first)?], rest),
+        4 => (vec![number(&first[..2])?, number(&first[2..])?], rest),
+        6 => (vec![number(&first[..2])?, number(&first[2..4])?, number(&first[4..])?], rest),
+        _ => return Err(Fault::Syntax),
+    };
+    while let Some(more) = rest.strip_prefix(':').filter(|_| parts.len() < 3) {
+        let (part, more) = digits(more)?;
+        parts.push(number(part)?);
+        rest = more;
+    }
+    // PostgreSQL's limit of an offset, `MAX_TZDISP_HOUR`.
+    if !rest.is_empty() || parts[0] > 15 || parts[1..].iter().any(|&part| part > 59) {
+        return Err(Fault::Syntax);
+    }
+    parts.resize(3, 0);
+    let seconds = parts.iter().fold(0, |n, &part| n * 60 + i64::from(part));
+    Ok(Zone::Offset(sign * seconds))
+}
+
+/// The digits in front, at least one, and the rest.
+fn digits(text: &str) -> Result<(&str, &str), Fault> {
+    match text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()) {
+        0 => Err(Fault::Syntax),
+        end => Ok(text.split_at(end)),
+    }
+}
+
+fn number(digits: &str) -> Result<i32, Fault> {
+    if digits.len() > 7 { Err(Fault::Range) } else { digits.parse().map_err(|_| Fault::Syntax) }
+}

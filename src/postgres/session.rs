@@ -1,0 +1,306 @@
+//! One client's loop: which message does what, until one of the two sides goes.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pgwire::messages::PgWireBackendMessage as Backend;
+use pgwire::messages::response::{
+    ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
+};
+use pgwire::messages::startup::ParameterStatus;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::connection::{self, Connection};
+use super::encode::{TextStyle, TimeZone};
+use super::extended::Extended;
+use super::frontend::Frontend;
+use super::portal::Failure;
+use super::sqlstate::Report;
+use super::startup::{Arrival, arrive, reported};
+use crate::config;
+use crate::query::{Notice, Queries, Session, TransactionState};
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    pub queries: Arc<Queries>,
+    pub config: config::Connections,
+    pub statement_timeout: Option<Duration>,
+    /// Cancel keys by process id.
+    keys: Mutex<HashMap<i32, Bytes>>,
+}
+
+impl Shared {
+    pub fn new(
+        queries: Arc<Queries>,
+        config: config::Connections,
+        statement_timeout: Option<Duration>,
+    ) -> Self {
+        Self { queries, config, statement_timeout, keys: Mutex::default() }
+    }
+
+    /// Makes the key by which a session's statements can be cancelled.
+    pub fn key(&self, pid: i32, length: usize) -> Bytes {
+        let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+        // Six bits of a UUID are fixed; three of them have more than 32 random bytes.
+        let key: Bytes = random
+            .iter()
+            .flat_map(|uuid| {
+                let bytes = uuid.into_bytes();
+                (0..16).filter(|at| *at != 6 && *at != 8).map(move |at| bytes[at])
+            })
+            .take(length)
+            .collect::<Vec<_>>()
+            .into();
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, key.clone());
+        key
+    }
+
+    /// Cancels what a session runs, if the key is right.
+    pub fn cancel(&self, pid: i32, key: &[u8]) {
+        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned();
+        // Compared in full, so that the time tells nothing of where they differ.
+        let equal = known.is_some_and(|known| {
+            known.len() == key.len()
+                && known.iter().zip(key).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+        });
+        if equal {
+            self.queries.sessions.cancel(pid);
+        } else {
+            debug!(pid, "a cancel request had no or a wrong key");
+        }
+    }
+
+    fn forget(&self, pid: i32) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+}
+
+/// Serves a client from its first byte to its last.
+///
+/// With `full` there is no place for a session: the client is told so.
+pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: bool) {
+    let limit = usize::try_from(shared.config.message_limit.0).unwrap_or(usize::MAX);
+    let mut connection = Connection::new(socket, limit);
+    let arrival = arrive(&mut connection, shared, peer, full);
+    let session = match tokio::time::timeout(shared.config.login_timeout, arrival).await {
+        Ok(Ok(Arrival::Session(session))) => *session,
+        Ok(Ok(Arrival::Over)) => return,
+        Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
+        Err(_) => return debug!(%peer, "a client took too long to log in"),
+    };
+    let pid = session.entry().pid;
+    let mut client = Client { connection, session, extended: Extended::default() };
+    if let Err(error) = client.run(shared).await {
+        debug!(%peer, pid, %error, "a connection was lost");
+    }
+    shared.forget(pid);
+}
+
+/// A client that is logged in.
+pub(super) struct Client {
+    pub connection: Connection,
+    pub session: Session,
+    pub extended: Extended,
+}
+
+impl Client {
+    async fn run(&mut self, shared: &Shared) -> io::Result<()> {
+        let terminated = self.session.entry().terminated.clone();
+        let draining = shared.queries.shutdown.draining.clone();
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = terminated.cancelled() => return self.dismiss().await,
+                // A client in the middle of its messages gets its answers first.
+                () = draining.cancelled(), if self.is_idle() => return self.dismiss().await,
+                message = self.connection.next() => message,
+            };
+            let message = match message {
+                Ok(Some(Frontend::Terminate) | None) => return Ok(()),
+                Ok(Some(message)) => message,
+                Err(connection::Error::Io(error)) => return Err(error),
+                Err(error) => return self.reject(&error).await,
+            };
+            match self.handle(message).await {
+                Ok(()) => {}
+                Err(Failure::Gone(error)) => return Err(error),
+                Err(Failure::Query(error)) => {
+                    let report = Report::from(error);
+                    let fatal = report.fatal;
+                    self.report(report)?;
+                    if fatal {
+                        self.connection.close().await;
+                        return Ok(());
+                    }
+                }
+            }
+            if !self.connection.has_message() {
+                self.connection.flush_if_full().await?;
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Frontend) -> Result<(), Failure> {
+        if self.extended.is_skipping() && message != Frontend::Sync {
+            return Ok(());
+        }
+        match message {
+            Frontend::Query(text) => self.simple(&text).await,
+            Frontend::Parse { name, query, types } => {
+                let done = self.parse(name, &query, types).await;
+                self.extended_error(done)
+            }
+            Frontend::Bind(bind) => {
+                let done = self.bind(bind);
+                self.extended_error(done)
+            }
+            Frontend::Describe(target) => {
+                let done = self.describe(&target);
+                self.extended_error(done)
+            }
+            Frontend::Execute { portal, max_rows } => {
+                let done = self.execute(&portal, max_rows).await;
+                self.extended_error(done)
+            }
+            Frontend::Close(target) => self.close(&target).map_err(Failure::from),
+            Frontend::Flush => Ok(self.connection.flush().await?),
+            Frontend::Sync => {
+                self.extended.sync(self.session.transaction_state());
+                ready(&mut self.connection, &self.session)?;
+                Ok(self.connection.flush().await?)
+            }
+            Frontend::FunctionCall => {
+                self.report(Report::error("0A000", "function calls are not supported"))?;
+                ready(&mut self.connection, &self.session)?;
+                Ok(self.connection.flush().await?)
+            }
+            Frontend::Copy | Frontend::Password(_) | Frontend::Terminate => Ok(()),
+        }
+    }
+
+    /// Reports an error of the extended protocol and skips to the next Sync.
+    fn extended_error(&mut self, done: Result<(), Trouble>) -> Result<(), Failure> {
+        let report = match done {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Report(report)) => report,
+            Err(Trouble::Failure(Failure::Query(error))) => Report::from(error),
+            Err(Trouble::Failure(gone)) => return Err(gone),
+        };
+        if report.fatal {
+            return Err(Failure::Query(crate::query::Error::Stopped(
+                crate::query::Stop::ShuttingDown,
+            )));
+        }
+        self.extended.skip();
+        Ok(self.report(report)?)
+    }
+
+    /// Whether the client waits for nothing.
+    fn is_idle(&self) -> bool {
+        !self.extended.is_busy() && !self.connection.has_message()
+    }
+
+    /// Says good-bye to a client whose session is to end.
+    async fn dismiss(&mut self) -> io::Result<()> {
+        let message = "terminating connection due to administrator command";
+        self.report(Report::fatal("57P01", message))?;
+        self.connection.close().await;
+        Ok(())
+    }
+
+    /// Says good-bye to a client that does not speak the protocol.
+    async fn reject(&mut self, error: &connection::Error) -> io::Result<()> {
+        let code = match error {
+            connection::Error::TooLong { .. } => "54000",
+            _ => "08P01",
+        };
+        self.report(Report::fatal(code, error.to_string()))?;
+        self.connection.close().await;
+        Ok(())
+    }
+
+    /// Tells the client of a failure, and the transaction.
+    pub fn report(&mut self, report: Report) -> io::Result<()> {
+        self.session.note_error();
+        let info = pgwire::error::ErrorInfo::from(report);
+        self.connection.put(Backend::ErrorResponse(ErrorResponse::from(info)))
+    }
+
+    pub fn notify(&mut self, notices: Vec<Notice>) -> io::Result<()> {
+        for Notice { code, message } in notices {
+            let severity = if code == "00000" || code.starts_with("42") { "NOTICE" } else { "WARNING" };
+            let info = pgwire::error::ErrorInfo::new(severity.into(), code.into(), message);
+            self.connection.put(Backend::NoticeResponse(NoticeResponse::from(info)))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the client of settings that have changed, as it was promised at start-up.
+    pub fn report_settings(
+        &mut self,
+        before: &Arc<crate::engine::settings::Settings>,
+    ) -> io::Result<()> {
+        let now = self.session.settings().clone();
+        if Arc::ptr_eq(before, &now) {
+            return Ok(());
+        }
+        for ((name, old), (_, new)) in reported(before).into_iter().zip(reported(&now)) {
+            if old != new {
+                let status = ParameterStatus::new(name.to_owned(), new.to_owned());
+                self.connection.put(Backend::ParameterStatus(status))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn style(&self) -> TextStyle {
+        let zone = TimeZone::parse(self.session.settings().time_zone());
+        TextStyle { time_zone: zone.unwrap_or_default() }
+    }
+}
+
+/// Why a message of the extended protocol failed.
+pub(super) enum Trouble {
+    Report(Report),
+    Failure(Failure),
+}
+
+impl From<Report> for Trouble {
+    fn from(report: Report) -> Self {
+        Self::Report(report)
+    }
+}
+
+impl From<crate::query::Error> for Trouble {
+    fn from(error: crate::query::Error) -> Self {
+        Self::Report(error.into())
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+/// The end of a client's turn.
+pub fn ready(connection: &mut Connection, session: &Session) -> io::Result<()> {
+    let status = match session.transaction_state() {
+        TransactionState::Idle => TransactionStatus::Idle,
+        TransactionState::InBlock => TransactionStatus::Transaction,
+        TransactionState::Failed => TransactionStatus::Error,
+    };
+    connection.put(Backend::ReadyForQuery(ReadyForQuery::new(status)))
+}

@@ -1,0 +1,241 @@
+//! Which SQLSTATE a failure has, and what a client is told of it.
+//!
+//! Codes and their names: PostgreSQL's appendix A, "PostgreSQL Error Codes". What is internal goes
+//! to the log in full and to the client as its kind.
+
+use arrow::error::ArrowError;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use pgwire::error::ErrorInfo;
+
+use super::{encode, params};
+use crate::engine::{self, settings};
+use crate::query::{self, Stop};
+use crate::{catalog, storage};
+
+/// A failure as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether the connection ends with it.
+    pub fatal: bool,
+    pub code: &'static str,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Report {
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self { fatal: false, code, message: message.into(), hint: None }
+    }
+
+    pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::error(code, message) }
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<Report> for ErrorInfo {
+    fn from(report: Report) -> Self {
+        let severity = if report.fatal { "FATAL" } else { "ERROR" };
+        let mut info = ErrorInfo::new(severity.into(), report.code.into(), report.message);
+        info.hint = report.hint;
+        info
+    }
+}
+
+impl From<query::Error> for Report {
+    fn from(error: query::Error) -> Self {
+        use query::Error as E;
+        let message = error.to_string();
+        let code = match error {
+            E::Stopped(Stop::Cancelled | Stop::TimedOut) => "57014",
+            E::Stopped(Stop::ShuttingDown | Stop::Terminated) => {
+                return Self::fatal("57P01", message);
+            }
+            E::NotSupported(_) | E::NotInTransaction(_) => "0A000",
+            E::InFailedTransaction => "25P02",
+            E::OutsideTransaction(_) => "25P01",
+            E::NoSavepoint(_) => "3B001",
+            E::ReadOnly(_) => "25006",
+            E::Invalid(_) => "42601",
+            E::DatabaseInUse => "55006",
+            E::NoStatement(_) => "26000",
+            E::ParameterCount { .. } => "08P01",
+            E::ResultChanged => "0A000",
+            E::Catalog(error) => return error.into(),
+            E::Engine(error) => return error.into(),
+        };
+        Self::error(code, message)
+    }
+}
+
+impl From<catalog::Error> for Report {
+    fn from(error: catalog::Error) -> Self {
+        use catalog::{Error as E, ObjectKind as Kind};
+        let message = error.to_string();
+        let code = match &error {
+            E::NotFound { kind, .. } => match kind {
+                Kind::Database => "3D000",
+                Kind::Schema => "3F000",
+                Kind::Column => "42703",
+                Kind::Table | Kind::View => "42P01",
+            },
+            E::AlreadyExists { kind, .. } => match kind {
+                Kind::Database => "42P04",
+                Kind::Schema => "42P06",
+                Kind::Column => "42701",
+                Kind::Table | Kind::View => "42P07",
+            },
+            E::WrongKind { .. } => "42809",
+            E::Conflict { .. } => "40001",
+            E::NotEmpty { .. } => {
+                let hint = "Use DROP ... CASCADE to drop the tables and views too.";
+                return Self::error("2BP01", message).hint(hint);
+            }
+            E::Reserved(_) => "42939",
+            E::NameTooLong { .. } => "42622",
+            E::TooLarge { .. } | E::TooMany { .. } => "54000",
+            E::Unavailable(_) => {
+                let hint = "Reads go on from what this daemon knows. Try again when ZooKeeper can \
+                            be reached, or on another daemon.";
+                return Self::error("25006", message).hint(hint);
+            }
+            E::Unknown(_) => {
+                let hint = "Look whether the change is there before you repeat it.";
+                return Self::error("08007", message).hint(hint);
+            }
+            E::Coordination(_) | E::BadRecord { .. } => "XX000",
+        };
+        Self::error(code, message)
+    }
+}
+
+impl From<storage::Error> for Report {
+    fn from(error: storage::Error) -> Self {
+        use storage::Error as E;
+        let message = error.to_string();
+        // Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
+        let code = match error {
+            E::NotFound { .. } | E::NoFiles { .. } => "58P01",
+            E::Denied { .. } => "42501",
+            E::Io { .. } => "58030",
+            E::Damaged { .. } => "XX001",
+            E::Mixed { .. } => "42804",
+            E::BadLocation { .. } | E::BadOption { .. } => "22023",
+            E::BadDefinition { .. } => "42P16",
+        };
+        Self::error(code, message)
+    }
+}
+
+impl From<engine::Error> for Report {
+    fn from(error: engine::Error) -> Self {
+        use engine::Error as E;
+        let message = error.to_string();
+        let code = match error {
+            E::Syntax(_) => "42601",
+            E::Settings(settings::Error::Unknown(_)) => "42704",
+            E::Settings(settings::Error::ReadOnly(_)) => "55P02",
+            E::Settings(settings::Error::Invalid { .. }) => "22023",
+            E::NoFunction(_) => {
+                let hint = "No function matches the given name. Names of functions are in lower \
+                            case.";
+                return Self::error("42883", message).hint(hint);
+            }
+            E::ViewTooDeep { .. } => "42P17",
+            E::Catalog(error) => return error.into(),
+            E::Storage(error) => return error.into(),
+            E::Plan(error) => planning(&error),
+            E::Execution(error) => execution(&error),
+            E::Panic(text) => {
+                tracing::error!(panic = text, "a statement met a defect");
+                return Self::error("XX000", "the statement met a defect and was stopped")
+                    .hint("The daemon's log has more. Other statements are not affected.");
+            }
+        };
+        if code == "53200" {
+            let hint = "Raise engine.memory_limit, or ask for less at once.";
+            return Self::error(code, first_line(&message)).hint(hint);
+        }
+        Self::error(code, message)
+    }
+}
+
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A failure before the first row. What has no better code is a statement that does not fit.
+fn planning(error: &DataFusionError) -> &'static str {
+    // Rules that settle types put their name around what they refuse.
+    let mut wrapped = error;
+    let mut types = false;
+    while let DataFusionError::Context(rule, inner) = wrapped {
+        types |= rule == "type_coercion";
+        wrapped = inner;
+    }
+    match (known(error.find_root()), types) {
+        (Some(code), _) => code,
+        (None, true) => "42804",
+        (None, false) => "42000",
+    }
+}
+
+fn execution(error: &DataFusionError) -> &'static str {
+    known(error.find_root()).unwrap_or("XX000")
+}
+
+/// Failures whose kind the engine tells.
+fn known(error: &DataFusionError) -> Option<&'static str> {
+    Some(match error {
+        DataFusionError::SQL(_, _) => "42601",
+        DataFusionError::NotImplemented(_) => "0A000",
+        DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
+            SchemaError::FieldNotFound { .. } => "42703",
+            SchemaError::AmbiguousReference { .. } => "42702",
+            SchemaError::DuplicateQualifiedField { .. }
+            | SchemaError::DuplicateUnqualifiedField { .. } => "42701",
+        },
+        DataFusionError::ResourcesExhausted(_) => "53200",
+        DataFusionError::ArrowError(inner, _) => return arrow_code(inner),
+        DataFusionError::Configuration(_) => "22023",
+        DataFusionError::IoError(error) => match error.kind() {
+            std::io::ErrorKind::StorageFull => "53100",
+            _ => "58030",
+        },
+        DataFusionError::Internal(_) => "XX000",
+        DataFusionError::External(inner) => return external(inner.as_ref()),
+        DataFusionError::Execution(_) => "22000",
+        _ => return None,
+    })
+}
+
+fn arrow_code(error: &ArrowError) -> Option<&'static str> {
+    Some(match error {
+        ArrowError::DivideByZero => "22012",
+        ArrowError::ArithmeticOverflow(_) => "22003",
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+        ArrowError::InvalidArgumentError(_) | ArrowError::ComputeError(_) => "22000",
+        ArrowError::NotYetImplemented(_) => "0A000",
+        ArrowError::MemoryError(_) => "53200",
+        ArrowError::ExternalError(inner) => return external(inner.as_ref()),
+        _ => return None,
+    })
+}
+
+/// Our own rooms' errors, found inside the engine's.
+fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<encode::Error>() {
+        return Some(error.sqlstate());
+    }
+    error.downcast_ref::<DataFusionError>().and_then(|error| known(error.find_root()))
+}
+
+impl From<params::Error> for Report {
+    fn from(error: params::Error) -> Self {
+        Self::error(error.sqlstate(), error.to_string())
+    }
+}

@@ -1,0 +1,284 @@
+//! Which PostgreSQL type a client sees for an Arrow column, and which Arrow type a parameter that
+//! the client declared becomes. Total functions: every Arrow type has an answer.
+
+use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use postgres_types::Type;
+
+/// Metadata key under which Arrow names an extension type.
+const EXTENSION_NAME: &str = "ARROW:extension:name";
+
+/// Bytes that PostgreSQL adds to every typmod of a variable-length type (`VARHDRSZ`).
+const TYPMOD_HEADER: i32 = 4;
+
+/// Precision and scale of a `numeric` parameter whose use does not say: 28 digits before the
+/// point, ten behind it.
+const PARAMETER_NUMERIC: DataType = DataType::Decimal128(38, 10);
+
+/// The PostgreSQL type of a column.
+///
+/// Integers take the narrowest PostgreSQL type that holds them all (`UInt64` is `numeric`), a
+/// dictionary or run-end encoded column its value's type, nested lists one array type whatever
+/// their depth; maps, structs, unions and lists of those are `json`. The canonical extension types
+/// `arrow.uuid` and `arrow.json` are `uuid` and `json`.
+pub fn pg_type(field: &Field) -> Type {
+    match storage(field.data_type()) {
+        data_type if is_json(data_type) => Type::JSON,
+        data_type => match element(data_type) {
+            Some(child) => array_of(&pg_type(child)),
+            None => scalar_type(extension(field), data_type),
+        },
+    }
+}
+
+/// The type modifier of a column: precision and scale of a `numeric` as PostgreSQL 15 packs them
+/// (`make_numeric_typmod`), otherwise -1.
+pub fn type_modifier(field: &Field) -> i32 {
+    let data_type = storage(field.data_type());
+    match data_type {
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => {
+            ((i32::from(*precision) << 16) | (i32::from(*scale) & 0x7ff)) + TYPMOD_HEADER
+        }
+        _ if is_json(data_type) => -1,
+        _ => element(data_type).map_or(-1, type_modifier),
+    }
+}
+
+/// Bytes that a value of the type has (`pg_type.typlen`), -1 where that varies.
+pub fn type_size(pg: &Type) -> i16 {
+    match *pg {
+        Type::BOOL | Type::CHAR => 1,
+        Type::INT2 => 2,
+        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
+        Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
+        Type::UUID | Type::INTERVAL => 16,
+        Type::NAME => 64,
+        _ => -1,
+    }
+}
+
+/// The Arrow type of a parameter that the client declared as `pg`; `None` where the statement has
+/// to say (`unknown`, or a type that has no counterpart here).
+pub fn arrow_type(pg: &Type) -> Option<DataType> {
+    if let Some(element) = element_type(pg) {
+        let element = arrow_type(&element)?;
+        return Some(DataType::List(Field::new_list_field(element, true).into()));
+    }
+    Some(match *pg {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::Int16,
+        Type::INT4 => DataType::Int32,
+        Type::INT8 => DataType::Int64,
+        Type::OID => DataType::UInt32,
+        Type::FLOAT4 => DataType::Float32,
+        Type::FLOAT8 => DataType::Float64,
+        Type::NUMERIC => PARAMETER_NUMERIC,
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR => DataType::Utf8,
+        Type::JSON | Type::JSONB => DataType::Utf8,
+        Type::BYTEA => DataType::Binary,
+        Type::UUID => DataType::FixedSizeBinary(16),
+        Type::DATE => DataType::Date32,
+        Type::TIME => DataType::Time64(TimeUnit::Microsecond),
+        Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+        Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        _ => return None,
+    })
+}
+
+/// What an extension type's name adds to the storage type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extension {
+    Uuid,
+    Json,
+}
+
+/// The extension type of a field, if it is one that has a PostgreSQL type of its own.
+pub(super) fn extension(field: &Field) -> Option<Extension> {
+    let name = field.metadata().get(EXTENSION_NAME);
+    match (name.map(String::as_str), storage(field.data_type())) {
+        (Some("arrow.uuid"), DataType::FixedSizeBinary(16)) => Some(Extension::Uuid),
+        (Some("arrow.json"), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
+            Some(Extension::Json)
+        }
+        (None, _) => match field.data_type() {
+            DataType::RunEndEncoded(_, values) => extension(values),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The type of the values behind dictionary and run-end encoding.
+pub(super) fn storage(data_type: &DataType) -> &DataType {
+    match data_type {
+        DataType::Dictionary(_, values) => storage(values),
+        DataType::RunEndEncoded(_, values) => storage(values.data_type()),
+        other => other,
+    }
+}
+
+/// The field of a list's elements.
+pub(super) fn element(data_type: &DataType) -> Option<&Field> {
+    match data_type {
+        DataType::List(child)
+        | DataType::LargeList(child)
+        | DataType::FixedSizeList(child, _)
+        | DataType::ListView(child)
+        | DataType::LargeListView(child) => Some(child),
+        _ => None,
+    }
+}
+
+/// Whether values of the type are sent as `json`: objects, and lists that hold them at any depth.
+pub(super) fn is_json(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Map(..) | DataType::Struct(_) | DataType::Union(..) => true,
+        other => element(other).is_some_and(|child| is_json(storage(child.data_type()))),
+    }
+}
+
+fn scalar_type(extension: Option<Extension>, data_type: &DataType) -> Type {
+    match (extension, data_type) {
+        (Some(Extension::Uuid), _) => return Type::UUID,
+        (Some(Extension::Json), _) => return Type::JSON,
+        (None, _) => (),
+    }
+    match data_type {
+        DataType::Boolean => Type::BOOL,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
+        DataType::Int32 | DataType::UInt16 => Type::INT4,
+        DataType::Int64 | DataType::UInt32 => Type::INT8,
+        DataType::UInt64
+        | DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => Type::NUMERIC,
+        DataType::Float16 | DataType::Float32 => Type::FLOAT4,
+        DataType::Float64 => Type::FLOAT8,
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Date32 | DataType::Date64 => Type::DATE,
+        DataType::Time32(_) | DataType::Time64(_) => Type::TIME,
+        DataType::Timestamp(_, None) => Type::TIMESTAMP,
+        DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
+        DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
+        _ => Type::TEXT,
+    }
+}
+
+/// The array type over `element`; an array's own, for PostgreSQL's arrays have no depth.
+fn array_of(element: &Type) -> Type {
+    match *element {
+        Type::BOOL => Type::BOOL_ARRAY,
+        Type::INT2 => Type::INT2_ARRAY,
+        Type::INT4 => Type::INT4_ARRAY,
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::FLOAT4 => Type::FLOAT4_ARRAY,
+        Type::FLOAT8 => Type::FLOAT8_ARRAY,
+        Type::NUMERIC => Type::NUMERIC_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        Type::DATE => Type::DATE_ARRAY,
+        Type::TIME => Type::TIME_ARRAY,
+        Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
+        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+        Type::INTERVAL => Type::INTERVAL_ARRAY,
+        Type::UUID => Type::UUID_ARRAY,
+        Type::JSON => Type::JSON_ARRAY,
+        Type::TEXT => Type::TEXT_ARRAY,
+        _ => element.clone(),
+    }
+}
+
+/// The type of an array type's elements.
+pub(super) fn element_type(pg: &Type) -> Option<Type> {
+    match pg.kind() {
+        postgres_types::Kind::Array(element) => Some(element.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn field(data_type: DataType) -> Field {
+        Field::new("c", data_type, true)
+    }
+
+    fn named(data_type: DataType, extension: &str) -> Field {
+        let metadata = HashMap::from([(EXTENSION_NAME.to_string(), extension.to_string())]);
+        field(data_type).with_metadata(metadata)
+    }
+
+    fn list(child: Field) -> DataType {
+        DataType::List(Arc::new(child))
+    }
+
+    #[test]
+    fn every_storage_type_has_a_postgres_type() {
+        let utc = Some(Arc::from("UTC"));
+        let dictionary = |v| DataType::Dictionary(Box::new(DataType::Int8), Box::new(v));
+        let run_ends = Arc::new(field(DataType::Int32));
+        let runs = DataType::RunEndEncoded(run_ends, Arc::new(field(DataType::Date32)));
+        let object = DataType::Struct(vec![field(DataType::Int8)].into());
+        let cases = [
+            (DataType::Null, Type::TEXT),
+            (DataType::UInt8, Type::INT2),
+            (DataType::UInt16, Type::INT4),
+            (DataType::UInt32, Type::INT8),
+            (DataType::UInt64, Type::NUMERIC),
+            (DataType::Float16, Type::FLOAT4),
+            (DataType::Utf8View, Type::TEXT),
+            (DataType::FixedSizeBinary(16), Type::BYTEA),
+            (DataType::Date64, Type::DATE),
+            (DataType::Timestamp(TimeUnit::Second, None), Type::TIMESTAMP),
+            (DataType::Timestamp(TimeUnit::Second, utc), Type::TIMESTAMPTZ),
+            (DataType::Duration(TimeUnit::Second), Type::INTERVAL),
+            (dictionary(DataType::Utf8), Type::TEXT),
+            (runs, Type::DATE),
+            (list(field(DataType::Int32)), Type::INT4_ARRAY),
+            (list(field(list(field(dictionary(DataType::Utf8))))), Type::TEXT_ARRAY),
+            (list(field(DataType::Null)), Type::TEXT_ARRAY),
+            (object.clone(), Type::JSON),
+            (list(field(list(field(object)))), Type::JSON),
+            (list(named(DataType::FixedSizeBinary(16), "arrow.uuid")), Type::UUID_ARRAY),
+        ];
+        for (data_type, expected) in cases {
+            assert_eq!(pg_type(&field(data_type.clone())), expected, "{data_type}");
+        }
+        assert_eq!(pg_type(&named(DataType::FixedSizeBinary(16), "arrow.uuid")), Type::UUID);
+        assert_eq!(pg_type(&named(DataType::FixedSizeBinary(8), "arrow.uuid")), Type::BYTEA);
+        assert_eq!(pg_type(&named(DataType::Utf8View, "arrow.json")), Type::JSON);
+    }
+
+    /// Against `atttypmod` of `numeric(15,2)`, `numeric(5,-2)` and `numeric(76,38)[]`.
+    #[test]
+    fn typmods_are_packed_as_postgres_packs_them() {
+        assert_eq!(type_modifier(&field(DataType::Decimal128(15, 2))), 983046);
+        assert_eq!(type_modifier(&field(DataType::Decimal32(5, -2))), 329730);
+        assert_eq!(type_modifier(&field(list(field(DataType::Decimal256(76, 38))))), 4980778);
+        assert_eq!(type_modifier(&field(DataType::Utf8)), -1);
+        assert_eq!(type_modifier(&field(DataType::UInt64)), -1);
+    }
+
+    #[test]
+    fn parameter_types_come_back_as_the_same_postgres_type() {
+        let scalars = [Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::FLOAT4, Type::NUMERIC];
+        let others = [Type::TEXT, Type::BYTEA, Type::DATE, Type::TIME, Type::TIMESTAMPTZ];
+        for pg in scalars.into_iter().chain(others) {
+            let array = array_of(&pg);
+            assert_eq!(pg_type(&field(arrow_type(&pg).unwrap())), pg);
+            assert_eq!(pg_type(&field(arrow_type(&array).unwrap())), array);
+        }
+        assert_eq!(arrow_type(&Type::UNKNOWN), None);
+        assert_eq!(arrow_type(&Type::POINT_ARRAY), None);
+    }
+}

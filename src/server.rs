@@ -1,0 +1,309 @@
+//! Composition: builds the rooms upward, runs them, drains them downward.
+//!
+//! A stop goes in two stages. First the daemon drains: its record says so, idle clients are sent
+//! away, running statements finish within `shutdown.drain_timeout`. Then what is left is cancelled,
+//! the session with the coordination store is closed, which takes the daemon's nodes with it, and
+//! the engine's threads end.
+
+mod cluster_view;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::catalog::{self, Catalog};
+use crate::cluster::{self, Membership, State};
+use crate::config::{self, Config};
+use crate::coordination::embedded::{self, EmbeddedStore};
+use crate::coordination::zookeeper::{self, ZooKeeper};
+use crate::coordination::{self, Coordination};
+use crate::data_dir::{self, DataDir, host_name};
+use crate::engine::memory::{self, Spill};
+use crate::engine::{self, Engine};
+use crate::id;
+use crate::postgres::Listener;
+use crate::query::registry::Registry;
+use crate::query::sessions::Sessions;
+use crate::query::{Foundation, Queries};
+use crate::shutdown::{self, Shutdown};
+use crate::system::System;
+use crate::web;
+use cluster_view::{Clients, ClusterView, setting_rows};
+
+/// Pause between attempts to reach the ensemble.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// How long clients may take to go once their statements are cancelled, and threads to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("data_dir is not set: give --data-dir or ORIBI_DATA_DIR, or set it in the file")]
+    NoDataDir,
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    #[error("zookeeper: {0}")]
+    Coordination(#[from] coordination::Error),
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl Error {
+    /// Whether the configuration is to be mended before another try.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::NoDataDir | Self::Config(_))
+    }
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub postgres: SocketAddr,
+    pub peer: SocketAddr,
+    pub web: SocketAddr,
+}
+
+/// A daemon that accepts clients.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    addresses: Addresses,
+    coordination: Arc<dyn Coordination>,
+    membership: Arc<Membership>,
+    queries: Arc<Queries>,
+    shutdown: Shutdown,
+    /// Ends the background tasks and the listeners.
+    end: CancellationToken,
+    tasks: TaskTracker,
+    _data_dir: DataDir,
+}
+
+impl Server {
+    /// Builds a daemon, from the data directory up. It accepts clients when this returns.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let directory = config.data_dir.as_ref().ok_or(Error::NoDataDir)?;
+        let data_dir = DataDir::open(directory)?;
+        let sockets = Sockets::bind(&config).await?;
+        let addresses = sockets.addresses()?;
+        let coordination = connect(&config, &data_dir).await?;
+        let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
+        let catalog = Catalog::open(coordination.clone()).await?;
+        let registry = Registry::new(coordination.clone(), config.query.register_interval);
+        let sessions = Arc::new(Sessions::new(id::incarnation()));
+        let shutdown = Shutdown::default();
+        let system = System::new(
+            Arc::new(ClusterView::new(membership.clone(), registry.clone())),
+            Arc::new(Clients::new(sessions.clone())),
+            setting_rows(&config),
+        );
+        let directory = spill_directory(&config, &data_dir);
+        let engine = Engine::new(&config.engine, &Spill { directory }, Arc::new(system))?;
+        let foundation = Foundation {
+            coordination: coordination.clone(),
+            engine,
+            catalog,
+            membership: membership.clone(),
+            registry,
+            sessions,
+            shutdown: shutdown.clone(),
+        };
+        let queries = Queries::open(config.query.clone(), foundation).await?;
+        let server = Self {
+            config,
+            addresses,
+            coordination,
+            membership,
+            queries,
+            shutdown,
+            end: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _data_dir: data_dir,
+        };
+        server.launch(sockets).await;
+        Ok(server)
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Starts the tasks that run as long as the daemon, and opens its door.
+    async fn launch(&self, sockets: Sockets) {
+        let Self { queries, membership, end, tasks, .. } = self;
+        tasks.spawn(membership.clone().follow(end.clone()));
+        tasks.spawn(queries.catalog.clone().follow(end.clone()));
+        tasks.spawn(queries.registry.clone().tick(end.clone()));
+        tasks.spawn(turn_away(sockets.peer, end.clone()));
+        let health = web::serve(sockets.web, membership.clone(), end.clone());
+        tasks.spawn(async move {
+            if let Err(error) = health.await {
+                error!(%error, "the web port has failed");
+            }
+        });
+        let timeout = self.config.query.statement_timeout.0;
+        let connections = self.config.connections.clone();
+        let listener = Listener::new(sockets.postgres, queries.clone(), connections, timeout);
+        membership.set_state(State::Ready).await;
+        tasks.spawn(listener.run(end.clone()));
+        let Addresses { postgres, peer, web } = self.addresses;
+        info!(id = membership.id(), %postgres, %peer, %web, "ready");
+    }
+
+    /// Serves until `stop`, then drains. A signal while it drains ends the patience.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        tokio::select! {
+            () = stop => info!("stopping"),
+            () = self.membership.evicted().cancelled() => warn!("stopping: no longer registered"),
+        }
+        self.membership.set_state(State::Draining).await;
+        self.queries.gate.close();
+        self.shutdown.draining.cancel();
+        let patience = self.config.shutdown.drain_timeout;
+        tokio::select! {
+            empty = self.queries.gate.empty(patience) => if !empty {
+                warn!(inside = ?self.queries.gate.inside(), "cancelling what still runs");
+            },
+            signal = shutdown::signal() => {
+                signal.map_err(Error::Signals)?;
+                warn!("a second signal: ending at once");
+            }
+        }
+        self.shutdown.stopping.cancel();
+        self.queries.sessions.terminate_all();
+        self.end.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
+            warn!("some tasks did not end in time");
+        }
+        self.coordination.close().await;
+        let engine = self.queries.engine.clone();
+        let stopped = tokio::task::spawn_blocking(move || engine.stop(PATIENCE));
+        if stopped.await.is_err() {
+            warn!("the engine's threads did not end in time");
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// The three ports, bound before anything else so that a taken one is known at once.
+struct Sockets {
+    postgres: TcpListener,
+    peer: TcpListener,
+    web: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Self, Error> {
+        let bind = async |key, address| {
+            TcpListener::bind(address).await.map_err(|source| Error::Listen { key, address, source })
+        };
+        Ok(Self {
+            postgres: bind("postgres", config.postgres).await?,
+            peer: bind("peer", config.peer).await?,
+            web: bind("web", config.web).await?,
+        })
+    }
+
+    fn addresses(&self) -> Result<Addresses, Error> {
+        let address = |key, socket: &TcpListener| {
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            let failed = |source| Error::Listen { key, address: unknown, source };
+            socket.local_addr().map_err(failed)
+        };
+        Ok(Addresses {
+            postgres: address("postgres", &self.postgres)?,
+            peer: address("peer", &self.peer)?,
+            web: address("web", &self.web)?,
+        })
+    }
+}
+
+/// Nothing is spoken between daemons yet: the port is held and told, and strangers get nothing.
+async fn turn_away(socket: TcpListener, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            accepted = socket.accept() => if accepted.is_err() {
+                tokio::time::sleep(RECONNECT).await;
+            },
+        }
+    }
+}
+
+/// Opens the coordination store: the ensemble if one is configured, else the embedded one.
+async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordination>, Error> {
+    let config::Coordination { session_timeout, request_timeout, start_timeout } =
+        config.coordination;
+    let Some(hosts) = &config.zookeeper else {
+        let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
+        return Ok(store.connect(embedded::Options { session_timeout, request_timeout }));
+    };
+    let options = zookeeper::Options { hosts: hosts.clone(), session_timeout, request_timeout };
+    let deadline = Instant::now() + start_timeout;
+    loop {
+        match ZooKeeper::connect(options.clone()).await {
+            Ok(client) => return Ok(client),
+            Err(error) if error.is_unavailable() && Instant::now() < deadline => {
+                warn!(%error, "waiting for the ensemble");
+                tokio::time::sleep(RECONNECT).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn join(
+    config: &Config,
+    data_dir: &DataDir,
+    addresses: Addresses,
+    coordination: Arc<dyn Coordination>,
+) -> Result<Arc<Membership>, Error> {
+    let id = match &config.id {
+        Some(id) => id.clone(),
+        None => data_dir.default_id()?,
+    };
+    let reachable = |address: SocketAddr| match (&config.advertise, address.ip()) {
+        (Some(host), _) => format!("{host}:{}", address.port()),
+        (None, ip) if ip.is_unspecified() => format!("{}:{}", host_name(), address.port()),
+        (None, _) => address.to_string(),
+    };
+    let options = cluster::Options {
+        id,
+        data_dir: data_dir.path().to_owned(),
+        store: config.zookeeper.clone().unwrap_or_else(|| "embedded".to_owned()),
+        postgres: reachable(addresses.postgres),
+        peer: reachable(addresses.peer),
+        web: reachable(addresses.web),
+        version: env!("CARGO_PKG_VERSION"),
+        build: env!("ORIBI_BUILD"),
+        cores: config.engine.threads.get(),
+        memory: memory::limit(config.engine.memory_limit),
+    };
+    Ok(Membership::join(coordination, options).await?)
+}
+
+fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {
+    match &config.engine.spill_dir {
+        // Emptied at each start, so it must be this daemon's own.
+        Some(directory) => directory.join("oribi-spill"),
+        None => data_dir.path().join("spill"),
+    }
+}

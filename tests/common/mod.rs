@@ -1,0 +1,4 @@
+//! What several test files share. Each file uses a part of it.
+#![allow(dead_code)]
+
+pub mod zookeeper;

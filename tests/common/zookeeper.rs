@@ -1,0 +1,219 @@
+//! Real ZooKeeper servers, from the package of the operating system.
+//!
+//! `ZOOKEEPER_CLASSPATH` names other jars, to test against another version.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PACKAGED: &str = "/usr/share/java/zookeeper.jar";
+
+/// The unit of the server's time: sessions may be as short as two ticks.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Java takes its time on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A server, alone or a member of an [`Ensemble`]. Killed when dropped, or when the test process
+/// dies.
+pub struct Server {
+    dir: TempDir,
+    port: u16,
+    running: Option<Running>,
+}
+
+/// A shell that watches over the server: it prints the server's process id, and kills it as soon
+/// as its own standard input ends.
+struct Running {
+    shell: Child,
+    pid: u32,
+}
+
+impl Server {
+    /// Starts a standalone server and waits until it serves.
+    pub fn start() -> Self {
+        let mut server = Self::prepare(free_port(), "", None);
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    fn prepare(port: u16, members: &str, id: Option<usize>) -> Self {
+        let dir = TempDir::with_prefix("oribi-zookeeper-").expect("a temporary directory");
+        let tick = TICK.as_millis();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).expect("a data directory");
+        if let Some(id) = id {
+            fs::write(data.join("myid"), id.to_string()).expect("myid is written");
+        }
+        let config = format!(
+            "tickTime={tick}\ninitLimit=50\nsyncLimit=25\nmaxSessionTimeout=60000\n\
+             dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+             4lw.commands.whitelist=*\n{members}",
+            data.display()
+        );
+        fs::write(dir.path().join("zoo.cfg"), config).expect("zoo.cfg is written");
+        let log = "log4j.rootLogger=WARN, E\nlog4j.appender.E=org.apache.log4j.ConsoleAppender\n\
+                   log4j.appender.E.target=System.err\n\
+                   log4j.appender.E.layout=org.apache.log4j.PatternLayout\n\
+                   log4j.appender.E.layout.ConversionPattern=%d %p %c: %m%n\n";
+        fs::write(dir.path().join("log4j.properties"), log).expect("log4j.properties is written");
+        Self { dir, port, running: None }
+    }
+
+    fn launch(&mut self) {
+        let classpath = std::env::var("ZOOKEEPER_CLASSPATH").unwrap_or_else(|_| {
+            assert!(
+                Path::new(PACKAGED).exists(),
+                "{PACKAGED} is missing: these tests need a real ZooKeeper; on Debian, \
+                 `apt-get install zookeeper default-jre-headless`"
+            );
+            PACKAGED.to_owned()
+        });
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
+        let properties = self.dir.path().join("log4j.properties");
+        let mut shell = Command::new("sh")
+            .args(["-c", "\"$@\" >/dev/null & echo $!; read -r _; kill -9 $!", "sh", "java"])
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .arg("-Dzookeeper.admin.enableServer=false")
+            .arg(format!("-Dlog4j.configuration=file:{}", properties.display()))
+            .args(["-cp", &classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .arg(self.dir.path().join("zoo.cfg"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.expect("a log file"))
+            .spawn()
+            .expect("sh starts");
+        let mut pid = String::new();
+        let stdout = shell.stdout.take().expect("a pipe");
+        BufReader::new(stdout).read_line(&mut pid).expect("the shell tells the process id");
+        let pid = pid.trim().parse().expect("a process id");
+        self.running = Some(Running { shell, pid });
+    }
+
+    /// Waits until the server answers and, in an ensemble, has a leader.
+    pub fn wait_until_serving(&self) {
+        let give_up = Instant::now() + START_TIMEOUT;
+        while !self.four_letters("srvr").is_some_and(|answer| answer.contains("Mode:")) {
+            assert!(Instant::now() < give_up, "ZooKeeper does not serve:\n{}", self.log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `host:port`, without a chroot.
+    pub fn connect_string(&self) -> String {
+        self.address().to_string()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The process id of a running server.
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the server runs").pid
+    }
+
+    /// Kills it (SIGKILL), as a crash would.
+    pub fn stop(&mut self) {
+        if let Some(Running { mut shell, pid }) = self.running.take() {
+            signal("KILL", pid);
+            drop(shell.stdin.take());
+            shell.wait().expect("the shell ends");
+        }
+    }
+
+    /// Starts it again on the same data and port, and waits until it serves.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+        self.wait_until_serving();
+    }
+
+    /// Freezes it (SIGSTOP): connections stay open and nothing answers.
+    pub fn pause(&self) {
+        signal("STOP", self.pid());
+    }
+
+    pub fn resume(&self) {
+        signal("CONT", self.pid());
+    }
+
+    /// The answer to one of ZooKeeper's four-letter commands, such as `srvr` or `wchs`.
+    pub fn four_letters(&self, command: &str) -> Option<String> {
+        let patience = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&self.address(), patience).ok()?;
+        stream.set_read_timeout(Some(patience)).ok()?;
+        stream.write_all(command.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Several servers that form one store.
+pub struct Ensemble {
+    pub servers: Vec<Server>,
+}
+
+impl Ensemble {
+    /// Starts an ensemble of `size` servers, and waits until each serves.
+    pub fn start(size: usize) -> Self {
+        let members: String = (1..=size)
+            .map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", free_port(), free_port()))
+            .collect();
+        let mut servers: Vec<_> =
+            (1..=size).map(|id| Server::prepare(free_port(), &members, Some(id))).collect();
+        servers.iter_mut().for_each(Server::launch);
+        servers.iter().for_each(Server::wait_until_serving);
+        Self { servers }
+    }
+
+    /// `host:port,host:port,host:port`, without a chroot.
+    pub fn connect_string(&self) -> String {
+        self.servers.iter().map(Server::connect_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// The position of the present leader.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |server: &Server| {
+            server.four_letters("srvr").is_some_and(|answer| answer.contains("Mode: leader"))
+        };
+        self.servers.iter().position(leads)
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+    assert!(status.expect("sh starts").success(), "kill -{name} {pid}");
+}
+
+/// A port below those that the kernel gives to outgoing connections, so that a server that was
+/// stopped finds its own again.
+fn free_port() -> u16 {
+    const FIRST: u16 = 20000;
+    const COUNT: u16 = 12000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    (0..COUNT)
+        .map(|_| FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
+}
