@@ -24,6 +24,7 @@
 //! stream → complete → bytes leave. [`query::life`] reads in that order.
 
 pub mod catalog;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod coordination;

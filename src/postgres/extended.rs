@@ -15,13 +15,14 @@ use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;
 
-use super::encode::Format;
+use super::encode::{Format, TimeZone};
 use super::frontend::{Bind, Target};
 use super::params;
 use super::portal::{Portal, encoder};
 use super::session::{Client, Trouble};
 use super::sqlstate::Report;
 use super::types::{arrow_type, pg_type, type_modifier, type_size};
+use crate::engine::system::shown_name;
 use crate::query::{Outcome, Prepared, Session, TransactionState};
 
 /// What a client has prepared and bound.
@@ -148,7 +149,7 @@ impl Client {
             let message = format!("cursor \"{}\" already exists", bind.portal);
             return Err(Report::error("42P03", message).into());
         }
-        let values = bind_values(&statement, &bind)?;
+        let values = bind_values(&statement, &bind, &self.style().time_zone)?;
         let columns = statement.prepared.as_ref().map_or(0, |p| p.schema().fields().len());
         let formats = spread(&bind.result_formats, columns, "result")?;
         let bound = Bound { statement, values, formats, state: State::New };
@@ -247,7 +248,11 @@ fn parameter_types(found: &[DataType], declared: &[Option<Type>]) -> Vec<Type> {
         .collect()
 }
 
-fn bind_values(statement: &Statement, bind: &Bind) -> Result<Vec<ScalarValue>, Report> {
+fn bind_values(
+    statement: &Statement,
+    bind: &Bind,
+    zone: &TimeZone,
+) -> Result<Vec<ScalarValue>, Report> {
     let (given, wanted) = (bind.parameters.len(), statement.parameters.len());
     if given != wanted {
         let message = format!(
@@ -263,7 +268,7 @@ fn bind_values(statement: &Statement, bind: &Bind) -> Result<Vec<ScalarValue>, R
     (bind.parameters.iter().zip(formats).zip(types))
         .map(|((value, format), (pg, kind))| {
             let value = value.as_ref().map(Bytes::as_ref);
-            Ok(params::decode(value, format, pg, kind)?)
+            Ok(params::decode_in(zone, value, format, pg, kind)?)
         })
         .collect()
 }
@@ -290,7 +295,7 @@ pub fn row_description(schema: &Schema, formats: &[Format]) -> RowDescription {
     let describe = |(field, format): (&Arc<Field>, &Format)| {
         let pg = pg_type(field);
         FieldDescription::new(
-            field.name().clone(),
+            shown_name(field.name()).to_owned(),
             0,
             0,
             pg.oid(),

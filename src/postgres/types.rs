@@ -4,6 +4,8 @@
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use postgres_types::Type;
 
+use crate::engine::system::pg_type_name;
+
 /// Metadata key under which Arrow names an extension type.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 
@@ -20,7 +22,12 @@ const PARAMETER_NUMERIC: DataType = DataType::Decimal128(38, 10);
 /// dictionary or run-end encoded column its value's type, nested lists one array type whatever
 /// their depth; maps, structs, unions and lists of those are `json`. The canonical extension types
 /// `arrow.uuid` and `arrow.json` are `uuid` and `json`.
+///
+/// A column of a system table may be more than its Arrow type says, such as `oid` or `name`.
 pub fn pg_type(field: &Field) -> Type {
+    if let Some(system) = pg_type_name(field).and_then(named_type) {
+        return system;
+    }
     match storage(field.data_type()) {
         data_type if is_json(data_type) => Type::JSON,
         data_type => match element(data_type) {
@@ -28,6 +35,28 @@ pub fn pg_type(field: &Field) -> Type {
             None => scalar_type(extension(field), data_type),
         },
     }
+}
+
+/// The types of system tables' columns that have no Arrow type of their own.
+fn named_type(name: &str) -> Option<Type> {
+    Some(match name {
+        "oid" => Type::OID,
+        "name" => Type::NAME,
+        "char" => Type::CHAR,
+        "xid" => Type::XID,
+        "cid" => Type::CID,
+        "regclass" => Type::REGCLASS,
+        "regnamespace" => Type::REGNAMESPACE,
+        "regproc" => Type::REGPROC,
+        "regtype" => Type::REGTYPE,
+        "regrole" => Type::REGROLE,
+        "int2vector" => Type::INT2_VECTOR,
+        "oidvector" => Type::OID_VECTOR,
+        "_oid" => Type::OID_ARRAY,
+        "_name" => Type::NAME_ARRAY,
+        "_char" => Type::CHAR_ARRAY,
+        _ => return None,
+    })
 }
 
 /// The type modifier of a column: precision and scale of a `numeric` as PostgreSQL 15 packs them

@@ -1,33 +1,25 @@
 //! Files that somebody else writes, as tables: Parquet, CSV and JSON, in one file or in a directory
-//! of many, Hive-partitioned or not. Read-only.
+//! of many, Hive-partitioned or not. Read-only. Here they are recognised and described; [`scan`]
+//! reads them.
 //!
-//! Each statement lists the files anew, so it sees what is there; footers, page indexes and
-//! statistics come from caches that are checked against each file's size and time of change.
+//! [`scan`]: super::scan
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
+use arrow::datatypes::{DataType, Field, Schema};
 use chrono::NaiveDate;
-use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
-use datafusion::common::Statistics;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableOptions;
-use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat as Format;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
-use datafusion::datasource::listing::{
-    ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
-};
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::datasource::listing::ListingTableUrl;
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
 
+use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
 use super::{Error, Location, Result};
 use crate::catalog::{Column, External, FileFormat};
 
@@ -75,10 +67,9 @@ pub async fn describe(
         partition_columns: partitions.iter().map(|(name, _)| name.clone()).collect(),
         options,
     };
-    let listing = listing_options(session, &external, partitions.clone())?;
     let fields = match columns {
         Some(columns) => columns,
-        None => infer(session, &location, &listing, &listed).await?,
+        None => infer(session, &location, &external, &listed).await?,
     };
     let mut columns: Vec<Column> = (fields.iter())
         .filter(|field| !partitions.iter().any(|(name, _)| name == field.name()))
@@ -87,6 +78,11 @@ pub async fn describe(
     columns.extend(
         partitions.iter().map(|(name, kind)| Column::from(&Field::new(name, kind.clone(), true))),
     );
+    let unfit = partitions.iter().find(|(_, kind)| !is_partition_type(kind));
+    if let Some((name, kind)) = unfit {
+        let reason = format!("{kind} is no type for the partition column \"{name}\"");
+        return Err(Error::BadDefinition { location: location.to_string(), reason });
+    }
     if let Some(twice) = first_duplicate(&columns) {
         let reason = format!("column \"{twice}\" is there twice");
         return Err(Error::BadDefinition { location: location.to_string(), reason });
@@ -100,28 +96,28 @@ pub fn open(
     columns: &[Column],
     external: &External,
 ) -> Result<Arc<dyn TableProvider>> {
-    let location = Location::from_catalog(&external.location);
-    let (partitions, data): (Vec<_>, Vec<_>) =
-        columns.iter().partition(|column| external.partition_columns.contains(&column.name));
-    let schema = Schema::new(data.iter().map(|column| column.field()).collect::<Vec<_>>());
-    let partitions = (partitions.iter())
-        .map(|column| (column.name.clone(), column.data_type.clone()))
-        .collect();
-    let listing = listing_options(session, external, partitions)?;
-    let config = ListingTableConfig::new(location.url()?)
-        .with_listing_options(listing)
-        .with_schema(Arc::new(schema));
-    let bad = |error: DataFusionError| Error::BadDefinition {
-        location: external.location.clone(),
-        reason: error.message().into(),
+    let field = |name: &String| {
+        let column = columns.iter().find(|column| column.name == *name);
+        let missing = || Error::BadDefinition {
+            location: external.location.clone(),
+            reason: format!("partition column \"{name}\" is missing"),
+        };
+        column.map(|column| Arc::new(column.field())).ok_or_else(missing)
     };
-    let statistics = session.runtime_env().cache_manager.get_file_statistic_cache();
-    let files = ListingTable::try_new(config).map_err(bad)?.with_cache(statistics);
-    Ok(Arc::new(ExternalTable { location, files }))
+    let partitions = external.partition_columns.iter().map(field).collect::<Result<Vec<_>>>()?;
+    let data = columns.iter().filter(|column| !external.partition_columns.contains(&column.name));
+    let schema = Schema::new(data.map(Column::field).collect::<Vec<_>>());
+    Ok(Arc::new(ExternalTable::new(
+        Location::from_catalog(&external.location),
+        format(session, external)?,
+        file_extension(external),
+        Arc::new(schema),
+        partitions,
+    )?))
 }
 
 /// All files at a location, by path, hidden ones left out.
-async fn list(session: &dyn Session, location: &Location) -> Result<Vec<ObjectMeta>> {
+pub(super) async fn list(session: &dyn Session, location: &Location) -> Result<Vec<ObjectMeta>> {
     let url = location.url()?;
     let listing = async {
         let store = session.runtime_env().object_store(&url)?;
@@ -167,8 +163,10 @@ fn own_extension(format: FileFormat) -> &'static str {
 }
 
 /// `key=value` directories between a location and a file, outermost first.
-fn partition_values(location: &Location, file: &ObjectMeta) -> Vec<(String, String)> {
-    let Ok(url) = location.url() else { return Vec::new() };
+pub(super) fn partition_values(
+    url: &ListingTableUrl,
+    file: &ObjectMeta,
+) -> Vec<(String, String)> {
     let Some(parts) = url.strip_prefix(&file.location) else { return Vec::new() };
     let mut parts: Vec<&str> = parts.collect();
     parts.pop();
@@ -181,8 +179,9 @@ fn partition_values(location: &Location, file: &ObjectMeta) -> Vec<(String, Stri
 /// Finds Hive's partition columns in the directories' names. A column whose values all read as
 /// integers or dates gets that type.
 fn find_partitions(location: &Location, files: &[ObjectMeta]) -> Vec<(String, DataType)> {
+    let Ok(url) = location.url() else { return Vec::new() };
     let sample: Vec<_> =
-        files.iter().take(LAYOUT_SAMPLE).map(|file| partition_values(location, file)).collect();
+        files.iter().take(LAYOUT_SAMPLE).map(|file| partition_values(&url, file)).collect();
     let names = |values: &[(String, String)]| -> Vec<String> {
         values.iter().map(|(name, _)| name.clone()).collect()
     };
@@ -192,7 +191,8 @@ fn find_partitions(location: &Location, files: &[ObjectMeta]) -> Vec<(String, Da
     }
     (first.into_iter().enumerate())
         .map(|(at, name)| {
-            let mut values = sample.iter().map(|values| values[at].1.as_str());
+            let mut values = (sample.iter().map(|values| values[at].1.as_str()))
+                .filter(|value| *value != NULL_PARTITION);
             let kind = if values.clone().all(|value| value.parse::<i64>().is_ok()) {
                 DataType::Int64
             } else if values.all(|value| value.parse::<NaiveDate>().is_ok()) {
@@ -228,51 +228,51 @@ fn check_partitions(
 async fn infer(
     session: &dyn Session,
     location: &Location,
-    listing: &ListingOptions,
+    external: &External,
     files: &[ObjectMeta],
 ) -> Result<Vec<Field>> {
+    let (format, extension) = (format(session, external)?, file_extension(external));
     let files: Vec<ObjectMeta> = (files.iter())
-        .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&listing.file_extension))
+        .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&extension))
         .cloned()
         .collect();
     if files.is_empty() {
-        let format = listing.format.get_ext();
+        let format = format.get_ext();
         return Err(Error::NoFiles { location: location.to_string(), format });
     }
     let store = session
         .runtime_env()
         .object_store(location.url()?)
         .map_err(|error| Error::of_file(location.as_str(), error))?;
-    let error = match listing.format.infer_schema(session, &store, &files).await {
+    let error = match format.infer_schema(session, &store, &files).await {
         Ok(schema) => return Ok(schema.fields().iter().map(|field| (**field).clone()).collect()),
         Err(error) => error,
     };
     // Find the culprit: one file that cannot be read, or the first that differs.
-    let base = location.url()?.object_store().as_str().trim_end_matches('/').to_owned();
+    let url = location.url()?;
     for file in &files {
-        let alone = listing.format.infer_schema(session, &store, std::slice::from_ref(file)).await;
+        let alone = format.infer_schema(session, &store, std::slice::from_ref(file)).await;
         if let Err(error) = alone {
-            return Err(Error::of_file(format!("{base}/{}", file.location), error));
+            return Err(Error::of_file(file_url(&url, file), error));
         }
         let with_first = [files[0].clone(), file.clone()];
-        if let Err(error) = listing.format.infer_schema(session, &store, &with_first).await {
-            let reason = format!("{base}/{}: {}", file.location, error.message());
+        if let Err(error) = format.infer_schema(session, &store, &with_first).await {
+            let reason = format!("{}: {}", file_url(&url, file), error.message());
             return Err(Error::Mixed { location: location.to_string(), reason });
         }
     }
     Err(Error::Mixed { location: location.to_string(), reason: error.message().into() })
 }
 
-fn listing_options(
-    session: &dyn Session,
-    external: &External,
-    partitions: Vec<(String, DataType)>,
-) -> Result<ListingOptions> {
-    let extension = external.options.get(FILE_EXTENSION).cloned();
-    let extension = extension.unwrap_or_else(|| own_extension(external.format).to_owned());
-    Ok(ListingOptions::new(format(session, external)?)
-        .with_file_extension(extension)
-        .with_table_partition_cols(partitions))
+/// The end of the names of the table's files.
+fn file_extension(external: &External) -> String {
+    let given = external.options.get(FILE_EXTENSION).cloned();
+    given.unwrap_or_else(|| own_extension(external.format).to_owned())
+}
+
+/// A file's full name.
+pub(super) fn file_url(url: &ListingTableUrl, file: &ObjectMeta) -> String {
+    format!("{}/{}", url.object_store().as_str().trim_end_matches('/'), file.location)
 }
 
 /// The format with the options given for this table.
@@ -303,71 +303,4 @@ fn format(session: &dyn Session, external: &External) -> Result<Arc<dyn Format>>
 fn first_duplicate(columns: &[Column]) -> Option<&str> {
     let mut seen = std::collections::HashSet::new();
     columns.iter().map(|column| column.name.as_str()).find(|name| !seen.insert(*name))
-}
-
-/// External files as the engine sees them.
-#[derive(Debug)]
-struct ExternalTable {
-    location: Location,
-    files: ListingTable,
-}
-
-impl ExternalTable {
-    fn named(&self, error: DataFusionError) -> DataFusionError {
-        match error {
-            DataFusionError::External(inner) if inner.is::<Error>() => {
-                DataFusionError::External(inner)
-            }
-            error => {
-                DataFusionError::External(Box::new(Error::of_file(self.location.as_str(), error)))
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl TableProvider for ExternalTable {
-    fn schema(&self) -> SchemaRef {
-        self.files.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        let args = ScanArgs::default()
-            .with_projection(projection.map(Vec::as_slice))
-            .with_filters(Some(filters))
-            .with_limit(limit);
-        Ok(self.scan_with_args(session, args).await?.into_inner())
-    }
-
-    async fn scan_with_args<'a>(
-        &self,
-        session: &dyn Session,
-        args: ScanArgs<'a>,
-    ) -> datafusion::error::Result<ScanResult> {
-        if let Err(error) = self.location.check_exists().await {
-            return Err(DataFusionError::External(Box::new(error)));
-        }
-        self.files.scan_with_args(session, args).await.map_err(|error| self.named(error))
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
-        self.files.supports_filters_pushdown(filters)
-    }
-
-    fn statistics(&self) -> Option<Statistics> {
-        self.files.statistics()
-    }
 }

@@ -2,13 +2,15 @@
 //!
 //! - [`stores`]: which object store serves a URL.
 //! - [`location`]: what users may write after LOCATION.
-//! - [`external`]: CSV, JSON and Parquet files that somebody else writes, as tables.
+//! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
+//! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
 
 mod error;
 mod external;
 mod location;
 mod naming;
+mod scan;
 mod stores;
 
 pub use error::{Error, Result};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, ListArray, new_empty_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 use postgres_types::Type;
 
 use super::{Error, Result, convert, scalar};

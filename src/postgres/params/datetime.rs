@@ -1,7 +1,7 @@
 //! Dates, times and timestamps in ISO 8601 text, with the liberties PostgreSQL takes with it:
 //! a space or a T, years before Christ, offsets and names of zones.
 
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 use postgres_types::Type;
 
 use super::text::is_space;

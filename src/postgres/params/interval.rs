@@ -1,6 +1,6 @@
 //! Intervals in text: PostgreSQL's own style, verbose or not, and ISO 8601's `P1DT2H`.
 
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 
 use super::datetime::micros;
 use super::text::is_space;

@@ -13,7 +13,7 @@ mod tests;
 mod text;
 
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 use postgres_types::Type;
 
 use super::encode::calendar::{
@@ -35,7 +35,7 @@ pub enum Error {
     #[error("a parameter of type {pg} cannot be used as {target}")]
     Unsupported { pg: String, target: String },
     #[error("a parameter of type {pg} cannot be converted to {target}")]
-    Cast { pg: String, target: String, source: Box<datafusion_common::DataFusionError> },
+    Cast { pg: String, target: String, source: Box<datafusion::common::DataFusionError> },
 }
 
 /// How much of a wrong value an error shows, in characters.

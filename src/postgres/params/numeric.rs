@@ -1,7 +1,7 @@
 //! `numeric` parameters: digits of any number, brought to the precision that is wanted.
 
 use arrow::datatypes::{DataType, i256};
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 
 use super::{Fault, is_text};
 

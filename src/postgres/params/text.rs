@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use datafusion_common::ScalarValue;
+use datafusion::common::ScalarValue;
 use postgres_types::Type;
 use serde::de::IgnoredAny;
 

@@ -1,0 +1,94 @@
+//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work.
+//!
+//! Exit codes: 0, all went well; 1, it failed while it ran; 2, wrong use or a wrong setting, and
+//! nothing was started.
+
+mod demo;
+mod error;
+mod progress;
+mod serve;
+mod supervisor;
+mod text_table;
+mod tour;
+mod tpch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use error::{Error, Result};
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ORIBI_BUILD"), ")");
+
+/// A SQL query daemon over Parquet that speaks PostgreSQL and coordinates through ZooKeeper.
+#[derive(Debug, Parser)]
+#[command(name = "oribi", version = VERSION, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a daemon.
+    ///
+    /// Every setting can also be given as an environment variable (ORIBI_ + section + key, such as
+    /// ORIBI_DATA_DIR or ORIBI_QUERY_STATEMENT_TIMEOUT) and in a file; flags win over the
+    /// environment, the environment over the file, the file over the defaults.
+    Serve(serve::Options),
+    /// Makes TPC-H data, queries it over the wire, and goes on serving it.
+    Demo(demo::Options),
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(options) => serve::run(options),
+        Command::Demo(options) => demo::run(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("oribi: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// The process's environment, for [`Config::load`](crate::config::Config::load). What is not
+/// Unicode is left out, unless it is meant for Oribi: then it is refused.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with(crate::config::ENV_PREFIX) => {
+                return Err(Error::Encoding(name));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
+}
+
+/// The runtime for network and coordination; statements execute on the engine's own.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name("oribi-io")
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io { what: "start the threads".into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,149 @@
+//! `oribi serve`: a daemon, until it is told to stop.
+
+use std::path::PathBuf;
+use std::pin::pin;
+
+use clap::Args;
+use tracing::info;
+
+use super::error::{Error, Result};
+use super::{environment, runtime, supervisor};
+use crate::config::Config;
+use crate::server::Server;
+use crate::{shutdown, telemetry};
+
+/// The variable that names the settings file.
+const CONFIG_VARIABLE: &str = "ORIBI_CONFIG";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// File with settings, such as config/oribi.toml (also ORIBI_CONFIG).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where this daemon keeps its lock, its id, the embedded store and spill files.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// ZooKeeper ensemble, as host:port,host:port/chroot; without it the daemon is alone.
+    #[arg(long, value_name = "ENSEMBLE")]
+    zookeeper: Option<String>,
+    /// This daemon's name in the cluster.
+    #[arg(long, value_name = "NAME")]
+    id: Option<String>,
+    /// Where PostgreSQL clients connect.
+    #[arg(long, value_name = "ADDR:PORT")]
+    postgres: Option<String>,
+    /// Where other daemons connect.
+    #[arg(long, value_name = "ADDR:PORT")]
+    peer: Option<String>,
+    /// Where health checks connect, over HTTP.
+    #[arg(long, value_name = "ADDR:PORT")]
+    web: Option<String>,
+    /// Host name or address under which other daemons and clients reach this one.
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// Shared storage for managed tables and results.
+    #[arg(long, value_name = "URL")]
+    warehouse: Option<String>,
+}
+
+impl Options {
+    fn settings(self) -> Result<Config> {
+        let environment = environment()?;
+        let named = environment.iter().find(|(name, _)| name == CONFIG_VARIABLE);
+        let named = named.map(|(_, path)| PathBuf::from(path));
+        let file = self.config.or(named).filter(|path| !path.as_os_str().is_empty());
+        let flags = [
+            ("data_dir", self.data_dir),
+            ("zookeeper", self.zookeeper),
+            ("id", self.id),
+            ("postgres", self.postgres),
+            ("peer", self.peer),
+            ("web", self.web),
+            ("advertise", self.advertise),
+            ("warehouse", self.warehouse),
+        ];
+        let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        Ok(Config::load(file.as_deref(), environment, flags)?)
+    }
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let config = options.settings()?;
+    telemetry::start(&config.log)?;
+    runtime()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let drain_timeout = config.shutdown.drain_timeout;
+    supervisor::starting(config.coordination.start_timeout);
+    // One future from the beginning, so that a signal is neither lost between two phases nor
+    // ignored while starting, as it would be for the first process of a container.
+    let mut signal = pin!(shutdown::signal());
+    let server = tokio::select! {
+        started = Server::start(config) => started?,
+        caught = &mut signal => {
+            info!("stopped before it had started");
+            return caught.map_err(no_signals);
+        }
+    };
+    supervisor::ready(&server.addresses());
+    let mut caught = Ok(());
+    let stop = async {
+        caught = signal.await;
+        supervisor::stopping(drain_timeout);
+    };
+    tokio::select! {
+        served = server.serve(stop) => served?,
+        () = supervisor::watchdog() => {}
+    }
+    caught.map_err(no_signals)
+}
+
+fn no_signals(source: std::io::Error) -> Error {
+    Error::Io { what: "listen for signals".into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn settings(flags: &[&str]) -> Result<Config> {
+        Line::parse_from(["serve"].iter().chain(flags)).options.settings()
+    }
+
+    #[test]
+    fn every_flag_is_a_setting() {
+        let config = settings(&[
+            "--data-dir=/d",
+            "--zookeeper=z:2181",
+            "--id=n",
+            "--postgres=127.0.0.2:1",
+            "--peer=127.0.0.2:2",
+            "--web=127.0.0.2:3",
+            "--advertise=h",
+            "--warehouse=s3://w",
+        ])
+        .expect("valid");
+        assert_eq!(config.data_dir.as_deref(), Some("/d".as_ref()));
+        assert_eq!(config.zookeeper.as_deref(), Some("z:2181"));
+        assert_eq!(config.id.as_deref(), Some("n"));
+        let ports = [config.postgres, config.peer, config.web].map(|address| address.port());
+        assert_eq!(ports, [1, 2, 3]);
+        assert_eq!(config.advertise.as_deref(), Some("h"));
+        assert_eq!(config.warehouse.as_deref(), Some("s3://w"));
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_by_flag_and_key() {
+        let message = settings(&["--data-dir=/d", "--postgres=here"]).expect_err("bad").to_string();
+        assert!(message.contains("--postgres") && message.contains("\"postgres\""), "{message}");
+    }
+}

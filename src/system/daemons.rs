@@ -1,0 +1,45 @@
+//! `system.daemons`: who is there.
+
+use arrow::array::RecordBatch;
+use datafusion::error::Result;
+
+use super::View;
+use super::relations::Relation;
+use super::rows::Rows;
+
+pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "id",
+            "state",
+            "postgres",
+            "peer",
+            "web",
+            "incarnation",
+            "version",
+            "build",
+            "cores",
+            "memory",
+            "since",
+            "local",
+        ],
+    );
+    for daemon in view.shared.cluster.daemons() {
+        rows.push([
+            daemon.id.into(),
+            daemon.state.into(),
+            daemon.postgres.into(),
+            daemon.peer.into(),
+            daemon.web.into(),
+            daemon.incarnation.into(),
+            daemon.version.into(),
+            daemon.build.into(),
+            daemon.cores.into(),
+            i64::try_from(daemon.memory).unwrap_or(i64::MAX).into(),
+            daemon.since.into(),
+            daemon.local.into(),
+        ]);
+    }
+    rows.finish()
+}

@@ -1,0 +1,394 @@
+//! PostgreSQL's functions that look at the session, the catalog and the server.
+//!
+//! - [`session`]: who asks, where, with which settings.
+//! - [`objects`]: names, comments and definitions of what the catalog holds.
+//! - [`names`]: from names to identifiers and back, and quoting.
+//! - [`privileges`]: who may do what: everything, until there are roles.
+//! - [`server`]: sizes, addresses, other sessions.
+//! - [`arrays`]: what PostgreSQL's clients do with arrays and the engine has no function for.
+//!
+//! They are called for a few rows at a time, so each is a plain function from values to a value;
+//! what they share, arguments and their types, NULLs and constants, is done here, once.
+
+mod arrays;
+mod names;
+mod objects;
+mod privileges;
+mod server;
+mod session;
+
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Debug, Formatter};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+};
+use datafusion::catalog::TableFunctionImpl;
+use datafusion::common::{ScalarValue, exec_err, plan_err};
+use datafusion::error::Result;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+
+use super::pg_catalog::objects::{self as catalog_objects, RelationItem, SchemaItem};
+use super::pg_catalog::statics;
+use super::rows::{self, Value};
+use super::{Shared, View, types};
+use crate::engine::system::SessionInfo;
+
+/// What an argument may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Bool,
+    /// Any integer, object identifiers included.
+    Int,
+    Float,
+    Text,
+    Texts,
+    /// As text, whatever it is.
+    Any,
+    /// A list, which the function looks at through [`Call::lengths`] alone.
+    Array,
+}
+
+/// A function.
+struct Spec {
+    name: &'static str,
+    /// The lists of arguments it takes. The last kind of a variadic function repeats.
+    takes: &'static [&'static [Kind]],
+    variadic: bool,
+    /// PostgreSQL's name of the result's type.
+    returns: &'static str,
+    volatility: Volatility,
+    /// NULL for any argument means NULL for the result, without a call.
+    strict: bool,
+    call: fn(&Call<'_, '_>) -> Result<Value>,
+}
+
+const fn spec(
+    name: &'static str,
+    takes: &'static [&'static [Kind]],
+    returns: &'static str,
+    call: fn(&Call<'_, '_>) -> Result<Value>,
+) -> Spec {
+    let volatility = Volatility::Stable;
+    Spec { name, takes, variadic: false, returns, volatility, strict: true, call }
+}
+
+impl Spec {
+    const fn volatile(self) -> Self {
+        Self { volatility: Volatility::Volatile, ..self }
+    }
+
+    const fn immutable(self) -> Self {
+        Self { volatility: Volatility::Immutable, ..self }
+    }
+
+    /// Called with NULLs as well.
+    const fn nullable(self) -> Self {
+        Self { strict: false, ..self }
+    }
+
+    const fn variadic(self) -> Self {
+        Self { variadic: true, ..self }
+    }
+}
+
+fn specs() -> impl Iterator<Item = &'static Spec> {
+    let all = [
+        session::FUNCTIONS,
+        objects::FUNCTIONS,
+        names::FUNCTIONS,
+        privileges::FUNCTIONS,
+        server::FUNCTIONS,
+        arrays::FUNCTIONS,
+    ];
+    all.into_iter().flatten()
+}
+
+pub fn scalar(shared: &Arc<Shared>) -> Vec<Arc<ScalarUDF>> {
+    let own = specs().map(|spec| {
+        let signature = Signature::user_defined(spec.volatility);
+        ScalarUDF::new_from_impl(Function { spec, signature, shared: shared.clone() })
+    });
+    let crates = [
+        datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf(),
+        datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf(),
+    ];
+    own.chain(crates).chain(arrays::structures()).map(Arc::new).collect()
+}
+
+pub fn table() -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
+    let keywords: Arc<dyn TableFunctionImpl> = statics::crate_tables().pg_get_keywords.clone();
+    vec![("pg_get_keywords".to_owned(), keywords)]
+}
+
+/// Names of all functions that can be called, for `pg_proc`.
+pub fn names() -> &'static HashSet<String> {
+    static NAMES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let mut names: HashSet<String> = specs().map(|spec| spec.name.to_owned()).collect();
+        for function in SessionStateDefaults::default_scalar_functions() {
+            names.insert(function.name().to_owned());
+            names.extend(function.aliases().iter().cloned());
+        }
+        for function in SessionStateDefaults::default_aggregate_functions() {
+            names.insert(function.name().to_owned());
+            names.extend(function.aliases().iter().cloned());
+        }
+        for function in SessionStateDefaults::default_window_functions() {
+            names.insert(function.name().to_owned());
+        }
+        names
+    });
+    &NAMES
+}
+
+/// One call: what a function has to go by.
+struct Call<'a, 'r> {
+    view: &'a View<'a>,
+    args: &'r [Value],
+    fields: &'r [FieldRef],
+    index: &'r OnceCell<Index<'a>>,
+}
+
+impl<'a, 'r> Call<'a, 'r> {
+    fn session(&self) -> &'a SessionInfo {
+        self.view.session
+    }
+
+    fn text(&self, n: usize) -> &'r str {
+        self.args.get(n).and_then(Value::as_text).unwrap_or_default()
+    }
+
+    fn int(&self, n: usize) -> i64 {
+        self.args.get(n).and_then(Value::as_int).unwrap_or_default()
+    }
+
+    fn oid(&self, n: usize) -> u32 {
+        self.args.get(n).and_then(Value::as_oid).unwrap_or_default()
+    }
+
+    fn index(&self) -> &Index<'a> {
+        self.index.get_or_init(|| Index::new(self.view))
+    }
+
+    fn relation(&self, oid: u32) -> Option<RelationItem<'a>> {
+        self.index().relations.get(&oid).copied()
+    }
+}
+
+/// Objects by identifier, made when a batch of calls first asks.
+struct Index<'a> {
+    relations: HashMap<u32, RelationItem<'a>>,
+    schemas: HashMap<u32, SchemaItem<'a>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(view: &'a View<'a>) -> Self {
+        let relations = catalog_objects::relation_items(view).into_iter();
+        let schemas = catalog_objects::schema_items(view).into_iter();
+        Self {
+            relations: relations.map(|item| (item.oid(), item)).collect(),
+            schemas: schemas.map(|item| (item.oid, item)).collect(),
+        }
+    }
+}
+
+/// A [`Spec`] as the engine wants it.
+struct Function {
+    spec: &'static Spec,
+    signature: Signature,
+    shared: Arc<Shared>,
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.spec.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(types::arrow_type(self.spec.returns))
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(Arc::new(types::field(self.spec.name, self.spec.returns, true)))
+    }
+
+    fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
+        for lenient in [false, true] {
+            if let Some(coerced) =
+                self.spec.takes.iter().find_map(|kinds| self.spec.coerce(kinds, given, lenient))
+            {
+                return Ok(coerced);
+            }
+        }
+        let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+        plan_err!("function {}({}) does not exist", self.spec.name, given.join(", "))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let session = SessionInfo::of(&args.config_options)?;
+        let view = View::new(session, &self.shared);
+        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let count = if constant { 1 } else { args.number_rows };
+        let columns = (args.args.iter())
+            .map(|arg| match arg {
+                ColumnarValue::Scalar(scalar) => Column::new(&scalar.to_array()?, true),
+                ColumnarValue::Array(array) => Column::new(array, false),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let index = OnceCell::new();
+        let mut values = Vec::with_capacity(count);
+        let mut row_args = Vec::with_capacity(columns.len());
+        for row in 0..count {
+            row_args.clear();
+            row_args.extend(columns.iter().map(|column| column.value(row)));
+            let null = row_args.iter().any(|value| *value == Value::Null);
+            values.push(if self.spec.strict && null {
+                Value::Null
+            } else {
+                let fields = &args.arg_fields;
+                (self.spec.call)(&Call { view: &view, args: &row_args, fields, index: &index })?
+            });
+        }
+        let array = rows::array(args.return_field.data_type(), values);
+        Ok(match constant && self.spec.volatility != Volatility::Volatile {
+            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?),
+            false if constant && args.number_rows != 1 => {
+                ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
+            }
+            false => ColumnarValue::Array(array),
+        })
+    }
+}
+
+impl Spec {
+    /// The types that arguments of the given types are to be cast to, if these kinds take them.
+    fn coerce(
+        &self,
+        kinds: &[Kind],
+        given: &[DataType],
+        lenient: bool,
+    ) -> Option<Vec<DataType>> {
+        if given.len() != kinds.len() && !(self.variadic && given.len() >= kinds.len()) {
+            return None;
+        }
+        let kinds = kinds.iter().chain(std::iter::repeat(kinds.last()?));
+        given.iter().zip(kinds).map(|(given, kind)| kind.accept(given, lenient)).collect()
+    }
+}
+
+impl Kind {
+    fn accept(self, given: &DataType, lenient: bool) -> Option<DataType> {
+        use DataType::{Boolean, Float64, Int64, List, Null, Utf8};
+        let text = matches!(given, Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        let list = matches!(given, List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..));
+        match self {
+            Self::Bool if *given == Boolean || *given == Null || lenient && text => Some(Boolean),
+            Self::Int if given.is_integer() || *given == Null || lenient && text => Some(Int64),
+            Self::Float if given.is_numeric() || *given == Null => Some(Float64),
+            Self::Text if text || *given == Null => Some(Utf8),
+            Self::Texts if list || *given == Null => {
+                Some(List(Arc::new(Field::new_list_field(Utf8, true))))
+            }
+            Self::Array if list || *given == Null => Some(given.clone()),
+            Self::Any => Some(given.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// An argument's values.
+struct Column {
+    array: ArrayRef,
+    constant: bool,
+}
+
+impl Column {
+    fn new(array: &ArrayRef, constant: bool) -> Result<Self> {
+        let array = match array.data_type() {
+            DataType::Boolean | DataType::Int64 | DataType::Float64 | DataType::Utf8 => {
+                array.clone()
+            }
+            DataType::List(field) if *field.data_type() == DataType::Utf8 => array.clone(),
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+                array.clone()
+            }
+            DataType::Null => cast(array, &DataType::Utf8)?,
+            DataType::Timestamp(_, zone) => {
+                cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
+            }
+            kind if kind.is_integer() => cast(array, &DataType::Int64)?,
+            _ => cast(array, &DataType::Utf8)?,
+        };
+        Ok(Self { array, constant })
+    }
+
+    fn value(&self, row: usize) -> Value {
+        value_at(&self.array, if self.constant { 0 } else { row })
+    }
+}
+
+fn value_at(array: &ArrayRef, row: usize) -> Value {
+    if array.is_null(row) {
+        return Value::Null;
+    }
+    match array.data_type() {
+        DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
+        DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
+        DataType::Utf8 => Value::Text(array.as_string::<i32>().value(row).to_owned()),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            Value::Time(array.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
+        DataType::List(_) => elements(&array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => elements(&array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => elements(&array.as_fixed_size_list().value(row)),
+        _ => Value::Null,
+    }
+}
+
+fn elements(array: &ArrayRef) -> Value {
+    let column = Column::new(array, false);
+    Value::List(match column {
+        Ok(column) => (0..array.len()).map(|row| column.value(row)).collect(),
+        // A type without a text form: only how many there are is of interest.
+        Err(_) => vec![Value::Null; array.len()],
+    })
+}
+
+impl Debug for Function {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.spec.name)
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        self.spec.name == other.spec.name
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.spec.name.hash(state);
+    }
+}
+
+/// A call that fails with a message of its own.
+fn fail(message: impl fmt::Display) -> Result<Value> {
+    exec_err!("{message}")
+}

@@ -1,0 +1,137 @@
+//! Sizes, addresses and other sessions.
+
+use datafusion::error::Result;
+
+use super::super::rows::Value;
+use super::Kind::{Any, Bool, Float, Int, Text};
+use super::{Call, Spec, spec};
+
+pub const FUNCTIONS: &[Spec] = &[
+    spec("pg_is_in_recovery", &[&[]], "bool", no),
+    spec("pg_is_wal_replay_paused", &[&[]], "bool", no),
+    spec("pg_jit_available", &[&[]], "bool", no),
+    spec("pg_is_other_temp_schema", &[&[Int]], "bool", no),
+    spec("pg_postmaster_start_time", &[&[]], "timestamptz", started),
+    spec("pg_conf_load_time", &[&[]], "timestamptz", started),
+    spec("inet_server_addr", &[&[]], "inet", null),
+    spec("inet_server_port", &[&[]], "int4", null),
+    spec("inet_client_addr", &[&[]], "inet", null),
+    spec("inet_client_port", &[&[]], "int4", null),
+    spec("pg_cancel_backend", &[&[Int]], "bool", cancel).volatile(),
+    spec("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", terminate).volatile(),
+    spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
+    spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
+    spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),
+    // Files lie where others write them: nobody here knows their size without looking.
+    spec("pg_table_size", &[&[Any]], "int8", null),
+    spec("pg_relation_size", &[&[Any], &[Any, Text]], "int8", null),
+    spec("pg_total_relation_size", &[&[Any]], "int8", null),
+    spec("pg_indexes_size", &[&[Any]], "int8", null),
+    spec("pg_database_size", &[&[Any]], "int8", null),
+    spec("pg_tablespace_size", &[&[Any]], "int8", null),
+    spec("pg_tablespace_location", &[&[Int]], "text", empty),
+    spec("pg_size_pretty", &[&[Int], &[Float]], "text", pretty).immutable(),
+    spec("pg_stat_get_numscans", &[&[Int]], "int8", zero),
+    spec("age", &[&[Int]], "int4", zero),
+    spec("mxid_age", &[&[Int]], "int4", zero),
+    spec("pg_stat_file", &[&[Text], &[Text, Bool]], "text", null),
+];
+
+fn no(_: &Call<'_, '_>) -> Result<Value> {
+    Ok(false.into())
+}
+
+fn null(_: &Call<'_, '_>) -> Result<Value> {
+    Ok(Value::Null)
+}
+
+fn zero(_: &Call<'_, '_>) -> Result<Value> {
+    Ok(0.into())
+}
+
+fn empty(_: &Call<'_, '_>) -> Result<Value> {
+    Ok("".into())
+}
+
+fn nothing(_: &Call<'_, '_>) -> Result<Value> {
+    Ok("".into())
+}
+
+fn started(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(call.view.shared.started.into())
+}
+
+fn process(call: &Call<'_, '_>) -> Option<i32> {
+    i32::try_from(call.int(0)).ok()
+}
+
+fn cancel(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(process(call).is_some_and(|pid| call.view.shared.backends.cancel(pid)).into())
+}
+
+fn terminate(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(process(call).is_some_and(|pid| call.view.shared.backends.terminate(pid)).into())
+}
+
+/// PostgreSQL's encodings that matter here.
+const ENCODINGS: &[(i64, &str)] = &[(0, "SQL_ASCII"), (6, "UTF8")];
+
+fn encoding_name(call: &Call<'_, '_>) -> Result<Value> {
+    let found = ENCODINGS.iter().find(|(number, _)| *number == call.int(0));
+    Ok(found.map_or("", |(_, name)| name).into())
+}
+
+fn encoding_number(call: &Call<'_, '_>) -> Result<Value> {
+    let wanted = call.text(0).replace('-', "");
+    let found = ENCODINGS.iter().find(|(_, name)| name.eq_ignore_ascii_case(&wanted));
+    Ok(Value::Int(found.map_or(-1, |(number, _)| *number)))
+}
+
+fn pretty(call: &Call<'_, '_>) -> Result<Value> {
+    let size = match call.args[0] {
+        Value::Int(size) => size,
+        Value::Float(size) => size as i64,
+        _ => return Ok(Value::Null),
+    };
+    Ok(pretty_size(size).into())
+}
+
+/// As PostgreSQL writes sizes: a unit changes to the next at ten times its size, rounded half up.
+fn pretty_size(size: i64) -> String {
+    const LIMIT: u64 = 10 * 1024;
+    let sign = if size < 0 { "-" } else { "" };
+    let size = size.unsigned_abs();
+    if size < LIMIT {
+        return format!("{sign}{size} bytes");
+    }
+    let mut halves = size >> 9;
+    for unit in ["kB", "MB", "GB", "TB"] {
+        if halves < LIMIT * 2 - 1 {
+            return format!("{sign}{} {unit}", halves.div_ceil(2));
+        }
+        halves >>= 10;
+    }
+    format!("{sign}{} PB", halves.div_ceil(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pretty_size;
+
+    /// Against PostgreSQL 15's own answers.
+    #[test]
+    fn sizes_are_written_as_in_postgresql() {
+        for (size, expected) in [
+            (0, "0 bytes"),
+            (10239, "10239 bytes"),
+            (10240, "10 kB"),
+            (10_485_247, "10239 kB"),
+            (10_485_248, "10 MB"),
+            (1_000_000_000, "954 MB"),
+            (-20_000, "-20 kB"),
+            (i64::MAX, "8192 PB"),
+        ] {
+            assert_eq!(pretty_size(size), expected, "{size}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The cluster as SQL, and PostgreSQL's own system tables and functions, so that its clients feel
+//! at home.
+//!
+//! - [`relations`]: which system relations there are, with their columns (data).
+//! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
+//! - [`daemons`], [`queries`], [`settings`]: the schema `system`.
+//! - [`functions`]: scalar and table functions.
+//! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
+//! - [`types`]: PostgreSQL's types.
+//!
+//! Two rules: what a relation says is true of this database, or it is empty; and a row is made when
+//! it is read, never earlier.
+
+mod daemons;
+mod functions;
+mod information_schema;
+mod pg_catalog;
+mod queries;
+mod relations;
+mod rewrite;
+mod rows;
+mod settings;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use datafusion::catalog::{TableFunctionImpl, TableProvider};
+use datafusion::error::Result;
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::planner::TypePlanner;
+use sqlparser::ast::Statement;
+
+use crate::catalog::{Database, Snapshot};
+use crate::engine::system::{SessionInfo, SystemCatalog};
+
+/// A daemon of the cluster, as `system.daemons` shows it.
+#[derive(Clone, Debug)]
+pub struct DaemonRow {
+    pub id: String,
+    pub state: String,
+    /// Addresses, where the daemon listens.
+    pub postgres: Option<String>,
+    pub peer: Option<String>,
+    pub web: Option<String>,
+    pub incarnation: String,
+    pub version: String,
+    pub build: String,
+    pub cores: u32,
+    /// Bytes.
+    pub memory: u64,
+    pub since: SystemTime,
+    /// Whether it is the one that answers.
+    pub local: bool,
+}
+
+/// A statement, as `system.queries` shows it.
+#[derive(Clone, Debug)]
+pub struct QueryRow {
+    pub id: String,
+    pub kind: String,
+    pub state: String,
+    pub daemon: String,
+    /// The client's process id.
+    pub pid: Option<i32>,
+    pub attempt: Option<i32>,
+    pub user: String,
+    pub database: String,
+    pub sql: String,
+    /// From 0 to 1.
+    pub progress: Option<f64>,
+    pub submitted: SystemTime,
+    pub started: Option<SystemTime>,
+    pub error: Option<String>,
+}
+
+/// A key of the daemon's configuration, as `system.settings` shows it.
+#[derive(Clone, Debug)]
+pub struct SettingRow {
+    pub key: String,
+    pub value: String,
+    pub default: String,
+    /// Where the value was set: a file, a variable, a flag, or `default`.
+    pub origin: String,
+}
+
+/// A client's connection to this daemon, as `pg_stat_activity` shows it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    pub pid: i32,
+    pub user: String,
+    pub database: String,
+    pub application_name: String,
+    pub client: Option<SocketAddr>,
+    pub connected: SystemTime,
+    /// The start of the present transaction, if there is one.
+    pub transaction_started: Option<SystemTime>,
+    /// The start of the present or last statement.
+    pub query_started: Option<SystemTime>,
+    pub state_changed: Option<SystemTime>,
+    /// `active`, `idle`, `idle in transaction` or `idle in transaction (aborted)`.
+    pub state: &'static str,
+    /// The present or last statement's text.
+    pub query: String,
+}
+
+/// What the rooms below and beside know of the cluster; made by the composition root.
+#[async_trait]
+pub trait Cluster: Send + Sync + Debug + 'static {
+    /// The live daemons, this one included, from memory.
+    fn daemons(&self) -> Vec<DaemonRow>;
+
+    /// The statements under way on all daemons. Must answer soon, with what it has by then.
+    async fn queries(&self) -> Vec<QueryRow>;
+}
+
+/// The clients' connections; made by the composition root.
+pub trait Backends: Send + Sync + Debug + 'static {
+    /// The connections to this daemon.
+    fn sessions(&self) -> Vec<SessionRow>;
+
+    /// Stops a client's present statement, on whichever daemon it is. Whether there is such a
+    /// client; does not wait until it has stopped.
+    fn cancel(&self, pid: i32) -> bool;
+
+    /// Ends a client's connection, in the same way.
+    fn terminate(&self, pid: i32) -> bool;
+}
+
+/// System tables and functions for all sessions of a daemon.
+#[derive(Debug)]
+pub struct System {
+    shared: Arc<Shared>,
+}
+
+/// What tables and functions look at.
+#[derive(Debug)]
+struct Shared {
+    cluster: Arc<dyn Cluster>,
+    backends: Arc<dyn Backends>,
+    settings: Vec<SettingRow>,
+    started: SystemTime,
+}
+
+/// What one read of a table, or one batch of function calls, sees.
+#[derive(Debug)]
+struct View<'a> {
+    session: &'a SessionInfo,
+    shared: &'a Shared,
+    snapshot: Arc<Snapshot>,
+}
+
+impl System {
+    pub fn new(
+        cluster: Arc<dyn Cluster>,
+        backends: Arc<dyn Backends>,
+        settings: Vec<SettingRow>,
+    ) -> Self {
+        let started = SystemTime::now();
+        Self { shared: Arc::new(Shared { cluster, backends, settings, started }) }
+    }
+}
+
+impl SystemCatalog for System {
+    fn has_schema(&self, schema: &str) -> bool {
+        relations::schema_oid(schema).is_some()
+    }
+
+    fn table(
+        &self,
+        _session: &SessionInfo,
+        schema: &str,
+        table: &str,
+    ) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(relation) = relations::find(schema, table) else { return Ok(None) };
+        table::provider(relation, self.shared.clone()).map(Some)
+    }
+
+    fn rewrite(&self, statement: Statement) -> Statement {
+        rewrite::rewrite(statement)
+    }
+
+    fn scalar_functions(&self) -> Vec<Arc<ScalarUDF>> {
+        functions::scalar(&self.shared)
+    }
+
+    fn table_functions(&self) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
+        functions::table()
+    }
+
+    fn type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(rewrite::TypeNames))
+    }
+}
+
+impl<'a> View<'a> {
+    fn new(session: &'a SessionInfo, shared: &'a Shared) -> Self {
+        Self { session, shared, snapshot: session.catalog.snapshot() }
+    }
+
+    /// The database the session is connected to; it may have been dropped meanwhile.
+    fn database(&self) -> Option<&Arc<Database>> {
+        self.snapshot.databases.get(self.session.database.as_ref())
+    }
+}

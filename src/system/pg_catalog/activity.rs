@@ -1,0 +1,161 @@
+//! Settings, sessions and statistics.
+
+use arrow::array::RecordBatch;
+use datafusion::error::Result;
+
+use super::super::relations::{PG_CATALOG, Relation};
+use super::super::rows::{Rows, Value};
+use super::super::{View, relations};
+use super::{objects, roles};
+use crate::engine::settings::{self, Kind};
+
+/// Parameters of PostgreSQL that clients read and nobody sets, beside the session's own settings.
+pub const PRESETS: &[(&str, &str)] = &[
+    ("block_size", "8192"),
+    ("default_table_access_method", "heap"),
+    ("default_tablespace", ""),
+    ("jit", "off"),
+    ("max_connections", "100"),
+    ("password_encryption", "scram-sha-256"),
+    ("ssl", "off"),
+    ("track_activity_query_size", "1024"),
+];
+
+pub fn settings(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "name",
+            "setting",
+            "category",
+            "short_desc",
+            "context",
+            "vartype",
+            "source",
+            "min_val",
+            "max_val",
+            "enumvals",
+            "boot_val",
+            "reset_val",
+            "pending_restart",
+        ],
+    );
+    let mut all: Vec<_> = view.session.settings.all();
+    all.extend(PRESETS.iter().map(|(name, value)| (*name, *value, "For clients that ask.")));
+    all.sort_by_key(|(name, ..)| name.to_ascii_lowercase());
+    for (name, value, description) in all {
+        let known = settings::find(name);
+        let kind = known.map(|setting| setting.kind);
+        let boot = known.map_or(value, |setting| setting.default);
+        let (least, greatest) = match kind {
+            Some(Kind::Integer(least, greatest)) => (Some(least), Some(greatest)),
+            _ => (None, None),
+        };
+        let choices = match kind {
+            Some(Kind::OneOf(choices)) => {
+                Value::List(choices.iter().map(|&choice| choice.into()).collect())
+            }
+            _ => Value::Null,
+        };
+        let fixed = known.is_none() && !name.contains('.') || kind == Some(Kind::Fixed);
+        rows.push([
+            name.into(),
+            value.into(),
+            if known.is_some() { "Client Connection Defaults" } else { "Preset Options" }.into(),
+            description.into(),
+            if fixed { "internal" } else { "user" }.into(),
+            variable_type(kind).into(),
+            if value == boot { "default" } else { "session" }.into(),
+            least.map(|least| least.to_string()).into(),
+            greatest.map(|greatest| greatest.to_string()).into(),
+            choices,
+            boot.into(),
+            boot.into(),
+            false.into(),
+        ]);
+    }
+    rows.finish()
+}
+
+fn variable_type(kind: Option<Kind>) -> &'static str {
+    match kind {
+        Some(Kind::Bool) => "bool",
+        Some(Kind::Integer(..)) => "integer",
+        Some(Kind::OneOf(_)) => "enum",
+        _ => "string",
+    }
+}
+
+pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "datid",
+            "datname",
+            "pid",
+            "usesysid",
+            "usename",
+            "application_name",
+            "client_addr",
+            "client_port",
+            "backend_start",
+            "xact_start",
+            "query_start",
+            "state_change",
+            "state",
+            "query",
+            "backend_type",
+        ],
+    );
+    for session in view.shared.backends.sessions() {
+        let database = view.snapshot.databases.get(&session.database);
+        rows.push([
+            database.map(|database| database.record.oid).into(),
+            session.database.into(),
+            session.pid.into(),
+            roles::oid(&session.user).into(),
+            session.user.into(),
+            session.application_name.into(),
+            session.client.map(|client| client.ip().to_string()).into(),
+            session.client.map_or(-1, |client| i32::from(client.port())).into(),
+            session.connected.into(),
+            session.transaction_started.into(),
+            session.query_started.into(),
+            session.state_changed.into(),
+            session.state.into(),
+            session.query.into(),
+            "client backend".into(),
+        ]);
+    }
+    rows.finish()
+}
+
+pub fn databases(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["datid", "datname", "numbackends"]);
+    let sessions = view.shared.backends.sessions();
+    for (name, database) in &view.snapshot.databases {
+        let count = sessions.iter().filter(|session| session.database == *name).count();
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        rows.push([database.record.oid.into(), name.into(), count.into()]);
+    }
+    rows.finish()
+}
+
+/// Tables without their figures: nobody counts.
+pub fn tables(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["relid", "schemaname", "relname"]);
+    let information_schema = relations::schema_oid("information_schema");
+    for item in objects::relation_items(view).into_iter().filter(|item| !item.is_view()) {
+        let system =
+            item.schema_oid() == PG_CATALOG || Some(item.schema_oid()) == information_schema;
+        let wanted = match relation.name {
+            "pg_stat_user_tables" => !system,
+            "pg_stat_sys_tables" => system,
+            _ => true,
+        };
+        if wanted {
+            rows.push([item.oid().into(), item.schema().into(), item.name().into()]);
+        }
+    }
+    rows.finish()
+}

@@ -1,0 +1,42 @@
+//! `pg_catalog`: PostgreSQL's system tables, with what is true here.
+//!
+//! - [`objects`]: databases, schemas, relations, columns, views and comments, from the catalog.
+//! - [`roles`]: who may log in.
+//! - [`activity`]: settings, sessions, statistics.
+//! - [`statics`]: types, operators and the like, which are the same everywhere.
+//!
+//! Whatever is not listed in [`source`] is empty: it speaks of indexes, constraints, triggers,
+//! partitions, replication and other things that do not exist here.
+
+mod activity;
+pub mod objects;
+pub mod roles;
+pub mod statics;
+
+use super::table::Source;
+
+pub use activity::PRESETS;
+
+pub fn source(name: &str) -> Source {
+    match name {
+        "pg_database" => Source::Rows(objects::databases),
+        "pg_namespace" => Source::Rows(objects::schemas),
+        "pg_class" => Source::Rows(objects::relations),
+        "pg_attribute" => Source::Rows(objects::columns),
+        "pg_tables" => Source::Rows(objects::tables),
+        "pg_views" => Source::Rows(objects::views),
+        "pg_description" => Source::Rows(objects::descriptions),
+        "pg_shdescription" => Source::Rows(objects::shared_descriptions),
+        "pg_authid" => Source::Rows(roles::authid),
+        "pg_roles" => Source::Rows(roles::roles),
+        "pg_user" | "pg_shadow" => Source::Rows(roles::users),
+        "pg_settings" => Source::Rows(activity::settings),
+        "pg_stat_activity" => Source::Rows(activity::sessions),
+        "pg_stat_database" => Source::Rows(activity::databases),
+        "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_stat_sys_tables" => {
+            Source::Rows(activity::tables)
+        }
+        name if statics::has(name) => Source::Rows(statics::rows),
+        _ => Source::Nothing,
+    }
+}

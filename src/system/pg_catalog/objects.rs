@@ -1,0 +1,402 @@
+//! Databases, schemas, relations, columns, views and comments.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
+use datafusion::error::Result;
+
+use super::super::relations::{self, PG_CATALOG, PUBLIC, Relation};
+use super::super::rows::{Rows, Value};
+use super::super::types::{self, ColumnType};
+use super::super::{View, relations::SCHEMAS};
+use super::roles;
+use crate::catalog::{self, DEFAULT_OWNER, Definition, External, FileFormat, Table};
+
+/// Identifiers of the tables that a comment's or dependency's `classoid` names.
+pub const PG_CLASS: u32 = 1259;
+pub const PG_DATABASE: u32 = 1262;
+pub const PG_NAMESPACE: u32 = 2615;
+
+/// PostgreSQL's number for UTF8.
+const UTF8: i32 = 6;
+
+/// `pg_default` in `pg_tablespace`.
+const DEFAULT_TABLESPACE: u32 = 1663;
+
+/// A schema of the session's database or of the system.
+#[derive(Clone, Copy, Debug)]
+pub struct SchemaItem<'a> {
+    pub oid: u32,
+    pub name: &'a str,
+    pub owner: &'a str,
+    pub comment: Option<&'a str>,
+}
+
+/// A relation of the session's database or of the system.
+#[derive(Clone, Copy, Debug)]
+pub enum RelationItem<'a> {
+    System(&'static Relation),
+    User { schema: u32, table: &'a Table },
+}
+
+impl<'a> RelationItem<'a> {
+    pub fn oid(&self) -> u32 {
+        match self {
+            Self::System(relation) => relation.oid,
+            Self::User { table, .. } => table.record.oid,
+        }
+    }
+
+    pub fn schema_oid(&self) -> u32 {
+        match self {
+            Self::System(relation) => relations::schema_oid(relation.schema).unwrap_or_default(),
+            Self::User { schema, .. } => *schema,
+        }
+    }
+
+    pub fn schema(&self) -> &'a str {
+        match self {
+            Self::System(relation) => relation.schema,
+            Self::User { table, .. } => &table.name.schema,
+        }
+    }
+
+    pub fn name(&self) -> &'a str {
+        match self {
+            Self::System(relation) => relation.name,
+            Self::User { table, .. } => &table.name.table,
+        }
+    }
+
+    pub fn owner(&self) -> &'a str {
+        match self {
+            Self::System(_) => DEFAULT_OWNER,
+            Self::User { table, .. } => &table.record.owner,
+        }
+    }
+
+    pub fn is_view(&self) -> bool {
+        match self {
+            Self::System(relation) => relation.kind == "v",
+            Self::User { table, .. } => table.record.is_view(),
+        }
+    }
+
+    /// The SELECT statement of a user's view.
+    pub fn definition(&self) -> Option<&'a str> {
+        match self {
+            Self::User { table, .. } => match &table.record.definition {
+                Definition::View { sql, .. } => Some(sql),
+                Definition::External(_) => None,
+            },
+            Self::System(_) => None,
+        }
+    }
+
+    pub fn columns(&self) -> Vec<ColumnItem<'a>> {
+        match self {
+            Self::System(relation) => (relation.columns.iter())
+                .map(|column| ColumnItem {
+                    name: column.name,
+                    kind: ColumnType {
+                        oid: types::types().oid(column.kind).unwrap_or(25),
+                        modifier: -1,
+                        dimensions: column.kind.starts_with('_').into(),
+                    },
+                    not_null: column.not_null,
+                    comment: None,
+                })
+                .collect(),
+            Self::User { table, .. } => table.record.columns.iter().map(ColumnItem::of).collect(),
+        }
+    }
+}
+
+/// A column of any relation.
+#[derive(Clone, Copy, Debug)]
+pub struct ColumnItem<'a> {
+    pub name: &'a str,
+    pub kind: ColumnType,
+    pub not_null: bool,
+    pub comment: Option<&'a str>,
+}
+
+impl<'a> ColumnItem<'a> {
+    fn of(column: &'a catalog::Column) -> Self {
+        let field = match column.metadata.is_empty() {
+            true => Field::new("", column.data_type.clone(), true),
+            false => column.field(),
+        };
+        Self {
+            name: &column.name,
+            kind: types::column_type(&field),
+            not_null: !column.nullable,
+            comment: column.comment.as_deref(),
+        }
+    }
+}
+
+/// All schemas that the session sees.
+pub fn schema_items<'a>(view: &'a View<'_>) -> Vec<SchemaItem<'a>> {
+    let system = SCHEMAS.iter().map(|&(name, oid)| SchemaItem {
+        oid,
+        name,
+        owner: DEFAULT_OWNER,
+        comment: None,
+    });
+    let users = view.database().into_iter().flat_map(|database| &database.schemas);
+    let users = users.map(|(name, schema)| {
+        let record = schema.node.as_ref().map(|(record, _)| record);
+        SchemaItem {
+            oid: record.map_or(PUBLIC, |record| record.oid),
+            name,
+            owner: record.map_or(DEFAULT_OWNER, |record| &record.owner),
+            comment: record.and_then(|record| record.comment.as_deref()),
+        }
+    });
+    system.chain(users).collect()
+}
+
+/// The relations of users in the session's database.
+pub fn user_relations<'a>(view: &'a View<'_>) -> Vec<RelationItem<'a>> {
+    let schemas = view.database().into_iter().flat_map(|database| database.schemas.values());
+    let tables = schemas.flat_map(|schema| {
+        let oid = schema.node.as_ref().map_or(PUBLIC, |(record, _)| record.oid);
+        schema.tables.values().map(move |table| RelationItem::User { schema: oid, table })
+    });
+    tables.collect()
+}
+
+/// All relations that the session sees.
+pub fn relation_items<'a>(view: &'a View<'_>) -> Vec<RelationItem<'a>> {
+    let system = relations::all().iter().map(RelationItem::System);
+    system.chain(user_relations(view)).collect()
+}
+
+pub fn databases(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "oid",
+            "datname",
+            "datdba",
+            "encoding",
+            "datlocprovider",
+            "datallowconn",
+            "datconnlimit",
+            "dattablespace",
+            "datcollate",
+            "datctype",
+        ],
+    );
+    for (name, database) in &view.snapshot.databases {
+        rows.push([
+            database.record.oid.into(),
+            name.into(),
+            roles::oid(&database.record.owner).into(),
+            UTF8.into(),
+            "c".into(),
+            true.into(),
+            (-1).into(),
+            DEFAULT_TABLESPACE.into(),
+            "C".into(),
+            "C.UTF-8".into(),
+        ]);
+    }
+    rows.finish()
+}
+
+pub fn schemas(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["oid", "nspname", "nspowner"]);
+    for schema in schema_items(view) {
+        rows.push([schema.oid.into(), schema.name.into(), roles::oid(schema.owner).into()]);
+    }
+    rows.finish()
+}
+
+pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "oid",
+            "relname",
+            "relnamespace",
+            "relowner",
+            "reltuples",
+            "relpersistence",
+            "relkind",
+            "relnatts",
+            "relhasrules",
+            "relispopulated",
+            "relreplident",
+            "reloptions",
+        ],
+    );
+    for item in relation_items(view) {
+        let (count, options) = match item {
+            RelationItem::System(relation) => (relation.columns.len(), Value::Null),
+            RelationItem::User { table, .. } => {
+                (table.record.columns.len(), options(&table.record.definition))
+            }
+        };
+        rows.push([
+            item.oid().into(),
+            item.name().into(),
+            item.schema_oid().into(),
+            roles::oid(item.owner()).into(),
+            (-1.0).into(),
+            "p".into(),
+            if item.is_view() { "v" } else { "r" }.into(),
+            i16::try_from(count).unwrap_or(i16::MAX).into(),
+            item.is_view().into(),
+            true.into(),
+            if item.schema_oid() == PG_CATALOG { "n" } else { "d" }.into(),
+            options,
+        ]);
+    }
+    rows.finish()
+}
+
+/// Where an external table's files are, in the notation of PostgreSQL's storage parameters: psql's
+/// `\d+` shows it.
+fn options(definition: &Definition) -> Value {
+    let Definition::External(External { location, format, partition_columns, options }) =
+        definition
+    else {
+        return Value::Null;
+    };
+    let format = match format {
+        FileFormat::Parquet => "parquet",
+        FileFormat::Csv => "csv",
+        FileFormat::Json => "json",
+    };
+    let mut list = vec![format!("location={location}"), format!("format={format}")];
+    if !partition_columns.is_empty() {
+        list.push(format!("partitioned_by={}", partition_columns.join(" ")));
+    }
+    list.extend(options.iter().map(|(name, value)| format!("{name}={value}")));
+    Value::List(list.into_iter().map(Value::Text).collect())
+}
+
+pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "attrelid",
+            "attname",
+            "atttypid",
+            "attstattarget",
+            "attlen",
+            "attnum",
+            "attndims",
+            "attcacheoff",
+            "atttypmod",
+            "attbyval",
+            "attalign",
+            "attstorage",
+            "attnotnull",
+            "attislocal",
+            "attcollation",
+        ],
+    );
+    for item in relation_items(view) {
+        for (column, number) in item.columns().into_iter().zip(1..) {
+            let layout = types::types().get(column.kind.oid);
+            rows.push([
+                item.oid().into(),
+                column.name.into(),
+                column.kind.oid.into(),
+                (-1).into(),
+                layout.map_or(-1, |layout| layout.length).into(),
+                Value::Int(number),
+                column.kind.dimensions.into(),
+                (-1).into(),
+                column.kind.modifier.into(),
+                layout.is_some_and(|layout| layout.by_value).into(),
+                layout.map_or("i", |layout| &layout.align).into(),
+                layout.map_or("x", |layout| &layout.storage).into(),
+                column.not_null.into(),
+                true.into(),
+                layout.map_or(0, |layout| layout.collation).into(),
+            ]);
+        }
+    }
+    rows.finish()
+}
+
+pub fn tables(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "schemaname",
+            "tablename",
+            "tableowner",
+            "hasindexes",
+            "hasrules",
+            "hastriggers",
+            "rowsecurity",
+        ],
+    );
+    for item in relation_items(view).into_iter().filter(|item| !item.is_view()) {
+        rows.push([
+            item.schema().into(),
+            item.name().into(),
+            item.owner().into(),
+            false.into(),
+            false.into(),
+            false.into(),
+            false.into(),
+        ]);
+    }
+    rows.finish()
+}
+
+pub fn views(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows =
+        Rows::new(relation, &["schemaname", "viewname", "viewowner", "definition"]);
+    for item in relation_items(view).into_iter().filter(RelationItem::is_view) {
+        rows.push([
+            item.schema().into(),
+            item.name().into(),
+            item.owner().into(),
+            item.definition().map(with_semicolon).into(),
+        ]);
+    }
+    rows.finish()
+}
+
+/// A view's definition as PostgreSQL gives it back: clients cut off the semicolon.
+pub fn with_semicolon(sql: &str) -> String {
+    format!(" {};", sql.trim().trim_end_matches(';'))
+}
+
+pub fn descriptions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["objoid", "classoid", "objsubid", "description"]);
+    for schema in schema_items(view) {
+        if let Some(comment) = schema.comment {
+            rows.push([schema.oid.into(), PG_NAMESPACE.into(), 0.into(), comment.into()]);
+        }
+    }
+    for item in user_relations(view) {
+        let RelationItem::User { table, .. } = item else { continue };
+        if let Some(comment) = &table.record.comment {
+            rows.push([item.oid().into(), PG_CLASS.into(), 0.into(), comment.into()]);
+        }
+        for (column, number) in table.record.columns.iter().zip(1..) {
+            if let Some(comment) = &column.comment {
+                let number = Value::Int(number);
+                rows.push([item.oid().into(), PG_CLASS.into(), number, comment.into()]);
+            }
+        }
+    }
+    rows.finish()
+}
+
+pub fn shared_descriptions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["objoid", "classoid", "description"]);
+    for database in view.snapshot.databases.values() {
+        if let Some(comment) = &database.record.comment {
+            rows.push([database.record.oid.into(), PG_DATABASE.into(), comment.into()]);
+        }
+    }
+    rows.finish()
+}

@@ -1,0 +1,58 @@
+//! `system.queries`: the statements under way, on all daemons.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use datafusion::error::{DataFusionError, Result};
+
+use super::relations::Relation;
+use super::rows::Rows;
+use super::{QueryRow, Shared};
+
+/// The cluster is to answer much sooner; this only makes sure that nothing hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const COLUMNS: &[&str] = &[
+    "id",
+    "kind",
+    "state",
+    "daemon",
+    "pid",
+    "attempt",
+    "user",
+    "database",
+    "sql",
+    "progress",
+    "submitted",
+    "started",
+    "error",
+];
+
+pub async fn rows(shared: &Shared, relation: &'static Relation) -> Result<RecordBatch> {
+    let queries = tokio::time::timeout(PATIENCE, shared.cluster.queries()).await.map_err(|_| {
+        DataFusionError::Execution("the running statements could not be listed in time".to_owned())
+    })?;
+    let mut rows = Rows::new(relation, COLUMNS);
+    for query in queries {
+        push(&mut rows, query);
+    }
+    rows.finish()
+}
+
+fn push(rows: &mut Rows, query: QueryRow) {
+    rows.push([
+        query.id.into(),
+        query.kind.into(),
+        query.state.into(),
+        query.daemon.into(),
+        query.pid.into(),
+        query.attempt.into(),
+        query.user.into(),
+        query.database.into(),
+        query.sql.into(),
+        query.progress.into(),
+        query.submitted.into(),
+        query.started.into(),
+        query.error.into(),
+    ]);
+}

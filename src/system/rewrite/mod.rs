@@ -1,0 +1,67 @@
+//! What PostgreSQL's clients say and the engine does not understand, said in its own words.
+//!
+//! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
+//! - [`system`]: only in statements that read system tables, what follows from what these never
+//!   hold.
+//! - [`names`]: result columns get the names that PostgreSQL gives them.
+//! - [`type_names`]: types by PostgreSQL's names.
+//!
+//! The crate `datafusion-pg-catalog` has rules of this kind as well; they are not used, since they
+//! change what ordinary statements mean (correlated subqueries become NULL, any function loses its
+//! schema).
+
+mod build;
+mod dialect;
+mod names;
+mod system;
+mod type_names;
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{ObjectName, Statement, Visit, VisitMut, Visitor};
+
+use super::relations::{self, Relation};
+
+pub use type_names::TypeNames;
+
+pub fn rewrite(mut statement: Statement) -> Statement {
+    let reads_system = reads_system(&statement);
+    if reads_system {
+        let _ = VisitMut::visit(&mut statement, &mut system::Before);
+    }
+    dialect::rewrite(&mut statement);
+    if reads_system {
+        let _ = VisitMut::visit(&mut statement, &mut system::After);
+    }
+    names::rewrite(&mut statement);
+    statement
+}
+
+/// The system relation of PostgreSQL's that a name stands for. A bare name that is one of theirs
+/// is theirs: `pg_catalog` is searched first.
+fn system_relation(name: &ObjectName) -> Option<&'static Relation> {
+    let parts: Vec<&str> =
+        name.0.iter().filter_map(|part| part.as_ident()).map(|part| part.value.as_str()).collect();
+    match parts.as_slice() {
+        [table] if table.starts_with("pg_") => relations::find("pg_catalog", table),
+        [schema @ ("pg_catalog" | "information_schema"), table]
+        | [_, schema @ ("pg_catalog" | "information_schema"), table] => {
+            relations::find(schema, table)
+        }
+        _ => None,
+    }
+}
+
+fn reads_system(statement: &Statement) -> bool {
+    struct Find;
+    impl Visitor for Find {
+        type Break = ();
+        fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+            match system_relation(name) {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            }
+        }
+    }
+    Visit::visit(statement, &mut Find).is_break()
+}

@@ -1,0 +1,197 @@
+//! Result columns get the names that PostgreSQL gives them (`FigureColname` in its
+//! `parse_target.c`): a function its own name, a cast its type's, and so on.
+//!
+//! PostgreSQL does not mind columns of one name, the engine does: the second gets a mark and a
+//! number at the end ([`NAME_MARK`]), which are cut off before the client sees it.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    AccessExpr, DataType, Expr, Ident, ObjectNamePart, Select, SelectItem, SetExpr, Statement,
+    TrimWhereField, VisitMut, VisitorMut,
+};
+
+use super::build::normal;
+use crate::engine::system::NAME_MARK;
+
+/// PostgreSQL's name for a column that has none.
+const NAMELESS: &str = "?column?";
+
+pub fn rewrite(statement: &mut Statement) {
+    let _ = statement.visit(&mut Names);
+}
+
+struct Names;
+
+impl VisitorMut for Names {
+    type Break = ();
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        name_columns(select);
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_columns(select: &mut Select) {
+    let wildcard = select.projection.iter().any(|item| {
+        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+    });
+    let mut taken = HashSet::new();
+    for (number, item) in select.projection.iter_mut().enumerate() {
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                // Unnesting makes columns of its own.
+                if is_unnest(expr) {
+                    continue;
+                }
+                let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                let name = column_name(expr);
+                let free = taken.insert(name.clone()) && !wildcard;
+                if plain && free {
+                    continue;
+                }
+                let name = if free { name } else { format!("{name}{NAME_MARK}{number}") };
+                let expr = super::build::take(expr);
+                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
+            }
+            SelectItem::ExprWithAlias { alias, .. } => {
+                let name = normal(alias);
+                if !taken.insert(name.clone()) {
+                    *alias = Ident::with_quote('"', format!("{name}{NAME_MARK}{number}"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_unnest(expr: &Expr) -> bool {
+    matches!(expr, Expr::Function(function)
+        if super::build::function_name(function).as_deref() == Some("unnest"))
+}
+
+/// The name of a result column that has no alias.
+pub fn column_name(expr: &Expr) -> String {
+    figure(expr).name
+}
+
+struct Name {
+    name: String,
+    /// Whether a cast around it leaves the name as it is.
+    strong: bool,
+}
+
+fn strong(name: impl Into<String>) -> Name {
+    Name { name: name.into(), strong: true }
+}
+
+fn weak(name: impl Into<String>) -> Name {
+    Name { name: name.into(), strong: false }
+}
+
+fn last(parts: &[ObjectNamePart]) -> String {
+    let last = parts.last().and_then(ObjectNamePart::as_ident);
+    last.map_or_else(|| NAMELESS.to_owned(), normal)
+}
+
+fn figure(expr: &Expr) -> Name {
+    match expr {
+        Expr::Identifier(ident) => strong(normal(ident)),
+        Expr::CompoundIdentifier(parts) => {
+            parts.last().map_or_else(|| weak(NAMELESS), |ident| strong(normal(ident)))
+        }
+        Expr::Function(function) => strong(last(&function.name.0)),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure(inner),
+        Expr::Cast { expr: inner, data_type, .. } => {
+            let inner = figure(inner);
+            if inner.strong { inner } else { weak(type_name(data_type)) }
+        }
+        Expr::TypedString(typed) => weak(type_name(&typed.data_type)),
+        Expr::Interval(_) => weak("interval"),
+        Expr::Case { else_result, .. } => match else_result.as_deref().map(figure) {
+            Some(name) if name.strong => name,
+            _ => weak("case"),
+        },
+        Expr::Subquery(query) => subquery(&query.body),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(ident)) => Some(strong(normal(ident))),
+                _ => None,
+            });
+            field.unwrap_or_else(|| figure(root))
+        }
+        other => match keyword(other) {
+            Some(name) => strong(name),
+            None => weak(NAMELESS),
+        },
+    }
+}
+
+/// What is a function to PostgreSQL, though written in a way of its own.
+fn keyword(expr: &Expr) -> Option<&'static str> {
+    Some(match expr {
+        Expr::Array(_) => "array",
+        Expr::Exists { .. } => "exists",
+        Expr::Extract { .. } => "extract",
+        Expr::Position { .. } => "position",
+        Expr::Substring { .. } => "substring",
+        Expr::Overlay { .. } => "overlay",
+        Expr::Ceil { .. } => "ceil",
+        Expr::Floor { .. } => "floor",
+        Expr::AtTimeZone { .. } => "timezone",
+        Expr::Tuple(_) => "row",
+        Expr::Trim { trim_where, .. } => match trim_where {
+            Some(TrimWhereField::Leading) => "ltrim",
+            Some(TrimWhereField::Trailing) => "rtrim",
+            _ => "btrim",
+        },
+        _ => return None,
+    })
+}
+
+/// A scalar subquery is called as its only column is.
+fn subquery(body: &SetExpr) -> Name {
+    match body {
+        SetExpr::Select(select) => match select.projection.first() {
+            Some(SelectItem::ExprWithAlias { alias, .. }) => {
+                let name = normal(alias);
+                strong(name.split(NAME_MARK).next().unwrap_or_default())
+            }
+            Some(SelectItem::UnnamedExpr(expr)) => figure(expr),
+            _ => weak(NAMELESS),
+        },
+        SetExpr::Query(query) => subquery(&query.body),
+        SetExpr::SetOperation { left, .. } => subquery(left),
+        _ => weak(NAMELESS),
+    }
+}
+
+/// A type's name in `pg_type`.
+fn type_name(data_type: &DataType) -> String {
+    use DataType as Sql;
+    let name = match data_type {
+        Sql::SmallInt(_) | Sql::Int2(_) => "int2",
+        Sql::Int(_) | Sql::Int4(_) | Sql::Integer(_) => "int4",
+        Sql::BigInt(_) | Sql::Int8(_) => "int8",
+        Sql::Real | Sql::Float4 => "float4",
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float(_) => "float8",
+        Sql::Numeric(_) | Sql::Decimal(_) | Sql::Dec(_) => "numeric",
+        Sql::Boolean | Sql::Bool => "bool",
+        Sql::Varchar(_) | Sql::CharacterVarying(_) | Sql::CharVarying(_) => "varchar",
+        Sql::Char(_) | Sql::Character(_) => "bpchar",
+        Sql::Timestamp(_, zone) => match zone {
+            sqlparser::ast::TimezoneInfo::WithTimeZone | sqlparser::ast::TimezoneInfo::Tz => {
+                "timestamptz"
+            }
+            _ => "timestamp",
+        },
+        Sql::Interval { .. } => "interval",
+        Sql::Custom(name, _) => return last(&name.0),
+        Sql::Array(sqlparser::ast::ArrayElemTypeDef::SquareBracket(element, _)) => {
+            return type_name(element);
+        }
+        other => return other.to_string().to_lowercase(),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,286 @@
+//! What PostgreSQL's clients really ask, planned and run against a small catalog.
+//!
+//! The `.sql` files hold statements as the clients sent them to PostgreSQL 15: each begins with a
+//! line `-- @ client | parameters`; `{items}` and `{cheap}` stand for a table's and a view's
+//! identifier.
+
+mod meaning;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+use tempfile::TempDir;
+
+use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, System};
+use crate::catalog::{
+    Catalog, Column, Consistency, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat,
+    TableName,
+};
+use crate::config::Config;
+use crate::coordination::embedded::{EmbeddedStore, Options};
+use crate::engine::settings::Settings;
+use crate::engine::system::SessionInfo;
+use crate::engine::{Engine, Error, Session, memory, parse};
+
+#[derive(Debug)]
+struct One;
+
+#[async_trait]
+impl Cluster for One {
+    fn daemons(&self) -> Vec<DaemonRow> {
+        vec![DaemonRow {
+            id: "a".into(),
+            state: "ready".into(),
+            postgres: Some("127.0.0.1:5439".into()),
+            peer: None,
+            web: None,
+            incarnation: "i".into(),
+            version: "0.1.0".into(),
+            build: "b".into(),
+            cores: 2,
+            memory: 1 << 30,
+            since: SystemTime::UNIX_EPOCH,
+            local: true,
+        }]
+    }
+
+    async fn queries(&self) -> Vec<QueryRow> {
+        vec![QueryRow {
+            id: "q".into(),
+            kind: "interactive".into(),
+            state: "running".into(),
+            daemon: "a".into(),
+            pid: Some(7),
+            attempt: None,
+            user: "oribi".into(),
+            database: "oribi".into(),
+            sql: "SELECT 1".into(),
+            progress: None,
+            submitted: SystemTime::UNIX_EPOCH,
+            started: None,
+            error: None,
+        }]
+    }
+}
+
+impl Backends for One {
+    fn sessions(&self) -> Vec<SessionRow> {
+        vec![SessionRow {
+            pid: 7,
+            user: "oribi".into(),
+            database: "oribi".into(),
+            application_name: "psql".into(),
+            client: Some(([127, 0, 0, 1], 4000).into()),
+            connected: SystemTime::UNIX_EPOCH,
+            transaction_started: None,
+            query_started: Some(SystemTime::UNIX_EPOCH),
+            state_changed: None,
+            state: "active",
+            query: "SELECT 1".into(),
+        }]
+    }
+
+    fn cancel(&self, pid: i32) -> bool {
+        pid == 7
+    }
+
+    fn terminate(&self, pid: i32) -> bool {
+        pid == 7
+    }
+}
+
+/// A session with a few tables and views.
+struct Fixture {
+    session: Session,
+    engine: Arc<Engine>,
+    items: u32,
+    cheap: u32,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let catalog = Catalog::open(store.connect(Options::default())).await.expect("a catalog");
+        fill(&catalog).await;
+        let config = Config::load(None, [], []).expect("defaults");
+        let directory = TempDir::new().expect("a directory");
+        let spill = memory::Spill { directory: directory.path().join("spill") };
+        let one = Arc::new(One);
+        let setting = SettingRow {
+            key: "engine.batch_size".into(),
+            value: "1".into(),
+            default: "8192".into(),
+            origin: "--engine-batch-size".into(),
+        };
+        let system = Arc::new(System::new(one.clone(), one, vec![setting]));
+        let engine = Engine::new(&config.engine, &spill, system).expect("an engine");
+        let oid = |name: &str| {
+            let name = TableName::new(DEFAULT_DATABASE, "public", name);
+            catalog.snapshot().table(&name).expect("made above").record.oid
+        };
+        let (items, cheap) = (oid("items"), oid("cheap"));
+        let info = SessionInfo {
+            database: DEFAULT_DATABASE.into(),
+            user: "ann".into(),
+            pid: 7,
+            settings: Arc::new(Settings::default()),
+            catalog,
+        };
+        let session = Session::new(engine.clone(), info);
+        Self { session, engine, items, cheap, _directory: directory }
+    }
+
+    async fn run(&self, sql: &str) -> Result<Vec<RecordBatch>, Error> {
+        self.run_with(sql, &[]).await
+    }
+
+    /// Runs one statement; parameters are given as text and become what the plan says they are.
+    async fn run_with(&self, sql: &str, values: &[&str]) -> Result<Vec<RecordBatch>, Error> {
+        let parsed = parse(sql)?.pop().expect("a statement");
+        let plan = self.session.plan(&parsed.statement, &[]).await?;
+        let values = values.iter().zip(&plan.parameters).map(|(text, kind)| match kind {
+            DataType::List(element) => {
+                let items = text.trim_matches(['{', '}']).split(',').filter(|item| !item.is_empty());
+                let items: Vec<ScalarValue> = items
+                    .map(|item| scalar(item, element.data_type()))
+                    .collect();
+                ScalarValue::List(ScalarValue::new_list(&items, element.data_type(), true))
+            }
+            kind => scalar(text, kind),
+        });
+        let physical = self.session.prepare(&plan, values.collect()).await?;
+        let mut rows = self.session.run(physical, Ok);
+        let mut batches = Vec::new();
+        while let Some(batch) = rows.next().await {
+            batches.push(batch?);
+        }
+        Ok(batches)
+    }
+
+    /// The result as lines, values separated by `|`.
+    async fn lines(&self, sql: &str) -> Vec<String> {
+        let batches = self.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let options = FormatOptions::default().with_null("NULL");
+        let mut lines = Vec::new();
+        for batch in &batches {
+            let columns: Vec<_> = (batch.columns().iter())
+                .map(|column| ArrayFormatter::try_new(column, &options).expect("printable"))
+                .collect();
+            for row in 0..batch.num_rows() {
+                let values: Vec<_> = columns.iter().map(|c| c.value(row).to_string()).collect();
+                lines.push(values.join("|"));
+            }
+        }
+        lines
+    }
+
+    /// Runs all statements of a file and tells which fail.
+    async fn check(&self, file: &str) {
+        let mut failed = Vec::new();
+        for statement in file.split("-- @ ").filter(|text| !text.is_empty()) {
+            let (title, sql) = statement.split_once('\n').expect("a title and a statement");
+            let sql = sql.replace("{items}", &self.items.to_string());
+            let sql = sql.replace("{cheap}", &self.cheap.to_string());
+            let parameters = title.split_once(" | ").map(|(_, list)| list).unwrap_or_default();
+            let parameters = parameters.replace("{items}", &self.items.to_string());
+            let parameters = parameters.replace("{cheap}", &self.cheap.to_string());
+            let values: Vec<&str> = parameters.split('\'').skip(1).step_by(2).collect();
+            if let Err(error) = self.run_with(&sql, &values).await {
+                failed.push(format!("{title}\n  {error}\n{}", sql.trim()));
+            }
+        }
+        assert!(failed.is_empty(), "{} failed:\n\n{}", failed.len(), failed.join("\n\n"));
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.engine.stop(std::time::Duration::ZERO);
+    }
+}
+
+fn scalar(text: &str, kind: &DataType) -> ScalarValue {
+    let text = match (kind, text) {
+        (DataType::Boolean, "t") => "true",
+        (DataType::Boolean, "f") => "false",
+        (_, text) => text,
+    };
+    ScalarValue::try_from_string(text.to_owned(), kind).expect("a value of the type")
+}
+
+async fn fill(catalog: &Catalog) {
+    let column = |name: &str, kind: DataType, nullable| Column::from(&Field::new(name, kind, nullable));
+    let mut items = vec![
+        column("id", DataType::Int64, false),
+        column("name", DataType::Utf8, true),
+        column("price", DataType::Decimal128(15, 2), true),
+        column("Added At", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true),
+        column("tags", DataType::List(Field::new_list_field(DataType::Utf8, true).into()), true),
+    ];
+    items[0].comment = Some("the key".into());
+    let external = Definition::External(External {
+        location: "file:///nowhere/items/".into(),
+        format: FileFormat::Parquet,
+        partition_columns: vec![],
+        options: Default::default(),
+    });
+    let view = Definition::View {
+        sql: "SELECT id, name FROM items WHERE price < 10".into(),
+        search_path: vec!["public".into()],
+    };
+    let database = DEFAULT_DATABASE;
+    let fail = CreateMode::Fail;
+    catalog.create_schema(database, "more", "bob", fail).await.expect("new");
+    for (schema, name, columns, definition) in [
+        ("public", "items", items.clone(), external.clone()),
+        ("public", "cheap", items[..2].to_vec(), view),
+        ("more", "other", vec![column("a", DataType::Int32, true)], external.clone()),
+        ("more", "items", vec![column("b", DataType::Int32, true)], external),
+    ] {
+        let name = TableName::new(database, schema, name);
+        catalog.create_table(&name, "bob", columns, definition, fail).await.expect("new");
+    }
+    let name = TableName::new(database, "public", "items");
+    let comment = |record: &mut crate::catalog::TableRecord| {
+        record.comment = Some("what we sell".into());
+        Ok(())
+    };
+    catalog.alter_table(&name, comment).await.expect("there");
+    catalog.comment_database(database, Some("the first".into())).await.expect("there");
+    catalog.create_database("shop", "ann", fail).await.expect("new");
+    let other = TableName::new("shop", "public", "hidden");
+    let external = catalog.table(&name, Consistency::Cached).await.expect("there");
+    let definition = external.record.definition.clone();
+    catalog.create_table(&other, "ann", items, definition, fail).await.expect("new");
+}
+
+#[tokio::test]
+async fn psql() {
+    Fixture::new().await.check(include_str!("psql.sql")).await;
+}
+
+#[tokio::test]
+async fn jdbc() {
+    Fixture::new().await.check(include_str!("jdbc.sql")).await;
+}
+
+#[tokio::test]
+async fn python() {
+    Fixture::new().await.check(include_str!("python.sql")).await;
+}
+
+#[tokio::test]
+async fn sqlalchemy() {
+    Fixture::new().await.check(include_str!("sqlalchemy.sql")).await;
+}
+
+#[tokio::test]
+async fn tools() {
+    Fixture::new().await.check(include_str!("tools.sql")).await;
+}
