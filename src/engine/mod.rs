@@ -8,6 +8,7 @@
 //! - [`memory`]: the limits that all statements share.
 //! - [`settings`]: what SET and SHOW see.
 //! - [`system`]: what the floor above contributes.
+//! - [`visit`]: walks over parsed statements.
 //!
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
@@ -21,6 +22,7 @@ mod rows;
 mod session;
 pub mod settings;
 pub mod system;
+pub mod visit;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};

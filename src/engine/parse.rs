@@ -37,8 +37,9 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 
 fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
-    let statement = if is_explain_with_options(text) {
-        // EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's.
+    let statement = if is_explain_with_options(text) || first_word_is(text, "copy") {
+        // EXPLAIN (ANALYZE, ...) and COPY ... TO STDOUT are known to the SQL parser but not to the
+        // engine's.
         let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
         let statement = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statement());
         EngineStatement::Statement(Box::new(statement.map_err(syntax)?))
@@ -66,10 +67,14 @@ fn syntax(error: impl std::fmt::Display) -> Error {
 }
 
 fn is_explain_with_options(text: &str) -> bool {
-    let mut words = text.trim_start().splitn(2, char::is_whitespace);
-    let explain = words.next().is_some_and(|word| word.eq_ignore_ascii_case("explain"));
-    explain && words.next().is_some_and(|rest| rest.trim_start().starts_with('('))
-        || text.trim_start().to_ascii_lowercase().starts_with("explain(")
+    first_word_is(text, "explain")
+        && text.trim_start()["explain".len()..].trim_start().starts_with('(')
+}
+
+fn first_word_is(text: &str, word: &str) -> bool {
+    let text = text.trim_start();
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+        && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
 /// Cuts a text at the semicolons between statements.

@@ -56,8 +56,13 @@ impl Session {
         let references = self.state().resolve_table_references(&statement);
         let mut tables = HashMap::new();
         for reference in references.map_err(Error::planning)? {
-            let source = self.resolve(scope, &reference, depth).await?;
-            tables.insert(reference, source);
+            match self.resolve(scope, &reference, depth).await {
+                Ok(source) => drop(tables.insert(reference, source)),
+                // Functions in FROM are listed with the tables.
+                Err(Error::Catalog(catalog::Error::NotFound { .. }))
+                    if self.is_table_function(&reference) => {}
+                Err(error) => return Err(error),
+            }
         }
         let types = self.engine().system().type_planner();
         let names = Names { state: self.state(), tables, types, missing_function: Mutex::default() };
@@ -102,6 +107,11 @@ impl Session {
             let kind = catalog::ObjectKind::Table;
             Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
         })
+    }
+
+    fn is_table_function(&self, reference: &TableReference) -> bool {
+        let name = reference.table();
+        name == "unnest" || self.state().table_functions().contains_key(name)
     }
 
     async fn look_up(&self, name: &TableName, depth: usize) -> Result<Arc<dyn TableSource>> {

@@ -1,7 +1,6 @@
 //! One client's place in the engine: its settings, and the plans made with them.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -11,13 +10,14 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{ColumnDef, Expr, LimitClause, Query, Value, visit_expressions};
+use sqlparser::ast::{ColumnDef, Expr, LimitClause, Query, Value};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::explain::explain_schema;
 use super::planner::{Scope, column_schema};
 use super::settings::Settings;
 use super::system::SessionInfo;
+use super::visit::visit_expressions;
 use super::{Engine, Error, Result, Rows};
 use crate::storage;
 
@@ -231,13 +231,12 @@ fn known_parameters(statement: &Statement, declared: &[Option<DataType>]) -> Vec
             note(expression, DataType::Int64);
         }
     }
-    let _ = visit_expressions(statement, |expression| {
+    visit_expressions(statement.as_ref(), |expression| {
         if let Expr::Cast { expr, data_type, .. } = expression
             && let Some(kind) = cast_type(data_type)
         {
             note(expr, kind);
         }
-        ControlFlow::<()>::Continue(())
     });
     known
 }

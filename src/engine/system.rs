@@ -118,6 +118,15 @@ pub fn pg_type_name(field: &Field) -> Option<&str> {
     fits.then_some(name)
 }
 
+/// The type of a parameter that a statement casts to a type of the system's: what is written as a
+/// name comes as one.
+pub fn parameter_type(field: &Field) -> DataType {
+    match pg_type_name(field) {
+        Some(name) if name.starts_with("reg") => DataType::Utf8,
+        _ => field.data_type().clone(),
+    }
+}
+
 /// What stands between the name of a result's column and a number that keeps it apart from another
 /// column of the same name: the engine needs names to differ, PostgreSQL does not.
 pub const NAME_MARK: char = '\u{1}';

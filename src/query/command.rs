@@ -100,12 +100,13 @@ fn command(statement: &Statement) -> Result<Command> {
         Statement::Delete(_) => return Err(writes("DELETE")),
         Statement::Truncate(_) => return Err(writes("TRUNCATE")),
         Statement::Merge(_) => return Err(writes("MERGE")),
+        Statement::Copy { .. } => return Err(Error::NotSupported("COPY".to_owned())),
         other => return Err(Error::NotSupported(first_words(other))),
     })
 }
 
 fn writes(command: &str) -> Error {
-    Error::NotSupported(format!("{command} (all tables are external and only read)"))
+    Error::NotSupported(format!("{command} on external tables, which are only read,"))
 }
 
 /// What the message about an unsupported statement calls it.

@@ -134,7 +134,7 @@ impl Ddl {
             }
             Statement::CreateTable(_) => {
                 return Err(Error::NotSupported(
-                    "CREATE TABLE without EXTERNAL (only CREATE EXTERNAL TABLE is there yet)"
+                    "CREATE TABLE (use CREATE EXTERNAL TABLE ... STORED AS ... LOCATION ...)"
                         .to_owned(),
                 ));
             }

@@ -16,8 +16,10 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use futures::TryStreamExt;
 use object_store::ObjectMeta;
+use parquet::basic::LogicalType;
 
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
 use super::{Error, Location, Result};
@@ -70,6 +72,10 @@ pub async fn describe(
     let fields = match columns {
         Some(columns) => columns,
         None => infer(session, &location, &external, &listed).await?,
+    };
+    let fields = match external.format {
+        FileFormat::Parquet => name_extensions(session, &location, &listed, fields).await,
+        FileFormat::Csv | FileFormat::Json => fields,
     };
     let mut columns: Vec<Column> = (fields.iter())
         .filter(|field| !partitions.iter().any(|(name, _)| name == field.name()))
@@ -262,6 +268,44 @@ async fn infer(
         }
     }
     Err(Error::Mixed { location: location.to_string(), reason: error.message().into() })
+}
+
+/// Marks the columns that Parquet says are UUIDs or JSON, by Arrow's extension types: their Arrow
+/// types alone do not tell.
+async fn name_extensions(
+    session: &dyn Session,
+    location: &Location,
+    files: &[ObjectMeta],
+    fields: Vec<Field>,
+) -> Vec<Field> {
+    let Some(file) = files.iter().find(|file| file.size > 0) else { return fields };
+    let Ok(store) = location.url().map(|url| session.runtime_env().object_store(url)) else {
+        return fields;
+    };
+    let Ok(store) = store else { return fields };
+    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+    let reader = DFParquetMetadata::new(store.as_ref(), file).with_file_metadata_cache(Some(cache));
+    // Whatever is wrong with the file has been or will be said by whoever needs its rows.
+    let Ok(metadata) = reader.fetch_metadata().await else { return fields };
+    let root = metadata.file_metadata().schema();
+    let extension = |name: &str| {
+        let column = root.get_fields().iter().find(|column| column.name() == name)?;
+        match column.get_basic_info().logical_type_ref()? {
+            LogicalType::Uuid => Some("arrow.uuid"),
+            LogicalType::Json => Some("arrow.json"),
+            _ => None,
+        }
+    };
+    (fields.into_iter())
+        .map(|field| match extension(field.name()) {
+            Some(name) => {
+                let mut metadata = field.metadata().clone();
+                metadata.insert("ARROW:extension:name".to_owned(), name.to_owned());
+                field.with_metadata(metadata)
+            }
+            None => field,
+        })
+        .collect()
 }
 
 /// The end of the names of the table's files.

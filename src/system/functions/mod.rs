@@ -5,6 +5,7 @@
 //! - [`names`]: from names to identifiers and back, and quoting.
 //! - [`privileges`]: who may do what: everything, until there are roles.
 //! - [`server`]: sizes, addresses, other sessions.
+//! - [`series`]: table functions.
 //! - [`arrays`]: what PostgreSQL's clients do with arrays and the engine has no function for.
 //!
 //! They are called for a few rows at a time, so each is a plain function from values to a value;
@@ -14,6 +15,7 @@ mod arrays;
 mod names;
 mod objects;
 mod privileges;
+mod series;
 mod server;
 mod session;
 
@@ -28,20 +30,20 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
-use datafusion::catalog::TableFunctionImpl;
-use datafusion::common::{ScalarValue, exec_err, plan_err};
+use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    TypeSignature, Volatility,
 };
 
 use super::pg_catalog::objects::{self as catalog_objects, RelationItem, SchemaItem};
-use super::pg_catalog::statics;
 use super::rows::{self, Value};
 use super::{Shared, View, types};
 use crate::engine::system::SessionInfo;
+
+pub use series::functions as table;
 
 /// What an argument may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +117,7 @@ fn specs() -> impl Iterator<Item = &'static Spec> {
 
 pub fn scalar(shared: &Arc<Shared>) -> Vec<Arc<ScalarUDF>> {
     let own = specs().map(|spec| {
-        let signature = Signature::user_defined(spec.volatility);
+        let signature = spec.signature();
         ScalarUDF::new_from_impl(Function { spec, signature, shared: shared.clone() })
     });
     let crates = [
@@ -123,11 +125,6 @@ pub fn scalar(shared: &Arc<Shared>) -> Vec<Arc<ScalarUDF>> {
         datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf(),
     ];
     own.chain(crates).chain(arrays::structures()).map(Arc::new).collect()
-}
-
-pub fn table() -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
-    let keywords: Arc<dyn TableFunctionImpl> = statics::crate_tables().pg_get_keywords.clone();
-    vec![("pg_get_keywords".to_owned(), keywords)]
 }
 
 /// Names of all functions that can be called, for `pg_proc`.
@@ -238,8 +235,9 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let session = SessionInfo::of(&args.config_options)?;
-        let view = View::new(session, &self.shared);
+        // The optimiser tries what comes of NULLs without a session.
+        let session = SessionInfo::of(&args.config_options);
+        let view = session.map(|session| View::new(session, &self.shared));
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let count = if constant { 1 } else { args.number_rows };
         let columns = (args.args.iter())
@@ -258,8 +256,9 @@ impl ScalarUDFImpl for Function {
             values.push(if self.spec.strict && null {
                 Value::Null
             } else {
+                let view = view.as_ref().map_err(|error| exec_datafusion_err!("{error}"))?;
                 let fields = &args.arg_fields;
-                (self.spec.call)(&Call { view: &view, args: &row_args, fields, index: &index })?
+                (self.spec.call)(&Call { view, args: &row_args, fields, index: &index })?
             });
         }
         let array = rows::array(args.return_field.data_type(), values);
@@ -274,6 +273,19 @@ impl ScalarUDFImpl for Function {
 }
 
 impl Spec {
+    fn signature(&self) -> Signature {
+        // The engine asks for the types of arguments only where there are some.
+        let nullary = self.takes.contains(&[].as_slice());
+        match (nullary, self.takes.len()) {
+            (true, 1) => Signature::nullary(self.volatility),
+            (true, _) => Signature::one_of(
+                vec![TypeSignature::Nullary, TypeSignature::UserDefined],
+                self.volatility,
+            ),
+            (false, _) => Signature::user_defined(self.volatility),
+        }
+    }
+
     /// The types that arguments of the given types are to be cast to, if these kinds take them.
     fn coerce(
         &self,

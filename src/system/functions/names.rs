@@ -14,18 +14,20 @@ use crate::engine::system::pg_type_name;
 
 const TEXT: &[&[Kind]] = &[&[Text]];
 const OID: &[&[Kind]] = &[&[Int]];
+/// A name, or the number that it stands for.
+const REFERENCE: &[&[Kind]] = &[&[Text], &[Int]];
 
 pub const FUNCTIONS: &[Spec] = &[
     // What casts from text to these types do, and back: see `rewrite`.
-    spec("regclassin", TEXT, "regclass", regclass_in),
+    spec("regclassin", REFERENCE, "regclass", regclass_in),
     spec("regclassout", OID, "text", regclass_out),
-    spec("regtypein", TEXT, "regtype", regtype_in),
+    spec("regtypein", REFERENCE, "regtype", regtype_in),
     spec("regtypeout", OID, "text", regtype_out),
-    spec("regprocin", TEXT, "regproc", regproc_in),
+    spec("regprocin", REFERENCE, "regproc", regproc_in),
     spec("regprocout", OID, "text", regproc_out),
-    spec("regnamespacein", TEXT, "regnamespace", regnamespace_in),
+    spec("regnamespacein", REFERENCE, "regnamespace", regnamespace_in),
     spec("regnamespaceout", OID, "text", regnamespace_out),
-    spec("regrolein", TEXT, "regrole", regrole_in),
+    spec("regrolein", REFERENCE, "regrole", regrole_in),
     spec("regroleout", OID, "text", regrole_out),
     spec("to_regclass", TEXT, "regclass", to_regclass),
     spec("to_regtype", TEXT, "regtype", to_regtype),
@@ -139,11 +141,13 @@ pub fn resolve_relation(view: &View<'_>, text: &str) -> Option<u32> {
     }
 }
 
-/// Digits stand for the identifier itself.
-fn number(text: &str) -> Option<Value> {
-    match text {
-        "-" => Some(0.into()),
-        text => text.parse::<u32>().ok().map(Value::from),
+/// A number, or digits, stand for the identifier itself.
+fn number(value: &Value) -> Option<Value> {
+    match value {
+        Value::Int(_) => Some(value.clone()),
+        Value::Text(text) if text == "-" => Some(0.into()),
+        Value::Text(text) => text.parse::<u32>().ok().map(Value::from),
+        _ => None,
     }
 }
 
@@ -154,7 +158,7 @@ fn missing(kind: ObjectKind, name: &str) -> DataFusionError {
 
 fn regclass_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
-    if let Some(number) = number(text) {
+    if let Some(number) = number(&call.args[0]) {
         return Ok(number);
     }
     let found = resolve_relation(call.view, text).map(Value::from);
@@ -183,7 +187,7 @@ fn unnamed(oid: u32) -> Value {
 
 fn regtype_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
-    match number(text).or_else(|| types().resolve(text).map(Value::from)) {
+    match number(&call.args[0]).or_else(|| types().resolve(text).map(Value::from)) {
         Some(found) => Ok(found),
         None => fail(format_args!("type \"{text}\" does not exist")),
     }
@@ -201,8 +205,10 @@ fn regtype_out(call: &Call<'_, '_>) -> Result<Value> {
     })
 }
 
+/// A function by its name; the types of its arguments may follow, and make no difference.
 fn function(text: &str) -> Option<u32> {
-    match parts(text)?.as_slice() {
+    let name = text.split('(').next().unwrap_or(text);
+    match parts(name)?.as_slice() {
         [name] => statics::function_oid(name),
         [schema, name] if schema == "pg_catalog" => statics::function_oid(name),
         _ => None,
@@ -211,7 +217,7 @@ fn function(text: &str) -> Option<u32> {
 
 fn regproc_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
-    match number(text).or_else(|| function(text).map(Value::from)) {
+    match number(&call.args[0]).or_else(|| function(text).map(Value::from)) {
         Some(found) => Ok(found),
         None => fail(format_args!("function \"{text}\" does not exist")),
     }
@@ -234,7 +240,7 @@ fn schema(call: &Call<'_, '_>) -> Option<u32> {
 
 fn regnamespace_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
-    let found = number(text).or_else(|| schema(call).map(Value::from));
+    let found = number(&call.args[0]).or_else(|| schema(call).map(Value::from));
     found.ok_or_else(|| missing(ObjectKind::Schema, text))
 }
 
@@ -256,7 +262,7 @@ fn role(call: &Call<'_, '_>) -> Option<u32> {
 
 fn regrole_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
-    match number(text).or_else(|| role(call).map(Value::from)) {
+    match number(&call.args[0]).or_else(|| role(call).map(Value::from)) {
         Some(found) => Ok(found),
         None => fail(format_args!("role \"{text}\" does not exist")),
     }

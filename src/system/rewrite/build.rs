@@ -1,9 +1,17 @@
 //! Pieces of syntax.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast::{
     Array, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Value, ValueWithSpan,
+    Visitor,
 };
+use crate::engine::visit::visit;
+
+/// Aggregates that give NULL for no rows.
+pub const AGGREGATES: &[&str] =
+    &["array_agg", "avg", "bool_and", "bool_or", "every", "max", "min", "string_agg", "sum"];
 
 pub fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(function(name, args))
@@ -103,4 +111,36 @@ pub fn single_item(query: &Query) -> Option<&Expr> {
         [SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }] => Some(expr),
         _ => None,
     }
+}
+
+/// Whether an expression aggregates the rows of its own SELECT.
+pub fn has_aggregate(expr: &Expr) -> bool {
+    struct Find {
+        depth: usize,
+    }
+    impl Visitor for Find {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.depth += 1;
+            ControlFlow::Continue(())
+        }
+
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+            let name = function.name.0.last().and_then(|part| part.as_ident()).map(normal);
+            let aggregate =
+                name.is_some_and(|name| name == "count" || AGGREGATES.contains(&name.as_str()));
+            match self.depth == 0 && aggregate && function.over.is_none() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        }
+    }
+    visit(expr, &mut Find { depth: 0 }).is_break()
 }

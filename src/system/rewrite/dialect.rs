@@ -4,13 +4,17 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArguments, Ident, ObjectName,
-    ObjectNamePart, Query, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, Value, VisitMut, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArgumentClause,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind,
+    Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value, VisitorMut,
 };
 
-use super::build::{array, as_text, call, function_name, normal, null, number, take, text};
-use super::names;
+use super::build::{
+    array, as_text, call, function, function_name, has_aggregate, normal, null, number, take, text,
+};
+use super::factors;
+use crate::engine::visit::visit_mut;
 
 /// Schemas whose functions are known by their bare names.
 const FUNCTION_SCHEMAS: &[&str] = &["pg_catalog", "information_schema"];
@@ -20,7 +24,7 @@ const REFERENCE_TYPES: &[&str] =
     &["regclass", "regtype", "regproc", "regprocedure", "regnamespace", "regrole"];
 
 pub fn rewrite(statement: &mut Statement) {
-    let _ = statement.visit(&mut Dialect);
+    let _ = visit_mut(statement, &mut Dialect);
     if let Statement::Query(query) = statement {
         show_references(&mut query.body);
     }
@@ -37,6 +41,16 @@ impl VisitorMut for Dialect {
             TableFactor::Function { name, .. } => strip_schema(name),
             _ => {}
         }
+        factors::rewrite(factor);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                let _ = visit_mut(expr, &mut Existence);
+            }
+        }
         ControlFlow::Continue(())
     }
 
@@ -47,6 +61,7 @@ impl VisitorMut for Dialect {
             Expr::BinaryOp { op, .. } => plain_operator(op),
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => casts(expr),
+            Expr::CompoundFieldAccess { .. } => field(expr),
             Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
                 let literal = as_text(right).and_then(array_literal);
                 if let Some(items) = literal {
@@ -80,9 +95,8 @@ fn functions(expr: &mut Expr) {
     match (name.as_str(), &mut function.args) {
         // ARRAY(SELECT ...): the subquery's only column as an array, empty if there is no row.
         ("array", FunctionArguments::Subquery(query)) => {
-            if let Some(aggregated) = aggregated(query) {
-                let subquery = Expr::Subquery(Box::new(aggregated));
-                *expr = call("coalesce", vec![subquery, call("make_array", vec![])]);
+            if let Some(array) = array_of(query) {
+                *expr = array;
             }
         }
         ("generate_subscripts", FunctionArguments::List(_)) => {
@@ -94,30 +108,112 @@ fn functions(expr: &mut Expr) {
     }
 }
 
-/// `SELECT x FROM ...` as `SELECT array_agg(x) FROM (SELECT x FROM ...)`.
+/// The only column of a subquery as an array.
+pub fn array_of(query: &Query) -> Option<Expr> {
+    let subquery = Expr::Subquery(Box::new(aggregated(query)?));
+    Some(call("coalesce", vec![subquery, call("make_array", Vec::new())]))
+}
+
+/// `SELECT x FROM ... ORDER BY y` as `SELECT array_agg(x ORDER BY y) FROM ...`, or with a subquery
+/// in FROM where there is more to it. The engine takes only the first where the outer row is
+/// referred to.
 fn aggregated(query: &Query) -> Option<Query> {
-    const COLUMN: &str = "array_item";
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let [_] = select.projection.as_slice() else { return None };
-    let mut outer = select.clone();
-    let item = call("array_agg", vec![Expr::Identifier(Ident::new(COLUMN))]);
-    outer.projection = vec![SelectItem::UnnamedExpr(item)];
-    let column = TableAliasColumnDef { name: Ident::new(COLUMN), data_type: None };
-    let alias = TableAlias {
-        explicit: true,
-        name: Ident::new("array_items"),
-        columns: vec![column],
-        at: None,
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_slice()
+    else {
+        return None;
     };
-    let subquery = Box::new(query.clone());
-    let relation = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
-    outer.from = vec![sqlparser::ast::TableWithJoins { relation, joins: Vec::new() }];
-    (outer.distinct, outer.selection, outer.having) = (None, None, None);
-    outer.group_by = sqlparser::ast::GroupByExpr::Expressions(Vec::new(), Vec::new());
+    let plain = is_plain(query, select) && !has_aggregate(item);
     let mut whole = query.clone();
-    (whole.with, whole.order_by, whole.limit_clause, whole.fetch) = (None, None, None, None);
+    let mut outer = select.clone();
+    if plain {
+        let order = match query.order_by.as_ref().map(|order| &order.kind) {
+            None => Vec::new(),
+            Some(OrderByKind::Expressions(order)) => order.clone(),
+            Some(OrderByKind::All(_)) => return None,
+        };
+        outer.projection = vec![SelectItem::UnnamedExpr(array_agg(item.clone(), order))];
+        whole.order_by = None;
+    } else {
+        const COLUMN: &str = "array_item";
+        let item = Expr::Identifier(Ident::new(COLUMN));
+        outer.projection = vec![SelectItem::UnnamedExpr(array_agg(item, Vec::new()))];
+        let column = TableAliasColumnDef { name: Ident::new(COLUMN), data_type: None };
+        let name = Ident::new("array_items");
+        let alias = TableAlias { explicit: true, name, columns: vec![column], at: None };
+        let subquery = Box::new(query.clone());
+        let (alias, sample) = (Some(alias), None);
+        let relation = TableFactor::Derived { lateral: false, subquery, alias, sample };
+        outer.from = vec![TableWithJoins { relation, joins: Vec::new() }];
+        (outer.distinct, outer.selection, outer.having) = (None, None, None);
+        outer.group_by = GroupByExpr::Expressions(Vec::new(), Vec::new());
+        (whole.with, whole.order_by, whole.limit_clause, whole.fetch) = (None, None, None, None);
+    }
     whole.body = Box::new(SetExpr::Select(outer));
     Some(whole)
+}
+
+fn array_agg(item: Expr, mut order: Vec<OrderByExpr>) -> Expr {
+    for key in &mut order {
+        // ORDER BY 1: the only column there is.
+        if matches!(&key.expr, Expr::Value(value) if matches!(value.value, Value::Number(..))) {
+            key.expr = item.clone();
+        }
+    }
+    let mut function = function("array_agg", vec![item]);
+    if let FunctionArguments::List(list) = &mut function.args
+        && !order.is_empty()
+    {
+        list.clauses.push(FunctionArgumentClause::OrderBy(order));
+    }
+    Expr::Function(function)
+}
+
+/// The engine tells only in conditions whether a subquery has rows, but anywhere how many.
+struct Existence;
+
+impl VisitorMut for Existence {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
+        let Some(count) = counted(subquery) else { return ControlFlow::Continue(()) };
+        let count = call("coalesce", vec![Expr::Subquery(Box::new(count)), number(0)]);
+        let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+        let comparison =
+            Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number(0)) };
+        *expr = Expr::Nested(Box::new(comparison));
+        ControlFlow::Continue(())
+    }
+}
+
+/// `SELECT ... FROM ...` as `SELECT count(1) FROM ...`.
+fn counted(query: &Query) -> Option<Query> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let aggregate = select.projection.iter().any(|item| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            has_aggregate(expr)
+        }
+        _ => false,
+    });
+    if aggregate || !is_plain(query, select) {
+        return None;
+    }
+    let (mut whole, mut select) = (query.clone(), select.clone());
+    select.projection = vec![SelectItem::UnnamedExpr(call("count", vec![number(1)]))];
+    whole.order_by = None;
+    whole.body = Box::new(SetExpr::Select(select));
+    Some(whole)
+}
+
+/// Whether a SELECT has a row for each row that it reads and wants.
+fn is_plain(query: &Query, select: &Select) -> bool {
+    select.distinct.is_none()
+        && select.having.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
 }
 
 /// Words that are functions without parentheses, but names to the parser.
@@ -160,6 +256,14 @@ fn plain_operator(op: &mut BinaryOperator) {
     };
 }
 
+/// `(row).column`.
+fn field(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else { return };
+    if let [AccessExpr::Dot(Expr::Identifier(name))] = access_chain.as_slice() {
+        *expr = call("get_field", vec![take(root), text(&normal(name))]);
+    }
+}
+
 /// Strings are compared by their bytes: the collations that say so may be left out, and no other
 /// is there.
 fn collation(expr: &mut Expr) {
@@ -173,11 +277,7 @@ fn collation(expr: &mut Expr) {
 fn casts(expr: &mut Expr) {
     let Expr::Cast { expr: inner, data_type, .. } = expr else { return };
     if let Some(kind) = reference_type(data_type) {
-        let named = as_text(inner).is_some() || matches!(inner.as_ref(), Expr::Value(v)
-            if matches!(v.value, Value::Placeholder(_)));
-        if named {
-            *expr = call(&format!("{kind}in"), vec![take(inner)]);
-        }
+        *expr = call(&format!("{kind}in"), vec![take(inner)]);
         return;
     }
     if is_text(data_type)
@@ -243,16 +343,7 @@ fn show_references(body: &mut SetExpr) {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
                     && let Some(kind) = reference_kind(expr)
                 {
-                    let name = names::column_name(expr);
-                    let shown = call(&format!("{kind}out"), vec![take(expr)]);
-                    match item {
-                        SelectItem::UnnamedExpr(_) => {
-                            let alias = Ident::with_quote('"', name);
-                            *item = SelectItem::ExprWithAlias { expr: shown, alias };
-                        }
-                        SelectItem::ExprWithAlias { expr, .. } => *expr = shown,
-                        _ => {}
-                    }
+                    *expr = call(&format!("{kind}out"), vec![take(expr)]);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What PostgreSQL's clients say and the engine does not understand, said in its own words.
 //!
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
+//! - [`factors`]: functions in FROM.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
@@ -12,28 +13,31 @@
 
 mod build;
 mod dialect;
+mod factors;
 mod names;
 mod system;
 mod type_names;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{ObjectName, Statement, Visit, VisitMut, Visitor};
+use sqlparser::ast::{ObjectName, Statement, Visitor};
 
 use super::relations::{self, Relation};
+use crate::engine::visit::{visit, visit_mut};
 
 pub use type_names::TypeNames;
 
 pub fn rewrite(mut statement: Statement) -> Statement {
+    // First of all: a column is called after what the client wrote.
+    names::rewrite(&mut statement);
     let reads_system = reads_system(&statement);
     if reads_system {
-        let _ = VisitMut::visit(&mut statement, &mut system::Before);
+        let _ = visit_mut(&mut statement, &mut system::Before);
     }
     dialect::rewrite(&mut statement);
     if reads_system {
-        let _ = VisitMut::visit(&mut statement, &mut system::After);
+        let _ = visit_mut(&mut statement, &mut system::After);
     }
-    names::rewrite(&mut statement);
     statement
 }
 
@@ -63,5 +67,5 @@ fn reads_system(statement: &Statement) -> bool {
             }
         }
     }
-    Visit::visit(statement, &mut Find).is_break()
+    visit(statement, &mut Find).is_break()
 }

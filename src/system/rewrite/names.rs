@@ -8,18 +8,19 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, DataType, Expr, Ident, ObjectNamePart, Select, SelectItem, SetExpr, Statement,
-    TrimWhereField, VisitMut, VisitorMut,
+    AccessExpr, DataType, Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
+    SetExpr, Statement, TrimWhereField, VisitorMut,
 };
 
 use super::build::normal;
 use crate::engine::system::NAME_MARK;
+use crate::engine::visit::visit_mut;
 
 /// PostgreSQL's name for a column that has none.
 const NAMELESS: &str = "?column?";
 
 pub fn rewrite(statement: &mut Statement) {
-    let _ = statement.visit(&mut Names);
+    let _ = visit_mut(statement, &mut Names);
 }
 
 struct Names;
@@ -31,6 +32,28 @@ impl VisitorMut for Names {
         name_columns(select);
         ControlFlow::Continue(())
     }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_ref()
+            && select.distinct.is_some()
+            && let Some(order) = &mut query.order_by
+            && let OrderByKind::Expressions(keys) = &mut order.kind
+        {
+            keys.iter_mut().for_each(|key| sort_by_column(&mut key.expr, select));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// DISTINCT rows are sorted by their columns: the engine must be told that an expression is one.
+fn sort_by_column(key: &mut Expr, select: &Select) {
+    let column = select.projection.iter().find_map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } if *expr == *key => Some(alias),
+        _ => None,
+    });
+    if let Some(alias) = column {
+        *key = Expr::Identifier(alias.clone());
+    }
 }
 
 fn name_columns(select: &mut Select) {
@@ -41,11 +64,10 @@ fn name_columns(select: &mut Select) {
     for (number, item) in select.projection.iter_mut().enumerate() {
         match item {
             SelectItem::UnnamedExpr(expr) => {
-                // Unnesting makes columns of its own.
-                if is_unnest(expr) {
-                    continue;
-                }
-                let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                let plain = match &*expr {
+                    Expr::Identifier(ident) => normal(ident) != "current_schema",
+                    other => matches!(other, Expr::CompoundIdentifier(_)),
+                };
                 let name = column_name(expr);
                 let free = taken.insert(name.clone()) && !wildcard;
                 if plain && free {
@@ -66,13 +88,8 @@ fn name_columns(select: &mut Select) {
     }
 }
 
-fn is_unnest(expr: &Expr) -> bool {
-    matches!(expr, Expr::Function(function)
-        if super::build::function_name(function).as_deref() == Some("unnest"))
-}
-
 /// The name of a result column that has no alias.
-pub fn column_name(expr: &Expr) -> String {
+fn column_name(expr: &Expr) -> String {
     figure(expr).name
 }
 

@@ -7,22 +7,20 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FunctionArguments, GroupByExpr, JoinOperator, Query, Select,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArguments, GroupByExpr,
+    JoinOperator, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    UnaryOperator, VisitorMut,
 };
 
 use super::super::relations::{self, Relation};
 use super::super::table::is_always_empty;
 use super::build::{
-    arguments, array, as_text, boolean, call, cast, function_name, is_false, normal, null, number,
-    single_item,
+    AGGREGATES, arguments, array, as_text, boolean, call, cast, function_name, has_aggregate,
+    is_false, normal, null, number, single_item,
 };
-use super::dialect::{array_literal, number_array};
+use super::dialect::{array_literal, array_of, number_array};
 use super::system_relation;
-
-/// Aggregates that give NULL for no rows.
-const AGGREGATES: &[&str] =
-    &["array_agg", "avg", "bool_and", "bool_or", "every", "max", "min", "string_agg", "sum"];
+use crate::engine::visit::visit_mut;
 
 /// What must be done while names still stand as they were written.
 pub struct Before;
@@ -36,7 +34,7 @@ impl VisitorMut for Before {
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
                 {
-                    let _ = expr.visit(&mut Unseen);
+                    let _ = visit_mut(expr, &mut Unseen);
                 }
             }
         }
@@ -76,11 +74,28 @@ impl VisitorMut for After {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                let _ = expr.visit(&mut SingleRow);
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let order = query.order_by.as_mut().map(|order| &mut order.kind);
+        if let Some(OrderByKind::Expressions(order)) = order {
+            for key in order {
+                let _ = visit_mut(&mut key.expr, &mut Membership);
             }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        // What a subquery in FROM reads is not one row of the outer query's.
+        let items = select.projection.iter_mut().filter_map(|item| match item {
+            SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+            _ => None,
+        });
+        for expr in items {
+            let _ = visit_mut(expr, &mut Membership);
+            let _ = visit_mut(expr, &mut SingleRow);
+        }
+        if let Some(condition) = &mut select.selection {
+            let _ = visit_mut(condition, &mut SingleRow);
         }
         ControlFlow::Continue(())
     }
@@ -133,23 +148,46 @@ fn gives_nothing(select: &Select) -> bool {
             _ => false,
         })
     };
-    reads_nothing(select) && (grouped || !aggregates() && select.having.is_none())
+    let nothing = reads_nothing(select) || select.selection.as_ref().is_some_and(is_never);
+    nothing && (grouped || !aggregates() && select.having.is_none())
 }
 
-fn has_aggregate(expr: &Expr) -> bool {
-    sqlparser::ast::visit_expressions(expr, |expr| match expr {
-        Expr::Function(function) => {
-            let name = function.name.0.last().and_then(|part| part.as_ident()).map(normal);
-            match name {
-                Some(name) if name == "count" || AGGREGATES.contains(&name.as_str()) => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
-            }
+/// Whether a condition is false for every row.
+fn is_never(condition: &Expr) -> bool {
+    match condition {
+        Expr::Nested(inner) => is_never(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            is_never(left) || is_never(right)
         }
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
+        Expr::BinaryOp { left, op: BinaryOperator::Or, right } => is_never(left) && is_never(right),
+        // No type is a domain.
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            is_column(left, &["typtype"]) && as_text(right) == Some("d")
+        }
+        // No column has another collation than its type.
+        Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
+            is_collation(left) && is_collation(right)
+        }
+        Expr::Exists { subquery, negated: false }
+        | Expr::InSubquery { subquery, negated: false, .. } => query_gives_nothing(subquery),
+        other => is_false(other),
+    }
+}
+
+fn is_column(expr: &Expr, names: &[&str]) -> bool {
+    let name = match expr {
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        Expr::Identifier(ident) => Some(ident),
+        _ => None,
+    };
+    name.is_some_and(|name| names.contains(&normal(name).as_str()))
+}
+
+fn is_collation(expr: &Expr) -> bool {
+    match expr {
+        Expr::Subquery(query) => single_item(query).is_some_and(is_collation),
+        other => is_column(other, &["attcollation", "typcollation"]),
+    }
 }
 
 /// Expressions over no rows at all.
@@ -160,39 +198,38 @@ fn no_rows(expr: &mut Expr) {
                 *expr = value;
             }
         }
-        Expr::Exists { subquery, negated } if query_gives_nothing(subquery) => {
-            *expr = boolean(*negated);
-        }
-        Expr::InSubquery { subquery, negated, .. } if query_gives_nothing(subquery) => {
-            *expr = boolean(*negated);
+        Expr::Exists { subquery, negated: true }
+        | Expr::InSubquery { subquery, negated: true, .. }
+            if query_gives_nothing(subquery) =>
+        {
+            *expr = boolean(true);
         }
         Expr::Function(function) => {
             let FunctionArguments::Subquery(query) = &function.args else { return };
             let is_array = function_name(function).as_deref() == Some("array");
-            if is_array && query_gives_nothing(query) {
+            if is_array && (query_gives_nothing(query) || reads_toast(query)) {
                 *expr = cast(array(Vec::new()), text_array());
             }
         }
-        // No type is a domain.
-        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } if is_domain_test(left, right) => {
+        Expr::BinaryOp { .. } | Expr::Exists { .. } | Expr::InSubquery { .. } if is_never(expr) => {
             *expr = boolean(false);
         }
         _ => {}
     }
 }
 
-fn text_array() -> DataType {
-    let element = Box::new(DataType::Text);
-    DataType::Array(sqlparser::ast::ArrayElemTypeDef::SquareBracket(element, None))
+/// psql lists the options of a table's TOAST table, which no table has.
+fn reads_toast(query: &Query) -> bool {
+    let Some(Expr::BinaryOp { left, op: BinaryOperator::StringConcat, .. }) = single_item(query)
+    else {
+        return false;
+    };
+    as_text(left) == Some("toast.")
 }
 
-fn is_domain_test(column: &Expr, value: &Expr) -> bool {
-    let name = match column {
-        Expr::CompoundIdentifier(parts) => parts.last(),
-        Expr::Identifier(ident) => Some(ident),
-        _ => None,
-    };
-    name.is_some_and(|name| normal(name) == "typtype") && as_text(value) == Some("d")
+fn text_array() -> DataType {
+    let element = Box::new(DataType::Text);
+    DataType::Array(ArrayElemTypeDef::SquareBracket(element, None))
 }
 
 fn query_gives_nothing(query: &Query) -> bool {
@@ -205,7 +242,7 @@ fn query_gives_nothing(query: &Query) -> bool {
 /// The value of a scalar subquery that reads no rows.
 fn value_of_nothing(query: &Query) -> Option<Expr> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    if gives_nothing(select) || compares_collations(select) {
+    if gives_nothing(select) {
         return Some(null());
     }
     if !reads_nothing(select) {
@@ -220,34 +257,10 @@ fn value_of_nothing(query: &Query) -> Option<Expr> {
     }
 }
 
-/// psql asks for a column's collation where it is not its type's: here it always is.
-fn compares_collations(select: &Select) -> bool {
-    let Some(selection) = &select.selection else { return false };
-    sqlparser::ast::visit_expressions(selection, |expr| match expr {
-        Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
-            let collation = |side: &Expr| match side {
-                Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|name| {
-                    matches!(normal(name).as_str(), "attcollation" | "typcollation")
-                }),
-                _ => false,
-            };
-            match collation(left) && collation(right) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        }
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
-}
-
 /// Branches that are never taken go, with whatever they hold.
 fn prune_case(expr: &mut Expr) {
     let Expr::Case { operand: None, conditions, else_result, .. } = expr else { return };
-    for branch in conditions.iter_mut() {
-        no_rows(&mut branch.condition);
-    }
-    conditions.retain(|branch| !is_false(&branch.condition));
+    conditions.retain(|branch| !is_never(&branch.condition));
     if conditions.is_empty() {
         *expr = else_result.take().map_or_else(null, |expr| *expr);
     }
@@ -304,6 +317,26 @@ impl VisitorMut for SingleRow {
     }
 }
 
+/// The engine tells only in conditions whether a subquery has a value, but anywhere whether an
+/// array has it.
+struct Membership;
+
+impl VisitorMut for Membership {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::InSubquery { expr: value, subquery, negated } = expr
+            && let Some(array) = array_of(subquery)
+        {
+            let value = super::build::take(value);
+            let has = call("array_has", vec![array, value]);
+            let op = UnaryOperator::Not;
+            *expr = if *negated { Expr::UnaryOp { op, expr: Box::new(has) } } else { has };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Columns that hold arrays, and whether of numbers, by name.
 static ARRAY_COLUMNS: LazyLock<HashMap<&str, bool>> = LazyLock::new(|| {
     let columns = relations::all().iter().flat_map(|relation| &relation.columns);
@@ -351,7 +384,7 @@ fn replace_table_oids(select: &mut Select) {
         table.joins.iter().for_each(|join| note(&join.relation));
     }
     if !oids.is_empty() {
-        let _ = select.visit(&mut TableOids(oids));
+        let _ = visit_mut(select, &mut TableOids(oids));
     }
 }
 

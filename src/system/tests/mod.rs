@@ -4,21 +4,24 @@
 //! line `-- @ client | parameters`; `{items}` and `{cheap}` stand for a table's and a view's
 //! identifier.
 
+mod explore;
 mod meaning;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
+use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
 use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, System};
 use crate::catalog::{
-    Catalog, Column, Consistency, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat,
+    Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat,
     TableName,
 };
 use crate::config::Config;
@@ -107,9 +110,9 @@ impl Fixture {
     async fn new() -> Self {
         let store = EmbeddedStore::in_memory().expect("a store");
         let catalog = Catalog::open(store.connect(Options::default())).await.expect("a catalog");
-        fill(&catalog).await;
-        let config = Config::load(None, [], []).expect("defaults");
         let directory = TempDir::new().expect("a directory");
+        fill(&catalog, directory.path()).await;
+        let config = Config::load(None, [], []).expect("defaults");
         let spill = memory::Spill { directory: directory.path().join("spill") };
         let one = Arc::new(One);
         let setting = SettingRow {
@@ -132,7 +135,8 @@ impl Fixture {
             settings: Arc::new(Settings::default()),
             catalog,
         };
-        let session = Session::new(engine.clone(), info);
+        let mut session = Session::new(engine.clone(), info);
+        session.mark_start();
         Self { session, engine, items, cheap, _directory: directory }
     }
 
@@ -214,34 +218,49 @@ fn scalar(text: &str, kind: &DataType) -> ScalarValue {
     ScalarValue::try_from_string(text.to_owned(), kind).expect("a value of the type")
 }
 
-async fn fill(catalog: &Catalog) {
-    let column = |name: &str, kind: DataType, nullable| Column::from(&Field::new(name, kind, nullable));
+async fn fill(catalog: &Catalog, directory: &Path) {
+    let column =
+        |name: &str, kind: DataType, nullable| Column::from(&Field::new(name, kind, nullable));
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let list = |kind| DataType::List(Field::new_list_field(kind, true).into());
     let mut items = vec![
         column("id", DataType::Int64, false),
         column("name", DataType::Utf8, true),
         column("price", DataType::Decimal128(15, 2), true),
-        column("Added At", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true),
-        column("tags", DataType::List(Field::new_list_field(DataType::Utf8, true).into()), true),
+        column("Added At", timestamp.clone(), true),
+        column("tags", list(DataType::Utf8), true),
     ];
     items[0].comment = Some("the key".into());
-    let external = Definition::External(External {
-        location: "file:///nowhere/items/".into(),
-        format: FileFormat::Parquet,
-        partition_columns: vec![],
-        options: Default::default(),
-    });
+    let t = vec![
+        column("a", DataType::Int32, true),
+        column("b", DataType::Utf8, true),
+        column("arr", list(DataType::Int32), true),
+        column("ts", timestamp, true),
+    ];
+    let external = |name: &str, columns: &[Column]| {
+        Definition::External(External {
+            location: write(directory, name, columns),
+            format: FileFormat::Parquet,
+            partition_columns: vec![],
+            options: Default::default(),
+        })
+    };
     let view = Definition::View {
         sql: "SELECT id, name FROM items WHERE price < 10".into(),
         search_path: vec!["public".into()],
     };
+    let other = vec![column("a", DataType::Int32, true)];
     let database = DEFAULT_DATABASE;
     let fail = CreateMode::Fail;
     catalog.create_schema(database, "more", "bob", fail).await.expect("new");
-    for (schema, name, columns, definition) in [
-        ("public", "items", items.clone(), external.clone()),
-        ("public", "cheap", items[..2].to_vec(), view),
-        ("more", "other", vec![column("a", DataType::Int32, true)], external.clone()),
-        ("more", "items", vec![column("b", DataType::Int32, true)], external),
+    catalog.create_database("shop", "ann", fail).await.expect("new");
+    for (database, schema, name, columns, definition) in [
+        (database, "public", "items", items.clone(), external("items", &items)),
+        (database, "public", "cheap", items[..2].to_vec(), view),
+        (database, "public", "t", t.clone(), external("t", &t)),
+        (database, "more", "other", other.clone(), external("other", &other)),
+        (database, "more", "items", other.clone(), external("more_items", &other)),
+        ("shop", "public", "hidden", other.clone(), external("hidden", &other)),
     ] {
         let name = TableName::new(database, schema, name);
         catalog.create_table(&name, "bob", columns, definition, fail).await.expect("new");
@@ -253,11 +272,35 @@ async fn fill(catalog: &Catalog) {
     };
     catalog.alter_table(&name, comment).await.expect("there");
     catalog.comment_database(database, Some("the first".into())).await.expect("there");
-    catalog.create_database("shop", "ann", fail).await.expect("new");
-    let other = TableName::new("shop", "public", "hidden");
-    let external = catalog.table(&name, Consistency::Cached).await.expect("there");
-    let definition = external.record.definition.clone();
-    catalog.create_table(&other, "ann", items, definition, fail).await.expect("new");
+}
+
+/// Three rows in a file of Parquet, the same as in `ordinary.txt`; returns its URL.
+fn write(directory: &Path, name: &str, columns: &[Column]) -> String {
+    let schema = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
+    let arrays = schema.fields().iter().map(|field| {
+        let texts = ["1", "2", "2"].map(|text| match (field.name().as_str(), field.data_type()) {
+            ("b", _) if text == "1" => "x",
+            ("b", _) => "y",
+            (_, DataType::Timestamp(..)) if text == "1" => "2020-02-03 04:05:06",
+            (_, DataType::Timestamp(..)) => "2021-01-01",
+            _ => text,
+        });
+        let values = texts.into_iter().map(|text| match field.data_type() {
+            DataType::List(element) => {
+                let item = scalar(text, element.data_type());
+                ScalarValue::List(ScalarValue::new_list(&[item], element.data_type(), true))
+            }
+            kind => scalar(text, kind),
+        });
+        ScalarValue::iter_to_array(values).expect("values of one type")
+    });
+    let batch = RecordBatch::try_new(schema.clone(), arrays.collect()).expect("a batch");
+    let path = directory.join(format!("{name}.parquet"));
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = ArrowWriter::try_new(file, schema, None).expect("a writer");
+    writer.write(&batch).expect("written");
+    writer.close().expect("closed");
+    format!("file://{}", path.display())
 }
 
 #[tokio::test]

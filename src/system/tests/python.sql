@@ -184,9 +184,6 @@ FROM
     typeinfo_tree
 ORDER BY
     depth DESC
--- @ asyncpg | $1 = 'on'
-SELECT
-                    set_config('jit', $1, false)
 -- @ asyncpg
 select conkey, stxkind from pg_constraint, pg_statistic_ext limit 1
 -- @ asyncpg

@@ -1,0 +1,124 @@
+//! Functions in FROM: PostgreSQL takes any there, and names the column after the alias.
+
+use sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr,
+    Statement, TableAlias, TableAliasColumnDef, TableFactor,
+};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use super::super::functions;
+use super::build::{call, normal, number};
+
+/// Known to the engine as table functions with one column.
+const SERIES: &[&str] = &["generate_series", "range"];
+
+pub fn rewrite(factor: &mut TableFactor) {
+    match factor {
+        TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
+            let Some(name) = single(name) else { return };
+            let Some(args) = plain(&args.args) else { return };
+            let alias = alias.take();
+            if SERIES.contains(&name.as_str()) {
+                restore(factor, alias.map(|alias| with_column(alias)));
+            } else if name == "unnest" {
+                *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
+            } else if functions::names().contains(&name) {
+                let alias = alias.unwrap_or_else(|| named(&name));
+                *factor = derived(vec![call(&name, args)], with_column(alias));
+            } else {
+                restore(factor, alias);
+            }
+        }
+        TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
+            let taken = alias.take().unwrap_or_else(|| named("unnest"));
+            match (*with_ordinality, array_exprs.as_slice()) {
+                (false, _) => *alias = Some(with_column(taken)),
+                (true, [array]) => {
+                    let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
+                    let columns = [array.clone(), numbers].map(|list| call("unnest", vec![list]));
+                    let mut alias = taken;
+                    for default in [alias.name.value.clone(), "ordinality".to_owned()]
+                        .into_iter()
+                        .skip(alias.columns.len())
+                    {
+                        alias.columns.push(column(&default));
+                    }
+                    *factor = derived(columns.into(), alias);
+                }
+                (true, _) => *alias = Some(taken),
+            }
+        }
+        _ => {}
+    }
+}
+
+fn restore(factor: &mut TableFactor, taken: Option<TableAlias>) {
+    if let TableFactor::Table { alias, .. } = factor {
+        *alias = taken;
+    }
+}
+
+fn single(name: &ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [name] => name.as_ident().map(normal),
+        _ => None,
+    }
+}
+
+fn plain(args: &[FunctionArg]) -> Option<Vec<Expr>> {
+    (args.iter())
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn named(name: &str) -> TableAlias {
+    TableAlias { explicit: true, name: Ident::new(name), columns: Vec::new(), at: None }
+}
+
+fn column(name: &str) -> TableAliasColumnDef {
+    TableAliasColumnDef { name: Ident::new(name), data_type: None }
+}
+
+/// The only column is called as the table, unless it has a name of its own.
+fn with_column(mut alias: TableAlias) -> TableAlias {
+    if alias.columns.is_empty() {
+        let name = alias.name.clone();
+        alias.columns.push(TableAliasColumnDef { name, data_type: None });
+    }
+    alias
+}
+
+fn unnest(arrays: Vec<Expr>, alias: TableAlias) -> TableFactor {
+    TableFactor::UNNEST {
+        alias: Some(with_column(alias)),
+        array_exprs: arrays,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    }
+}
+
+/// `(SELECT columns) AS alias`.
+fn derived(columns: Vec<Expr>, alias: TableAlias) -> TableFactor {
+    let (mut query, mut select) = empty_query();
+    select.projection = columns.into_iter().map(SelectItem::UnnamedExpr).collect();
+    query.body = Box::new(SetExpr::Select(select));
+    let (subquery, alias) = (Box::new(query), Some(alias));
+    TableFactor::Derived { lateral: false, subquery, alias, sample: None }
+}
+
+/// The many parts that a query may have, all of them missing.
+fn empty_query() -> (Query, Box<Select>) {
+    let parsed = Parser::parse_sql(&PostgreSqlDialect {}, "SELECT NULL").ok();
+    match parsed.and_then(|mut statements| statements.pop()) {
+        Some(Statement::Query(query)) => match *query.body.clone() {
+            SetExpr::Select(select) => (*query, select),
+            _ => unreachable!("SELECT NULL is a SELECT"),
+        },
+        _ => unreachable!("SELECT NULL is a query"),
+    }
+}

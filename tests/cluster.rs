@@ -1,0 +1,19 @@
+//! Several daemons on a real ZooKeeper: how they see each other, share one catalog, and live
+//! through the faults of the ensemble and of each other.
+
+mod common;
+
+#[path = "cluster/catalog.rs"]
+mod catalog;
+#[path = "cluster/loss.rs"]
+mod loss;
+#[path = "cluster/members.rs"]
+mod members;
+#[path = "cluster/outages.rs"]
+mod outages;
+#[path = "cluster/queries.rs"]
+mod queries;
+#[path = "cluster/races.rs"]
+mod races;
+#[path = "cluster/support.rs"]
+mod support;

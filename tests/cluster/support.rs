@@ -1,0 +1,272 @@
+//! What the tests of whole daemons share: clusters of them, clients, and a look into the store.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_postgres::error::DbError;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+use uuid::Uuid;
+
+use crate::common::daemon::{self, Daemon};
+use crate::common::zookeeper::Server;
+
+/// Bound of whatever must happen sooner or later, generous for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Long enough for a busy machine to keep, short enough to wait for its end.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A statement that ends by itself after a second or some, and its answer.
+pub const SLOW: (&str, &str) =
+    ("SELECT count(*) FROM generate_series(1, 500000000) a(x) WHERE x % 7 = 3", "71428572");
+
+/// A statement that never ends by itself.
+pub const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x), \
+                           generate_series(1, 1000000) b(y) WHERE (a.x * b.y) % 7 = 3";
+
+pub async fn bounded<T>(case: impl Future<Output = T>) -> T {
+    tokio::time::timeout(5 * PATIENCE, case).await.expect("the case ends in time")
+}
+
+/// Waits until a condition holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// One server for all tests that do not hurt it.
+pub fn shared_zookeeper() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+/// The daemons of one test: below one chroot of an ensemble, or each for itself.
+pub struct Cluster {
+    zookeeper: Option<String>,
+    settings: Vec<(String, String)>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// On an ensemble, below a chroot of its own.
+    pub fn on(hosts: &str) -> Self {
+        let zookeeper = format!("{hosts}/test-{}", Uuid::new_v4().simple());
+        let timeout = format!("{}s", SESSION_TIMEOUT.as_secs());
+        Self { zookeeper: Some(zookeeper), ..Self::embedded() }
+            .with("COORDINATION_SESSION_TIMEOUT", &timeout)
+    }
+
+    /// Each daemon with a store of its own.
+    pub fn embedded() -> Self {
+        let folder = TempDir::with_prefix("oribi-cluster-").expect("a temporary directory");
+        Self { zookeeper: None, settings: Vec::new(), folder }
+    }
+
+    /// Sets `ORIBI_<name>` for daemons started from now on.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((format!("ORIBI_{name}"), value.to_owned()));
+        self
+    }
+
+    /// `host:port/chroot`.
+    pub fn zookeeper(&self) -> &str {
+        self.zookeeper.as_deref().expect("a cluster on an ensemble")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a daemon on the data directory of its name, and waits until it is ready.
+    pub fn start(&self, id: &str) -> Daemon {
+        self.start_in(id, id)
+    }
+
+    pub fn start_in(&self, id: &str, data_dir: &str) -> Daemon {
+        let mut daemon = self.spawn(id, data_dir);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Starts a daemon and does not wait.
+    pub fn spawn(&self, id: &str, data_dir: &str) -> Daemon {
+        let mut command = daemon::command();
+        command.args(["serve", "--id", id]).arg("--data-dir").arg(self.path(data_dir));
+        command.args(["--postgres=127.0.0.1:0", "--peer=127.0.0.1:0", "--web=127.0.0.1:0"]);
+        if let Some(zookeeper) = &self.zookeeper {
+            command.args(["--zookeeper", zookeeper]);
+        }
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        Daemon::spawn(command)
+    }
+
+    /// A file with one column `x` and one row, and the statement that makes a table of it.
+    pub fn table(&self, name: &str, value: i64) -> String {
+        let file = self.path(&format!("{value}.csv"));
+        std::fs::write(&file, format!("x\n{value}\n")).expect("a file");
+        format!(
+            "CREATE EXTERNAL TABLE {name} (x BIGINT) STORED AS CSV LOCATION '{}' \
+             OPTIONS ('format.has_header' 'true')",
+            file.display()
+        )
+    }
+}
+
+/// A client, and what became of its connection.
+pub struct Client {
+    client: tokio_postgres::Client,
+    pub connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Client {
+    pub async fn try_connect(daemon: &Daemon) -> Result<Self, tokio_postgres::Error> {
+        let address = daemon.postgres;
+        let settings = format!(
+            "host={} port={} user=oribi dbname=oribi connect_timeout=30",
+            address.ip(),
+            address.port()
+        );
+        let (client, connection) = tokio_postgres::connect(&settings, NoTls).await?;
+        Ok(Self { client, connection: tokio::spawn(connection) })
+    }
+
+    pub async fn connect(daemon: &Daemon) -> Self {
+        Self::try_connect(daemon).await.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    /// The rows of a statement as text; NULL is empty.
+    pub async fn try_rows(&self, sql: &str) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
+        let messages = self.client.simple_query(sql).await?;
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect())
+            }
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(row).collect())
+    }
+
+    pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        self.try_rows(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    /// The one value of a statement; empty if it has no row.
+    pub async fn value(&self, sql: &str) -> String {
+        self.rows(sql).await.into_iter().flatten().next().unwrap_or_default()
+    }
+
+    /// Executes a statement that must fail.
+    pub async fn refused(&self, sql: &str) -> DbError {
+        match self.try_rows(sql).await {
+            Ok(rows) => panic!("{sql} succeeded: {rows:?}"),
+            Err(error) => db_error(&error),
+        }
+    }
+
+    /// Executes a statement that may fail; the SQLSTATE if it does, "" if it does not.
+    pub async fn outcome(&self, sql: &str) -> String {
+        let failed = self.try_rows(sql).await.err();
+        failed.map(|error| db_error(&error).code().code().to_owned()).unwrap_or_default()
+    }
+
+    /// Waits for the server's good-bye.
+    pub async fn good_bye(self) -> DbError {
+        let ended = tokio::time::timeout(PATIENCE, self.connection).await.expect("a good-bye");
+        db_error(&ended.expect("the task ends").expect_err("a reason"))
+    }
+
+    /// Cancels what runs.
+    pub async fn cancel(&self) {
+        self.client.cancel_token().cancel_query(NoTls).await.expect("a cancel request");
+    }
+}
+
+pub fn db_error(error: &tokio_postgres::Error) -> DbError {
+    error.as_db_error().unwrap_or_else(|| panic!("no error of the server's: {error:?}")).clone()
+}
+
+/// The cluster as a daemon sees it: id and state.
+pub async fn states(client: &Client) -> Vec<(String, String)> {
+    let rows = client.rows("SELECT id, state FROM system.daemons ORDER BY id").await;
+    rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
+}
+
+/// Waits until a daemon sees exactly these, all ready.
+pub async fn all_ready(client: &Client, ids: &[&str]) {
+    let expected: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), "ready".to_owned())).collect();
+    eventually(&format!("{ids:?} ready"), async || states(client).await == expected).await;
+}
+
+/// A daemon's answer to `GET /readyz`: the status and the body.
+pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(daemon.web).await.ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let body = serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()?;
+    Some((status, body))
+}
+
+pub fn signal(name: &str, daemon: &Daemon) {
+    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(daemon.pid().to_string()).status();
+    assert!(status.expect("kill starts").success(), "kill -{name}");
+}
+
+/// Waits until a daemon's process has ended.
+pub async fn ended(daemon: &mut Daemon) -> ExitStatus {
+    let mut status = None;
+    eventually("the process ends", async || {
+        status = daemon.exited();
+        status.is_some()
+    })
+    .await;
+    status.expect("it ended")
+}
+
+/// The store as an operator sees it.
+pub struct Store(zookeeper_client::Client);
+
+impl Store {
+    /// Looks below a cluster's chroot.
+    pub async fn of(cluster: &Cluster) -> Self {
+        let mut connector = zookeeper_client::Client::connector();
+        connector.session_timeout(PATIENCE);
+        let (hosts, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
+        let client = connector.connect(hosts).await.expect("a connection");
+        let rooted = client.chroot(format!("/{chroot}"));
+        Self(rooted.unwrap_or_else(|_| panic!("{chroot} is a chroot")))
+    }
+
+    /// A node's value; none if there is no such node.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        let data = match self.0.get_data(path).await {
+            Ok((data, _)) => data,
+            Err(zookeeper_client::Error::NoNode) => return None,
+            Err(error) => panic!("{path}: {error}"),
+        };
+        let parsed = serde_json::from_slice(&data);
+        Some(parsed.unwrap_or_else(|_| panic!("{path}: {}", String::from_utf8_lossy(&data))))
+    }
+
+    /// The names of a node's children; none if there is no such node.
+    pub async fn children(&self, path: &str) -> Vec<String> {
+        let mut names = match self.0.list_children(path).await {
+            Ok(names) => names,
+            Err(zookeeper_client::Error::NoNode) => Vec::new(),
+            Err(error) => panic!("{path}: {error}"),
+        };
+        names.sort();
+        names
+    }
+}
