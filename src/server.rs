@@ -213,7 +213,11 @@ struct Sockets {
 impl Sockets {
     async fn bind(config: &Config) -> Result<Self, Error> {
         let bind = async |key, address| {
-            TcpListener::bind(address).await.map_err(|source| Error::Listen { key, address, source })
+            TcpListener::bind(address).await.map_err(|source| Error::Listen {
+                key,
+                address,
+                source,
+            })
         };
         Ok(Self {
             postgres: bind("postgres", config.postgres).await?,

@@ -103,10 +103,10 @@ impl Catalog {
             CatalogName::Database(name.database.clone())
         };
         self.second_look(&node, consistency).await?;
-        self.snapshot().table(name).cloned().ok_or_else(|| Error::NotFound {
-            kind: ObjectKind::Table,
-            name: display_name(name),
-        })
+        self.snapshot()
+            .table(name)
+            .cloned()
+            .ok_or_else(|| Error::NotFound { kind: ObjectKind::Table, name: display_name(name) })
     }
 
     /// A database by name; [`Error::NotFound`] only after the store was asked.

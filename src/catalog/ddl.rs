@@ -142,10 +142,10 @@ impl Catalog {
         }
         let found = self.database(database).await?;
         let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
-        let content = found.schemas.get(schema).ok_or_else(|| Error::NotFound {
-            kind: ObjectKind::Schema,
-            name: schema.to_owned(),
-        });
+        let content = found
+            .schemas
+            .get(schema)
+            .ok_or_else(|| Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() });
         let Some(content) = if_exists(content, mode)? else { return Ok(false) };
         let Some((_, stat)) = &content.node else { return Err(Error::Reserved(schema.into())) };
         if !content.tables.is_empty() && !cascade {
@@ -407,7 +407,7 @@ impl Catalog {
                 })
             }
             Proof::Deleted { path, czxid } => {
-                !self.coordination.get(path).await?.is_some_and(|node| node.stat.czxid == *czxid)
+                self.coordination.get(path).await?.is_none_or(|node| node.stat.czxid != *czxid)
             }
         })
     }

@@ -9,10 +9,10 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use super::error::{Error, Result};
-use super::{environment, runtime, tour, tpch};
+use super::{environment, runtime, start_logging, tour, tpch};
 use crate::config::Config;
 use crate::server::{Addresses, Server};
-use crate::{shutdown, telemetry};
+use crate::shutdown;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -62,7 +62,7 @@ impl Options {
 
 pub fn run(options: Options) -> Result<()> {
     let mut config = options.settings()?;
-    telemetry::start(&config.log)?;
+    start_logging(&config)?;
     let data_dir = match config.data_dir.take() {
         Some(dir) => dir,
         None => default_data_dir(|name| std::env::var_os(name).map(PathBuf::from))?,
@@ -149,7 +149,8 @@ async fn show(addresses: &Addresses, tables: &Path, exit: bool) -> Result<()> {
     let (host, port, user) = (postgres.ip(), postgres.port(), tour::USER);
     let web = tour::reachable(addresses.web);
     tour::print(&format!(
-        "\nNow it is your turn, until you press Ctrl-C here:\n\n  psql -h {host} -p {port} -U {user}\n\n\
+        "\nNow it is your turn, until you press Ctrl-C here:\n\n  \
+         psql -h {host} -p {port} -U {user}\n\n\
          or any other PostgreSQL client (host {host}, port {port}, user {user}, database {user}, \
          no password).\nHealth: http://{web}/readyz"
     ))?;

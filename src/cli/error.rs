@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use parquet::errors::ParquetError;
-use tracing_subscriber::filter::ParseError;
 
 use crate::{config, server};
 
@@ -20,8 +19,6 @@ pub enum Error {
     NoHome,
     #[error("environment variable {0} is not valid UTF-8")]
     Encoding(String),
-    #[error("setting \"log.filter\": {0}")]
-    LogFilter(#[from] ParseError),
     #[error("{0}")]
     Server(#[from] server::Error),
     #[error("cannot {what}: {source}")]
@@ -43,9 +40,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::NoHome | Self::Encoding(_) | Self::LogFilter(_) => {
-                ExitCode::from(WRONG_USE)
-            }
+            Self::Config(_) | Self::NoHome | Self::Encoding(_) => ExitCode::from(WRONG_USE),
             Self::Server(error) if error.is_configuration() => ExitCode::from(WRONG_USE),
             _ => ExitCode::FAILURE,
         }

@@ -12,10 +12,13 @@ mod text_table;
 mod tour;
 mod tpch;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{self, Config};
+use crate::telemetry;
 use error::{Error, Result};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ORIBI_BUILD"), ")");
@@ -49,7 +52,8 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("oribi: {error}");
+            // The exit code tells it, too, when nobody reads this.
+            let _ = writeln!(std::io::stderr(), "oribi: {error}");
             error.exit_code()
         }
     }
@@ -70,6 +74,17 @@ fn environment() -> Result<Vec<(String, String)>> {
         }
     }
     Ok(variables)
+}
+
+/// Starts logging, or refuses a filter that makes no sense as any other wrong setting.
+fn start_logging(config: &Config) -> Result<()> {
+    const KEY: &str = "log.filter";
+    telemetry::start(&config.log).map_err(|error| {
+        let set = config.rows().into_iter().find(|row| row.key == KEY);
+        let origin = set.map(|row| row.origin).unwrap_or_default();
+        let reason = error.to_string();
+        Error::Config(config::Error::BadValue { origin, key: KEY.to_owned(), reason })
+    })
 }
 
 /// The runtime for network and coordination; statements execute on the engine's own.

@@ -1,6 +1,6 @@
 //! How far a long piece of work is: a bar on a terminal, a few plain lines anywhere else.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
@@ -33,7 +33,8 @@ impl Progress {
     /// The part of the work that began last is done.
     pub fn done(&self, name: &str, rows: u64) {
         if self.plain {
-            eprintln!("{name:10} {:>13} rows", HumanCount(rows).to_string());
+            // Nobody has to listen.
+            let _ = writeln!(stderr(), "{name:10} {:>13} rows", HumanCount(rows).to_string());
         }
     }
 }

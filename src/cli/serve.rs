@@ -7,10 +7,10 @@ use clap::Args;
 use tracing::info;
 
 use super::error::{Error, Result};
-use super::{environment, runtime, supervisor};
+use super::{environment, runtime, start_logging, supervisor};
 use crate::config::Config;
 use crate::server::Server;
-use crate::{shutdown, telemetry};
+use crate::shutdown;
 
 /// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "ORIBI_CONFIG";
@@ -69,7 +69,7 @@ impl Options {
 
 pub fn run(options: Options) -> Result<()> {
     let config = options.settings()?;
-    telemetry::start(&config.log)?;
+    start_logging(&config)?;
     runtime()?.block_on(serve(config))
 }
 

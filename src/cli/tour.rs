@@ -131,7 +131,7 @@ async fn show(client: &Client, dir: &Path) -> Result<()> {
         let table = text_table::render(&columns, &rows, SHOWN_ROWS);
         let millis = taken.as_secs_f64() * 1000.0;
         print(&format!(
-            "\n{number}. {title}\n{}\n\n{table}\nTime: {millis:.1} ms\n",
+            "\n{number}. {title}\n{}\n\n{table}\nTime: {millis:.1} ms",
             shortened(sql)
         ))?;
     }

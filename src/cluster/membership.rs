@@ -318,10 +318,8 @@ impl Membership {
         let data = serde_json::to_vec(&record)
             .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
         // The check fences it: a record that is no longer ours must not be overwritten.
-        let check = Op::Check {
-            path: Path::Incarnation(record.incarnation).to_string(),
-            version: None,
-        };
+        let check =
+            Op::Check { path: Path::Incarnation(record.incarnation).to_string(), version: None };
         let set = Op::Set { path, data: data.into(), version: None };
         self.coordination.transact(vec![check, set]).await?;
         registered.record = record;

@@ -62,9 +62,12 @@ pub struct Engine {
     /// What every session starts from.
     template: SessionState,
     system: Arc<dyn SystemCatalog>,
-    /// Tables ready to scan, by object identifier, with the `mzxid` of their definition.
-    sources: Mutex<HashMap<u32, (i64, Arc<dyn TableSource>)>>,
+    /// Tables ready to scan, by object identifier.
+    sources: Mutex<HashMap<u32, CachedSource>>,
 }
+
+/// A table ready to scan, with the `mzxid` of its definition.
+type CachedSource = (i64, Arc<dyn TableSource>);
 
 impl Debug for Engine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -73,8 +76,11 @@ impl Debug for Engine {
 }
 
 impl Engine {
-    pub fn new(config: &config::Engine, spill: &memory::Spill, system: Arc<dyn SystemCatalog>)
-    -> Result<Arc<Self>> {
+    pub fn new(
+        config: &config::Engine,
+        spill: &memory::Spill,
+        system: Arc<dyn SystemCatalog>,
+    ) -> Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.get())
             .thread_name("oribi-engine")

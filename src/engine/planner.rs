@@ -11,7 +11,9 @@ use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
@@ -65,7 +67,8 @@ impl Session {
             }
         }
         let types = self.engine().system().type_planner();
-        let names = Names { state: self.state(), tables, types, missing_function: Mutex::default() };
+        let names =
+            Names { state: self.state(), tables, types, missing_function: Mutex::default() };
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
         let planned = match statement {
             Statement::Statement(statement) if !parameters.is_empty() => {
@@ -128,10 +131,8 @@ impl Session {
                 Ok(self.engine().cached_source(self.info(), &table, open)?)
             }
             Definition::View { sql, search_path } => {
-                let scope = Scope {
-                    database: name.database.clone(),
-                    search_path: search_path.clone(),
-                };
+                let scope =
+                    Scope { database: name.database.clone(), search_path: search_path.clone() };
                 let plan = self.plan_view(&scope, sql, &name.table, depth).await?;
                 Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone())))))
             }

@@ -152,9 +152,8 @@ impl Session {
         definition: storage::Definition,
     ) -> Result<(Vec<crate::catalog::Column>, crate::catalog::External)> {
         let state = self.state.clone();
-        let task = self.engine.handle().spawn(async move {
-            storage::describe(&state, definition).await
-        });
+        let task =
+            self.engine.handle().spawn(async move { storage::describe(&state, definition).await });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => Ok(result?),
             Err(error) => Err(Error::Panic(error.to_string())),
@@ -189,9 +188,8 @@ enum Parameters {
 fn parameter_types(plan: &LogicalPlan, known: &[Option<DataType>]) -> Result<Parameters> {
     let found = plan.get_parameter_types().map_err(Error::planning)?;
     let number = |name: &str| name.strip_prefix('$')?.parse::<usize>().ok();
-    let by_number: HashMap<usize, Option<DataType>> = (found.into_iter())
-        .filter_map(|(name, kind)| Some((number(&name)?, kind)))
-        .collect();
+    let by_number: HashMap<usize, Option<DataType>> =
+        (found.into_iter()).filter_map(|(name, kind)| Some((number(&name)?, kind))).collect();
     let count = by_number.keys().copied().max().unwrap_or(0).max(known.len());
     let settled = (1..=count).all(|n| known.get(n - 1).is_some_and(Option::is_some));
     let types = (1..=count)

@@ -34,6 +34,7 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     TimeZone,
     DateStyle,
+    Encoding,
     /// Milliseconds, or a number with PostgreSQL's units (`us ms s min h d`); 0 switches it off.
     Duration,
     /// Told to clients and never changed.
@@ -64,7 +65,7 @@ const fn setting(
     Setting { name, default, kind, report, description }
 }
 
-use Kind::{Bool, DateStyle, Duration as Millis, Fixed, Integer, OneOf, Text, TimeZone};
+use Kind::{Bool, DateStyle, Duration as Millis, Encoding, Fixed, Integer, OneOf, Text, TimeZone};
 
 /// All settings, sorted by name without regard to case.
 #[rustfmt::skip] // A table: one row a line.
@@ -73,7 +74,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("backslash_quote", "safe_encoding", OneOf(&["safe_encoding", "on", "off"]), false, "Accepted for compatibility."),
     setting("bytea_output", "hex", OneOf(&["hex"]), false, "The text form of bytea."),
     setting("check_function_bodies", "on", Bool, false, "Accepted for compatibility."),
-    setting("client_encoding", "UTF8", OneOf(&["UTF8", "utf-8", "unicode"]), true, "The client's encoding: always UTF8."),
+    setting("client_encoding", "UTF8", Encoding, true, "The client's encoding: always UTF8."),
     setting("client_min_messages", "notice", OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), false, "The least severe message that is sent."),
     setting("DateStyle", "ISO, MDY", DateStyle, true, "The text form of dates: always ISO."),
     setting("default_transaction_isolation", "read committed", OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]), false, "Accepted for compatibility."),
@@ -223,9 +224,9 @@ fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
 fn normalise(name: &str, value: &str) -> Result<String> {
     if name.starts_with("datafusion.") {
         let mut options = ConfigOptions::new();
-        options.set(name, value).map_err(|error| {
-            invalid(name, value, format!(": {}", error.strip_backtrace()))
-        })?;
+        options
+            .set(name, value)
+            .map_err(|error| invalid(name, value, format!(": {}", error.strip_backtrace())))?;
         return Ok(value.to_owned());
     }
     let Some(setting) = find(name) else {
@@ -249,10 +250,9 @@ fn normalise(name: &str, value: &str) -> Result<String> {
         },
         OneOf(choices) => (choices.iter())
             .find(|choice| choice.eq_ignore_ascii_case(value))
-            // Other spellings of the one encoding are shown as the first.
-            .map(|choice| if name == "client_encoding" { choices[0] } else { choice })
             .map(|choice| (*choice).to_owned())
             .ok_or_else(|| invalid(name, value, format!(": it takes {}", choices.join(", ")))),
+        Encoding => encoding(value).ok_or_else(|| invalid(name, value, ": it takes UTF8")),
         TimeZone => time_zone(value).ok_or_else(|| invalid(name, value, "")),
         DateStyle => date_style(value)
             .ok_or_else(|| invalid(name, value, ": only ISO is supported, with MDY, DMY or YMD")),
@@ -261,6 +261,13 @@ fn normalise(name: &str, value: &str) -> Result<String> {
             Err(hint) => Err(invalid(name, value, hint)),
         },
     }
+}
+
+/// PostgreSQL looks at the letters and digits of an encoding's name only.
+fn encoding(value: &str) -> Option<String> {
+    let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    let known = ["utf8", "unicode"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    known.then(|| "UTF8".to_owned())
 }
 
 /// The canonical name of a time zone: as in the tz database, or an offset such as `+02:00`.
@@ -315,7 +322,7 @@ fn parse_millis(text: &str) -> Result<u64, String> {
 /// The largest unit that divides the value, as PostgreSQL shows it.
 fn show_millis(millis: u64) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
-    match units.iter().find(|(unit, _)| millis > 0 && millis % unit == 0) {
+    match units.iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", millis / unit),
         None if millis == 0 => "0".to_owned(),
         None => format!("{millis}ms"),
@@ -339,7 +346,7 @@ mod tests {
             ("timezone", "-5", Ok("-05:00")),
             ("datestyle", "iso, dmy", Ok("ISO, DMY")),
             ("datestyle", "SQL", Err(())),
-            ("client_encoding", "utf-8", Ok("UTF8")),
+            ("client_encoding", "'utf-8'", Ok("UTF8")),
             ("client_encoding", "LATIN1", Err(())),
             ("extra_float_digits", "3", Ok("3")),
             ("extra_float_digits", "4", Err(())),

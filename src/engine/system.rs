@@ -11,7 +11,7 @@ use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionO
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
-use sqlparser::ast::Statement;
+use sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, Statement};
 
 use super::settings::Settings;
 use crate::catalog::Catalog;
@@ -118,12 +118,35 @@ pub fn pg_type_name(field: &Field) -> Option<&str> {
     fits.then_some(name)
 }
 
-/// The type of a parameter that a statement casts to a type of the system's: what is written as a
-/// name comes as one.
-pub fn parameter_type(field: &Field) -> DataType {
-    match pg_type_name(field) {
-        Some(name) if name.starts_with("reg") => DataType::Utf8,
-        _ => field.data_type().clone(),
+/// The type of a parameter that a statement casts, as in `$1::oid[]`. `plain` knows the engine's own
+/// types, `types` those of the system; what is written as a name comes as one.
+pub fn parameter_type(
+    written: &SqlType,
+    plain: fn(&SqlType) -> Option<DataType>,
+    types: Option<&dyn TypePlanner>,
+) -> Option<DataType> {
+    parameter_field(written, plain, types).map(|field| field.data_type().clone())
+}
+
+fn parameter_field(
+    written: &SqlType,
+    plain: fn(&SqlType) -> Option<DataType>,
+    types: Option<&dyn TypePlanner>,
+) -> Option<Field> {
+    if let SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = written {
+        // The element keeps its PostgreSQL type: clients look up a parameter of a type that they
+        // do not expect.
+        let element =
+            parameter_field(element, plain, types)?.with_name(Field::LIST_FIELD_DEFAULT_NAME);
+        return Some(Field::new("", DataType::List(Arc::new(element)), true));
+    }
+    if let Some(kind) = plain(written) {
+        return Some(Field::new("", kind, true));
+    }
+    let field = types?.plan_type_field(written).ok()??;
+    match pg_type_name(&field) {
+        Some(name) if name.starts_with("reg") => Some(Field::new("", DataType::Utf8, true)),
+        _ => Some(field.as_ref().clone()),
     }
 }
 

@@ -84,8 +84,7 @@ impl Connection {
 
     /// Whether a whole further message has arrived already.
     pub fn has_message(&self) -> bool {
-        self.input.len() >= 5
-            && self.input.len() > (&self.input[1..5]).get_u32() as usize
+        self.input.len() >= 5 && self.input.len() > (&self.input[1..5]).get_u32() as usize
     }
 
     /// Reads until there are so many bytes; false if the client closed the connection first.

@@ -8,9 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use pgwire::messages::PgWireBackendMessage as Backend;
-use pgwire::messages::data::{
-    FieldDescription, NoData, ParameterDescription, RowDescription,
-};
+use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
 use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;

@@ -9,10 +9,17 @@ use bytes::{Buf, Bytes};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frontend {
     Query(String),
-    Parse { name: String, query: String, types: Vec<u32> },
+    Parse {
+        name: String,
+        query: String,
+        types: Vec<u32>,
+    },
     Bind(Bind),
     Describe(Target),
-    Execute { portal: String, max_rows: i32 },
+    Execute {
+        portal: String,
+        max_rows: i32,
+    },
     Close(Target),
     Flush,
     Sync,

@@ -30,7 +30,8 @@ pub fn encoder(
     Report,
 > {
     let encoder = RowEncoder::new(schema, formats, style);
-    let mut encoder = encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
+    let mut encoder =
+        encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
     Ok(move |batch: RecordBatch| {
         let mut bytes = BytesMut::new();
         encoder.encode(&batch, 0..batch.num_rows(), &mut bytes)?;

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pgwire::messages::PgWireBackendMessage as Backend;
-use pgwire::messages::response::{
-    ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
-};
+use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -234,7 +232,8 @@ impl Client {
 
     pub fn notify(&mut self, notices: Vec<Notice>) -> io::Result<()> {
         for Notice { code, message } in notices {
-            let severity = if code == "00000" || code.starts_with("42") { "NOTICE" } else { "WARNING" };
+            let severity =
+                if code == "00000" || code.starts_with("42") { "NOTICE" } else { "WARNING" };
             let info = pgwire::error::ErrorInfo::new(severity.into(), code.into(), message);
             self.connection.put(Backend::NoticeResponse(NoticeResponse::from(info)))?;
         }

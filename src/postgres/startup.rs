@@ -101,9 +101,8 @@ async fn log_in(
 }
 
 async fn refuse(connection: &mut Connection, report: Report) -> Result<Arrival> {
-    connection.put(Backend::ErrorResponse(ErrorResponse::from(
-        pgwire::error::ErrorInfo::from(report),
-    )))?;
+    connection
+        .put(Backend::ErrorResponse(ErrorResponse::from(pgwire::error::ErrorInfo::from(report))))?;
     connection.close().await;
     Ok(Arrival::Over)
 }
@@ -192,7 +191,9 @@ fn settings(
     }
     let options = parameters.get("options").map(String::as_str).unwrap_or_default();
     let asked = (parameters.iter())
-        .filter(|(name, _)| !matches!(name.as_str(), "user" | "database" | "options" | "replication"))
+        .filter(|(name, _)| {
+            !matches!(name.as_str(), "user" | "database" | "options" | "replication")
+        })
         .filter(|(name, _)| !name.starts_with("_pq_."))
         .map(|(name, value)| (name.clone(), value.clone()))
         .chain(command_line(options));
@@ -274,10 +275,10 @@ mod tests {
         };
         for (text, pairs) in [
             ("-c statement_timeout=5s", vec![("statement_timeout", "5s")]),
-            ("-cdatestyle=ISO,\\ MDY --search-path=a", vec![
-                ("datestyle", "ISO, MDY"),
-                ("search_path", "a"),
-            ]),
+            (
+                "-cdatestyle=ISO,\\ MDY --search-path=a",
+                vec![("datestyle", "ISO, MDY"), ("search_path", "a")],
+            ),
             ("-c", vec![]),
             ("nonsense", vec![]),
         ] {

@@ -20,14 +20,22 @@ pub(super) enum Request {
 
 #[derive(Clone, Debug)]
 pub(super) enum Command {
-    Begin { read_only: Option<bool> },
+    Begin {
+        read_only: Option<bool>,
+    },
     Commit,
     Rollback,
     Savepoint(String),
     Release(String),
     RollbackTo(String),
-    Set { name: String, value: Option<String>, local: bool },
-    SetTransaction { read_only: Option<bool> },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
+    SetTransaction {
+        read_only: Option<bool>,
+    },
     /// `None`: all.
     Reset(Option<String>),
     DiscardAll,
@@ -80,7 +88,9 @@ fn command(statement: &Statement) -> Result<Command> {
     Ok(match statement {
         Statement::StartTransaction { modes, .. } => Command::Begin { read_only: access(modes) },
         Statement::Commit { .. } => Command::Commit,
-        Statement::Rollback { savepoint: Some(name), .. } => Command::RollbackTo(name.value.clone()),
+        Statement::Rollback { savepoint: Some(name), .. } => {
+            Command::RollbackTo(name.value.clone())
+        }
         Statement::Rollback { .. } => Command::Rollback,
         Statement::Savepoint { name } => Command::Savepoint(name.value.clone()),
         Statement::ReleaseSavepoint { name } => Command::Release(name.value.clone()),

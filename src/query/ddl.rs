@@ -103,10 +103,9 @@ impl Ddl {
     /// Recognises a change of the catalog among standard statements.
     pub fn recognise(statement: &Statement) -> Result<Option<Self>> {
         Ok(Some(match statement {
-            Statement::CreateDatabase { db_name, if_not_exists, .. } => Self::CreateDatabase {
-                name: single(db_name)?,
-                mode: mode(*if_not_exists, false),
-            },
+            Statement::CreateDatabase { db_name, if_not_exists, .. } => {
+                Self::CreateDatabase { name: single(db_name)?, mode: mode(*if_not_exists, false) }
+            }
             Statement::CreateSchema { schema_name, if_not_exists, .. } => match schema_name {
                 SchemaName::Simple(name) | SchemaName::NamedAuthorization(name, _) => {
                     Self::CreateSchema { name: single(name)?, mode: mode(*if_not_exists, false) }
@@ -473,4 +472,3 @@ fn option_text(value: &Value) -> String {
         other => other.to_string(),
     }
 }
-

@@ -1,5 +1,6 @@
 //! What can go wrong with files, always with the file's name.
 
+use std::any::Any;
 use std::io;
 
 use datafusion::error::DataFusionError;
@@ -37,6 +38,16 @@ impl Error {
             Self::Io { .. } => Class::Retryable,
             _ => Class::User,
         }
+    }
+
+    /// A reader met bytes that it did not reckon with.
+    pub fn of_panic(path: impl Into<String>, panic: Box<dyn Any + Send>) -> Self {
+        let text = match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => panic.downcast::<&str>().map_or("unknown".into(), |text| (*text).into()),
+        };
+        let source = DataFusionError::Execution(format!("the reader gave up: {text}"));
+        Self::Damaged { path: path.into(), source: Box::new(source) }
     }
 
     /// What happened to `path`, as far as the engine's error tells.

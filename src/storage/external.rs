@@ -5,6 +5,7 @@
 //! [`scan`]: super::scan
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -17,7 +18,7 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::ObjectMeta;
 use parquet::basic::LogicalType;
 
@@ -169,10 +170,7 @@ fn own_extension(format: FileFormat) -> &'static str {
 }
 
 /// `key=value` directories between a location and a file, outermost first.
-pub(super) fn partition_values(
-    url: &ListingTableUrl,
-    file: &ObjectMeta,
-) -> Vec<(String, String)> {
+pub(super) fn partition_values(url: &ListingTableUrl, file: &ObjectMeta) -> Vec<(String, String)> {
     let Some(parts) = url.strip_prefix(&file.location) else { return Vec::new() };
     let mut parts: Vec<&str> = parts.collect();
     parts.pop();
@@ -250,24 +248,28 @@ async fn infer(
         .runtime_env()
         .object_store(location.url()?)
         .map_err(|error| Error::of_file(location.as_str(), error))?;
-    let error = match format.infer_schema(session, &store, &files).await {
-        Ok(schema) => return Ok(schema.fields().iter().map(|field| (**field).clone()).collect()),
-        Err(error) => error,
-    };
-    // Find the culprit: one file that cannot be read, or the first that differs.
     let url = location.url()?;
+    let named = |file: &ObjectMeta| file_url(&url, file);
+    let schema = async |files: &[ObjectMeta]| {
+        AssertUnwindSafe(format.infer_schema(session, &store, files)).catch_unwind().await
+    };
+    if let Ok(Ok(schema)) = schema(&files).await {
+        return Ok(schema.fields().iter().map(|field| (**field).clone()).collect());
+    }
+    // Find the culprit: one file that cannot be read, or the first that differs.
     for file in &files {
-        let alone = format.infer_schema(session, &store, std::slice::from_ref(file)).await;
-        if let Err(error) = alone {
-            return Err(Error::of_file(file_url(&url, file), error));
+        match schema(std::slice::from_ref(file)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Error::of_file(named(file), error)),
+            Err(panic) => return Err(Error::of_panic(named(file), panic)),
         }
-        let with_first = [files[0].clone(), file.clone()];
-        if let Err(error) = format.infer_schema(session, &store, &with_first).await {
-            let reason = format!("{}: {}", file_url(&url, file), error.message());
+        if let Ok(Err(error)) = schema(&[files[0].clone(), file.clone()]).await {
+            let reason = format!("{}: {}", named(file), error.message());
             return Err(Error::Mixed { location: location.to_string(), reason });
         }
     }
-    Err(Error::Mixed { location: location.to_string(), reason: error.message().into() })
+    let reason = "their columns differ".to_owned();
+    Err(Error::Mixed { location: location.to_string(), reason })
 }
 
 /// Marks the columns that Parquet says are UUIDs or JSON, by Arrow's extension types: their Arrow

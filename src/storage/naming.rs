@@ -2,9 +2,11 @@
 //!
 //! Readers report what is wrong with the bytes but not whose bytes they were. [`name_files`] wraps
 //! each file source of a finished plan, just before it runs: by then no optimiser rule and no
-//! serialisation looks at the sources any more.
+//! serialisation looks at the sources any more. A reader's panic over damaged bytes becomes such a
+//! failure, too.
 
 use std::fmt::{self, Debug, Formatter};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -18,8 +20,8 @@ use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
 use datafusion_datasource::TableSchema;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 
 use super::Error;
@@ -121,8 +123,12 @@ fn named(file: &str, error: DataFusionError) -> DataFusionError {
         // Memory, and what was named already, are not the file's fault.
         DataFusionError::ResourcesExhausted(_) => error,
         DataFusionError::External(inner) if inner.is::<Error>() => DataFusionError::External(inner),
-        error => DataFusionError::External(Box::new(Error::of_file(file, error))),
+        error => external(Error::of_file(file, error)),
     }
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 struct NamedMorselizer {
@@ -155,7 +161,9 @@ struct NamedPlanner {
 impl MorselPlanner for NamedPlanner {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
         let Self { inner, path } = *self;
-        let Some(mut plan) = inner.plan().map_err(|error| named(&path, error))? else {
+        let planned = catch_unwind(AssertUnwindSafe(|| inner.plan()))
+            .map_err(|panic| external(Error::of_panic(path.as_ref(), panic)))?;
+        let Some(mut plan) = planned.map_err(|error| named(&path, error))? else {
             return Ok(None);
         };
         let morsels = (plan.take_morsels().into_iter())
@@ -170,9 +178,10 @@ impl MorselPlanner for NamedPlanner {
         let mut wrapped = MorselPlan::new().with_morsels(morsels).with_planners(planners);
         if let Some(pending) = pending {
             wrapped.set_pending_planner(async move {
-                match pending.await {
-                    Ok(inner) => Ok(Box::new(NamedPlanner { inner, path }) as _),
-                    Err(error) => Err(named(&path, error)),
+                match AssertUnwindSafe(pending).catch_unwind().await {
+                    Ok(Ok(inner)) => Ok(Box::new(NamedPlanner { inner, path }) as _),
+                    Ok(Err(error)) => Err(named(&path, error)),
+                    Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
                 }
             });
         }
@@ -189,7 +198,10 @@ struct NamedMorsel {
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<arrow::array::RecordBatch>> {
         let Self { inner, path } = *self;
-        let name = move |item: Result<_>| item.map_err(|error| named(&path, error));
-        inner.into_stream().map(name).boxed()
+        let name = move |item: std::thread::Result<Result<_>>| match item {
+            Ok(item) => item.map_err(|error| named(&path, error)),
+            Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
+        };
+        AssertUnwindSafe(inner.into_stream()).catch_unwind().map(name).boxed()
     }
 }

@@ -6,6 +6,7 @@
 //! DataFusion's own listing table does nearly the same, but knows no NULL in a partition column and
 //! does not say which file it failed on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -27,7 +28,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::{TableSchemaBuilder, compute_all_files_statistics};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
@@ -145,7 +146,12 @@ impl ExternalTable {
             _ => {
                 let schema = self.file_schema.clone();
                 let read = self.format.infer_stats_and_ordering(session, store, schema, meta);
-                let read = read.await.map_err(|error| self.of(meta, error))?;
+                let read = match AssertUnwindSafe(read).catch_unwind().await {
+                    Ok(read) => read.map_err(|error| self.of(meta, error))?,
+                    Err(panic) => {
+                        return Err(Error::of_panic(external::file_url(&self.url, meta), panic));
+                    }
+                };
                 let statistics = Arc::new(read.statistics);
                 if let Some(cache) = cache {
                     let entry = CachedFileMetadata::new(
@@ -169,10 +175,12 @@ impl ExternalTable {
         {
             let statistics = Arc::make_mut(statistics);
             let rows = statistics.num_rows;
-            let columns = statistics.column_statistics.iter_mut().skip(self.file_schema.fields.len());
+            let columns =
+                statistics.column_statistics.iter_mut().skip(self.file_schema.fields.len());
             for (column, value) in columns.zip(&file.partition_values) {
                 if value.is_null() {
-                    *column = ColumnStatistics { null_count: rows, ..ColumnStatistics::new_unknown() };
+                    *column =
+                        ColumnStatistics { null_count: rows, ..ColumnStatistics::new_unknown() };
                 }
             }
         }
@@ -301,9 +309,7 @@ impl TableProvider for ExternalTable {
 }
 
 /// The order that all files say they are sorted in.
-fn common_ordering(
-    files: &[PartitionedFile],
-) -> Vec<datafusion::physical_expr::LexOrdering> {
+fn common_ordering(files: &[PartitionedFile]) -> Vec<datafusion::physical_expr::LexOrdering> {
     let Some(first) = files.first().and_then(|file| file.ordering.as_ref()) else {
         return Vec::new();
     };

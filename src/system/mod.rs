@@ -191,7 +191,7 @@ impl SystemCatalog for System {
     }
 
     fn table_functions(&self) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
-        functions::table()
+        functions::table(&self.shared)
     }
 
     fn type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

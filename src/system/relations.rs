@@ -81,7 +81,8 @@ fn parse(text: &'static str) -> Vec<Relation> {
     }
     for relation in &mut relations {
         let field = |column: &Column| types::field(column.name, column.kind, !column.not_null);
-        relation.arrow = Arc::new(Schema::new(relation.columns.iter().map(field).collect::<Vec<_>>()));
+        relation.arrow =
+            Arc::new(Schema::new(relation.columns.iter().map(field).collect::<Vec<_>>()));
     }
     relations
 }

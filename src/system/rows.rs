@@ -53,13 +53,6 @@ impl Value {
     pub fn as_oid(&self) -> Option<u32> {
         self.as_int().and_then(|number| u32::try_from(number).ok())
     }
-
-    pub fn as_bool(&self) -> Option<bool> {
-        match self {
-            Self::Bool(value) => Some(*value),
-            _ => None,
-        }
-    }
 }
 
 impl From<bool> for Value {
@@ -241,8 +234,8 @@ pub fn array(data_type: &DataType, values: Vec<Value>) -> ArrayRef {
             primitive!(BinaryBuilder::new(), Value::Text(v) => Some(v.into_bytes()))
         }
         DataType::Timestamp(_, zone) => {
-            let builder = TimestampMicrosecondBuilder::with_capacity(rows)
-                .with_timezone_opt(zone.clone());
+            let builder =
+                TimestampMicrosecondBuilder::with_capacity(rows).with_timezone_opt(zone.clone());
             primitive!(builder, Value::Time(v) => Some(v))
         }
         DataType::List(field) => {

@@ -179,19 +179,13 @@ const SPELLINGS: &[(u32, &str)] = &[
 ];
 
 /// More names that are understood, but not written.
-const OTHER_SPELLINGS: &[(u32, &str)] = &[
-    (1042, "char"),
-    (23, "int"),
-    (NUMERIC, "decimal"),
-    (NUMERIC, "dec"),
-    (701, "float"),
-];
+const OTHER_SPELLINGS: &[(u32, &str)] =
+    &[(1042, "char"), (23, "int"), (NUMERIC, "decimal"), (NUMERIC, "dec"), (701, "float")];
 
 /// The Arrow type that holds a type of PostgreSQL in system tables.
 pub fn arrow_type(pg: &str) -> DataType {
-    let list = |element: &str| {
-        DataType::List(Arc::new(Field::new_list_field(arrow_type(element), true)))
-    };
+    let list =
+        |element: &str| DataType::List(Arc::new(Field::new_list_field(arrow_type(element), true)));
     match pg {
         "int2vector" => return list("int2"),
         "oidvector" => return list("oid"),

@@ -1,7 +1,6 @@
 //! What the tests of whole daemons share: clusters of them, clients, and a look into the store.
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -12,11 +11,9 @@ use tokio_postgres::error::DbError;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 use uuid::Uuid;
 
-use crate::common::daemon::{self, Daemon};
+pub use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::{Options, eventually};
 use crate::common::zookeeper::Server;
-
-/// Bound of whatever must happen sooner or later, generous for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Long enough for a busy machine to keep, short enough to wait for its end.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -34,13 +31,8 @@ pub async fn bounded<T>(case: impl Future<Output = T>) -> T {
 }
 
 /// Waits until a condition holds.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(what, async || holds().await.then_some(())).await;
 }
 
 /// One server for all tests that do not hurt it.
@@ -88,25 +80,31 @@ impl Cluster {
 
     /// Starts a daemon on the data directory of its name, and waits until it is ready.
     pub fn start(&self, id: &str) -> Daemon {
-        self.start_in(id, id)
+        Daemon::start(&self.options(id, id))
     }
 
-    pub fn start_in(&self, id: &str, data_dir: &str) -> Daemon {
-        let mut daemon = self.spawn(id, data_dir);
-        daemon.wait_until_ready();
-        daemon
+    /// Starts several at the same moment.
+    pub fn start_all<const N: usize>(&self, ids: [&str; N]) -> [Daemon; N] {
+        std::thread::scope(|scope| {
+            let starting = ids.map(|id| scope.spawn(move || self.start(id)));
+            starting.map(|daemon| daemon.join().expect("the daemon starts"))
+        })
     }
 
-    /// Starts a daemon and does not wait.
-    pub fn spawn(&self, id: &str, data_dir: &str) -> Daemon {
-        let mut command = daemon::command();
-        command.args(["serve", "--id", id]).arg("--data-dir").arg(self.path(data_dir));
-        command.args(["--postgres=127.0.0.1:0", "--peer=127.0.0.1:0", "--web=127.0.0.1:0"]);
+    /// Starts a daemon and does not wait for anything.
+    pub fn launch(&self, id: &str, data_dir: &str) -> Daemon {
+        Daemon::launch(&self.options(id, data_dir))
+    }
+
+    fn options(&self, id: &str, data_dir: &str) -> Options {
+        let mut options = Options::new().data_dir(self.path(data_dir)).arg(format!("--id={id}"));
         if let Some(zookeeper) = &self.zookeeper {
-            command.args(["--zookeeper", zookeeper]);
+            options = options.arg(format!("--zookeeper={zookeeper}"));
         }
-        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
-        Daemon::spawn(command)
+        for (name, value) in &self.settings {
+            options = options.env(name, value);
+        }
+        options
     }
 
     /// A file with one column `x` and one row, and the statement that makes a table of it.
@@ -129,13 +127,7 @@ pub struct Client {
 
 impl Client {
     pub async fn try_connect(daemon: &Daemon) -> Result<Self, tokio_postgres::Error> {
-        let address = daemon.postgres;
-        let settings = format!(
-            "host={} port={} user=oribi dbname=oribi connect_timeout=30",
-            address.ip(),
-            address.port()
-        );
-        let (client, connection) = tokio_postgres::connect(&settings, NoTls).await?;
+        let (client, connection) = daemon.client_config().connect(NoTls).await?;
         Ok(Self { client, connection: tokio::spawn(connection) })
     }
 
@@ -203,13 +195,13 @@ pub async fn states(client: &Client) -> Vec<(String, String)> {
 /// Waits until a daemon sees exactly these, all ready.
 pub async fn all_ready(client: &Client, ids: &[&str]) {
     let expected: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), "ready".to_owned())).collect();
-    eventually(&format!("{ids:?} ready"), async || states(client).await == expected).await;
+    until(&format!("{ids:?} ready"), async || states(client).await == expected).await;
 }
 
 /// A daemon's answer to `GET /readyz`: the status and the body.
 pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(daemon.web).await.ok()?;
+    let mut stream = tokio::net::TcpStream::connect(daemon.web()).await.ok()?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
@@ -218,30 +210,13 @@ pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
     Some((status, body))
 }
 
-pub fn signal(name: &str, daemon: &Daemon) {
-    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(daemon.pid().to_string()).status();
-    assert!(status.expect("kill starts").success(), "kill -{name}");
-}
-
-/// Waits until a daemon's process has ended.
-pub async fn ended(daemon: &mut Daemon) -> ExitStatus {
-    let mut status = None;
-    eventually("the process ends", async || {
-        status = daemon.exited();
-        status.is_some()
-    })
-    .await;
-    status.expect("it ended")
-}
-
 /// The store as an operator sees it.
 pub struct Store(zookeeper_client::Client);
 
 impl Store {
     /// Looks below a cluster's chroot.
     pub async fn of(cluster: &Cluster) -> Self {
-        let mut connector = zookeeper_client::Client::connector();
-        connector.session_timeout(PATIENCE);
+        let connector = zookeeper_client::Client::connector().with_session_timeout(PATIENCE);
         let (hosts, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
         let client = connector.connect(hosts).await.expect("a connection");
         let rooted = client.chroot(format!("/{chroot}"));

@@ -1,4 +1,5 @@
 //! What several test files share. Each file uses a part of it.
 #![allow(dead_code)]
 
+pub mod daemon;
 pub mod zookeeper;

@@ -77,6 +77,11 @@ def kind_of(values):
     return "text"
 
 
+def shown(value, kind):
+    """A value as its column shows it: an empty list of structs is empty JSON, not an array."""
+    return json.dumps(as_json(value)) if kind == "json" and value == [] else as_text(value)
+
+
 def create(table, path, schema="", partitioned=""):
     parts = ["CREATE EXTERNAL TABLE", table, schema, "STORED AS PARQUET"]
     if partitioned:
@@ -93,12 +98,13 @@ class Book:
     def rows(self, name, creates, query, columns, rows, names=None):
         """The query gives these rows (lists of Python values), in this order."""
         by_column = list(zip(*rows)) or [[] for _ in columns]
+        kinds = [kind_of(values) for values in by_column]
         entry = {
             "name": name,
             "create": creates if isinstance(creates, list) else [creates],
             "query": query,
-            "columns": [[c, kind_of(values)] for c, values in zip(columns, by_column)],
-            "rows": [[as_text(value) for value in row] for row in rows],
+            "columns": [[c, kind] for c, kind in zip(columns, kinds)],
+            "rows": [[shown(value, kind) for value, kind in zip(row, kinds)] for row in rows],
         }
         if names:
             entry["error"] = {"names": names}

@@ -28,7 +28,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    DataType, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::error::Result;
@@ -53,7 +53,6 @@ enum Kind {
     Int,
     Float,
     Text,
-    Texts,
     /// As text, whatever it is.
     Any,
     /// A list, which the function looks at through [`Call::lengths`] alone.
@@ -252,7 +251,7 @@ impl ScalarUDFImpl for Function {
         for row in 0..count {
             row_args.clear();
             row_args.extend(columns.iter().map(|column| column.value(row)));
-            let null = row_args.iter().any(|value| *value == Value::Null);
+            let null = row_args.contains(&Value::Null);
             values.push(if self.spec.strict && null {
                 Value::Null
             } else {
@@ -287,12 +286,7 @@ impl Spec {
     }
 
     /// The types that arguments of the given types are to be cast to, if these kinds take them.
-    fn coerce(
-        &self,
-        kinds: &[Kind],
-        given: &[DataType],
-        lenient: bool,
-    ) -> Option<Vec<DataType>> {
+    fn coerce(&self, kinds: &[Kind], given: &[DataType], lenient: bool) -> Option<Vec<DataType>> {
         if given.len() != kinds.len() && !(self.variadic && given.len() >= kinds.len()) {
             return None;
         }
@@ -311,9 +305,6 @@ impl Kind {
             Self::Int if given.is_integer() || *given == Null || lenient && text => Some(Int64),
             Self::Float if given.is_numeric() || *given == Null => Some(Float64),
             Self::Text if text || *given == Null => Some(Utf8),
-            Self::Texts if list || *given == Null => {
-                Some(List(Arc::new(Field::new_list_field(Utf8, true))))
-            }
             Self::Array if list || *given == Null => Some(given.clone()),
             Self::Any => Some(given.clone()),
             _ => None,

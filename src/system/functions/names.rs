@@ -2,11 +2,11 @@
 
 use datafusion::error::{DataFusionError, Result};
 
+use super::super::View;
 use super::super::pg_catalog::{objects, roles, statics};
 use super::super::relations;
 use super::super::rows::Value;
 use super::super::types::{column_type, types};
-use super::super::View;
 use super::Kind::{Any, Bool, Int, Text};
 use super::{Call, Kind, Spec, fail, spec};
 use crate::catalog::{self, ObjectKind};

@@ -1,12 +1,12 @@
 //! Who asks, where, and with which settings.
 
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 
 use super::super::pg_catalog::PRESETS;
 use super::super::rows::Value;
 use super::Kind::{Bool, Text};
 use super::{Call, Spec, fail, spec};
-use crate::engine::settings::SERVER_VERSION;
+use crate::engine::settings::{self, SERVER_VERSION};
 use crate::engine::system::SessionInfo;
 
 pub const FUNCTIONS: &[Spec] = &[
@@ -58,7 +58,8 @@ fn existing(call: &Call<'_, '_>) -> Vec<String> {
     let session = call.session();
     let mut path = session.settings.search_path(&session.user);
     path.retain(|name| {
-        let known = call.view.database().is_some_and(|database| database.schemas.contains_key(name));
+        let known =
+            call.view.database().is_some_and(|database| database.schemas.contains_key(name));
         known || super::super::relations::schema_oid(name).is_some()
     });
     path
@@ -84,7 +85,10 @@ fn setting(call: &Call<'_, '_>) -> Result<Value> {
     match present(call.session(), call.text(0)) {
         Some(value) => Ok(value.into()),
         None if call.args.get(1) == Some(&Value::Bool(true)) => Ok(Value::Null),
-        None => fail(format_args!("unrecognized configuration parameter \"{}\"", call.text(0))),
+        None => {
+            let error = settings::Error::Unknown(call.text(0).to_owned());
+            Err(DataFusionError::External(Box::new(error)))
+        }
     }
 }
 

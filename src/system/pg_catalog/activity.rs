@@ -77,6 +77,15 @@ pub fn settings(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
     rows.finish()
 }
 
+/// The names alone: abbreviations and offsets depend on the day.
+pub fn time_zones(_: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["name"]);
+    for zone in chrono_tz::TZ_VARIANTS {
+        rows.push([zone.name().into()]);
+    }
+    rows.finish()
+}
+
 fn variable_type(kind: Option<Kind>) -> &'static str {
     match kind {
         Some(Kind::Bool) => "bool",

@@ -31,6 +31,7 @@ pub fn source(name: &str) -> Source {
         "pg_roles" => Source::Rows(roles::roles),
         "pg_user" | "pg_shadow" => Source::Rows(roles::users),
         "pg_settings" => Source::Rows(activity::settings),
+        "pg_timezone_names" => Source::Rows(activity::time_zones),
         "pg_stat_activity" => Source::Rows(activity::sessions),
         "pg_stat_database" => Source::Rows(activity::databases),
         "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_stat_sys_tables" => {

@@ -103,7 +103,6 @@ impl<'a> RelationItem<'a> {
                         dimensions: column.kind.starts_with('_').into(),
                     },
                     not_null: column.not_null,
-                    comment: None,
                 })
                 .collect(),
             Self::User { table, .. } => table.record.columns.iter().map(ColumnItem::of).collect(),
@@ -117,7 +116,6 @@ pub struct ColumnItem<'a> {
     pub name: &'a str,
     pub kind: ColumnType,
     pub not_null: bool,
-    pub comment: Option<&'a str>,
 }
 
 impl<'a> ColumnItem<'a> {
@@ -126,12 +124,7 @@ impl<'a> ColumnItem<'a> {
             true => Field::new("", column.data_type.clone(), true),
             false => column.field(),
         };
-        Self {
-            name: &column.name,
-            kind: types::column_type(&field),
-            not_null: !column.nullable,
-            comment: column.comment.as_deref(),
-        }
+        Self { name: &column.name, kind: types::column_type(&field), not_null: !column.nullable }
     }
 }
 
@@ -351,8 +344,7 @@ pub fn tables(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatc
 }
 
 pub fn views(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let mut rows =
-        Rows::new(relation, &["schemaname", "viewname", "viewowner", "definition"]);
+    let mut rows = Rows::new(relation, &["schemaname", "viewname", "viewowner", "definition"]);
     for item in relation_items(view).into_iter().filter(RelationItem::is_view) {
         rows.push([
             item.schema().into(),

@@ -20,9 +20,9 @@ pub fn oid(name: &str) -> u32 {
     if name == DEFAULT_OWNER {
         return SUPERUSER;
     }
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     0x4000_0000 | (hash >> 2)
 }
 

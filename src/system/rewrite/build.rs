@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use crate::engine::visit::visit;
 use sqlparser::ast::{
     Array, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Value, ValueWithSpan,
     Visitor,
 };
-use crate::engine::visit::visit;
 
 /// Aggregates that give NULL for no rows.
 pub const AGGREGATES: &[&str] =

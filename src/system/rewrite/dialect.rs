@@ -11,7 +11,8 @@ use sqlparser::ast::{
 };
 
 use super::build::{
-    array, as_text, call, function, function_name, has_aggregate, normal, null, number, take, text,
+    array, as_text, boolean, call, function, function_name, has_aggregate, normal, null, number,
+    take, text,
 };
 use super::factors;
 use crate::engine::visit::visit_mut;
@@ -178,11 +179,14 @@ impl VisitorMut for Existence {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
+        if always_gives_a_row(subquery) {
+            *expr = boolean(!*negated);
+            return ControlFlow::Continue(());
+        }
         let Some(count) = counted(subquery) else { return ControlFlow::Continue(()) };
         let count = call("coalesce", vec![Expr::Subquery(Box::new(count)), number(0)]);
         let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
-        let comparison =
-            Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number(0)) };
+        let comparison = Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number(0)) };
         *expr = Expr::Nested(Box::new(comparison));
         ControlFlow::Continue(())
     }
@@ -191,13 +195,7 @@ impl VisitorMut for Existence {
 /// `SELECT ... FROM ...` as `SELECT count(1) FROM ...`.
 fn counted(query: &Query) -> Option<Query> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    let aggregate = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-            has_aggregate(expr)
-        }
-        _ => false,
-    });
-    if aggregate || !is_plain(query, select) {
+    if !is_plain(query, select) {
         return None;
     }
     let (mut whole, mut select) = (query.clone(), select.clone());
@@ -205,6 +203,18 @@ fn counted(query: &Query) -> Option<Query> {
     whole.order_by = None;
     whole.body = Box::new(SetExpr::Select(select));
     Some(whole)
+}
+
+/// An aggregate without groups does.
+fn always_gives_a_row(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    let aggregate = select.projection.iter().any(|item| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            has_aggregate(expr)
+        }
+        _ => false,
+    });
+    aggregate && is_plain(query, select)
 }
 
 /// Whether a SELECT has a row for each row that it reads and wants.
@@ -217,10 +227,15 @@ fn is_plain(query: &Query, select: &Select) -> bool {
 }
 
 /// Words that are functions without parentheses, but names to the parser.
+pub fn is_special(ident: &Ident) -> bool {
+    let words = ["current_role", "current_schema"];
+    ident.quote_style.is_none() && words.iter().any(|word| ident.value.eq_ignore_ascii_case(word))
+}
+
 fn special_word(expr: &mut Expr) {
     let Expr::Identifier(ident) = expr else { return };
-    if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") {
-        *expr = call("current_schema", Vec::new());
+    if is_special(ident) {
+        *expr = call(&ident.value.to_lowercase(), Vec::new());
     }
 }
 

@@ -20,7 +20,7 @@ pub fn rewrite(factor: &mut TableFactor) {
             let Some(args) = plain(&args.args) else { return };
             let alias = alias.take();
             if SERIES.contains(&name.as_str()) {
-                restore(factor, alias.map(|alias| with_column(alias)));
+                restore(factor, alias.map(with_column));
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
             } else if functions::names().contains(&name) {

@@ -13,6 +13,7 @@ use sqlparser::ast::{
 };
 
 use super::build::normal;
+use super::dialect::is_special;
 use crate::engine::system::NAME_MARK;
 use crate::engine::visit::visit_mut;
 
@@ -57,15 +58,16 @@ fn sort_by_column(key: &mut Expr, select: &Select) {
 }
 
 fn name_columns(select: &mut Select) {
-    let wildcard = select.projection.iter().any(|item| {
-        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
-    });
+    let wildcard = select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
     let mut taken = HashSet::new();
     for (number, item) in select.projection.iter_mut().enumerate() {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let plain = match &*expr {
-                    Expr::Identifier(ident) => normal(ident) != "current_schema",
+                    Expr::Identifier(ident) => !is_special(ident),
                     other => matches!(other, Expr::CompoundIdentifier(_)),
                 };
                 let name = column_name(expr);

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArguments, GroupByExpr,
-    JoinOperator, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
-    UnaryOperator, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArguments, GroupByExpr, JoinOperator,
+    OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator,
+    VisitorMut,
 };
 
 use super::super::relations::{self, Relation};
@@ -160,9 +160,9 @@ fn is_never(condition: &Expr) -> bool {
             is_never(left) || is_never(right)
         }
         Expr::BinaryOp { left, op: BinaryOperator::Or, right } => is_never(left) && is_never(right),
-        // No type is a domain.
+        // No type is a row of others, a domain or an enumeration.
         Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
-            is_column(left, &["typtype"]) && as_text(right) == Some("d")
+            is_column(left, &["typtype"]) && matches!(as_text(right), Some("c" | "d" | "e"))
         }
         // No column has another collation than its type.
         Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => {
@@ -350,7 +350,8 @@ static ARRAY_COLUMNS: LazyLock<HashMap<&str, bool>> = LazyLock::new(|| {
 
 /// `polroles = '{0}'`: the literal is an array.
 fn compare_arrays(expr: &mut Expr) {
-    let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr else {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
+    else {
         return;
     };
     let name = match left.as_ref() {

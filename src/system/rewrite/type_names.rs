@@ -34,8 +34,21 @@ const BARE: &[&str] = &[
 
 /// Understood when written as `pg_catalog.int4`.
 const QUALIFIED: &[&str] = &[
-    "bool", "bytea", "char", "date", "float4", "float8", "int2", "int4", "int8", "interval",
-    "json", "jsonb", "text", "timestamptz", "varchar",
+    "bool",
+    "bytea",
+    "char",
+    "date",
+    "float4",
+    "float8",
+    "int2",
+    "int4",
+    "int8",
+    "interval",
+    "json",
+    "jsonb",
+    "text",
+    "timestamptz",
+    "varchar",
 ];
 
 /// The domains of `information_schema`, with what they hold.

@@ -4,7 +4,6 @@
 //! line `-- @ client | parameters`; `{items}` and `{cheap}` stand for a table's and a view's
 //! identifier.
 
-mod explore;
 mod meaning;
 
 use std::path::Path;
@@ -21,8 +20,7 @@ use tempfile::TempDir;
 
 use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, System};
 use crate::catalog::{
-    Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat,
-    TableName,
+    Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat, TableName,
 };
 use crate::config::Config;
 use crate::coordination::embedded::{EmbeddedStore, Options};
@@ -150,10 +148,10 @@ impl Fixture {
         let plan = self.session.plan(&parsed.statement, &[]).await?;
         let values = values.iter().zip(&plan.parameters).map(|(text, kind)| match kind {
             DataType::List(element) => {
-                let items = text.trim_matches(['{', '}']).split(',').filter(|item| !item.is_empty());
-                let items: Vec<ScalarValue> = items
-                    .map(|item| scalar(item, element.data_type()))
-                    .collect();
+                let items =
+                    text.trim_matches(['{', '}']).split(',').filter(|item| !item.is_empty());
+                let items: Vec<ScalarValue> =
+                    items.map(|item| scalar(item, element.data_type())).collect();
                 ScalarValue::List(ScalarValue::new_list(&items, element.data_type(), true))
             }
             kind => scalar(text, kind),
@@ -306,6 +304,11 @@ fn write(directory: &Path, name: &str, columns: &[Column]) -> String {
 #[tokio::test]
 async fn psql() {
     Fixture::new().await.check(include_str!("psql.sql")).await;
+}
+
+#[tokio::test]
+async fn completion() {
+    Fixture::new().await.check(include_str!("completion.sql")).await;
 }
 
 #[tokio::test]

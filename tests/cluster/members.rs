@@ -1,0 +1,247 @@
+//! Who is there: own records, live peers, and daemons that come and go.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// ZooKeeper's own command line, as the package of the operating system has it.
+const ZKCLI: &str = "/usr/share/zookeeper/bin/zkCli.sh";
+
+/// What an operator reads on his screen.
+async fn zkcli(cluster: &Cluster, command: &str) -> String {
+    assert!(Path::new(ZKCLI).exists(), "{ZKCLI} is missing: `apt-get install zookeeper`");
+    let mut cli = Command::new(ZKCLI);
+    cli.args(["-server", cluster.zookeeper()]).args(command.split(' '));
+    let output = tokio::task::spawn_blocking(move || cli.output().expect("zkCli.sh starts"));
+    let output = output.await.expect("zkCli.sh ends");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The line of zkCli's output that is a JSON object.
+fn json_line(output: &str) -> Value {
+    let object = |line: &str| serde_json::from_str::<Value>(line).ok().filter(Value::is_object);
+    output.lines().find_map(object).unwrap_or_else(|| panic!("no JSON object in:\n{output}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_daemons_see_each_other() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        // All at once, so that they race to make the cluster.
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        for (id, daemon) in ["a", "b", "c"].iter().zip(&daemons) {
+            let client = Client::connect(daemon).await;
+            all_ready(&client, &["a", "b", "c"]).await;
+            let local = client.rows("SELECT id FROM system.daemons WHERE local").await;
+            assert_eq!(local, [[*id]]);
+            let seen = client
+                .rows(
+                    "SELECT postgres, web, version, cores > 0, memory > 0, peer LIKE '127.0.0.1:%', \
+                     since <= now() FROM system.daemons ORDER BY id",
+                )
+                .await;
+            let version = env!("CARGO_PKG_VERSION");
+            for (row, other) in seen.iter().zip(&daemons) {
+                let (postgres, web) = (other.postgres().to_string(), other.web().to_string());
+                assert_eq!(*row, [&postgres, &web, version, "t", "t", "t", "t"]);
+            }
+            let distinct = client
+                .value("SELECT count(DISTINCT incarnation) || '/' || count(DISTINCT peer) FROM system.daemons")
+                .await;
+            assert_eq!(distinct, "3/3");
+        }
+        let store = Store::of(&cluster).await;
+        for daemon in ["a", "b", "c"] {
+            let record = store.get(&format!("/daemons/{daemon}")).await.expect("a record");
+            let incarnation = record["incarnation"].as_str().expect("an incarnation");
+            let claim = store.get(&format!("/incarnations/{incarnation}")).await;
+            assert_eq!(claim.expect("an incarnation")["daemon"], daemon);
+        }
+        assert_eq!(store.children("/incarnations").await.len(), 3);
+        assert!(store.get("/cluster").await.expect("a cluster")["uuid"].is_string());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zkcli_shows_plain_json() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let daemon = cluster.start("a");
+        let client = Client::connect(&daemon).await;
+        client.rows(&cluster.table("numbers", 1)).await;
+
+        let record = json_line(&zkcli(&cluster, "get /daemons/a").await);
+        assert_eq!(record["postgres"], daemon.postgres().to_string());
+        assert_eq!(record["web"], daemon.web().to_string());
+        assert_eq!(record["state"], "ready");
+        assert_eq!(record["version"], env!("CARGO_PKG_VERSION"));
+        assert!(record["cores"].as_u64() > Some(0) && record["memory"].as_u64() > Some(0));
+        assert!(record["peer"].is_string() && record["since"].is_string(), "{record}");
+
+        let table = json_line(&zkcli(&cluster, "get /catalog/oribi/numbers").await);
+        assert_eq!(table["kind"], "external");
+        assert_eq!(table["format"], "csv");
+        assert_eq!(table["columns"][0]["name"], "x");
+        assert_eq!(table["columns"][0]["type"], "Int64");
+        assert!(table["oid"].as_u64() >= Some(16384), "{table}");
+
+        let running = tokio::spawn(async move { client.outcome(ENDLESS).await });
+        let store = Store::of(&cluster).await;
+        until("the statement is registered", async || !store.children("/queries").await.is_empty())
+            .await;
+        let id = store.children("/queries").await.remove(0);
+        let query = json_line(&zkcli(&cluster, &format!("get /queries/{id}")).await);
+        assert_eq!((&query["sql"], &query["daemon"]), (&ENDLESS.into(), &"a".into()));
+        running.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_died_is_gone_after_its_session() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let (survivor, victim) = (cluster.start("a"), cluster.start("b"));
+        let client = Client::connect(&survivor).await;
+        all_ready(&client, &["a", "b"]).await;
+        let store = Store::of(&cluster).await;
+        victim.kill();
+        let died = Instant::now();
+        until("the record is gone", async || store.children("/daemons").await == ["a"]).await;
+        // The last sign of life was at most a third of the time-out before.
+        let gone = died.elapsed();
+        assert!(gone > SESSION_TIMEOUT / 2, "gone after {gone:?}: it was not the session's end");
+        assert!(gone < SESSION_TIMEOUT * 3, "gone after {gone:?}");
+        all_ready(&client, &["a"]).await;
+        assert_eq!(store.children("/incarnations").await.len(), 1);
+        client.rows("CREATE VIEW after_death AS SELECT 1 AS x").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_started_again_takes_its_id_back_at_once() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string())
+            .with("COORDINATION_SESSION_TIMEOUT", "40s");
+        let (witness, mut daemon) = (cluster.start("a"), cluster.start("b"));
+        let client = Client::connect(&witness).await;
+        all_ready(&client, &["a", "b"]).await;
+        let incarnation = "SELECT incarnation FROM system.daemons WHERE id = 'b'";
+        for round in 0..3 {
+            let before = client.value(incarnation).await;
+            daemon.kill();
+            let begun = Instant::now();
+            daemon = cluster.start("b");
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(20), "round {round}: waited {took:?} for its id");
+            until("the new incarnation is seen", async || {
+                let now = client.value(incarnation).await;
+                !now.is_empty() && now != before
+            })
+            .await;
+            all_ready(&client, &["a", "b"]).await;
+        }
+        let store = Store::of(&cluster).await;
+        assert_eq!(store.children("/incarnations").await.len(), 2, "its predecessors' are gone");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_has_one_holder() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let holder = cluster.start("a");
+        let second = cluster.launch("a", "elsewhere");
+        assert_eq!(second.wait(PATIENCE).code(), Some(1));
+        let log = second.log();
+        for part in ["\"a\"", "is held by", &holder.postgres().to_string()] {
+            assert!(log.contains(part), "no {part} in:\n{log}");
+        }
+        // The same data directory is refused before the ensemble is asked.
+        let third = cluster.launch("c", "a");
+        assert_eq!(third.wait(PATIENCE).code(), Some(1));
+        let (log, pid) = (third.log(), format!("pid {}", holder.pid()));
+        assert!(log.contains("data_dir") && log.contains(&pid), "{log}");
+        // The holder has not noticed.
+        let client = Client::connect(&holder).await;
+        assert_eq!(states(&client).await, [("a".to_owned(), "ready".to_owned())]);
+        client.rows("CREATE VIEW still_here AS SELECT 1 AS x").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_whose_record_is_removed_drains() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let (witness, evicted) = (cluster.start("a"), cluster.start("b"));
+        let client = Client::connect(&witness).await;
+        all_ready(&client, &["a", "b"]).await;
+        let (idle, busy) = (Client::connect(&evicted).await, Client::connect(&evicted).await);
+        let running = tokio::spawn(async move { busy.value(SLOW.0).await });
+        until("the statement is seen", async || {
+            client.value("SELECT count(*) FROM system.queries WHERE daemon = 'b'").await == "1"
+        })
+        .await;
+        zkcli(&cluster, "delete /daemons/b").await;
+        assert_eq!(idle.good_bye().await.code().code(), "57P01");
+        assert_eq!(running.await.expect("the statement ends"), SLOW.1);
+        evicted.wait(PATIENCE);
+        assert!(evicted.log().contains("removed or replaced"), "{}", evicted.log());
+        all_ready(&client, &["a"]).await;
+        let store = Store::of(&cluster).await;
+        assert_eq!(store.children("/incarnations").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_daemon_registers_anew() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let (witness, frozen) = (cluster.start("a"), cluster.start("b"));
+        let client = Client::connect(&witness).await;
+        let own = Client::connect(&frozen).await;
+        all_ready(&client, &["a", "b"]).await;
+        let incarnation = "SELECT incarnation FROM system.daemons WHERE id = 'b'";
+        let before = client.value(incarnation).await;
+        frozen.pause();
+        all_ready(&client, &["a"]).await;
+        frozen.resume();
+        all_ready(&client, &["a", "b"]).await;
+        all_ready(&own, &["a", "b"]).await;
+        let after = client.value(incarnation).await;
+        assert_ne!(after, before);
+        assert_eq!(own.value(incarnation).await, after);
+        own.rows("CREATE VIEW thawed AS SELECT 7 AS x").await;
+        assert_eq!(client.value("SELECT x FROM thawed").await, "7");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ensemble_out_of_reach_is_named() {
+    bounded(async {
+        let hosts = "127.0.0.1:1,127.0.0.1:2";
+        let cluster = Cluster::on(hosts).with("COORDINATION_START_TIMEOUT", "3s");
+        let begun = Instant::now();
+        let daemon = cluster.launch("a", "a");
+        assert_eq!(daemon.wait(PATIENCE).code(), Some(1));
+        let took = begun.elapsed();
+        assert!(took > Duration::from_secs(2) && took < Duration::from_secs(30), "{took:?}");
+        let log = daemon.log();
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.starts_with("oribi:") && last.contains(hosts), "{log}");
+        // It did not wait in silence.
+        assert!(log.lines().next().is_some_and(|first| first.contains(hosts)), "{log}");
+        println!("given up after {took:?}");
+    })
+    .await;
+}

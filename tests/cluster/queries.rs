@@ -1,0 +1,129 @@
+//! Running statements: seen from every daemon, and cheap for ZooKeeper.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use crate::common::zookeeper::Server;
+use crate::support::*;
+
+/// ZooKeeper's last transaction: it grows by one with each write, and with nothing else.
+fn zxid(server: &Server) -> u64 {
+    let answer = server.four_letters("srvr").expect("an answer");
+    let line = answer.lines().find_map(|line| line.strip_prefix("Zxid: 0x"));
+    u64::from_str_radix(line.expect("a transaction id"), 16).expect("a number")
+}
+
+/// Waits until nothing has been written for a while; returns the last transaction.
+async fn quiet(server: &Server) -> u64 {
+    let (mut last, mut since) = (zxid(server), Instant::now());
+    until("ZooKeeper is quiet", async || {
+        let now = zxid(server);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_millis(500)
+    })
+    .await;
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_statement_is_seen_everywhere_while_it_runs() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        let busy = std::sync::Arc::new(Client::connect(&daemons[0]).await);
+        let running = tokio::spawn({
+            let busy = busy.clone();
+            async move { busy.refused(ENDLESS).await }
+        });
+        let seen = "SELECT daemon, \"user\", database, sql, kind, id FROM system.queries \
+                    WHERE sql LIKE '%generate_series%' AND sql NOT LIKE '%system.queries%'";
+        until("the statement is seen", async || !b.rows(seen).await.is_empty()).await;
+        let row = b.rows(seen).await.remove(0);
+        assert_eq!(row[..4], ["a", "oribi", "oribi", ENDLESS]);
+        assert_eq!(a.rows(seen).await, [row.clone()], "seen from where it runs");
+
+        let store = Store::of(&cluster).await;
+        let entry = store.get(&format!("/queries/{}", row[5])).await.expect("an entry");
+        assert_eq!((&entry["sql"], &entry["daemon"]), (&ENDLESS.into(), &"a".into()));
+
+        busy.cancel().await;
+        assert_eq!(running.await.expect("it ends").code().code(), "57014");
+        until("the statement is gone", async || b.rows(seen).await.is_empty()).await;
+        assert!(a.rows(seen).await.is_empty());
+        until("its node is gone", async || store.children("/queries").await.is_empty()).await;
+
+        // What ran on a daemon that died is gone with its session.
+        let doomed = Client::connect(&daemons[0]).await;
+        let running = tokio::spawn(async move { doomed.try_rows(ENDLESS).await });
+        until("the statement is seen", async || !b.rows(seen).await.is_empty()).await;
+        daemons[0].kill();
+        assert!(running.await.expect("it ends").is_err());
+        until("the statement is gone", async || b.rows(seen).await.is_empty()).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quick_statement_is_never_written() {
+    const TICK: Duration = Duration::from_millis(500);
+    bounded(async {
+        let server = Server::start();
+        // A tick that no SELECT 1 outlasts by accident, and many beats of the lease.
+        let cluster = Cluster::on(&server.connect_string())
+            .with("QUERY_REGISTER_INTERVAL", &format!("{}ms", TICK.as_millis()));
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        all_ready(&a, &["a", "b"]).await;
+        let before = quiet(&server).await;
+        let begun = Instant::now();
+        let mut slow = 0;
+        let mut count = 0;
+        // A few beats of the lease are to be among it.
+        while count < 500 || begun.elapsed() < SESSION_TIMEOUT {
+            let sent = Instant::now();
+            tokio::join!(a.value("SELECT 1"), b.value("SELECT 1"));
+            slow += u64::from(sent.elapsed() >= TICK);
+            count += 1;
+        }
+        // A busy machine may have held one back for longer than a tick: it is written and removed.
+        let written = quiet(&server).await - before;
+        assert!(written <= 4 * slow, "{written} writes for {count} pairs, {slow} of them slow");
+        println!("{written} writes for {} statements ({slow} slow)", 2 * count);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_statements_cost_one_transaction_a_tick() {
+    const CLIENTS: usize = 32;
+    const TICK: Duration = Duration::from_millis(50);
+    bounded(async {
+        let server = Server::start();
+        let cluster = Cluster::on(&server.connect_string());
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let clients = join_all((0..CLIENTS).map(|n| Client::connect(&daemons[n % 2]))).await;
+        let before = quiet(&server).await;
+        let begun = Instant::now();
+        let runs = clients.iter().map(async |client| {
+            let mut done = 0;
+            while begun.elapsed() < Duration::from_secs(8) {
+                client.value("SELECT count(*) FROM generate_series(1, 1000000) a(x)").await;
+                done += 1;
+            }
+            done
+        });
+        let done: u64 = join_all(runs).await.into_iter().sum();
+        let ticks = begun.elapsed().as_millis() / TICK.as_millis();
+        let written = u128::from(quiet(&server).await - before);
+        // Two daemons, and a few for the last statements.
+        assert!(written <= 2 * ticks + 10, "{written} writes in {ticks} ticks");
+        println!("{done} statements, {ticks} ticks, {written} writes");
+        let store = Store::of(&cluster).await;
+        assert!(store.children("/queries").await.is_empty());
+    })
+    .await;
+}

@@ -1,0 +1,140 @@
+//! The scripts of `tests/sql`, run through the port with the simple protocol: each column is text.
+//!
+//! Each script has a database of its own, called like the script, and may write files into
+//! `$__TEST_DIR__`. `ORIBI_SQL_UPDATE=1` writes the daemon's answers into the scripts instead of
+//! comparing: read the difference before you keep it.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use common::daemon::{Daemon, Options, Shared, explain};
+use sqllogictest::{
+    AsyncDB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator,
+    strict_column_validator,
+};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+static DAEMON: Shared = Shared::new(Options::new);
+
+/// One test for each script.
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        const SCRIPTS: &[&str] = &[$(concat!(stringify!($name), ".slt")),*];
+
+        mod script {
+            $(#[tokio::test]
+            async fn $name() {
+                super::run(stringify!($name)).await;
+            })*
+        }
+    };
+}
+
+scripts! { csv_json ddl errors explain functions hive names select settings transactions types views }
+
+#[test]
+fn every_script_is_run() {
+    let files = fs::read_dir(directory()).expect("tests/sql can be listed");
+    let mut found: Vec<String> = files
+        .map(|file| file.expect("an entry of tests/sql").file_name().to_string_lossy().into())
+        .collect();
+    found.sort();
+    assert_eq!(found, SCRIPTS);
+}
+
+async fn run(name: &str) {
+    let daemon = DAEMON.get();
+    make_database(&daemon, name).await;
+    let mut runner = Runner::new(|| async { Ok(Session(daemon.connect_to(name).await)) });
+    runner.with_column_validator(strict_column_validator);
+    let script = directory().join(format!("{name}.slt"));
+    if std::env::var_os("ORIBI_SQL_UPDATE").is_some() {
+        let updated = runner.update_test_file(
+            &script,
+            "\t",
+            default_validator,
+            default_normalizer,
+            strict_column_validator,
+        );
+        updated.await.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    } else if let Err(error) = runner.run_file_async(&script).await {
+        panic!("{}", error.display(false));
+    }
+    runner.shutdown_async().await;
+}
+
+async fn make_database(daemon: &Daemon, name: &str) {
+    let client = daemon.connect().await;
+    let made = client.batch_execute(&format!("CREATE DATABASE {name}")).await;
+    made.unwrap_or_else(|error| panic!("CREATE DATABASE {name}: {}", explain(&error)));
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
+}
+
+/// A connection, as the scripts see it.
+struct Session(Client);
+
+#[async_trait]
+impl AsyncDB for Session {
+    type Error = Failure;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
+        let messages = self.0.simple_query(sql).await.map_err(Failure)?;
+        let mut types = None;
+        let mut rows = Vec::new();
+        let mut count = 0;
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => {
+                    types = Some(vec![DefaultColumnType::Text; columns.len()]);
+                    rows.clear();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    rows.push((0..row.len()).map(|column| shown(row.get(column))).collect());
+                }
+                SimpleQueryMessage::CommandComplete(rows) => count = rows,
+                _ => {}
+            }
+        }
+        Ok(match types {
+            Some(types) => DBOutput::Rows { types, rows },
+            None => DBOutput::StatementComplete(count),
+        })
+    }
+
+    async fn shutdown(&mut self) {}
+
+    fn engine_name(&self) -> &str {
+        "oribi"
+    }
+
+    fn error_sql_state(error: &Failure) -> Option<String> {
+        error.0.code().map(|code| code.code().to_owned())
+    }
+}
+
+fn shown(value: Option<&str>) -> String {
+    match value {
+        None => "NULL".to_owned(),
+        Some("") => "(empty)".to_owned(),
+        Some(text) => text.replace('\n', "\\n"),
+    }
+}
+
+/// An error with its SQLSTATE in front.
+#[derive(Debug)]
+struct Failure(tokio_postgres::Error);
+
+impl std::error::Error for Failure {}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&explain(&self.0))
+    }
+}
