@@ -105,6 +105,10 @@ impl Error {
             Ok(error) => return Ok(Self::Catalog(*error)),
             Err(inner) => inner,
         };
+        let inner = match inner.downcast::<super::settings::Error>() {
+            Ok(error) => return Ok(Self::Settings(*error)),
+            Err(inner) => inner,
+        };
         match inner.downcast::<storage::Error>() {
             Ok(error) => Ok(Self::Storage(*error)),
             Err(inner) => match inner.downcast::<DataFusionError>() {

@@ -3,6 +3,7 @@
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
+//! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
@@ -13,6 +14,7 @@
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod cooperation;
 mod error;
 mod explain;
 pub mod memory;

@@ -8,15 +8,17 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, Expr, LimitClause, Query, Value};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::cooperation::make_fair;
 use super::explain::explain_schema;
 use super::planner::{Scope, column_schema};
 use super::settings::Settings;
-use super::system::SessionInfo;
+use super::system::{SessionInfo, parameter_type};
 use super::visit::visit_expressions;
 use super::{Engine, Error, Result, Rows};
 use crate::storage;
@@ -89,7 +91,8 @@ impl Session {
             database: self.info.database.to_string(),
             search_path: self.info.search_path(),
         };
-        let known = known_parameters(statement, declared);
+        let types = self.engine.system().type_planner();
+        let known = known_parameters(statement, declared, types.as_deref());
         let logical = self.plan_in(&scope, statement.clone(), fields(&known), 0).await?;
         let (logical, parameters) = match parameter_types(&logical, &known)? {
             Parameters::Settled(parameters) => (logical, parameters),
@@ -124,6 +127,7 @@ impl Session {
                     .map_err(Error::planning)?,
             };
             let physical = state.create_physical_plan(&logical).await.map_err(Error::planning)?;
+            let physical = make_fair(physical).map_err(Error::planning)?;
             storage::name_files(physical).map_err(Error::planning)
         });
         match AbortOnDropHandle::new(task).await {
@@ -206,7 +210,11 @@ fn parameter_types(plan: &LogicalPlan, known: &[Option<DataType>]) -> Result<Par
 }
 
 /// What the client and the statement's own casts and limits say of its parameters.
-fn known_parameters(statement: &Statement, declared: &[Option<DataType>]) -> Vec<Option<DataType>> {
+fn known_parameters(
+    statement: &Statement,
+    declared: &[Option<DataType>],
+    types: Option<&dyn TypePlanner>,
+) -> Vec<Option<DataType>> {
     let mut known = declared.to_vec();
     let Statement::Statement(statement) = statement else { return known };
     let mut note = |expression: &Expr, kind: DataType| {
@@ -231,7 +239,7 @@ fn known_parameters(statement: &Statement, declared: &[Option<DataType>]) -> Vec
     }
     visit_expressions(statement.as_ref(), |expression| {
         if let Expr::Cast { expr, data_type, .. } = expression
-            && let Some(kind) = cast_type(data_type)
+            && let Some(kind) = parameter_type(data_type, cast_type, types)
         {
             note(expr, kind);
         }

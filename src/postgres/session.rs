@@ -152,19 +152,19 @@ impl Client {
             Frontend::Query(text) => self.simple(&text).await,
             Frontend::Parse { name, query, types } => {
                 let done = self.parse(name, &query, types).await;
-                self.extended_error(done)
+                self.extended_error(done).await
             }
             Frontend::Bind(bind) => {
                 let done = self.bind(bind);
-                self.extended_error(done)
+                self.extended_error(done).await
             }
             Frontend::Describe(target) => {
                 let done = self.describe(&target);
-                self.extended_error(done)
+                self.extended_error(done).await
             }
             Frontend::Execute { portal, max_rows } => {
                 let done = self.execute(&portal, max_rows).await;
-                self.extended_error(done)
+                self.extended_error(done).await
             }
             Frontend::Close(target) => self.close(&target).map_err(Failure::from),
             Frontend::Flush => Ok(self.connection.flush().await?),
@@ -183,7 +183,7 @@ impl Client {
     }
 
     /// Reports an error of the extended protocol and skips to the next Sync.
-    fn extended_error(&mut self, done: Result<(), Trouble>) -> Result<(), Failure> {
+    async fn extended_error(&mut self, done: Result<(), Trouble>) -> Result<(), Failure> {
         let report = match done {
             Ok(()) => return Ok(()),
             Err(Trouble::Report(report)) => report,
@@ -196,7 +196,9 @@ impl Client {
             )));
         }
         self.extended.skip();
-        Ok(self.report(report)?)
+        self.report(report)?;
+        // Clients that sent Flush and no Sync yet wait for this.
+        Ok(self.connection.flush().await?)
     }
 
     /// Whether the client waits for nothing.

@@ -219,6 +219,8 @@ fn array_of(element: &Type) -> Type {
         Type::UUID => Type::UUID_ARRAY,
         Type::JSON => Type::JSON_ARRAY,
         Type::TEXT => Type::TEXT_ARRAY,
+        Type::OID => Type::OID_ARRAY,
+        Type::NAME => Type::NAME_ARRAY,
         _ => element.clone(),
     }
 }

@@ -16,6 +16,7 @@ use crate::catalog::{
     TableName,
 };
 use crate::engine::parse;
+use crate::engine::system::{NAME_MARK, shown_name};
 use crate::storage::{self, Location};
 
 /// A change of the catalog.
@@ -328,6 +329,10 @@ impl Session {
             plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
         if !plan.parameters.is_empty() {
             return Err(Error::Invalid("there is no parameter $1 in a view".to_owned()));
+        }
+        if let Some(twice) = columns.iter().find(|column| column.name.contains(NAME_MARK)) {
+            let (kind, name) = (ObjectKind::Column, shown_name(&twice.name).to_owned());
+            return Err(catalog::Error::AlreadyExists { kind, name }.into());
         }
         if titles.len() > columns.len() {
             let reason = "CREATE VIEW specifies more column names than columns".to_owned();

@@ -34,11 +34,9 @@ async fn a_long_statement_is_seen_everywhere_while_it_runs() {
         let cluster = Cluster::on(&shared_zookeeper().connect_string());
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
-        let busy = std::sync::Arc::new(Client::connect(&daemons[0]).await);
-        let running = tokio::spawn({
-            let busy = busy.clone();
-            async move { busy.refused(ENDLESS).await }
-        });
+        let busy = Client::connect(&daemons[0]).await;
+        let cancel = busy.cancel_token();
+        let running = tokio::spawn(async move { busy.outcome(ENDLESS).await });
         let seen = "SELECT daemon, \"user\", database, sql, kind, id FROM system.queries \
                     WHERE sql LIKE '%generate_series%' AND sql NOT LIKE '%system.queries%'";
         until("the statement is seen", async || !b.rows(seen).await.is_empty()).await;
@@ -50,8 +48,8 @@ async fn a_long_statement_is_seen_everywhere_while_it_runs() {
         let entry = store.get(&format!("/queries/{}", row[5])).await.expect("an entry");
         assert_eq!((&entry["sql"], &entry["daemon"]), (&ENDLESS.into(), &"a".into()));
 
-        busy.cancel().await;
-        assert_eq!(running.await.expect("it ends").code().code(), "57014");
+        cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
+        assert_eq!(running.await.expect("it ends"), "57014");
         until("the statement is gone", async || b.rows(seen).await.is_empty()).await;
         assert!(a.rows(seen).await.is_empty());
         until("its node is gone", async || store.children("/queries").await.is_empty()).await;
@@ -126,4 +124,52 @@ async fn slow_statements_cost_one_transaction_a_tick() {
         assert!(store.children("/queries").await.is_empty());
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heavy_statement_starves_nobody() {
+    bounded(async {
+        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        all_ready(&b, &["a", "b"]).await;
+        let heavy = Client::connect(&daemons[0]).await;
+        let cancel = heavy.cancel_token();
+        let running = tokio::spawn(async move { heavy.outcome(HEAVY).await });
+        let seen = "SELECT count(*) FROM system.queries WHERE daemon = 'a' AND sql LIKE '%JOIN%'";
+        until("the statement is seen", async || b.value(seen).await == "1").await;
+        let begun = Instant::now();
+        while begun.elapsed() < SESSION_TIMEOUT * 2 {
+            let sent = Instant::now();
+            a.value("SELECT count(*) FROM generate_series(1, 1000)").await;
+            let took = sent.elapsed();
+            assert!(took < Duration::from_secs(3), "a small statement took {took:?}");
+            // Nor does the daemon lose touch.
+            all_ready(&b, &["a", "b"]).await;
+        }
+        cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
+        assert_eq!(running.await.expect("it ends"), "57014");
+        // The work ends with the statement: the process has nothing to do.
+        let (ended, mut last) = (Instant::now(), (Instant::now(), cpu_time(&daemons[0])));
+        until("the process is idle", async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = (Instant::now(), cpu_time(&daemons[0]));
+            let share = (now.1 - last.1).as_secs_f64() / (now.0 - last.0).as_secs_f64();
+            last = now;
+            share < 0.1
+        })
+        .await;
+        assert!(ended.elapsed() < Duration::from_secs(2), "busy for {:?}", ended.elapsed());
+    })
+    .await;
+}
+
+/// The processor time a daemon has used, from `/proc/PID/stat`.
+fn cpu_time(daemon: &Daemon) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("Linux");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    // utime and stime, the fields 14 and 15; their unit is 1/100 s on every Linux (USER_HZ).
+    let ticks =
+        fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number"));
+    Duration::from_millis(10 * ticks.sum::<u64>())
 }

@@ -1,4 +1,6 @@
 //! What the tests of whole daemons share: clusters of them, clients, and a look into the store.
+//! Each test file uses a part of it.
+#![allow(dead_code)]
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -22,9 +24,13 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 pub const SLOW: (&str, &str) =
     ("SELECT count(*) FROM generate_series(1, 500000000) a(x) WHERE x % 7 = 3", "71428572");
 
-/// A statement that never ends by itself.
-pub const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x), \
-                           generate_series(1, 1000000) b(y) WHERE (a.x * b.y) % 7 = 3";
+/// A statement that does not end by itself.
+pub const ENDLESS: &str =
+    "SELECT count(*) FROM generate_series(1, 10000000000000) a(x) WHERE x % 7 = 3";
+
+/// One that keeps all cores busy, and makes far more rows than it reads.
+pub const HEAVY: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x) \
+                         JOIN generate_series(1, 1000000) b(y) ON a.x % 10 = b.y % 10";
 
 pub async fn bounded<T>(case: impl Future<Output = T>) -> T {
     tokio::time::timeout(5 * PATIENCE, case).await.expect("the case ends in time")
@@ -44,7 +50,7 @@ pub fn shared_zookeeper() -> &'static Server {
 /// The daemons of one test: below one chroot of an ensemble, or each for itself.
 pub struct Cluster {
     zookeeper: Option<String>,
-    settings: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -60,13 +66,21 @@ impl Cluster {
     /// Each daemon with a store of its own.
     pub fn embedded() -> Self {
         let folder = TempDir::with_prefix("oribi-cluster-").expect("a temporary directory");
-        Self { zookeeper: None, settings: Vec::new(), folder }
+        Self { zookeeper: None, variables: Vec::new(), folder }
     }
 
     /// Sets `ORIBI_<name>` for daemons started from now on.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((format!("ORIBI_{name}"), value.to_owned()));
+    pub fn with(self, name: &str, value: &str) -> Self {
+        self.with_variable(&format!("ORIBI_{name}"), value)
+    }
+
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        self.zookeeper.is_none()
     }
 
     /// `host:port/chroot`.
@@ -101,7 +115,7 @@ impl Cluster {
         if let Some(zookeeper) = &self.zookeeper {
             options = options.arg(format!("--zookeeper={zookeeper}"));
         }
-        for (name, value) in &self.settings {
+        for (name, value) in &self.variables {
             options = options.env(name, value);
         }
         options
@@ -176,9 +190,8 @@ impl Client {
         db_error(&ended.expect("the task ends").expect_err("a reason"))
     }
 
-    /// Cancels what runs.
-    pub async fn cancel(&self) {
-        self.client.cancel_token().cancel_query(NoTls).await.expect("a cancel request");
+    pub fn cancel_token(&self) -> tokio_postgres::CancelToken {
+        self.client.cancel_token()
     }
 }
 

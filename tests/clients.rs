@@ -1,0 +1,185 @@
+//! Clients that people use, as they are: psql, the Python drivers, SQLAlchemy and pandas, JDBC.
+//! Their scripts are in `tests/clients`; each gets host and port and fails by itself.
+
+mod common;
+#[path = "clients/python.rs"]
+mod python;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::daemon::{Handle, Options, Shared, explain};
+use python::{python, run};
+
+/// The driver from Debian's libpostgresql-jdbc-java; `ORIBI_TEST_JDBC` names another jar.
+const JDBC: &str = "/usr/share/java/postgresql.jar";
+
+static DAEMON: Shared = Shared::new(Options::new);
+
+const PEOPLE: &str = "id,name,born,height,member\n\
+                      1,Ann,1990-05-17,1.72,true\n\
+                      2,Bob,1985-12-01,1.80,false\n\
+                      3,\"Zoë, Dr.\",,,\n";
+
+/// Lists that the meta commands of psql print: each line must hold these words.
+const META_COMMANDS: &[(&str, &[&str])] = &[
+    (r"\l", &["oribi", "UTF8"]),
+    (r"\dn", &["public", "oribi"]),
+    (r"\dt", &["public", "people", "table"]),
+    (r"\dt+", &["people"]),
+    (r"\dv", &["public", "tall", "view"]),
+    (r"\d", &["people", "tall"]),
+    (r"\d people", &["id", "integer", "height", "numeric(4,2)", "member", "boolean"]),
+    (r"\d+ people", &["born", "date", "the day"]),
+    (r"\d tall", &["View", "name", "text"]),
+    (r"\d+ tall", &["View definition", "people"]),
+    (r"\dt no*", &["Did not find any relation named"]),
+    (r"\du", &["oribi"]),
+    (r"\df+ upper", &["upper"]),
+    (r"\df array_*", &["array_length"]),
+    (r"\dT", &["List of data types"]),
+    (r"\di", &[]),
+    (r"\ds", &[]),
+    (r"\dm", &[]),
+    (r"\dE", &[]),
+    (r"\dx", &["List of installed extensions"]),
+    (r"\dd", &[]),
+    (r"\dp", &["people"]),
+    (r"\db", &["pg_default"]),
+    (r"\dC", &[]),
+    (r"\do", &[]),
+    (r"\dp people", &["people"]),
+    (r"\dconfig statement_timeout", &["statement_timeout"]),
+    (r"\sv tall", &["CREATE OR REPLACE VIEW public.tall", "people"]),
+    (r"\conninfo", &["database \"oribi\"", "user \"oribi\""]),
+    (r"\encoding", &["UTF8"]),
+    (r"SELECT 1 AS one, 'x' AS two \gdesc", &["one", "two", "text"]),
+    (r"SELECT id FROM people ORDER BY id \gx", &["-[ RECORD 1 ]", "id | 1"]),
+    (r"SELECT 'SELECT ' || id FROM people ORDER BY id \gexec", &["1", "2", "3"]),
+    (r"SELECT 'a', id, 1 FROM people \crosstabview", &["a"]),
+];
+
+#[tokio::test]
+async fn psql_meta_commands() {
+    let daemon = prepare().await;
+    let mut failures = Vec::new();
+    for (command, words) in META_COMMANDS {
+        // In a file, for -c does not take a statement with a meta command.
+        let script = daemon.options().directory().join("meta.sql");
+        fs::write(&script, format!("{command}\n")).expect("a script is written");
+        let output = psql(&daemon, &["-f"]).arg(&script).output().expect("psql starts");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let all = format!("{printed}{errors}");
+        let missing: Vec<_> = words.iter().filter(|word| !all.contains(**word)).collect();
+        if !output.status.success() || errors.contains("ERROR") || !missing.is_empty() {
+            failures.push(format!("{command} lacks {missing:?}:\n{all}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[tokio::test]
+async fn psql_scripts() {
+    let daemon = prepare().await;
+    let script = daemon.options().directory().join("script.sql");
+    let text = "\\set ON_ERROR_STOP on\n\\pset null (null)\n\\x on\n\
+                SELECT * FROM people WHERE id = 3;\n\\x off\n\\timing on\n\
+                BEGIN;\nSELECT count(*) FROM people;\nCOMMIT;\n\
+                SELECT name FROM people WHERE id = :number;\n\
+                SELECT 'loop ' || id FROM people ORDER BY id \\g (format=unaligned)\n\
+                SELECT count(*) AS number FROM people \\gset\n\\echo :number people\n";
+    fs::write(&script, text).expect("a script is written");
+    let printed = run(psql(&daemon, &["-v", "number=2", "-f"]).arg(&script));
+    for expected in ["name   | Zoë, Dr.", "born   | (null)", "Bob", "loop 2", "3 people", "Time:"]
+    {
+        assert!(printed.contains(expected), "{expected} is missing:\n{printed}");
+    }
+    // Several statements in one argument are one message: what came before the error is shown.
+    let output = psql(&daemon, &["-c", "SELECT 41 + 1; SELECT nothing; SELECT 'never'"]).output();
+    let output = output.expect("psql starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("42") && !printed.contains("never"), "{printed}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+macro_rules! python_clients {
+    ($($name:ident: $modules:expr, $packages:expr;)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            let python = python(&$modules, $packages);
+            let daemon = prepare().await;
+            let script = script(concat!(stringify!($name), ".py"));
+            run(with_address(Command::new(python).arg(script), &daemon));
+        })*
+    };
+}
+
+python_clients! {
+    psycopg3: ["psycopg"], "psycopg[binary]";
+    psycopg2: ["psycopg2"], "psycopg2-binary";
+    asyncpg: ["asyncpg"], "asyncpg";
+    pg8000: ["pg8000"], "pg8000";
+    pandas: ["sqlalchemy", "pandas", "psycopg"], "sqlalchemy pandas psycopg[binary]";
+}
+
+#[tokio::test]
+async fn jdbc() {
+    let jar = std::env::var_os("ORIBI_TEST_JDBC").unwrap_or_else(|| JDBC.into());
+    assert!(
+        Path::new(&jar).exists(),
+        "{} is missing; on Debian, `apt-get install libpostgresql-jdbc-java default-jdk-headless`",
+        Path::new(&jar).display()
+    );
+    let daemon = prepare().await;
+    let mut java = Command::new("java");
+    java.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(jar).arg(script("Jdbc.java"));
+    run(with_address(&mut java, &daemon));
+}
+
+/// A daemon with a table, a view and comments.
+async fn prepare() -> Handle {
+    let daemon = DAEMON.get();
+    let file = daemon.options().directory().join("people.csv");
+    fs::write(&file, PEOPLE).expect("people.csv is written");
+    let setup = format!(
+        "CREATE EXTERNAL TABLE IF NOT EXISTS people (id int, name text, born date, \
+         height numeric(4,2), member boolean) STORED AS CSV LOCATION '{}'; \
+         CREATE OR REPLACE VIEW tall AS SELECT name FROM people WHERE height > 1.75; \
+         COMMENT ON COLUMN people.born IS 'the day';",
+        file.display()
+    );
+    // Tests that run at the same time prepare the same.
+    let client = daemon.connect().await;
+    common::daemon::eventually("the tables are made", async || {
+        match client.batch_execute(&setup).await {
+            Err(error) if error.code().is_some_and(|code| code.code() == "40001") => None,
+            Err(error) => panic!("{setup}: {}", explain(&error)),
+            Ok(()) => Some(()),
+        }
+    })
+    .await;
+    daemon
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+fn with_address<'a>(command: &'a mut Command, daemon: &Handle) -> &'a mut Command {
+    let address = daemon.postgres();
+    command.arg(address.ip().to_string()).arg(address.port().to_string())
+}
+
+fn psql(daemon: &Handle, arguments: &[&str]) -> Command {
+    let address = daemon.postgres();
+    let mut command = Command::new("psql");
+    command
+        .args(["-X", "-U", "oribi", "-d", "oribi", "-h", &address.ip().to_string()])
+        .args(["-p", &address.port().to_string(), "-P", "pager=off"])
+        .args(arguments)
+        .env("PGCONNECT_TIMEOUT", "30")
+        .env("LC_ALL", "C.UTF-8");
+    command
+}

@@ -1,0 +1,67 @@
+"""asyncpg: asyncpg.py HOST PORT"""
+
+import asyncio
+import datetime
+import decimal
+import sys
+import uuid
+
+# Not this file, which has the same name.
+sys.path.pop(0)
+
+import asyncpg
+
+HOST, PORT = sys.argv[1:]
+
+
+async def main():
+    connection = await asyncpg.connect(host=HOST, port=int(PORT), user="oribi", database="oribi")
+    rows = await connection.fetch(
+        "SELECT id, name, born, height, member FROM people WHERE id <> $1 ORDER BY id", 2)
+    assert tuple(rows[0]) == (1, "Ann", datetime.date(1990, 5, 17), decimal.Decimal("1.72"),
+                              True), rows
+    assert tuple(rows[1]) == (3, "Zoë, Dr.", None, None, None), rows
+    for kind, value in [("int", 7), ("bigint", 2**40), ("text", "it's"), ("float8", 1.25),
+                        ("boolean", True), ("date", datetime.date(2024, 2, 29)),
+                        ("timestamp", datetime.datetime(2024, 2, 29, 1, 2, 3, 4)),
+                        ("numeric", decimal.Decimal("12.5")), ("bytea", b"\x00\xff"),
+                        ("int[]", [1, None, 3]), ("text[]", ["a", "b"]),
+                        ("uuid", uuid.uuid4()), ("json", '{"a": 1}'),
+                        ("interval", datetime.timedelta(days=1, seconds=2))]:
+        got = await connection.fetchval(f"SELECT $1::{kind}", value)
+        assert got == value, (kind, value, got)
+        got = await connection.fetchval(f"SELECT $1::{kind}", None)
+        assert got is None, (kind, got)
+    statement = await connection.prepare("SELECT name FROM people WHERE id = $1")
+    assert [p.name for p in statement.get_parameters()] == ["int4"], statement.get_parameters()
+    assert [a.name for a in statement.get_attributes()] == ["name"]
+    assert await statement.fetchval(1) == "Ann" and await statement.fetchval(2) == "Bob"
+    async with connection.transaction(readonly=True):
+        total = 0
+        async for row in connection.cursor("SELECT * FROM generate_series(1, 1000)", prefetch=64):
+            total += row[0]
+        assert total == 500500, total
+        cursor = await connection.cursor("SELECT * FROM generate_series(1, 10)")
+        assert len(await cursor.fetch(4)) == 4 and len(await cursor.fetch(100)) == 6
+    try:
+        await connection.fetch("SELECT nothing FROM people")
+        raise AssertionError("no error")
+    except asyncpg.UndefinedColumnError:
+        pass
+    try:
+        await connection.fetch("SELECT count(*) FROM generate_series(1, 1000000000000)",
+                               timeout=0.5)
+        raise AssertionError("no timeout")
+    except asyncio.TimeoutError:
+        pass  # it has sent a cancel request
+    assert await connection.fetchval("SELECT 1") == 1
+    assert connection.get_server_version().major == 15
+    await connection.reset()
+    await connection.close()
+    async with asyncpg.create_pool(host=HOST, port=int(PORT), user="oribi", database="oribi",
+                                   min_size=2, max_size=4) as pool:
+        answers = await asyncio.gather(*(pool.fetchval("SELECT $1::int", n) for n in range(20)))
+        assert answers == list(range(20)), answers
+
+
+asyncio.run(asyncio.wait_for(main(), 60))

@@ -1,0 +1,154 @@
+"""psycopg 3: psycopg3.py HOST PORT"""
+
+import datetime
+import decimal
+import sys
+import uuid
+
+import psycopg
+from psycopg.rows import dict_row
+
+HOST, PORT = sys.argv[1:]
+ADDRESS = dict(host=HOST, port=PORT, user="oribi", dbname="oribi", connect_timeout=30)
+
+
+def texts_and_binaries(connection):
+    for binary in (False, True):
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute("SELECT id, name, born, height, member FROM people ORDER BY id")
+            rows = cursor.fetchall()
+            assert rows[0] == (1, "Ann", datetime.date(1990, 5, 17), decimal.Decimal("1.72"),
+                               True), rows[0]
+            assert rows[2] == (3, "Zoë, Dr.", None, None, None), rows[2]
+            cursor.execute("""SELECT 1::smallint, 2::bigint, 1.5::real, 'NaN'::float8,
+                TIMESTAMP '2024-01-02 03:04:05.678', TIMESTAMPTZ '2024-01-02 03:04:05+01',
+                TIME '12:34:56', INTERVAL '1 day 2 hours', ARRAY[1, 2, NULL], ARRAY['a', 'b'],
+                decode('00ff', 'hex'), '{"a":1}'::json, 'x'::text""")
+            row = cursor.fetchone()
+            assert row[:3] == (1, 2, 1.5) and row[3] != row[3], row
+            assert row[4] == datetime.datetime(2024, 1, 2, 3, 4, 5, 678000), row[4]
+            assert row[5].timestamp() == 1704161045, row[5]
+            assert row[6:9] == (datetime.time(12, 34, 56), datetime.timedelta(1, 7200),
+                                [1, 2, None]), row[6:9]
+            assert row[9:] == (["a", "b"], b"\x00\xff", {"a": 1}, "x"), row[9:]
+
+
+def parameters(connection):
+    values = [1, -5, 2**40, 1.25, "it's", True, None, datetime.date(2024, 2, 29),
+              datetime.datetime(2024, 2, 29, 1, 2, 3, 4), decimal.Decimal("12.340"),
+              [1, 2, 3], ["a", None, 'q"']]
+    for value in values:
+        for cursor in (connection.cursor(), connection.cursor(binary=True)):
+            (got,) = cursor.execute("SELECT %s", (value,)).fetchone()
+            assert got == value, (value, got)
+    moment = datetime.datetime(2024, 2, 29, 1, 2, 3, tzinfo=datetime.timezone.utc)
+    (got,) = connection.execute("SELECT %s::timestamptz", (moment,)).fetchone()
+    assert got == moment, got
+    key = uuid.uuid4()
+    (got,) = connection.execute("SELECT %s::uuid", (key,)).fetchone()
+    assert got == key, got
+    (got,) = connection.execute("SELECT %b::bytea", (b"\x00\xff",)).fetchone()
+    assert got == b"\x00\xff", got
+    rows = connection.execute("SELECT name FROM people WHERE id = ANY(%s) ORDER BY id",
+                              ([1, 2],)).fetchall()
+    assert rows == [("Ann",), ("Bob",)], rows
+    rows = connection.execute("SELECT id FROM people WHERE height > %s AND born < %s",
+                              (decimal.Decimal("1.75"), datetime.date(2000, 1, 1))).fetchall()
+    assert rows == [(2,)], rows
+    rows = connection.execute("SELECT id FROM people WHERE name LIKE %s", ("Zo%",)).fetchall()
+    assert rows == [(3,)], rows
+
+
+def prepared(connection):
+    for _ in range(3):
+        for number, name in ((1, "Ann"), (2, "Bob")):
+            row = connection.execute("SELECT name FROM people WHERE id = %s", (number,),
+                                     prepare=True).fetchone()
+            assert row == (name,), row
+    # More texts than psycopg keeps prepared: it deallocates the oldest.
+    connection.prepared_max = 3
+    for number in range(10):
+        row = connection.execute(f"SELECT %s::int + {number}", (1,), prepare=True).fetchone()
+        assert row == (number + 1,), row
+
+
+def pipeline(connection):
+    with connection.pipeline() as pipe:
+        cursors = [connection.execute("SELECT %s::int", (n,)) for n in range(50)]
+        pipe.sync()
+        assert [c.fetchone()[0] for c in cursors] == list(range(50))
+    try:
+        with connection.pipeline():
+            first = connection.execute("SELECT 1")
+            connection.execute("SELECT nothing")
+            connection.execute("SELECT 3")
+        raise AssertionError("the error was lost")
+    except psycopg.errors.UndefinedColumn:
+        assert first.fetchone() == (1,)
+    assert connection.execute("SELECT 4").fetchone() == (4,)
+
+
+def blocks(connection):
+    """autocommit off: every statement is in a block."""
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    connection.execute("SELECT 1")
+    assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+    try:
+        connection.execute("SELECT 1 / 0")
+        raise AssertionError("no error")
+    except psycopg.errors.DivisionByZero:
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+    try:
+        connection.execute("SELECT 1")
+        raise AssertionError("no error")
+    except psycopg.errors.InFailedSqlTransaction:
+        connection.rollback()
+    with connection.transaction():
+        connection.execute("SELECT 1")
+        try:
+            with connection.transaction():  # a savepoint
+                connection.execute("SELECT nothing")
+        except psycopg.errors.UndefinedColumn:
+            pass
+        assert connection.execute("SELECT 2").fetchone() == (2,)
+    try:
+        connection.execute("SELECT 1")
+        connection.execute("CREATE SCHEMA inside")
+        raise AssertionError("no error")
+    except psycopg.errors.FeatureNotSupported:
+        connection.rollback()
+
+
+def rest(connection):
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute("SELECT id AS key, name FROM people WHERE id = 1").fetchone()
+        assert row == {"key": 1, "name": "Ann"}, row
+        types = [column.type_display for column in cursor.description]
+        assert types == ["int4", "text"], types
+    seen = 0
+    for (number,) in connection.cursor().stream("SELECT * FROM generate_series(1, 100000)"):
+        seen += number
+    assert seen == 5000050000, seen
+    rows = connection.cursor()
+    rows.executemany("SELECT %s::int", [(1,), (2,)], returning=True)
+    assert rows.fetchone() == (1,) and rows.nextset() and rows.fetchone() == (2,)
+    notices = []
+    connection.add_notice_handler(lambda notice: notices.append(notice.sqlstate))
+    connection.execute("COMMIT")
+    assert notices == ["25P01"], notices
+
+
+def main():
+    with psycopg.connect(**ADDRESS, autocommit=True) as connection:
+        assert connection.info.server_version // 10000 == 15, connection.info.server_version
+        assert connection.info.encoding == "utf-8"
+        for part in (texts_and_binaries, parameters, prepared, pipeline, rest):
+            part(connection)
+    with psycopg.connect(**ADDRESS) as connection:
+        blocks(connection)
+        connection.rollback()
+    with psycopg.connect(**ADDRESS, options="-c TimeZone=Europe/Vienna") as connection:
+        assert str(connection.info.timezone) == "Europe/Vienna"
+
+
+main()
