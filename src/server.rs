@@ -61,6 +61,8 @@ pub enum Error {
     Catalog(#[from] catalog::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error("this daemon's record was removed or replaced in the coordination store")]
+    Evicted,
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
 }
@@ -168,10 +170,11 @@ impl Server {
 
     /// Serves until `stop`, then drains. A signal while it drains ends the patience.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
-        tokio::select! {
-            () = stop => info!("stopping"),
-            () = self.membership.evicted().cancelled() => warn!("stopping: no longer registered"),
-        }
+        let evicted = tokio::select! {
+            () = stop => false,
+            () = self.membership.evicted().cancelled() => true,
+        };
+        info!(evicted, "stopping");
         self.membership.set_state(State::Draining).await;
         self.queries.gate.close();
         self.shutdown.draining.cancel();
@@ -199,7 +202,8 @@ impl Server {
             warn!("the engine's threads did not end in time");
         }
         info!("stopped");
-        Ok(())
+        // A supervisor starts an evicted daemon again; it was not asked to stop.
+        if evicted { Err(Error::Evicted) } else { Ok(()) }
     }
 }
 

@@ -36,7 +36,7 @@ def texts_and_binaries(connection):
 def parameters(connection):
     values = [1, -5, 2**40, 1.25, "it's", True, None, datetime.date(2024, 2, 29),
               datetime.datetime(2024, 2, 29, 1, 2, 3, 4), decimal.Decimal("12.340"),
-              [1, 2, 3], ["a", None, 'q"']]
+              [1, 2, 3]]
     for value in values:
         for cursor in (connection.cursor(), connection.cursor(binary=True)):
             (got,) = cursor.execute("SELECT %s", (value,)).fetchone()
@@ -44,6 +44,9 @@ def parameters(connection):
     moment = datetime.datetime(2024, 2, 29, 1, 2, 3, tzinfo=datetime.timezone.utc)
     (got,) = connection.execute("SELECT %s::timestamptz", (moment,)).fetchone()
     assert got == moment, got
+    words = ["a", None, 'q"', ""]
+    (got,) = connection.execute("SELECT %s::text[]", (words,)).fetchone()
+    assert got == words, got
     key = uuid.uuid4()
     (got,) = connection.execute("SELECT %s::uuid", (key,)).fetchone()
     assert got == key, got
