@@ -29,9 +29,8 @@ macro_rules! with_both_stores {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
-                    let hosts = crate::support::shared_zookeeper().connect_string();
                     // Long enough to tell what was removed from what has expired.
-                    let cluster = crate::support::Cluster::on(&hosts)
+                    let cluster = crate::support::Cluster::on_shared_zookeeper()
                         .with("COORDINATION_SESSION_TIMEOUT", "40s");
                     crate::support::bounded(crate::$case(cluster)).await;
                 }
@@ -46,6 +45,7 @@ with_both_stores! {
     the_deadline_cancels_what_still_runs,
     a_second_signal_ends_at_once,
     an_idle_daemon_stops_at_once,
+    what_has_begun_is_finished,
 }
 
 async fn sigterm_lets_running_statements_finish(cluster: Cluster) {
@@ -118,10 +118,11 @@ async fn a_second_signal_ends_at_once(cluster: Cluster) {
     running_here(&witness).await;
     daemon.terminate();
     assert_eq!(witness.good_bye().await.code().code(), "57P01");
-    assert!(!running.is_finished());
+    assert!(!running.is_finished(), "a statement that had begun was not let finish");
     let begun = Instant::now();
     daemon.signal(Signal::INT);
-    assert_eq!(running.await.expect("the statement ends").code().code(), "57P01");
+    let ended = tokio::time::timeout(PATIENCE, running).await.expect("the second signal is heard");
+    assert_eq!(ended.expect("the statement ends").code().code(), "57P01");
     assert_eq!(daemon.wait(PATIENCE).code(), Some(0), "{}", daemon.log());
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(5), "it took {took:?}");
@@ -145,6 +146,23 @@ async fn an_idle_daemon_stops_at_once(cluster: Cluster) {
     nothing_is_left(&cluster).await;
 }
 
+/// A statement goes through several phases, and a message may have several statements: a stop does
+/// not come between them.
+async fn what_has_begun_is_finished(cluster: Cluster) {
+    let daemon = cluster.start("a");
+    let witness = Client::connect(&daemon).await;
+    let busy = Client::connect(&daemon).await;
+    let message = format!("{}; SELECT 1; SELECT 2", SLOW.0);
+    let running = tokio::spawn(async move { busy.try_rows(&message).await });
+    running_here(&witness).await;
+    daemon.terminate();
+    assert_eq!(witness.good_bye().await.code().code(), "57P01");
+    assert!(!running.is_finished(), "SLOW is not slow enough for this machine");
+    let rows = running.await.expect("the task ends").expect("the message is answered");
+    assert_eq!(rows, [[SLOW.1], ["1"], ["2"]]);
+    assert_eq!(daemon.wait(PATIENCE).code(), Some(0), "{}", daemon.log());
+}
+
 /// Waits until another client's statement runs on the daemon.
 async fn running_here(witness: &Client) {
     let count = "SELECT count(*) FROM system.queries WHERE sql LIKE '%generate_series(1, %' \
@@ -166,8 +184,7 @@ async fn nothing_is_left(cluster: &Cluster) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_see_a_daemon_drain_and_go() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string())
-            .with("COORDINATION_SESSION_TIMEOUT", "40s");
+        let cluster = Cluster::on_shared_zookeeper().with("COORDINATION_SESSION_TIMEOUT", "40s");
         let [peer, daemon] = cluster.start_all(["a", "b"]);
         let witness = Client::connect(&peer).await;
         all_ready(&witness, &["a", "b"]).await;

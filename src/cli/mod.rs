@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, LogFormat};
 use crate::telemetry;
 use error::{Error, Result};
 
@@ -79,7 +79,7 @@ fn environment() -> Result<Vec<(String, String)>> {
 /// Starts logging, or refuses a filter that makes no sense as any other wrong setting.
 fn start_logging(config: &Config) -> Result<()> {
     const KEY: &str = "log.filter";
-    telemetry::start(&config.log).map_err(|error| {
+    telemetry::start(&config.log.filter, config.log.format == LogFormat::Json).map_err(|error| {
         let set = config.rows().into_iter().find(|row| row.key == KEY);
         let origin = set.map(|row| row.origin).unwrap_or_default();
         let reason = error.to_string();

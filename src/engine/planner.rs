@@ -102,9 +102,8 @@ impl Session {
             let database = reference.catalog().unwrap_or(&scope.database);
             for schema in &schemas {
                 let name = TableName::new(database, schema, reference.table());
-                match self.look_up(&name, depth).await {
-                    Err(Error::Catalog(catalog::Error::NotFound { .. })) => {}
-                    found => return found,
+                if let Some(found) = self.look_up(&name, depth).await? {
+                    return Ok(found);
                 }
             }
             let kind = catalog::ObjectKind::Table;
@@ -117,26 +116,34 @@ impl Session {
         name == "unnest" || self.state().table_functions().contains_key(name)
     }
 
-    async fn look_up(&self, name: &TableName, depth: usize) -> Result<Arc<dyn TableSource>> {
+    /// `None` if there is no such name; what is wrong behind the name is an error.
+    async fn look_up(
+        &self,
+        name: &TableName,
+        depth: usize,
+    ) -> Result<Option<Arc<dyn TableSource>>> {
         if self.engine().system().has_schema(&name.schema) {
             let table = self.engine().system().table(self.info(), &name.schema, &name.table);
-            let kind = catalog::ObjectKind::Table;
-            let missing = || catalog::Error::NotFound { kind, name: name.table.clone() };
-            return Ok(provider_as_source(table.map_err(Error::planning)?.ok_or_else(missing)?));
+            return Ok(table.map_err(Error::planning)?.map(provider_as_source));
         }
-        let table = self.info().catalog.table(name, self.info().settings.consistency()).await?;
-        match &table.record.definition {
+        let consistency = self.info().settings.consistency();
+        let table = match self.info().catalog.table(name, consistency).await {
+            Ok(table) => table,
+            Err(catalog::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(match &table.record.definition {
             Definition::External(external) => {
                 let open = || storage::open(self.state(), &table.record.columns, external);
-                Ok(self.engine().cached_source(self.info(), &table, open)?)
+                self.engine().cached_source(self.info(), &table, open)?
             }
             Definition::View { sql, search_path } => {
                 let scope =
                     Scope { database: name.database.clone(), search_path: search_path.clone() };
                 let plan = self.plan_view(&scope, sql, &name.table, depth).await?;
-                Ok(provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone())))))
+                provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone()))))
             }
-        }
+        }))
     }
 
     /// Plans a view's definition where its names meant what they mean.

@@ -70,6 +70,8 @@ pub async fn describe(
         partition_columns: partitions.iter().map(|(name, _)| name.clone()).collect(),
         options,
     };
+    // Wrong options are refused even where nothing is inferred with them.
+    format_of(session, &external)?;
     let fields = match columns {
         Some(columns) => columns,
         None => infer(session, &location, &external, &listed).await?,
@@ -116,7 +118,7 @@ pub fn open(
     let schema = Schema::new(data.map(Column::field).collect::<Vec<_>>());
     Ok(Arc::new(ExternalTable::new(
         Location::from_catalog(&external.location),
-        format(session, external)?,
+        format_of(session, external)?,
         file_extension(external),
         Arc::new(schema),
         partitions,
@@ -235,7 +237,7 @@ async fn infer(
     external: &External,
     files: &[ObjectMeta],
 ) -> Result<Vec<Field>> {
-    let (format, extension) = (format(session, external)?, file_extension(external));
+    let (format, extension) = (format_of(session, external)?, file_extension(external));
     let files: Vec<ObjectMeta> = (files.iter())
         .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&extension))
         .cloned()
@@ -322,7 +324,7 @@ pub(super) fn file_url(url: &ListingTableUrl, file: &ObjectMeta) -> String {
 }
 
 /// The format with the options given for this table.
-fn format(session: &dyn Session, external: &External) -> Result<Arc<dyn Format>> {
+fn format_of(session: &dyn Session, external: &External) -> Result<Arc<dyn Format>> {
     let mut options: TableOptions = session.table_options().clone();
     options.set_config_format(match external.format {
         FileFormat::Parquet => datafusion::common::config::ConfigFileType::PARQUET,

@@ -132,7 +132,7 @@ public class Jdbc {
         try (Statement statement = connection.createStatement()) {
             statement.setMaxRows(5);
             ResultSet rows = statement.executeQuery("SELECT * FROM generate_series(1, 100) t (n)");
-            // In simple mode nobody keeps to it.
+            // The simple protocol has no limits.
             check(column(rows, "n").size() == (limits ? 5 : 100), "setMaxRows");
             check(statement.execute("SELECT 1; SELECT 2"), "several statements");
             check(statement.getMoreResults(), "the second result");
@@ -153,7 +153,7 @@ public class Jdbc {
                 }
                 // Elsewhere the driver takes all rows at once.
                 if (mode.equals("extended")) fetched(connection);
-                stopped(connection, !mode.equals("simple"));
+                stopped(connection, mode.equals("extended"));
                 connection.setReadOnly(true);
                 check(connection.getTransactionIsolation() == Connection.TRANSACTION_READ_COMMITTED,
                     "isolation");

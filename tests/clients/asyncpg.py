@@ -21,6 +21,7 @@ async def main():
     assert tuple(rows[0]) == (1, "Ann", datetime.date(1990, 5, 17), decimal.Decimal("1.72"),
                               True), rows
     assert tuple(rows[1]) == (3, "Zoë, Dr.", None, None, None), rows
+    wrong = []
     for kind, value in [("int", 7), ("bigint", 2**40), ("text", "it's"), ("float8", 1.25),
                         ("boolean", True), ("date", datetime.date(2024, 2, 29)),
                         ("timestamp", datetime.datetime(2024, 2, 29, 1, 2, 3, 4)),
@@ -28,10 +29,15 @@ async def main():
                         ("int[]", [1, None, 3]), ("text[]", ["a", "b"]),
                         ("uuid", uuid.uuid4()), ("json", '{"a": 1}'),
                         ("interval", datetime.timedelta(days=1, seconds=2))]:
-        got = await connection.fetchval(f"SELECT $1::{kind}", value)
-        assert got == value, (kind, value, got)
-        got = await connection.fetchval(f"SELECT $1::{kind}", None)
-        assert got is None, (kind, got)
+        try:
+            got = await connection.fetchval(f"SELECT $1::{kind}", value)
+            nothing = await connection.fetchval(f"SELECT $1::{kind}", None)
+        except Exception as error:
+            wrong.append((kind, value, error))
+        else:
+            if got != value or nothing is not None:
+                wrong.append((kind, value, got, nothing))
+    assert not wrong, wrong
     statement = await connection.prepare("SELECT name FROM people WHERE id = $1")
     assert [p.name for p in statement.get_parameters()] == ["int4"], statement.get_parameters()
     assert [a.name for a in statement.get_attributes()] == ["name"]

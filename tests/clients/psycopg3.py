@@ -128,10 +128,6 @@ def rest(connection):
         assert row == {"key": 1, "name": "Ann"}, row
         types = [column.type_display for column in cursor.description]
         assert types == ["int4", "text"], types
-    seen = 0
-    for (number,) in connection.cursor().stream("SELECT * FROM generate_series(1, 100000)"):
-        seen += number
-    assert seen == 5000050000, seen
     rows = connection.cursor()
     rows.executemany("SELECT %s::int", [(1,), (2,)], returning=True)
     assert rows.fetchone() == (1,) and rows.nextset() and rows.fetchone() == (2,)
@@ -139,6 +135,10 @@ def rest(connection):
     connection.add_notice_handler(lambda notice: notices.append(notice.sqlstate))
     connection.execute("COMMIT")
     assert notices == ["25P01"], notices
+    seen = 0
+    for (number,) in connection.cursor().stream("SELECT * FROM generate_series(1, 100000)"):
+        seen += number
+    assert seen == 5000050000, seen
 
 
 def main():

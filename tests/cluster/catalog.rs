@@ -7,7 +7,7 @@ use crate::support::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_table_is_there_on_the_next_daemon_at_once() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         for round in 0..100 {
@@ -32,7 +32,7 @@ async fn a_new_table_is_there_on_the_next_daemon_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_change_is_seen_by_others() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         a.rows(&cluster.table("t", 1)).await;
@@ -72,7 +72,7 @@ async fn every_kind_of_change_is_seen_by_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strong_consistency_sees_changes_at_once() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         b.rows("SET oribi.consistency = 'strong'").await;
@@ -89,7 +89,7 @@ async fn strong_consistency_sees_changes_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn object_identifiers_are_the_same_everywhere_and_for_ever() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let identifiers = "SELECT c.oid, relname FROM pg_class c JOIN pg_namespace n \
                            ON n.oid = c.relnamespace WHERE nspname = 'public' ORDER BY relname";
         let databases = "SELECT oid, datname FROM pg_database ORDER BY datname";

@@ -30,7 +30,7 @@ fn json_line(output: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_daemons_see_each_other() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         // All at once, so that they race to make the cluster.
         let daemons = cluster.start_all(["a", "b", "c"]);
         for (id, daemon) in ["a", "b", "c"].iter().zip(&daemons) {
@@ -70,7 +70,7 @@ async fn three_daemons_see_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zkcli_shows_plain_json() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemon = cluster.start("a");
         let client = Client::connect(&daemon).await;
         client.rows(&cluster.table("numbers", 1)).await;
@@ -105,7 +105,7 @@ async fn zkcli_shows_plain_json() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_died_is_gone_after_its_session() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (survivor, victim) = (cluster.start("a"), cluster.start("b"));
         let client = Client::connect(&survivor).await;
         all_ready(&client, &["a", "b"]).await;
@@ -127,8 +127,7 @@ async fn a_daemon_that_died_is_gone_after_its_session() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_started_again_takes_its_id_back_at_once() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string())
-            .with("COORDINATION_SESSION_TIMEOUT", "40s");
+        let cluster = Cluster::on_shared_zookeeper().with("COORDINATION_SESSION_TIMEOUT", "40s");
         let (witness, mut daemon) = (cluster.start("a"), cluster.start("b"));
         let client = Client::connect(&witness).await;
         all_ready(&client, &["a", "b"]).await;
@@ -156,7 +155,7 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_has_one_holder() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let holder = cluster.start("a");
         let second = cluster.launch("a", "elsewhere");
         assert_eq!(second.wait(PATIENCE).code(), Some(1));
@@ -180,7 +179,7 @@ async fn an_id_has_one_holder() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_whose_record_is_removed_drains() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (witness, evicted) = (cluster.start("a"), cluster.start("b"));
         let client = Client::connect(&witness).await;
         all_ready(&client, &["a", "b"]).await;
@@ -205,7 +204,7 @@ async fn a_daemon_whose_record_is_removed_drains() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_daemon_registers_anew() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (witness, frozen) = (cluster.start("a"), cluster.start("b"));
         let client = Client::connect(&witness).await;
         let own = Client::connect(&frozen).await;

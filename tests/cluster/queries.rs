@@ -31,7 +31,7 @@ async fn quiet(server: &Server) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_statement_is_seen_everywhere_while_it_runs() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         let busy = Client::connect(&daemons[0]).await;
@@ -129,7 +129,7 @@ async fn slow_statements_cost_one_transaction_a_tick() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heavy_statement_starves_nobody() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         all_ready(&b, &["a", "b"]).await;

@@ -1,5 +1,7 @@
 //! Several daemons change the same thing at the same moment: one wins, the others are told.
 
+use std::time::{Duration, Instant};
+
 use crate::support::*;
 
 const ROUNDS: i64 = 50;
@@ -8,6 +10,16 @@ async fn two(cluster: &Cluster) -> (impl Sized, Client, Client) {
     let daemons = [cluster.start("a"), cluster.start("b")];
     let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
     (daemons, a, b)
+}
+
+/// Begins a moment later, so that two daemons meet at different points of their work. The timer of
+/// the runtime is too coarse for that.
+async fn after<T>(delay: Duration, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    while begun.elapsed() < delay {
+        tokio::task::yield_now().await;
+    }
+    work.await
 }
 
 /// Exactly one of two may have succeeded; the SQLSTATE of the other.
@@ -21,7 +33,7 @@ fn loser(outcomes: (String, String)) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_creates_the_table() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (_daemons, a, b) = two(&cluster).await;
         for round in 0..ROUNDS {
             let name = format!("t{round}");
@@ -51,7 +63,7 @@ async fn one_of_two_creates_the_table() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_creates_the_database() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (_daemons, a, b) = two(&cluster).await;
         for round in 0..ROUNDS {
             let sql = format!("CREATE DATABASE d{round}");
@@ -74,7 +86,7 @@ async fn one_of_two_creates_the_database() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_of_one_table_never_mix() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (_daemons, a, b) = two(&cluster).await;
         let store = Store::of(&cluster).await;
         a.rows("CREATE VIEW v AS SELECT 1 AS x").await;
@@ -100,7 +112,7 @@ async fn changes_of_one_table_never_mix() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_renamed_twice_has_one_name() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (_daemons, a, b) = two(&cluster).await;
         let store = Store::of(&cluster).await;
         for round in 0..ROUNDS {
@@ -137,10 +149,11 @@ async fn a_table_renamed_twice_has_one_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_created_in_what_is_dropped() {
     bounded(async {
-        let cluster = Cluster::on(&shared_zookeeper().connect_string());
+        let cluster = Cluster::on_shared_zookeeper();
         let (_daemons, a, b) = two(&cluster).await;
         let store = Store::of(&cluster).await;
-        for round in 0..ROUNDS {
+        // Two writes that pass each other by a hair: more rounds than elsewhere.
+        for round in 0..4 * ROUNDS {
             a.rows(&format!("CREATE SCHEMA s{round}")).await;
             a.rows(&format!("CREATE DATABASE d{round}")).await;
             let create_a = format!("CREATE VIEW s{round}.v AS SELECT 1 AS x");
@@ -152,7 +165,8 @@ async fn nothing_is_created_in_what_is_dropped() {
                     == "1"
             })
             .await;
-            let outcomes = tokio::join!(a.outcome(&create_a), b.outcome(&drop_b));
+            let late = Duration::from_micros(round as u64 % 20 * 200);
+            let outcomes = tokio::join!(a.outcome(&create_a), after(late, b.outcome(&drop_b)));
             let nodes = store.children("/catalog/oribi").await;
             let has = |name: String| nodes.contains(&name);
             let (schema, view) = (has(format!("s{round}.")), has(format!("s{round}.v")));

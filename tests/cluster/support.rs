@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,10 +41,15 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     eventually(what, async || holds().await.then_some(())).await;
 }
 
-/// One server for all tests that do not hurt it.
-pub fn shared_zookeeper() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+/// One server for the tests that do not hurt it, as long as one of them runs.
+fn shared_zookeeper() -> Arc<Server> {
+    static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut running = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    running.upgrade().unwrap_or_else(|| {
+        let server = Arc::new(Server::start());
+        *running = Arc::downgrade(&server);
+        server
+    })
 }
 
 /// The daemons of one test: below one chroot of an ensemble, or each for itself.
@@ -52,9 +57,17 @@ pub struct Cluster {
     zookeeper: Option<String>,
     variables: Vec<(String, String)>,
     folder: TempDir,
+    /// Kept running.
+    _server: Option<Arc<Server>>,
 }
 
 impl Cluster {
+    /// On the server that tests share.
+    pub fn on_shared_zookeeper() -> Self {
+        let server = shared_zookeeper();
+        Self { _server: Some(server.clone()), ..Self::on(&server.connect_string()) }
+    }
+
     /// On an ensemble, below a chroot of its own.
     pub fn on(hosts: &str) -> Self {
         let zookeeper = format!("{hosts}/test-{}", Uuid::new_v4().simple());
@@ -66,7 +79,7 @@ impl Cluster {
     /// Each daemon with a store of its own.
     pub fn embedded() -> Self {
         let folder = TempDir::with_prefix("oribi-cluster-").expect("a temporary directory");
-        Self { zookeeper: None, variables: Vec::new(), folder }
+        Self { zookeeper: None, variables: Vec::new(), folder, _server: None }
     }
 
     /// Sets `ORIBI_<name>` for daemons started from now on.

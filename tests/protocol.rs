@@ -1,0 +1,21 @@
+//! The wire protocol, message by message: what drivers rely on, and what no driver would send.
+
+mod common;
+#[path = "protocol/extended.rs"]
+mod extended;
+#[path = "protocol/malformed.rs"]
+mod malformed;
+#[path = "protocol/simple.rs"]
+mod simple;
+#[path = "protocol/sqlstates.rs"]
+mod sqlstates;
+#[path = "protocol/startup.rs"]
+mod startup;
+#[path = "protocol/stopping.rs"]
+mod stopping;
+#[path = "protocol/wire.rs"]
+mod wire;
+
+use common::daemon::{Options, Shared};
+
+static DAEMON: Shared = Shared::new(Options::new);

@@ -1,0 +1,107 @@
+//! Messages that are none: refused cleanly, and nobody else notices.
+
+use super::DAEMON;
+use super::wire::{Wire, code, column, message, parse};
+
+#[test]
+fn malformed_messages_are_refused() {
+    let daemon = DAEMON.get();
+    let mut other = Wire::log_in(&daemon);
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("an unknown type", message(b'?', b"what").to_vec()),
+        ("a message of the server", message(b'Z', b"I").to_vec()),
+        ("a type of zero", vec![0; 16]),
+        ("a length below its own", vec![b'Q', 0, 0, 0, 3]),
+        ("a length of zero", vec![b'S', 0, 0, 0, 0]),
+        ("a negative length", vec![b'Q', 0xff, 0xff, 0xff, 0xf0]),
+        ("a huge length", vec![b'Q', 0x7f, 0xff, 0xff, 0xff]),
+        ("a query without an end", message(b'Q', b"SELECT 1").to_vec()),
+        ("a query that is not UTF-8", message(b'Q', b"SELECT '\xff'\0").to_vec()),
+        ("a query with something behind it", message(b'Q', b"SELECT 1\0more").to_vec()),
+        ("an empty Bind", message(b'B', b"").to_vec()),
+        ("a short Bind", message(b'B', b"\0\0\0").to_vec()),
+        ("a Bind with a lying count", message(b'B', b"\0\0\xff\xff\0\0").to_vec()),
+        ("a Bind with 65535 parameters", message(b'B', b"\0\0\0\0\xff\xff\0\0").to_vec()),
+        (
+            "a Bind with a negative length",
+            message(b'B', b"\0\0\0\0\0\x01\xff\xff\xff\xfe\0\0").to_vec(),
+        ),
+        (
+            "a Bind with a value beyond its end",
+            message(b'B', b"\0\0\0\0\0\x01\0\0\0\xffx\0\0").to_vec(),
+        ),
+        ("a Parse without types", message(b'P', b"\0SELECT 1\0").to_vec()),
+        ("a Parse with a lying count", message(b'P', b"\0SELECT 1\0\0\x09").to_vec()),
+        ("an Execute without a limit", message(b'E', b"\0").to_vec()),
+        ("a Describe of neither", message(b'D', b"X\0").to_vec()),
+        ("an empty Describe", message(b'D', b"").to_vec()),
+        ("a Close without a name", message(b'C', b"S").to_vec()),
+        ("a Sync with a body", message(b'S', b"more").to_vec()),
+    ];
+    for (what, bytes) in cases {
+        let mut wire = Wire::log_in(&daemon);
+        wire.raw(bytes);
+        // Whether the connection can go on is the daemon's choice; the error is not.
+        let error = wire.until('E');
+        let too_large = what.contains("huge") || what.contains("negative length");
+        let code = code(&error);
+        let expected =
+            ["08P01", if *what == "a query that is not UTF-8" { "22021" } else { "08P01" }];
+        assert!(
+            expected.contains(&code.as_str()) || too_large && code == "54000",
+            "{what}: {code}"
+        );
+        assert_eq!(column(&other.query("SELECT 1")), ["1"], "another client, after {what}");
+    }
+}
+
+#[test]
+fn a_message_may_come_a_byte_at_a_time() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    for byte in super::wire::query("SELECT 'slow'").iter() {
+        wire.raw(&[*byte]);
+    }
+    assert_eq!(column(&wire.until('Z')), ["slow"]);
+}
+
+#[test]
+fn a_long_message_is_taken_up_to_the_limit() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    let text = "x".repeat(5 << 20);
+    assert_eq!(column(&wire.query(&format!("SELECT length('{text}')"))), [text.len().to_string()]);
+    // A statement with too many parts to be planned fails by itself.
+    let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    let messages = wire.query(&deep);
+    assert!(["54001", "42601", "54000"].contains(&code(&messages).as_str()), "deep parentheses");
+    let sum = format!("SELECT 1{}", " + 1".repeat(2000));
+    assert_eq!(column(&wire.query(&sum)), ["2001"]);
+}
+
+#[test]
+fn a_connection_cut_anywhere_leaves_nothing_behind() {
+    let daemon = DAEMON.get();
+    let mut watcher = Wire::log_in(&daemon);
+    let whole = [
+        parse("s", "SELECT * FROM generate_series(1, $1::int)", &[]),
+        super::wire::bind("p", "s", &[Some("1000000")]),
+        super::wire::execute("p", 0),
+        super::wire::sync(),
+    ]
+    .concat();
+    for end in (0..whole.len()).step_by(7) {
+        Wire::log_in(&daemon).raw(&whole[..end]);
+    }
+    let give_up = std::time::Instant::now() + crate::common::daemon::PATIENCE;
+    loop {
+        let left = column(&watcher.query(
+            "SELECT count(*) FROM system.queries WHERE sql LIKE '%generate_series(1, $1::int)%' \
+             AND sql NOT LIKE '%system.queries%'",
+        ));
+        if left == ["0"] {
+            break;
+        }
+        assert!(std::time::Instant::now() < give_up, "statements are left: {left:?}");
+    }
+}
