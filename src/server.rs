@@ -170,11 +170,14 @@ impl Server {
 
     /// Serves until `stop`, then drains. A signal while it drains ends the patience.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        // Listens from the start: the streams made by whoever waits for the first signal end with it.
+        let mut signals = shutdown::Signals::listen().map_err(Error::Signals)?;
         let evicted = tokio::select! {
             () = stop => false,
             () = self.membership.evicted().cancelled() => true,
         };
         info!(evicted, "stopping");
+        signals.forget();
         self.membership.set_state(State::Draining).await;
         self.queries.gate.close();
         self.shutdown.draining.cancel();
@@ -183,10 +186,7 @@ impl Server {
             empty = self.queries.gate.empty(patience) => if !empty {
                 warn!(inside = ?self.queries.gate.inside(), "cancelling what still runs");
             },
-            signal = shutdown::signal() => {
-                signal.map_err(Error::Signals)?;
-                warn!("a second signal: ending at once");
-            }
+            () = signals.next() => warn!("a second signal: ending at once"),
         }
         self.shutdown.stopping.cancel();
         self.queries.sessions.terminate_all();

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use tokio::signal::unix::{Signal, SignalKind, signal as signal_stream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +42,13 @@ impl Gate {
         }
         *inside.by_name.entry(name).or_default() += 1;
         Some(GateGuard { gate: self.clone(), name })
+    }
+
+    /// Enters even when the gate is closed, for who is inside already.
+    pub fn enter_again(&self, name: &'static str) -> GateGuard {
+        let mut inside = self.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        *inside.by_name.entry(name).or_default() += 1;
+        GateGuard { gate: self.clone(), name }
     }
 
     /// Lets nobody in any more.
@@ -92,15 +101,38 @@ pub struct Shutdown {
     pub stopping: CancellationToken,
 }
 
+/// SIGTERM and SIGINT as they arrive, from the moment of listening on.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal_stream(SignalKind::terminate())?,
+            interrupt: signal_stream(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of either kind.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Forgets a signal that has arrived already.
+    pub fn forget(&mut self) {
+        while self.next().now_or_never().is_some() {}
+    }
+}
+
 /// Waits for SIGTERM or SIGINT.
 pub async fn signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    Signals::listen()?.next().await;
     Ok(())
 }
 

@@ -125,7 +125,12 @@ impl Client {
                 Err(connection::Error::Io(error)) => return Err(error),
                 Err(error) => return self.reject(&error).await,
             };
-            match self.handle(message).await {
+            self.session.begin_turn();
+            let handled = self.handle(message).await;
+            if !self.extended.is_busy() {
+                self.session.end_turn();
+            }
+            match handled {
                 Ok(()) => {}
                 Err(Failure::Gone(error)) => return Err(error),
                 Err(Failure::Query(error)) => {

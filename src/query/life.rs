@@ -42,6 +42,9 @@ pub struct Session {
     guard: SessionGuard,
     settings: Arc<Settings>,
     transaction: Transaction,
+    /// Held while the client waits for the answers to its messages: what has begun is finished
+    /// although the daemon stops.
+    turn: Option<GateGuard>,
 }
 
 /// A statement that was understood and, if it reads, planned: run it any number of times.
@@ -128,7 +131,7 @@ impl Session {
             catalog: queries.catalog.clone(),
         };
         let engine = engine::Session::new(queries.engine.clone(), info);
-        Self { queries, engine, guard, settings, transaction: Transaction::default() }
+        Self { queries, engine, guard, settings, transaction: Transaction::default(), turn: None }
     }
 
     pub fn settings(&self) -> &Arc<Settings> {
@@ -137,6 +140,18 @@ impl Session {
 
     pub fn transaction_state(&self) -> TransactionState {
         self.transaction.state()
+    }
+
+    /// The client's turn begins: all of its statements up to the turn's end are taken, or none.
+    pub fn begin_turn(&mut self) {
+        if self.turn.is_none() {
+            self.turn = self.queries.gate.enter("client");
+        }
+    }
+
+    /// All answers are on their way.
+    pub fn end_turn(&mut self) {
+        self.turn = None;
     }
 
     /// An error reached the client: an open transaction block is aborted.
@@ -220,7 +235,10 @@ impl Session {
 
     /// A daemon that stops takes nothing new, except the end of what has begun.
     fn admit(&self) -> Result<Admitted> {
-        let gate = self.queries.gate.enter("statement");
+        let gate = match &self.turn {
+            Some(_) => Some(self.queries.gate.enter_again("statement")),
+            None => self.queries.gate.enter("statement"),
+        };
         gate.map(|gate| Admitted { gate }).ok_or(Error::Stopped(Stop::ShuttingDown))
     }
 

@@ -60,7 +60,7 @@ fn tags_are_those_that_drivers_read() {
         ("START TRANSACTION", "BEGIN"),
         ("END", "COMMIT"),
         ("BEGIN", "BEGIN"),
-        ("ABORT", "ROLLBACK"),
+        ("ROLLBACK", "ROLLBACK"),
         ("CREATE SCHEMA tags", "CREATE SCHEMA"),
         ("CREATE VIEW tags.v AS SELECT 1", "CREATE VIEW"),
         ("COMMENT ON VIEW tags.v IS 'x'", "COMMENT"),

@@ -108,6 +108,19 @@ impl Wire {
         }
     }
 
+    /// Messages up to ReadyForQuery, or to the connection's end if that comes first.
+    pub fn until_closed_or_ready(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        while let Some(message) = self.next() {
+            let ready = message.kind == 'Z';
+            messages.push(message);
+            if ready {
+                break;
+            }
+        }
+        messages
+    }
+
     /// Messages up to the connection's end.
     pub fn until_closed(&mut self) -> Vec<Message> {
         std::iter::from_fn(|| self.next()).collect()
