@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 9 | [`cli`] | the command line: serve, demo |
 //! | 8 | [`server`] | composition: builds upward, runs, drains downward |
-//! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, encoding, SQLSTATE |
+//! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, portals, SQLSTATE |
 //! |   | [`web`] | health over HTTP |
 //! | 6 | [`system`] | the cluster as SQL: `system.*`, `pg_catalog`, `information_schema` |
 //! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
@@ -17,6 +17,7 @@
 //! | 2 | [`catalog`] | databases, schemas, tables, views: the shared truth, cached and watched |
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
+//! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! | 0 | [`id`], [`error`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`] | what all rooms use |
 //!
 //! # The way of a statement
@@ -39,4 +40,5 @@ pub mod shutdown;
 pub mod storage;
 pub mod system;
 pub mod telemetry;
+pub mod values;
 pub mod web;

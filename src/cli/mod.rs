@@ -91,6 +91,7 @@ fn start_logging(config: &Config) -> Result<()> {
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .thread_name("oribi-io")
+        .thread_stack_size(crate::engine::STACK_SIZE)
         .enable_all()
         .build()
         .map_err(|source| Error::Io { what: "start the threads".into(), source })

@@ -13,6 +13,8 @@ pub enum Error {
     /// The text is not SQL.
     #[error("{0}")]
     Syntax(String),
+    #[error("the statement is too deep: more than {limit} operators in a row")]
+    TooComplex { limit: usize },
     #[error("{0}")]
     Settings(#[from] super::settings::Error),
     #[error("function {0} does not exist")]
@@ -43,6 +45,10 @@ fn message(error: &DataFusionError) -> String {
             arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
             other => strip(&other.to_string()),
         },
+        DataFusionError::NotImplemented(text) if text.contains("ScalarSubquery") => {
+            "a subquery that compares with the outer query by anything but = is not supported here"
+                .to_owned()
+        }
         root => strip(&root.message()),
     }
 }

@@ -1,12 +1,14 @@
 //! The engine: from a statement's text to a stream of rows, on DataFusion.
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
+//! - [`semantics`]: expressions that mean something else in PostgreSQL.
 //! - [`settings`]: what SET and SHOW see.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
@@ -18,9 +20,11 @@ mod cooperation;
 mod error;
 mod explain;
 pub mod memory;
+mod parameters;
 mod parse;
 mod planner;
 mod rows;
+mod semantics;
 mod session;
 pub mod settings;
 pub mod system;
@@ -68,6 +72,10 @@ pub struct Engine {
     sources: Mutex<HashMap<u32, CachedSource>>,
 }
 
+/// Bytes of stack for each thread that parses, plans or drops statements: what the deepest statement
+/// needs that [`parse`](mod@parse) lets through. The system gives memory only to what is used of it.
+pub const STACK_SIZE: usize = 128 << 20;
+
 /// A table ready to scan, with the `mzxid` of its definition.
 type CachedSource = (i64, Arc<dyn TableSource>);
 
@@ -86,6 +94,7 @@ impl Engine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.get())
             .thread_name("oribi-engine")
+            .thread_stack_size(STACK_SIZE)
             .enable_all()
             .build()
             .map_err(|error| Error::Panic(format!("no threads for the engine: {error}")))?;
@@ -172,11 +181,14 @@ fn template(
     options.execution.collect_statistics = true;
     options.optimizer.hash_join_single_partition_threshold = 64 << 20;
     options.optimizer.hash_join_single_partition_threshold_rows = 8_000_000;
+    // Numbers with a point are exact, as in PostgreSQL.
+    options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
         .with_default_features()
+        .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in system.scalar_functions() {

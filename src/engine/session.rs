@@ -1,25 +1,23 @@
 //! One client's place in the engine: its settings, and the plans made with them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{ColumnDef, Expr, LimitClause, Query, Value};
+use sqlparser::ast::ColumnDef;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cooperation::make_fair;
 use super::explain::explain_schema;
+use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::settings::Settings;
-use super::system::{SessionInfo, parameter_type};
-use super::visit::visit_expressions;
+use super::system::SessionInfo;
 use super::{Engine, Error, Result, Rows};
 use crate::storage;
 
@@ -27,8 +25,8 @@ use crate::storage;
 #[derive(Clone, Debug)]
 pub struct Plan {
     logical: LogicalPlan,
-    /// Types of `$1`, `$2`, ...
-    pub parameters: Vec<DataType>,
+    /// `$1`, `$2`, ...
+    pub parameters: Vec<FieldRef>,
     /// Columns of the result.
     pub schema: SchemaRef,
 }
@@ -86,20 +84,19 @@ impl Session {
     }
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
-    pub async fn plan(&self, statement: &Statement, declared: &[Option<DataType>]) -> Result<Plan> {
+    pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
         let scope = Scope {
             database: self.info.database.to_string(),
             search_path: self.info.search_path(),
         };
-        let types = self.engine.system().type_planner();
-        let known = known_parameters(statement, declared, types.as_deref());
-        let logical = self.plan_in(&scope, statement.clone(), fields(&known), 0).await?;
-        let (logical, parameters) = match parameter_types(&logical, &known)? {
+        let known = parameters::known(self, statement, declared);
+        let logical = self.plan_in(&scope, statement.clone(), known.clone(), 0).await?;
+        let (logical, parameters) = match parameters::of_plan(&logical, &known)? {
             Parameters::Settled(parameters) => (logical, parameters),
             // Types only the plan could tell; those that nothing tells are text, as in PostgreSQL.
-            Parameters::Found(types) => {
-                let fields = fields(&types.iter().cloned().map(Some).collect::<Vec<_>>());
-                (self.plan_in(&scope, statement.clone(), fields, 0).await?, types)
+            Parameters::Found(found) => {
+                let fields = found.iter().cloned().map(Some).collect();
+                (self.plan_in(&scope, statement.clone(), fields, 0).await?, found)
             }
         };
         let schema = match &logical {
@@ -181,100 +178,4 @@ impl Plan {
                 | LogicalPlan::Statement(_)
         )
     }
-}
-
-enum Parameters {
-    Settled(Vec<DataType>),
-    Found(Vec<DataType>),
-}
-
-/// The types of all parameters of a plan, `$1` first.
-fn parameter_types(plan: &LogicalPlan, known: &[Option<DataType>]) -> Result<Parameters> {
-    let found = plan.get_parameter_types().map_err(Error::planning)?;
-    let number = |name: &str| name.strip_prefix('$')?.parse::<usize>().ok();
-    let by_number: HashMap<usize, Option<DataType>> =
-        (found.into_iter()).filter_map(|(name, kind)| Some((number(&name)?, kind))).collect();
-    let count = by_number.keys().copied().max().unwrap_or(0).max(known.len());
-    let settled = (1..=count).all(|n| known.get(n - 1).is_some_and(Option::is_some));
-    let types = (1..=count)
-        .map(|n| {
-            let declared = known.get(n - 1).cloned().flatten();
-            let inferred = || by_number.get(&n).cloned().flatten();
-            match declared.or_else(inferred) {
-                None | Some(DataType::Null) => DataType::Utf8,
-                Some(kind) => kind,
-            }
-        })
-        .collect();
-    Ok(if settled { Parameters::Settled(types) } else { Parameters::Found(types) })
-}
-
-/// What the client and the statement's own casts and limits say of its parameters.
-fn known_parameters(
-    statement: &Statement,
-    declared: &[Option<DataType>],
-    types: Option<&dyn TypePlanner>,
-) -> Vec<Option<DataType>> {
-    let mut known = declared.to_vec();
-    let Statement::Statement(statement) = statement else { return known };
-    let mut note = |expression: &Expr, kind: DataType| {
-        let Expr::Value(value) = expression else { return };
-        let Value::Placeholder(name) = &value.value else { return };
-        let Some(number) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()) else {
-            return;
-        };
-        // PostgreSQL's own limit (a 16-bit count on the wire) bounds this.
-        if number == 0 || number > usize::from(u16::MAX) {
-            return;
-        }
-        if known.len() < number {
-            known.resize(number, None);
-        }
-        known[number - 1].get_or_insert(kind);
-    };
-    if let sqlparser::ast::Statement::Query(query) = statement.as_ref() {
-        for expression in limits(query) {
-            note(expression, DataType::Int64);
-        }
-    }
-    visit_expressions(statement.as_ref(), |expression| {
-        if let Expr::Cast { expr, data_type, .. } = expression
-            && let Some(kind) = parameter_type(data_type, cast_type, types)
-        {
-            note(expr, kind);
-        }
-    });
-    known
-}
-
-fn limits(query: &Query) -> Vec<&Expr> {
-    match &query.limit_clause {
-        Some(LimitClause::LimitOffset { limit, offset, .. }) => {
-            limit.iter().chain(offset.iter().map(|offset| &offset.value)).collect()
-        }
-        Some(LimitClause::OffsetCommaLimit { offset, limit }) => vec![offset, limit],
-        None => Vec::new(),
-    }
-}
-
-/// The type of `$1::TYPE`, for the types that parameters are commonly cast to.
-fn cast_type(kind: &sqlparser::ast::DataType) -> Option<DataType> {
-    use sqlparser::ast::DataType as Sql;
-    Some(match kind {
-        Sql::SmallInt(_) | Sql::Int2(_) => DataType::Int16,
-        Sql::Int(_) | Sql::Int4(_) | Sql::Integer(_) => DataType::Int32,
-        Sql::BigInt(_) | Sql::Int8(_) => DataType::Int64,
-        Sql::Real | Sql::Float4 => DataType::Float32,
-        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 => DataType::Float64,
-        Sql::Text | Sql::Varchar(_) | Sql::CharacterVarying(_) | Sql::String(_) => DataType::Utf8,
-        Sql::Boolean | Sql::Bool => DataType::Boolean,
-        Sql::Date => DataType::Date32,
-        Sql::Bytea => DataType::Binary,
-        _ => return None,
-    })
-}
-
-fn fields(types: &[Option<DataType>]) -> Vec<Option<FieldRef>> {
-    let field = |kind: &DataType| Arc::new(Field::new("parameter", kind.clone(), true));
-    types.iter().map(|kind| kind.as_ref().map(field)).collect()
 }

@@ -5,13 +5,12 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
-use sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, Statement};
+use sqlparser::ast::Statement;
 
 use super::settings::Settings;
 use crate::catalog::Catalog;
@@ -97,56 +96,6 @@ pub trait SystemCatalog: Send + Sync + Debug + 'static {
     /// Types by PostgreSQL's names that the engine does not know, such as `oid` and `name`.
     fn type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
         None
-    }
-}
-
-/// Metadata key of a column that is more to PostgreSQL than its Arrow type says: `oid`, `name`,
-/// `char`, `regproc`, `int2vector`, `_aclitem` and the like.
-pub const PG_TYPE: &str = "oribi.pg_type";
-
-/// PostgreSQL's name for the type of such a column; `None` for all others. Metadata outlives an
-/// implicit cast, so it counts only while the Arrow type still fits.
-pub fn pg_type_name(field: &Field) -> Option<&str> {
-    let name = field.metadata().get(PG_TYPE)?.as_str();
-    let fits = match (name, field.data_type()) {
-        ("int2vector" | "oidvector", kind) => matches!(kind, DataType::List(_)),
-        (name, kind) if name.starts_with('_') => matches!(kind, DataType::List(_)),
-        ("oid" | "xid" | "cid", kind) => *kind == DataType::Int32,
-        (name, kind) if name.starts_with("reg") => *kind == DataType::Int32,
-        (_, kind) => matches!(kind, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8),
-    };
-    fits.then_some(name)
-}
-
-/// The type of a parameter that a statement casts, as in `$1::oid[]`. `plain` knows the engine's own
-/// types, `types` those of the system; what is written as a name comes as one.
-pub fn parameter_type(
-    written: &SqlType,
-    plain: fn(&SqlType) -> Option<DataType>,
-    types: Option<&dyn TypePlanner>,
-) -> Option<DataType> {
-    parameter_field(written, plain, types).map(|field| field.data_type().clone())
-}
-
-fn parameter_field(
-    written: &SqlType,
-    plain: fn(&SqlType) -> Option<DataType>,
-    types: Option<&dyn TypePlanner>,
-) -> Option<Field> {
-    if let SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = written {
-        // The element keeps its PostgreSQL type: clients look up a parameter of a type that they
-        // do not expect.
-        let element =
-            parameter_field(element, plain, types)?.with_name(Field::LIST_FIELD_DEFAULT_NAME);
-        return Some(Field::new("", DataType::List(Arc::new(element)), true));
-    }
-    if let Some(kind) = plain(written) {
-        return Some(Field::new("", kind, true));
-    }
-    let field = types?.plan_type_field(written).ok()??;
-    match pg_type_name(&field) {
-        Some(name) if name.starts_with("reg") => Some(Field::new("", DataType::Utf8, true)),
-        _ => Some(field.as_ref().clone()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema};
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use pgwire::messages::PgWireBackendMessage as Backend;
@@ -13,15 +13,15 @@ use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;
 
-use super::encode::{Format, TimeZone};
 use super::frontend::{Bind, Target};
-use super::params;
 use super::portal::{Portal, encoder};
 use super::session::{Client, Trouble};
 use super::sqlstate::Report;
-use super::types::{arrow_type, pg_type, type_modifier, type_size};
 use crate::engine::system::shown_name;
 use crate::query::{Outcome, Prepared, Session, TransactionState};
+use crate::values::decode;
+use crate::values::encode::{Format, TimeZone};
+use crate::values::types::{parameter, pg_type, type_modifier, type_size};
 
 /// What a client has prepared and bound.
 #[derive(Debug, Default)]
@@ -75,6 +75,11 @@ impl Extended {
     /// The end of a client's turn: outside of a transaction block its portals end with it.
     pub fn sync(&mut self, transaction: TransactionState) {
         (self.skipping, self.busy) = (false, false);
+        self.end_portals(transaction);
+    }
+
+    /// Portals live as long as the transaction block they were made in.
+    pub fn end_portals(&mut self, transaction: TransactionState) {
         if transaction != TransactionState::InBlock {
             self.portals.clear();
         }
@@ -126,7 +131,7 @@ impl Client {
         let statement = match (sources.pop(), sources.is_empty()) {
             (None, _) => Statement { prepared: None, parameters: Vec::new() },
             (Some(source), true) => {
-                let types = declared.iter().map(|pg| arrow_type(pg.as_ref()?)).collect();
+                let types = declared.iter().map(|pg| parameter(pg.as_ref()?)).collect();
                 let prepared = self.session.prepare(&source, types).await?;
                 let parameters = parameter_types(prepared.parameters(), &declared);
                 Statement { prepared: Some(prepared), parameters }
@@ -239,11 +244,12 @@ impl Client {
 }
 
 /// What the client declared, or what PostgreSQL would call the type that was found.
-fn parameter_types(found: &[DataType], declared: &[Option<Type>]) -> Vec<Type> {
-    let natural = |kind: &DataType| pg_type(&Field::new("", kind.clone(), true));
-    (found.iter().enumerate())
-        .map(|(at, kind)| declared.get(at).cloned().flatten().unwrap_or_else(|| natural(kind)))
-        .collect()
+fn parameter_types(found: &[FieldRef], declared: &[Option<Type>]) -> Vec<Type> {
+    let declared =
+        |at: usize| declared.get(at).cloned().flatten().filter(|pg| *pg != Type::UNKNOWN);
+    let natural = |field: &FieldRef| pg_type(field);
+    let types = found.iter().enumerate();
+    types.map(|(at, field)| declared(at).unwrap_or_else(|| natural(field))).collect()
 }
 
 fn bind_values(
@@ -264,9 +270,9 @@ fn bind_values(
     let Some(prepared) = &statement.prepared else { return Ok(Vec::new()) };
     let types = statement.parameters.iter().zip(prepared.parameters());
     (bind.parameters.iter().zip(formats).zip(types))
-        .map(|((value, format), (pg, kind))| {
+        .map(|((value, format), (pg, field))| {
             let value = value.as_ref().map(Bytes::as_ref);
-            Ok(params::decode_in(zone, value, format, pg, kind)?)
+            Ok(decode::decode_in(zone, value, format, pg, field.data_type())?)
         })
         .collect()
 }

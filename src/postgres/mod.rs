@@ -7,20 +7,16 @@
 //! - [`session`]: one client's loop: which message does what.
 //! - [`simple`], [`extended`]: the two ways to ask.
 //! - [`portal`]: a running or suspended result.
-//! - [`encode`], [`params`], [`types`]: Arrow's values as PostgreSQL's, both ways.
 //! - [`sqlstate`]: failures as clients see them.
 
 mod connection;
-pub mod encode;
 mod extended;
 mod frontend;
 mod listener;
-pub mod params;
 mod portal;
 mod session;
 mod simple;
 mod sqlstate;
 mod startup;
-pub mod types;
 
 pub use listener::Listener;

@@ -9,9 +9,9 @@ use pgwire::messages::extendedquery::PortalSuspended;
 use pgwire::messages::response::CommandComplete;
 
 use super::connection::Connection;
-use super::encode::{Format, RowEncoder, TextStyle};
 use super::sqlstate::Report;
 use crate::query::{self, Running};
+use crate::values::encode::{Format, RowEncoder, TextStyle};
 
 /// Encoded rows: whole DataRow messages.
 #[derive(Debug)]
@@ -45,7 +45,6 @@ pub struct Portal {
     running: Running<Chunk>,
     /// Rows that came with the last ones but were not asked for yet.
     rest: Option<Chunk>,
-    sent: u64,
 }
 
 /// Why a result ended before its end.
@@ -70,7 +69,7 @@ impl From<io::Error> for Failure {
 
 impl Portal {
     pub fn new(running: Running<Chunk>) -> Self {
-        Self { running, rest: None, sent: 0 }
+        Self { running, rest: None }
     }
 
     /// Sends rows: `limit` of them, or all. True if that was the last of them.
@@ -80,9 +79,11 @@ impl Portal {
         limit: Option<usize>,
     ) -> Result<bool, Failure> {
         let mut left = limit.unwrap_or(usize::MAX);
+        // As in PostgreSQL, the tag counts what this turn sent.
+        let mut sent = 0;
         while left > 0 {
             let Some(mut chunk) = self.next(connection).await? else {
-                let tag = format!("{} {}", self.running.tag, self.sent);
+                let tag = format!("{} {}", self.running.tag, sent);
                 let tag = if self.counts() { tag } else { self.running.tag.to_owned() };
                 connection.put(Backend::CommandComplete(CommandComplete::new(tag)))?;
                 return Ok(true);
@@ -91,7 +92,7 @@ impl Portal {
                 self.rest = Some(split(&mut chunk, left));
             }
             left -= chunk.rows;
-            self.sent += chunk.rows as u64;
+            sent += chunk.rows as u64;
             connection.put_encoded(chunk.bytes);
             connection.flush_if_full().await?;
         }

@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::connection::{self, Connection};
-use super::encode::{TextStyle, TimeZone};
 use super::extended::Extended;
 use super::frontend::Frontend;
 use super::portal::Failure;
@@ -22,6 +21,7 @@ use super::sqlstate::Report;
 use super::startup::{Arrival, arrive, reported};
 use crate::config;
 use crate::query::{Notice, Queries, Session, TransactionState};
+use crate::values::encode::{TextStyle, TimeZone};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -233,8 +233,7 @@ impl Client {
     /// Tells the client of a failure, and the transaction.
     pub fn report(&mut self, report: Report) -> io::Result<()> {
         self.session.note_error();
-        let info = pgwire::error::ErrorInfo::from(report);
-        self.connection.put(Backend::ErrorResponse(ErrorResponse::from(info)))
+        self.connection.put(Backend::ErrorResponse(ErrorResponse::from(report)))
     }
 
     pub fn notify(&mut self, notices: Vec<Notice>) -> io::Result<()> {

@@ -3,13 +3,13 @@
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 
-use super::encode::Format;
 use super::extended::row_description;
 use super::portal::{Failure, Portal, encoder};
 use super::session::{Client, Trouble, ready};
 use super::sqlstate::Report;
 use crate::query::life::Source;
 use crate::query::{Outcome, Session};
+use crate::values::encode::Format;
 
 impl Client {
     /// Runs the statements of a message in order, up to the first that fails.
@@ -25,6 +25,7 @@ impl Client {
             },
             Err(Trouble::Failure(gone)) => return Err(gone),
         }
+        self.extended.end_portals(self.session.transaction_state());
         ready(&mut self.connection, &self.session)?;
         Ok(self.connection.flush().await?)
     }

@@ -61,6 +61,13 @@ pub async fn arrive(
                     .hint("The limit is the setting connections.max.");
                 return refuse(connection, report).await;
             }
+            version if version >> 16 != 3 => {
+                let (major, minor) = (version >> 16, version & 0xffff);
+                let message = format!(
+                    "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
+                );
+                return refuse(connection, Report::fatal("0A000", message)).await;
+            }
             _ => return log_in(connection, shared, peer, packet).await,
         }
     }
@@ -83,11 +90,6 @@ async fn log_in(
     packet: Bytes,
 ) -> Result<Arrival> {
     let startup = decode(&packet)?;
-    if startup.protocol_number_major != 3 {
-        let version = (startup.protocol_number_major, startup.protocol_number_minor);
-        let message = format!("unsupported frontend protocol {}.{}", version.0, version.1);
-        return refuse(connection, Report::fatal("0A000", message)).await;
-    }
     let long_keys = negotiate(connection, &startup)?;
     match open(shared, peer, &startup.parameters).await {
         Ok(session) => {
@@ -101,8 +103,7 @@ async fn log_in(
 }
 
 async fn refuse(connection: &mut Connection, report: Report) -> Result<Arrival> {
-    connection
-        .put(Backend::ErrorResponse(ErrorResponse::from(pgwire::error::ErrorInfo::from(report))))?;
+    connection.put(Backend::ErrorResponse(ErrorResponse::from(report)))?;
     connection.close().await;
     Ok(Arrival::Over)
 }

@@ -436,7 +436,12 @@ pub(super) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
 }
 
 fn exists(kind: ObjectKind, name: &str) -> Notice {
-    Notice { code: "42P07", message: format!("{kind} \"{name}\" already exists, skipping") }
+    let code = match kind {
+        ObjectKind::Database => "42P04",
+        ObjectKind::Schema => "42P06",
+        _ => "42P07",
+    };
+    Notice { code, message: format!("{kind} \"{name}\" already exists, skipping") }
 }
 
 fn missing(kind: ObjectKind, name: &str) -> Notice {

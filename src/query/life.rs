@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use chrono::Utc;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::ExecutionPlan;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::command::{Command, Request, recognise};
@@ -33,6 +34,9 @@ use crate::engine::system::SessionInfo;
 use crate::engine::{self, Parsed, Plan, Rows, parse};
 use crate::id;
 use crate::shutdown::GateGuard;
+
+/// Texts of more bytes than this may take long to plan.
+const LONG_TEXT: usize = 4096;
 
 /// One client's session.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Prepared {
     text: Arc<str>,
-    declared: Vec<Option<DataType>>,
+    declared: Vec<Option<FieldRef>>,
     body: Body,
     /// What it was planned from: when either has changed it is planned anew.
     planned_from: (Arc<Snapshot>, Arc<Settings>),
@@ -174,11 +178,16 @@ impl Session {
     pub async fn prepare(
         &mut self,
         source: &Source,
-        declared: Vec<Option<DataType>>,
+        declared: Vec<Option<FieldRef>>,
     ) -> Result<Prepared> {
         let registered = self.admit()?.register(self, source.text());
-        let prepared = self.understand(source, declared);
-        registered.until_stopped(prepared).await?
+        let long = source.text().len() > LONG_TEXT;
+        let prepared = registered.until_stopped(self.understand(source, declared));
+        match long {
+            // Other clients' messages go to another thread meanwhile.
+            true => tokio::task::block_in_place(|| Handle::current().block_on(prepared))?,
+            false => prepared.await?,
+        }
     }
 
     /// A statement's life, from here to its first rows.
@@ -245,7 +254,7 @@ impl Session {
     async fn understand(
         &mut self,
         source: &Source,
-        declared: Vec<Option<DataType>>,
+        declared: Vec<Option<FieldRef>>,
     ) -> Result<Prepared> {
         self.engine.mark_start();
         let text: Arc<str> = source.text().into();
@@ -457,7 +466,7 @@ impl Source {
 
 impl Prepared {
     /// Types of `$1`, `$2`, ...
-    pub fn parameters(&self) -> &[DataType] {
+    pub fn parameters(&self) -> &[FieldRef] {
         match &self.body {
             Body::Read { plan, .. } => &plan.parameters,
             Body::Command(_) => &[],

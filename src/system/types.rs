@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, IntervalUnit, TimeUnit};
 
+use postgres_types::Kind;
+
 use super::pg_catalog::statics;
-use crate::engine::system::PG_TYPE;
+use crate::values::types::{self as values, PG_TYPE};
 
 /// What others need of a row of `pg_type`.
 #[derive(Debug)]
@@ -230,99 +232,11 @@ pub struct ColumnType {
     pub dimensions: i16,
 }
 
-/// The PostgreSQL type of a user's column.
-///
-/// The same mapping as on the wire (`postgres::types`, a floor above).
+/// The PostgreSQL type of a user's column, as on the wire.
 pub fn column_type(field: &Field) -> ColumnType {
-    let data_type = storage(field.data_type());
-    if is_json(data_type) {
-        return ColumnType { oid: 114, modifier: -1, dimensions: 0 };
-    }
-    if let Some(child) = element(data_type) {
-        let inner = column_type(child);
-        let oid = match inner.dimensions {
-            0 => types().array_of(inner.oid).unwrap_or(1009),
-            _ => inner.oid,
-        };
-        return ColumnType { oid, modifier: inner.modifier, dimensions: 1 };
-    }
-    let modifier = match data_type {
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => {
-            ((i32::from(*precision) << 16) | (i32::from(*scale) & 0x7ff)) + TYPMOD_HEADER
-        }
-        _ => -1,
-    };
-    ColumnType { oid: scalar_oid(extension(field), data_type), modifier, dimensions: 0 }
-}
-
-fn scalar_oid(extension: Option<&str>, data_type: &DataType) -> u32 {
-    match (extension, data_type) {
-        (Some("arrow.uuid"), DataType::FixedSizeBinary(16)) => return 2950,
-        (Some("arrow.json"), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
-            return 114;
-        }
-        _ => {}
-    }
-    match data_type {
-        DataType::Boolean => 16,
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 => 21,
-        DataType::Int32 | DataType::UInt16 => 23,
-        DataType::Int64 | DataType::UInt32 => 20,
-        DataType::UInt64
-        | DataType::Decimal32(..)
-        | DataType::Decimal64(..)
-        | DataType::Decimal128(..)
-        | DataType::Decimal256(..) => NUMERIC,
-        DataType::Float16 | DataType::Float32 => 700,
-        DataType::Float64 => 701,
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => 17,
-        DataType::Date32 | DataType::Date64 => 1082,
-        DataType::Time32(_) | DataType::Time64(_) => 1083,
-        DataType::Timestamp(_, None) => 1114,
-        DataType::Timestamp(_, Some(_)) => 1184,
-        DataType::Interval(_) | DataType::Duration(_) => 1186,
-        _ => 25,
-    }
-}
-
-fn extension(field: &Field) -> Option<&str> {
-    match (field.metadata().get("ARROW:extension:name"), field.data_type()) {
-        (Some(name), _) => Some(name),
-        (None, DataType::RunEndEncoded(_, values)) => extension(values),
-        _ => None,
-    }
-}
-
-fn storage(data_type: &DataType) -> &DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => storage(values),
-        DataType::RunEndEncoded(_, values) => storage(values.data_type()),
-        other => other,
-    }
-}
-
-fn element(data_type: &DataType) -> Option<&Field> {
-    match data_type {
-        DataType::List(child)
-        | DataType::LargeList(child)
-        | DataType::FixedSizeList(child, _)
-        | DataType::ListView(child)
-        | DataType::LargeListView(child) => Some(child),
-        _ => None,
-    }
-}
-
-fn is_json(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Map(..) | DataType::Struct(_) | DataType::Union(..) => true,
-        other => element(other).is_some_and(|child| is_json(storage(child.data_type()))),
-    }
+    let pg = values::pg_type(field);
+    let dimensions = i16::from(matches!(pg.kind(), Kind::Array(_)));
+    ColumnType { oid: pg.oid(), modifier: values::type_modifier(field), dimensions }
 }
 
 #[cfg(test)]

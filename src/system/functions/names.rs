@@ -10,7 +10,7 @@ use super::super::types::{column_type, types};
 use super::Kind::{Any, Bool, Int, Text};
 use super::{Call, Kind, Spec, fail, spec};
 use crate::catalog::{self, ObjectKind};
-use crate::engine::system::pg_type_name;
+use crate::values::types::pg_type_name;
 
 const TEXT: &[&[Kind]] = &[&[Text]];
 const OID: &[&[Kind]] = &[&[Int]];

@@ -11,8 +11,8 @@ use sqlparser::ast::{
 };
 
 use super::build::{
-    array, as_text, boolean, call, function, function_name, has_aggregate, normal, null, number,
-    take, text,
+    array, as_text, boolean, call, cast, function, function_name, has_aggregate, normal, null,
+    number, take, text,
 };
 use super::factors;
 use crate::engine::visit::visit_mut;
@@ -63,12 +63,9 @@ impl VisitorMut for Dialect {
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => casts(expr),
             Expr::CompoundFieldAccess { .. } => field(expr),
-            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
-                let literal = as_text(right).and_then(array_literal);
-                if let Some(items) = literal {
-                    **right = items;
-                }
-            }
+            Expr::AnyOp { .. } | Expr::AllOp { .. } => members(expr),
+            Expr::Interval(_) => interval(expr),
+            Expr::Value(_) => approximate(expr),
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 escapes(pattern, escape_char);
             }
@@ -305,6 +302,51 @@ fn casts(expr: &mut Expr) {
         && let Some(items) = as_text(inner).and_then(array_literal)
     {
         **inner = items;
+    }
+}
+
+/// `x = ANY(ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL(ARRAY[a, b])` is `x NOT IN (a, b)`.
+fn members(expr: &mut Expr) {
+    let (left, op, right, equal, negated) = match expr {
+        Expr::AnyOp { left, compare_op, right, .. } => {
+            (left, compare_op, right, BinaryOperator::Eq, false)
+        }
+        Expr::AllOp { left, compare_op, right } => {
+            (left, compare_op, right, BinaryOperator::NotEq, true)
+        }
+        _ => return,
+    };
+    if let Some(items) = as_text(right).and_then(array_literal) {
+        **right = items;
+    }
+    if let Expr::Array(items) = right.as_mut()
+        && !items.elem.is_empty()
+        && !items.elem.iter().any(|item| matches!(item, Expr::Array(_)))
+        && *op == equal
+    {
+        let list = std::mem::take(&mut items.elem);
+        *expr = Expr::InList { expr: Box::new(take(left)), list, negated };
+    }
+}
+
+/// A text without a unit behind it is read as any other constant of the type is.
+fn interval(expr: &mut Expr) {
+    if let Expr::Interval(interval) = expr
+        && interval.leading_field.is_none()
+        && as_text(&interval.value).is_some()
+    {
+        let kind = DataType::Interval { fields: None, precision: None };
+        *expr = cast(take(&mut interval.value), kind);
+    }
+}
+
+/// A number with an exponent is an approximate one, as in the SQL standard.
+fn approximate(expr: &mut Expr) {
+    if let Expr::Value(value) = expr
+        && let Value::Number(digits, _) = &value.value
+        && digits.contains(['e', 'E'])
+    {
+        *expr = cast(text(digits), DataType::DoublePrecision);
     }
 }
 

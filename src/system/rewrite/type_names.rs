@@ -9,6 +9,7 @@ use sqlparser::ast::{DataType as SqlType, ObjectNamePart};
 
 use super::super::types;
 use super::build::normal;
+use crate::values::types::extended;
 
 /// Understood without a schema as well.
 const BARE: &[&str] = &[
@@ -48,6 +49,7 @@ const QUALIFIED: &[&str] = &[
     "jsonb",
     "text",
     "timestamptz",
+    "uuid",
     "varchar",
 ];
 
@@ -67,8 +69,8 @@ impl TypePlanner for TypeNames {
     fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
         Ok(match sql_type {
             SqlType::Regclass => Some(field("regclass")),
-            SqlType::JSON => Some(field("json")),
-            SqlType::JSONB => Some(field("jsonb")),
+            SqlType::JSON | SqlType::JSONB => Some(field("json")),
+            SqlType::Uuid => Some(field("uuid")),
             SqlType::Custom(name, arguments) if arguments.is_empty() => named(&name.0),
             _ => None,
         })
@@ -107,5 +109,11 @@ fn named(parts: &[ObjectNamePart]) -> Option<FieldRef> {
 }
 
 fn field(name: &str) -> FieldRef {
-    Arc::new(types::field("", name, true))
+    let text = || Field::new("", DataType::Utf8View, true);
+    let uuid = || Field::new("", DataType::FixedSizeBinary(16), true);
+    Arc::new(match name {
+        "json" | "jsonb" => extended(text(), "arrow.json"),
+        "uuid" => extended(uuid(), "arrow.uuid"),
+        _ => types::field("", name, true),
+    })
 }

@@ -4,7 +4,8 @@
 use super::super::relations;
 use super::Fixture;
 use crate::engine::parse;
-use crate::engine::system::{pg_type_name, shown_name};
+use crate::engine::system::shown_name;
+use crate::values::types::pg_type_name;
 
 #[tokio::test]
 async fn every_relation_can_be_read() {

@@ -8,7 +8,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
 
 use super::{batch, encoded, style, texts, values};
-use crate::postgres::encode::{Error, Format, RowEncoder};
+use crate::values::encode::{Error, Format, RowEncoder};
 
 fn field(data_type: DataType) -> FieldRef {
     Arc::new(Field::new("item", data_type, true))

@@ -20,7 +20,7 @@ use super::encode::calendar::{
     DATE_RANGE, DAY_MICROS, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_MIN,
 };
 use super::encode::{Format, TimeZone};
-use super::types::{element_type, pg_type};
+use super::types::{element_type, is_text, pg_type};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -28,6 +28,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("invalid input syntax for type {pg}: \"{value}\"")]
     InvalidText { pg: String, value: String },
+    #[error("invalid byte sequence for encoding \"UTF8\"")]
+    InvalidEncoding,
     #[error("incorrect binary data format for type {pg}")]
     InvalidBinary { pg: String },
     #[error("value \"{value}\" is out of range for type {pg}")]
@@ -47,6 +49,7 @@ impl Error {
         match self {
             Self::InvalidText { pg, .. } if is_temporal(pg) => "22007",
             Self::InvalidText { .. } => "22P02",
+            Self::InvalidEncoding => "22021",
             Self::InvalidBinary { .. } => "22P03",
             Self::OutOfRange { pg, .. } if is_temporal(pg) => "22008",
             Self::OutOfRange { .. } => "22003",
@@ -274,8 +277,4 @@ fn convert(value: ScalarValue, pg: &Type, target: &DataType) -> Result<ScalarVal
         let (pg, target) = (pg.name().into(), target.to_string());
         Error::Cast { pg, target, source: Box::new(source) }
     })
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }

@@ -72,10 +72,12 @@ fn of<T: ArrowPrimitiveType>(
     }
 }
 
-/// No days: a duration of two days is 48:00:00.
+/// Full days are days, as in the difference of two timestamps (`timestamp_mi`).
 fn duration(value: i64, factor: i64) -> Result<Interval> {
+    const DAY: i64 = 86_400_000_000;
     let micros = value.checked_mul(factor).ok_or(Error::OutOfRange { pg: "interval", value })?;
-    Ok(Interval { micros, ..Interval::default() })
+    // The longest duration is 106 751 992 days.
+    Ok(Interval { months: 0, days: (micros / DAY) as i32, micros: micros % DAY })
 }
 
 /// `IntervalStyle` postgres, as `EncodeInterval` writes it.

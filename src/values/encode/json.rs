@@ -10,7 +10,7 @@ use super::datetime::Clock;
 use super::list::Spans;
 use super::sink::{Escaped, Sink};
 use super::{Result, TextStyle};
-use crate::postgres::types::{Extension, element, extension};
+use crate::values::types::{Extension, element, extension};
 
 /// The writer of a column of JSON values; the same bytes in text and binary format.
 pub(super) fn writer(

@@ -10,7 +10,7 @@ use postgres_types::Type;
 use super::column::{Column, ValueWriter, build, mismatch, plain, storage_field};
 use super::sink::{Escaped, Sink};
 use super::{Error, Format, Result, TextStyle};
-use crate::postgres::types::{element, element_type, pg_type};
+use crate::values::types::{element, element_type, pg_type};
 
 /// PostgreSQL's `MAXDIM`.
 const MAX_DIMENSIONS: usize = 6;

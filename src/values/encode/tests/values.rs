@@ -7,7 +7,7 @@ use arrow::array::*;
 use arrow::datatypes::*;
 
 use super::{binaries, encoded, texts, texts_of};
-use crate::postgres::encode::{Error, Format};
+use crate::values::encode::{Error, Format};
 
 fn timestamps(micros: &[i64]) -> TimestampMicrosecondArray {
     TimestampMicrosecondArray::from(micros.to_vec())
@@ -201,7 +201,7 @@ fn intervals() {
     assert_eq!(texts(IntervalYearMonthArray::from(vec![13])), ["1 year 1 mon"]);
     let day_time = IntervalDayTimeArray::from(vec![IntervalDayTime::new(2, -1500)]);
     assert_eq!(texts(day_time), ["2 days -00:00:01.5"]);
-    assert_eq!(texts(DurationSecondArray::from(vec![172_800])), ["48:00:00"]);
+    assert_eq!(texts(DurationSecondArray::from(vec![172_800])), ["2 days"]);
     assert_eq!(texts(DurationNanosecondArray::from(vec![-1_999])), ["-00:00:00.000001"]);
 }
 

@@ -7,8 +7,8 @@ use arrow::datatypes::Schema;
 use bytes::BytesMut;
 
 use super::*;
-use crate::postgres::encode::{RowEncoder, TextStyle};
-use crate::postgres::types::arrow_type;
+use crate::values::encode::{RowEncoder, TextStyle};
+use crate::values::types::arrow_type;
 
 fn paris() -> TimeZone {
     TimeZone::parse("Europe/Paris").unwrap()

@@ -26,8 +26,8 @@ mod zone;
 use std::ops::Range;
 
 use ::bytes::BytesMut;
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, StringViewBuilder};
+use arrow::datatypes::{Field, FieldRef, Schema};
 
 use self::column::Column;
 use self::sink::{MAX_LENGTH, Sink};
@@ -163,6 +163,24 @@ impl RowEncoder {
         }
         column::build(&actual, array, *format, &self.style)
     }
+}
+
+/// The values of a column as text, each as it stands in a result's column.
+pub fn text(field: &Field, array: &ArrayRef, style: &TextStyle) -> Result<StringViewArray> {
+    let column = column::build(field, array, Format::Text, style)?;
+    let mut texts = StringViewBuilder::with_capacity(array.len());
+    let mut sink = Sink::after(BytesMut::new());
+    for row in 0..array.len() {
+        if column.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        sink.truncate(0);
+        column.write(row, &mut sink)?;
+        // Text of ours is UTF-8 throughout.
+        texts.append_value(String::from_utf8_lossy(sink.since(0)));
+    }
+    Ok(texts.finish())
 }
 
 /// Writes one message: 'D', its length, the number of values, and each value behind its length.

@@ -6,8 +6,8 @@ use postgres_types::Type;
 
 use super::text::is_space;
 use super::{Fault, date as valid_date, time as valid_time, timestamp as valid_timestamp};
-use crate::postgres::encode::TimeZone;
-use crate::postgres::encode::calendar::{DAY_MICROS, Day, days};
+use crate::values::encode::TimeZone;
+use crate::values::encode::calendar::{DAY_MICROS, Day, days};
 
 const SECOND: i64 = 1_000_000;
 
@@ -67,7 +67,12 @@ fn moment(text: &str) -> Result<Moment, Fault> {
         return Ok(Moment { days, micros: 0, zone: None });
     }
     let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest);
-    let (micros, rest) = clock(rest.trim_start_matches(is_space))?;
+    let rest = rest.trim_start_matches(is_space);
+    // A date may have an offset and no time: the JDBC driver writes dates so.
+    let (micros, rest) = match rest.starts_with(|c: char| c.is_ascii_digit()) {
+        true => clock(rest)?,
+        false => (0, rest),
+    };
     let zone = match rest.trim_start_matches(is_space) {
         "" => None,
         rest => Some(zone(rest)?),

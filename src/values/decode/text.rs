@@ -7,7 +7,7 @@ use postgres_types::Type;
 use serde::de::IgnoredAny;
 
 use super::{Error, Fault, Result, datetime, interval};
-use crate::postgres::encode::TimeZone;
+use crate::values::encode::TimeZone;
 
 /// A value in text format, in the Arrow type that is nearest to it.
 pub(super) fn parse(value: &[u8], pg: &Type, zone: &TimeZone) -> Result<ScalarValue> {
@@ -16,7 +16,7 @@ pub(super) fn parse(value: &[u8], pg: &Type, zone: &TimeZone) -> Result<ScalarVa
         return Ok(ScalarValue::Binary(Some(bytes)));
     }
     let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
-    let text = text.ok_or_else(|| Error::text(pg, value))?;
+    let text = text.ok_or(Error::InvalidEncoding)?;
     let trimmed = text.trim_matches(is_space);
     let parsed = match *pg {
         Type::BOOL => boolean(trimmed).map(ScalarValue::from),

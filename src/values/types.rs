@@ -1,13 +1,32 @@
 //! Which PostgreSQL type a client sees for an Arrow column, and which Arrow type a parameter that
 //! the client declared becomes. Total functions: every Arrow type has an answer.
 
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use postgres_types::Type;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::engine::system::pg_type_name;
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use postgres_types::Type;
 
 /// Metadata key under which Arrow names an extension type.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
+
+/// Metadata key of a column that is more to PostgreSQL than its Arrow type says: `oid`, `name`,
+/// `char`, `regproc`, `int2vector`, `_aclitem` and the like.
+pub const PG_TYPE: &str = "oribi.pg_type";
+
+/// PostgreSQL's name for the type of such a column; `None` for all others. Metadata outlives an
+/// implicit cast, so it counts only while the Arrow type still fits.
+pub fn pg_type_name(field: &Field) -> Option<&str> {
+    let name = field.metadata().get(PG_TYPE)?.as_str();
+    let fits = match (name, field.data_type()) {
+        ("int2vector" | "oidvector", kind) => matches!(kind, DataType::List(_)),
+        (name, kind) if name.starts_with('_') => matches!(kind, DataType::List(_)),
+        ("oid" | "xid" | "cid", kind) => *kind == DataType::Int32,
+        (name, kind) if name.starts_with("reg") => *kind == DataType::Int32,
+        (_, kind) => matches!(kind, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8),
+    };
+    fits.then_some(name)
+}
 
 /// Bytes that PostgreSQL adds to every typmod of a variable-length type (`VARHDRSZ`).
 const TYPMOD_HEADER: i32 = 4;
@@ -117,6 +136,21 @@ pub fn arrow_type(pg: &Type) -> Option<DataType> {
     })
 }
 
+/// The place of a parameter that the client declared as `pg`; `None` as for [`arrow_type`].
+pub fn parameter(pg: &Type) -> Option<FieldRef> {
+    let field = Field::new("parameter", arrow_type(pg)?, true);
+    Some(Arc::new(match *pg {
+        Type::UUID => extended(field, "arrow.uuid"),
+        Type::JSON | Type::JSONB => extended(field, "arrow.json"),
+        _ => field,
+    }))
+}
+
+/// The field as one of an extension type.
+pub fn extended(field: Field, name: &str) -> Field {
+    field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), name.to_owned())]))
+}
+
 /// What an extension type's name adds to the storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extension {
@@ -159,6 +193,11 @@ pub(super) fn element(data_type: &DataType) -> Option<&Field> {
         | DataType::LargeListView(child) => Some(child),
         _ => None,
     }
+}
+
+/// Whether the type holds text, unencoded.
+pub fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// Whether values of the type are sent as `json`: objects, and lists that hold them at any depth.
@@ -235,9 +274,6 @@ pub(super) fn element_type(pg: &Type) -> Option<Type> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::Arc;
-
     use super::*;
 
     fn field(data_type: DataType) -> Field {

@@ -10,8 +10,8 @@ use datafusion::common::ScalarValue;
 use postgres_types::Type;
 
 use super::{Error, Result, convert, scalar};
-use crate::postgres::encode::{Format, TimeZone};
-use crate::postgres::types::{arrow_type, element};
+use crate::values::encode::{Format, TimeZone};
+use crate::values::types::{arrow_type, element};
 
 /// PostgreSQL's `MAXDIM`.
 const MAX_DIMENSIONS: usize = 6;

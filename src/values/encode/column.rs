@@ -11,7 +11,7 @@ use super::bytes;
 use super::datetime::{self, Clock};
 use super::sink::Sink;
 use super::{Error, Format, Result, TextStyle, digits, float, interval, json, list, numeric};
-use crate::postgres::types::{self, Extension, extension};
+use crate::values::types::{self, Extension, extension};
 
 /// Writes single values of a column. `row` is below the array's length, and not null.
 pub(super) trait ValueWriter {

@@ -1,0 +1,164 @@
+//! Integer arithmetic that fails where the result does not fit, as in PostgreSQL (22003).
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Datum};
+use arrow::compute::kernels::numeric::{add, mul, sub};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::interval_arithmetic::{Interval, apply_operator};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::physical_expr_common::datum::apply;
+
+const NAME: &str = "checked";
+
+/// `checked('+-', a, b, c)` is `a + b - c`, from left to right, between integers of one type.
+///
+/// A row of operators is one call and not a call within a call: the engine asks each for its name,
+/// which holds those of its arguments.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Checked {
+    signature: Signature,
+}
+
+impl Default for Checked {
+    fn default() -> Self {
+        Self { signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+/// Whether this is an operator that can overflow.
+pub(super) fn can_overflow(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
+}
+
+/// The call that takes an operator's place, or the result where the operands are constants.
+pub(super) fn call(checked: &Arc<ScalarUDF>, op: Operator, left: Expr, right: Expr) -> Expr {
+    if let (Expr::Literal(left, None), Expr::Literal(right, None)) = (&left, &right) {
+        let result = match op {
+            Operator::Plus => left.add_checked(right),
+            Operator::Minus => left.sub_checked(right),
+            _ => left.mul_checked(right),
+        };
+        // What does not fit fails when it is evaluated, if ever it is.
+        if let Ok(value) = result {
+            return Expr::Literal(value, None);
+        }
+    }
+    let (mut operators, mut args) = match left {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == NAME => {
+            match operators(args.first()) {
+                Some(operators) => (operators.to_owned(), args),
+                None => (String::new(), vec![Expr::ScalarFunction(ScalarFunction { func, args })]),
+            }
+        }
+        left => (String::new(), vec![left]),
+    };
+    if operators.is_empty() {
+        args.insert(0, Expr::Literal(ScalarValue::Null, None));
+    }
+    operators.push_str(&op.to_string());
+    args[0] = Expr::Literal(ScalarValue::from(operators), None);
+    args.push(right);
+    checked.call(args)
+}
+
+fn operators(first: Option<&Expr>) -> Option<&str> {
+    match first {
+        Some(Expr::Literal(ScalarValue::Utf8(Some(operators)), _)) => Some(operators),
+        _ => None,
+    }
+}
+
+fn wrong_call() -> datafusion::error::DataFusionError {
+    exec_datafusion_err!("{NAME} takes operators and the integers between which they stand")
+}
+
+fn operator(symbol: char) -> Result<Operator> {
+    match symbol {
+        '+' => Ok(Operator::Plus),
+        '-' => Ok(Operator::Minus),
+        '*' => Ok(Operator::Multiply),
+        _ => Err(wrong_call()),
+    }
+}
+
+fn kernel(symbol: char) -> Result<fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>> {
+    match symbol {
+        '+' => Ok(add),
+        '-' => Ok(sub),
+        '*' => Ok(mul),
+        _ => Err(wrong_call()),
+    }
+}
+
+impl ScalarUDFImpl for Checked {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    /// Columns are called as if the operators stood there.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let operators = operators(args.first()).ok_or_else(wrong_call)?;
+        let [_, first, rest @ ..] = args else { return Err(wrong_call()) };
+        let mut name = first.schema_name().to_string();
+        for (operator, operand) in operators.chars().zip(rest) {
+            name.push_str(&format!(" {operator} {}", operand.schema_name()));
+        }
+        Ok(name)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        types.get(1).cloned().ok_or_else(wrong_call)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [ColumnarValue::Scalar(ScalarValue::Utf8(Some(operators))), first, rest @ ..] =
+            args.args.as_slice()
+        else {
+            return Err(wrong_call());
+        };
+        let mut steps = operators.chars().zip(rest);
+        let Some((operator, operand)) = steps.next() else { return Err(wrong_call()) };
+        let mut result = apply(first, operand, kernel(operator)?)?;
+        for (operator, operand) in steps {
+            result = apply(&result, operand, kernel(operator)?)?;
+        }
+        Ok(result)
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        let [operators, first, rest @ ..] = inputs else {
+            return Interval::make_unbounded(&DataType::Null);
+        };
+        let ScalarValue::Utf8(Some(operators)) = operators.lower() else {
+            return Interval::make_unbounded(&first.data_type());
+        };
+        (operators.chars().zip(rest)).try_fold((*first).clone(), |bounds, (symbol, operand)| {
+            apply_operator(&operator(symbol)?, &bounds, operand)
+        })
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        let [operators, first, rest @ ..] = inputs else { return Ok(SortProperties::Unordered) };
+        let ScalarValue::Utf8(Some(operators)) = operators.range.lower() else {
+            return Ok(SortProperties::Unordered);
+        };
+        let steps = operators.chars().zip(rest);
+        Ok(steps.fold(first.sort_properties, |order, (symbol, operand)| match symbol {
+            '+' => order.add(&operand.sort_properties),
+            '-' => order.sub(&operand.sort_properties),
+            _ => SortProperties::Unordered,
+        }))
+    }
+}

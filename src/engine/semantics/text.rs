@@ -1,0 +1,176 @@
+//! Values from text and to text, as PostgreSQL reads and writes them.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::metadata::FieldMetadata;
+use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use postgres_types::Type;
+
+use super::session_zone;
+use crate::values::decode;
+use crate::values::encode::{Format, TextStyle, TimeZone, text};
+use crate::values::types::{is_text, pg_type};
+
+/// A cast of a constant text as its value, and of an exact number as the nearest inexact one; `None`
+/// for any other cast.
+pub(super) fn constant(expr: &Expr, field: &FieldRef, zone: &TimeZone) -> Result<Option<Expr>> {
+    let Expr::Literal(constant, _) = expr else { return Ok(None) };
+    let Some(pg) = readable(field) else { return Ok(None) };
+    let inexact = field.data_type().is_floating();
+    let text = match constant {
+        ScalarValue::Decimal128(Some(_), ..) | ScalarValue::Decimal256(Some(_), ..) if inexact => {
+            constant.to_string()
+        }
+        other => match other.try_as_str() {
+            Some(Some(text)) => text.to_owned(),
+            _ => return Ok(None),
+        },
+    };
+    let value = value(&text, &pg, field, zone)?;
+    Ok(Some(Expr::Literal(value, Some(FieldMetadata::from(field.as_ref())))))
+}
+
+/// The type whose reading a cast to this field is, if it has one.
+fn readable(field: &Field) -> Option<Type> {
+    if matches!(field.data_type(), DataType::Dictionary(..) | DataType::RunEndEncoded(..)) {
+        return None;
+    }
+    let pg = pg_type(field);
+    let json = pg == Type::JSON && is_text(field.data_type());
+    let other = !matches!(pg, Type::TEXT | Type::JSON) && !is_text(field.data_type());
+    (json || other).then_some(pg)
+}
+
+fn value(text: &str, pg: &Type, field: &Field, zone: &TimeZone) -> Result<ScalarValue> {
+    decode::decode_in(zone, Some(text.as_bytes()), Format::Text, pg, field.data_type())
+        .map_err(|error| DataFusionError::External(Box::new(error)))
+}
+
+/// Reads texts as values of a type that the engine's own cast cannot read.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct ValueOf {
+    field: FieldRef,
+    signature: Signature,
+}
+
+impl ValueOf {
+    /// The function that does the work of a cast.
+    pub(super) fn cast(from: &Field, to: &FieldRef) -> Option<ScalarUDF> {
+        let pg = readable(to)?;
+        let ours = matches!(pg, Type::UUID | Type::BYTEA | Type::INTERVAL | Type::JSON);
+        if !ours || !is_text(from.data_type()) || pg_type(from) == pg {
+            return None;
+        }
+        let signature = Signature::any(1, Volatility::Stable);
+        let field = Arc::new(to.as_ref().clone().with_nullable(true));
+        Some(ScalarUDF::new_from_impl(Self { field, signature }))
+    }
+}
+
+impl ScalarUDFImpl for ValueOf {
+    fn name(&self) -> &str {
+        "value_of_text"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(self.field.data_type().clone())
+    }
+
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(self.field.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let zone = session_zone(&args.config_options);
+        let pg = pg_type(&self.field);
+        each(self.name(), &args, |array| {
+            let texts = arrow::compute::cast(array, &DataType::Utf8View)?;
+            let texts = texts.as_string_view();
+            let null = ScalarValue::try_from(self.field.data_type())?;
+            let values = texts.iter().map(|text| match text {
+                Some(text) => value(text, &pg, &self.field, &zone),
+                None => Ok(null.clone()),
+            });
+            let values = values.collect::<Result<Vec<_>>>()?;
+            match values.is_empty() {
+                true => Ok(arrow::array::new_empty_array(self.field.data_type())),
+                false => ScalarValue::iter_to_array(values),
+            }
+        })
+    }
+}
+
+/// Writes values as text.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct TextOf {
+    /// What is written: its metadata counts.
+    field: FieldRef,
+    signature: Signature,
+}
+
+impl TextOf {
+    /// The function that does the work of a cast, unless the engine writes the type as we do.
+    pub(super) fn cast(from: &Field, to: &Field) -> Option<ScalarUDF> {
+        use DataType as D;
+        let same = match from.data_type() {
+            D::Null | D::Boolean => true,
+            D::Dictionary(..) | D::RunEndEncoded(..) => true,
+            D::Decimal32(..) | D::Decimal64(..) | D::Decimal128(..) | D::Decimal256(..) => true,
+            other => other.is_integer() || is_text(other),
+        };
+        if same || !is_text(to.data_type()) {
+            return None;
+        }
+        let signature = Signature::any(1, Volatility::Stable);
+        let field = Arc::new(from.clone().with_name("value").with_nullable(true));
+        Some(ScalarUDF::new_from_impl(Self { field, signature }))
+    }
+}
+
+impl ScalarUDFImpl for TextOf {
+    fn name(&self) -> &str {
+        "text_of_value"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let style = TextStyle { time_zone: session_zone(&args.config_options) };
+        each(self.name(), &args, |array| {
+            let texts = text(&self.field, array, &style);
+            Ok(Arc::new(texts.map_err(|error| DataFusionError::External(Box::new(error)))?))
+        })
+    }
+}
+
+/// Applies a function of arrays to the one argument; a constant gives a constant.
+fn each(
+    name: &str,
+    args: &ScalarFunctionArgs,
+    apply: impl Fn(&ArrayRef) -> Result<ArrayRef>,
+) -> Result<ColumnarValue> {
+    match args.args.as_slice() {
+        [ColumnarValue::Array(array)] => apply(array).map(ColumnarValue::Array),
+        [ColumnarValue::Scalar(value)] => {
+            let result = apply(&value.to_array()?)?;
+            ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar)
+        }
+        _ => exec_err!("{name} takes one value"),
+    }
+}

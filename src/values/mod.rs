@@ -1,0 +1,10 @@
+//! PostgreSQL's types and values, and what they are in Arrow.
+//!
+//! - [`types`]: which PostgreSQL type an Arrow column has, and which Arrow type holds a PostgreSQL
+//!   type.
+//! - [`encode`]: Arrow's values as PostgreSQL writes them, in text and binary.
+//! - [`decode`]: values in text or binary, as PostgreSQL reads them, to Arrow.
+
+pub mod decode;
+pub mod encode;
+pub mod types;
