@@ -160,6 +160,33 @@ impl Catalog {
         Ok(())
     }
 
+    /// Brings a schema up to date with which tables and views it holds.
+    ///
+    /// Its node is read before they are listed: what is created after the list was read changes
+    /// the node's version after it was read, so that a write that checks the version notices.
+    pub(super) async fn refresh_schema(&self, database: &str, schema: &str) -> Result<()> {
+        self.coordination.sync().await?;
+        let _guard = self.refreshing.lock().await;
+        let node = self.read(&Path::Schema(database, schema)).await?;
+        let path = Path::Database(database).to_string();
+        let listed: Vec<String> = (self.coordination.children(&path).await?.iter())
+            .filter_map(|child| match parse_catalog(&format!("{path}/{child}"))? {
+                CatalogName::Table { schema: of, table, .. } => (of == schema).then_some(table),
+                _ => None,
+            })
+            .collect();
+        self.update(|snapshot| snapshot.set_schema(database, schema, node));
+        let now = self.snapshot();
+        let known = now.databases.get(database).and_then(|found| found.schemas.get(schema));
+        let known = |table: &String| known.is_some_and(|known| known.tables.contains_key(table));
+        for table in listed.iter().filter(|table| !known(table)) {
+            let node = self.read(&Path::Table { database, schema, table }).await?;
+            let name = TableName::new(database, schema, table);
+            self.update(|snapshot| snapshot.set_table(&name, node));
+        }
+        Ok(())
+    }
+
     /// Reads everything again and replaces the snapshot at once.
     async fn reload(&self) -> Result<()> {
         let _guard = self.refreshing.lock().await;

@@ -29,6 +29,9 @@ const MAX_BYTES: usize = 512 * 1024;
 /// How long a writer whose reply was lost tries to learn the truth.
 const SETTLE: Duration = Duration::from_secs(20);
 
+/// How often one writer tries again because others put something into the same schema.
+const MAX_TOUCHES: usize = 50;
+
 /// What to do when the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateMode {
@@ -140,6 +143,8 @@ impl Catalog {
         if RESERVED_SCHEMAS.contains(&schema) {
             return Err(Error::Reserved(schema.to_owned()));
         }
+        self.database(database).await?;
+        self.refresh_schema(database, schema).await?;
         let found = self.database(database).await?;
         let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
         let content = found
@@ -180,7 +185,7 @@ impl Catalog {
         mode: CreateMode,
     ) -> Result<bool> {
         check_name(&name.table)?;
-        let schema = self.schema_check(&name.database, &name.schema).await?;
+        self.touch_schema(&name.database, &name.schema).await?;
         let existing = match self.table(name, Consistency::Strong).await {
             Ok(table) => Some(table),
             Err(Error::NotFound { .. }) => None,
@@ -215,9 +220,8 @@ impl Catalog {
                 (record, op)
             }
         };
-        let ops = schema.into_iter().chain([op]).collect();
         let proof = Proof::Written { path, nonce: record.nonce };
-        let created = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
+        let created = self.commit_in_schema(name, vec![op], proof).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         if_not_exists(created, mode)
     }
@@ -241,14 +245,11 @@ impl Catalog {
         check_name(&new.table)?;
         let table = self.table(name, Consistency::Strong).await?;
         expect_kind(&table, view)?;
-        let schema = self.schema_check(&new.database, &new.schema).await?;
         let record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         let path = path_of(new);
-        let mut ops: Vec<Op> = schema.into_iter().collect();
-        ops.push(create(&path, &record)?);
-        ops.push(delete(path_of(name), Some(table.stat.version)));
+        let ops = vec![create(&path, &record)?, delete(path_of(name), Some(table.stat.version))];
         let proof = Proof::Written { path, nonce: record.nonce };
-        let renamed = self.commit(ops, proof, ObjectKind::Table, &display_name(new)).await;
+        let renamed = self.commit_in_schema(new, ops, proof).await;
         for name in [name, new] {
             self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         }
@@ -320,9 +321,11 @@ impl Catalog {
         })
     }
 
-    /// The step that makes sure a schema is still there when a table is put into it.
-    async fn schema_check(&self, database: &str, schema: &str) -> Result<Option<Op>> {
-        let found = self.database(database).await?;
+    /// The step that makes sure a schema is still there when a table is put into it. It writes the
+    /// schema's node as it is: whoever drops the schema meanwhile has seen another version of it,
+    /// and is refused.
+    async fn touch_schema(&self, database: &str, schema: &str) -> Result<Option<Op>> {
+        let mut found = self.database(database).await?;
         if schema == PUBLIC {
             return Ok(None);
         }
@@ -330,53 +333,78 @@ impl Catalog {
             return Err(Error::Reserved(schema.to_owned()));
         }
         if !found.schemas.contains_key(schema) {
-            let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
-            self.coordination.sync().await?;
-            self.refresh(&name).await?;
-            if !self.database(database).await?.schemas.contains_key(schema) {
-                let name = schema.to_owned();
-                return Err(Error::NotFound { kind: ObjectKind::Schema, name });
+            self.look_again(database, schema).await?;
+            found = self.database(database).await?;
+        }
+        match found.schemas.get(schema).map(|schema| &schema.node) {
+            Some(Some((record, stat))) => {
+                let path = Path::Schema(database, schema).to_string();
+                set(&path, record, stat.version).map(Some)
+            }
+            _ => Err(Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() }),
+        }
+    }
+
+    /// Takes the newest version of a schema's node.
+    async fn look_again(&self, database: &str, schema: &str) -> Result<()> {
+        self.coordination.sync().await?;
+        self.refresh(&CatalogName::Schema(database.to_owned(), schema.to_owned())).await
+    }
+
+    /// Carries out a change that puts a table or view into a schema. Others may do so at the same
+    /// time: that is no conflict.
+    async fn commit_in_schema(&self, table: &TableName, ops: Vec<Op>, proof: Proof) -> Result<()> {
+        let TableName { database, schema, .. } = table;
+        let mut left = MAX_TOUCHES;
+        loop {
+            let touch = self.touch_schema(database, schema).await?;
+            let touched = touch.as_ref().map(|op| op.path().to_owned());
+            let ops = touch.into_iter().chain(ops.clone()).collect();
+            let Err(error) = self.attempt(ops, &proof).await? else { return Ok(()) };
+            match error.root() {
+                coordination::Error::BadVersion { path } | coordination::Error::NoNode { path }
+                    if touched.as_ref() == Some(path) && left > 0 =>
+                {
+                    left -= 1;
+                    self.look_again(database, schema).await?;
+                }
+                _ => return Err(refused(error, ObjectKind::Table, &display_name(table))),
             }
         }
-        let path = Path::Schema(database, schema).to_string();
-        Ok(Some(Op::Check { path, version: None }))
     }
 
     /// Carries out a change; says what a failed step means for `name`.
     async fn commit(&self, ops: Vec<Op>, proof: Proof, kind: ObjectKind, name: &str) -> Result<()> {
+        self.attempt(ops, &proof).await?.map_err(|error| refused(error, kind, name))
+    }
+
+    /// Tries to carry out a change. The inner error is the store's refusal: nothing has changed.
+    async fn attempt(
+        &self,
+        ops: Vec<Op>,
+        proof: &Proof,
+    ) -> Result<Result<(), coordination::Error>> {
         let bytes = ops.iter().map(op_size).sum::<usize>();
         if ops.len() > MAX_STEPS || bytes > MAX_BYTES {
             let limit = MAX_STEPS.min(ops.len() * MAX_BYTES / bytes.max(1));
             return Err(Error::TooMany { count: ops.len(), limit });
         }
-        let error = match self.coordination.transact(ops).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.may_have_landed() => return self.settle(error, proof).await,
-            Err(error) => error,
-        };
-        let name = name.to_owned();
-        Err(match error.root() {
-            coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
-            coordination::Error::BadVersion { .. } | coordination::Error::NotEmpty { .. } => {
-                Error::Conflict { kind, name }
-            }
-            coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
-            coordination::Error::TooLarge { bytes, limit, .. } => {
-                Error::TooLarge { bytes: *bytes, limit: *limit }
-            }
-            _ => error.into(),
-        })
+        match self.coordination.transact(ops).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if error.may_have_landed() => self.settle(error, proof).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// Finds out whether a write whose reply was lost has landed. Requests of one session are
     /// carried out in order, so once a later `sync` and read succeed, the answer is final.
-    async fn settle(&self, error: coordination::Error, proof: Proof) -> Result<()> {
+    async fn settle(&self, error: coordination::Error, proof: &Proof) -> Result<()> {
         let deadline = tokio::time::Instant::now() + SETTLE;
         let mut session = self.coordination.session();
         loop {
             let landed = async {
                 self.coordination.sync().await?;
-                self.landed(&proof).await
+                self.landed(proof).await
             };
             match tokio::time::timeout_at(deadline, landed).await {
                 Ok(Ok(true)) => return Ok(()),
@@ -410,6 +438,21 @@ impl Catalog {
                 self.coordination.get(path).await?.is_none_or(|node| node.stat.czxid != *czxid)
             }
         })
+    }
+}
+
+/// What a refused step means for `name`.
+fn refused(error: coordination::Error, kind: ObjectKind, name: &str) -> Error {
+    let name = name.to_owned();
+    match error.root() {
+        coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
+        coordination::Error::BadVersion { .. }
+        | coordination::Error::NotEmpty { .. }
+        | coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
+        coordination::Error::TooLarge { bytes, limit, .. } => {
+            Error::TooLarge { bytes: *bytes, limit: *limit }
+        }
+        _ => error.into(),
     }
 }
 

@@ -53,6 +53,13 @@ impl Error {
     /// What happened to `path`, as far as the engine's error tells.
     pub fn of_file(path: impl Into<String>, error: DataFusionError) -> Self {
         let path = path.into();
+        let error = match error {
+            DataFusionError::External(inner) => match inner.downcast::<Self>() {
+                Ok(own) => return *own,
+                Err(inner) => DataFusionError::External(inner),
+            },
+            other => other,
+        };
         match cause(&error) {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
