@@ -9,7 +9,7 @@ use arrow::array::*;
 use arrow::compute::concat_batches;
 use arrow::datatypes::*;
 use bytes::BytesMut;
-use oribi::postgres::encode::{Format, RowEncoder, TextStyle, TimeZone};
+use oribi::values::encode::{Format, RowEncoder, TextStyle, TimeZone};
 use tpchgen::generators::LineItemGenerator;
 use tpchgen_arrow::LineItemArrow;
 

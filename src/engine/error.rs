@@ -31,8 +31,24 @@ pub enum Error {
     /// It failed while it ran.
     #[error("{}", message(.0))]
     Execution(DataFusionError),
+    /// The engine's threads have ended under it.
+    #[error("terminating connection due to administrator command")]
+    Stopping,
     #[error("the statement met a defect in the engine and was stopped: {0}")]
     Panic(String),
+}
+
+impl From<tokio::task::JoinError> for Error {
+    fn from(error: tokio::task::JoinError) -> Self {
+        let Ok(panic) = error.try_into_panic() else { return Self::Stopping };
+        Self::Panic(match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(panic) => match panic.downcast::<&str>() {
+                Ok(text) => (*text).to_owned(),
+                Err(_) => "unknown".to_owned(),
+            },
+        })
+    }
 }
 
 /// An error as users should see it: without the wrapping, the source code's location and the

@@ -59,20 +59,7 @@ impl<T: Send + 'static> Rows<T> {
         // The sender is gone: either all is well, or the task did not get to say what is not.
         match self.task.take()?.await {
             Ok(()) => None,
-            Err(error) => Some(Err(Error::Panic(describe(error)))),
+            Err(error) => Some(Err(error.into())),
         }
-    }
-}
-
-fn describe(error: tokio::task::JoinError) -> String {
-    match error.try_into_panic() {
-        Ok(panic) => match panic.downcast::<String>() {
-            Ok(text) => *text,
-            Err(panic) => match panic.downcast::<&str>() {
-                Ok(text) => (*text).to_owned(),
-                Err(_) => "unknown".to_owned(),
-            },
-        },
-        Err(error) => error.to_string(),
     }
 }

@@ -129,7 +129,7 @@ impl Session {
         });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
-            Err(error) => Err(Error::Panic(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -157,7 +157,7 @@ impl Session {
             self.engine.handle().spawn(async move { storage::describe(&state, definition).await });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => Ok(result?),
-            Err(error) => Err(Error::Panic(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -158,6 +158,7 @@ impl From<engine::Error> for Report {
             E::Storage(error) => return error.into(),
             E::Plan(error) => planning(&error),
             E::Execution(error) => execution(&error),
+            E::Stopping => return Self::fatal("57P01", message),
             E::Panic(text) => {
                 tracing::error!(panic = text, "a statement met a defect");
                 return Self::error("XX000", "the statement met a defect and was stopped")

@@ -89,7 +89,9 @@ fn operator(symbol: char) -> Result<Operator> {
     }
 }
 
-fn kernel(symbol: char) -> Result<fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>> {
+type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>;
+
+fn kernel(symbol: char) -> Result<Kernel> {
     match symbol {
         '+' => Ok(add),
         '-' => Ok(sub),

@@ -31,6 +31,7 @@ use arrow::datatypes::{
     DataType, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, plan_err};
+use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{
@@ -152,6 +153,7 @@ struct Call<'a, 'r> {
     args: &'r [Value],
     fields: &'r [FieldRef],
     index: &'r OnceCell<Index<'a>>,
+    options: &'r ConfigOptions,
 }
 
 impl<'a, 'r> Call<'a, 'r> {
@@ -256,8 +258,8 @@ impl ScalarUDFImpl for Function {
                 Value::Null
             } else {
                 let view = view.as_ref().map_err(|error| exec_datafusion_err!("{error}"))?;
-                let fields = &args.arg_fields;
-                (self.spec.call)(&Call { view, args: &row_args, fields, index: &index })?
+                let (fields, options) = (&args.arg_fields, args.config_options.as_ref());
+                (self.spec.call)(&Call { view, args: &row_args, fields, index: &index, options })?
             });
         }
         let array = rows::array(args.return_field.data_type(), values);

@@ -7,7 +7,6 @@ use super::super::rows::Value;
 use super::Kind::{Bool, Text};
 use super::{Call, Spec, fail, spec};
 use crate::engine::settings::{self, SERVER_VERSION};
-use crate::engine::system::SessionInfo;
 
 pub const FUNCTIONS: &[Spec] = &[
     spec("current_database", &[&[]], "name", database),
@@ -76,13 +75,19 @@ fn schemas(call: &Call<'_, '_>) -> Result<Value> {
     Ok(Value::List(first.into_iter().chain(path).map(Value::Text).collect()))
 }
 
-fn present<'a>(session: &'a SessionInfo, name: &str) -> Option<&'a str> {
+fn present(call: &Call<'_, '_>, name: &str) -> Option<String> {
     let preset = || PRESETS.iter().find(|(preset, _)| preset.eq_ignore_ascii_case(name));
-    session.settings.get(name).or_else(|| preset().map(|(_, value)| *value))
+    let own = call.session().settings.get(name).or_else(|| preset().map(|(_, value)| *value));
+    // What the session has not set is as the engine has it.
+    let engine = || {
+        let mut entries = name.starts_with("datafusion.").then(|| call.options.entries())?;
+        entries.iter_mut().find(|entry| entry.key == name)?.value.take()
+    };
+    own.map(str::to_owned).or_else(engine)
 }
 
 fn setting(call: &Call<'_, '_>) -> Result<Value> {
-    match present(call.session(), call.text(0)) {
+    match present(call, call.text(0)).as_deref() {
         Some(value) => Ok(value.into()),
         None if call.args.get(1) == Some(&Value::Bool(true)) => Ok(Value::Null),
         None => {
@@ -96,7 +101,7 @@ fn setting(call: &Call<'_, '_>) -> Result<Value> {
 /// for may be so already, though, as when clients switch off what is never on.
 fn set_config(call: &Call<'_, '_>) -> Result<Value> {
     let (name, wanted) = (call.text(0), call.text(1));
-    match present(call.session(), name) {
+    match present(call, name) {
         Some(value) if value.eq_ignore_ascii_case(wanted) => Ok(value.into()),
         _ => fail(format_args!("set_config cannot change \"{name}\" here; use SET")),
     }

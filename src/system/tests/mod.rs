@@ -146,16 +146,17 @@ impl Fixture {
     async fn run_with(&self, sql: &str, values: &[&str]) -> Result<Vec<RecordBatch>, Error> {
         let parsed = parse(sql)?.pop().expect("a statement");
         let plan = self.session.plan(&parsed.statement, &[]).await?;
-        let values = values.iter().zip(&plan.parameters).map(|(text, kind)| match kind {
-            DataType::List(element) => {
-                let items =
-                    text.trim_matches(['{', '}']).split(',').filter(|item| !item.is_empty());
-                let items: Vec<ScalarValue> =
-                    items.map(|item| scalar(item, element.data_type())).collect();
-                ScalarValue::List(ScalarValue::new_list(&items, element.data_type(), true))
-            }
-            kind => scalar(text, kind),
-        });
+        let values =
+            values.iter().zip(&plan.parameters).map(|(text, field)| match field.data_type() {
+                DataType::List(element) => {
+                    let items =
+                        text.trim_matches(['{', '}']).split(',').filter(|item| !item.is_empty());
+                    let items: Vec<ScalarValue> =
+                        items.map(|item| scalar(item, element.data_type())).collect();
+                    ScalarValue::List(ScalarValue::new_list(&items, element.data_type(), true))
+                }
+                kind => scalar(text, kind),
+            });
         let physical = self.session.prepare(&plan, values.collect()).await?;
         let mut rows = self.session.run(physical, Ok);
         let mut batches = Vec::new();
