@@ -61,6 +61,10 @@ fn message(error: &DataFusionError) -> String {
             arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
             other => strip(&other.to_string()),
         },
+        DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => {
+            "a subquery that uses the outer query's columns in this place is not supported here"
+                .to_owned()
+        }
         DataFusionError::NotImplemented(text) if text.contains("ScalarSubquery") => {
             "a subquery that compares with the outer query by anything but = is not supported here"
                 .to_owned()

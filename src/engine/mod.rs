@@ -191,7 +191,10 @@ fn template(
         .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
         .build();
     use datafusion::execution::FunctionRegistry;
-    for function in system.scalar_functions() {
+    for function in semantics::aggregate_functions() {
+        let _ = state.register_udaf(function);
+    }
+    for function in semantics::scalar_functions().into_iter().chain(system.scalar_functions()) {
         // The registry of a state takes any function, and replaces one of the same name.
         let _ = state.register_udf(function);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -75,7 +76,16 @@ impl Session {
             let _ = options.set(name, value);
         }
         options.extensions.insert(self.info.clone());
+        // Some functions depend on the configuration: now() is in the session's time zone.
+        let options = config.options().as_ref();
+        let changed: Vec<_> = (self.state.scalar_functions().values())
+            .filter_map(|function| function.inner().with_updated_config(options))
+            .collect();
         *self.state.config_mut() = config;
+        for function in changed {
+            // The registry of a state takes any function, and replaces one of the same name.
+            let _ = self.state.register_udf(Arc::new(function));
+        }
     }
 
     /// A statement's start: what now() returns from here on.

@@ -4,10 +4,18 @@
 //! - *text to a value*: a constant is read as PostgreSQL reads it, and so are columns of text cast
 //!   to types for which the engine has no reading of its own ([`text::ValueOf`]);
 //! - *a value to text* is written as PostgreSQL writes it ([`text::TextOf`]);
-//! - *integer arithmetic* refuses to overflow, where the engine wraps ([`arithmetic::Checked`]).
+//! - *integer arithmetic* and sums refuse to overflow, where the engine wraps
+//!   ([`arithmetic::Checked`], [`sum::CheckedSum`]);
+//! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
+//! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
+//!   where the engine uses that of the column's type ([`zones`]).
 
 mod arithmetic;
+mod labelled;
+mod rounding;
+mod sum;
 mod text;
+mod zones;
 
 use std::sync::Arc;
 
@@ -18,7 +26,9 @@ use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, in_list};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, ScalarUDF, in_list,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
@@ -27,13 +37,31 @@ use crate::values::encode::TimeZone;
 #[derive(Debug)]
 pub(super) struct Semantics {
     checked: Arc<ScalarUDF>,
+    round: Arc<ScalarUDF>,
+    at_time_zone: Arc<ScalarUDF>,
 }
 
 impl Default for Semantics {
     fn default() -> Self {
-        let checked = ScalarUDF::new_from_impl(arithmetic::Checked::default());
-        Self { checked: Arc::new(checked) }
+        Self {
+            checked: Arc::new(ScalarUDF::new_from_impl(arithmetic::Checked::default())),
+            round: Arc::new(ScalarUDF::new_from_impl(rounding::RoundToEven::default())),
+            at_time_zone: Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
+        }
     }
+}
+
+/// The aggregate functions that replace those of the engine.
+pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
+    vec![Arc::new(AggregateUDF::new_from_impl(sum::CheckedSum::default()))]
+}
+
+/// The functions that the rewriting of PostgreSQL's dialect relies on.
+pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
+        Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
+    ]
 }
 
 impl AnalyzerRule for Semantics {
@@ -92,33 +120,60 @@ impl Semantics {
                     false => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
                 }
             }
-            Expr::Cast(Cast { expr, field }) => {
-                if let Some(constant) = text::constant(&expr, &field, zone)? {
-                    return Ok(Transformed::yes(constant));
-                }
-                let Ok((_, source)) = expr.to_field(schema) else {
-                    return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
-                };
-                if let Some(function) = text::ValueOf::cast(&source, &field) {
-                    return Ok(Transformed::yes(function.call(vec![*expr])));
-                }
-                match text::TextOf::cast(&source, &field) {
-                    Some(function) => {
-                        let text = Box::new(function.call(vec![*expr]));
-                        let field = Arc::clone(&field);
-                        Transformed::yes(Expr::Cast(Cast { expr: text, field }))
-                    }
-                    None => Transformed::no(Expr::Cast(Cast { expr, field })),
-                }
+            Expr::Cast(cast) => self.cast(cast, schema, zone)?,
+            Expr::ScalarFunction(function) => {
+                member_of_constant(on_session_clocks(function, schema, zone))
             }
-            Expr::ScalarFunction(function) => member_of_constant(function),
             other => Transformed::no(other),
+        })
+    }
+
+    fn cast(&self, cast: Cast, schema: &DFSchema, zone: &TimeZone) -> Result<Transformed<Expr>> {
+        let Cast { expr, field } = cast;
+        if let Some(constant) = text::constant(&expr, &field, zone)? {
+            return Ok(Transformed::yes(constant));
+        }
+        let Ok((_, source)) = expr.to_field(schema) else {
+            return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
+        };
+        let (from, to) = (source.data_type(), field.data_type());
+        if let Some(function) = text::ValueOf::cast(&source, &field) {
+            return Ok(Transformed::yes(function.call(vec![*expr])));
+        }
+        // What remains is a cast of something else to the same type.
+        let inner = rounding::rounded(&self.round, &expr, from, to)
+            .or_else(|| zones::on_clocks(&self.at_time_zone, &expr, from, to, zone))
+            .or_else(|| Some(text::TextOf::cast(&source, &field)?.call(vec![(*expr).clone()])));
+        Ok(match inner {
+            Some(inner) => Transformed::yes(Expr::Cast(Cast { expr: Box::new(inner), field })),
+            None => Transformed::no(Expr::Cast(Cast { expr, field })),
         })
     }
 }
 
+/// Functions that look at a clock look at the session's.
+fn on_session_clocks(
+    mut function: ScalarFunction,
+    schema: &DFSchema,
+    zone: &TimeZone,
+) -> Transformed<ScalarFunction> {
+    let mut changed = false;
+    for arg in &mut function.args {
+        let Ok((_, field)) = arg.to_field(schema) else { continue };
+        if let Some(arg_in_zone) = zones::in_session(function.func.name(), arg, &field, zone) {
+            *arg = arg_in_zone;
+            changed = true;
+        }
+    }
+    match changed {
+        true => Transformed::yes(function),
+        false => Transformed::no(function),
+    }
+}
+
 /// `x = ANY(...)` of a constant array is `x IN (...)`: that skips row groups, and knows of NULL.
-fn member_of_constant(function: ScalarFunction) -> Transformed<Expr> {
+fn member_of_constant(function: Transformed<ScalarFunction>) -> Transformed<Expr> {
+    let Transformed { data: function, transformed, tnr } = function;
     if function.func.name() == "array_has"
         && let [list, member] = function.args.as_slice()
         && let Some(ScalarValue::List(list)) = constant(list)
@@ -134,7 +189,7 @@ fn member_of_constant(function: ScalarFunction) -> Transformed<Expr> {
             return Transformed::yes(in_list(member.clone(), list, false));
         }
     }
-    Transformed::no(Expr::ScalarFunction(function))
+    Transformed::new(Expr::ScalarFunction(function), transformed, tnr)
 }
 
 /// The value of a constant, or of the cast of one.

@@ -113,6 +113,15 @@ pub fn single_item(query: &Query) -> Option<&Expr> {
     }
 }
 
+fn last_name(function: &Function) -> Option<String> {
+    function.name.0.last().and_then(|part| part.as_ident()).map(normal)
+}
+
+/// Whether a function of this name aggregates rows.
+pub fn is_aggregate(name: &str) -> bool {
+    name == "count" || AGGREGATES.contains(&name)
+}
+
 /// Whether an expression aggregates the rows of its own SELECT.
 pub fn has_aggregate(expr: &Expr) -> bool {
     struct Find {
@@ -132,13 +141,15 @@ pub fn has_aggregate(expr: &Expr) -> bool {
         }
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
-            let name = function.name.0.last().and_then(|part| part.as_ident()).map(normal);
-            let aggregate =
-                name.is_some_and(|name| name == "count" || AGGREGATES.contains(&name.as_str()));
-            match self.depth == 0 && aggregate && function.over.is_none() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            match expr {
+                Expr::Function(function)
+                    if self.depth == 0
+                        && function.over.is_none()
+                        && last_name(function).is_some_and(|name| is_aggregate(&name)) =>
+                {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
             }
         }
     }

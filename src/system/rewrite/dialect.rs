@@ -4,15 +4,15 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArgumentClause,
-    FunctionArguments, GroupByExpr, Ident, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind,
-    Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, Value, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
+    ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement,
+    TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
 use super::build::{
-    array, as_text, boolean, call, cast, function, function_name, has_aggregate, normal, null,
-    number, take, text,
+    array, as_text, boolean, call, cast, function, function_name, has_aggregate, is_aggregate,
+    normal, null, number, take, text,
 };
 use super::factors;
 use crate::engine::visit::visit_mut;
@@ -50,6 +50,7 @@ impl VisitorMut for Dialect {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 let _ = visit_mut(expr, &mut Existence);
+                series(expr);
             }
         }
         ControlFlow::Continue(())
@@ -66,6 +67,10 @@ impl VisitorMut for Dialect {
             Expr::AnyOp { .. } | Expr::AllOp { .. } => members(expr),
             Expr::Interval(_) => interval(expr),
             Expr::Value(_) => approximate(expr),
+            Expr::SimilarTo { .. } => similar_to(expr),
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                *expr = call("timezone", vec![take(time_zone), take(timestamp)]);
+            }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 escapes(pattern, escape_char);
             }
@@ -90,11 +95,21 @@ fn functions(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
     strip_schema(&mut function.name);
     let Some(name) = function_name(function) else { return };
+    if is_aggregate(&name) {
+        label_casts(function);
+    }
     match (name.as_str(), &mut function.args) {
         // ARRAY(SELECT ...): the subquery's only column as an array, empty if there is no row.
         ("array", FunctionArguments::Subquery(query)) => {
             if let Some(array) = array_of(query) {
                 *expr = array;
+            }
+        }
+        ("to_char", FunctionArguments::List(list)) => {
+            if let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))] = &mut list.args[..]
+                && let Some(translated) = as_text(pattern).and_then(date_pattern)
+            {
+                *pattern = text(&translated);
             }
         }
         ("generate_subscripts", FunctionArguments::List(_)) => {
@@ -104,6 +119,57 @@ fn functions(expr: &mut Expr) {
         }
         _ => {}
     }
+}
+
+/// PostgreSQL's template patterns for dates and times, and what they are for the engine (the
+/// formats of the crate `chrono`). Longer ones first.
+const DATE_PATTERNS: &[(&str, &str)] = &[
+    ("YYYY", "%Y"),
+    ("IYYY", "%G"),
+    ("Month", "%B"),
+    ("HH24", "%H"),
+    ("HH12", "%I"),
+    ("DDD", "%j"),
+    ("Day", "%A"),
+    ("Mon", "%b"),
+    ("YY", "%y"),
+    ("MM", "%m"),
+    ("DD", "%d"),
+    ("Dy", "%a"),
+    ("HH", "%I"),
+    ("MI", "%M"),
+    ("SS", "%S"),
+    ("MS", "%3f"),
+    ("US", "%6f"),
+    ("AM", "%p"),
+    ("PM", "%p"),
+    ("am", "%P"),
+    ("pm", "%P"),
+    ("IW", "%V"),
+    ("TZ", "%Z"),
+];
+
+/// A template of PostgreSQL's as the engine's; `None` for one that it cannot express, or that is
+/// the engine's own.
+fn date_pattern(template: &str) -> Option<String> {
+    let mut result = String::new();
+    let mut rest = template;
+    while let Some(c) = rest.chars().next() {
+        if let Some((pattern, format)) = DATE_PATTERNS.iter().find(|(p, _)| rest.starts_with(p)) {
+            result.push_str(format);
+            rest = &rest[pattern.len()..];
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            let (literal, behind) = quoted.split_once('"')?;
+            result.push_str(literal);
+            rest = behind;
+        } else if c.is_alphanumeric() || c == '%' {
+            return None;
+        } else {
+            result.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    Some(result)
 }
 
 /// The only column of a subquery as an array.
@@ -338,6 +404,76 @@ fn interval(expr: &mut Expr) {
         let kind = DataType::Interval { fields: None, precision: None };
         *expr = cast(take(&mut interval.value), kind);
     }
+}
+
+/// A series in a SELECT's list is one row for each number.
+fn series(expr: &mut Expr) {
+    if let Expr::Function(function) = expr
+        && function_name(function).is_some_and(|name| name == "generate_series")
+    {
+        *expr = call("unnest", vec![take(expr)]);
+    }
+}
+
+/// The engine names an aggregate without the casts in it, so that `sum(x)` and `sum(x::float8)`
+/// have one name; a label keeps them apart.
+fn label_casts(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    for arg in &mut list.args {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg
+            && let Expr::Cast { data_type, .. } = arg
+        {
+            let label = text(&data_type.to_string());
+            *arg = call("labelled", vec![take(arg), label]);
+        }
+    }
+}
+
+/// The engine takes the pattern for a regular expression as it is.
+fn similar_to(expr: &mut Expr) {
+    let Expr::SimilarTo { negated, expr: left, pattern, escape_char } = expr else { return };
+    let escape = match escape_char.as_ref().map(|value| &value.value) {
+        None => Some('\\'),
+        Some(Value::SingleQuotedString(escape)) => escape.chars().next(),
+        Some(_) => return,
+    };
+    let Some(pattern) = as_text(pattern).map(|pattern| regular_expression(pattern, escape)) else {
+        return;
+    };
+    let op = match negated {
+        true => BinaryOperator::PGRegexNotMatch,
+        false => BinaryOperator::PGRegexMatch,
+    };
+    let right = Box::new(text(&pattern));
+    *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(take(left)), op, right }));
+}
+
+/// SQL's pattern, which matches the whole text, as a regular expression.
+fn regular_expression(pattern: &str, escape: Option<char>) -> String {
+    let mut result = "^(?:".to_owned();
+    let mut chars = pattern.chars();
+    let mut in_brackets = false;
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == escape => {
+                if let Some(next) = chars.next() {
+                    if !next.is_alphanumeric() {
+                        result.push('\\');
+                    }
+                    result.push(next);
+                }
+            }
+            '[' | ']' => {
+                in_brackets = c == '[';
+                result.push(c);
+            }
+            '%' if !in_brackets => result.push_str("(?s:.*)"),
+            '_' if !in_brackets => result.push_str("(?s:.)"),
+            '.' | '^' | '$' | '\\' if !in_brackets => result.extend(['\\', c]),
+            c => result.push(c),
+        }
+    }
+    result + ")$"
 }
 
 /// A number with an exponent is an approximate one, as in the SQL standard.

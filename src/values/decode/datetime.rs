@@ -66,13 +66,14 @@ fn moment(text: &str) -> Result<Moment, Fault> {
     if rest.is_empty() {
         return Ok(Moment { days, micros: 0, zone: None });
     }
-    let rest = rest.strip_prefix(['T', 't']).unwrap_or(rest);
-    let rest = rest.trim_start_matches(is_space);
+    let with_clock = rest.strip_prefix(['T', 't']);
+    let rest = with_clock.unwrap_or(rest).trim_start_matches(is_space);
     // A date may have an offset and no time: the JDBC driver writes dates so.
-    let (micros, rest) = match rest.starts_with(|c: char| c.is_ascii_digit()) {
-        true => clock(rest)?,
-        false => (0, rest),
-    };
+    let (micros, rest) =
+        match with_clock.is_some() || rest.starts_with(|c: char| c.is_ascii_digit()) {
+            true => clock(rest)?,
+            false => (0, rest),
+        };
     let zone = match rest.trim_start_matches(is_space) {
         "" => None,
         rest => Some(zone(rest)?),
