@@ -239,9 +239,11 @@ impl Config {
     /// All settings by key.
     pub fn rows(&self) -> Vec<Row> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let table = |values: Result<Table, _>| flatten(values.unwrap_or_default());
-        let mut defaults = table(DEFAULTS.parse::<Table>().map_err(drop));
-        (table(Table::try_from(self).map_err(drop)).into_iter())
+        let table = |config: &Self| flatten(Table::try_from(config).unwrap_or_default());
+        // Through the same types, so that both are written in the same way.
+        let defaults = DEFAULTS.parse::<Table>().ok().and_then(|table| table.try_into().ok());
+        let mut defaults = defaults.as_ref().map(table).unwrap_or_default();
+        (table(self).into_iter())
             .map(|(key, value)| Row {
                 value: text(&value),
                 default: defaults.remove(&key).as_ref().map(text).unwrap_or_default(),

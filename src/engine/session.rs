@@ -1,12 +1,13 @@
 //! One client's place in the engine: its settings, and the plans made with them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
@@ -37,12 +38,13 @@ pub struct Plan {
 pub struct Session {
     engine: Arc<Engine>,
     info: SessionInfo,
-    state: SessionState,
+    /// Shared with the statements under way: a copy holds hundreds of functions by name.
+    state: Arc<SessionState>,
 }
 
 impl Session {
     pub fn new(engine: Arc<Engine>, info: SessionInfo) -> Self {
-        let state = engine.template.clone();
+        let state = Arc::new(engine.template.clone());
         let mut session = Self { engine, info, state };
         session.configure();
         session
@@ -81,16 +83,17 @@ impl Session {
         let changed: Vec<_> = (self.state.scalar_functions().values())
             .filter_map(|function| function.inner().with_updated_config(options))
             .collect();
-        *self.state.config_mut() = config;
+        let state = Arc::make_mut(&mut self.state);
+        *state.config_mut() = config;
         for function in changed {
             // The registry of a state takes any function, and replaces one of the same name.
-            let _ = self.state.register_udf(Arc::new(function));
+            let _ = state.register_udf(Arc::new(function));
         }
     }
 
     /// A statement's start: what now() returns from here on.
     pub fn mark_start(&mut self) {
-        self.state.mark_start_execution();
+        Arc::make_mut(&mut self.state).mark_start_execution();
     }
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
@@ -149,7 +152,22 @@ impl Session {
         plan: Arc<dyn ExecutionPlan>,
         transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Rows<T> {
-        Rows::start(self.engine.handle(), plan, self.state.task_ctx(), transform)
+        Rows::start(self.engine.handle(), plan, self.context(), transform)
+    }
+
+    /// What a running plan needs. Functions are part of the plan: that they are found by name is
+    /// for plans that come from elsewhere.
+    fn context(&self) -> Arc<TaskContext> {
+        Arc::new(TaskContext::new(
+            None,
+            self.state.session_id().to_owned(),
+            self.state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.state.runtime_env().clone(),
+        ))
     }
 
     /// Columns as CREATE TABLE declares them.
@@ -163,8 +181,10 @@ impl Session {
         definition: storage::Definition,
     ) -> Result<(Vec<crate::catalog::Column>, crate::catalog::External)> {
         let state = self.state.clone();
-        let task =
-            self.engine.handle().spawn(async move { storage::describe(&state, definition).await });
+        let task = self
+            .engine
+            .handle()
+            .spawn(async move { storage::describe(state.as_ref(), definition).await });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => Ok(result?),
             Err(error) => Err(error.into()),

@@ -148,6 +148,18 @@ impl Lists {
         Ok(())
     }
 
+    fn vector(&self, row: usize, out: &mut Sink) -> Result<()> {
+        for (i, at) in self.span(row).enumerate() {
+            if i > 0 {
+                out.put(b" ");
+            }
+            if let Elements::Values(column) = &self.elements {
+                column.write(at, out)?;
+            }
+        }
+        Ok(())
+    }
+
     fn binary(&self, row: usize, out: &mut Sink) -> Result<()> {
         self.span(row).try_for_each(|at| match &self.elements {
             Elements::Lists(lists) => lists.binary(at, out),
@@ -171,6 +183,8 @@ struct Arrays {
     element: Type,
     /// The elements' text never needs quotes.
     bare: bool,
+    /// `int2vector` or `oidvector`, whose text is bare numbers and whose first index is 0.
+    vector: bool,
 }
 
 /// The writer of an array column.
@@ -181,12 +195,14 @@ pub(super) fn writer(
     style: &TextStyle,
 ) -> Result<Box<dyn ValueWriter>> {
     let lists = Lists::new(array, format, style, 1)?;
-    let element = element_type(&pg_type(field)).unwrap_or(Type::TEXT);
+    let pg = pg_type(field);
+    let vector = matches!(pg, Type::INT2_VECTOR | Type::OID_VECTOR);
+    let element = element_type(&pg).unwrap_or(Type::TEXT);
     let integer = matches!(element, Type::INT2 | Type::INT4 | Type::INT8 | Type::NUMERIC);
     let other =
         matches!(element, Type::BOOL | Type::FLOAT4 | Type::FLOAT8 | Type::UUID | Type::TIME);
     let depth = lists.depth();
-    Ok(Box::new(Arrays { lists, depth, format, element, bare: integer || other }))
+    Ok(Box::new(Arrays { lists, depth, format, element, bare: integer || other, vector }))
 }
 
 impl Arrays {
@@ -204,6 +220,7 @@ impl ValueWriter for Arrays {
         let lengths = self.lengths(row)?;
         let empty = lengths[0].is_none();
         match self.format {
+            Format::Text if self.vector => self.lists.vector(row, out)?,
             Format::Text if empty => out.put(b"{}"),
             Format::Text => self.lists.text(row, self.bare, out)?,
             Format::Binary => {
@@ -213,7 +230,7 @@ impl ValueWriter for Arrays {
                 for length in lengths.into_iter().flatten() {
                     let too_large = |_| Error::TooLarge { bytes: length };
                     out.put_i32(i32::try_from(length).map_err(too_large)?);
-                    out.put_i32(1);
+                    out.put_i32(i32::from(!self.vector));
                 }
                 if !empty {
                     self.lists.binary(row, out)?;
