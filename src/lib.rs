@@ -18,7 +18,7 @@
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
-//! | 0 | [`id`], [`error`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -31,7 +31,6 @@ pub mod config;
 pub mod coordination;
 pub mod data_dir;
 pub mod engine;
-pub mod error;
 pub mod id;
 pub mod postgres;
 pub mod query;

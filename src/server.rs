@@ -188,7 +188,6 @@ impl Server {
             },
             () = signals.next() => warn!("a second signal: ending at once"),
         }
-        self.shutdown.stopping.cancel();
         self.queries.sessions.terminate_all();
         self.end.cancel();
         self.tasks.close();

@@ -1,5 +1,5 @@
-//! Orderly shutdown: signals turn into a [`Stage`], tasks stop at a [`Gate`] whose guards say who
-//! is still inside.
+//! Orderly shutdown: [`Signals`] begin it, [`Shutdown`] tells of it, and a [`Gate`] whose guards say
+//! who is still inside lets nobody in any more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,13 +92,11 @@ impl Drop for GateGuard {
     }
 }
 
-/// The two stages of a shutdown, as tokens that tasks await.
+/// The beginning of a shutdown, as a token that tasks await.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     /// No new work; what runs may finish.
     pub draining: CancellationToken,
-    /// What still runs is cancelled.
-    pub stopping: CancellationToken,
 }
 
 /// SIGTERM and SIGINT as they arrive, from the moment of listening on.

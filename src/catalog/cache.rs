@@ -1,6 +1,7 @@
 //! The daemon's copy of the catalog and how it is kept up to date.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -14,11 +15,14 @@ use super::record::{DatabaseRecord, TableRecord};
 use super::snapshot::{Database, Snapshot, Table, TableName};
 use super::{DEFAULT_DATABASE, DEFAULT_OWNER, Error, ObjectKind, Result};
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
-use crate::coordination::{Coordination, Event, Mode, Op, Scope, Stat};
+use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
 use crate::id;
 
 /// PostgreSQL gives its default database the same one (`PostgresDbOid` in its `pg_database.dat`).
 const DEFAULT_DATABASE_OID: u32 = 5;
+
+/// The pause before everything is read anew because something could not be.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Reads under way at once while everything is read anew.
 const CONCURRENT_READS: usize = 64;
@@ -66,22 +70,27 @@ impl Catalog {
     /// Follows the store's changes until `stop`. Needed exactly once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut watch = self.coordination.watch(&Path::Catalog.to_string(), Scope::Subtree);
+        // A change that could not be read: everything is read again until that succeeds.
+        let mut behind = false;
         loop {
             let event = tokio::select! {
-                event = watch.next() => event,
+                event = watch.next() => match event {
+                    Some(event) => event,
+                    None => return,
+                },
+                () = tokio::time::sleep(CATCH_UP), if behind => Event::Resync,
                 () = stop.cancelled() => return,
             };
-            let Some(event) = event else { return };
             let result = match &event {
-                Event::Resync => self.reload().await,
-                Event::Changed(path) => match parse_catalog(path) {
+                Event::Changed(path) if !behind => match parse_catalog(path) {
                     Some(name) => self.refresh(&name).await,
                     None => Ok(()),
                 },
+                Event::Resync | Event::Changed(_) => self.reload().await,
             };
-            // After a lost connection there will be a resync; a bad record must not stop the rest.
+            behind = result.is_err();
             if let Err(error) = result {
-                warn!(%error, ?event, "the catalog could not be refreshed");
+                warn!(%error, ?event, "the catalog could not be refreshed; trying again");
             }
         }
     }
@@ -145,16 +154,27 @@ impl Catalog {
                 if unknown && node.is_some() {
                     return self.load_database(database).await;
                 }
-                self.update(|snapshot| snapshot.set_database(database, node));
+                let known = self.snapshot().databases.get(database).map(|known| known.stat);
+                if is_news(known.as_ref(), &node) {
+                    self.update(|snapshot| snapshot.set_database(database, node));
+                }
             }
             CatalogName::Schema(database, schema) => {
                 let node = self.read(&Path::Schema(database, schema)).await?;
-                self.update(|snapshot| snapshot.set_schema(database, schema, node));
+                let snapshot = self.snapshot();
+                let known = snapshot.databases.get(database).and_then(|d| d.schemas.get(schema));
+                let known = known.and_then(|schema| Some(schema.node.as_ref()?.1));
+                if is_news(known.as_ref(), &node) {
+                    self.update(|snapshot| snapshot.set_schema(database, schema, node));
+                }
             }
             CatalogName::Table { database, schema, table } => {
                 let node = self.read(&Path::Table { database, schema, table }).await?;
                 let name = TableName::new(database, schema, table);
-                self.update(|snapshot| snapshot.set_table(&name, node));
+                let known = self.snapshot().table(&name).map(|known| known.stat);
+                if is_news(known.as_ref(), &node) {
+                    self.update(|snapshot| snapshot.set_table(&name, node));
+                }
             }
         }
         Ok(())
@@ -212,7 +232,15 @@ impl Catalog {
         let Some(node) = self.read::<DatabaseRecord>(&path).await? else { return Ok(()) };
         into.set_database(name, Some(node));
         let path = path.to_string();
-        let names: Vec<CatalogName> = (self.coordination.children(&path).await?.iter())
+        let children = match self.coordination.children(&path).await {
+            // Dropped since its node was read.
+            Err(coordination::Error::NoNode { .. }) => {
+                into.set_database(name, None);
+                return Ok(());
+            }
+            children => children?,
+        };
+        let names: Vec<CatalogName> = (children.iter())
             .filter_map(|child| parse_catalog(&format!("{path}/{child}")))
             .collect();
         let loaded: Vec<Loaded> =
@@ -266,6 +294,12 @@ impl Catalog {
     fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
     }
+}
+
+/// Whether a node is another than the one known. What was planned from a snapshot stays valid
+/// while nothing changes in it.
+fn is_news<T>(known: Option<&Stat>, node: &Option<(T, Stat)>) -> bool {
+    known.map(|stat| stat.mzxid) != node.as_ref().map(|(_, stat)| stat.mzxid)
 }
 
 enum Loaded {

@@ -3,7 +3,6 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::coordination;
-use crate::error::Class;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -61,15 +60,7 @@ pub enum Error {
     BadRecord { path: String, source: serde_json::Error },
 }
 
-impl Error {
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Conflict { .. } | Self::Unavailable(_) | Self::Unknown(_) => Class::Retryable,
-            Self::Coordination(_) | Self::BadRecord { .. } => Class::Internal,
-            _ => Class::User,
-        }
-    }
-}
+impl Error {}
 
 impl From<coordination::Error> for Error {
     fn from(error: coordination::Error) -> Self {

@@ -34,7 +34,7 @@ pub(super) async fn establish(
     store: &str,
     file: &FilePath,
 ) -> Result<Uuid> {
-    let mut known = load(file);
+    let mut known = load(file)?;
     let found = match read(coordination).await? {
         Some(uuid) => Some(uuid),
         None if known.contains_key(store) => None,
@@ -70,28 +70,45 @@ async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
     }
 }
 
-fn load(file: &FilePath) -> BTreeMap<String, Uuid> {
-    let Ok(text) = std::fs::read(file) else { return BTreeMap::new() };
-    serde_json::from_slice(&text).unwrap_or_default()
+fn load(file: &FilePath) -> Result<BTreeMap<String, Uuid>> {
+    let loaded = match std::fs::read(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        read => read.and_then(|text| serde_json::from_slice(&text).map_err(std::io::Error::other)),
+    };
+    loaded.map_err(|source| Error::File { path: file.display().to_string(), source })
+}
+
+/// Replaces a file in one step: whatever happens, it holds the old or the new text.
+fn replace(file: &FilePath, text: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let written = || {
+        let next = file.with_extension("new");
+        let mut handle = std::fs::File::create(&next)?;
+        handle.write_all(text)?;
+        handle.sync_all()?;
+        std::fs::rename(&next, file)
+    };
+    written().map_err(|source| Error::File { path: file.display().to_string(), source })
 }
 
 fn save(file: &FilePath, known: &BTreeMap<String, Uuid>) -> Result<()> {
-    let written = serde_json::to_vec_pretty(known)
-        .map_err(std::io::Error::other)
-        .and_then(|text| std::fs::write(file, text));
-    written.map_err(|source| Error::File { path: file.display().to_string(), source })
+    let text = serde_json::to_vec_pretty(known).map_err(std::io::Error::other);
+    let text = text.map_err(|source| Error::File { path: file.display().to_string(), source })?;
+    replace(file, &text)
 }
 
 /// The data directory's own identity, made on first use.
 pub(super) fn instance(file: &FilePath) -> Result<Uuid> {
-    if let Some(uuid) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok())
-    {
-        return Ok(uuid);
+    let failed = |source| Error::File { path: file.display().to_string(), source };
+    match std::fs::read_to_string(file) {
+        Ok(text) => text.trim().parse().map_err(|error| failed(std::io::Error::other(error))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let uuid = id::nonce();
+            replace(file, uuid.to_string().as_bytes())?;
+            Ok(uuid)
+        }
+        Err(error) => Err(failed(error)),
     }
-    let uuid = id::nonce();
-    std::fs::write(file, uuid.to_string())
-        .map_err(|source| Error::File { path: file.display().to_string(), source })?;
-    Ok(uuid)
 }
 
 /// Where the two files are.

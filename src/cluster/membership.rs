@@ -143,6 +143,7 @@ impl Membership {
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut session = self.coordination.session();
         let mut watch = self.coordination.watch(&Path::Daemons.to_string(), Scope::Subtree);
+        let mut behind = false;
         loop {
             let timeout = session.borrow_and_update().timeout;
             let beat = tokio::time::sleep((timeout / 5).max(Duration::from_millis(50)));
@@ -162,7 +163,11 @@ impl Membership {
             if session.borrow().state != SessionState::Connected {
                 continue;
             }
+            // What could not be read is not lost: everything is read with the next beat.
+            let event = if behind { Some(Event::Resync) } else { event };
+            behind = false;
             if let Err(error) = self.keep_up(event).await {
+                behind = true;
                 if error_is_final(&error) {
                     error!(%error, "this daemon leaves the cluster");
                     self.evicted.cancel();
@@ -289,13 +294,18 @@ impl Membership {
             });
         }
         info!(incarnation = %found.incarnation, "removing the record of this daemon's predecessor");
-        for path in [path.to_owned(), Path::Incarnation(found.incarnation).to_string()] {
-            match self.coordination.delete(&path, None).await {
-                Ok(()) | Err(coordination::Error::NoNode { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+        // Together: a record that somebody else put there meanwhile has another incarnation.
+        let incarnation = Path::Incarnation(found.incarnation).to_string();
+        let ops = [incarnation, path.to_owned()]
+            .map(|path| Op::Delete { path, version: None })
+            .into_iter()
+            .collect();
+        match self.coordination.transact(ops).await {
+            Ok(_) => Ok(()),
+            // Gone by itself, or no longer the one that was found: registering tells.
+            Err(error) if matches!(error.root(), coordination::Error::NoNode { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     async fn read(&self, path: &str) -> Result<Option<Record>> {

@@ -13,8 +13,13 @@ pub enum Error {
     /// The text is not SQL.
     #[error("{0}")]
     Syntax(String),
-    #[error("the statement is too deep: more than {limit} operators in a row")]
-    TooComplex { limit: usize },
+    #[error("the statement is too complex: more than {limit} {what}")]
+    TooComplex { what: &'static str, limit: usize },
+    #[error("there is no parameter ${0}")]
+    NoParameter(usize),
+    /// The engine cannot be set up.
+    #[error("{0}")]
+    Start(String),
     #[error("{0}")]
     Settings(#[from] super::settings::Error),
     #[error("function {0} does not exist")]

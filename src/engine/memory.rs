@@ -62,7 +62,7 @@ fn group_limit_v1() -> Option<u64> {
 pub(super) fn environment(config: &config::Engine, spill: &Spill) -> Result<Arc<RuntimeEnv>> {
     let failed = |error: std::io::Error| {
         let directory = spill.directory.display();
-        Error::Panic(format!("cannot prepare the spill directory {directory}: {error}"))
+        Error::Start(format!("cannot prepare the spill directory {directory}: {error}"))
     };
     if spill.directory.exists() {
         std::fs::remove_dir_all(&spill.directory).map_err(failed)?;

@@ -4,6 +4,7 @@
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
+//! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
@@ -16,6 +17,7 @@
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod complexity;
 mod cooperation;
 mod error;
 mod explain;
@@ -73,7 +75,7 @@ pub struct Engine {
 }
 
 /// Bytes of stack for each thread that parses, plans or drops statements: what the deepest statement
-/// needs that [`parse`](mod@parse) lets through. The system gives memory only to what is used of it.
+/// needs that [`complexity`] lets through. The system gives memory only to what is used of it.
 pub const STACK_SIZE: usize = 128 << 20;
 
 /// A table ready to scan, with the `mzxid` of its definition.
@@ -91,14 +93,14 @@ impl Engine {
         spill: &memory::Spill,
         system: Arc<dyn SystemCatalog>,
     ) -> Result<Arc<Self>> {
+        let environment = memory::environment(config, spill)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.get())
             .thread_name("oribi-engine")
             .thread_stack_size(STACK_SIZE)
             .enable_all()
             .build()
-            .map_err(|error| Error::Panic(format!("no threads for the engine: {error}")))?;
-        let environment = memory::environment(config, spill)?;
+            .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
         let template = template(config, environment.clone(), system.as_ref());
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
@@ -160,6 +162,16 @@ impl Engine {
         }
         sources.insert(oid, (version, source.clone()));
         Ok(source)
+    }
+}
+
+impl Drop for Engine {
+    /// Threads must not be waited for where others run as well.
+    fn drop(&mut self) {
+        let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -23,6 +23,9 @@ use super::visit::visit_expressions;
 use super::{Error, Result};
 use crate::values::types::pg_type_name;
 
+/// PostgreSQL's own limit: their count is a 16-bit number on the wire.
+const MAX_PARAMETERS: usize = u16::MAX as usize;
+
 pub(super) enum Parameters {
     /// They were known before the plan.
     Settled(Vec<FieldRef>),
@@ -35,6 +38,9 @@ pub(super) fn of_plan(plan: &LogicalPlan, known: &[Option<FieldRef>]) -> Result<
     let mut found: HashMap<usize, Option<FieldRef>> =
         (found.into_iter()).filter_map(|(name, field)| Some((number(&name)?, field))).collect();
     let count = found.keys().copied().max().unwrap_or(0).max(known.len());
+    if count > MAX_PARAMETERS {
+        return Err(Error::NoParameter(count));
+    }
     let settled = (1..=count).all(|n| known.get(n - 1).is_some_and(Option::is_some));
     if !settled {
         members_of_arrays(plan, &mut found).map_err(Error::planning)?;
@@ -90,8 +96,7 @@ pub(super) fn known(
     let mut note = |expression: &Expr, kind: &dyn Fn() -> Option<FieldRef>| {
         let Expr::Value(value) = expression else { return };
         let Value::Placeholder(name) = &value.value else { return };
-        // PostgreSQL's own limit (a 16-bit count on the wire) bounds this.
-        let Some(number) = number(name).filter(|n| (1..=usize::from(u16::MAX)).contains(n)) else {
+        let Some(number) = number(name).filter(|n| (1..=MAX_PARAMETERS).contains(n)) else {
             return;
         };
         if known.len() < number {

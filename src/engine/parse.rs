@@ -3,19 +3,14 @@
 use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
 use sqlparser::ast::Statement as SqlStatement;
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::{Error, Result};
+use super::{Error, Result, complexity};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
 const MAX_DEPTH: usize = 200;
-
-/// How many operators, UNIONs and the like may stand in a row, each one level deeper than the one
-/// before: planning takes time with the square of it, and stack ([`super::STACK_SIZE`]).
-const MAX_CHAIN: usize = 1_000;
 
 /// One statement with its own part of the text.
 #[derive(Clone, Debug)]
@@ -42,7 +37,7 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 
 fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
-    refuse_long_chains(text)?;
+    complexity::refuse_long_chains(text)?;
     let statement = if is_explain_with_options(text) || first_word_is(text, "copy") {
         // EXPLAIN (ANALYZE, ...) and COPY ... TO STDOUT are known to the SQL parser but not to the
         // engine's.
@@ -64,70 +59,7 @@ fn parse_one(text: &str) -> Result<Parsed> {
     Ok(Parsed { statement, text: text.to_owned() })
 }
 
-/// What is chained is counted between commas and brackets, by its tokens.
-fn refuse_long_chains(text: &str) -> Result<()> {
-    // Each link takes two characters at least.
-    if text.len() < 2 * MAX_CHAIN {
-        return Ok(());
-    }
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().map_err(syntax)?;
-    let mut open = vec![0];
-    for token in &tokens {
-        match token {
-            Token::LParen | Token::LBracket => open.push(0),
-            Token::RParen | Token::RBracket if open.len() > 1 => drop(open.pop()),
-            Token::Comma | Token::SemiColon => {
-                open.iter_mut().last().into_iter().for_each(|n| *n = 0)
-            }
-            token if links(token) => {
-                let Some(chain) = open.last_mut() else { continue };
-                *chain += 1;
-                if *chain > MAX_CHAIN {
-                    return Err(Error::TooComplex { limit: MAX_CHAIN });
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn links(token: &Token) -> bool {
-    match token {
-        Token::Word(word) => matches!(
-            word.keyword,
-            Keyword::AND
-                | Keyword::OR
-                | Keyword::NOT
-                | Keyword::IS
-                | Keyword::LIKE
-                | Keyword::ILIKE
-                | Keyword::COLLATE
-                | Keyword::AT
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::JOIN
-        ),
-        Token::Whitespace(_)
-        | Token::Eq
-        | Token::Neq
-        | Token::Lt
-        | Token::LtEq
-        | Token::Gt
-        | Token::GtEq
-        | Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::EscapedStringLiteral(_)
-        | Token::DollarQuotedString(_)
-        | Token::Placeholder(_)
-        | Token::Period
-        | Token::EOF => false,
-        _ => true,
-    }
-}
-
-fn syntax(error: impl std::fmt::Display) -> Error {
+pub(super) fn syntax(error: impl std::fmt::Display) -> Error {
     let text = error.to_string();
     let text = ["SQL error: ", "ParserError(\"", "TokenizerError(\"", "sql parser error: "]
         .iter()

@@ -24,7 +24,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
 
 use super::session::Session;
-use super::{Error, Result, parse};
+use super::{Error, Result, complexity, parse};
 use crate::catalog::{self, Definition, TableName};
 use crate::storage;
 
@@ -55,6 +55,7 @@ impl Session {
             }
             other => other,
         };
+        complexity::refuse_many_relations(&statement)?;
         let references = self.state().resolve_table_references(&statement);
         let mut tables = HashMap::new();
         for reference in references.map_err(Error::planning)? {
@@ -78,13 +79,15 @@ impl Session {
             statement => planner.statement_to_plan(statement),
         };
         drop(planner);
-        planned.map_err(|error| {
+        let planned = planned.map_err(|error| {
             let missing = names.missing_function.into_inner();
             match missing.unwrap_or_else(PoisonError::into_inner) {
                 Some(name) => Error::NoFunction(name),
                 None => Error::planning(error),
             }
-        })
+        })?;
+        complexity::refuse_large_plans(&planned)?;
+        Ok(planned)
     }
 
     /// The table a name stands for.
@@ -100,15 +103,28 @@ impl Session {
                 None => scope.search_path.clone(),
             };
             let database = reference.catalog().unwrap_or(&scope.database);
-            for schema in &schemas {
-                let name = TableName::new(database, schema, reference.table());
-                if let Some(found) = self.look_up(&name, depth).await? {
+            let names: Vec<_> =
+                schemas.iter().map(|s| TableName::new(database, s, reference.table())).collect();
+            let cached = self.info().settings.consistency() == catalog::Consistency::Cached;
+            // What this daemon knows of goes first: only a name that is nowhere is worth asking the
+            // store for.
+            let (known, unknown): (Vec<_>, Vec<_>) =
+                names.iter().partition(|name| !cached || self.knows(name));
+            let unknown = if self.is_table_function(reference) { Vec::new() } else { unknown };
+            for name in known.into_iter().chain(unknown) {
+                if let Some(found) = self.look_up(name, depth).await? {
                     return Ok(found);
                 }
             }
             let kind = catalog::ObjectKind::Table;
             Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
         })
+    }
+
+    /// Whether a name is a system table's, or in the catalog as far as this daemon knows.
+    fn knows(&self, name: &TableName) -> bool {
+        self.engine().system().has_schema(&name.schema)
+            || self.info().catalog.snapshot().table(name).is_some()
     }
 
     fn is_table_function(&self, reference: &TableReference) -> bool {

@@ -15,6 +15,9 @@ use super::{Error, Result};
 /// Results on their way from the engine to a slower reader.
 const IN_FLIGHT: usize = 2;
 
+/// Bytes of a batch that are transformed at once.
+const MAX_PART: usize = 16 << 20;
+
 /// The results of a running plan, each batch transformed on the engine's threads.
 ///
 /// At most a few results wait here: a reader that stops reading stops the plan. Dropping this
@@ -24,6 +27,15 @@ pub struct Rows<T> {
     results: mpsc::Receiver<Result<T>>,
     /// Taken when the results have ended, to learn how.
     task: Option<AbortOnDropHandle<()>>,
+}
+
+/// A batch in pieces of a bounded size, since what they become waits in memory for the reader.
+fn parts(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + use<'_> {
+    let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+    let pieces = bytes.div_ceil(MAX_PART).max(1);
+    let step = rows.div_ceil(pieces).max(1);
+    // A batch without rows is still a result.
+    (0..rows.max(1)).step_by(step).map(move |at| batch.slice(at, step.min(rows - at)))
 }
 
 impl<T: Send + 'static> Rows<T> {
@@ -41,10 +53,16 @@ impl<T: Send + 'static> Rows<T> {
                 Err(error) => return drop(sender.send(Err(Error::running(error))).await),
             };
             while let Some(batch) = stream.next().await {
-                let result = batch.map_err(Error::running).and_then(&mut transform);
-                let failed = result.is_err();
-                if sender.send(result).await.is_err() || failed {
-                    return;
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(error) => return drop(sender.send(Err(Error::running(error))).await),
+                };
+                for part in parts(&batch) {
+                    let result = transform(part);
+                    let failed = result.is_err();
+                    if sender.send(result).await.is_err() || failed {
+                        return;
+                    }
                 }
             }
         });

@@ -200,8 +200,13 @@ impl Plan {
 
     /// Whether the plan only reads: nothing else reaches the engine.
     pub fn only_reads(&self) -> bool {
+        // EXPLAIN runs nothing, EXPLAIN ANALYZE does.
+        let run = match &self.logical {
+            LogicalPlan::Analyze(analyze) => analyze.input.as_ref(),
+            plan => plan,
+        };
         !matches!(
-            self.logical,
+            run,
             LogicalPlan::Ddl(_)
                 | LogicalPlan::Dml(_)
                 | LogicalPlan::Copy(_)

@@ -201,7 +201,16 @@ impl Settings {
 
     /// `None`: no limit.
     pub fn statement_timeout(&self) -> Option<Duration> {
-        let millis = self.get("statement_timeout").and_then(|text| parse_millis(text).ok())?;
+        self.timeout("statement_timeout")
+    }
+
+    /// `None`: no limit.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.timeout("idle_in_transaction_session_timeout")
+    }
+
+    fn timeout(&self, name: &str) -> Option<Duration> {
+        let millis = self.get(name).and_then(|text| parse_millis(text).ok())?;
         (millis > 0).then(|| Duration::from_millis(millis))
     }
 
@@ -220,9 +229,30 @@ fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
     Error::Invalid { name: name.to_owned(), value: value.to_owned(), hint: hint.into() }
 }
 
+fn is_engine_option(name: &str) -> bool {
+    name.get(..11).is_some_and(|start| start.eq_ignore_ascii_case("datafusion."))
+}
+
+/// Sizes that the engine would take whatever they are. The bounds are those of the daemon's own
+/// configuration.
+fn check_bounds(name: &str, value: &str) -> Result<()> {
+    let greatest = match name.to_ascii_lowercase().as_str() {
+        "datafusion.execution.target_partitions" => 1024,
+        "datafusion.execution.batch_size" => 1 << 20,
+        _ => return Ok(()),
+    };
+    match value.trim().parse::<u64>() {
+        Ok(number) if !(1..=greatest).contains(&number) => {
+            Err(invalid(name, value, format!(": it takes 1 to {greatest}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks a value and brings it into the form that SHOW prints.
 fn normalise(name: &str, value: &str) -> Result<String> {
-    if name.starts_with("datafusion.") {
+    if is_engine_option(name) {
+        check_bounds(name, value)?;
         let mut options = ConfigOptions::new();
         options
             .set(name, value)
@@ -277,8 +307,9 @@ fn time_zone(value: &str) -> Option<String> {
         _ => None,
     };
     let hours = || {
-        let hours: i32 = value.parse().ok().filter(|hours| (-15..=15).contains(hours))?;
-        Some(format!("{}{:02}:00", if hours < 0 { '-' } else { '+' }, hours.abs()))
+        // Hours east of Greenwich; the names of these zones count westward.
+        let hours: i32 = value.parse().ok().filter(|hours| (-12..=14).contains(hours))?;
+        Some(format!("Etc/GMT{:+}", -hours))
     };
     fixed.or_else(hours).or_else(|| value.parse::<Tz>().ok().map(|_| value.to_owned()))
 }
@@ -343,7 +374,7 @@ mod tests {
             ("statement_timeout", "soon", Err(())),
             ("timezone", "europe/vienna", Err(())),
             ("timezone", "Europe/Vienna", Ok("Europe/Vienna")),
-            ("timezone", "-5", Ok("-05:00")),
+            ("timezone", "-5", Ok("Etc/GMT+5")),
             ("datestyle", "iso, dmy", Ok("ISO, DMY")),
             ("datestyle", "SQL", Err(())),
             ("client_encoding", "'utf-8'", Ok("UTF8")),

@@ -101,6 +101,18 @@ impl Extended {
         Ok(())
     }
 
+    /// Keeps a plan that was made anew for the next execution.
+    fn renewed(&mut self, old: &Arc<Statement>, prepared: Prepared) {
+        if old.prepared.as_ref().is_some_and(|old| old.is_same_plan(&prepared)) {
+            return;
+        }
+        let kept = self.statements.values_mut().find(|kept| Arc::ptr_eq(kept, old));
+        if let Some(kept) = kept {
+            let parameters = old.parameters.clone();
+            *kept = Arc::new(Statement { prepared: Some(prepared), parameters });
+        }
+    }
+
     fn statement(&self, name: &str) -> Result<&Arc<Statement>, Report> {
         self.statements.get(name).ok_or_else(|| no_statement(name))
     }
@@ -132,7 +144,8 @@ impl Client {
             (None, _) => Statement { prepared: None, parameters: Vec::new() },
             (Some(source), true) => {
                 let types = declared.iter().map(|pg| parameter(pg.as_ref()?)).collect();
-                let prepared = self.session.prepare(&source, types).await?;
+                let registered = self.session.start(source.text())?;
+                let prepared = self.session.prepare(&registered, &source, types).await?;
                 let parameters = parameter_types(prepared.parameters(), &declared);
                 Statement { prepared: Some(prepared), parameters }
             }
@@ -199,7 +212,13 @@ impl Client {
             let transform = encoder(&prepared.schema(), bound.formats.clone(), style)?;
             let mut prepared = prepared.clone();
             let values = std::mem::take(&mut bound.values);
-            match self.session.execute(&mut prepared, values, transform).await? {
+            let statement = bound.statement.clone();
+            let registered = self.session.start(&prepared.text)?;
+            let outcome =
+                self.session.execute(registered, &mut prepared, values, transform).await?;
+            self.extended.renewed(&statement, prepared);
+            let bound = self.extended.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
+            match outcome {
                 Outcome::Rows(running) => {
                     bound.state = State::Open(Box::new(Portal::new(running)));
                 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -69,9 +70,15 @@ impl Listener {
     fn welcome(&self, socket: TcpStream, peer: SocketAddr) {
         // Small answers must not wait for one another.
         let _ = socket.set_nodelay(true);
+        // A client whose machine has vanished must not keep its place for ever.
+        let _ = SockRef::from(&socket).set_keepalive(true);
         let shared = self.shared.clone();
-        let (place, full) = match self.places.clone().try_acquire_owned() {
+        let trusted = shared.config.trust.contains(peer.ip());
+        let places = if trusted { &self.places } else { &self.refusals };
+        let (place, full) = match places.clone().try_acquire_owned() {
             Ok(place) => (place, false),
+            // Who is to be refused takes nobody's place.
+            Err(_) if !trusted => return,
             // Beyond the limit a client is told so, and a cancel request still gets through.
             Err(_) => match self.refusals.clone().try_acquire_owned() {
                 Ok(place) => (place, true),

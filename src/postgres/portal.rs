@@ -78,6 +78,7 @@ impl Portal {
         connection: &mut Connection,
         limit: Option<usize>,
     ) -> Result<bool, Failure> {
+        self.running.resume();
         let mut left = limit.unwrap_or(usize::MAX);
         // As in PostgreSQL, the tag counts what this turn sent.
         let mut sent = 0;
@@ -96,6 +97,7 @@ impl Portal {
             connection.put_encoded(chunk.bytes);
             connection.flush_if_full().await?;
         }
+        self.running.suspend();
         connection.put(Backend::PortalSuspended(PortalSuspended::new()))?;
         Ok(false)
     }

@@ -1,16 +1,20 @@
 //! One client's loop: which message does what, until one of the two sides goes.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::connection::{self, Connection};
@@ -112,11 +116,13 @@ impl Client {
         let terminated = self.session.entry().terminated.clone();
         let draining = shared.queries.shutdown.draining.clone();
         loop {
+            let patience = self.idle_in_transaction();
             let message = tokio::select! {
                 biased;
                 () = terminated.cancelled() => return self.dismiss().await,
                 // A client in the middle of its messages gets its answers first.
                 () = draining.cancelled(), if self.is_idle() => return self.dismiss().await,
+                () = patience => return self.lose_patience().await,
                 message = self.connection.next() => message,
             };
             let message = match message {
@@ -126,7 +132,16 @@ impl Client {
                 Err(error) => return self.reject(&error).await,
             };
             self.session.begin_turn();
-            let handled = self.handle(message).await;
+            let is_query = matches!(message, Frontend::Query(_));
+            let handled = tokio::select! {
+                handled = AssertUnwindSafe(self.handle(message)).catch_unwind() => handled,
+                // A client that does not read its answers keeps nobody waiting.
+                () = given_up(&terminated) => return Err(io::ErrorKind::TimedOut.into()),
+            };
+            let handled = match handled {
+                Ok(handled) => handled,
+                Err(panic) => self.survive(panic, is_query).await,
+            };
             if !self.extended.is_busy() {
                 self.session.end_turn();
             }
@@ -143,9 +158,7 @@ impl Client {
                     }
                 }
             }
-            if !self.connection.has_message() {
-                self.connection.flush_if_full().await?;
-            }
+            self.connection.flush_if_full().await?;
         }
     }
 
@@ -204,6 +217,41 @@ impl Client {
         self.report(report)?;
         // Clients that sent Flush and no Sync yet wait for this.
         Ok(self.connection.flush().await?)
+    }
+
+    /// A statement met a defect of ours: its own client is told, others do not notice.
+    async fn survive(&mut self, panic: Box<dyn Any + Send>, is_query: bool) -> Result<(), Failure> {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        let error = crate::engine::Error::Panic(text.to_owned());
+        self.report(Report::from(error))?;
+        if is_query {
+            ready(&mut self.connection, &self.session)?;
+        } else {
+            self.extended.skip();
+        }
+        Ok(self.connection.flush().await?)
+    }
+
+    /// Ends when the client has left a transaction block open for longer than it may.
+    fn idle_in_transaction(&self) -> impl Future<Output = ()> + use<> {
+        let limit = match self.session.transaction_state() {
+            TransactionState::Idle => None,
+            _ => self.session.settings().idle_in_transaction_timeout(),
+        };
+        async move {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn lose_patience(&mut self) -> io::Result<()> {
+        let message = "terminating connection due to idle-in-transaction timeout";
+        self.report(Report::fatal("25P03", message))?;
+        self.connection.close().await;
+        Ok(())
     }
 
     /// Whether the client waits for nothing.
@@ -268,6 +316,15 @@ impl Client {
         let zone = TimeZone::parse(self.session.settings().time_zone());
         TextStyle { time_zone: zone.unwrap_or_default() }
     }
+}
+
+/// How long a session that was ended may take to say so.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Ends a while after the session was ended.
+async fn given_up(terminated: &CancellationToken) {
+    terminated.cancelled().await;
+    tokio::time::sleep(FAREWELL).await;
 }
 
 /// Why a message of the extended protocol failed.

@@ -49,7 +49,8 @@ impl Client {
     }
 
     async fn statement(&mut self, source: &Source) -> Result<(), Trouble> {
-        let mut prepared = self.session.prepare(source, Vec::new()).await?;
+        let registered = self.session.start(source.text())?;
+        let mut prepared = self.session.prepare(&registered, source, Vec::new()).await?;
         if let Some(count) = std::num::NonZeroUsize::new(prepared.parameters().len()) {
             return Err(Report::error("42P02", format!("there is no parameter ${count}")).into());
         }
@@ -57,7 +58,7 @@ impl Client {
         let schema = prepared.schema();
         let formats = vec![Format::Text; schema.fields().len()];
         let transform = encoder(&schema, formats.clone(), self.style())?;
-        match self.session.execute(&mut prepared, Vec::new(), transform).await? {
+        match self.session.execute(registered, &mut prepared, Vec::new(), transform).await? {
             Outcome::Rows(running) => {
                 let description = row_description(&schema, &formats);
                 self.connection.put(Backend::RowDescription(description))?;

@@ -1,7 +1,7 @@
 //! Which SQLSTATE a failure has, and what a client is told of it.
 //!
 //! Codes and their names: PostgreSQL's appendix A, "PostgreSQL Error Codes". What is internal goes
-//! to the log in full and to the client as its kind.
+//! to the log as well.
 
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
@@ -66,7 +66,6 @@ impl From<query::Error> for Report {
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
             E::DatabaseInUse => "55006",
-            E::NoStatement(_) => "26000",
             E::ParameterCount { .. } => "08P01",
             E::ResultChanged => "0A000",
             E::Catalog(error) => return error.into(),
@@ -111,7 +110,10 @@ impl From<catalog::Error> for Report {
                 let hint = "Look whether the change is there before you repeat it.";
                 return Self::error("08007", message).hint(hint);
             }
-            E::Coordination(_) | E::BadRecord { .. } => "XX000",
+            E::Coordination(_) | E::BadRecord { .. } => {
+                tracing::error!(%message, "the catalog could not be used");
+                "XX000"
+            }
         };
         Self::error(code, message)
     }
@@ -142,9 +144,10 @@ impl From<engine::Error> for Report {
         let code = match error {
             E::Syntax(_) => "42601",
             E::TooComplex { .. } => {
-                let hint = "Write alternatives as a list: x IN (1, 2, 3).";
+                let hint = "Alternatives may be written as a list, x IN (1, 2, 3), or as a table.";
                 return Self::error("54001", message).hint(hint);
             }
+            E::NoParameter(_) => "42P02",
             E::Settings(settings::Error::Unknown(_)) => "42704",
             E::Settings(settings::Error::ReadOnly(_)) => "55P02",
             E::Settings(settings::Error::Invalid { .. }) => "22023",
@@ -159,6 +162,7 @@ impl From<engine::Error> for Report {
             E::Plan(error) => planning(&error),
             E::Execution(error) => execution(&error),
             E::Stopping => return Self::fatal("57P01", message),
+            E::Start(_) => "XX000",
             E::Panic(text) => {
                 tracing::error!(panic = text, "a statement met a defect");
                 return Self::error("XX000", "the statement met a defect and was stopped")
@@ -168,6 +172,9 @@ impl From<engine::Error> for Report {
         if code == "53200" {
             let hint = "Raise engine.memory_limit, or ask for less at once.";
             return Self::error(code, first_line(&message)).hint(hint);
+        }
+        if code == "XX000" {
+            tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
         Self::error(code, message)
     }

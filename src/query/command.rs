@@ -87,6 +87,9 @@ fn command(statement: &Statement) -> Result<Command> {
     }
     Ok(match statement {
         Statement::StartTransaction { modes, .. } => Command::Begin { read_only: access(modes) },
+        Statement::Commit { chain: true, .. } | Statement::Rollback { chain: true, .. } => {
+            return Err(Error::NotSupported("AND CHAIN".to_owned()));
+        }
         Statement::Commit { .. } => Command::Commit,
         Statement::Rollback { savepoint: Some(name), .. } => {
             Command::RollbackTo(name.value.clone())
@@ -157,6 +160,14 @@ fn set_command(set: &Set) -> Result<Command> {
             name: "client_encoding".to_owned(),
             value: Some(charset_name.value.clone()),
             local: false,
+        },
+        Set::SetTransaction { modes, session: true, .. } => match access(modes) {
+            Some(read_only) => Command::Set {
+                name: "default_transaction_read_only".to_owned(),
+                value: Some(if read_only { "on" } else { "off" }.to_owned()),
+                local: false,
+            },
+            None => Command::SetTransaction { read_only: None },
         },
         Set::SetTransaction { modes, .. } => Command::SetTransaction { read_only: access(modes) },
         Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {

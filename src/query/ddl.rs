@@ -246,6 +246,14 @@ impl Session {
                 }
             }
             Ddl::DropSchema { names, mode, cascade } => {
+                // One that is missing leaves all of them as they are.
+                if *mode == DropMode::Fail && names.len() > 1 {
+                    let found = catalog.database(&database).await?;
+                    if let Some(name) = names.iter().find(|n| !found.schemas.contains_key(*n)) {
+                        let (kind, name) = (ObjectKind::Schema, name.clone());
+                        return Err(catalog::Error::NotFound { kind, name }.into());
+                    }
+                }
                 for name in names {
                     if !catalog.drop_schema(&database, name, *mode, *cascade).await? {
                         notices.push(missing(ObjectKind::Schema, name));
@@ -257,8 +265,16 @@ impl Session {
                 notices.extend(self.create_view(name, columns, query, *mode).await?);
             }
             Ddl::DropTables { names, view, mode } => {
+                let mut targets = Vec::new();
                 for name in names {
                     let name = self.existing(name).await?;
+                    // One that is missing leaves all of them as they are.
+                    if *mode == DropMode::Fail && names.len() > 1 {
+                        catalog.table(&name, catalog::Consistency::Strong).await?;
+                    }
+                    targets.push(name);
+                }
+                for name in targets {
                     if !catalog.drop_table(&name, *view, *mode).await? {
                         let kind = if *view { ObjectKind::View } else { ObjectKind::Table };
                         notices.push(missing(kind, &name.table));

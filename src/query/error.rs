@@ -1,6 +1,6 @@
 //! Why a statement did not come to its end.
 
-use crate::{catalog, engine, error::Class};
+use crate::{catalog, engine};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -39,8 +39,6 @@ pub enum Error {
     OutsideTransaction(&'static str),
     #[error("cannot drop the currently open database")]
     DatabaseInUse,
-    #[error("prepared statement \"{0}\" does not exist")]
-    NoStatement(String),
     #[error("the statement takes {expected} parameters but {given} were given")]
     ParameterCount { expected: usize, given: usize },
     #[error("cached plan must not change result type")]
@@ -57,17 +55,5 @@ fn stop_message(stop: &Stop) -> &'static str {
         Stop::TimedOut => "canceling statement due to statement timeout",
         Stop::ShuttingDown => "terminating connection due to administrator command",
         Stop::Terminated => "terminating connection due to administrator command",
-    }
-}
-
-impl Error {
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Stopped(_) => Class::Cancelled,
-            Self::Catalog(error) | Self::Engine(engine::Error::Catalog(error)) => error.class(),
-            Self::Engine(engine::Error::Storage(error)) => error.class(),
-            Self::Engine(engine::Error::Panic(_)) => Class::Internal,
-            _ => Class::User,
-        }
     }
 }

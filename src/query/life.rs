@@ -35,7 +35,7 @@ use crate::engine::{self, Parsed, Plan, Rows, parse};
 use crate::id;
 use crate::shutdown::GateGuard;
 
-/// Texts of more bytes than this may take long to plan.
+/// Texts of more bytes than this may take long to parse and to plan.
 const LONG_TEXT: usize = 4096;
 
 /// One client's session.
@@ -54,7 +54,7 @@ pub struct Session {
 /// A statement that was understood and, if it reads, planned: run it any number of times.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    text: Arc<str>,
+    pub text: Arc<str>,
     declared: Vec<Option<FieldRef>>,
     body: Body,
     /// What it was planned from: when either has changed it is planned anew.
@@ -98,10 +98,12 @@ struct Admitted {
 
 /// The statement has an id, is listed, and can be stopped.
 #[derive(Debug)]
-struct Registered {
+pub struct Registered {
     session: Arc<SessionEntry>,
     listed: RegistryGuard,
     stopper: Stopper,
+    /// The most time it may take, and when that is over.
+    timeout: Option<Duration>,
     deadline: Option<Instant>,
     _gate: GateGuard,
 }
@@ -165,7 +167,11 @@ impl Session {
 
     /// Parses a message's text. What only we understand is left for [`Self::prepare`].
     pub fn parse(text: &str) -> Result<Vec<Source>> {
-        match parse(text) {
+        let parsed = match text.len() > LONG_TEXT {
+            true => tokio::task::block_in_place(|| parse(text)),
+            false => parse(text),
+        };
+        match parsed {
             Ok(parsed) => Ok(parsed.into_iter().map(Source::Parsed).collect()),
             Err(error) => match ddl::beyond_the_parser(text)? {
                 Some(ddl) => Ok(vec![Source::Own(text.into(), Box::new(OwnDdl(ddl)))]),
@@ -174,13 +180,18 @@ impl Session {
         }
     }
 
-    /// Parse and plan, for later or repeated execution.
+    /// A statement begins: from here on it is listed, and can be stopped.
+    pub fn start(&self, text: &str) -> Result<Registered> {
+        Ok(self.admit()?.register(self, text))
+    }
+
+    /// Plan, for later or repeated execution.
     pub async fn prepare(
         &mut self,
+        registered: &Registered,
         source: &Source,
         declared: Vec<Option<FieldRef>>,
     ) -> Result<Prepared> {
-        let registered = self.admit()?.register(self, source.text());
         let long = source.text().len() > LONG_TEXT;
         let prepared = registered.until_stopped(self.understand(source, declared));
         match long {
@@ -190,12 +201,13 @@ impl Session {
         }
     }
 
-    /// A statement's life, from here to its first rows.
+    /// A statement's life, from its start to its first rows.
     ///
     /// `transform` runs on the engine's threads for each batch of the result, whose columns are
     /// those of [`Prepared::schema`].
     pub async fn execute<T, F>(
         &mut self,
+        registered: Registered,
         prepared: &mut Prepared,
         values: Vec<ScalarValue>,
         transform: F,
@@ -206,8 +218,6 @@ impl Session {
         F: Send + 'static,
     {
         self.authorise(prepared)?;
-        let admitted = self.admit()?;
-        let registered = admitted.register(self, &prepared.text);
         if let Body::Command(command) = &prepared.body {
             return self.command(registered, command.clone()).await.map(Outcome::Done);
         }
@@ -481,6 +491,14 @@ impl Prepared {
         }
     }
 
+    /// Whether nothing was planned anew since.
+    pub fn is_same_plan(&self, other: &Self) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Read { plan, .. }, Body::Read { plan: other, .. }) => Arc::ptr_eq(plan, other),
+            _ => true,
+        }
+    }
+
     pub fn returns_rows(&self) -> bool {
         matches!(self.body, Body::Read { .. })
     }
@@ -508,8 +526,9 @@ impl Admitted {
             },
         );
         let stopper = entry.begin(id, sql.into());
-        let deadline = session.timeout().map(|timeout| Instant::now() + timeout);
-        Registered { session: entry.clone(), listed, stopper, deadline, _gate: self.gate }
+        let timeout = session.timeout();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        Registered { session: entry.clone(), listed, stopper, timeout, deadline, _gate: self.gate }
     }
 }
 
@@ -577,6 +596,22 @@ impl Planned {
                 .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
         };
         Running { rows: session.engine.run(plan, transform), tag, registered }
+    }
+}
+
+impl<T> Running<T> {
+    /// The client goes on reading: it is what its session runs now, with all its time again.
+    pub fn resume(&mut self) {
+        let registered = &mut self.registered;
+        if registered.session.resume(registered.listed.id()) {
+            registered.deadline = registered.timeout.map(|timeout| Instant::now() + timeout);
+        }
+    }
+
+    /// The client has all the rows that it asked for so far, and takes its time.
+    pub fn suspend(&mut self) {
+        self.registered.session.suspend(self.registered.listed.id());
+        self.registered.deadline = None;
     }
 }
 

@@ -17,8 +17,6 @@ mod transaction;
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 pub use error::{Error, Result, Stop};
 pub use life::{Done, Notice, Outcome, Prepared, Running, Session};
 pub use transaction::TransactionState;
@@ -77,10 +75,5 @@ impl Queries {
             shutdown,
             config,
         }))
-    }
-
-    /// The statements that run anywhere in the cluster.
-    pub async fn running(&self) -> Vec<(Uuid, Arc<registry::Entry>)> {
-        self.registry.everywhere(self.membership.id()).await
     }
 }

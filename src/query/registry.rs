@@ -145,9 +145,15 @@ impl Registry {
             // Perhaps an earlier write landed although its reply was lost: one by one, each step
             // may find its work done.
             for op in ops {
-                if let Err(error) = self.single(op).await {
-                    debug!(%error, "a running statement could not be written");
-                    return;
+                match self.single(op).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_unavailable() => {
+                        debug!(%error, "the running statements could not be written");
+                        // Whatever of it landed: all of it is taken off the store in the end.
+                        written.ids.extend(after);
+                        return;
+                    }
+                    Err(error) => debug!(%error, "a running statement could not be written"),
                 }
             }
         }

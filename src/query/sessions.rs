@@ -33,6 +33,8 @@ pub struct SessionEntry {
     /// Ends when the session is to end.
     pub terminated: CancellationToken,
     current: Mutex<Option<Current>>,
+    /// Portals that the client has left open.
+    suspended: Mutex<Vec<Current>>,
 }
 
 /// The statement a session runs.
@@ -101,6 +103,7 @@ impl Sessions {
             started: Utc::now(),
             terminated: CancellationToken::new(),
             current: Mutex::default(),
+            suspended: Mutex::default(),
         });
         by_pid.insert(pid, entry.clone());
         SessionGuard { sessions: self.clone(), entry }
@@ -154,16 +157,42 @@ impl Sessions {
 impl SessionEntry {
     pub(super) fn begin(&self, id: Uuid, text: Arc<str>) -> Stopper {
         let stop = Stopper::default();
+        // Between two statements of one message nobody else looks.
+        if self.terminated.is_cancelled() {
+            stop.stop(Stop::Terminated);
+        }
         let current = Current { id, text, since: Utc::now(), stop: stop.clone() };
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
         stop
     }
 
     pub(super) fn end(&self, id: Uuid) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| current.id == id) {
-            *current = None;
+        self.take_off(id);
+        self.suspended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| other.id != id);
+    }
+
+    /// A portal is left open: what the session runs may be another statement now.
+    pub(super) fn suspend(&self, id: Uuid) {
+        if let Some(current) = self.take_off(id) {
+            self.suspended.lock().unwrap_or_else(PoisonError::into_inner).push(current);
         }
+    }
+
+    /// A portal is read on; false if it was not suspended.
+    pub(super) fn resume(&self, id: Uuid) -> bool {
+        let mut suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = suspended.iter().position(|other| other.id == id) else { return false };
+        let current = Current { since: Utc::now(), ..suspended.swap_remove(at) };
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        true
+    }
+
+    fn take_off(&self, id: Uuid) -> Option<Current> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.take_if(|current| current.id == id)
     }
 
     /// Stops the running statement, if there is one.

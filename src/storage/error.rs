@@ -5,8 +5,6 @@ use std::io;
 
 use datafusion::error::DataFusionError;
 
-use crate::error::Class;
-
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +31,6 @@ pub enum Error {
 }
 
 impl Error {
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Io { .. } => Class::Retryable,
-            _ => Class::User,
-        }
-    }
-
     /// A reader met bytes that it did not reckon with.
     pub fn of_panic(path: impl Into<String>, panic: Box<dyn Any + Send>) -> Self {
         let text = match panic.downcast::<String>() {

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue};
+use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
@@ -137,7 +137,9 @@ impl ExternalTable {
     ) -> super::Result<PartitionedFile> {
         let meta = &file.object_meta;
         let cache = session.runtime_env().cache_manager.get_file_statistic_cache();
-        let key = TableScopedPath { table: None, path: meta.location.clone() };
+        // A path alone is one of any store.
+        let store_name = TableReference::bare(self.url.object_store().as_str());
+        let key = TableScopedPath { table: Some(store_name), path: meta.location.clone() };
         let known = cache.as_ref().and_then(|cache| cache.get(&key));
         let (statistics, ordering) = match known {
             Some(known) if known.is_valid_for(meta, &self.fingerprint) => {

@@ -222,3 +222,42 @@ fn a_client_that_does_not_read_costs_no_memory() {
     }
     assert!(read > ROWS * 150, "{read} bytes came");
 }
+
+#[test]
+fn a_portal_that_is_read_on_can_be_cancelled() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    wire.query("BEGIN");
+    let endless = "SELECT i FROM generate_series(1, 1000000000000) t (i)";
+    let messages = wire.exchange([parse("", endless, &[]), bind("p", "", &[]), execute("p", 1)]);
+    assert_eq!(kinds(&messages), "12DsZ");
+    // What the session ran last is another statement, which has ended.
+    wire.query("SELECT 'between'");
+    wire.send([execute("p", 0), sync()]);
+    wait_until_running(&daemon, &wire.key);
+    cancel(&daemon, &wire.key);
+    assert_eq!(code(&wire.until('Z')), "57014");
+    assert_eq!(status(&wire.query("ROLLBACK")), 'I');
+}
+
+#[test]
+fn a_client_that_reads_nothing_can_be_ended() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    wire.send([query("SELECT repeat('x', 1000) FROM generate_series(1, 1000000000000)")]);
+    wait_until_running(&daemon, &wire.key);
+    let pid = (&wire.key[..4]).get_i32();
+    let mut other = Wire::log_in(&daemon);
+    assert_eq!(column(&other.query(&format!("SELECT pg_terminate_backend({pid})"))), ["t"]);
+    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    wait_for(&daemon, &gone, "0");
+}
+
+#[test]
+fn a_block_left_open_ends_when_its_time_is_up() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    wire.query("SET idle_in_transaction_session_timeout = '50ms'");
+    wire.query("BEGIN");
+    assert_eq!(code(&wire.until_closed()), "25P03");
+}

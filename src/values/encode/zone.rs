@@ -39,6 +39,10 @@ impl TimeZone {
     /// database in any case, or a POSIX specification without summer time, where the sign counts
     /// hours **west** (`UTC+3`, `<+03>-03`, `-03:00`).
     pub fn parse(text: &str) -> Option<Self> {
+        // The commonest, without a search.
+        if text == "UTC" {
+            return Some(Self::utc());
+        }
         if let Some(hours) = text.parse::<f64>().ok().filter(|hours| hours.is_finite()) {
             let offset = (hours * 3600.0) as i32;
             return fixed(hour_name(offset), offset);
