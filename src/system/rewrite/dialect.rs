@@ -36,6 +36,11 @@ struct Dialect;
 impl VisitorMut for Dialect {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        lone_series(select);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { name, args: Some(_), .. } => strip_schema(name),
@@ -403,6 +408,26 @@ fn interval(expr: &mut Expr) {
     {
         let kind = DataType::Interval { fields: None, precision: None };
         *expr = cast(take(&mut interval.value), kind);
+    }
+}
+
+/// `SELECT generate_series(1, 3)`: from a series in FROM numbers come as they are wanted, where
+/// [`series`] would have all of them in memory at once.
+fn lone_series(select: &mut Select) {
+    if !select.from.is_empty() {
+        return;
+    }
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        select.projection.as_mut_slice()
+    else {
+        return;
+    };
+    if let Expr::Function(function) = &*item
+        && function_name(function).is_some_and(|name| name == "generate_series")
+        && let Some(factor) = factors::function_in_from(function)
+    {
+        *item = Expr::Identifier(Ident::new("generate_series"));
+        select.from = vec![TableWithJoins { relation: factor, joins: Vec::new() }];
     }
 }
 

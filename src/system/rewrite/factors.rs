@@ -1,8 +1,8 @@
 //! Functions in FROM: PostgreSQL takes any there, and names the column after the alias.
 
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr,
-    Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem,
+    SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -51,6 +51,19 @@ pub fn rewrite(factor: &mut TableFactor) {
         }
         _ => {}
     }
+}
+
+/// The call of a function of one column as a table of that name, as if it stood in FROM.
+pub fn function_in_from(function: &Function) -> Option<TableFactor> {
+    let sql = format!("SELECT 1 FROM {function}");
+    let mut parsed = Parser::parse_sql(&PostgreSqlDialect {}, &sql).ok()?;
+    let Some(Statement::Query(query)) = parsed.pop() else { return None };
+    let SetExpr::Select(mut select) = *query.body else { return None };
+    let mut factor = select.from.pop()?.relation;
+    if let TableFactor::Table { alias, name, .. } = &mut factor {
+        *alias = Some(with_column(named(&single(name)?)));
+    }
+    Some(factor)
 }
 
 fn restore(factor: &mut TableFactor, taken: Option<TableAlias>) {
