@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{ObjectName, Query, TableFactor, Visitor};
+use sqlparser::ast::{
+    ObjectName, Query, SetExpr, SetOperator, SetQuantifier, TableFactor, Visitor,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -98,6 +100,8 @@ struct Weigh {
     /// WITH queries by name, as addresses.
     named: HashMap<String, usize>,
     weights: HashMap<usize, usize>,
+    /// What the engine would ignore or do wrong.
+    unsupported: Option<&'static str>,
 }
 
 impl Weigh {
@@ -121,6 +125,7 @@ impl Visitor for Weigh {
             self.named.insert(name, std::ptr::from_ref(cte.query.as_ref()).addr());
         }
         self.open.push(1);
+        self.unsupported = self.unsupported.or_else(|| counted_set_operation(&query.body));
         ControlFlow::Continue(())
     }
 
@@ -130,7 +135,13 @@ impl Visitor for Weigh {
         self.add(weight)
     }
 
-    fn pre_visit_table_factor(&mut self, _: &TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { sample: Some(_), .. } = factor {
+            self.unsupported = Some("TABLESAMPLE");
+        }
+        if let TableFactor::Table { with_ordinality: true, .. } = factor {
+            self.unsupported = Some("WITH ORDINALITY, but for unnest,");
+        }
         self.relations += 1;
         match self.relations > MAX_RELATIONS {
             true => ControlFlow::Break(()),
@@ -149,16 +160,31 @@ impl Visitor for Weigh {
     }
 }
 
+/// Also refuses what the engine would ignore.
 pub(super) fn refuse_many_relations(statement: &Statement) -> Result<()> {
     let Statement::Statement(statement) = statement else { return Ok(()) };
     let mut weigh = Weigh::default();
-    if visit(statement.as_ref(), &mut weigh).is_continue() {
+    let walk = visit(statement.as_ref(), &mut weigh);
+    if let Some(what) = weigh.unsupported {
+        return Err(Error::not_supported(what));
+    }
+    if walk.is_continue() {
         return Ok(());
     }
     Err(match weigh.relations > MAX_RELATIONS {
         true => Error::TooComplex { what: "relations", limit: MAX_RELATIONS },
         false => Error::TooComplex { what: "steps", limit: MAX_STEPS },
     })
+}
+
+/// EXCEPT ALL and INTERSECT ALL, for which the engine does not count rows.
+fn counted_set_operation(body: &SetExpr) -> Option<&'static str> {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return None };
+    match (op, set_quantifier) {
+        (SetOperator::Except, SetQuantifier::All) => Some("EXCEPT ALL"),
+        (SetOperator::Intersect, SetQuantifier::All) => Some("INTERSECT ALL"),
+        _ => counted_set_operation(left).or_else(|| counted_set_operation(right)),
+    }
 }
 
 /// The same for what only the plan tells, such as views of views.

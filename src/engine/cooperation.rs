@@ -4,21 +4,39 @@
 //! of few, a join or an UNNEST, asks its scan so rarely that it would run for minutes without a
 //! pause: other statements would starve and nobody could cancel it. Such operators are put on a
 //! share of their own.
+//!
+//! A nested loop join may look at billions of pairs before it has a row to give: its condition looks
+//! whether the statement still runs.
 
+use std::fmt::{self, Display, Formatter};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::error::Result;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
 };
 use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use tokio_util::sync::CancellationToken;
 
-/// Lets every operator that multiplies rows pause.
-pub(super) fn make_fair(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// Lets every operator that multiplies rows pause, or end once `stop` is cancelled.
+pub(super) fn make_fair(
+    plan: Arc<dyn ExecutionPlan>,
+    stop: &CancellationToken,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let fair = plan.transform_up(|node| {
+        let node = match node.downcast_ref::<NestedLoopJoinExec>() {
+            Some(join) => watched(join, stop)?.unwrap_or(node),
+            None => node,
+        };
         let multiplies = node.is::<NestedLoopJoinExec>()
             || node.is::<CrossJoinExec>()
             || node.is::<HashJoinExec>()
@@ -30,4 +48,86 @@ pub(super) fn make_fair(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Executio
         })
     })?;
     Ok(fair.data)
+}
+
+/// The join with a condition that fails once the statement is stopped.
+fn watched(
+    join: &NestedLoopJoinExec,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(filter) = join.filter() else { return Ok(None) };
+    let condition = Watched { inner: filter.expression().clone(), stop: stop.clone() };
+    let filter = JoinFilter::new(
+        Arc::new(condition),
+        filter.column_indices().to_vec(),
+        filter.schema().clone(),
+    );
+    let join = NestedLoopJoinExec::try_new(
+        join.left().clone(),
+        join.right().clone(),
+        Some(filter),
+        join.join_type(),
+        join.projection().as_deref().map(<[usize]>::to_vec),
+    )?;
+    Ok(Some(Arc::new(join)))
+}
+
+/// A condition, as long as the statement runs.
+#[derive(Debug)]
+struct Watched {
+    inner: Arc<dyn PhysicalExpr>,
+    stop: CancellationToken,
+}
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.eq(&other.inner)
+    }
+}
+
+impl Eq for Watched {}
+
+impl Hash for Watched {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl Display for Watched {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl PhysicalExpr for Watched {
+    fn data_type(&self, schema: &Schema) -> Result<DataType> {
+        self.inner.data_type(schema)
+    }
+
+    fn nullable(&self, schema: &Schema) -> Result<bool> {
+        self.inner.nullable(schema)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        match self.stop.is_cancelled() {
+            true => Err(DataFusionError::Execution("the statement was stopped".to_owned())),
+            false => self.inner.evaluate(batch),
+        }
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let inner = children.pop().unwrap_or_else(|| self.inner.clone());
+        Ok(Arc::new(Self { inner, stop: self.stop.clone() }))
+    }
+
+    fn fmt_sql(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_sql(f)
+    }
 }

@@ -97,6 +97,11 @@ fn strip(text: &str) -> String {
 }
 
 impl Error {
+    /// For what the engine would otherwise ignore, or do wrong.
+    pub(super) fn not_supported(what: &str) -> Self {
+        Self::Plan(DataFusionError::NotImplemented(format!("{what} is not supported")))
+    }
+
     /// An error met while planning: our own rooms' errors come back out of the engine's wrapping.
     pub(super) fn planning(error: DataFusionError) -> Self {
         match Self::unwrap(error) {

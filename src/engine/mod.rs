@@ -51,7 +51,7 @@ pub use error::{Error, Result};
 pub use explain::explain_lines;
 pub use parse::{Parsed, parse};
 pub use rows::Rows;
-pub use session::{Plan, Session};
+pub use session::{Plan, Ready, Session};
 
 use crate::catalog::Table;
 use crate::config;

@@ -17,7 +17,7 @@ use sqlparser::ast::{
     ArrayElemTypeDef, ColumnDef, DataType as SqlType, Expr, Ident, LimitClause, Query, Value,
 };
 
-use super::planner::column_schema;
+use super::planner::{column_schema, session_types};
 use super::session::Session;
 use super::visit::visit_expressions;
 use super::{Error, Result};
@@ -137,7 +137,7 @@ fn cast_to(session: &Session, written: &SqlType) -> Option<Field> {
         let element = cast_to(session, element)?.with_name(Field::LIST_FIELD_DEFAULT_NAME);
         return Some(Field::new("", DataType::List(Arc::new(element)), true));
     }
-    if let Some(types) = session.engine().system().type_planner()
+    if let Some(types) = session_types(session)
         && let Some(field) = types.plan_type_field(written).ok()?
     {
         // Objects are given by name or by number.

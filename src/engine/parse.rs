@@ -43,7 +43,9 @@ fn parse_one(text: &str) -> Result<Parsed> {
         // engine's.
         let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
         let statement = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statement());
-        EngineStatement::Statement(Box::new(statement.map_err(syntax)?))
+        let mut statement = statement.map_err(syntax)?;
+        explain_options(&mut statement)?;
+        EngineStatement::Statement(Box::new(statement))
     } else {
         let mut parsed = DFParserBuilder::new(text)
             .with_dialect(&dialect)
@@ -65,6 +67,25 @@ pub(super) fn syntax(error: impl std::fmt::Display) -> Error {
         .iter()
         .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
     Error::Syntax(format!("syntax error: {}", text.trim_end_matches("\")")))
+}
+
+/// EXPLAIN's options in brackets as the words that they stand for.
+fn explain_options(statement: &mut SqlStatement) -> Result<()> {
+    let SqlStatement::Explain { analyze, verbose, options, .. } = statement else { return Ok(()) };
+    for option in options.take().unwrap_or_default() {
+        let value = option.arg.map(|arg| arg.to_string().trim_matches('\'').to_lowercase());
+        let on = !matches!(value.as_deref(), Some("false" | "off" | "0"));
+        match option.name.value.to_lowercase().as_str() {
+            "analyze" => *analyze = on,
+            "verbose" => *verbose = on,
+            "format" if value.as_deref() == Some("text") => {}
+            "format" => return Err(Error::not_supported("EXPLAIN in another FORMAT than TEXT")),
+            // What there is of these is shown in any case.
+            "buffers" | "costs" | "generic_plan" | "settings" | "summary" | "timing" | "wal" => {}
+            name => return Err(Error::Syntax(format!("unrecognized EXPLAIN option \"{name}\""))),
+        }
+    }
+    Ok(())
 }
 
 fn is_explain_with_options(text: &str) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
@@ -22,6 +22,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
+use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
 use super::session::Session;
 use super::{Error, Result, complexity, parse};
@@ -67,7 +68,7 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        let types = self.engine().system().type_planner();
+        let types = session_types(self);
         let names =
             Names { state: self.state(), tables, types, missing_function: Mutex::default() };
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
@@ -200,12 +201,42 @@ pub(super) fn column_schema(
     columns: Vec<sqlparser::ast::ColumnDef>,
 ) -> Result<arrow::datatypes::Schema> {
     let state = session.state();
-    let types = session.engine().system().type_planner();
+    let types = session_types(session);
     let tables = HashMap::new();
     let names = Names { state, tables, types, missing_function: Mutex::default() };
     SqlToRel::new_with_options(&names, parser_options(state))
         .build_schema(columns)
         .map_err(Error::planning)
+}
+
+/// The system's types, and timestamps in microseconds as PostgreSQL has them: the engine's own are
+/// in nanoseconds, which reach from 1677 to 2262 only.
+#[derive(Debug)]
+struct SessionTypes {
+    system: Option<Arc<dyn TypePlanner>>,
+    zone: Arc<str>,
+}
+
+pub(super) fn session_types(session: &Session) -> Option<Arc<dyn TypePlanner>> {
+    let system = session.engine().system().type_planner();
+    let zone = session.info().settings.time_zone().into();
+    Some(Arc::new(SessionTypes { system, zone }))
+}
+
+impl TypePlanner for SessionTypes {
+    fn plan_type_field(&self, written: &SqlType) -> EngineResult<Option<FieldRef>> {
+        let zone = match written {
+            SqlType::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
+                Some(self.zone.clone())
+            }
+            SqlType::Timestamp(..) => None,
+            other => {
+                return self.system.as_ref().map_or(Ok(None), |types| types.plan_type_field(other));
+            }
+        };
+        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
+        Ok(Some(Arc::new(Field::new("", kind, true))))
+    }
 }
 
 /// What the planner asks for while it turns a statement into a plan.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::session::Ready;
 use super::{Error, Result};
 
 /// Results on their way from the engine to a slower reader.
@@ -27,6 +29,7 @@ pub struct Rows<T> {
     results: mpsc::Receiver<Result<T>>,
     /// Taken when the results have ended, to learn how.
     task: Option<AbortOnDropHandle<()>>,
+    _stop: DropGuard,
 }
 
 /// A batch in pieces of a bounded size, since what they become waits in memory for the reader.
@@ -42,11 +45,12 @@ impl<T: Send + 'static> Rows<T> {
     /// Starts a plan. `transform` runs for each batch, in order; returning an error ends it.
     pub(super) fn start(
         runtime: &Handle,
-        plan: Arc<dyn ExecutionPlan>,
+        ready: Ready,
         context: Arc<TaskContext>,
         mut transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Self {
         let (sender, results) = mpsc::channel(IN_FLIGHT);
+        let Ready { plan, stop } = ready;
         let task = runtime.spawn(async move {
             let mut stream = match execute_stream(plan, context) {
                 Ok(stream) => stream,
@@ -66,7 +70,8 @@ impl<T: Send + 'static> Rows<T> {
                 }
             }
         });
-        Self { results, task: Some(AbortOnDropHandle::new(task)) }
+        let task = Some(AbortOnDropHandle::new(task));
+        Self { results, task, _stop: stop.drop_guard() }
     }
 
     /// The next result; `None` at the end. Cancel safe.

@@ -12,6 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::ColumnDef;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cooperation::make_fair;
@@ -31,6 +32,14 @@ pub struct Plan {
     pub parameters: Vec<FieldRef>,
     /// Columns of the result.
     pub schema: SchemaRef,
+}
+
+/// A plan for one execution.
+#[derive(Debug)]
+pub struct Ready {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    /// Ends what cannot pause.
+    pub(super) stop: CancellationToken,
 }
 
 /// A session's view of the engine.
@@ -112,21 +121,25 @@ impl Session {
                 (self.plan_in(&scope, statement.clone(), fields, 0).await?, found)
             }
         };
-        let schema = match &logical {
-            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => explain_schema(),
-            plan => Arc::new(plan.schema().as_arrow().clone()),
-        };
+        if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
+            return Ok(Plan { logical, parameters, schema: explain_schema() });
+        }
+        // Only now all types are settled: branches of a CASE or a UNION take their common one.
+        let logical = self.analyse(logical)?;
+        let schema = Arc::new(logical.schema().as_arrow().clone());
         Ok(Plan { logical, parameters, schema })
     }
 
+    fn analyse(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let options = self.state.config_options();
+        self.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(Error::planning)
+    }
+
     /// The plan for one execution, on the engine's threads since optimising is work.
-    pub async fn prepare(
-        &self,
-        plan: &Plan,
-        values: Vec<ScalarValue>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
         let state = self.state.clone();
         let logical = plan.logical.clone();
+        let stop = CancellationToken::new();
         let task = self.engine.handle().spawn(async move {
             let logical = match values.is_empty() {
                 true => logical,
@@ -137,8 +150,9 @@ impl Session {
                     .map_err(Error::planning)?,
             };
             let physical = state.create_physical_plan(&logical).await.map_err(Error::planning)?;
-            let physical = make_fair(physical).map_err(Error::planning)?;
-            storage::name_files(physical).map_err(Error::planning)
+            let physical = make_fair(physical, &stop).map_err(Error::planning)?;
+            let plan = storage::name_files(physical).map_err(Error::planning)?;
+            Ok(Ready { plan, stop })
         });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
@@ -149,10 +163,10 @@ impl Session {
     /// Runs a plan; `transform` is applied to each batch on the engine's threads.
     pub fn run<T: Send + 'static>(
         &self,
-        plan: Arc<dyn ExecutionPlan>,
+        ready: Ready,
         transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Rows<T> {
-        Rows::start(self.engine.handle(), plan, self.context(), transform)
+        Rows::start(self.engine.handle(), ready, self.context(), transform)
     }
 
     /// What a running plan needs. Functions are part of the plan: that they are found by name is

@@ -41,7 +41,9 @@ impl Report {
 impl From<Report> for ErrorResponse {
     fn from(report: Report) -> Self {
         let severity = if report.fatal { "FATAL" } else { "ERROR" };
-        let mut info = ErrorInfo::new(severity.into(), report.code.into(), report.message);
+        // A zero byte would end the field.
+        let message = report.message.replace('\0', "\u{fffd}");
+        let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
         info.hint = report.hint;
         let mut response = Self::from(info);
         // The severity once more, in a field that is never translated.
@@ -125,6 +127,7 @@ impl From<storage::Error> for Report {
         let message = error.to_string();
         // Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
         let code = match error {
+            E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
             E::NotFound { .. } | E::NoFiles { .. } => "58P01",
             E::Denied { .. } => "42501",
             E::Io { .. } => "58030",

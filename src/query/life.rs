@@ -18,7 +18,6 @@ use arrow::datatypes::{FieldRef, SchemaRef};
 use chrono::Utc;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::ExecutionPlan;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -111,7 +110,7 @@ pub struct Registered {
 /// The statement is ready to run.
 struct Planned {
     registered: Registered,
-    plan: Arc<dyn ExecutionPlan>,
+    plan: engine::Ready,
     tag: &'static str,
     explain: bool,
 }

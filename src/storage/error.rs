@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +23,10 @@ pub enum Error {
     /// The bytes are there but are not what the format demands.
     #[error("{path} is damaged or not of the expected format: {source}")]
     Damaged { path: String, source: Box<DataFusionError> },
+    /// A cast or a computation that failed on values of the file; readers do the statement's own as
+    /// well as those that bring the file's columns to the table's types.
+    #[error("{} (in {path})", reason(.source))]
+    Values { path: String, source: Box<DataFusionError> },
     #[error("the files at {location} do not fit together: {reason}")]
     Mixed { location: String, reason: String },
     #[error("option \"{name}\": {reason}")]
@@ -51,10 +56,12 @@ impl Error {
             },
             other => other,
         };
-        match cause(&error) {
+        let cause = if is_about_values(&error) { Cause::Values } else { cause(&error) };
+        match cause {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
             Cause::Io => Self::Io { path, source: Box::new(error) },
+            Cause::Values => Self::Values { path, source: Box::new(error) },
             Cause::Other => Self::Damaged { path, source: Box::new(error) },
         }
     }
@@ -64,7 +71,39 @@ enum Cause {
     NotFound,
     Denied,
     Io,
+    Values,
     Other,
+}
+
+/// What arithmetic and casts say, without what the engine puts before it.
+fn reason(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::DivideByZero => "division by zero".to_owned(),
+            ArrowError::ArithmeticOverflow(text)
+            | ArrowError::CastError(text)
+            | ArrowError::ComputeError(text)
+            | ArrowError::InvalidArgumentError(text) => text.clone(),
+            other => other.to_string(),
+        },
+        root => root.message().into_owned(),
+    }
+}
+
+/// Whether an error is about values rather than bytes.
+fn is_about_values(error: &DataFusionError) -> bool {
+    match error.find_root() {
+        DataFusionError::ArrowError(inner, _) => matches!(
+            inner.as_ref(),
+            ArrowError::DivideByZero
+                | ArrowError::ArithmeticOverflow(_)
+                | ArrowError::CastError(_)
+                | ArrowError::ComputeError(_)
+                | ArrowError::InvalidArgumentError(_)
+        ),
+        DataFusionError::Execution(_) => true,
+        _ => false,
+    }
 }
 
 /// Looks for the failure of the store or the file system behind an error.

@@ -23,6 +23,11 @@ const ENDLESS: &[(&str, &str)] = &[
          generate_series(1, 1000000) b (i)",
     ),
     (
+        "a join without a match",
+        "SELECT count(*) FROM generate_series(1, 1000000) a (i), \
+         generate_series(1, 1000000) b (j) WHERE a.i + b.j < 0",
+    ),
+    (
         "a grouping",
         "SELECT i % 100000, count(*) FROM generate_series(1, 1000000000000) t (i) GROUP BY 1",
     ),

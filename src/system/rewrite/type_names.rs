@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
-use sqlparser::ast::{DataType as SqlType, ObjectNamePart};
+use sqlparser::ast::{DataType as SqlType, ExactNumberInfo, ObjectNamePart};
 
 use super::super::types;
 use super::build::normal;
@@ -71,6 +71,9 @@ impl TypePlanner for TypeNames {
             SqlType::Regclass => Some(field("regclass")),
             SqlType::JSON | SqlType::JSONB => Some(field("json")),
             SqlType::Uuid => Some(field("uuid")),
+            // A float is a double one, unless it is to have 24 bits or less.
+            SqlType::Float(ExactNumberInfo::Precision(1..=24)) => Some(field("float4")),
+            SqlType::Float(_) => Some(field("float8")),
             SqlType::Custom(name, arguments) if arguments.is_empty() => named(&name.0),
             _ => None,
         })
