@@ -15,6 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::factors;
+use super::patterns::{date_pattern, regular_expression};
 use crate::engine::visit::visit_mut;
 
 /// Schemas whose functions are known by their bare names.
@@ -124,57 +125,6 @@ fn functions(expr: &mut Expr) {
         }
         _ => {}
     }
-}
-
-/// PostgreSQL's template patterns for dates and times, and what they are for the engine (the
-/// formats of the crate `chrono`). Longer ones first.
-const DATE_PATTERNS: &[(&str, &str)] = &[
-    ("YYYY", "%Y"),
-    ("IYYY", "%G"),
-    ("Month", "%B"),
-    ("HH24", "%H"),
-    ("HH12", "%I"),
-    ("DDD", "%j"),
-    ("Day", "%A"),
-    ("Mon", "%b"),
-    ("YY", "%y"),
-    ("MM", "%m"),
-    ("DD", "%d"),
-    ("Dy", "%a"),
-    ("HH", "%I"),
-    ("MI", "%M"),
-    ("SS", "%S"),
-    ("MS", "%3f"),
-    ("US", "%6f"),
-    ("AM", "%p"),
-    ("PM", "%p"),
-    ("am", "%P"),
-    ("pm", "%P"),
-    ("IW", "%V"),
-    ("TZ", "%Z"),
-];
-
-/// A template of PostgreSQL's as the engine's; `None` for one that it cannot express, or that is
-/// the engine's own.
-fn date_pattern(template: &str) -> Option<String> {
-    let mut result = String::new();
-    let mut rest = template;
-    while let Some(c) = rest.chars().next() {
-        if let Some((pattern, format)) = DATE_PATTERNS.iter().find(|(p, _)| rest.starts_with(p)) {
-            result.push_str(format);
-            rest = &rest[pattern.len()..];
-        } else if let Some(quoted) = rest.strip_prefix('"') {
-            let (literal, behind) = quoted.split_once('"')?;
-            result.push_str(literal);
-            rest = behind;
-        } else if c.is_alphanumeric() || c == '%' {
-            return None;
-        } else {
-            result.push(c);
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    Some(result)
 }
 
 /// The only column of a subquery as an array.
@@ -471,34 +421,6 @@ fn similar_to(expr: &mut Expr) {
     };
     let right = Box::new(text(&pattern));
     *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(take(left)), op, right }));
-}
-
-/// SQL's pattern, which matches the whole text, as a regular expression.
-fn regular_expression(pattern: &str, escape: Option<char>) -> String {
-    let mut result = "^(?:".to_owned();
-    let mut chars = pattern.chars();
-    let mut in_brackets = false;
-    while let Some(c) = chars.next() {
-        match c {
-            c if Some(c) == escape => {
-                if let Some(next) = chars.next() {
-                    if !next.is_alphanumeric() {
-                        result.push('\\');
-                    }
-                    result.push(next);
-                }
-            }
-            '[' | ']' => {
-                in_brackets = c == '[';
-                result.push(c);
-            }
-            '%' if !in_brackets => result.push_str("(?s:.*)"),
-            '_' if !in_brackets => result.push_str("(?s:.)"),
-            '.' | '^' | '$' | '\\' if !in_brackets => result.extend(['\\', c]),
-            c => result.push(c),
-        }
-    }
-    result + ")$"
 }
 
 /// A number with an exponent is an approximate one, as in the SQL standard.

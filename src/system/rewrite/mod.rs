@@ -5,6 +5,7 @@
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
+//! - [`patterns`]: SIMILAR TO's and to_char's patterns in the engine's notations.
 //! - [`type_names`]: types by PostgreSQL's names.
 //!
 //! The crate `datafusion-pg-catalog` has rules of this kind as well; they are not used, since they
@@ -15,6 +16,7 @@ mod build;
 mod dialect;
 mod factors;
 mod names;
+mod patterns;
 mod system;
 mod type_names;
 
