@@ -51,6 +51,7 @@ pub struct Config {
     #[serde(with = "empty_is_none")]
     pub warehouse: Option<String>,
     pub coordination: Coordination,
+    pub storage: Storage,
     pub engine: Engine,
     pub query: Query,
     pub connections: Connections,
@@ -81,6 +82,12 @@ pub struct Coordination {
     pub request_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub roots: Places,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -376,6 +383,10 @@ pub enum Count {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Networks(Vec<ipnet::IpNet>);
 
+/// Absolute directories and URLs, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places(pub Vec<String>);
+
 /// A duration, or no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<Duration>);
@@ -385,6 +396,7 @@ as_text!(Share);
 as_text!(Count);
 as_text!(Limit);
 as_text!(Networks);
+as_text!(Places);
 
 impl FromStr for Size {
     type Err = String;
@@ -456,6 +468,27 @@ impl Count {
             Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Self::Exactly(count) => count,
         }
+    }
+}
+
+impl FromStr for Places {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts
+            .map(|part| match part.starts_with('/') || part.contains("://") {
+                true => Ok(part.to_owned()),
+                false => Err(format!("{part:?} is neither an absolute directory nor a URL")),
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Display for Places {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
     }
 }
 

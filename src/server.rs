@@ -25,7 +25,7 @@ use crate::coordination::embedded::{self, EmbeddedStore};
 use crate::coordination::zookeeper::{self, ZooKeeper};
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
-use crate::engine::memory::{self, Spill};
+use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine};
 use crate::id;
 use crate::postgres::Listener;
@@ -33,6 +33,7 @@ use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
+use crate::storage::Roots;
 use crate::system::System;
 use crate::web;
 use cluster_view::{Clients, ClusterView, setting_rows};
@@ -115,8 +116,9 @@ impl Server {
             Arc::new(Clients::new(sessions.clone())),
             setting_rows(&config),
         );
-        let directory = spill_directory(&config, &data_dir);
-        let engine = Engine::new(&config.engine, &Spill { directory }, Arc::new(system))?;
+        let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
+        let places = Places { spill: spill_directory(&config, &data_dir), roots };
+        let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
         let foundation = Foundation {
             coordination: coordination.clone(),
             engine,

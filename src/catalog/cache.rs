@@ -12,8 +12,9 @@ use tracing::warn;
 
 use super::oids::Oids;
 use super::record::{DatabaseRecord, TableRecord};
-use super::snapshot::{Database, Snapshot, Table, TableName};
-use super::{DEFAULT_DATABASE, DEFAULT_OWNER, Error, ObjectKind, Result};
+use super::roles::{self, RoleRecord};
+use super::snapshot::{Database, Role, Snapshot, Table, TableName};
+use super::{DEFAULT_DATABASE, Error, FIRST_ROLE, ObjectKind, Result};
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
 use crate::id;
@@ -49,8 +50,9 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes the default database if the store is new, and reads everything.
+    /// Makes the default database and the first role if the store is new, and reads everything.
     pub async fn open(coordination: Arc<dyn Coordination>) -> Result<Arc<Self>> {
+        roles::bootstrap(coordination.as_ref()).await?;
         bootstrap(coordination.as_ref()).await?;
         let catalog = Self {
             oids: Oids::new(coordination.clone()),
@@ -69,23 +71,24 @@ impl Catalog {
 
     /// Follows the store's changes until `stop`. Needed exactly once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut watch = self.coordination.watch(&Path::Catalog.to_string(), Scope::Subtree);
+        let watch = |path: Path<'_>| self.coordination.watch(&path.to_string(), Scope::Subtree);
+        let (mut objects, mut roles) = (watch(Path::Catalog), watch(Path::Roles));
         // A change that could not be read: everything is read again until that succeeds.
         let mut behind = false;
         loop {
-            let event = tokio::select! {
-                event = watch.next() => match event {
-                    Some(event) => event,
-                    None => return,
-                },
-                () = tokio::time::sleep(CATCH_UP), if behind => Event::Resync,
+            let (event, of_roles) = tokio::select! {
+                event = objects.next() => (event, false),
+                event = roles.next() => (event, true),
+                () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), false),
                 () = stop.cancelled() => return,
             };
+            let Some(event) = event else { return };
             let result = match &event {
                 Event::Changed(path) if !behind => match parse_catalog(path) {
                     Some(name) => self.refresh(&name).await,
                     None => Ok(()),
                 },
+                Event::Resync if of_roles && !behind => self.reload_roles().await,
                 Event::Resync | Event::Changed(_) => self.reload().await,
             };
             behind = result.is_err();
@@ -118,6 +121,36 @@ impl Catalog {
             .ok_or_else(|| Error::NotFound { kind: ObjectKind::Table, name: display_name(name) })
     }
 
+    /// A role by name; [`Error::NotFound`] only after the store was asked.
+    pub async fn role(&self, name: &str, consistency: Consistency) -> Result<Arc<Role>> {
+        let known = self.snapshot().roles.get(name).cloned();
+        match known {
+            Some(role) if consistency == Consistency::Cached => return Ok(role),
+            Some(role) if roles::is_predefined(name) => return Ok(role),
+            _ => self.second_look(&CatalogName::Role(name.to_owned()), consistency).await?,
+        }
+        (self.snapshot().roles.get(name).cloned())
+            .ok_or_else(|| Error::NotFound { kind: ObjectKind::Role, name: name.to_owned() })
+    }
+
+    /// Reads again all that decides about a role's rights: before a denial is final, so that a
+    /// grant made on one daemon counts on the next. While the store is out of reach what is known
+    /// stands.
+    pub async fn look_again_at_grants(&self, objects: Vec<CatalogName>) -> Result<()> {
+        let looked = async {
+            self.coordination.sync().await?;
+            self.reload_roles().await?;
+            for object in &objects {
+                self.refresh(object).await?;
+            }
+            Ok(())
+        };
+        match looked.await {
+            Err(Error::Unavailable(_)) => Ok(()),
+            result => result,
+        }
+    }
+
     /// A database by name; [`Error::NotFound`] only after the store was asked.
     pub async fn database(&self, name: &str) -> Result<Arc<Database>> {
         if let Some(database) = self.snapshot().databases.get(name) {
@@ -148,6 +181,13 @@ impl Catalog {
     pub(super) async fn refresh(&self, name: &CatalogName) -> Result<()> {
         let _guard = self.refreshing.lock().await;
         match name {
+            CatalogName::Role(role) => {
+                let node = self.read(&Path::Role(role)).await?;
+                let known = self.snapshot().roles.get(role).map(|known| known.stat);
+                if !roles::is_predefined(role) && is_news(known.as_ref(), &node) {
+                    self.update(|snapshot| snapshot.set_role(role, node));
+                }
+            }
             CatalogName::Database(database) => {
                 let node = self.read(&Path::Database(database)).await?;
                 let unknown = !self.snapshot().databases.contains_key(database);
@@ -208,9 +248,10 @@ impl Catalog {
     }
 
     /// Reads everything again and replaces the snapshot at once.
-    async fn reload(&self) -> Result<()> {
+    pub(super) async fn reload(&self) -> Result<()> {
         let _guard = self.refreshing.lock().await;
         let mut snapshot = Snapshot::default();
+        snapshot.set_roles(self.read_roles().await?);
         for node in self.coordination.children(&Path::Catalog.to_string()).await? {
             if let Some(CatalogName::Database(name)) = parse_catalog(&format!("/catalog/{node}")) {
                 self.read_database(&name, &mut snapshot).await?;
@@ -218,6 +259,42 @@ impl Catalog {
         }
         self.snapshot.send_replace(Arc::new(snapshot));
         Ok(())
+    }
+
+    /// Reads all roles again.
+    pub(super) async fn reload_roles(&self) -> Result<()> {
+        let _guard = self.refreshing.lock().await;
+        let nodes = self.read_roles().await?;
+        let snapshot = self.snapshot();
+        let same = nodes.len() + roles::PREDEFINED_ROLES.len() == snapshot.roles.len()
+            && nodes.iter().all(|(name, (_, stat))| {
+                snapshot.roles.get(name).is_some_and(|known| known.stat.mzxid == stat.mzxid)
+            });
+        if !same {
+            self.update(|snapshot| snapshot.set_roles(nodes));
+        }
+        Ok(())
+    }
+
+    async fn read_roles(&self) -> Result<Vec<(String, (RoleRecord, Stat))>> {
+        let names = self.coordination.children(&Path::Roles.to_string()).await?;
+        let names: Vec<String> = (names.iter())
+            .filter_map(|node| match parse_catalog(&format!("/roles/{node}")) {
+                Some(CatalogName::Role(name)) if !roles::is_predefined(&name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        let nodes: Vec<_> =
+            stream::iter(names.into_iter().map(|name| async { self.read_role(name).await }))
+                .buffer_unordered(CONCURRENT_READS)
+                .try_collect()
+                .await?;
+        Ok(nodes.into_iter().flatten().collect())
+    }
+
+    async fn read_role(&self, name: String) -> Result<Option<(String, (RoleRecord, Stat))>> {
+        let node = self.read(&Path::Role(&name)).await?;
+        Ok(node.map(|node| (name, node)))
     }
 
     async fn load_database(&self, name: &str) -> Result<()> {
@@ -273,7 +350,7 @@ impl Catalog {
                 let node = self.read(&Path::Schema(&database, &schema)).await?;
                 Loaded::Schema(schema, node)
             }
-            CatalogName::Database(_) => Loaded::Nothing,
+            CatalogName::Database(_) | CatalogName::Role(_) => Loaded::Nothing,
         })
     }
 
@@ -326,7 +403,8 @@ async fn bootstrap(coordination: &dyn Coordination) -> Result<()> {
     }
     let record = DatabaseRecord {
         oid: DEFAULT_DATABASE_OID,
-        owner: DEFAULT_OWNER.to_owned(),
+        owner: FIRST_ROLE.to_owned(),
+        grants: None,
         comment: None,
         nonce: id::nonce(),
     };

@@ -3,6 +3,7 @@
 //! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
 //! there and so learns the truth ([`Catalog::settle`]).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,13 +13,16 @@ use uuid::Uuid;
 use super::cache::{Catalog, display_name};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
-use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
+use super::{Consistency, Error, Grants, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
 use crate::id;
 
 /// PostgreSQL's limit is 63 (`NAMEDATALEN`); nothing here needs one as low.
 const MAX_NAME: usize = 255;
+
+/// PostgreSQL's own for the schema `public` (its `pg_namespace.dat`).
+pub const PUBLIC_SCHEMA_OID: u32 = 2200;
 
 /// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
 const MAX_STEPS: usize = 2000;
@@ -48,7 +52,7 @@ pub enum DropMode {
 }
 
 /// How a writer recognises its own write.
-enum Proof {
+pub(super) enum Proof {
     /// The node holds this nonce.
     Written { path: String, nonce: Uuid },
     /// The node that this transaction created is gone.
@@ -196,6 +200,9 @@ impl Catalog {
         let record = |oid| TableRecord {
             oid,
             owner: owner.to_owned(),
+            grants: Grants::default(),
+            row_security: None,
+            policies: BTreeMap::new(),
             comment: None,
             columns,
             definition,
@@ -215,7 +222,9 @@ impl Catalog {
                 return Err(Error::WrongKind { name: display_name(name), expected });
             }
             (Some(table), CreateMode::Replace) => {
-                let record = record(table.record.oid);
+                let TableRecord { oid, owner, grants, row_security, policies, .. } =
+                    table.record.clone();
+                let record = TableRecord { owner, grants, row_security, policies, ..record(oid) };
                 let op = set(&path, &record, table.stat.version)?;
                 (record, op)
             }
@@ -256,66 +265,100 @@ impl Catalog {
         renamed
     }
 
-    /// Changes a table's or view's record, such as a comment.
+    /// Changes a table's or view's record, such as a comment. `beneficiaries` are the roles to
+    /// which the change gives something: see [`super::roles`].
     pub async fn alter_table(
         &self,
         name: &TableName,
+        beneficiaries: &[&str],
         change: impl FnOnce(&mut TableRecord) -> Result<()>,
     ) -> Result<()> {
         let table = self.table(name, Consistency::Strong).await?;
         let mut record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         change(&mut record)?;
         let path = path_of(name);
-        let ops = vec![set(&path, &record, table.stat.version)?];
+        let mut ops = self.touch_roles(beneficiaries).await?;
+        ops.push(set(&path, &record, table.stat.version)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         altered
     }
 
-    /// Sets or removes a database's comment.
-    pub async fn comment_database(&self, name: &str, comment: Option<String>) -> Result<()> {
+    /// Changes a database's record.
+    pub async fn alter_database(
+        &self,
+        name: &str,
+        beneficiaries: &[&str],
+        change: impl FnOnce(&mut DatabaseRecord) -> Result<()>,
+    ) -> Result<()> {
+        let node = CatalogName::Database(name.to_owned());
+        self.database(name).await?;
+        self.coordination.sync().await?;
+        self.refresh(&node).await?;
         let database = self.database(name).await?;
-        let record = DatabaseRecord { comment, nonce: id::nonce(), ..database.record.clone() };
+        let mut record = DatabaseRecord { nonce: id::nonce(), ..database.record.clone() };
+        change(&mut record)?;
         let path = Path::Database(name).to_string();
-        let ops = vec![set(&path, &record, database.stat.version)?];
+        let mut ops = self.touch_roles(beneficiaries).await?;
+        ops.push(set(&path, &record, database.stat.version)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Database, name).await;
-        self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
+        self.refresh(&node).await.or_else(stale_is_fine)?;
         altered
     }
 
-    /// Sets or removes a schema's comment.
-    pub async fn comment_schema(
+    /// Changes a schema's record; that of `public` is made when it is first changed.
+    pub async fn alter_schema(
         &self,
         database: &str,
         schema: &str,
-        comment: Option<String>,
+        beneficiaries: &[&str],
+        change: impl FnOnce(&mut DatabaseRecord) -> Result<()>,
     ) -> Result<()> {
+        self.look_again(database, schema).await?;
         let found = self.database(database).await?;
-        let node = found.schemas.get(schema).map(|schema| &schema.node);
-        let (record, stat) = match node {
-            Some(Some(node)) => node,
-            Some(None) => return Err(Error::Reserved(schema.to_owned())),
+        let not_found = || Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() };
+        let content = found.schemas.get(schema).ok_or_else(not_found)?;
+        let path = Path::Schema(database, schema).to_string();
+        let (record, op) = match &content.node {
+            Some((record, stat)) => {
+                let mut record = DatabaseRecord { nonce: id::nonce(), ..record.clone() };
+                change(&mut record)?;
+                let op = set(&path, &record, stat.version)?;
+                (record, op)
+            }
             None => {
-                let name = schema.to_owned();
-                return Err(Error::NotFound { kind: ObjectKind::Schema, name });
+                let owner = content.owner(&found);
+                let mut record = self.namespace_record(owner).await?;
+                record.oid = PUBLIC_SCHEMA_OID;
+                change(&mut record)?;
+                let op = create(&path, &record)?;
+                (record, op)
             }
         };
-        let record = DatabaseRecord { comment, nonce: id::nonce(), ..record.clone() };
-        let path = Path::Schema(database, schema).to_string();
-        let ops = vec![set(&path, &record, stat.version)?];
+        let mut ops = self.touch_roles(beneficiaries).await?;
+        ops.push(op);
         let proof = Proof::Written { path, nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Schema, schema).await;
-        let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
-        self.refresh(&name).await.or_else(stale_is_fine)?;
+        self.look_again(database, schema).await.or_else(stale_is_fine)?;
         altered
+    }
+
+    /// The steps that go with whatever gives roles something.
+    async fn touch_roles(&self, names: &[&str]) -> Result<Vec<Op>> {
+        let mut ops = Vec::new();
+        for name in names {
+            ops.extend(self.touch_role(name).await?);
+        }
+        Ok(ops)
     }
 
     async fn namespace_record(&self, owner: &str) -> Result<DatabaseRecord> {
         Ok(DatabaseRecord {
             oid: self.oids.next().await?,
             owner: owner.to_owned(),
+            grants: None,
             comment: None,
             nonce: id::nonce(),
         })
@@ -374,7 +417,13 @@ impl Catalog {
     }
 
     /// Carries out a change; says what a failed step means for `name`.
-    async fn commit(&self, ops: Vec<Op>, proof: Proof, kind: ObjectKind, name: &str) -> Result<()> {
+    pub(super) async fn commit(
+        &self,
+        ops: Vec<Op>,
+        proof: Proof,
+        kind: ObjectKind,
+        name: &str,
+    ) -> Result<()> {
         self.attempt(ops, &proof).await?.map_err(|error| refused(error, kind, name))
     }
 
@@ -466,7 +515,7 @@ fn node_name(name: &TableName) -> CatalogName {
     CatalogName::Table { database, schema, table }
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     if name.len() > MAX_NAME {
         return Err(Error::NameTooLong { length: name.len(), limit: MAX_NAME });
     }
@@ -490,17 +539,17 @@ fn encode(path: &str, record: &impl Serialize) -> Result<Bytes> {
     Ok(data.into())
 }
 
-fn create(path: &str, record: &impl Serialize) -> Result<Op> {
+pub(super) fn create(path: &str, record: &impl Serialize) -> Result<Op> {
     let data = encode(path, record)?;
     Ok(Op::Create { path: path.to_owned(), data, mode: Mode::Persistent })
 }
 
-fn set(path: &str, record: &impl Serialize, version: i32) -> Result<Op> {
+pub(super) fn set(path: &str, record: &impl Serialize, version: i32) -> Result<Op> {
     let data = encode(path, record)?;
     Ok(Op::Set { path: path.to_owned(), data, version: Some(version) })
 }
 
-fn delete(path: String, version: Option<i32>) -> Op {
+pub(super) fn delete(path: String, version: Option<i32>) -> Op {
     Op::Delete { path, version }
 }
 
@@ -543,7 +592,7 @@ fn if_exists<T>(found: Result<T>, mode: DropMode) -> Result<Option<T>> {
 
 /// The change itself is done or refused by now; when the store is out of reach only this daemon's
 /// view of it is late, and the watch will mend that.
-fn stale_is_fine(error: Error) -> Result<()> {
+pub(super) fn stale_is_fine(error: Error) -> Result<()> {
     match error {
         Error::Unavailable(_) | Error::Unknown(_) => Ok(()),
         error => Err(error),

@@ -14,6 +14,8 @@ pub enum ObjectKind {
     Table,
     View,
     Column,
+    Role,
+    Policy,
 }
 
 impl Display for ObjectKind {
@@ -24,6 +26,8 @@ impl Display for ObjectKind {
             Self::Table => "relation",
             Self::View => "view",
             Self::Column => "column",
+            Self::Role => "role",
+            Self::Policy => "policy",
         })
     }
 }
@@ -40,6 +44,22 @@ pub enum Error {
     Conflict { kind: ObjectKind, name: String },
     #[error("cannot drop {kind} \"{name}\" because it still holds {count} tables and views")]
     NotEmpty { kind: ObjectKind, name: String, count: usize },
+    /// PostgreSQL's words, by which clients know it.
+    #[error("permission denied for {} {name}", denied_kind(.kind))]
+    Denied { kind: ObjectKind, name: String },
+    #[error("must be owner of {} {name}", denied_kind(.kind))]
+    NotOwner { kind: ObjectKind, name: String },
+    /// Something that only roles with an attribute or a membership may do.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("role \"{role}\" cannot be dropped because some objects depend on it: {objects}")]
+    RoleInUse { role: String, objects: String },
+    #[error("{0}")]
+    InvalidGrant(String),
+    #[error("{0}")]
+    InvalidName(String),
+    #[error("unrecognized privilege type: \"{0}\"")]
+    UnknownPrivilege(String),
     #[error("schema \"{0}\" is reserved")]
     Reserved(String),
     #[error("the name is {length} bytes long; at most {limit} are possible")]
@@ -60,7 +80,13 @@ pub enum Error {
     BadRecord { path: String, source: serde_json::Error },
 }
 
-impl Error {}
+/// Who is refused a table is told of a table, not of a relation.
+fn denied_kind(kind: &ObjectKind) -> String {
+    match kind {
+        ObjectKind::Table => "table".to_owned(),
+        other => other.to_string(),
+    }
+}
 
 impl From<coordination::Error> for Error {
     fn from(error: coordination::Error) -> Self {

@@ -1,6 +1,6 @@
-//! Databases, schemas, tables and views: the shared truth, cached and watched.
+//! Databases, schemas, tables, views and roles: the shared truth, cached and watched.
 //!
-//! The nodes below `/catalog` are the only truth (see [`crate::coordination::paths`]). Each daemon
+//! The nodes below `/catalog` and `/roles` are the only truth (see [`crate::coordination::paths`]). Each daemon
 //! keeps a [`Snapshot`] of them in memory, plans from it without asking anybody, and brings it up
 //! to date by a watch. Three rules make that safe:
 //!
@@ -12,28 +12,34 @@
 //!
 //! Object identifiers come from the store ([`oids`]), so they are the same on every daemon and
 //! after restarts.
+//!
+//! Who may do what stands in [`grants`], and is decided in [`access`] alone.
 
+mod access;
 mod cache;
 mod ddl;
 mod error;
+mod grants;
 mod oids;
 mod record;
+mod roles;
 mod snapshot;
 
+pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};
 pub use ddl::{CreateMode, DropMode};
 pub use error::{Error, ObjectKind, Result};
+pub use grants::{Grants, PUBLIC_ROLE, Privilege};
 pub use oids::FIRST_USER_OID;
 pub use record::{
-    Column, DatabaseRecord, Definition, External, FileFormat, SchemaRecord, TableRecord,
+    Column, DatabaseRecord, Definition, External, FileFormat, Policy, PolicyCommand, RowSecurity,
+    SchemaRecord, TableRecord,
 };
-pub use snapshot::{Database, Schema, Snapshot, Table, TableName};
+pub use roles::{FIRST_ROLE, Membership, PREDEFINED_ROLES, RoleRecord, is_predefined};
+pub use snapshot::{Database, Role, Schema, Snapshot, Table, TableName};
 
-/// The database every cluster has from its first start, and the owner's name until roles exist.
+/// The database every cluster has from its first start.
 pub const DEFAULT_DATABASE: &str = "oribi";
-
-/// Who owns what is made before roles exist.
-pub const DEFAULT_OWNER: &str = "oribi";
 
 pub use crate::coordination::paths::PUBLIC;
 

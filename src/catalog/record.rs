@@ -6,18 +6,23 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::grants::Grants;
+
 /// A database, at `/catalog/<database>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseRecord {
     pub oid: u32,
     pub owner: String,
+    /// `None`: PostgreSQL's defaults, see [`super::access`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Grants>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// The last writer's mark, by which it recognises its own write.
     pub nonce: Uuid,
 }
 
-/// A schema other than `public`.
+/// A schema. `public` has a record only once something was granted on it or said about it.
 pub type SchemaRecord = DatabaseRecord;
 
 /// A table or view.
@@ -25,6 +30,13 @@ pub type SchemaRecord = DatabaseRecord;
 pub struct TableRecord {
     pub oid: u32,
     pub owner: String,
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+    /// Which rows a role sees, by the policy's name; none are seen if no policy says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_security: Option<RowSecurity>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, Policy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// All columns as queries see them, partition columns last.
@@ -44,6 +56,9 @@ pub struct Column {
     pub nullable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// What was granted on this column alone.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
     /// Arrow field metadata, such as an extension type's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -58,6 +73,44 @@ pub enum Definition {
         sql: String,
         search_path: Vec<String>,
     },
+}
+
+/// For whom a table's policies count. Superusers and roles with BYPASSRLS are above them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowSecurity {
+    /// All but the owner.
+    Enabled,
+    /// The owner as well.
+    Forced,
+}
+
+/// A row-level policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Permissive ones add rows to what a role sees, restrictive ones take some away.
+    pub permissive: bool,
+    pub command: PolicyCommand,
+    /// For whom it counts; [`super::PUBLIC_ROLE`] for all.
+    pub roles: Vec<String>,
+    /// A condition on the table's columns, as SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub using: Option<String>,
+    /// A condition on new rows, as SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+    /// Where the conditions' names are looked up.
+    pub search_path: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyCommand {
+    All,
+    Select,
+    Insert,
+    Update,
+    Delete,
 }
 
 /// Files that somebody else writes and Oribi only reads.
@@ -106,6 +159,7 @@ impl From<&Field> for Column {
             data_type: field.data_type().clone(),
             nullable: field.is_nullable(),
             comment: None,
+            grants: Grants::default(),
             metadata: field.metadata().clone().into_iter().collect(),
         }
     }
@@ -179,6 +233,9 @@ mod tests {
         let record = TableRecord {
             oid: 16384,
             owner: "oribi".into(),
+            grants: Grants::default(),
+            row_security: None,
+            policies: BTreeMap::new(),
             comment: Some("x".into()),
             columns,
             definition: Definition::External(External {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::PUBLIC;
 use super::record::{DatabaseRecord, SchemaRecord, TableRecord};
+use super::roles::{PREDEFINED_ROLES, RoleRecord};
 use crate::coordination::Stat;
 
 /// A table's or view's full name.
@@ -32,10 +33,20 @@ impl Display for TableName {
     }
 }
 
-/// All databases, as of the last change this daemon has seen.
+/// All databases and roles, as of the last change this daemon has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub databases: BTreeMap<String, Arc<Database>>,
+    /// Predefined ones included.
+    pub roles: BTreeMap<String, Arc<Role>>,
+}
+
+/// A role with its record.
+#[derive(Clone, Debug)]
+pub struct Role {
+    pub name: String,
+    pub record: RoleRecord,
+    pub stat: Stat,
 }
 
 #[derive(Clone, Debug)]
@@ -48,8 +59,10 @@ pub struct Database {
 
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// None for `public`, which has no node of its own.
+    /// None for `public` as long as nothing was said about it.
     pub node: Option<(SchemaRecord, Stat)>,
+    /// Whether it is the one that every database has.
+    pub(super) public: bool,
     pub tables: BTreeMap<String, Arc<Table>>,
 }
 
@@ -67,6 +80,26 @@ impl Snapshot {
         self.databases.get(&name.database)?.schemas.get(&name.schema)?.tables.get(&name.table)
     }
 
+    /// `None` for the records: no such role any more.
+    pub(super) fn set_role(&mut self, name: &str, node: Option<(RoleRecord, Stat)>) {
+        match node {
+            None => drop(self.roles.remove(name)),
+            Some((record, stat)) => {
+                let role = Role { name: name.to_owned(), record, stat };
+                self.roles.insert(name.to_owned(), Arc::new(role));
+            }
+        }
+    }
+
+    /// Replaces all roles; the predefined ones stay.
+    pub(super) fn set_roles(&mut self, nodes: Vec<(String, (RoleRecord, Stat))>) {
+        let predefined = PREDEFINED_ROLES.iter().map(|(name, oid)| Role::predefined(name, *oid));
+        self.roles = predefined.map(|role| (role.name.clone(), Arc::new(role))).collect();
+        for (name, node) in nodes {
+            self.set_role(&name, Some(node));
+        }
+    }
+
     pub(super) fn set_database(&mut self, name: &str, node: Option<(DatabaseRecord, Stat)>) {
         match node {
             None => drop(self.databases.remove(name)),
@@ -76,7 +109,8 @@ impl Snapshot {
                     (database.record, database.stat) = (record, stat);
                 }
                 None => {
-                    let schemas = BTreeMap::from([(PUBLIC.to_owned(), Schema::default())]);
+                    let public = Schema { public: true, ..Schema::default() };
+                    let schemas = BTreeMap::from([(PUBLIC.to_owned(), public)]);
                     let database = Database { record, stat, schemas };
                     self.databases.insert(name.to_owned(), Arc::new(database));
                 }

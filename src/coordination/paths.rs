@@ -29,8 +29,8 @@ pub enum Path<'a> {
     Catalog,
     /// `catalog::DatabaseRecord`. Persistent; written by DDL on any daemon.
     Database(&'a str),
-    /// `catalog::SchemaRecord`, at `/catalog/<database>/<schema>.`. Persistent; written by DDL. The
-    /// schema `public` has no node: every database has it.
+    /// `catalog::SchemaRecord`, at `/catalog/<database>/<schema>.`. Persistent; written by DDL.
+    /// Every database has the schema `public`, with or without a node.
     Schema(&'a str, &'a str),
     /// `catalog::TableRecord` of a table or view, at `/catalog/<database>/<table>` for the schema
     /// `public` and `/catalog/<database>/<schema>.<table>` for others. Persistent; written by DDL.
@@ -38,6 +38,10 @@ pub enum Path<'a> {
     /// `{"next"}`: the next object identifier nobody has reserved. Persistent; daemons reserve
     /// blocks by versioned writes.
     Oids,
+    /// Parent of [`Role`](Self::Role).
+    Roles,
+    /// `catalog::RoleRecord`: attributes, SCRAM verifier, memberships. Persistent; written by DDL.
+    Role(&'a str),
     /// Parent of [`Query`](Self::Query).
     Queries,
     /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
@@ -69,22 +73,28 @@ impl Display for Path<'_> {
                 f.write_str(&encode(table))
             }
             Self::Oids => f.write_str("/oids"),
+            Self::Roles => f.write_str("/roles"),
+            Self::Role(role) => write!(f, "/roles/{}", encode(role)),
             Self::Queries => f.write_str("/queries"),
             Self::Query(id) => write!(f, "/queries/{id}"),
         }
     }
 }
 
-/// What a path below [`Path::Catalog`] names.
+/// What a path below [`Path::Catalog`] or [`Path::Roles`] names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogName {
+    Role(String),
     Database(String),
     Schema(String, String),
     Table { database: String, schema: String, table: String },
 }
 
-/// Reads a path below [`Path::Catalog`] back; `None` for any other path.
+/// Reads a path below [`Path::Catalog`] or [`Path::Roles`] back; `None` for any other path.
 pub fn parse_catalog(path: &str) -> Option<CatalogName> {
+    if let Some(role) = path.strip_prefix("/roles/") {
+        return if role.contains('/') { None } else { decode(role).map(CatalogName::Role) };
+    }
     let mut parts = path.strip_prefix("/catalog/")?.split('/');
     let database = decode(parts.next()?)?;
     let Some(node) = parts.next() else {
@@ -165,6 +175,8 @@ mod tests {
             parse_catalog(&Path::Schema("d", "s").to_string()),
             Some(CatalogName::Schema("d".into(), "s".into()))
         );
+        let role = Path::Role("a/b").to_string();
+        assert_eq!(parse_catalog(&role), Some(CatalogName::Role("a/b".into())));
         assert_eq!(parse_catalog("/catalog/d"), Some(CatalogName::Database("d".into())));
         assert_eq!(parse_catalog("/catalog/d/t/x"), None);
         assert_eq!(parse_catalog("/daemons/d"), None);

@@ -11,15 +11,18 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
 use super::{Error, Result};
 use crate::config::{self, Share};
-use crate::storage::Stores;
+use crate::storage::{Roots, Stores};
 
 /// How many of the greatest users of memory an error names.
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
 
-/// Where statements may put what does not fit into memory.
+/// The places on disks and object stores that statements may use.
 #[derive(Clone, Debug)]
-pub struct Spill {
-    pub directory: PathBuf,
+pub struct Places {
+    /// For what does not fit into memory.
+    pub spill: PathBuf,
+    /// For the files of tables.
+    pub roots: Roots,
 }
 
 /// Bytes that all statements together may use.
@@ -59,19 +62,19 @@ fn group_limit_v1() -> Option<u64> {
 
 /// Memory pool, disk manager and caches, shared by all sessions. Spill files of an earlier process
 /// are removed: the directory is below the locked data directory, so nobody else uses them.
-pub(super) fn environment(config: &config::Engine, spill: &Spill) -> Result<Arc<RuntimeEnv>> {
+pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Arc<RuntimeEnv>> {
     let failed = |error: std::io::Error| {
-        let directory = spill.directory.display();
+        let directory = places.spill.display();
         Error::Start(format!("cannot prepare the spill directory {directory}: {error}"))
     };
-    if spill.directory.exists() {
-        std::fs::remove_dir_all(&spill.directory).map_err(failed)?;
+    if places.spill.exists() {
+        std::fs::remove_dir_all(&places.spill).map_err(failed)?;
     }
-    std::fs::create_dir_all(&spill.directory).map_err(failed)?;
+    std::fs::create_dir_all(&places.spill).map_err(failed)?;
     let limit = usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX);
     let pool = TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS);
     let disk = DiskManagerBuilder::default()
-        .with_mode(DiskManagerMode::Directories(vec![spill.directory.clone()]))
+        .with_mode(DiskManagerMode::Directories(vec![places.spill.clone()]))
         .with_max_temp_directory_size(config.spill_limit.0);
     // Listing is how changed files are noticed, so it is not cached; what is cached is checked
     // against the listing.
@@ -84,7 +87,7 @@ pub(super) fn environment(config: &config::Engine, spill: &Spill) -> Result<Arc<
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(disk)
         .with_cache_manager(caches)
-        .with_object_store_registry(Arc::new(Stores::default()))
+        .with_object_store_registry(Arc::new(Stores::new(&places.roots)))
         .build_arc()
         .map_err(Error::Execution)
 }

@@ -7,6 +7,7 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`rights`]: tables as a role may read them.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
 //! - [`semantics`]: expressions that mean something else in PostgreSQL.
@@ -23,8 +24,9 @@ mod error;
 mod explain;
 pub mod memory;
 mod parameters;
-mod parse;
+pub mod parse;
 mod planner;
+mod rights;
 mod rows;
 mod semantics;
 mod session;
@@ -67,6 +69,7 @@ pub struct Engine {
     runtime: Mutex<Option<Runtime>>,
     handle: tokio::runtime::Handle,
     environment: Arc<RuntimeEnv>,
+    roots: storage::Roots,
     /// What every session starts from.
     template: SessionState,
     system: Arc<dyn SystemCatalog>,
@@ -90,10 +93,10 @@ impl Debug for Engine {
 impl Engine {
     pub fn new(
         config: &config::Engine,
-        spill: &memory::Spill,
+        places: &memory::Places,
         system: Arc<dyn SystemCatalog>,
     ) -> Result<Arc<Self>> {
-        let environment = memory::environment(config, spill)?;
+        let environment = memory::environment(config, places)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.get())
             .thread_name("oribi-engine")
@@ -106,6 +109,7 @@ impl Engine {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
             environment,
+            roots: places.roots.clone(),
             template,
             system,
             sources: Mutex::default(),
@@ -127,6 +131,11 @@ impl Engine {
         if let Some(runtime) = runtime {
             runtime.shutdown_timeout(patience);
         }
+    }
+
+    /// Where the files of tables may lie.
+    pub fn roots(&self) -> &storage::Roots {
+        &self.roots
     }
 
     fn handle(&self) -> &tokio::runtime::Handle {

@@ -35,7 +35,8 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
     split(text)?.into_iter().map(parse_one).collect()
 }
 
-fn parse_one(text: &str) -> Result<Parsed> {
+/// Parses one statement.
+pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
     let statement = if is_explain_with_options(text) || first_word_is(text, "copy") {
@@ -99,8 +100,8 @@ fn first_word_is(text: &str, word: &str) -> bool {
         && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Cuts a text at the semicolons between statements.
-fn split(text: &str) -> Result<Vec<&str>> {
+/// Cuts a text at the semicolons between statements. Empty statements are left out.
+pub fn split(text: &str) -> Result<Vec<&str>> {
     if !text.contains(';') {
         return Ok(if is_blank(text)? { vec![] } else { vec![text] });
     }

@@ -8,7 +8,7 @@ use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::datasource::{ViewTable, provider_as_source, source_as_provider};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::{
@@ -24,20 +24,32 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
 use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
+use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::{Error, Result, complexity, parse};
-use crate::catalog::{self, Definition, TableName};
+use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
+use crate::coordination::paths::CatalogName;
 use crate::storage;
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
 
-/// Where names are looked up: a session's place, or that of a view's definition.
+/// Where names are looked up, and with whose rights: a session's, or those of a view's owner.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
     pub database: String,
     /// Schemas in order, system schemas that come first included.
     pub search_path: Vec<String>,
+    pub role: String,
+    /// A table that is read without a look at rights and policies, to make a policy's plan.
+    pub open: Option<TableName>,
+}
+
+/// What of a table's rows a role may read.
+struct RowPolicy {
+    /// As SQL.
+    condition: String,
+    search_path: Vec<String>,
 }
 
 impl Session {
@@ -113,8 +125,15 @@ impl Session {
                 names.iter().partition(|name| !cached || self.knows(name));
             let unknown = if self.is_table_function(reference) { Vec::new() } else { unknown };
             for name in known.into_iter().chain(unknown) {
-                if let Some(found) = self.look_up(name, depth).await? {
-                    return Ok(found);
+                match self.look_up(scope, name, depth).await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => {}
+                    // A schema that the role may not use is none that is searched.
+                    Err(Error::Catalog(catalog::Error::Denied {
+                        kind: catalog::ObjectKind::Schema,
+                        ..
+                    })) if reference.schema().is_none() => {}
+                    Err(error) => return Err(error),
                 }
             }
             let kind = catalog::ObjectKind::Table;
@@ -136,6 +155,7 @@ impl Session {
     /// `None` if there is no such name; what is wrong behind the name is an error.
     async fn look_up(
         &self,
+        scope: &Scope,
         name: &TableName,
         depth: usize,
     ) -> Result<Option<Arc<dyn TableSource>>> {
@@ -149,18 +169,104 @@ impl Session {
             Err(catalog::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(Some(match &table.record.definition {
-            Definition::External(external) => {
-                let open = || storage::open(self.state(), &table.record.columns, external);
-                self.engine().cached_source(self.info(), &table, open)?
-            }
-            Definition::View { sql, search_path } => {
-                let scope =
-                    Scope { database: name.database.clone(), search_path: search_path.clone() };
-                let plan = self.plan_view(&scope, sql, &name.table, depth).await?;
-                provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone()))))
+        if scope.open.as_ref() == Some(name) {
+            return self.source(&table, depth).await.map(Some);
+        }
+        let (table, columns) = self.readable(scope, table).await?;
+        let source = match self.policy(scope, &table) {
+            None => self.source(&table, depth).await?,
+            Some(policy) => self.policed(scope, &table, policy, depth).await?,
+        };
+        Ok(Some(match columns {
+            Columns::All => source,
+            Columns::Some(readable) => {
+                let inner = source_as_provider(&source).map_err(Error::planning)?;
+                let name = table.name.table.clone();
+                provider_as_source(Arc::new(Guarded { inner, name, readable }))
             }
         }))
+    }
+
+    /// A table, or the plan of a view, read with its owner's rights.
+    async fn source(&self, table: &Table, depth: usize) -> Result<Arc<dyn TableSource>> {
+        Ok(match &table.record.definition {
+            Definition::External(external) => {
+                let open = || storage::open(self.state(), &table.record.columns, external);
+                self.engine().cached_source(self.info(), table, open)?
+            }
+            Definition::View { sql, search_path } => {
+                let scope = Scope {
+                    database: table.name.database.clone(),
+                    search_path: search_path.clone(),
+                    role: table.record.owner.clone(),
+                    open: None,
+                };
+                let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
+                provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone()))))
+            }
+        })
+    }
+
+    /// What of a table the scope's role may read. Before it is refused the store is asked: what was
+    /// granted on one daemon counts on the next.
+    async fn readable(&self, scope: &Scope, table: Arc<Table>) -> Result<(Arc<Table>, Columns)> {
+        let catalog = &self.info().catalog;
+        let session = self.info().database.as_ref();
+        if let Ok(columns) = may_read(&catalog.snapshot(), scope, session, &table) {
+            return Ok((table, columns));
+        }
+        let TableName { database, schema, table: name } = table.name.clone();
+        let nodes = vec![
+            CatalogName::Database(database.clone()),
+            CatalogName::Schema(database.clone(), schema.clone()),
+            CatalogName::Table { database, schema, table: name },
+        ];
+        catalog.look_again_at_grants(nodes).await?;
+        let snapshot = catalog.snapshot();
+        let table = snapshot.table(&table.name).cloned().unwrap_or(table);
+        let columns = may_read(&snapshot, scope, session, &table)?;
+        Ok((table, columns))
+    }
+
+    /// The condition of a table's policies for the scope's role, if there are any: one permissive
+    /// policy and all restrictive ones must hold. Without a permissive one there are no rows.
+    fn policy(&self, scope: &Scope, table: &Table) -> Option<RowPolicy> {
+        let snapshot = self.info().catalog.snapshot();
+        let access = snapshot.access(&scope.role);
+        let policies = access.row_policies(table)?;
+        let conditions = |permissive: bool| {
+            let wanted = policies.iter().filter(move |policy| policy.permissive == permissive);
+            wanted.map(|policy| format!("({})", policy.using.as_deref().unwrap_or("true")))
+        };
+        let one = conditions(true).reduce(|a, b| format!("{a} OR {b}"));
+        let one = format!("({})", one.as_deref().unwrap_or("false"));
+        let all: Vec<String> = [one].into_iter().chain(conditions(false)).collect();
+        let search_path = policies.first().map(|policy| policy.search_path.clone());
+        Some(RowPolicy {
+            condition: all.join(" AND "),
+            search_path: search_path.unwrap_or_default(),
+        })
+    }
+
+    /// A table's rows as far as a policy leaves them.
+    async fn policed(
+        &self,
+        scope: &Scope,
+        table: &Table,
+        policy: RowPolicy,
+        depth: usize,
+    ) -> Result<Arc<dyn TableSource>> {
+        let TableName { database, schema, table: name } = &table.name;
+        let quoted = [database, schema, name].map(|n| format!("\"{}\"", n.replace('"', "\"\"")));
+        let sql = format!("SELECT * FROM {} WHERE {}", quoted.join("."), policy.condition);
+        let scope = Scope {
+            database: database.clone(),
+            search_path: policy.search_path,
+            role: scope.role.clone(),
+            open: Some(table.name.clone()),
+        };
+        let plan = self.plan_view(&scope, &sql, name, depth).await?;
+        Ok(provider_as_source(Arc::new(Policed { plan })))
     }
 
     /// Plans a view's definition where its names meant what they mean.
@@ -180,6 +286,35 @@ impl Session {
         };
         self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await
     }
+}
+
+/// What of a table the scope's role may read, or why it may read nothing.
+fn may_read(
+    snapshot: &Snapshot,
+    scope: &Scope,
+    session_database: &str,
+    table: &Table,
+) -> catalog::Result<Columns> {
+    let denied = |kind, name: &str| catalog::Error::Denied { kind, name: name.to_owned() };
+    let access = snapshot.access(&scope.role);
+    if access.is_superuser() {
+        return Ok(Columns::All);
+    }
+    let TableName { database: database_name, schema: schema_name, table: name } = &table.name;
+    let kind = catalog::ObjectKind::Database;
+    let database = snapshot.databases.get(database_name);
+    let database = database.ok_or_else(|| denied(kind, database_name))?;
+    // Whoever is in a database was let in; from another one, the right to be there is asked for.
+    if database_name != session_database && !access.database(database, Privilege::Connect) {
+        return Err(denied(kind, database_name));
+    }
+    let schema = database.schemas.get(schema_name);
+    if !schema.is_some_and(|schema| access.schema(database, schema, Privilege::Usage)) {
+        return Err(denied(catalog::ObjectKind::Schema, schema_name));
+    }
+    let kind =
+        if table.record.is_view() { catalog::ObjectKind::View } else { catalog::ObjectKind::Table };
+    access.readable(table).ok_or_else(|| denied(kind, name))
 }
 
 fn parser_options(state: &SessionState) -> ParserOptions {

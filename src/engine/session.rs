@@ -73,7 +73,7 @@ impl Session {
 
     /// Takes other settings from now on.
     pub fn set_settings(&mut self, settings: Arc<Settings>) {
-        self.info.settings = settings;
+        self.info.take_settings(settings);
         self.configure();
     }
 
@@ -110,6 +110,8 @@ impl Session {
         let scope = Scope {
             database: self.info.database.to_string(),
             search_path: self.info.search_path(),
+            role: self.info.user.to_string(),
+            open: None,
         };
         let known = parameters::known(self, statement, declared);
         let logical = self.plan_in(&scope, statement.clone(), known.clone(), 0).await?;

@@ -95,6 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_identifier_length", "255", Fixed, false, "The longest name, in bytes."),
     setting("max_index_keys", "32", Fixed, false, "For clients that ask."),
     setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), false, "strong: ask the coordination store for each table before planning."),
+    setting("role", "none", Text, false, "The role whose rights count, if it is not the one that logged in."),
     setting("row_security", "on", Bool, false, "Accepted for compatibility."),
     setting("search_path", "\"$user\", public", Text, false, "Schemas that are searched for names without one."),
     setting("server_encoding", "UTF8", Fixed, true, "The encoding of all text."),
@@ -197,6 +198,11 @@ impl Settings {
             Some("strong") => Consistency::Strong,
             _ => Consistency::Cached,
         }
+    }
+
+    /// The role taken with SET ROLE.
+    pub fn role(&self) -> Option<&str> {
+        self.get("role").filter(|role| *role != "none")
     }
 
     /// `None`: no limit.

@@ -22,7 +22,10 @@ use crate::catalog::Catalog;
 #[derive(Clone, Debug)]
 pub struct SessionInfo {
     pub database: Arc<str>,
+    /// Whose rights count: the role that logged in, or the one it has taken with SET ROLE.
     pub user: Arc<str>,
+    /// The role that logged in.
+    pub login: Arc<str>,
     /// The process id told to the client, unique in the cluster.
     pub pid: i32,
     pub settings: Arc<Settings>,
@@ -35,6 +38,20 @@ impl SessionInfo {
         options.extensions.get::<Self>().ok_or_else(|| {
             DataFusionError::Internal("the function was called outside of a session".to_owned())
         })
+    }
+
+    /// Takes other settings, and the role that they say: one of those that the role that logged in
+    /// is a member of. Whoever sets another stays what it is, whichever way that was set.
+    pub fn take_settings(&mut self, settings: Arc<Settings>) {
+        let snapshot = self.catalog.snapshot();
+        let allowed = |role: &&str| {
+            snapshot.roles.contains_key(*role)
+                && (snapshot.access(&self.login).is_superuser()
+                    || snapshot.is_member(&self.login, role))
+        };
+        let role = settings.role().filter(allowed);
+        self.user = role.map_or_else(|| self.login.clone(), Arc::from);
+        self.settings = settings;
     }
 
     /// Schemas searched for names without one, system schemas that come first included.

@@ -67,7 +67,7 @@ impl From<query::Error> for Report {
             E::NoSavepoint(_) => "3B001",
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
-            E::DatabaseInUse => "55006",
+            E::DatabaseInUse | E::RoleInSession => "55006",
             E::ParameterCount { .. } => "08P01",
             E::ResultChanged => "0A000",
             E::Catalog(error) => return error.into(),
@@ -79,45 +79,59 @@ impl From<query::Error> for Report {
 
 impl From<catalog::Error> for Report {
     fn from(error: catalog::Error) -> Self {
-        use catalog::{Error as E, ObjectKind as Kind};
-        let message = error.to_string();
-        let code = match &error {
-            E::NotFound { kind, .. } => match kind {
-                Kind::Database => "3D000",
-                Kind::Schema => "3F000",
-                Kind::Column => "42703",
-                Kind::Table | Kind::View => "42P01",
-            },
-            E::AlreadyExists { kind, .. } => match kind {
-                Kind::Database => "42P04",
-                Kind::Schema => "42P06",
-                Kind::Column => "42701",
-                Kind::Table | Kind::View => "42P07",
-            },
-            E::WrongKind { .. } => "42809",
-            E::Conflict { .. } => "40001",
+        use catalog::Error as E;
+        let report = Self::error(catalog_code(&error), error.to_string());
+        match &error {
             E::NotEmpty { .. } => {
-                let hint = "Use DROP ... CASCADE to drop the tables and views too.";
-                return Self::error("2BP01", message).hint(hint);
+                report.hint("Use DROP ... CASCADE to drop the tables and views too.")
             }
-            E::Reserved(_) => "42939",
-            E::NameTooLong { .. } => "42622",
-            E::TooLarge { .. } | E::TooMany { .. } => "54000",
-            E::Unavailable(_) => {
-                let hint = "Reads go on from what this daemon knows. Try again when ZooKeeper can \
-                            be reached, or on another daemon.";
-                return Self::error("25006", message).hint(hint);
-            }
-            E::Unknown(_) => {
-                let hint = "Look whether the change is there before you repeat it.";
-                return Self::error("08007", message).hint(hint);
-            }
+            E::RoleInUse { .. } => report.hint(
+                "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for what \
+                 was granted to it.",
+            ),
+            E::Unavailable(_) => report.hint(
+                "Reads go on from what this daemon knows. Try again when ZooKeeper can be reached, \
+                 or on another daemon.",
+            ),
+            E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
             E::Coordination(_) | E::BadRecord { .. } => {
-                tracing::error!(%message, "the catalog could not be used");
-                "XX000"
+                tracing::error!(message = %report.message, "the catalog could not be used");
+                report
             }
-        };
-        Self::error(code, message)
+            _ => report,
+        }
+    }
+}
+
+fn catalog_code(error: &catalog::Error) -> &'static str {
+    use catalog::{Error as E, ObjectKind as Kind};
+    match error {
+        E::NotFound { kind, .. } => match kind {
+            Kind::Database => "3D000",
+            Kind::Schema => "3F000",
+            Kind::Column => "42703",
+            Kind::Role | Kind::Policy => "42704",
+            Kind::Table | Kind::View => "42P01",
+        },
+        E::AlreadyExists { kind, .. } => match kind {
+            Kind::Database => "42P04",
+            Kind::Schema => "42P06",
+            Kind::Column => "42701",
+            Kind::Role | Kind::Policy => "42710",
+            Kind::Table | Kind::View => "42P07",
+        },
+        E::WrongKind { .. } => "42809",
+        E::Conflict { .. } => "40001",
+        E::Denied { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
+        E::NotEmpty { .. } | E::RoleInUse { .. } => "2BP01",
+        E::InvalidGrant(_) => "0LP01",
+        E::UnknownPrivilege(_) => "22023",
+        E::Reserved(_) | E::InvalidName(_) => "42939",
+        E::NameTooLong { .. } => "42622",
+        E::TooLarge { .. } | E::TooMany { .. } => "54000",
+        E::Unavailable(_) => "25006",
+        E::Unknown(_) => "08007",
+        E::Coordination(_) | E::BadRecord { .. } => "XX000",
     }
 }
 
@@ -125,11 +139,15 @@ impl From<storage::Error> for Report {
     fn from(error: storage::Error) -> Self {
         use storage::Error as E;
         let message = error.to_string();
+        if matches!(error, E::Outside { .. }) {
+            let hint = "The setting storage.roots of the daemon lists these places.";
+            return Self::error("42501", message).hint(hint);
+        }
         // Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
         let code = match error {
             E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
             E::NotFound { .. } | E::NoFiles { .. } => "58P01",
-            E::Denied { .. } => "42501",
+            E::Denied { .. } | E::Outside { .. } => "42501",
             E::Io { .. } => "58030",
             E::Damaged { .. } => "XX001",
             E::Mixed { .. } => "42804",
@@ -277,6 +295,9 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     }
     if let Some(error) = error.downcast_ref::<decode::Error>() {
         return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<catalog::Error>() {
+        return Some(catalog_code(error));
     }
     error.downcast_ref::<DataFusionError>().and_then(|error| known(error.find_root()))
 }

@@ -6,7 +6,7 @@ use sqlparser::ast::{
     ShowStatementOptions, Statement, TransactionAccessMode, TransactionMode, Value,
 };
 
-use super::ddl::Ddl;
+use super::ddl::{Ddl, ident};
 use super::{Error, Result};
 use crate::engine::{Parsed, parse};
 
@@ -170,8 +170,13 @@ fn set_command(set: &Set) -> Result<Command> {
             None => Command::SetTransaction { read_only: None },
         },
         Set::SetTransaction { modes, .. } => Command::SetTransaction { read_only: access(modes) },
-        Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {
-            return Err(Error::NotSupported("SET ROLE (there are no roles yet)".to_owned()));
+        Set::SetRole { context_modifier, role_name } => Command::Set {
+            name: "role".to_owned(),
+            value: Some(role_name.as_ref().map_or_else(|| "none".to_owned(), ident)),
+            local: matches!(context_modifier, Some(ContextModifier::Local)),
+        },
+        Set::SetSessionAuthorization(_) => {
+            return Err(Error::NotSupported("SET SESSION AUTHORIZATION (use SET ROLE)".to_owned()));
         }
         _ => return Err(Error::NotSupported("this form of SET".to_owned())),
     })

@@ -10,10 +10,11 @@ use sqlparser::ast::{
 };
 
 use super::life::{Notice, Session};
+use super::security::{self, Security};
 use super::{Error, Result};
 use crate::catalog::{
-    self, Catalog, Column, CreateMode, Definition, DropMode, FileFormat, ObjectKind, PUBLIC,
-    TableName,
+    self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
+    PUBLIC, TableName,
 };
 use crate::engine::parse;
 use crate::engine::system::{NAME_MARK, shown_name};
@@ -32,6 +33,7 @@ pub(super) enum Ddl {
     DropTables { names: Vec<ObjectName>, view: bool, mode: DropMode },
     RenameTable { name: ObjectName, new: ObjectName, view: bool, mode: DropMode },
     Comment { on: CommentObject, name: ObjectName, comment: Option<String> },
+    Security(Box<Security>),
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ impl Ddl {
             Self::RenameTable { view: true, .. } => "ALTER VIEW",
             Self::RenameTable { .. } => "ALTER TABLE",
             Self::Comment { .. } => "COMMENT",
+            Self::Security(change) => change.tag(),
         }
     }
 
@@ -223,7 +226,9 @@ impl Session {
         let (user, database) = (self.user().to_owned(), self.database().to_owned());
         let mut notices = Vec::new();
         match ddl {
+            Ddl::Security(change) => notices = self.secure(change).await?,
             Ddl::CreateDatabase { name, mode } => {
+                self.may_create_databases().await?;
                 if !catalog.create_database(name, &user, *mode).await? {
                     notices.push(exists(ObjectKind::Database, name));
                 }
@@ -232,6 +237,7 @@ impl Session {
                 return Err(Error::DatabaseInUse);
             }
             Ddl::DropDatabase { name, mode } => {
+                self.must_own_database(name).await?;
                 if !catalog.drop_database(name, *mode).await? {
                     notices.push(missing(ObjectKind::Database, name));
                 }
@@ -239,8 +245,13 @@ impl Session {
             Ddl::RenameDatabase { name, .. } if *name == database => {
                 return Err(Error::Invalid("current database cannot be renamed".to_owned()));
             }
-            Ddl::RenameDatabase { name, new } => catalog.rename_database(name, new).await?,
+            Ddl::RenameDatabase { name, new } => {
+                self.must_own_database(name).await?;
+                self.may_create_databases().await?;
+                catalog.rename_database(name, new).await?;
+            }
             Ddl::CreateSchema { name, mode } => {
+                self.may_create_schemas().await?;
                 if !catalog.create_schema(&database, name, &user, *mode).await? {
                     notices.push(exists(ObjectKind::Schema, name));
                 }
@@ -253,6 +264,9 @@ impl Session {
                         let (kind, name) = (ObjectKind::Schema, name.clone());
                         return Err(catalog::Error::NotFound { kind, name }.into());
                     }
+                }
+                for name in names {
+                    self.must_own_schema(name).await?;
                 }
                 for name in names {
                     if !catalog.drop_schema(&database, name, *mode, *cascade).await? {
@@ -270,8 +284,9 @@ impl Session {
                     let name = self.existing(name).await?;
                     // One that is missing leaves all of them as they are.
                     if *mode == DropMode::Fail && names.len() > 1 {
-                        catalog.table(&name, catalog::Consistency::Strong).await?;
+                        catalog.table(&name, Consistency::Strong).await?;
                     }
+                    self.may_drop(&name).await?;
                     targets.push(name);
                 }
                 for name in targets {
@@ -288,6 +303,8 @@ impl Session {
                     1 => TableName::new(&old.database, &old.schema, single(new)?),
                     _ => self.target(new)?,
                 };
+                self.must_own_table(&old).await?;
+                self.may_create_in(&new).await?;
                 match catalog.rename_table(&old, &new, *view).await {
                     Err(catalog::Error::NotFound { kind, name }) if *mode == DropMode::IfExists => {
                         notices.push(missing(kind, &name));
@@ -304,6 +321,9 @@ impl Session {
 
     async fn create_external(&mut self, create: &CreateExternal) -> Result<Option<Notice>> {
         let name = self.target(&create.name)?;
+        self.may_create(&name, create.mode).await?;
+        let location = Location::parse(&create.location).map_err(crate::engine::Error::from)?;
+        self.may_use_location(&location).await?;
         let declared = self.engine_session().columns(create.columns.clone())?;
         let is_partition = |field: &&Field| create.partitions.contains(field.name());
         let fields: Vec<Field> = (declared.fields().iter())
@@ -318,7 +338,7 @@ impl Session {
             })
             .collect();
         let definition = storage::Definition {
-            location: Location::parse(&create.location).map_err(crate::engine::Error::from)?,
+            location,
             format: create.format,
             columns: (!fields.is_empty()).then_some(fields),
             partitions: (!partitions.is_empty()).then_some(partitions),
@@ -339,6 +359,7 @@ impl Session {
         mode: CreateMode,
     ) -> Result<Option<Notice>> {
         let name = self.target(name)?;
+        self.may_create(&name, mode).await?;
         let mut sql = query.to_string();
         let plan = self.plan_text(&sql).await?;
         let mut columns: Vec<Column> =
@@ -376,17 +397,32 @@ impl Session {
         comment: Option<String>,
     ) -> Result<()> {
         match on {
-            CommentObject::Database => catalog.comment_database(&single(name)?, comment).await?,
+            CommentObject::Database => {
+                let name = single(name)?;
+                self.must_own_database(&name).await?;
+                let set = |record: &mut catalog::DatabaseRecord| {
+                    record.comment = comment;
+                    Ok(())
+                };
+                catalog.alter_database(&name, &[], set).await?;
+            }
             CommentObject::Schema => {
-                catalog.comment_schema(self.database(), &single(name)?, comment).await?;
+                let name = single(name)?;
+                self.must_own_schema(&name).await?;
+                let set = |record: &mut catalog::DatabaseRecord| {
+                    record.comment = comment;
+                    Ok(())
+                };
+                catalog.alter_schema(self.database(), &name, &[], set).await?;
             }
             CommentObject::Table | CommentObject::View => {
                 let name = self.existing(name).await?;
+                self.must_own_table(&name).await?;
                 let set = |record: &mut catalog::TableRecord| {
                     record.comment = comment;
                     Ok(())
                 };
-                catalog.alter_table(&name, set).await?;
+                catalog.alter_table(&name, &[], set).await?;
             }
             CommentObject::Column => {
                 let mut parts = name.0.clone();
@@ -395,6 +431,7 @@ impl Session {
                     return Err(Error::Invalid("column name must be qualified".to_owned()));
                 }
                 let name = self.existing(&ObjectName(parts)).await?;
+                self.must_own_table(&name).await?;
                 let set = |record: &mut catalog::TableRecord| {
                     let found = record.columns.iter_mut().find(|c| c.name == column);
                     let kind = ObjectKind::Column;
@@ -402,7 +439,7 @@ impl Session {
                     found.ok_or(missing)?.comment = comment;
                     Ok(())
                 };
-                catalog.alter_table(&name, set).await?;
+                catalog.alter_table(&name, &[], set).await?;
             }
             other => return Err(Error::NotSupported(format!("COMMENT ON {other}"))),
         }
@@ -432,7 +469,7 @@ impl Session {
 
     /// The full name of something that is there; if it is not, the name under which it would be
     /// made.
-    async fn existing(&self, name: &ObjectName) -> Result<TableName> {
+    pub(super) async fn existing(&self, name: &ObjectName) -> Result<TableName> {
         let target = self.target(name)?;
         if name.0.len() == 1 {
             for schema in self.search_path() {
@@ -446,8 +483,11 @@ impl Session {
     }
 }
 
-/// Reads a statement that the parser refused.
+/// Reads a statement that the parser does not know, or not well enough.
 pub(super) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
+    if let Some(security) = security::parse(text)? {
+        return Ok(Some(Ddl::Security(Box::new(security))));
+    }
     rename(text.trim().trim_end_matches(';'))
 }
 
@@ -473,7 +513,7 @@ fn mode(if_not_exists: bool, or_replace: bool) -> CreateMode {
 }
 
 /// An identifier as PostgreSQL folds it.
-fn ident(ident: &Ident) -> String {
+pub(super) fn ident(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
@@ -484,7 +524,7 @@ fn part_name(part: &sqlparser::ast::ObjectNamePart) -> String {
     part.as_ident().map(ident).unwrap_or_else(|| part.to_string())
 }
 
-fn single(name: &ObjectName) -> Result<String> {
+pub(super) fn single(name: &ObjectName) -> Result<String> {
     match name.0.as_slice() {
         [part] => Ok(part_name(part)),
         _ => Err(Error::Invalid(format!("improper qualified name: {name}"))),

@@ -39,6 +39,8 @@ pub enum Error {
     OutsideTransaction(&'static str),
     #[error("cannot drop the currently open database")]
     DatabaseInUse,
+    #[error("current user cannot be dropped")]
+    RoleInSession,
     #[error("the statement takes {expected} parameters but {given} were given")]
     ParameterCount { expected: usize, given: usize },
     #[error("cached plan must not change result type")]

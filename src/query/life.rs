@@ -28,6 +28,7 @@ use super::sessions::{SessionEntry, SessionGuard, Stopper};
 use super::transaction::Transaction;
 use super::{Error, Queries, Result, Stop, TransactionState};
 use crate::catalog::{Catalog, Snapshot};
+use crate::engine::parse::{parse_one, split};
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Parsed, Plan, Rows, parse};
@@ -128,13 +129,15 @@ impl Session {
     pub fn new(queries: Arc<Queries>, guard: SessionGuard, settings: Settings) -> Self {
         let entry = guard.entry();
         let settings = Arc::new(settings);
-        let info = SessionInfo {
+        let mut info = SessionInfo {
             database: entry.database.as_str().into(),
             user: entry.user.as_str().into(),
+            login: entry.user.as_str().into(),
             pid: entry.pid,
             settings: settings.clone(),
             catalog: queries.catalog.clone(),
         };
+        info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
         Self { queries, engine, guard, settings, transaction: Transaction::default(), turn: None }
     }
@@ -166,17 +169,18 @@ impl Session {
 
     /// Parses a message's text. What only we understand is left for [`Self::prepare`].
     pub fn parse(text: &str) -> Result<Vec<Source>> {
-        let parsed = match text.len() > LONG_TEXT {
-            true => tokio::task::block_in_place(|| parse(text)),
-            false => parse(text),
-        };
-        match parsed {
-            Ok(parsed) => Ok(parsed.into_iter().map(Source::Parsed).collect()),
-            Err(error) => match ddl::beyond_the_parser(text)? {
-                Some(ddl) => Ok(vec![Source::Own(text.into(), Box::new(OwnDdl(ddl)))]),
-                None => Err(error.into()),
-            },
+        match text.len() > LONG_TEXT {
+            true => tokio::task::block_in_place(|| Self::parse_all(text)),
+            false => Self::parse_all(text),
         }
+    }
+
+    fn parse_all(text: &str) -> Result<Vec<Source>> {
+        let one = |text: &str| match ddl::beyond_the_parser(text)? {
+            Some(ddl) => Ok(Source::Own(text.into(), Box::new(OwnDdl(ddl)))),
+            None => Ok(Source::Parsed(parse_one(text)?)),
+        };
+        split(text)?.into_iter().map(one).collect()
     }
 
     /// A statement begins: from here on it is listed, and can be stopped.
@@ -313,12 +317,17 @@ impl Session {
         &self.queries.catalog
     }
 
+    pub(super) fn roots(&self) -> &crate::storage::Roots {
+        self.queries.engine.roots()
+    }
+
     pub(super) fn engine_session(&self) -> &engine::Session {
         &self.engine
     }
 
+    /// Whose rights count: the role that logged in, or the one it has taken with SET ROLE.
     pub fn user(&self) -> &str {
-        &self.guard.entry().user
+        &self.engine.info().user
     }
 
     pub fn database(&self) -> &str {
@@ -367,7 +376,12 @@ impl Session {
                 self.use_settings(settings);
                 done("ROLLBACK")
             }
-            Command::Set { name, value, local } => self.set(name, value.as_deref(), *local),
+            Command::Set { name, value, local } => {
+                if name == "role" {
+                    self.may_take_role(value.as_deref()).await?;
+                }
+                self.set(name, value.as_deref(), *local)
+            }
             Command::SetTransaction { read_only } => {
                 self.set_access(*read_only)?;
                 done("SET")

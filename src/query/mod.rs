@@ -3,6 +3,7 @@
 //! - [`life`]: the phases as types, and the one function that goes through them.
 //! - [`command`]: what is not a query: transactions, SET, DDL, recognised from the parsed text.
 //! - [`ddl`]: carries out what changes the catalog.
+//! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`transaction`]: what BEGIN promises here.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
@@ -12,6 +13,7 @@ mod ddl;
 mod error;
 pub mod life;
 pub mod registry;
+mod security;
 pub mod sessions;
 mod transaction;
 

@@ -18,6 +18,8 @@ pub enum Error {
     NotFound { path: String },
     #[error("no permission to read {path}")]
     Denied { path: String },
+    #[error("{location} is outside of the places where files may lie")]
+    Outside { location: String },
     #[error("cannot read {path}: {source}")]
     Io { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The bytes are there but are not what the format demands.

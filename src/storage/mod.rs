@@ -4,12 +4,14 @@
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
+//! - [`roots`]: where files may lie.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
 
 mod error;
 mod external;
 mod location;
 mod naming;
+mod roots;
 mod scan;
 mod stores;
 
@@ -17,4 +19,5 @@ pub use error::{Error, Result};
 pub use external::{Definition, describe, open};
 pub use location::Location;
 pub use naming::name_files;
+pub use roots::Roots;
 pub use stores::Stores;

@@ -8,8 +8,9 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
-use object_store::local::LocalFileSystem;
 use url::Url;
+
+use super::Roots;
 
 /// Object stores by scheme and authority. Credentials come from the environment (`AWS_*`), never
 /// from SQL.
@@ -19,9 +20,10 @@ pub struct Stores {
     remote: RwLock<HashMap<String, Arc<dyn ObjectStore>>>,
 }
 
-impl Default for Stores {
-    fn default() -> Self {
-        Self { local: Arc::new(LocalFileSystem::new()), remote: RwLock::default() }
+impl Stores {
+    /// Local files are those below the roots only.
+    pub fn new(roots: &Roots) -> Self {
+        Self { local: roots.confine_local(), remote: RwLock::default() }
     }
 }
 

@@ -207,8 +207,9 @@ fn views(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
 
 fn enabled_roles(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let mut rows = Rows::new(relation, &["role_name"]);
-    for (_, name) in roles::all(view) {
-        rows.push([name.into()]);
+    let access = view.access();
+    for role in roles::all(view).filter(|role| access.has_role(&role.name)) {
+        rows.push([role.name.as_str().into()]);
     }
     rows.finish()
 }

@@ -37,7 +37,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
 
-use crate::catalog::{Database, Snapshot};
+use crate::catalog::{Access, Database, Snapshot};
 use crate::engine::system::{SessionInfo, SystemCatalog};
 
 /// A daemon of the cluster, as `system.daemons` shows it.
@@ -202,6 +202,19 @@ impl SystemCatalog for System {
 impl<'a> View<'a> {
     fn new(session: &'a SessionInfo, shared: &'a Shared) -> Self {
         Self { session, shared, snapshot: session.catalog.snapshot() }
+    }
+
+    /// What the session's role may do.
+    fn access(&self) -> Access<'_> {
+        self.snapshot.access(&self.session.user)
+    }
+
+    /// Whether the session's role may know what a role's sessions do.
+    fn may_look_at(&self, role: &str) -> bool {
+        let access = self.access();
+        access.has_role(role)
+            || access.has_role("pg_read_all_stats")
+            || access.has_role("pg_monitor")
     }
 
     /// The database the session is connected to; it may have been dropped meanwhile.

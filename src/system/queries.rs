@@ -7,10 +7,13 @@ use datafusion::error::{DataFusionError, Result};
 
 use super::relations::Relation;
 use super::rows::Rows;
-use super::{QueryRow, Shared};
+use super::{QueryRow, View};
 
 /// The cluster is to answer much sooner; this only makes sure that nothing hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// In place of a text that the session's role may not see, as in PostgreSQL.
+pub const HIDDEN: &str = "<insufficient privilege>";
 
 const COLUMNS: &[&str] = &[
     "id",
@@ -28,12 +31,16 @@ const COLUMNS: &[&str] = &[
     "error",
 ];
 
-pub async fn rows(shared: &Shared, relation: &'static Relation) -> Result<RecordBatch> {
-    let queries = tokio::time::timeout(PATIENCE, shared.cluster.queries()).await.map_err(|_| {
+pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let queries = view.shared.cluster.queries();
+    let queries = tokio::time::timeout(PATIENCE, queries).await.map_err(|_| {
         DataFusionError::Execution("the running statements could not be listed in time".to_owned())
     })?;
     let mut rows = Rows::new(relation, COLUMNS);
-    for query in queries {
+    for mut query in queries {
+        if !view.may_look_at(&query.user) {
+            HIDDEN.clone_into(&mut query.sql);
+        }
         push(&mut rows, query);
     }
     rows.finish()

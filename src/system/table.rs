@@ -67,7 +67,10 @@ impl PartitionStream for Scan {
         let batch = async move {
             match source {
                 Source::Nothing => Rows::new(relation, &[]).finish(),
-                Source::Queries => queries::rows(&shared, relation).await,
+                Source::Queries => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    queries::rows(&View::new(session, &shared), relation).await
+                }
                 Source::Rows(make) => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     make(&View::new(session, &shared), relation)

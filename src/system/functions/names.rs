@@ -75,7 +75,7 @@ fn quote_literal(text: &str) -> String {
 }
 
 /// The parts of a name such as `public."My table"`; `None` for what is no name.
-fn parts(text: &str) -> Option<Vec<String>> {
+pub(super) fn parts(text: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = text.trim();
     loop {
@@ -123,7 +123,7 @@ fn relation_in(view: &View<'_>, schema: &str, name: &str) -> Option<u32> {
         return Some(relation.oid);
     }
     let table = view.database()?.schemas.get(schema)?.tables.get(name)?;
-    Some(table.record.oid)
+    view.access().sees(table).then_some(table.record.oid)
 }
 
 /// A relation by its name as written in SQL, with its schema or by the search path.
@@ -151,7 +151,7 @@ fn number(value: &Value) -> Option<Value> {
     }
 }
 
-fn missing(kind: ObjectKind, name: &str) -> DataFusionError {
+pub(super) fn missing(kind: ObjectKind, name: &str) -> DataFusionError {
     let error = catalog::Error::NotFound { kind, name: name.to_owned() };
     DataFusionError::External(Box::new(error))
 }
@@ -256,15 +256,14 @@ fn regnamespace_out(call: &Call<'_, '_>) -> Result<Value> {
 
 fn role(call: &Call<'_, '_>) -> Option<u32> {
     let [name] = <[String; 1]>::try_from(parts(call.text(0))?).ok()?;
-    let all = roles::all(call.view);
-    all.into_iter().find(|(_, role)| *role == name).map(|(oid, _)| oid)
+    call.view.snapshot.roles.get(&name).map(|role| role.record.oid)
 }
 
 fn regrole_in(call: &Call<'_, '_>) -> Result<Value> {
     let text = call.text(0);
     match number(&call.args[0]).or_else(|| role(call).map(Value::from)) {
         Some(found) => Ok(found),
-        None => fail(format_args!("role \"{text}\" does not exist")),
+        None => Err(missing(ObjectKind::Role, text)),
     }
 }
 
@@ -274,8 +273,8 @@ fn to_regrole(call: &Call<'_, '_>) -> Result<Value> {
 
 fn regrole_out(call: &Call<'_, '_>) -> Result<Value> {
     let oid = call.oid(0);
-    let found = roles::all(call.view).remove(&oid);
-    Ok(found.map_or_else(|| unnamed(oid), |name| quote_ident(&name).into()))
+    let found = roles::name(call.view, oid);
+    Ok(found.map_or_else(|| unnamed(oid), |name| quote_ident(name).into()))
 }
 
 fn type_of(call: &Call<'_, '_>) -> Result<Value> {

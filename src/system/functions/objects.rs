@@ -78,10 +78,7 @@ fn nothing(_: &Call<'_, '_>) -> Result<Value> {
 
 fn user_name(call: &Call<'_, '_>) -> Result<Value> {
     let oid = call.oid(0);
-    if oid == roles::SUPERUSER {
-        return Ok(crate::catalog::DEFAULT_OWNER.into());
-    }
-    let name = roles::all(call.view).remove(&oid);
+    let name = roles::name(call.view, oid).map(str::to_owned);
     Ok(name.unwrap_or_else(|| format!("unknown (OID={oid})")).into())
 }
 

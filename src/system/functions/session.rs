@@ -15,7 +15,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("current_schemas", &[&[Bool]], "_name", schemas),
     spec("current_user", &[&[]], "name", user),
     spec("current_role", &[&[]], "name", user),
-    spec("session_user", &[&[]], "name", user),
+    spec("session_user", &[&[]], "name", login),
     spec("user", &[&[]], "name", user),
     spec("version", &[&[]], "text", version),
     spec("current_setting", &[&[Text], &[Text, Bool]], "text", setting),
@@ -32,6 +32,10 @@ fn database(call: &Call<'_, '_>) -> Result<Value> {
 
 fn user(call: &Call<'_, '_>) -> Result<Value> {
     Ok(call.session().user.as_ref().into())
+}
+
+fn login(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(call.session().login.as_ref().into())
 }
 
 fn pid(call: &Call<'_, '_>) -> Result<Value> {

@@ -3,6 +3,7 @@
 use arrow::array::RecordBatch;
 use datafusion::error::Result;
 
+use super::super::queries::HIDDEN;
 use super::super::relations::{PG_CATALOG, Relation};
 use super::super::rows::{Rows, Value};
 use super::super::{View, relations};
@@ -118,12 +119,13 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
     );
     for session in view.shared.backends.sessions() {
         let database = view.snapshot.databases.get(&session.database);
+        let owner = session.user;
         rows.push([
             database.map(|database| database.record.oid).into(),
             session.database.into(),
             session.pid.into(),
-            roles::oid(&session.user).into(),
-            session.user.into(),
+            roles::oid(view, &owner).into(),
+            owner.as_str().into(),
             session.application_name.into(),
             session.client.map(|client| client.ip().to_string()).into(),
             session.client.map_or(-1, |client| i32::from(client.port())).into(),
@@ -132,7 +134,10 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
             session.query_started.into(),
             session.state_changed.into(),
             session.state.into(),
-            session.query.into(),
+            match view.may_look_at(&owner) {
+                true => session.query.into(),
+                false => HIDDEN.into(),
+            },
             "client backend".into(),
         ]);
     }

@@ -1,7 +1,7 @@
 //! `pg_catalog`: PostgreSQL's system tables, with what is true here.
 //!
 //! - [`objects`]: databases, schemas, relations, columns, views and comments, from the catalog.
-//! - [`roles`]: who may log in.
+//! - [`roles`]: roles, memberships, row-level policies.
 //! - [`activity`]: settings, sessions, statistics.
 //! - [`statics`]: types, operators and the like, which are the same everywhere.
 //!
@@ -29,6 +29,10 @@ pub fn source(name: &str) -> Source {
         "pg_shdescription" => Source::Rows(objects::shared_descriptions),
         "pg_authid" => Source::Rows(roles::authid),
         "pg_roles" => Source::Rows(roles::roles),
+        "pg_auth_members" => Source::Rows(roles::members),
+        "pg_db_role_setting" => Source::Rows(roles::settings),
+        "pg_policy" => Source::Rows(roles::policy),
+        "pg_policies" => Source::Rows(roles::policies),
         "pg_user" | "pg_shadow" => Source::Rows(roles::users),
         "pg_settings" => Source::Rows(activity::settings),
         "pg_timezone_names" => Source::Rows(activity::time_zones),

@@ -9,7 +9,10 @@ use super::super::rows::{Rows, Value};
 use super::super::types::{self, ColumnType};
 use super::super::{View, relations::SCHEMAS};
 use super::roles;
-use crate::catalog::{self, DEFAULT_OWNER, Definition, External, FileFormat, Table};
+use crate::catalog::{
+    self, Definition, External, FIRST_ROLE, FileFormat, Grants, PUBLIC_ROLE, Privilege,
+    RowSecurity, Table,
+};
 
 /// Identifiers of the tables that a comment's or dependency's `classoid` names.
 pub const PG_CLASS: u32 = 1259;
@@ -29,6 +32,7 @@ pub struct SchemaItem<'a> {
     pub name: &'a str,
     pub owner: &'a str,
     pub comment: Option<&'a str>,
+    pub grants: Option<&'a Grants>,
 }
 
 /// A relation of the session's database or of the system.
@@ -69,7 +73,7 @@ impl<'a> RelationItem<'a> {
 
     pub fn owner(&self) -> &'a str {
         match self {
-            Self::System(_) => DEFAULT_OWNER,
+            Self::System(_) => FIRST_ROLE,
             Self::User { table, .. } => &table.record.owner,
         }
     }
@@ -78,6 +82,13 @@ impl<'a> RelationItem<'a> {
         match self {
             Self::System(relation) => relation.kind == "v",
             Self::User { table, .. } => table.record.is_view(),
+        }
+    }
+
+    pub fn row_security(&self) -> Option<RowSecurity> {
+        match self {
+            Self::System(_) => None,
+            Self::User { table, .. } => table.record.row_security,
         }
     }
 
@@ -103,6 +114,7 @@ impl<'a> RelationItem<'a> {
                         dimensions: column.kind.starts_with('_').into(),
                     },
                     not_null: column.not_null,
+                    grants: None,
                 })
                 .collect(),
             Self::User { table, .. } => table.record.columns.iter().map(ColumnItem::of).collect(),
@@ -116,6 +128,8 @@ pub struct ColumnItem<'a> {
     pub name: &'a str,
     pub kind: ColumnType,
     pub not_null: bool,
+    /// What was granted on it alone.
+    pub grants: Option<&'a Grants>,
 }
 
 impl<'a> ColumnItem<'a> {
@@ -124,37 +138,55 @@ impl<'a> ColumnItem<'a> {
             true => Field::new("", column.data_type.clone(), true),
             false => column.field(),
         };
-        Self { name: &column.name, kind: types::column_type(&field), not_null: !column.nullable }
+        Self {
+            name: &column.name,
+            kind: types::column_type(&field),
+            not_null: !column.nullable,
+            grants: some(&column.grants),
+        }
     }
 }
 
-/// All schemas that the session sees.
+/// All schemas that the session sees: those of the system, and those it may use.
 pub fn schema_items<'a>(view: &'a View<'_>) -> Vec<SchemaItem<'a>> {
     let system = SCHEMAS.iter().map(|&(name, oid)| SchemaItem {
         oid,
         name,
-        owner: DEFAULT_OWNER,
+        owner: FIRST_ROLE,
         comment: None,
+        grants: None,
     });
-    let users = view.database().into_iter().flat_map(|database| &database.schemas);
-    let users = users.map(|(name, schema)| {
-        let record = schema.node.as_ref().map(|(record, _)| record);
-        SchemaItem {
-            oid: record.map_or(PUBLIC, |record| record.oid),
-            name,
-            owner: record.map_or(DEFAULT_OWNER, |record| &record.owner),
-            comment: record.and_then(|record| record.comment.as_deref()),
-        }
+    let access = view.access();
+    let sees = |database: &catalog::Database, schema: &catalog::Schema| {
+        Privilege::SCHEMA.iter().any(|privilege| access.schema(database, schema, *privilege))
+    };
+    let users = view.database().into_iter().flat_map(|database| {
+        let schemas = database.schemas.iter();
+        let seen = schemas.filter(|(_, schema)| sees(database, schema));
+        seen.map(|(name, schema)| {
+            let record = schema.node.as_ref().map(|(record, _)| record);
+            SchemaItem {
+                oid: record.map_or(PUBLIC, |record| record.oid),
+                name,
+                owner: schema.owner(database),
+                comment: record.and_then(|record| record.comment.as_deref()),
+                grants: record.and_then(|record| record.grants.as_ref()),
+            }
+        })
     });
-    system.chain(users).collect()
+    system.chain(users.collect::<Vec<_>>()).collect()
 }
 
-/// The relations of users in the session's database.
+/// The relations of users in the session's database, as far as the session's role may do something
+/// with them.
 pub fn user_relations<'a>(view: &'a View<'_>) -> Vec<RelationItem<'a>> {
-    let schemas = view.database().into_iter().flat_map(|database| database.schemas.values());
-    let tables = schemas.flat_map(|schema| {
+    let access = view.access();
+    let Some(database) = view.database() else { return Vec::new() };
+    let usable = |schema: &&catalog::Schema| access.schema(database, schema, Privilege::Usage);
+    let tables = database.schemas.values().filter(usable).flat_map(|schema| {
         let oid = schema.node.as_ref().map_or(PUBLIC, |(record, _)| record.oid);
-        schema.tables.values().map(move |table| RelationItem::User { schema: oid, table })
+        let seen = schema.tables.values().filter(|table| access.sees(table));
+        seen.map(move |table| RelationItem::User { schema: oid, table })
     });
     tables.collect()
 }
@@ -179,13 +211,18 @@ pub fn databases(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
             "dattablespace",
             "datcollate",
             "datctype",
+            "datacl",
         ],
     );
-    for (name, database) in &view.snapshot.databases {
+    let access = view.access();
+    let seen = |database: &catalog::Database| {
+        Privilege::DATABASE.iter().any(|privilege| access.database(database, *privilege))
+    };
+    for (name, database) in view.snapshot.databases.iter().filter(|(_, database)| seen(database)) {
         rows.push([
             database.record.oid.into(),
             name.into(),
-            roles::oid(&database.record.owner).into(),
+            roles::oid(view, &database.record.owner).into(),
             UTF8.into(),
             "c".into(),
             true.into(),
@@ -193,17 +230,34 @@ pub fn databases(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
             DEFAULT_TABLESPACE.into(),
             "C".into(),
             "C.UTF-8".into(),
+            acl(database.record.grants.as_ref(), &database.record.owner, Privilege::DATABASE),
         ]);
     }
     rows.finish()
 }
 
 pub fn schemas(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let mut rows = Rows::new(relation, &["oid", "nspname", "nspowner"]);
+    let mut rows = Rows::new(relation, &["oid", "nspname", "nspowner", "nspacl"]);
     for schema in schema_items(view) {
-        rows.push([schema.oid.into(), schema.name.into(), roles::oid(schema.owner).into()]);
+        rows.push([
+            schema.oid.into(),
+            schema.name.into(),
+            roles::oid(view, schema.owner).into(),
+            acl(schema.grants, schema.owner, Privilege::SCHEMA),
+        ]);
     }
     rows.finish()
+}
+
+/// Grants in PostgreSQL's notation; NULL where nothing was said.
+fn acl(grants: Option<&Grants>, owner: &str, all: &[Privilege]) -> Value {
+    grants.map_or(Value::Null, |grants| {
+        Value::List(grants.acl(owner, all).into_iter().map(Value::Text).collect())
+    })
+}
+
+fn some(grants: &Grants) -> Option<&Grants> {
+    (!grants.is_empty()).then_some(grants)
 }
 
 pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
@@ -222,20 +276,25 @@ pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
             "relispopulated",
             "relreplident",
             "reloptions",
+            "relrowsecurity",
+            "relforcerowsecurity",
+            "relacl",
         ],
     );
     for item in relation_items(view) {
-        let (count, options) = match item {
-            RelationItem::System(relation) => (relation.columns.len(), Value::Null),
+        let (count, options, security, grants) = match item {
+            RelationItem::System(relation) => (relation.columns.len(), Value::Null, None, None),
             RelationItem::User { table, .. } => {
-                (table.record.columns.len(), options(&table.record.definition))
+                let record = &table.record;
+                let options = options(&record.definition);
+                (record.columns.len(), options, record.row_security, some(&record.grants))
             }
         };
         rows.push([
             item.oid().into(),
             item.name().into(),
             item.schema_oid().into(),
-            roles::oid(item.owner()).into(),
+            roles::oid(view, item.owner()).into(),
             (-1.0).into(),
             "p".into(),
             if item.is_view() { "v" } else { "r" }.into(),
@@ -244,6 +303,9 @@ pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
             true.into(),
             if item.schema_oid() == PG_CATALOG { "n" } else { "d" }.into(),
             options,
+            security.is_some().into(),
+            (security == Some(RowSecurity::Forced)).into(),
+            acl(grants, item.owner(), Privilege::TABLE),
         ]);
     }
     rows.finish()
@@ -289,6 +351,7 @@ pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
             "attnotnull",
             "attislocal",
             "attcollation",
+            "attacl",
         ],
     );
     for item in relation_items(view) {
@@ -310,6 +373,7 @@ pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
                 column.not_null.into(),
                 true.into(),
                 layout.map_or(0, |layout| layout.collation).into(),
+                column.grants.map_or(Value::Null, |grants| acl(Some(grants), PUBLIC_ROLE, &[])),
             ]);
         }
     }
@@ -337,7 +401,7 @@ pub fn tables(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatc
             false.into(),
             false.into(),
             false.into(),
-            false.into(),
+            item.row_security().is_some().into(),
         ]);
     }
     rows.finish()

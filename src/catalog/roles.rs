@@ -1,0 +1,306 @@
+//! Roles: what `/roles/<name>` holds, and how it is changed.
+//!
+//! What was granted to a role stands in the records of the objects. Dropping a role must see all of
+//! it: whoever grants something, or makes a role an owner, writes the role's node as well (as it
+//! is), so that a drop that has not seen the grant meets another version and starts again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::cache::Catalog;
+use super::ddl::{Proof, create, delete, set, stale_is_fine};
+use super::snapshot::{Role, Snapshot};
+use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
+use crate::coordination::paths::{CatalogName, Path};
+use crate::coordination::{Coordination, Mode, Op};
+use crate::id;
+
+/// The role that a new store begins with: a superuser without a password.
+pub const FIRST_ROLE: &str = "oribi";
+
+/// What PostgreSQL gives to its first superuser (`BOOTSTRAP_SUPERUSERID`).
+const FIRST_ROLE_OID: u32 = 10;
+
+/// Roles that are always there, with PostgreSQL's names and identifiers: being a member of one
+/// allows what its name says.
+pub const PREDEFINED_ROLES: &[(&str, u32)] = &[
+    ("pg_monitor", 3373),
+    ("pg_read_all_data", 6181),
+    ("pg_read_all_settings", 3374),
+    ("pg_read_all_stats", 3375),
+    ("pg_read_server_files", 4569),
+    ("pg_signal_backend", 4200),
+    ("pg_write_server_files", 4570),
+];
+
+/// A role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleRecord {
+    pub oid: u32,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub superuser: bool,
+    /// Whether it has the privileges of the roles it is a member of, without SET ROLE.
+    pub inherit: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub create_role: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub create_database: bool,
+    pub login: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub bypass_row_security: bool,
+    /// Sessions at once on one daemon; `None`: no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<u32>,
+    /// A SCRAM-SHA-256 verifier as PostgreSQL writes it; never the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// When the password ceases to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<DateTime<Utc>>,
+    /// What its sessions begin with (ALTER ROLE ... SET).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    /// The roles it is a member of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub member_of: BTreeMap<String, Membership>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The last writer's mark, by which it recognises its own write.
+    pub nonce: Uuid,
+}
+
+/// How a role belongs to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Whether it may make others members.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Default for RoleRecord {
+    /// As CREATE ROLE makes them when nothing is said.
+    fn default() -> Self {
+        Self {
+            oid: 0,
+            superuser: false,
+            inherit: true,
+            create_role: false,
+            create_database: false,
+            login: false,
+            bypass_row_security: false,
+            connection_limit: None,
+            password: None,
+            valid_until: None,
+            settings: BTreeMap::new(),
+            member_of: BTreeMap::new(),
+            comment: None,
+            nonce: Uuid::nil(),
+        }
+    }
+}
+
+/// Whether a name is one of [`PREDEFINED_ROLES`].
+pub fn is_predefined(name: &str) -> bool {
+    PREDEFINED_ROLES.iter().any(|(known, _)| *known == name)
+}
+
+impl Catalog {
+    /// Creates a role. `record` has neither an identifier nor a nonce yet.
+    pub async fn create_role(&self, name: &str, record: RoleRecord) -> Result<()> {
+        check_role_name(name)?;
+        if is_predefined(name) {
+            let name = name.to_owned();
+            return Err(Error::AlreadyExists { kind: ObjectKind::Role, name });
+        }
+        let mut ops = Vec::new();
+        for group in record.member_of.keys() {
+            ops.extend(self.touch_role(group).await?);
+        }
+        let record = RoleRecord { oid: self.oids.next().await?, nonce: id::nonce(), ..record };
+        let path = Path::Role(name).to_string();
+        ops.push(create(&path, &record)?);
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let created = self.commit(ops, proof, ObjectKind::Role, name).await;
+        self.refresh_role(name).await?;
+        created
+    }
+
+    /// Changes a role's record.
+    pub async fn alter_role(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut RoleRecord) -> Result<()>,
+    ) -> Result<()> {
+        if is_predefined(name) {
+            return Err(Error::Forbidden(format!("role \"{name}\" cannot be changed")));
+        }
+        let role = self.role(name, Consistency::Strong).await?;
+        let mut record = RoleRecord { nonce: id::nonce(), ..role.record.clone() };
+        change(&mut record)?;
+        let mut ops = Vec::new();
+        for group in record.member_of.keys().filter(|group| !role.record.is_member(group)) {
+            ops.extend(self.touch_role(group).await?);
+        }
+        let path = Path::Role(name).to_string();
+        ops.push(set(&path, &record, role.stat.version)?);
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let altered = self.commit(ops, proof, ObjectKind::Role, name).await;
+        self.refresh_role(name).await?;
+        altered
+    }
+
+    /// Drops roles that own nothing and were granted nothing, in one step. Their memberships, and
+    /// those of others in them, go with them.
+    pub async fn drop_roles(&self, names: &[String]) -> Result<()> {
+        // What was granted up to now is seen; what is granted meanwhile changes a role's version.
+        self.coordination.sync().await?;
+        let mut ops = Vec::new();
+        let mut proof = None;
+        for name in names {
+            if is_predefined(name) {
+                return Err(Error::Forbidden(format!("role \"{name}\" cannot be dropped")));
+            }
+            let role = self.role(name, Consistency::Strong).await?;
+            let path = Path::Role(name).to_string();
+            ops.push(delete(path.clone(), Some(role.stat.version)));
+            proof = Some(Proof::Deleted { path, czxid: role.stat.czxid });
+        }
+        let Some(proof) = proof else { return Ok(()) };
+        self.reload().await?;
+        let snapshot = self.snapshot();
+        for name in names {
+            if let Some(objects) = snapshot.uses_of(name) {
+                return Err(Error::RoleInUse { role: name.clone(), objects });
+            }
+        }
+        let members = snapshot.roles.values().filter(|role| !names.contains(&role.name));
+        for member in members {
+            let mut record = member.record.clone();
+            record.member_of.retain(|group, _| !names.contains(group));
+            if record != member.record {
+                record.nonce = id::nonce();
+                let path = Path::Role(&member.name).to_string();
+                ops.push(set(&path, &record, member.stat.version)?);
+            }
+        }
+        let name = names.join(", ");
+        let dropped = self.commit(ops, proof, ObjectKind::Role, &name).await;
+        self.reload_roles().await.or_else(stale_is_fine)?;
+        dropped
+    }
+
+    /// The step that goes with whatever gives a role something: see the module's text.
+    pub(super) async fn touch_role(&self, name: &str) -> Result<Option<Op>> {
+        if name == PUBLIC_ROLE || is_predefined(name) {
+            return Ok(None);
+        }
+        let role = self.role(name, Consistency::Strong).await?;
+        let path = Path::Role(name).to_string();
+        set(&path, &role.record, role.stat.version).map(Some)
+    }
+
+    async fn refresh_role(&self, name: &str) -> Result<()> {
+        self.refresh(&CatalogName::Role(name.to_owned())).await.or_else(stale_is_fine)
+    }
+}
+
+impl RoleRecord {
+    fn is_member(&self, group: &str) -> bool {
+        self.member_of.contains_key(group)
+    }
+}
+
+impl Snapshot {
+    /// What keeps a role from being dropped, for people; `None` if nothing does.
+    fn uses_of(&self, role: &str) -> Option<String> {
+        const SHOWN: usize = 10;
+        let mut uses = Vec::new();
+        for (name, database) in &self.databases {
+            let record = &database.record;
+            let mut note = |owner: &str, granted: bool, what: String| match (owner == role, granted)
+            {
+                (true, _) => uses.push(format!("owner of {what}")),
+                (false, true) => uses.push(format!("privileges for {what}")),
+                (false, false) => {}
+            };
+            let granted = |grants: &Option<super::Grants>| {
+                grants.as_ref().is_some_and(|grants| grants.grantees().any(|one| one == role))
+            };
+            note(&record.owner, granted(&record.grants), format!("database {name}"));
+            for (schema, content) in &database.schemas {
+                if let Some((record, _)) = &content.node {
+                    note(&record.owner, granted(&record.grants), format!("schema {name}.{schema}"));
+                }
+                for table in content.tables.values() {
+                    let record = &table.record;
+                    let columns = record.columns.iter().map(|column| &column.grants);
+                    let mut grants = columns.chain([&record.grants]).flat_map(|g| g.grantees());
+                    let mut policies = record.policies.values().flat_map(|policy| &policy.roles);
+                    let named = grants.any(|one| one == role) || policies.any(|one| one == role);
+                    note(&record.owner, named, format!("table {}", table.name));
+                }
+            }
+        }
+        let more = uses.len().saturating_sub(SHOWN);
+        uses.truncate(SHOWN);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        (!uses.is_empty()).then(|| uses.into_iter().chain(more).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Role {
+    /// One of [`PREDEFINED_ROLES`]: nobody logs in as it.
+    pub(super) fn predefined(name: &str, oid: u32) -> Self {
+        let record = RoleRecord { oid, ..RoleRecord::default() };
+        Self { name: name.to_owned(), record, stat: Default::default() }
+    }
+}
+
+fn check_role_name(name: &str) -> Result<()> {
+    super::ddl::check_name(name)?;
+    // As PostgreSQL has it: these mean something else wherever a role is named.
+    if matches!(name, PUBLIC_ROLE | "none") {
+        return Err(Error::Reserved(name.to_owned()));
+    }
+    if name.starts_with("pg_") && !is_predefined(name) {
+        let text = format!("role name \"{name}\" is reserved: names that begin with \"pg_\" are");
+        return Err(Error::InvalidName(text));
+    }
+    Ok(())
+}
+
+/// Makes the roles' root with the first role in one step, the first time only.
+pub(super) async fn bootstrap(coordination: &dyn Coordination) -> Result<()> {
+    let root = Path::Roles.to_string();
+    if coordination.get(&root).await?.is_some() {
+        return Ok(());
+    }
+    let record = RoleRecord {
+        oid: FIRST_ROLE_OID,
+        superuser: true,
+        create_role: true,
+        create_database: true,
+        login: true,
+        bypass_row_security: true,
+        nonce: id::nonce(),
+        ..RoleRecord::default()
+    };
+    let first = create(&Path::Role(FIRST_ROLE).to_string(), &record)?;
+    let root_op = Op::Create { path: root.clone(), data: Bytes::new(), mode: Mode::Persistent };
+    match coordination.transact(vec![root_op, first]).await {
+        Ok(_) => Ok(()),
+        // Another daemon was first, or our own reply was lost: what counts is that it is there.
+        Err(error) => match coordination.get(&root).await? {
+            Some(_) => Ok(()),
+            None => Err(error.into()),
+        },
+    }
+}

@@ -1,0 +1,181 @@
+//! Tables as a role may read them.
+//!
+//! Rights are enforced where tables are read, not where they are named: whatever an alias, a view,
+//! a CTE, COPY, EXPLAIN ANALYZE or a function does to a name, the engine must ask the table for a
+//! scan. A table of which a role may read some columns only refuses a scan of others ([`Guarded`]).
+//! One with row-level policies is a plan of its own ([`Policed`]) into which nothing of the
+//! statement's is pushed, since a condition of the statement that saw hidden rows could tell of
+//! them by failing.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Column;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::TableType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown,
+};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
+};
+
+use crate::catalog::{Error, ObjectKind};
+
+/// A table of which only some columns may be read.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    pub inner: Arc<dyn TableProvider>,
+    /// For the message.
+    pub name: String,
+    pub readable: BTreeSet<String>,
+}
+
+impl Guarded {
+    fn check(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<()> {
+        let schema = self.inner.schema();
+        let readable = |name: &str| self.readable.contains(name);
+        let projected = match projection {
+            Some(columns) => columns.iter().all(|at| readable(schema.field(*at).name())),
+            None => schema.fields().iter().all(|field| readable(field.name())),
+        };
+        let compared = (filters.iter())
+            .all(|filter| filter.column_refs().iter().all(|column| readable(&column.name)));
+        if projected && compared {
+            return Ok(());
+        }
+        let denied = Error::Denied { kind: ObjectKind::Table, name: self.name.clone() };
+        Err(DataFusionError::External(Box::new(denied)))
+    }
+}
+
+#[async_trait]
+impl TableProvider for Guarded {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.inner.table_type()
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.check(projection, filters)?;
+        self.inner.scan(state, projection, filters, limit).await
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.inner.supports_filters_pushdown(filters)
+    }
+}
+
+/// The rows of a table that its policies leave to a role.
+#[derive(Debug)]
+pub(super) struct Policed {
+    /// The table with the policies' condition.
+    pub plan: LogicalPlan,
+}
+
+#[async_trait]
+impl TableProvider for Policed {
+    fn schema(&self) -> SchemaRef {
+        self.plan.schema().inner().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut plan = LogicalPlanBuilder::from(self.plan.clone());
+        if let Some(projection) = projection {
+            let schema = self.plan.schema();
+            let column = |at: &usize| Expr::Column(Column::from(schema.qualified_field(*at)));
+            plan = plan.project(projection.iter().map(column))?;
+        }
+        if let Some(limit) = limit {
+            plan = plan.limit(0, Some(limit))?;
+        }
+        let rows = state.create_physical_plan(&plan.build()?).await?;
+        Ok(Arc::new(Barrier { rows }))
+    }
+}
+
+/// Keeps the optimiser from moving conditions of the statement below those of the policies.
+struct Barrier {
+    rows: Arc<dyn ExecutionPlan>,
+}
+
+impl Debug for Barrier {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Barrier").finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for Barrier {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("SecurityBarrier")
+    }
+}
+
+impl ExecutionPlan for Barrier {
+    fn name(&self) -> &'static str {
+        "SecurityBarrier"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.rows.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.rows]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = children.pop().unwrap_or_else(|| self.rows.clone());
+        Ok(Arc::new(Self { rows }))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        self.rows.execute(partition, context)
+    }
+}
