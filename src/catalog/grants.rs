@@ -150,6 +150,9 @@ impl Grants {
     }
 
     pub fn grant(&mut self, role: &str, privileges: &[Privilege], with_grant_option: bool) {
+        if privileges.is_empty() {
+            return;
+        }
         let granted = self.0.entry(role.to_owned()).or_default();
         for &privilege in privileges {
             let stronger = Granted { privilege, with_grant_option: true };
@@ -184,7 +187,8 @@ impl Grants {
         self.0.remove(role);
     }
 
-    /// The same in PostgreSQL's notation, `ann=r*w/owner`, with the owner's own entry first.
+    /// The same in PostgreSQL's notation, `ann=r*w/owner`, with the owner's own entry for `all`
+    /// first; columns have none.
     pub fn acl(&self, owner: &str, all: &[Privilege]) -> Vec<String> {
         let name = |role: &str| match role {
             PUBLIC_ROLE => String::new(),
@@ -193,7 +197,7 @@ impl Grants {
         };
         let letters: String = all.iter().map(|privilege| privilege.letter()).collect();
         let grantor = name(owner);
-        let own = (owner != PUBLIC_ROLE).then(|| format!("{grantor}={letters}/{grantor}"));
+        let own = (!all.is_empty()).then(|| format!("{grantor}={letters}/{grantor}"));
         let others = self.0.iter().filter(|(role, _)| *role != owner).map(|(role, granted)| {
             let letters: String = (granted.iter())
                 .map(|g| format!("{}{}", g.privilege.letter(), &"*"[..g.with_grant_option.into()]))

@@ -29,6 +29,8 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("has_tablespace_privilege", OBJECT, "bool", of_superusers),
     spec("has_type_privilege", OBJECT, "bool", of_everybody),
     spec("pg_has_role", OBJECT, "bool", role),
+    // Names by identifiers, in order: see `rewrite`.
+    spec("oribi_role_names", &[&[Any]], "_name", role_names),
     spec("row_security_active", &[&[Any]], "bool", row_security_active),
 ];
 
@@ -205,6 +207,14 @@ fn row_security_active(call: &Call<'_, '_>) -> Result<Value> {
         RelationItem::User { table, .. } => call.view.access().row_policies(table).is_some(),
     }
     .into())
+}
+
+fn role_names(call: &Call<'_, '_>) -> Result<Value> {
+    let Value::List(oids) = &call.args[0] else { return Ok(Value::Null) };
+    let names = oids.iter().filter_map(|oid| roles::name(call.view, oid.as_oid()?));
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    Ok(Value::List(names.into_iter().map(Value::from).collect()))
 }
 
 fn of_everybody(call: &Call<'_, '_>) -> Result<Value> {

@@ -10,8 +10,7 @@ use super::super::types::{self, ColumnType};
 use super::super::{View, relations::SCHEMAS};
 use super::roles;
 use crate::catalog::{
-    self, Definition, External, FIRST_ROLE, FileFormat, Grants, PUBLIC_ROLE, Privilege,
-    RowSecurity, Table,
+    self, Definition, External, FIRST_ROLE, FileFormat, Grants, Privilege, RowSecurity, Table,
 };
 
 /// Identifiers of the tables that a comment's or dependency's `classoid` names.
@@ -373,7 +372,7 @@ pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
                 column.not_null.into(),
                 true.into(),
                 layout.map_or(0, |layout| layout.collation).into(),
-                column.grants.map_or(Value::Null, |grants| acl(Some(grants), PUBLIC_ROLE, &[])),
+                column.grants.map_or(Value::Null, |grants| acl(Some(grants), item.owner(), &[])),
             ]);
         }
     }

@@ -45,6 +45,7 @@ impl VisitorMut for Before {
         // Before their inner parts are looked at: these may then never be.
         prune_case(expr);
         no_rows(expr);
+        role_names(expr);
         ControlFlow::Continue(())
     }
 
@@ -254,6 +255,33 @@ fn value_of_nothing(query: &Query) -> Option<Expr> {
         "count" => Some(number(0)),
         name if AGGREGATES.contains(&name) => Some(null()),
         _ => None,
+    }
+}
+
+/// `ARRAY(SELECT rolname FROM pg_roles WHERE oid = ANY (list) ORDER BY 1)`, by which psql shows whom
+/// a policy is for, is a function of the list: the engine takes no such condition on an outer row.
+fn role_names(expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let FunctionArguments::Subquery(query) = &mut function.args else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let [TableWithJoins { relation: TableFactor::Table { name, args: None, .. }, joins }] =
+        select.from.as_slice()
+    else {
+        return;
+    };
+    let of_roles = joins.is_empty()
+        && system_relation(name).is_some_and(|relation| relation.name == "pg_roles");
+    let [SelectItem::UnnamedExpr(Expr::Identifier(column))] = select.projection.as_slice() else {
+        return;
+    };
+    if let Some(Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. }) =
+        &mut select.selection
+        && let Expr::Identifier(key) = left.as_ref()
+        && of_roles
+        && normal(column) == "rolname"
+        && normal(key) == "oid"
+    {
+        *expr = call("oribi_role_names", vec![super::build::take(right)]);
     }
 }
 
