@@ -15,5 +15,7 @@ mod outages;
 mod queries;
 #[path = "cluster/races.rs"]
 mod races;
+#[path = "cluster/roles.rs"]
+mod roles;
 #[path = "cluster/support.rs"]
 mod support;

@@ -158,6 +158,13 @@ impl Client {
         Ok(Self { client, connection: tokio::spawn(connection) })
     }
 
+    /// As another role than `oribi`.
+    pub async fn connect_as(daemon: &Daemon, role: &str) -> Self {
+        let connected = daemon.client_config().user(role).connect(NoTls).await;
+        let (client, connection) = connected.unwrap_or_else(|error| panic!("{role}: {error:?}"));
+        Self { client, connection: tokio::spawn(connection) }
+    }
+
     pub async fn connect(daemon: &Daemon) -> Self {
         Self::try_connect(daemon).await.unwrap_or_else(|error| panic!("{error:?}"))
     }

@@ -1,0 +1,65 @@
+//! Roles and grants: given on one daemon, they count on the next.
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_granted_on_one_daemon_counts_on_the_next_at_once() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        a.rows(&cluster.table("t", 1)).await;
+        for round in 0..30 {
+            let role = format!("ann{round}");
+            a.rows(&format!("CREATE ROLE {role} LOGIN")).await;
+            let ann = Client::connect_as(&daemons[1], &role).await;
+            assert_eq!(ann.refused("SELECT x FROM t").await.code().code(), "42501");
+            a.rows(&format!("GRANT SELECT ON t TO {role}")).await;
+            assert_eq!(ann.value("SELECT x FROM t").await, "1");
+            // Through a group, too.
+            a.rows(&format!("REVOKE SELECT ON t FROM {role}")).await;
+            let denied = async || ann.outcome("SELECT x FROM t").await == "42501";
+            until("the right is gone", denied).await;
+            b.rows(&format!("CREATE ROLE readers{round}")).await;
+            b.rows(&format!("GRANT SELECT ON t TO readers{round}")).await;
+            a.rows(&format!("GRANT readers{round} TO {role}")).await;
+            assert_eq!(ann.value("SELECT x FROM t").await, "1");
+        }
+        let roles = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'ann%'";
+        until("all roles", async || b.value(roles).await == "30").await;
+    })
+    .await;
+}
+
+/// Two daemons at a time: what a role was granted while it was dropped must not be left behind for
+/// the next role of that name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_role_leaves_no_rights_behind() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        a.rows(&cluster.table("t", 1)).await;
+        for _ in 0..30 {
+            a.rows("CREATE ROLE ann").await;
+            let (granted, dropped) =
+                tokio::join!(a.outcome("GRANT SELECT ON t TO ann"), b.outcome("DROP ROLE ann"));
+            let acl = "SELECT coalesce(relacl::text, '') FROM pg_class WHERE relname = 't'";
+            let there = "SELECT count(*) FROM pg_roles WHERE rolname = 'ann'";
+            match (granted.as_str(), dropped.as_str()) {
+                ("", "2BP01" | "40001") | ("40001" | "42704", "") => {}
+                other => panic!("{other:?}"),
+            }
+            let left = if granted.is_empty() { "1" } else { "0" };
+            until("both see it", async || b.value(there).await == left).await;
+            let granted = granted.is_empty();
+            let named = async || a.value(acl).await.contains("ann") == granted;
+            until("rights only where there is a role", named).await;
+            if granted {
+                a.rows("DROP OWNED BY ann").await;
+                a.rows("DROP ROLE ann").await;
+            }
+        }
+    })
+    .await;
+}
