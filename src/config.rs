@@ -55,6 +55,7 @@ pub struct Config {
     pub engine: Engine,
     pub query: Query,
     pub connections: Connections,
+    pub tls: Tls,
     pub shutdown: Shutdown,
     pub log: Log,
     /// Where values other than the defaults were set, by key.
@@ -82,6 +83,15 @@ pub struct Coordination {
     pub request_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,
+    #[serde(with = "empty_is_none")]
+    pub credentials: Option<PathBuf>,
+    pub tls: Switch,
+    #[serde(with = "empty_is_none")]
+    pub tls_ca: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub tls_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -121,6 +131,36 @@ pub struct Connections {
     #[serde(with = "humantime_serde")]
     pub login_timeout: Duration,
     pub message_limit: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    #[serde(with = "empty_is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub key: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub client_ca: Option<PathBuf>,
+    pub mode: TlsMode,
+    pub min_version: TlsVersion,
+}
+
+/// Whether clients use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    Off,
+    Allow,
+    Require,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1.2")]
+    V1_2,
+    #[serde(rename = "TLSv1.3")]
+    V1_3,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -18,7 +18,8 @@
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`] | what all rooms use |
+//! |   | [`tls`] | encryption for clients: certificates, handshakes |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -34,10 +35,12 @@ pub mod engine;
 pub mod id;
 pub mod postgres;
 pub mod query;
+pub mod secret;
 pub mod server;
 pub mod shutdown;
 pub mod storage;
 pub mod system;
 pub mod telemetry;
+pub mod tls;
 pub mod values;
 pub mod web;

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::catalog::{self, Catalog};
 use crate::cluster::{self, Membership, State};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Switch};
 use crate::coordination::embedded::{self, EmbeddedStore};
 use crate::coordination::zookeeper::{self, ZooKeeper};
 use crate::coordination::{self, Coordination};
@@ -35,6 +35,7 @@ use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
 use crate::storage::Roots;
 use crate::system::System;
+use crate::tls::{self, Acceptor};
 use crate::web;
 use cluster_view::{Clients, ClusterView, setting_rows};
 
@@ -54,6 +55,8 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error(transparent)]
     DataDir(#[from] data_dir::Error),
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     #[error("zookeeper: {0}")]
     Coordination(#[from] coordination::Error),
     #[error(transparent)]
@@ -71,7 +74,13 @@ pub enum Error {
 impl Error {
     /// Whether the configuration is to be mended before another try.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::NoDataDir | Self::Config(_))
+        matches!(
+            self,
+            Self::NoDataDir
+                | Self::Config(_)
+                | Self::Tls(_)
+                | Self::Coordination(coordination::Error::Setting { .. })
+        )
     }
 }
 
@@ -91,6 +100,7 @@ pub struct Server {
     coordination: Arc<dyn Coordination>,
     membership: Arc<Membership>,
     queries: Arc<Queries>,
+    tls: Option<Arc<Acceptor>>,
     shutdown: Shutdown,
     /// Ends the background tasks and the listeners.
     end: CancellationToken,
@@ -103,6 +113,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let directory = config.data_dir.as_ref().ok_or(Error::NoDataDir)?;
         let data_dir = DataDir::open(directory)?;
+        let tls = Acceptor::open(&config.tls)?;
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
         let coordination = connect(&config, &data_dir).await?;
@@ -135,6 +146,7 @@ impl Server {
             coordination,
             membership,
             queries,
+            tls,
             shutdown,
             end: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -146,6 +158,11 @@ impl Server {
 
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// What can be read again while the daemon runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { tls: self.tls.clone() }
     }
 
     /// Starts the tasks that run as long as the daemon, and opens its door.
@@ -163,7 +180,8 @@ impl Server {
         });
         let timeout = self.config.query.statement_timeout.0;
         let connections = self.config.connections.clone();
-        let listener = Listener::new(sockets.postgres, queries.clone(), connections, timeout);
+        let tls = self.tls.clone();
+        let listener = Listener::new(sockets.postgres, queries.clone(), connections, timeout, tls);
         membership.set_state(State::Ready).await;
         tasks.spawn(listener.run(end.clone()));
         let Addresses { postgres, peer, web } = self.addresses;
@@ -205,6 +223,27 @@ impl Server {
         info!("stopped");
         // A supervisor starts an evicted daemon again; it was not asked to stop.
         if evicted { Err(Error::Evicted) } else { Ok(()) }
+    }
+}
+
+/// Reads again, while the daemon runs, what is in files of its own.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    tls: Option<Arc<Acceptor>>,
+}
+
+impl Reloader {
+    /// Takes up what has changed. What cannot be taken up stays as it was, and is logged. Returns
+    /// whether all could. Blocks for as long as reading the files takes.
+    pub fn reload(&self) -> bool {
+        let Some(tls) = &self.tls else { return true };
+        match tls.reload() {
+            Ok(()) => true,
+            Err(error) => {
+                error!(%error, "the certificate stays as it was");
+                false
+            }
+        }
     }
 }
 
@@ -259,13 +298,23 @@ async fn turn_away(socket: TcpListener, end: CancellationToken) {
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
 async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordination>, Error> {
-    let config::Coordination { session_timeout, request_timeout, start_timeout } =
+    let config::Coordination { session_timeout, request_timeout, start_timeout, .. } =
         config.coordination;
     let Some(hosts) = &config.zookeeper else {
         let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
         return Ok(store.connect(embedded::Options { session_timeout, request_timeout }));
     };
-    let options = zookeeper::Options { hosts: hosts.clone(), session_timeout, request_timeout };
+    let options = zookeeper::Options {
+        hosts: hosts.clone(),
+        session_timeout,
+        request_timeout,
+        credentials: match &config.coordination.credentials {
+            Some(path) => Some(zookeeper::Credentials::read(path)?),
+            None => None,
+        },
+        tls: zookeeper_tls(&config.coordination)?,
+    };
+    options.warn();
     let deadline = Instant::now() + start_timeout;
     loop {
         match ZooKeeper::connect(options.clone()).await {
@@ -275,6 +324,28 @@ async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordina
                 tokio::time::sleep(RECONNECT).await;
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The files for TLS to the ensemble, if it is on. Files without it would be a false promise.
+fn zookeeper_tls(config: &config::Coordination) -> Result<Option<zookeeper::Tls>, Error> {
+    let wrong = |key, reason: &str| coordination::Error::Setting { key, reason: reason.to_owned() };
+    let config::Coordination { tls, tls_ca, tls_certificate, tls_key, .. } = config;
+    match (tls, tls_ca) {
+        (Switch::Off, None) if tls_certificate.is_none() && tls_key.is_none() => Ok(None),
+        (Switch::Off, _) => {
+            Err(wrong("tls", "is off, and tls_ca, tls_certificate or tls_key is set").into())
+        }
+        (Switch::On, None) => Err(wrong("tls_ca", "is needed where coordination.tls is on").into()),
+        (Switch::On, Some(ca)) => {
+            let identity = match (tls_certificate, tls_key) {
+                (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+                (None, None) => None,
+                (Some(_), None) => return Err(wrong("tls_key", "is missing").into()),
+                (None, Some(_)) => return Err(wrong("tls_certificate", "is missing").into()),
+            };
+            Ok(Some(zookeeper::Tls { ca: ca.clone(), identity }))
         }
     }
 }

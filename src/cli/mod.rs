@@ -45,6 +45,9 @@ enum Command {
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // Two libraries for cryptography are compiled in, so that who leaves the choice open would
+    // panic. An error says that the choice was made before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(options),

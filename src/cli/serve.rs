@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::pin::pin;
 
 use clap::Args;
-use tracing::info;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
 use super::error::{Error, Result};
 use super::{environment, runtime, start_logging, supervisor};
 use crate::config::Config;
-use crate::server::Server;
+use crate::server::{Reloader, Server};
 use crate::shutdown;
 
 /// The variable that names the settings file.
@@ -78,25 +79,46 @@ async fn serve(config: Config) -> Result<()> {
     supervisor::starting(config.coordination.start_timeout);
     // One future from the beginning, so that a signal is neither lost between two phases nor
     // ignored while starting, as it would be for the first process of a container.
-    let mut signal = pin!(shutdown::signal());
+    let mut stopped = pin!(shutdown::signal());
+    // Likewise: a SIGHUP that nobody listens for ends the process.
+    let hangups = signal(SignalKind::hangup()).map_err(no_signals)?;
     let server = tokio::select! {
         started = Server::start(config) => started?,
-        caught = &mut signal => {
+        caught = &mut stopped => {
             info!("stopped before it had started");
             return caught.map_err(no_signals);
         }
     };
     supervisor::ready(&server.addresses());
+    let reloading = reload(hangups, server.reloader());
     let mut caught = Ok(());
     let stop = async {
-        caught = signal.await;
+        caught = stopped.await;
         supervisor::stopping(drain_timeout);
     };
     tokio::select! {
         served = server.serve(stop) => served?,
         () = supervisor::watchdog() => {}
+        () = reloading => {}
     }
     caught.map_err(no_signals)
+}
+
+/// Reads files again at each SIGHUP, for as long as it is polled.
+async fn reload(mut hangups: Signal, reloader: Reloader) {
+    while hangups.recv().await.is_some() {
+        supervisor::reloading();
+        let reloader = reloader.clone();
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        let all = reloaded.unwrap_or_default();
+        match all {
+            true => info!("settings' files read again"),
+            false => warn!("not all of the settings' files could be read again"),
+        }
+        supervisor::reloaded(all);
+    }
+    // No more signals: whatever else is polled goes on.
+    std::future::pending().await
 }
 
 fn no_signals(source: std::io::Error) -> Error {

@@ -22,6 +22,22 @@ pub fn ready(addresses: &Addresses) {
     notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
+/// Files are read again, from now until [`reloaded`].
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "cannot notify systemd"),
+    }
+}
+
+pub fn reloaded(all: bool) {
+    let status = match all {
+        true => "Ready",
+        false => "Ready; not all files could be read again, see the log",
+    };
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
 /// Running statements may take this long to finish.
 pub fn stopping(deadline: Duration) {
     let status = "Draining: running statements finish";

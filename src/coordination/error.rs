@@ -24,6 +24,9 @@ pub enum Error {
     /// nothing was changed, and trying again will not help.
     #[error("the coordination store cannot do this: {reason}")]
     Refused { reason: String },
+    /// A setting has to be mended before the store can be used.
+    #[error("setting \"coordination.{key}\": {reason}")]
+    Setting { key: &'static str, reason: String },
     /// Step `index` (from 0) of a transaction failed, so no step was done.
     #[error("step {index} of the transaction failed: {source}")]
     Transaction { index: usize, source: Box<Error> },

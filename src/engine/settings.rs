@@ -102,6 +102,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("server_version", SERVER_VERSION, Fixed, true, "The PostgreSQL version whose behaviour clients may expect."),
     setting("server_version_num", "150018", Fixed, false, "The same as a number."),
     setting("session_authorization", "oribi", Fixed, true, "The role that logged in."),
+    setting("ssl", "off", Fixed, false, "Whether clients may use TLS."),
     setting("standard_conforming_strings", "on", OneOf(&["on"]), true, "Backslashes in '...' are ordinary."),
     setting("statement_timeout", "0", Millis, false, "The longest a statement may run; 0: no limit."),
     setting("synchronize_seqscans", "on", Bool, false, "Accepted for compatibility."),

@@ -1,13 +1,18 @@
 //! A client's connection as messages: buffers on both sides of the socket.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::frontend::{Frontend, Malformed};
+use crate::tls::{Acceptor, Tls};
 
 /// Bytes that wait before they are sent in one system call.
 const FLUSH_AT: usize = 64 * 1024;
@@ -33,7 +38,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The socket with its buffers.
 #[derive(Debug)]
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
+    tls: Option<Arc<Tls>>,
     input: BytesMut,
     output: BytesMut,
     message_limit: usize,
@@ -41,7 +47,39 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(socket: TcpStream, message_limit: usize) -> Self {
-        Self { socket, input: BytesMut::new(), output: BytesMut::new(), message_limit }
+        Self {
+            socket: Socket::Plain(socket),
+            tls: None,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            message_limit,
+        }
+    }
+
+    /// Does the handshake, and goes on in TLS. With `direct` nothing was said in plaintext before.
+    /// What waits in the buffers is dropped.
+    pub async fn encrypt(self, acceptor: &Acceptor, direct: bool) -> io::Result<Self> {
+        let Socket::Plain(socket) = self.socket else {
+            return Err(io::Error::other("TLS within TLS"));
+        };
+        let (socket, tls) = acceptor.accept(socket, direct).await?;
+        Ok(Self {
+            socket: Socket::Tls(Box::new(socket)),
+            tls: Some(Arc::new(tls)),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            message_limit: self.message_limit,
+        })
+    }
+
+    /// What is known of the encryption; `None` in plaintext.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
+    /// Whether bytes have arrived that nobody has taken yet.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// The next start-up packet, its length taken off; `None` at the end of the connection.
@@ -141,6 +179,8 @@ impl Connection {
         while self.output.has_remaining() {
             self.socket.write_buf(&mut self.output).await?;
         }
+        // TLS keeps what it has encrypted until it is told.
+        self.socket.flush().await?;
         // What grew for one large result is not kept for a session's life.
         if self.output.capacity() > 4 * FLUSH_AT {
             self.output = BytesMut::new();
@@ -152,6 +192,53 @@ impl Connection {
     pub async fn close(&mut self) {
         if self.flush().await.is_ok() {
             let _ = self.socket.shutdown().await;
+        }
+    }
+}
+
+/// Plaintext or TLS. Both are served by the same code; in plaintext it costs a branch.
+#[derive(Debug)]
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

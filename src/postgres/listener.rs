@@ -14,6 +14,7 @@ use tracing::warn;
 use super::session::{Shared, serve};
 use crate::config;
 use crate::query::Queries;
+use crate::tls::Acceptor;
 
 /// Pause after the system has refused a connection, for want of descriptors say.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -37,12 +38,13 @@ impl Listener {
         queries: Arc<Queries>,
         config: config::Connections,
         statement_timeout: Option<Duration>,
+        tls: Option<Arc<Acceptor>>,
     ) -> Self {
         Self {
             socket,
             places: Arc::new(Semaphore::new(config.max)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
-            shared: Arc::new(Shared::new(queries, config, statement_timeout)),
+            shared: Arc::new(Shared::new(queries, config, statement_timeout, tls)),
             clients: TaskTracker::new(),
         }
     }

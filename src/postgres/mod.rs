@@ -2,14 +2,16 @@
 //!
 //! - [`listener`]: accepts clients, within a limit.
 //! - [`connection`]: a socket as messages.
+//! - [`encryption`]: requests for encryption, TLS.
 //! - [`frontend`]: what clients send, decoded without trust.
-//! - [`startup`]: encryption requests, the start-up message, log-in, cancel requests.
+//! - [`startup`]: the start-up message, log-in, cancel requests.
 //! - [`session`]: one client's loop: which message does what.
 //! - [`simple`], [`extended`]: the two ways to ask.
 //! - [`portal`]: a running or suspended result.
 //! - [`sqlstate`]: failures as clients see them.
 
 mod connection;
+mod encryption;
 mod extended;
 mod frontend;
 mod listener;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::connection::{self, Connection};
+use super::encryption::negotiate;
 use super::extended::Extended;
 use super::frontend::Frontend;
 use super::portal::Failure;
@@ -25,6 +26,7 @@ use super::sqlstate::Report;
 use super::startup::{Arrival, arrive, reported};
 use crate::config;
 use crate::query::{Notice, Queries, Session, TransactionState};
+use crate::tls::Acceptor;
 use crate::values::encode::{TextStyle, TimeZone};
 
 /// What all connections share.
@@ -33,6 +35,8 @@ pub struct Shared {
     pub queries: Arc<Queries>,
     pub config: config::Connections,
     pub statement_timeout: Option<Duration>,
+    /// Does handshakes, if there is TLS.
+    pub tls: Option<Arc<Acceptor>>,
     /// Cancel keys by process id.
     keys: Mutex<HashMap<i32, Bytes>>,
 }
@@ -42,8 +46,9 @@ impl Shared {
         queries: Arc<Queries>,
         config: config::Connections,
         statement_timeout: Option<Duration>,
+        tls: Option<Arc<Acceptor>>,
     ) -> Self {
-        Self { queries, config, statement_timeout, keys: Mutex::default() }
+        Self { queries, config, statement_timeout, tls, keys: Mutex::default() }
     }
 
     /// Makes the key by which a session's statements can be cancelled.
@@ -88,14 +93,19 @@ impl Shared {
 /// With `full` there is no place for a session: the client is told so.
 pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: bool) {
     let limit = usize::try_from(shared.config.message_limit.0).unwrap_or(usize::MAX);
-    let mut connection = Connection::new(socket, limit);
-    let arrival = arrive(&mut connection, shared, peer, full);
-    let session = match tokio::time::timeout(shared.config.login_timeout, arrival).await {
-        Ok(Ok(Arrival::Session(session))) => *session,
-        Ok(Ok(Arrival::Over)) => return,
-        Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
-        Err(_) => return debug!(%peer, "a client took too long to log in"),
+    let arrival = async {
+        let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
+        let Some((mut connection, packet)) = negotiated else { return Ok(None) };
+        let arrival = arrive(&mut connection, packet, shared, peer, full).await?;
+        Ok::<_, connection::Error>(Some((connection, arrival)))
     };
+    let (connection, session) =
+        match tokio::time::timeout(shared.config.login_timeout, arrival).await {
+            Ok(Ok(Some((connection, Arrival::Session(session))))) => (connection, *session),
+            Ok(Ok(None | Some((_, Arrival::Over)))) => return,
+            Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
+            Err(_) => return debug!(%peer, "a client took too long to log in"),
+        };
     let pid = session.entry().pid;
     let mut client = Client { connection, session, extended: Extended::default() };
     if let Err(error) = client.run(shared).await {

@@ -1,4 +1,4 @@
-//! From a new connection to a session: encryption requests, the start-up message, log-in.
+//! From a new connection to a session: the start-up message, log-in, cancel requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,13 +20,8 @@ use crate::cluster::State;
 use crate::engine::settings::{SETTINGS, Settings};
 use crate::query::Session;
 
-/// Request codes in place of a protocol version, from PostgreSQL's `pqcomm.h`.
+/// A request code in place of a protocol version, from PostgreSQL's `pqcomm.h`.
 const CANCEL: u32 = (1234 << 16) | 5678;
-const SSL: u32 = (1234 << 16) | 5679;
-const GSSAPI: u32 = (1234 << 16) | 5680;
-
-/// Encryption requests answered before a client has to get on with it.
-const MAX_REQUESTS: usize = 2;
 
 /// Length of a cancel key in protocol 3.2 and later, in bytes.
 const LONG_KEY: usize = 32;
@@ -38,40 +33,40 @@ pub enum Arrival {
     Over,
 }
 
-/// Goes from the first byte to a session that is ready for queries.
+/// Goes from the first packet that does not ask for encryption to a session that is ready for
+/// queries.
 pub async fn arrive(
     connection: &mut Connection,
+    packet: Bytes,
     shared: &Shared,
     peer: SocketAddr,
     full: bool,
 ) -> Result<Arrival> {
-    for _ in 0..=MAX_REQUESTS {
-        let Some(packet) = connection.startup_packet().await? else { return Ok(Arrival::Over) };
-        match (&packet[..]).get_u32() {
-            SSL | GSSAPI => {
-                connection.put_byte(b'N');
-                connection.flush().await?;
-            }
-            CANCEL => {
-                cancel(shared, packet);
-                return Ok(Arrival::Over);
-            }
-            _ if full => {
-                let report = Report::fatal("53300", "sorry, too many clients already")
-                    .hint("The limit is the setting connections.max.");
-                return refuse(connection, report).await;
-            }
-            version if version >> 16 != 3 => {
-                let (major, minor) = (version >> 16, version & 0xffff);
-                let message = format!(
-                    "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
-                );
-                return refuse(connection, Report::fatal("0A000", message)).await;
-            }
-            _ => return log_in(connection, shared, peer, packet).await,
+    let must_encrypt = shared.tls.as_ref().is_some_and(|tls| tls.is_required());
+    match (&packet[..]).get_u32() {
+        CANCEL => {
+            cancel(shared, packet);
+            Ok(Arrival::Over)
         }
+        _ if must_encrypt && connection.tls().is_none() => {
+            let report = Report::fatal("28000", "connections have to be encrypted with TLS")
+                .hint("Connect with sslmode=require or stricter. The setting is tls.mode.");
+            refuse(connection, report).await
+        }
+        _ if full => {
+            let report = Report::fatal("53300", "sorry, too many clients already")
+                .hint("The limit is the setting connections.max.");
+            refuse(connection, report).await
+        }
+        version if version >> 16 != 3 => {
+            let (major, minor) = (version >> 16, version & 0xffff);
+            let message = format!(
+                "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
+            );
+            refuse(connection, Report::fatal("0A000", message)).await
+        }
+        _ => log_in(connection, shared, peer, packet).await,
     }
-    Err(Malformed("too many encryption requests").into())
 }
 
 /// Stops what a session runs, if the request knows its key.
@@ -91,7 +86,7 @@ async fn log_in(
 ) -> Result<Arrival> {
     let startup = decode(&packet)?;
     let long_keys = negotiate(connection, &startup)?;
-    match open(shared, peer, &startup.parameters).await {
+    match open(connection, shared, peer, &startup.parameters).await {
         Ok(session) => {
             let key = shared.key(session.entry().pid, if long_keys { LONG_KEY } else { 4 });
             greet(connection, &session, key, long_keys)?;
@@ -141,6 +136,7 @@ fn negotiate(connection: &mut Connection, startup: &Startup) -> Result<bool> {
 
 /// Finds out whether and how this client may come in.
 async fn open(
+    connection: &Connection,
     shared: &Shared,
     peer: SocketAddr,
     parameters: &BTreeMap<String, String>,
@@ -173,7 +169,8 @@ async fn open(
         });
     }
     let settings = settings(shared, user, parameters)?;
-    let guard = shared.queries.sessions.open(user, database, &peer.to_string());
+    let tls = connection.tls().cloned();
+    let guard = shared.queries.sessions.open(user, database, &peer.to_string(), tls);
     Ok(Session::new(shared.queries.clone(), guard, settings))
 }
 
@@ -185,6 +182,7 @@ fn settings(
 ) -> std::result::Result<Settings, Report> {
     let mut settings = Settings::default();
     settings.set_fact("session_authorization", user);
+    settings.set_fact("ssl", if shared.tls.is_some() { "on" } else { "off" });
     if let Some(timeout) = shared.statement_timeout {
         let millis = timeout.as_millis().to_string();
         // A duration is always a valid value for it.

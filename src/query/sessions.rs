@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Stop;
+use crate::tls::Tls;
 
 /// Bits of a process id that count a daemon's sessions; the ones above tell daemons apart.
 const COUNTER_BITS: u32 = 16;
@@ -29,6 +30,8 @@ pub struct SessionEntry {
     pub database: String,
     /// The client's address, as text.
     pub client: String,
+    /// How the connection is encrypted, if it is.
+    pub tls: Option<Arc<Tls>>,
     pub started: DateTime<Utc>,
     /// Ends when the session is to end.
     pub terminated: CancellationToken,
@@ -73,6 +76,7 @@ pub struct Activity {
     pub user: String,
     pub database: String,
     pub client: String,
+    pub tls: Option<Arc<Tls>>,
     pub started: DateTime<Utc>,
     /// The statement that runs, and since when.
     pub statement: Option<(String, DateTime<Utc>)>,
@@ -86,7 +90,13 @@ impl Sessions {
     }
 
     /// Opens a session. It is in the table until the guard is dropped.
-    pub fn open(self: &Arc<Self>, user: &str, database: &str, client: &str) -> SessionGuard {
+    pub fn open(
+        self: &Arc<Self>,
+        user: &str,
+        database: &str,
+        client: &str,
+        tls: Option<Arc<Tls>>,
+    ) -> SessionGuard {
         let mut by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = loop {
             let count = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << COUNTER_BITS) - 1);
@@ -100,6 +110,7 @@ impl Sessions {
             user: user.to_owned(),
             database: database.to_owned(),
             client: client.to_owned(),
+            tls,
             started: Utc::now(),
             terminated: CancellationToken::new(),
             current: Mutex::default(),
@@ -210,6 +221,7 @@ impl SessionEntry {
             user: self.user.clone(),
             database: self.database.clone(),
             client: self.client.clone(),
+            tls: self.tls.clone(),
             started: self.started,
             statement: current.map(|current| (current.text.to_string(), current.since)),
         }

@@ -112,6 +112,7 @@ impl Backends for Clients {
                     database: activity.database,
                     application_name: String::new(),
                     client: activity.client.parse().ok(),
+                    tls: activity.tls,
                     connected: activity.started.into(),
                     transaction_started: None,
                     query_started,

@@ -39,6 +39,7 @@ use sqlparser::ast::Statement;
 
 use crate::catalog::{Access, Database, Snapshot};
 use crate::engine::system::{SessionInfo, SystemCatalog};
+use crate::tls::Tls;
 
 /// A daemon of the cluster, as `system.daemons` shows it.
 #[derive(Clone, Debug)]
@@ -98,6 +99,8 @@ pub struct SessionRow {
     pub database: String,
     pub application_name: String,
     pub client: Option<SocketAddr>,
+    /// How the connection is encrypted, if it is.
+    pub tls: Option<Arc<Tls>>,
     pub connected: SystemTime,
     /// The start of the present transaction, if there is one.
     pub transaction_started: Option<SystemTime>,

@@ -28,6 +28,14 @@ impl Address {
     }
 }
 
+/// The name or address in `host:port`.
+pub(super) fn host_name(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,7 +47,10 @@ mod tests {
         assert_eq!(parsed("a:1, b"), Address { hosts: hosts.clone(), chroot: "/oribi".into() });
         assert_eq!(parsed("a:1,b/x/y"), Address { hosts: hosts.clone(), chroot: "/x/y".into() });
         assert_eq!(parsed("a:1,b/"), Address { hosts, chroot: "/".into() });
-        for bad in ["", "/x", "a,,b", "a/x/", "a//"] {
+        for (host, name) in [("a:1", "a"), ("a", "a"), ("[::1]:1", "::1"), ("[::1]", "::1")] {
+            assert_eq!(host_name(host), name);
+        }
+        for bad in ["", "/x", "tcp://a:1", "a,,b", "a/x/", "a//"] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
-use zookeeper_client::{Client, Error as ClientError, MultiWriteError, MultiWriteResult};
+use zookeeper_client::{Acl, Client, Error as ClientError, MultiWriteError, MultiWriteResult};
 
 use super::{convert, create_options};
 use crate::coordination::{Error, Op, Outcome, Result};
@@ -85,14 +85,14 @@ impl<T: Send + 'static> Ticket<T> {
     }
 }
 
-/// All steps or none.
-pub(super) async fn transact(client: &Client, ops: &[Op]) -> Result<Vec<Outcome>> {
+/// All steps or none; new nodes get the ACL.
+pub(super) async fn transact(client: &Client, ops: &[Op], acl: &[Acl]) -> Result<Vec<Outcome>> {
     let mut writer = client.new_multi_writer();
     for (index, op) in ops.iter().enumerate() {
         let added = match op {
             Op::Check { path, version } => writer.add_check_version(path, version.unwrap_or(-1)),
             Op::Create { path, data, mode } => {
-                writer.add_create(path, data, &create_options(*mode))
+                writer.add_create(path, data, &create_options(*mode, acl))
             }
             Op::Set { path, data, version } => writer.add_set_data(path, data, *version),
             Op::Delete { path, version } => writer.add_delete(path, *version),

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use zookeeper_client::{Client, Error as ClientError, SessionInfo};
 
 use super::Options;
-use super::address::Address;
-use super::link::{self, Command, Event, Link, Registered};
+use super::link::{self, Command, Event, Link, Registered, Target};
+use super::security;
 use crate::coordination::{Error, Result, Session, SessionState};
 
 /// The first wait between two attempts; each later one is twice as long, up to a tenth of the
@@ -29,9 +29,8 @@ enum End {
 }
 
 pub(super) struct Driver {
-    address: Address,
+    target: Target,
     hosts: String,
-    session_timeout: Duration,
     request_timeout: Duration,
     commands: mpsc::UnboundedReceiver<Command>,
     session: Arc<latest::Sender<Session>>,
@@ -54,16 +53,15 @@ pub(super) struct Driver {
 
 impl Driver {
     pub fn new(
-        address: Address,
+        target: Target,
         options: &Options,
         commands: mpsc::UnboundedReceiver<Command>,
         session: Arc<latest::Sender<Session>>,
         ready: oneshot::Sender<Result<()>>,
     ) -> Self {
         Self {
-            address,
+            target,
             hosts: options.hosts.clone(),
-            session_timeout: options.session_timeout,
             request_timeout: options.request_timeout,
             commands,
             session,
@@ -128,7 +126,7 @@ impl Driver {
         self.connected(link.client());
         let since = Instant::now();
         let end = self.serve(link).await;
-        if since.elapsed() > self.session_timeout {
+        if since.elapsed() > self.target.session_timeout {
             self.wait = FIRST_WAIT;
         }
         end
@@ -136,9 +134,8 @@ impl Driver {
 
     /// A link ready for use; `None` when there is no more time for it.
     async fn connect(&mut self) -> Option<Result<Link, ClientError>> {
-        let (address, saved) = (self.address.clone(), self.saved.clone());
-        let session_timeout = self.session_timeout;
-        let opened = async move { link::open(&address, saved, session_timeout).await };
+        let (target, saved) = (self.target.clone(), self.saved.clone());
+        let opened = async move { link::open(&target, saved).await };
         let client = match self.refusing(opened).await? {
             Ok(client) => client,
             Err(error) => return Some(Err(error)),
@@ -147,11 +144,11 @@ impl Driver {
         self.held = Some(client.clone());
         self.saved = Some(client.session().clone());
         self.watches.retain(|watch| !watch.sender.is_closed());
-        let (chroot, watches) = (self.address.chroot.clone(), self.watches.clone());
+        let (target, watches) = (self.target.clone(), self.watches.clone());
         let armed = watches.len();
         let prepared = async move {
-            let prepared = Link::prepare(client, state, &chroot, &watches);
-            timeout(session_timeout / 2, prepared).await.unwrap_or(Err(ClientError::Timeout))
+            let prepared = Link::prepare(client, state, &target, &watches);
+            timeout(target.session_timeout / 2, prepared).await.unwrap_or(Err(ClientError::Timeout))
         };
         let mut link = self.refusing(prepared).await?;
         if let Ok(link) = &mut link {
@@ -247,6 +244,9 @@ impl Driver {
 
     fn failed(&mut self, error: ClientError) -> End {
         let failure = match &error {
+            ClientError::NoHosts if self.target.tls.is_some() => {
+                "no server accepts the connection with TLS".to_owned()
+            }
             ClientError::NoHosts => "no server accepts the connection".to_owned(),
             other => other.to_string(),
         };
@@ -262,14 +262,17 @@ impl Driver {
                 self.wait = Duration::ZERO;
                 return if self.closing { End::Closed } else { End::Again };
             }
-            ClientError::NoAuth | ClientError::AuthFailed | ClientError::Unimplemented => {
+            ClientError::NoAuth
+            | ClientError::AuthFailed
+            | ClientError::InvalidAcl
+            | ClientError::Unimplemented => {
                 // Waiting does not mend these, but a daemon that runs already keeps trying.
                 if let Some(ready) = self.ready.take() {
                     let refusal = match error {
                         ClientError::Unimplemented => Error::Refused {
                             reason: format!("{} is older than ZooKeeper 3.6", self.hosts),
                         },
-                        _ => Error::Denied { path: self.address.chroot.clone() },
+                        _ => security::rejected(&self.hosts, self.target.credentials.as_ref()),
                     };
                     let _ = ready.send(Err(refusal));
                     return End::Closed;
@@ -310,7 +313,8 @@ impl Driver {
 
     /// Spread, so that many clients of one ensemble do not come back all at once.
     fn next_wait(&mut self) -> Duration {
-        let longest = (self.session_timeout / 10).clamp(Duration::from_millis(100), LONGEST_WAIT);
+        let longest =
+            (self.target.session_timeout / 10).clamp(Duration::from_millis(100), LONGEST_WAIT);
         let wait = self.wait;
         self.wait = (wait * 2).clamp(FIRST_WAIT, longest);
         wait / 2 + (wait / 2).mul_f64((link::random() % 1024) as f64 / 1024.0)

@@ -10,12 +10,14 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use zookeeper_client::{
-    AddWatchMode, Client, Error as ClientError, EventType, PersistentWatcher, StateWatcher,
+    AddWatchMode, Client, Connector, Error as ClientError, EventType, PersistentWatcher,
+    StateWatcher,
 };
 
 use super::address::Address;
 use super::call::{Job, Running};
 use super::create_options;
+use super::security::{self, Credentials, Tls};
 use crate::coordination::watch::Change;
 use crate::coordination::{Mode, Scope, WatchSender};
 
@@ -34,25 +36,63 @@ pub(super) struct Registered {
     pub sender: WatchSender,
 }
 
+/// How to connect, and as whom.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub address: Address,
+    pub session_timeout: Duration,
+    pub credentials: Option<Credentials>,
+    pub tls: Option<Tls>,
+}
+
+impl Target {
+    /// Asks for the session that is given, and says who we are, as each connection has to.
+    fn connector(
+        &self,
+        session: Option<&zookeeper_client::SessionInfo>,
+    ) -> Result<Connector, ClientError> {
+        let mut connector =
+            Client::connector().with_session_timeout(self.session_timeout).with_fail_eagerly();
+        if let Some(session) = session {
+            connector = connector.with_session(session.clone());
+        }
+        if let Some(credentials) = &self.credentials {
+            connector = credentials.apply(connector);
+        }
+        if let Some(tls) = &self.tls {
+            let options = tls.read().map_err(|error| {
+                tracing::error!(%error, "no TLS to ZooKeeper");
+                ClientError::BadArguments(&"the files for TLS cannot be used")
+            })?;
+            connector = connector.with_tls(options);
+        }
+        Ok(connector)
+    }
+
+    /// Never in plaintext where TLS is asked for.
+    async fn connect(&self, connector: Connector, host: &str) -> Result<Client, ClientError> {
+        match self.tls {
+            Some(_) => connector.secure_connect(host).await,
+            None => connector.connect(host).await,
+        }
+    }
+}
+
 /// A new connection, in the given session if there is one. Tries each host once, beginning with
 /// any, and none for so long that the others would come too late for the session.
 pub(super) async fn open(
-    address: &Address,
+    target: &Target,
     session: Option<zookeeper_client::SessionInfo>,
-    session_timeout: Duration,
 ) -> Result<Client, ClientError> {
+    let Target { address, session_timeout, .. } = target;
     let count = address.hosts.len();
-    let share = session_timeout / u32::try_from(2 * count).unwrap_or(u32::MAX);
+    let share = *session_timeout / u32::try_from(2 * count).unwrap_or(u32::MAX);
     let patience = share.max(Duration::from_millis(500));
     let first = random() as usize % count;
     let mut failure = ClientError::NoHosts;
     for host in address.hosts.iter().cycle().skip(first).take(count) {
-        let mut connector =
-            Client::connector().with_session_timeout(session_timeout).with_fail_eagerly();
-        if let Some(session) = &session {
-            connector = connector.with_session(session.clone());
-        }
-        match timeout(patience, connector.connect(host)).await {
+        let connector = target.connector(session.as_ref())?;
+        match timeout(patience, target.connect(connector, host)).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error @ (ClientError::SessionExpired | ClientError::AuthFailed))) => {
                 return Err(error);
@@ -94,13 +134,15 @@ impl Link {
     pub async fn prepare(
         client: Client,
         state: StateWatcher,
-        chroot: &str,
+        target: &Target,
         watches: &[Arc<Registered>],
     ) -> Result<Self, ClientError> {
         // The server may lag behind the one before, whose word was already passed on.
         client.sync("/").await?;
+        let chroot = target.address.chroot.as_str();
         if chroot != "/" && client.check_stat(chroot).await?.is_none() {
-            client.mkdir(chroot, &create_options(Mode::Persistent)).await?;
+            let acl = security::first_acl(target.credentials.as_ref());
+            client.mkdir(chroot, &create_options(Mode::Persistent, &acl)).await?;
         }
         let rooted = client.chroot(chroot);
         let client = Arc::new(rooted.map_err(|_| ClientError::BadArguments(&"chroot"))?);

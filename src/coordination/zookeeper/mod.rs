@@ -11,10 +11,12 @@
 //! takes another session for the old one without a word. Only the ensemble says that a session has
 //! expired: the client's clock is not asked.
 
+mod acl;
 mod address;
 mod call;
 mod driver;
 mod link;
+mod security;
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
@@ -23,12 +25,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch as latest};
-use zookeeper_client::{Acls, CreateMode, CreateOptions};
+use zookeeper_client::{Acl, CreateMode, CreateOptions};
 
 use self::address::Address;
 use self::call::{Kind, Ticket};
 use self::driver::Driver;
-use self::link::{Command, Registered};
+use self::link::{Command, Registered, Target};
+pub use self::security::{Credentials, Tls};
 use super::{
     Coordination, Error, Mode, Node, Op, Outcome, Result, Scope, Session, SessionState, Stat,
     Watch, validate, watch_channel,
@@ -45,16 +48,52 @@ pub struct Options {
     pub session_timeout: Duration,
     /// Bound of every call, of connecting and of closing.
     pub request_timeout: Duration,
+    /// Whom the nodes belong to; without, to everybody.
+    pub credentials: Option<Credentials>,
+    /// TLS, and nothing else; without, plaintext.
+    pub tls: Option<Tls>,
 }
 
 impl Options {
-    /// With the default time-outs: 10 s and 5 s.
+    /// In plaintext, without credentials, with the default time-outs: 10 s and 5 s.
     pub fn new(hosts: impl Into<String>) -> Self {
         Self {
             hosts: hosts.into(),
             session_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
+            credentials: None,
+            tls: None,
         }
+    }
+
+    /// Says in the log what is not safe about them.
+    pub fn warn(&self) {
+        let Ok(address) = Address::parse(&self.hosts) else { return };
+        if let Some(warning) =
+            security::warning(&address, self.credentials.as_ref(), self.tls.is_some())
+        {
+            tracing::warn!(hosts = self.hosts, "{warning}");
+        }
+    }
+
+    fn target(&self) -> Result<Target> {
+        let address = Address::parse(&self.hosts)?;
+        if let Some(tls) = &self.tls {
+            security::check_names(&address)?;
+            // What is wrong with the files is to be known now.
+            tls.read()?;
+        }
+        if self.credentials.is_some() && address.chroot == "/" {
+            let reason = "they need a chroot of their own, such as host:port/oribi: all of it \
+                          is closed to others";
+            return Err(security::setting("credentials", reason));
+        }
+        Ok(Target {
+            address,
+            session_timeout: self.session_timeout,
+            credentials: self.credentials.clone(),
+            tls: self.tls.clone(),
+        })
     }
 }
 
@@ -62,17 +101,21 @@ impl Options {
 pub struct ZooKeeper {
     hosts: String,
     request_timeout: Duration,
+    /// What new nodes get.
+    acl: Arc<[Acl]>,
     commands: mpsc::UnboundedSender<Command>,
     session: Arc<latest::Sender<Session>>,
 }
 
 impl ZooKeeper {
-    /// Connects, and makes the chroot if it is missing. From then on it reconnects for ever.
+    /// Connects, makes the chroot if it is missing, and closes it to others if there are
+    /// credentials. From then on it reconnects for ever.
     ///
     /// [`Error::Unavailable`] if the ensemble cannot be reached within the request time-out,
-    /// [`Error::Refused`] if it is too old or the hosts are not a connect string.
+    /// [`Error::Refused`] if it is too old or the hosts are not a connect string,
+    /// [`Error::Setting`] if credentials or files for TLS are wrong.
     pub async fn connect(options: Options) -> Result<Arc<Self>> {
-        let address = Address::parse(&options.hosts)?;
+        let target = options.target()?;
         let (commands, received) = mpsc::unbounded_channel();
         let (ready, connected) = oneshot::channel();
         let session = Arc::new(latest::Sender::new(Session {
@@ -81,7 +124,7 @@ impl ZooKeeper {
             state: SessionState::Disconnected,
             timeout: options.session_timeout,
         }));
-        let driver = Driver::new(address, &options, received, session.clone(), ready);
+        let driver = Driver::new(target, &options, received, session.clone(), ready);
         // The thread ends when the session is closed, or this handle dropped.
         std::thread::Builder::new()
             .name("oribi-zookeeper".to_owned())
@@ -92,8 +135,10 @@ impl ZooKeeper {
             Error::Unavailable { reason: format!("cannot reach ZooKeeper at {hosts}: {reason}") }
         };
         connected.await.unwrap_or_else(|_| Err(unreachable("its thread stopped")))?;
-        let Options { hosts, request_timeout, .. } = options;
-        Ok(Arc::new(Self { hosts, request_timeout, commands, session }))
+        let Options { hosts, request_timeout, credentials, .. } = options;
+        let mut store = Self { hosts, request_timeout, acl: [].into(), commands, session };
+        store.acl = acl::settle(&store, credentials.as_ref()).await?;
+        Ok(Arc::new(store))
     }
 
     /// Has the driver make a call, if it is in touch, and waits for the answer.
@@ -140,8 +185,9 @@ impl Coordination for ZooKeeper {
         let step = Op::Create { path: path.clone(), data: data.clone(), mode };
         self.in_touch()?;
         validate::step(&step)?;
+        let acl = self.acl.clone();
         self.call(Kind::Write, async move |client| {
-            match client.create(&path, &data, &create_options(mode)).await {
+            match client.create(&path, &data, &create_options(mode, &acl)).await {
                 Ok((_, number)) if mode.is_sequential() => Ok(format!("{path}{number}")),
                 Ok(_) => Ok(path),
                 Err(error) => Err(call::step_failed(&step, error)),
@@ -207,7 +253,8 @@ impl Coordination for ZooKeeper {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        self.call(Kind::Write, async move |client| call::transact(&client, &ops).await).await
+        let acl = self.acl.clone();
+        self.call(Kind::Write, async move |client| call::transact(&client, &ops, &acl).await).await
     }
 
     async fn sync(&self) -> Result<()> {
@@ -248,14 +295,14 @@ impl Debug for ZooKeeper {
     }
 }
 
-fn create_options(mode: Mode) -> CreateOptions<'static> {
+fn create_options(mode: Mode, acl: &[Acl]) -> CreateOptions<'_> {
     let mode = match mode {
         Mode::Persistent => CreateMode::Persistent,
         Mode::PersistentSequential => CreateMode::PersistentSequential,
         Mode::Ephemeral => CreateMode::Ephemeral,
         Mode::EphemeralSequential => CreateMode::EphemeralSequential,
     };
-    mode.with_acls(Acls::anyone_all())
+    mode.with_acls(acl.into())
 }
 
 fn convert(stat: &zookeeper_client::Stat) -> Stat {

@@ -18,7 +18,6 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("jit", "off"),
     ("max_connections", "100"),
     ("password_encryption", "scram-sha-256"),
-    ("ssl", "off"),
     ("track_activity_query_size", "1024"),
 ];
 
@@ -139,6 +138,26 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
                 false => HIDDEN.into(),
             },
             "client backend".into(),
+        ]);
+    }
+    rows.finish()
+}
+
+/// How clients' connections are encrypted.
+pub fn encryption(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let names = ["pid", "ssl", "version", "cipher", "bits", "client_dn", "issuer_dn"];
+    let mut rows = Rows::new(relation, &names);
+    for session in view.shared.backends.sessions() {
+        let tls = session.tls.as_deref();
+        let client = tls.and_then(|tls| tls.client.as_ref());
+        rows.push([
+            session.pid.into(),
+            tls.is_some().into(),
+            tls.map(|tls| tls.version).into(),
+            tls.map(|tls| tls.cipher).into(),
+            tls.map(|tls| tls.bits).into(),
+            client.map(|client| &client.subject).into(),
+            client.map(|client| &client.issuer).into(),
         ]);
     }
     rows.finish()

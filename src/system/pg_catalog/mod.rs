@@ -37,6 +37,7 @@ pub fn source(name: &str) -> Source {
         "pg_settings" => Source::Rows(activity::settings),
         "pg_timezone_names" => Source::Rows(activity::time_zones),
         "pg_stat_activity" => Source::Rows(activity::sessions),
+        "pg_stat_ssl" => Source::Rows(activity::encryption),
         "pg_stat_database" => Source::Rows(activity::databases),
         "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_stat_sys_tables" => {
             Source::Rows(activity::tables)

@@ -77,6 +77,7 @@ impl Backends for One {
             database: "oribi".into(),
             application_name: "psql".into(),
             client: Some(([127, 0, 0, 1], 4000).into()),
+            tls: None,
             connected: SystemTime::UNIX_EPOCH,
             transaction_started: None,
             query_started: Some(SystemTime::UNIX_EPOCH),

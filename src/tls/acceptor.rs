@@ -1,0 +1,223 @@
+//! The daemon's side of handshakes: its certificate and key, from files that may be renewed.
+
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{info, warn};
+use x509_certificate::X509Certificate;
+
+use super::facts::{Tls, distinguished};
+use crate::config::{self, TlsMode, TlsVersion};
+use crate::secret;
+
+/// The protocol's name within TLS (ALPN), as registered for PostgreSQL.
+const PROTOCOL: &[u8] = b"postgresql";
+
+/// A setting that TLS cannot be set up with.
+#[derive(Debug, thiserror::Error)]
+#[error("setting \"tls.{key}\": {reason}")]
+pub struct Error {
+    key: &'static str,
+    reason: String,
+}
+
+impl Error {
+    fn new(key: &'static str, reason: impl ToString) -> Self {
+        Self { key, reason: reason.to_string() }
+    }
+}
+
+/// Does handshakes with clients.
+pub struct Acceptor {
+    settings: config::Tls,
+    identity: RwLock<Identity>,
+}
+
+/// What the daemon shows clients, and whom it trusts to know them.
+#[derive(Clone)]
+struct Identity {
+    config: Arc<ServerConfig>,
+    /// The certificate chain, as PEM.
+    chain: Arc<str>,
+}
+
+impl Acceptor {
+    /// Reads certificate and key; `None` if there is to be no TLS. What is configured and does not
+    /// work is an error, for nothing may go on in plaintext that was meant to be encrypted.
+    pub fn open(settings: &config::Tls) -> Result<Option<Arc<Self>>, Error> {
+        if settings.mode == TlsMode::Off {
+            return Ok(None);
+        }
+        if settings.certificate.is_none() {
+            let needless = [("key", &settings.key), ("client_ca", &settings.client_ca)];
+            if let Some((key, _)) = needless.into_iter().find(|(_, path)| path.is_some()) {
+                return Err(Error::new(key, "is of no use without tls.certificate"));
+            }
+            return match settings.mode {
+                TlsMode::Require => {
+                    Err(Error::new("mode", "\"require\" needs tls.certificate and tls.key"))
+                }
+                TlsMode::Allow | TlsMode::Off => Ok(None),
+            };
+        }
+        let identity = RwLock::new(Identity::read(settings)?);
+        Ok(Some(Arc::new(Self { settings: settings.clone(), identity })))
+    }
+
+    /// Reads the files again; connections that exist go on as they are. On an error all is as it
+    /// was.
+    pub fn reload(&self) -> Result<(), Error> {
+        let identity = Identity::read(&self.settings)?;
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// Whether clients have to use TLS.
+    pub fn is_required(&self) -> bool {
+        self.settings.mode == TlsMode::Require
+    }
+
+    /// Does the handshake. With `direct` nothing was said in plaintext before: then the client has
+    /// to name the protocol, so that nobody can lead another protocol's client here.
+    pub async fn accept(
+        &self,
+        socket: TcpStream,
+        direct: bool,
+    ) -> io::Result<(TlsStream<TcpStream>, Tls)> {
+        let Identity { config, chain } =
+            self.identity.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let stream = TlsAcceptor::from(config).accept(socket).await?;
+        let (_, connection) = stream.get_ref();
+        if direct && connection.alpn_protocol() != Some(PROTOCOL) {
+            return Err(io::Error::other("direct TLS without the protocol's name (ALPN)"));
+        }
+        let tls = Tls::of(connection, chain).map_err(io::Error::other)?;
+        Ok((stream, tls))
+    }
+}
+
+impl Debug for Acceptor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    fn read(settings: &config::Tls) -> Result<Self, Error> {
+        let certificate = settings.certificate.as_deref();
+        let certificate = certificate.ok_or_else(|| Error::new("certificate", "is not set"))?;
+        let chain = certificates("certificate", certificate)?;
+        let key = settings.key.as_deref();
+        let key = key.ok_or_else(|| Error::new("key", "is not set, and tls.certificate is"))?;
+        let pem = chain.iter().map(pem_of).collect::<Result<String, _>>()?;
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions(settings.min_version))
+            .map_err(|error| Error::new("min_version", error))?;
+        let builder = match &settings.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(roots("client_ca", path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    // Who must have one is for the host rules to say.
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| Error::new("client_ca", error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        describe(certificate, &chain)?;
+        let mut config =
+            builder.with_single_cert(chain, private_key(key)?).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    let certificate = certificate.display();
+                    let key = key.display();
+                    Error::new("key", format!("{key} is not the key of {certificate}"))
+                }
+                rustls::Error::InvalidCertificate(_) => Error::new("certificate", error),
+                other => Error::new("key", other),
+            })?;
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // Every connection shows its certificates anew, to those in charge now. PostgreSQL resumes
+        // no TLS sessions either.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), chain: pem.into() })
+    }
+}
+
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static NEWEST: &[&SupportedProtocolVersion] = &[&version::TLS13];
+    static BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+    match least {
+        TlsVersion::V1_2 => BOTH,
+        TlsVersion::V1_3 => NEWEST,
+    }
+}
+
+/// All certificates of a PEM file; at least one.
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let shown = path.display();
+    let text = std::fs::read(path)
+        .map_err(|error| Error::new(key, format!("cannot read {shown}: {error}")))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| Error::new(key, format!("{shown}: {error}")))?;
+    if found.is_empty() {
+        return Err(Error::new(key, format!("{shown} holds no certificate (PEM)")));
+    }
+    Ok(found)
+}
+
+fn roots(key: &'static str, path: &Path) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(key, path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| Error::new(key, format!("{}: {error}", path.display())))?;
+    }
+    Ok(roots)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = secret::read(path).map_err(|error| Error::new("key", error))?;
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
+        let shown = path.display();
+        Error::new(
+            "key",
+            match error {
+                pem::Error::NoItemsFound => format!("{shown} holds no unencrypted key (PEM)"),
+                other => format!("{shown}: {other}"),
+            },
+        )
+    })
+}
+
+fn pem_of(certificate: &CertificateDer<'_>) -> Result<String, Error> {
+    parsed(certificate)?.encode_pem().map_err(|error| Error::new("certificate", error))
+}
+
+fn parsed(certificate: &[u8]) -> Result<X509Certificate, Error> {
+    X509Certificate::from_der(certificate).map_err(|error| Error::new("certificate", error))
+}
+
+/// Says in the log which certificate is in use from now on.
+fn describe(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+    let Some(first) = chain.first() else { return Ok(()) };
+    let certificate = parsed(first)?;
+    let subject = distinguished(certificate.subject_name());
+    let (from, until) = (certificate.validity_not_before(), certificate.validity_not_after());
+    info!(path = %path.display(), subject, %from, %until, "TLS certificate");
+    if !certificate.time_constraints_valid(None) {
+        warn!(path = %path.display(), %from, %until, "the TLS certificate is not valid now");
+    }
+    Ok(())
+}
