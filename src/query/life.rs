@@ -11,28 +11,23 @@
 //! 8. *complete*: the last row, an error, or whoever stopped it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, SchemaRef};
-use chrono::Utc;
 use datafusion::common::ScalarValue;
-use datafusion::error::DataFusionError;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use super::command::{Command, Request, recognise};
 use super::ddl::{self, Ddl};
-use super::registry::{Entry, RegistryGuard};
-use super::sessions::{SessionEntry, SessionGuard, Stopper};
+use super::running::{Admitted, Planned, Registered, Running};
+use super::sessions::{SessionEntry, SessionGuard};
 use super::transaction::Transaction;
 use super::{Error, Queries, Result, Stop, TransactionState};
 use crate::catalog::{Catalog, Snapshot};
 use crate::engine::parse::{parse_one, split};
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
-use crate::engine::{self, Parsed, Plan, Rows, parse};
-use crate::id;
+use crate::engine::{self, Parsed, Plan, parse};
 use crate::shutdown::GateGuard;
 
 /// Texts of more bytes than this may take long to parse and to plan.
@@ -89,40 +84,6 @@ pub struct Notice {
     /// SQLSTATE.
     pub code: &'static str,
     pub message: String,
-}
-
-/// The daemon takes the statement.
-struct Admitted {
-    gate: GateGuard,
-}
-
-/// The statement has an id, is listed, and can be stopped.
-#[derive(Debug)]
-pub struct Registered {
-    session: Arc<SessionEntry>,
-    listed: RegistryGuard,
-    stopper: Stopper,
-    /// The most time it may take, and when that is over.
-    timeout: Option<Duration>,
-    deadline: Option<Instant>,
-    _gate: GateGuard,
-}
-
-/// The statement is ready to run.
-struct Planned {
-    registered: Registered,
-    plan: engine::Ready,
-    tag: &'static str,
-    explain: bool,
-}
-
-/// Rows on their way.
-#[derive(Debug)]
-pub struct Running<T> {
-    rows: Rows<T>,
-    /// The command tag's word.
-    pub tag: &'static str,
-    registered: Registered,
 }
 
 impl Session {
@@ -224,8 +185,28 @@ impl Session {
         if let Body::Command(command) = &prepared.body {
             return self.command(registered, command.clone()).await.map(Outcome::Done);
         }
-        let planned = registered.plan(self, prepared, values).await?;
+        let planned = self.plan(registered, prepared, values).await?;
         Ok(Outcome::Rows(planned.stream(self, transform)))
+    }
+
+    async fn plan(
+        &mut self,
+        registered: Registered,
+        prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
+    ) -> Result<Planned> {
+        let expected = prepared.parameters().len();
+        if values.len() != expected {
+            return Err(Error::ParameterCount { expected, given: values.len() });
+        }
+        self.engine.mark_start();
+        registered.until_stopped(self.renew(prepared)).await??;
+        let Body::Read { plan, tag, .. } = &prepared.body else {
+            return Err(Error::Invalid("a command has no plan".to_owned()));
+        };
+        let (tag, explain) = (*tag, plan.is_explain());
+        let plan = registered.until_stopped(self.engine.prepare(plan, values)).await??;
+        Ok(Planned { registered, plan, tag, explain })
     }
 
     /// Whether this session may ask for it, in the state its transaction is in.
@@ -311,6 +292,10 @@ impl Session {
     pub(super) async fn plan_text(&mut self, sql: &str) -> Result<Plan> {
         let parsed = parse(sql)?.pop().ok_or_else(|| Error::Invalid("empty".to_owned()))?;
         Ok(self.engine.plan(&parsed.statement, &[]).await?)
+    }
+
+    pub(super) fn queries(&self) -> &Queries {
+        &self.queries
     }
 
     pub(super) fn catalog(&self) -> &Arc<Catalog> {
@@ -460,10 +445,6 @@ impl Session {
         self.use_settings(Arc::new(settings));
         Ok(())
     }
-
-    fn timeout(&self) -> Option<Duration> {
-        self.settings.statement_timeout()
-    }
 }
 
 /// One statement of a message, parsed.
@@ -514,128 +495,6 @@ impl Prepared {
 
     pub fn returns_rows(&self) -> bool {
         matches!(self.body, Body::Read { .. })
-    }
-}
-
-impl Admitted {
-    fn register(self, session: &Session, text: &str) -> Registered {
-        let id = id::statement();
-        let queries = &session.queries;
-        let entry = session.guard.entry();
-        let limit = usize::try_from(queries.config.register_text_limit.0).unwrap_or(usize::MAX);
-        let sql = &text[..text.floor_char_boundary(limit)];
-        let listed = queries.registry.add(
-            id,
-            Entry {
-                kind: "interactive".to_owned(),
-                state: "running".to_owned(),
-                daemon: queries.membership.id().to_owned(),
-                pid: entry.pid,
-                attempt: 1,
-                user: entry.user.clone(),
-                database: entry.database.clone(),
-                sql: sql.to_owned(),
-                started: Utc::now(),
-            },
-        );
-        let stopper = entry.begin(id, sql.into());
-        let timeout = session.timeout();
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        Registered { session: entry.clone(), listed, stopper, timeout, deadline, _gate: self.gate }
-    }
-}
-
-impl Registered {
-    /// Waits for work, at most until somebody stops the statement or its time is up.
-    async fn until_stopped<F: Future>(&self, work: F) -> Result<F::Output> {
-        tokio::select! {
-            biased;
-            stop = self.stopped() => Err(Error::Stopped(stop)),
-            output = work => Ok(output),
-        }
-    }
-
-    async fn stopped(&self) -> Stop {
-        let deadline = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            stop = self.stopper.stopped() => stop,
-            () = deadline => Stop::TimedOut,
-        }
-    }
-
-    async fn plan(
-        self,
-        session: &mut Session,
-        prepared: &mut Prepared,
-        values: Vec<ScalarValue>,
-    ) -> Result<Planned> {
-        let expected = prepared.parameters().len();
-        if values.len() != expected {
-            return Err(Error::ParameterCount { expected, given: values.len() });
-        }
-        session.engine.mark_start();
-        self.until_stopped(session.renew(prepared)).await??;
-        let Body::Read { plan, tag, .. } = &prepared.body else {
-            return Err(Error::Invalid("a command has no plan".to_owned()));
-        };
-        let (tag, explain) = (*tag, plan.is_explain());
-        let plan = self.until_stopped(session.engine.prepare(plan, values)).await??;
-        Ok(Planned { registered: self, plan, tag, explain })
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.session.end(self.listed.id());
-    }
-}
-
-impl Planned {
-    fn stream<T, F>(self, session: &Session, mut transform: F) -> Running<T>
-    where
-        T: Send + 'static,
-        F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
-        F: Send + 'static,
-    {
-        let Self { registered, plan, tag, explain } = self;
-        let transform = move |batch: RecordBatch| {
-            let batch = if explain { engine::explain_lines(&batch)? } else { batch };
-            transform(batch)
-                .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
-        };
-        Running { rows: session.engine.run(plan, transform), tag, registered }
-    }
-}
-
-impl<T> Running<T> {
-    /// The client goes on reading: it is what its session runs now, with all its time again.
-    pub fn resume(&mut self) {
-        let registered = &mut self.registered;
-        if registered.session.resume(registered.listed.id()) {
-            registered.deadline = registered.timeout.map(|timeout| Instant::now() + timeout);
-        }
-    }
-
-    /// The client has all the rows that it asked for so far, and takes its time.
-    pub fn suspend(&mut self) {
-        self.registered.session.suspend(self.registered.listed.id());
-        self.registered.deadline = None;
-    }
-}
-
-impl<T: Send + 'static> Running<T> {
-    /// The next rows; `None` after the last. Stopping wins over rows that are ready. Cancel safe.
-    pub async fn next(&mut self) -> Option<Result<T>> {
-        tokio::select! {
-            biased;
-            stop = self.registered.stopped() => Some(Err(Error::Stopped(stop))),
-            rows = self.rows.next() => rows.map(|rows| rows.map_err(Error::from)),
-        }
     }
 }
 

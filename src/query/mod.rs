@@ -1,6 +1,7 @@
 //! A statement's life: from its text to its last row, or to the reason why there are no more.
 //!
 //! - [`life`]: the phases as types, and the one function that goes through them.
+//! - [`running`]: a statement from its admission to its last row.
 //! - [`command`]: what is not a query: transactions, SET, DDL, recognised from the parsed text.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
@@ -13,6 +14,7 @@ mod ddl;
 mod error;
 pub mod life;
 pub mod registry;
+mod running;
 mod security;
 pub mod sessions;
 mod transaction;
@@ -20,7 +22,8 @@ mod transaction;
 use std::sync::Arc;
 
 pub use error::{Error, Result, Stop};
-pub use life::{Done, Notice, Outcome, Prepared, Running, Session};
+pub use life::{Done, Notice, Outcome, Prepared, Session};
+pub use running::{Registered, Running};
 pub use transaction::TransactionState;
 
 use crate::catalog::Catalog;

@@ -1,0 +1,155 @@
+//! A statement under way: admitted, registered, planned, streaming.
+//!
+//! Each phase consumes the one before, and dropping one cancels the statement and takes it off all
+//! lists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use chrono::Utc;
+use datafusion::error::DataFusionError;
+use tokio::time::Instant;
+
+use super::life::Session;
+use super::registry::{Entry, RegistryGuard};
+use super::sessions::{SessionEntry, Stopper};
+use super::{Error, Result, Stop};
+use crate::engine::{self, Rows};
+use crate::id;
+use crate::shutdown::GateGuard;
+
+/// The daemon takes the statement.
+pub(super) struct Admitted {
+    pub gate: GateGuard,
+}
+
+/// The statement has an id, is listed, and can be stopped.
+#[derive(Debug)]
+pub struct Registered {
+    session: Arc<SessionEntry>,
+    listed: RegistryGuard,
+    stopper: Stopper,
+    /// The most time it may take, and when that is over.
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    _gate: GateGuard,
+}
+
+/// The statement is ready to run.
+pub(super) struct Planned {
+    pub registered: Registered,
+    pub plan: engine::Ready,
+    pub tag: &'static str,
+    pub explain: bool,
+}
+
+/// Rows on their way.
+#[derive(Debug)]
+pub struct Running<T> {
+    rows: Rows<T>,
+    /// The command tag's word.
+    pub tag: &'static str,
+    registered: Registered,
+}
+
+impl Admitted {
+    pub fn register(self, session: &Session, text: &str) -> Registered {
+        let id = id::statement();
+        let (queries, entry) = (session.queries(), session.entry());
+        let limit = usize::try_from(queries.config.register_text_limit.0).unwrap_or(usize::MAX);
+        let sql = &text[..text.floor_char_boundary(limit)];
+        let listed = queries.registry.add(
+            id,
+            Entry {
+                kind: "interactive".to_owned(),
+                state: "running".to_owned(),
+                daemon: queries.membership.id().to_owned(),
+                pid: entry.pid,
+                attempt: 1,
+                user: entry.user.clone(),
+                database: entry.database.clone(),
+                sql: sql.to_owned(),
+                started: Utc::now(),
+            },
+        );
+        let stopper = entry.begin(id, sql.into());
+        let timeout = session.settings().statement_timeout();
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        Registered { session: entry.clone(), listed, stopper, timeout, deadline, _gate: self.gate }
+    }
+}
+
+impl Registered {
+    /// Waits for work, at most until somebody stops the statement or its time is up.
+    pub(super) async fn until_stopped<F: Future>(&self, work: F) -> Result<F::Output> {
+        tokio::select! {
+            biased;
+            stop = self.stopped() => Err(Error::Stopped(stop)),
+            output = work => Ok(output),
+        }
+    }
+
+    async fn stopped(&self) -> Stop {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            stop = self.stopper.stopped() => stop,
+            () = deadline => Stop::TimedOut,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.session.end(self.listed.id());
+    }
+}
+
+impl Planned {
+    pub fn stream<T, F>(self, session: &Session, mut transform: F) -> Running<T>
+    where
+        T: Send + 'static,
+        F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
+        F: Send + 'static,
+    {
+        let Self { registered, plan, tag, explain } = self;
+        let transform = move |batch: RecordBatch| {
+            let batch = if explain { engine::explain_lines(&batch)? } else { batch };
+            transform(batch)
+                .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
+        };
+        Running { rows: session.engine_session().run(plan, transform), tag, registered }
+    }
+}
+
+impl<T> Running<T> {
+    /// The client goes on reading: it is what its session runs now, with all its time again.
+    pub fn resume(&mut self) {
+        let registered = &mut self.registered;
+        if registered.session.resume(registered.listed.id()) {
+            registered.deadline = registered.timeout.map(|timeout| Instant::now() + timeout);
+        }
+    }
+
+    /// The client has all the rows that it asked for so far, and takes its time.
+    pub fn suspend(&mut self) {
+        self.registered.session.suspend(self.registered.listed.id());
+        self.registered.deadline = None;
+    }
+}
+
+impl<T: Send + 'static> Running<T> {
+    /// The next rows; `None` after the last. Stopping wins over rows that are ready. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<T>> {
+        tokio::select! {
+            biased;
+            stop = self.registered.stopped() => Some(Err(Error::Stopped(stop))),
+            rows = self.rows.next() => rows.map(|rows| rows.map_err(Error::from)),
+        }
+    }
+}
