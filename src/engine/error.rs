@@ -24,6 +24,8 @@ pub enum Error {
     Settings(#[from] super::settings::Error),
     #[error("function {0} does not exist")]
     NoFunction(String),
+    #[error("type \"{0}\" does not exist")]
+    NoType(String),
     #[error("view \"{view}\" refers to itself, or views refer to each other too deeply")]
     ViewTooDeep { view: String },
     #[error(transparent)]

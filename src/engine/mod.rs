@@ -11,6 +11,8 @@
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
 //! - [`semantics`]: expressions that mean something else in PostgreSQL.
+//! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
+//!   statements.
 //! - [`settings`]: what SET and SHOW see.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
@@ -23,6 +25,7 @@ mod cooperation;
 mod error;
 mod explain;
 pub mod memory;
+pub mod objects;
 mod parameters;
 pub mod parse;
 mod planner;
@@ -50,8 +53,8 @@ use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 
 pub use error::{Error, Result};
-pub use explain::explain_lines;
-pub use parse::{Parsed, parse};
+pub use explain::{explain_lines, explain_schema};
+pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
 pub use rows::Rows;
 pub use session::{Plan, Ready, Session};
 

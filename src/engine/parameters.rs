@@ -130,7 +130,7 @@ fn limits(query: &Query) -> Vec<&Expr> {
 }
 
 /// The type of `$1` in `$1::TYPE`.
-fn cast_to(session: &Session, written: &SqlType) -> Option<Field> {
+pub(super) fn cast_to(session: &Session, written: &SqlType) -> Option<Field> {
     if let SqlType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = written {
         // The element keeps its PostgreSQL type: clients look up a parameter of a type that they
         // do not expect.

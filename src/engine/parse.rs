@@ -1,9 +1,9 @@
 //! From a client's text to statements.
 
 use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
-use sqlparser::ast::Statement as SqlStatement;
+use sqlparser::ast::{DataType, Expr, Statement as SqlStatement};
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::{Error, Result, complexity};
@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
     split(text)?.into_iter().map(parse_one).collect()
 }
 
-/// Parses one statement.
+/// Parses a text that is one statement.
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
@@ -60,6 +60,46 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
         }
     };
     Ok(Parsed { statement, text: text.to_owned() })
+}
+
+/// Parses what stands between the brackets of a call: `1, 'a', $1`.
+pub fn parse_expressions(text: &str) -> Result<Vec<Expr>> {
+    complexity::refuse_long_chains(text)?;
+    parse_list(text, |parser| parser.parse_expr())
+}
+
+/// Parses a list of types: `int, text[]`.
+pub fn parse_types(text: &str) -> Result<Vec<DataType>> {
+    parse_list(text, |parser| parser.parse_data_type())
+}
+
+fn parse_list<T>(
+    text: &str,
+    item: impl FnMut(&mut Parser<'_>) -> std::result::Result<T, ParserError>,
+) -> Result<Vec<T>> {
+    let dialect = PostgreSqlDialect {};
+    let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
+    let list = parser.try_with_sql(text).and_then(|mut parser| {
+        let list = parser.parse_comma_separated(item)?;
+        parser.expect_token(&Token::EOF).map(|_| list)
+    });
+    list.map_err(syntax)
+}
+
+/// The tokens of a text with their places in it, in bytes. White space and comments are left out.
+pub fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().map_err(syntax)?;
+    let mut positions = Positions::new(text);
+    let found = tokens
+        .into_iter()
+        .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    Ok(found
+        .map(|token| {
+            let start = token.span.start;
+            (positions.offset(start.line, start.column), token.token)
+        })
+        .collect())
 }
 
 pub(super) fn syntax(error: impl std::fmt::Display) -> Error {
@@ -100,7 +140,7 @@ fn first_word_is(text: &str, word: &str) -> bool {
         && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Cuts a text at the semicolons between statements. Empty statements are left out.
+/// Cuts a text at the semicolons between statements, and leaves out empty ones.
 pub fn split(text: &str) -> Result<Vec<&str>> {
     if !text.contains(';') {
         return Ok(if is_blank(text)? { vec![] } else { vec![text] });

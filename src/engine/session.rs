@@ -11,7 +11,7 @@ use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::ColumnDef;
+use sqlparser::ast::{ColumnDef, DataType as SqlType};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -184,6 +184,14 @@ impl Session {
             HashMap::new(),
             self.state.runtime_env().clone(),
         ))
+    }
+
+    /// A parameter of a type as PREPARE declares it.
+    pub fn parameter(&self, written: &SqlType) -> Result<FieldRef> {
+        match parameters::cast_to(self, written) {
+            Some(field) => Ok(Arc::new(field)),
+            None => Err(Error::NoType(written.to_string())),
+        }
     }
 
     /// Columns as CREATE TABLE declares them.

@@ -2,6 +2,7 @@
 //! PostgreSQL's dialect. The engine knows only this interface; `system` implements it.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
 
+use super::objects::SessionObjects;
 use super::settings::Settings;
 use crate::catalog::Catalog;
 
@@ -30,6 +32,7 @@ pub struct SessionInfo {
     pub pid: i32,
     pub settings: Arc<Settings>,
     pub catalog: Arc<Catalog>,
+    pub objects: Arc<SessionObjects>,
 }
 
 impl SessionInfo {
@@ -52,6 +55,14 @@ impl SessionInfo {
         let role = settings.role().filter(allowed);
         self.user = role.map_or_else(|| self.login.clone(), Arc::from);
         self.settings = settings;
+    }
+
+    /// The settings as the statement sees them that runs now.
+    pub fn present_settings(&self) -> Cow<'_, Settings> {
+        match self.objects.changes.over(&self.settings) {
+            Some(changed) => Cow::Owned(changed),
+            None => Cow::Borrowed(&self.settings),
+        }
     }
 
     /// Schemas searched for names without one, system schemas that come first included.

@@ -1,6 +1,5 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close, and what they leave behind.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -9,16 +8,22 @@ use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::data::{FieldDescription, NoData, ParameterDescription, RowDescription};
-use pgwire::messages::extendedquery::{BindComplete, CloseComplete, ParseComplete};
+use pgwire::messages::extendedquery::{
+    BindComplete, CloseComplete, ParseComplete, PortalSuspended,
+};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;
 
 use super::frontend::{Bind, Target};
-use super::portal::{Portal, encoder};
+use super::portal::{Life, Portal, Portals, State, cannot_run, no_portal};
+use super::reading::{Reading, Sink, encoder};
 use super::session::{Client, Trouble};
 use super::sqlstate::Report;
+use super::statement::{Statement, Statements};
+use crate::engine::objects::CursorItem;
 use crate::engine::system::shown_name;
-use crate::query::{Outcome, Prepared, Session, TransactionState};
+use crate::query::objects::ObjectCommand;
+use crate::query::{Error, Outcome, Registered, Session, TransactionState};
 use crate::values::decode;
 use crate::values::encode::{Format, TimeZone};
 use crate::values::types::{parameter, pg_type, type_modifier, type_size};
@@ -26,37 +31,12 @@ use crate::values::types::{parameter, pg_type, type_modifier, type_size};
 /// What a client has prepared and bound.
 #[derive(Debug, Default)]
 pub struct Extended {
-    statements: HashMap<String, Arc<Statement>>,
-    portals: HashMap<String, Bound>,
+    pub statements: Statements,
+    pub portals: Portals,
     /// After an error everything up to Sync is ignored.
     skipping: bool,
     /// Messages came since the last Sync.
     busy: bool,
-}
-
-/// A prepared statement.
-#[derive(Debug)]
-struct Statement {
-    /// None for an empty text.
-    prepared: Option<Prepared>,
-    /// The types of its parameters as the client knows them.
-    parameters: Vec<Type>,
-}
-
-/// A statement with its parameters.
-#[derive(Debug)]
-struct Bound {
-    statement: Arc<Statement>,
-    values: Vec<ScalarValue>,
-    formats: Vec<Format>,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    New,
-    Open(Box<Portal>),
-    Done,
 }
 
 impl Extended {
@@ -74,15 +54,8 @@ impl Extended {
 
     /// The end of a client's turn: outside of a transaction block its portals end with it.
     pub fn sync(&mut self, transaction: TransactionState) {
+        self.portals.end_turn(transaction, !self.skipping);
         (self.skipping, self.busy) = (false, false);
-        self.end_portals(transaction);
-    }
-
-    /// Portals live as long as the transaction block they were made in.
-    pub fn end_portals(&mut self, transaction: TransactionState) {
-        if transaction != TransactionState::InBlock {
-            self.portals.clear();
-        }
     }
 
     /// A simple query takes the place of the unnamed statement and portal.
@@ -90,40 +63,6 @@ impl Extended {
         self.statements.remove("");
         self.portals.remove("");
     }
-
-    /// Forgets a prepared statement, or all of them.
-    pub fn deallocate(&mut self, name: Option<&str>) -> Result<(), Report> {
-        match name {
-            None => self.statements.clear(),
-            Some(name) if self.statements.remove(name).is_some() => {}
-            Some(name) => return Err(no_statement(name)),
-        }
-        Ok(())
-    }
-
-    /// Keeps a plan that was made anew for the next execution.
-    fn renewed(&mut self, old: &Arc<Statement>, prepared: Prepared) {
-        if old.prepared.as_ref().is_some_and(|old| old.is_same_plan(&prepared)) {
-            return;
-        }
-        let kept = self.statements.values_mut().find(|kept| Arc::ptr_eq(kept, old));
-        if let Some(kept) = kept {
-            let parameters = old.parameters.clone();
-            *kept = Arc::new(Statement { prepared: Some(prepared), parameters });
-        }
-    }
-
-    fn statement(&self, name: &str) -> Result<&Arc<Statement>, Report> {
-        self.statements.get(name).ok_or_else(|| no_statement(name))
-    }
-}
-
-fn no_statement(name: &str) -> Report {
-    Report::error("26000", format!("prepared statement \"{name}\" does not exist"))
-}
-
-fn no_portal(name: &str) -> Report {
-    Report::error("34000", format!("portal \"{name}\" does not exist"))
 }
 
 impl Client {
@@ -134,10 +73,7 @@ impl Client {
         oids: Vec<u32>,
     ) -> Result<(), Trouble> {
         self.extended.busy = true;
-        if !name.is_empty() && self.extended.statements.contains_key(&name) {
-            let message = format!("prepared statement \"{name}\" already exists");
-            return Err(Report::error("42P05", message).into());
-        }
+        self.extended.statements.refuse_taken(&name)?;
         let mut sources = Session::parse(query)?;
         let declared: Vec<Option<Type>> = oids.iter().map(|oid| Type::from_oid(*oid)).collect();
         let statement = match (sources.pop(), sources.is_empty()) {
@@ -154,22 +90,41 @@ impl Client {
                 return Err(Report::error("42601", message).into());
             }
         };
-        self.extended.statements.insert(name, Arc::new(statement));
+        let objects = self.session.objects();
+        self.extended.statements.insert(objects, name, statement, query, false);
         Ok(self.connection.put(Backend::ParseComplete(ParseComplete::new()))?)
     }
 
     pub fn bind(&mut self, bind: Bind) -> Result<(), Trouble> {
         self.extended.busy = true;
-        let statement = self.extended.statement(&bind.statement)?.clone();
-        if !bind.portal.is_empty() && self.extended.portals.contains_key(&bind.portal) {
-            let message = format!("cursor \"{}\" already exists", bind.portal);
-            return Err(Report::error("42P03", message).into());
-        }
+        let statement = self.extended.statements.get(&bind.statement)?.clone();
+        self.extended.portals.refuse_taken(&bind.portal)?;
         let values = bind_values(&statement, &bind, &self.style().time_zone)?;
-        let columns = statement.prepared.as_ref().map_or(0, |p| p.schema().fields().len());
+        let columns = statement.prepared.as_ref().and_then(|prepared| self.columns(prepared));
+        let columns = columns.map_or(0, |columns| columns.schema.fields().len());
         let formats = spread(&bind.result_formats, columns, "result")?;
-        let bound = Bound { statement, values, formats, state: State::New };
-        self.extended.portals.insert(bind.portal, bound);
+        let life = Life::Transaction { level: self.session.savepoints(), hold: false };
+        let mut portal = Portal {
+            statement,
+            values,
+            formats,
+            state: State::New,
+            declared: None,
+            life,
+            listed: None,
+        };
+        if !bind.portal.is_empty() {
+            let text = portal.statement.prepared.as_ref().map(|prepared| prepared.text.to_string());
+            let item = CursorItem {
+                statement: text.unwrap_or_default(),
+                is_holdable: false,
+                is_binary: false,
+                is_scrollable: false,
+                created: std::time::SystemTime::now(),
+            };
+            portal.listed = Some(self.session.objects().cursors.add(&bind.portal, item));
+        }
+        self.extended.portals.insert(bind.portal, portal);
         Ok(self.connection.put(Backend::BindComplete(BindComplete::new()))?)
     }
 
@@ -177,23 +132,24 @@ impl Client {
         self.extended.busy = true;
         let (statement, formats) = match target {
             Target::Statement(name) => {
-                let statement = self.extended.statement(name)?.clone();
+                let statement = self.extended.statements.get(name)?.clone();
                 let types = statement.parameters.iter().map(Type::oid).collect();
                 let description = ParameterDescription::new(types);
                 self.connection.put(Backend::ParameterDescription(description))?;
                 (statement, None)
             }
             Target::Portal(name) => {
-                let bound = self.extended.portals.get(name).ok_or_else(|| no_portal(name))?;
-                (bound.statement.clone(), Some(bound.formats.clone()))
+                let portal = self.extended.portals.get(name).ok_or_else(|| no_portal(name))?;
+                (portal.statement.clone(), Some(portal.formats.clone()))
             }
         };
-        let message = match statement.prepared.as_ref().filter(|p| p.returns_rows()) {
+        let columns = statement.prepared.as_ref().and_then(|prepared| self.columns(prepared));
+        let message = match columns {
             None => Backend::NoData(NoData::new()),
-            Some(prepared) => {
-                let schema = prepared.schema();
-                let formats = formats.unwrap_or_else(|| vec![Format::Text; schema.fields().len()]);
-                Backend::RowDescription(row_description(&schema, &formats))
+            Some(columns) => {
+                let text = || vec![Format::Text; columns.schema.fields().len()];
+                let formats = columns.formats.or(formats).unwrap_or_else(text);
+                Backend::RowDescription(row_description(&columns.schema, &formats))
             }
         };
         Ok(self.connection.put(message)?)
@@ -201,61 +157,136 @@ impl Client {
 
     pub async fn execute(&mut self, name: &str, max_rows: i32) -> Result<(), Trouble> {
         self.extended.busy = true;
-        let style = self.style();
-        let before = self.session.settings().clone();
-        let bound = self.extended.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-        let Some(prepared) = &bound.statement.prepared else {
+        let (name, mut portal) = self.extended.portals.take(name).ok_or_else(|| no_portal(name))?;
+        let done = self.execute_portal(&name, &mut portal, max_rows).await;
+        if done.is_err() {
+            portal.state = State::Failed;
+        }
+        self.extended.portals.insert(name, portal);
+        done?;
+        self.session.settle();
+        Ok(())
+    }
+
+    async fn execute_portal(
+        &mut self,
+        name: &str,
+        portal: &mut Portal,
+        max_rows: i32,
+    ) -> Result<(), Trouble> {
+        let Some(prepared) = &portal.statement.prepared else {
             let empty = Backend::EmptyQueryResponse(EmptyQueryResponse::new());
             return Ok(self.connection.put(empty)?);
         };
-        if matches!(bound.state, State::New) {
-            let transform = encoder(&prepared.schema(), bound.formats.clone(), style)?;
-            let mut prepared = prepared.clone();
-            let values = std::mem::take(&mut bound.values);
-            let statement = bound.statement.clone();
+        if self.session.transaction_state() == TransactionState::Failed && !prepared.ends_block() {
+            return Err(Error::InFailedTransaction.into());
+        }
+        if matches!(portal.state, State::New) {
             let registered = self.session.start(&prepared.text)?;
-            let outcome =
-                self.session.execute(registered, &mut prepared, values, transform).await?;
-            self.extended.renewed(&statement, prepared);
-            let bound = self.extended.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-            match outcome {
-                Outcome::Rows(running) => {
-                    bound.state = State::Open(Box::new(Portal::new(running)));
-                }
-                Outcome::Done(done) => {
-                    bound.state = State::Done;
-                    self.notify(done.notices)?;
-                    if let Some(which) = done.deallocate {
-                        self.extended.deallocate(which.as_deref())?;
-                    }
-                    self.report_settings(&before)?;
-                    let tag = CommandComplete::new(done.tag.to_owned());
-                    return Ok(self.connection.put(Backend::CommandComplete(tag))?);
-                }
-            }
+            self.run_portal(registered, portal).await?;
         }
         // Negative means no limit, as in PostgreSQL.
-        let limit = usize::try_from(max_rows).ok().filter(|limit| *limit > 0);
-        let bound = self.extended.portals.get_mut(name).ok_or_else(|| no_portal(name))?;
-        match &mut bound.state {
-            State::Open(portal) => {
-                if portal.send(&mut self.connection, limit).await? {
-                    bound.state = State::Done;
-                }
-                Ok(())
+        let limit = u64::try_from(max_rows).ok().filter(|limit| *limit > 0);
+        match &mut portal.state {
+            State::Reading(reading) => self.send(reading, limit).await,
+            State::Fetching(fetch, _) => {
+                let registered = self.session.start(&format!("FETCH {}", fetch.name))?;
+                self.fetch_portion(registered, portal, limit).await
             }
-            State::New | State::Done => {
-                let tag = CommandComplete::new("SELECT 0".to_owned());
-                Ok(self.connection.put(Backend::CommandComplete(tag))?)
+            State::Failed => Err(cannot_run(name).into()),
+            State::New | State::Done => Ok(()),
+        }
+    }
+
+    /// Starts what a portal runs, or carries it out if it has no rows.
+    pub async fn run_portal(
+        &mut self,
+        registered: Registered,
+        portal: &mut Portal,
+    ) -> Result<(), Trouble> {
+        let Some(mut prepared) = portal.statement.prepared.clone() else { return Ok(()) };
+        let values = std::mem::take(&mut portal.values);
+        match prepared.object_command().cloned().as_deref() {
+            None => {
+                let statement = portal.statement.clone();
+                let running =
+                    self.run_prepared(registered, &mut prepared, values, &portal.formats).await?;
+                portal.state = running.map_or(State::Done, |r| State::Reading(Box::new(r)));
+                self.extended.statements.renewed(&statement, prepared);
+            }
+            Some(ObjectCommand::Fetch(fetch)) => {
+                self.session.authorise(&prepared)?;
+                portal.state = State::Fetching(fetch.clone(), 0);
+            }
+            Some(ObjectCommand::Execute(execute)) => {
+                self.session.authorise(&prepared)?;
+                let (mut prepared, values) = self.executed(&registered, execute).await?;
+                let running =
+                    self.run_prepared(registered, &mut prepared, values, &portal.formats).await?;
+                portal.state = running.map_or(State::Done, |r| State::Reading(Box::new(r)));
+                self.keep_renewed(execute, prepared);
+            }
+            Some(other) => {
+                self.object(registered, &prepared, other, values).await?;
+                portal.state = State::Done;
             }
         }
+        Ok(())
+    }
+
+    /// Runs a statement: its rows, or `None` if it had none and is complete.
+    pub async fn run_prepared(
+        &mut self,
+        registered: Registered,
+        prepared: &mut crate::query::Prepared,
+        values: Vec<ScalarValue>,
+        formats: &[Format],
+    ) -> Result<Option<Reading>, Trouble> {
+        let transform = encoder(&prepared.schema(), formats.to_vec(), self.style())?;
+        match self.session.execute(registered, prepared, values, transform).await? {
+            Outcome::Rows(running) => Ok(Some(Reading::encoded(running))),
+            Outcome::Done(done) => {
+                self.notify(done.notices)?;
+                if let Some(boundary) = done.boundary {
+                    self.extended.portals.cross(boundary);
+                }
+                self.complete(done.tag)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends rows: so many, or all.
+    pub async fn send(&mut self, reading: &mut Reading, limit: Option<u64>) -> Result<(), Trouble> {
+        // As in PostgreSQL, the tag counts what this turn sent.
+        let mut sink = Sink::Send(None);
+        let connection = &mut self.connection;
+        let sent = reading.forward(connection, limit.unwrap_or(u64::MAX), &mut sink).await?;
+        if !reading.is_over() {
+            return Ok(self.suspended()?);
+        }
+        // PostgreSQL counts the rows of queries only.
+        let tag = match reading.tag {
+            "SELECT" => format!("SELECT {sent}"),
+            tag => tag.to_owned(),
+        };
+        Ok(self.complete(&tag)?)
+    }
+
+    pub fn suspended(&mut self) -> io::Result<()> {
+        self.connection.put(Backend::PortalSuspended(PortalSuspended::new()))
+    }
+
+    pub fn complete(&mut self, tag: &str) -> io::Result<()> {
+        let tag = CommandComplete::new(tag.to_owned());
+        self.connection.put(Backend::CommandComplete(tag))
     }
 
     /// Closing what is not there is no error.
     pub fn close(&mut self, target: &Target) -> io::Result<()> {
         self.extended.busy = true;
         match target {
-            Target::Statement(name) => drop(self.extended.statements.remove(name)),
+            Target::Statement(name) => self.extended.statements.remove(name),
             Target::Portal(name) => drop(self.extended.portals.remove(name)),
         }
         self.connection.put(Backend::CloseComplete(CloseComplete::new()))
@@ -263,7 +294,7 @@ impl Client {
 }
 
 /// What the client declared, or what PostgreSQL would call the type that was found.
-fn parameter_types(found: &[FieldRef], declared: &[Option<Type>]) -> Vec<Type> {
+pub fn parameter_types(found: &[FieldRef], declared: &[Option<Type>]) -> Vec<Type> {
     let declared =
         |at: usize| declared.get(at).cloned().flatten().filter(|pg| *pg != Type::UNKNOWN);
     let natural = |field: &FieldRef| pg_type(field);

@@ -7,7 +7,9 @@
 //! - [`startup`]: the start-up message, log-in, cancel requests.
 //! - [`session`]: one client's loop: which message does what.
 //! - [`simple`], [`extended`]: the two ways to ask.
-//! - [`portal`]: a running or suspended result.
+//! - [`objects`]: cursors and prepared statements in SQL.
+//! - [`statement`], [`portal`]: what has been prepared and bound.
+//! - [`reading`]: a result on its way, or suspended.
 //! - [`sqlstate`]: failures as clients see them.
 
 mod connection;
@@ -15,10 +17,13 @@ mod encryption;
 mod extended;
 mod frontend;
 mod listener;
+mod objects;
 mod portal;
+mod reading;
 mod session;
 mod simple;
 mod sqlstate;
 mod startup;
+mod statement;
 
 pub use listener::Listener;

@@ -1,154 +1,167 @@
-//! A result as a portal: rows leave it all at once or some at a time.
+//! Portals: statements with their parameters, ready to run or running. A cursor is one.
 
-use std::io;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use bytes::{Buf, BytesMut};
-use pgwire::messages::PgWireBackendMessage as Backend;
-use pgwire::messages::extendedquery::PortalSuspended;
-use pgwire::messages::response::CommandComplete;
+use datafusion::common::ScalarValue;
 
-use super::connection::Connection;
+use super::reading::Reading;
 use super::sqlstate::Report;
-use crate::query::{self, Running};
-use crate::values::encode::{Format, RowEncoder, TextStyle};
+use super::statement::Statement;
+use crate::engine::objects::{CursorItem, Listed};
+use crate::query::objects::{Declare, Fetch};
+use crate::query::{Boundary, TransactionState};
+use crate::values::encode::Format;
 
-/// Encoded rows: whole DataRow messages.
-#[derive(Debug)]
-pub struct Chunk {
-    pub bytes: BytesMut,
-    pub rows: usize,
-}
+/// A session's portals by name: Bind and DECLARE share the names.
+#[derive(Debug, Default)]
+pub struct Portals(HashMap<String, Portal>);
 
-/// Turns batches into chunks, on the engine's threads.
-pub fn encoder(
-    schema: &arrow::datatypes::Schema,
-    formats: Vec<Format>,
-    style: TextStyle,
-) -> Result<
-    impl FnMut(RecordBatch) -> Result<Chunk, Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
-    Report,
-> {
-    let encoder = RowEncoder::new(schema, formats, style);
-    let mut encoder =
-        encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
-    Ok(move |batch: RecordBatch| {
-        let mut bytes = BytesMut::new();
-        encoder.encode(&batch, 0..batch.num_rows(), &mut bytes)?;
-        Ok(Chunk { bytes, rows: batch.num_rows() })
-    })
-}
-
-/// A result on its way.
 #[derive(Debug)]
 pub struct Portal {
-    running: Running<Chunk>,
-    /// Rows that came with the last ones but were not asked for yet.
-    rest: Option<Chunk>,
+    pub statement: Arc<Statement>,
+    pub values: Vec<ScalarValue>,
+    pub formats: Vec<Format>,
+    pub state: State,
+    /// What DECLARE said of it.
+    pub declared: Option<Declared>,
+    pub life: Life,
+    /// One that has a name is on `pg_cursors`.
+    pub listed: Option<Listed<CursorItem>>,
 }
 
-/// Why a result ended before its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    pub binary: bool,
+    pub scroll: Option<bool>,
+}
+
 #[derive(Debug)]
-pub enum Failure {
-    Query(query::Error),
-    /// Nobody is there to be told.
-    Gone(io::Error),
+pub enum State {
+    New,
+    Reading(Box<Reading>),
+    /// FETCH in portions: what is left of it, and how many rows it has had.
+    Fetching(Fetch, u64),
+    Done,
+    /// An error has ended it.
+    Failed,
 }
 
-impl From<query::Error> for Failure {
-    fn from(error: query::Error) -> Self {
-        Self::Query(error)
-    }
+/// How long a portal lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// As long as the transaction and the savepoints that it was made under.
+    Transaction { level: usize, hold: bool },
+    /// To the end of the session: WITH HOLD after its transaction was committed.
+    Session,
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Gone(error)
+impl From<&Declare> for Declared {
+    fn from(declare: &Declare) -> Self {
+        Self { binary: declare.binary, scroll: declare.scroll }
     }
 }
 
 impl Portal {
-    pub fn new(running: Running<Chunk>) -> Self {
-        Self { running, rest: None }
+    fn level(&self) -> Option<usize> {
+        match self.life {
+            Life::Transaction { level, .. } => Some(level),
+            Life::Session => None,
+        }
     }
 
-    /// Sends rows: `limit` of them, or all. True if that was the last of them.
-    pub async fn send(
-        &mut self,
-        connection: &mut Connection,
-        limit: Option<usize>,
-    ) -> Result<bool, Failure> {
-        self.running.resume();
-        let mut left = limit.unwrap_or(usize::MAX);
-        // As in PostgreSQL, the tag counts what this turn sent.
-        let mut sent = 0;
-        while left > 0 {
-            let Some(mut chunk) = self.next(connection).await? else {
-                let tag = format!("{} {}", self.running.tag, sent);
-                let tag = if self.counts() { tag } else { self.running.tag.to_owned() };
-                connection.put(Backend::CommandComplete(CommandComplete::new(tag)))?;
-                return Ok(true);
-            };
-            if chunk.rows > left {
-                self.rest = Some(split(&mut chunk, left));
+    /// The formats of its rows, if they are settled before somebody fetches them.
+    pub fn settled_formats(&self) -> Option<&[Format]> {
+        self.declared.is_none().then_some(&self.formats)
+    }
+}
+
+impl Portals {
+    pub fn get(&self, name: &str) -> Option<&Portal> {
+        self.0.get(name)
+    }
+
+    pub fn insert(&mut self, name: String, portal: Portal) {
+        self.0.insert(name, portal);
+    }
+
+    pub fn remove(&mut self, name: &str) -> Option<Portal> {
+        self.0.remove(name)
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// A name that is taken is refused, except the empty one.
+    pub fn refuse_taken(&self, name: &str) -> Result<(), Report> {
+        if !name.is_empty() && self.0.contains_key(name) {
+            return Err(Report::error("42P03", format!("cursor \"{name}\" already exists")));
+        }
+        Ok(())
+    }
+
+    /// Takes a portal out while it runs, with its name to put it back.
+    pub fn take(&mut self, name: &str) -> Option<(String, Portal)> {
+        self.0.remove_entry(name)
+    }
+
+    /// The transaction is over; cursors WITH HOLD stay if it was committed.
+    pub fn end(&mut self, committed: bool) {
+        self.0.retain(|_, portal| match portal.life {
+            Life::Session => true,
+            Life::Transaction { hold, .. } => {
+                portal.life = Life::Session;
+                committed && hold && !matches!(portal.state, State::Failed)
             }
-            left -= chunk.rows;
-            sent += chunk.rows as u64;
-            connection.put_encoded(chunk.bytes);
-            connection.flush_if_full().await?;
-        }
-        self.running.suspend();
-        connection.put(Backend::PortalSuspended(PortalSuspended::new()))?;
-        Ok(false)
+        });
     }
 
-    /// PostgreSQL counts the rows of queries only.
-    fn counts(&self) -> bool {
-        self.running.tag == "SELECT"
+    /// An error has aborted the block. What could be returned to with a savepoint stays, all else
+    /// is of no use any more and gives back what it holds.
+    pub fn abort(&mut self, savepoints: usize) {
+        for portal in self.0.values_mut() {
+            let lost = portal.level().is_some_and(|level| level >= savepoints);
+            if lost && matches!(portal.state, State::Reading(_)) {
+                portal.state = State::Failed;
+            }
+        }
     }
 
-    /// The next rows. Ends early when the client goes away.
-    async fn next(&mut self, connection: &mut Connection) -> Result<Option<Chunk>, Failure> {
-        if let Some(rest) = self.rest.take() {
-            return Ok(Some(rest));
+    pub fn cross(&mut self, boundary: Boundary) {
+        match boundary {
+            Boundary::Committed => self.end(true),
+            Boundary::RolledBack => self.end(false),
+            Boundary::RolledBackTo(savepoints) => {
+                let stays = |level| level < savepoints;
+                self.0.retain(|_, portal| portal.level().is_none_or(stays));
+            }
+            Boundary::Released(savepoints) => {
+                for portal in self.0.values_mut() {
+                    if let Life::Transaction { level, .. } = &mut portal.life {
+                        *level = savepoints.min(*level);
+                    }
+                }
+            }
         }
-        tokio::select! {
-            biased;
-            next = self.running.next() => Ok(next.transpose()?),
-            () = connection.closed() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    }
+
+    /// The client's turn is over: outside of a block its transaction is, too.
+    pub fn end_turn(&mut self, transaction: TransactionState, well: bool) {
+        if transaction == TransactionState::Idle && !self.0.is_empty() {
+            self.end(well);
         }
     }
 }
 
-/// Leaves the first rows in a chunk and returns the others.
-fn split(chunk: &mut Chunk, rows: usize) -> Chunk {
-    let mut end = 0;
-    for _ in 0..rows {
-        // A DataRow: its type, then its length, which counts itself.
-        end += 1 + (&chunk.bytes[end + 1..end + 5]).get_u32() as usize;
-    }
-    let rest = Chunk { bytes: chunk.bytes.split_off(end), rows: chunk.rows - rows };
-    chunk.rows = rows;
-    rest
+pub fn no_portal(name: &str) -> Report {
+    Report::error("34000", format!("portal \"{name}\" does not exist"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+pub fn no_cursor(name: &str) -> Report {
+    Report::error("34000", format!("cursor \"{name}\" does not exist"))
+}
 
-    #[test]
-    fn a_chunk_is_cut_between_rows() {
-        let row = |text: &[u8]| {
-            let mut row = vec![b'D', 0, 0, 0, 10 + text.len() as u8, 0, 1, 0, 0, 0];
-            row.push(text.len() as u8);
-            row.extend(text);
-            row
-        };
-        let bytes = [row(b"a"), row(b"bcd"), row(b"")].concat();
-        let mut chunk = Chunk { bytes: bytes.as_slice().into(), rows: 3 };
-        let rest = split(&mut chunk, 2);
-        assert_eq!((chunk.rows, rest.rows), (2, 1));
-        assert_eq!(chunk.bytes, [row(b"a"), row(b"bcd")].concat());
-        assert_eq!(rest.bytes, row(b""));
-    }
+pub fn cannot_run(name: &str) -> Report {
+    Report::error("55000", format!("portal \"{name}\" cannot be run"))
 }

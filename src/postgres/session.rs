@@ -21,10 +21,11 @@ use super::connection::{self, Connection};
 use super::encryption::negotiate;
 use super::extended::Extended;
 use super::frontend::Frontend;
-use super::portal::Failure;
+use super::reading::Failure;
 use super::sqlstate::Report;
 use super::startup::{Arrival, arrive, reported};
 use crate::config;
+use crate::engine::settings::Settings;
 use crate::query::{Notice, Queries, Session, TransactionState};
 use crate::tls::Acceptor;
 use crate::values::encode::{TextStyle, TimeZone};
@@ -107,7 +108,8 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: b
             Err(_) => return debug!(%peer, "a client took too long to log in"),
         };
     let pid = session.entry().pid;
-    let mut client = Client { connection, session, extended: Extended::default() };
+    let told = session.settings().clone();
+    let mut client = Client { connection, session, extended: Extended::default(), told };
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
@@ -119,6 +121,8 @@ pub(super) struct Client {
     pub connection: Connection,
     pub session: Session,
     pub extended: Extended,
+    /// The settings that the client has been told of.
+    told: Arc<Settings>,
 }
 
 impl Client {
@@ -198,12 +202,12 @@ impl Client {
             Frontend::Flush => Ok(self.connection.flush().await?),
             Frontend::Sync => {
                 self.extended.sync(self.session.transaction_state());
-                ready(&mut self.connection, &self.session)?;
+                self.ready()?;
                 Ok(self.connection.flush().await?)
             }
             Frontend::FunctionCall => {
                 self.report(Report::error("0A000", "function calls are not supported"))?;
-                ready(&mut self.connection, &self.session)?;
+                self.ready()?;
                 Ok(self.connection.flush().await?)
             }
             Frontend::Copy | Frontend::Password(_) | Frontend::Terminate => Ok(()),
@@ -236,7 +240,7 @@ impl Client {
         let error = crate::engine::Error::Panic(text.to_owned());
         self.report(Report::from(error))?;
         if is_query {
-            ready(&mut self.connection, &self.session)?;
+            self.ready()?;
         } else {
             self.extended.skip();
         }
@@ -291,6 +295,9 @@ impl Client {
     /// Tells the client of a failure, and the transaction.
     pub fn report(&mut self, report: Report) -> io::Result<()> {
         self.session.note_error();
+        if self.session.transaction_state() == TransactionState::Failed {
+            self.extended.portals.abort(self.session.savepoints());
+        }
         self.connection.put(Backend::ErrorResponse(ErrorResponse::from(report)))
     }
 
@@ -304,22 +311,20 @@ impl Client {
         Ok(())
     }
 
-    /// Tells the client of settings that have changed, as it was promised at start-up.
-    pub fn report_settings(
-        &mut self,
-        before: &Arc<crate::engine::settings::Settings>,
-    ) -> io::Result<()> {
-        let now = self.session.settings().clone();
-        if Arc::ptr_eq(before, &now) {
-            return Ok(());
-        }
-        for ((name, old), (_, new)) in reported(before).into_iter().zip(reported(&now)) {
-            if old != new {
-                let status = ParameterStatus::new(name.to_owned(), new.to_owned());
-                self.connection.put(Backend::ParameterStatus(status))?;
+    /// The end of a client's turn. Settings that have changed are told first, as it was promised at
+    /// start-up.
+    pub fn ready(&mut self) -> io::Result<()> {
+        let now = self.session.settings();
+        if !Arc::ptr_eq(&self.told, now) {
+            let told = std::mem::replace(&mut self.told, now.clone());
+            for ((name, old), (_, new)) in reported(&told).into_iter().zip(reported(&self.told)) {
+                if old != new {
+                    let status = ParameterStatus::new(name.to_owned(), new.to_owned());
+                    self.connection.put(Backend::ParameterStatus(status))?;
+                }
             }
         }
-        Ok(())
+        ready(&mut self.connection, &self.session)
     }
 
     pub fn style(&self) -> TextStyle {
@@ -367,7 +372,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// The end of a client's turn.
+/// Tells the client that it may go on, and the state of its transaction.
 pub fn ready(connection: &mut Connection, session: &Session) -> io::Result<()> {
     let status = match session.transaction_state() {
         TransactionState::Idle => TransactionStatus::Idle,

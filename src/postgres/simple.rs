@@ -1,21 +1,26 @@
 //! The simple protocol: one message, any number of statements, text results.
 
+use std::num::NonZeroUsize;
+
+use datafusion::common::ScalarValue;
 use pgwire::messages::PgWireBackendMessage as Backend;
-use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
+use pgwire::messages::response::EmptyQueryResponse;
 
 use super::extended::row_description;
-use super::portal::{Failure, Portal, encoder};
-use super::session::{Client, Trouble, ready};
+use super::reading::Failure;
+use super::session::{Client, Trouble};
 use super::sqlstate::Report;
-use crate::query::life::Source;
-use crate::query::{Outcome, Session};
+use crate::query::{Prepared, Registered, Session, Source};
 use crate::values::encode::Format;
 
 impl Client {
     /// Runs the statements of a message in order, up to the first that fails.
     pub async fn simple(&mut self, text: &str) -> Result<(), Failure> {
         self.extended.forget_unnamed();
-        match self.statements(text).await {
+        let done = self.statements(text).await;
+        self.session.set_several(false);
+        let well = done.is_ok();
+        match done {
             Ok(()) => {}
             Err(Trouble::Report(report)) if !report.fatal => self.report(report)?,
             Err(Trouble::Report(report)) => return self.part(report).await,
@@ -25,8 +30,8 @@ impl Client {
             },
             Err(Trouble::Failure(gone)) => return Err(gone),
         }
-        self.extended.end_portals(self.session.transaction_state());
-        ready(&mut self.connection, &self.session)?;
+        self.extended.portals.end_turn(self.session.transaction_state(), well);
+        self.ready()?;
         Ok(self.connection.flush().await?)
     }
 
@@ -42,6 +47,7 @@ impl Client {
         if sources.is_empty() {
             self.connection.put(Backend::EmptyQueryResponse(EmptyQueryResponse::new()))?;
         }
+        self.session.set_several(sources.len() > 1);
         for source in sources {
             self.statement(&source).await?;
         }
@@ -51,28 +57,31 @@ impl Client {
     async fn statement(&mut self, source: &Source) -> Result<(), Trouble> {
         let registered = self.session.start(source.text())?;
         let mut prepared = self.session.prepare(&registered, source, Vec::new()).await?;
-        if let Some(count) = std::num::NonZeroUsize::new(prepared.parameters().len()) {
+        if let Some(count) = NonZeroUsize::new(prepared.parameters().len()) {
             return Err(Report::error("42P02", format!("there is no parameter ${count}")).into());
         }
-        let before = self.session.settings().clone();
+        match prepared.object_command().cloned() {
+            Some(command) => self.object(registered, &prepared, &command, Vec::new()).await?,
+            None => self.answer(registered, &mut prepared, Vec::new()).await?,
+        }
+        self.session.settle();
+        Ok(())
+    }
+
+    /// Runs a statement and sends all that comes of it, in text.
+    pub async fn answer(
+        &mut self,
+        registered: Registered,
+        prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
+    ) -> Result<(), Trouble> {
         let schema = prepared.schema();
         let formats = vec![Format::Text; schema.fields().len()];
-        let transform = encoder(&schema, formats.clone(), self.style())?;
-        match self.session.execute(registered, &mut prepared, Vec::new(), transform).await? {
-            Outcome::Rows(running) => {
-                let description = row_description(&schema, &formats);
-                self.connection.put(Backend::RowDescription(description))?;
-                Portal::new(running).send(&mut self.connection, None).await?;
-            }
-            Outcome::Done(done) => {
-                self.notify(done.notices)?;
-                if let Some(which) = done.deallocate {
-                    self.extended.deallocate(which.as_deref())?;
-                }
-                self.report_settings(&before)?;
-                let tag = CommandComplete::new(done.tag.to_owned());
-                self.connection.put(Backend::CommandComplete(tag))?;
-            }
+        if let Some(mut reading) = self.run_prepared(registered, prepared, values, &formats).await?
+        {
+            let description = row_description(&schema, &formats);
+            self.connection.put(Backend::RowDescription(description))?;
+            self.send(&mut reading, None).await?;
         }
         Ok(())
     }

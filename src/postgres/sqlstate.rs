@@ -21,16 +21,21 @@ pub struct Report {
     pub fatal: bool,
     pub code: &'static str,
     pub message: String,
+    pub detail: Option<String>,
     pub hint: Option<String>,
 }
 
 impl Report {
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { fatal: false, code, message: message.into(), hint: None }
+        Self { fatal: false, code, message: message.into(), detail: None, hint: None }
     }
 
     pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
         Self { fatal: true, ..Self::error(code, message) }
+    }
+
+    pub fn detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Self {
@@ -44,6 +49,7 @@ impl From<Report> for ErrorResponse {
         // A zero byte would end the field.
         let message = report.message.replace('\0', "\u{fffd}");
         let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
+        info.detail = report.detail;
         info.hint = report.hint;
         let mut response = Self::from(info);
         // The severity once more, in a field that is never translated.
@@ -61,7 +67,18 @@ impl From<query::Error> for Report {
             E::Stopped(Stop::ShuttingDown | Stop::Terminated) => {
                 return Self::fatal("57P01", message);
             }
-            E::NotSupported(_) | E::NotInTransaction(_) => "0A000",
+            E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
+            E::InsideTransaction(_) | E::TooLate => "25001",
+            E::CursorDefinition(_) => "42P11",
+            E::NoConstraint(_) => "42704",
+            E::ArgumentCount { expected, given, .. } => {
+                let detail = format!("Expected {expected} parameters but got {given}.");
+                return Self::error("42601", message).detail(detail);
+            }
+            E::ArgumentType { .. } => {
+                let hint = "You will need to rewrite or cast the expression.";
+                return Self::error("42804", message).hint(hint);
+            }
             E::InFailedTransaction => "25P02",
             E::OutsideTransaction(_) => "25P01",
             E::NoSavepoint(_) => "3B001",
@@ -72,6 +89,7 @@ impl From<query::Error> for Report {
             E::ResultChanged => "0A000",
             E::Catalog(error) => return error.into(),
             E::Engine(error) => return error.into(),
+            E::Value(error) => return error.into(),
         };
         Self::error(code, message)
     }
@@ -170,13 +188,15 @@ impl From<engine::Error> for Report {
             }
             E::NoParameter(_) => "42P02",
             E::Settings(settings::Error::Unknown(_)) => "42704",
-            E::Settings(settings::Error::ReadOnly(_)) => "55P02",
+            E::Settings(settings::Error::NoName) => "22004",
+            E::Settings(settings::Error::ReadOnly(_) | settings::Error::NeedsRestart(_)) => "55P02",
             E::Settings(settings::Error::Invalid { .. }) => "22023",
             E::NoFunction(_) => {
                 let hint = "No function matches the given name. Names of functions are in lower \
                             case.";
                 return Self::error("42883", message).hint(hint);
             }
+            E::NoType(_) => "42704",
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
             E::Storage(error) => return error.into(),

@@ -17,7 +17,7 @@ use super::session::Shared;
 use super::sqlstate::Report;
 use crate::catalog;
 use crate::cluster::State;
-use crate::engine::settings::{SETTINGS, Settings};
+use crate::engine::settings::{SETTINGS, Settings, Source};
 use crate::query::Session;
 
 /// A request code in place of a protocol version, from PostgreSQL's `pqcomm.h`.
@@ -181,12 +181,19 @@ fn settings(
     parameters: &BTreeMap<String, String>,
 ) -> std::result::Result<Settings, Report> {
     let mut settings = Settings::default();
-    settings.set_fact("session_authorization", user);
-    settings.set_fact("ssl", if shared.tls.is_some() { "on" } else { "off" });
+    settings.set_fact("session_authorization", user, Source::Override);
+    let facts = [
+        ("max_connections", shared.config.max.to_string()),
+        ("ssl", if shared.tls.is_some() { "on" } else { "off" }.to_owned()),
+        ("track_activity_query_size", shared.queries.text_limit().to_string()),
+    ];
+    for (name, value) in facts {
+        settings.set_fact(name, &value, Source::Configuration);
+    }
     if let Some(timeout) = shared.statement_timeout {
         let millis = timeout.as_millis().to_string();
         // A duration is always a valid value for it.
-        let _ = settings.set_default("statement_timeout", &millis);
+        let _ = settings.set_default("statement_timeout", &millis, Source::Configuration);
     }
     let options = parameters.get("options").map(String::as_str).unwrap_or_default();
     let asked = (parameters.iter())
@@ -197,7 +204,7 @@ fn settings(
         .map(|(name, value)| (name.clone(), value.clone()))
         .chain(command_line(options));
     for (name, value) in asked {
-        if let Err(error) = settings.set_default(&name, &value) {
+        if let Err(error) = settings.set_default(&name, &value, Source::Client) {
             let report = Report::from(crate::engine::Error::from(error));
             return Err(Report { fatal: true, ..report });
         }

@@ -2,11 +2,12 @@
 
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{
-    CloseCursor, ContextModifier, DiscardObject, Expr, ObjectName, Reset, Set, ShowStatementIn,
-    ShowStatementOptions, Statement, TransactionAccessMode, TransactionMode, Value,
+    ContextModifier, Expr, ObjectName, Reset, Set, ShowStatementIn, ShowStatementOptions,
+    Statement, Value,
 };
 
 use super::ddl::{Ddl, ident};
+use super::objects::ObjectCommand;
 use super::{Error, Result};
 use crate::engine::{Parsed, parse};
 
@@ -16,15 +17,21 @@ pub(super) enum Request {
     /// Rows from the engine, with the command tag's word.
     Read(Box<EngineStatement>, &'static str),
     Command(Command),
+    /// Carried out by the protocol's room.
+    Object(ObjectCommand),
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Command {
     Begin {
-        read_only: Option<bool>,
+        tag: &'static str,
+        modes: Modes,
     },
-    Commit,
-    Rollback,
+    /// COMMIT or ROLLBACK, and perhaps the next block at once.
+    End {
+        commit: bool,
+        chain: bool,
+    },
     Savepoint(String),
     Release(String),
     RollbackTo(String),
@@ -33,23 +40,43 @@ pub(super) enum Command {
         value: Option<String>,
         local: bool,
     },
-    SetTransaction {
-        read_only: Option<bool>,
-    },
+    SetTransaction(Modes),
+    /// The modes of transactions to come.
+    SetCharacteristics(Modes),
+    /// The first constraint that was named: there are none.
+    SetConstraints(Option<String>),
     /// `None`: all.
     Reset(Option<String>),
-    DiscardAll,
-    /// Prepared statements live with the protocol; `None`: all.
-    Deallocate(Option<String>),
+    /// Tables are only read: nobody is kept waiting.
+    Lock(Vec<ObjectName>),
     /// Accepted since there is nothing to do, with this tag.
     Nothing(&'static str),
     Ddl(Box<Ddl>),
 }
 
+/// What a transaction may be asked to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Modes {
+    pub isolation: Option<&'static str>,
+    pub read_only: Option<bool>,
+    pub deferrable: Option<bool>,
+}
+
+impl Modes {
+    /// The modes as settings, their names without a prefix.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let switch = |on| if on { "on" } else { "off" };
+        let isolation = self.isolation.map(|level| ("transaction_isolation", level));
+        let read_only = self.read_only.map(|on| ("transaction_read_only", switch(on)));
+        let deferrable = self.deferrable.map(|on| ("transaction_deferrable", switch(on)));
+        isolation.into_iter().chain(read_only).chain(deferrable)
+    }
+}
+
 impl Command {
     /// Whether a failed transaction block still takes it.
     pub fn ends_block(&self) -> bool {
-        matches!(self, Self::Commit | Self::Rollback | Self::RollbackTo(_))
+        matches!(self, Self::End { .. } | Self::RollbackTo(_))
     }
 }
 
@@ -86,27 +113,11 @@ fn command(statement: &Statement) -> Result<Command> {
         return Ok(Command::Ddl(Box::new(ddl)));
     }
     Ok(match statement {
-        Statement::StartTransaction { modes, .. } => Command::Begin { read_only: access(modes) },
-        Statement::Commit { chain: true, .. } | Statement::Rollback { chain: true, .. } => {
-            return Err(Error::NotSupported("AND CHAIN".to_owned()));
-        }
-        Statement::Commit { .. } => Command::Commit,
-        Statement::Rollback { savepoint: Some(name), .. } => {
-            Command::RollbackTo(name.value.clone())
-        }
-        Statement::Rollback { .. } => Command::Rollback,
-        Statement::Savepoint { name } => Command::Savepoint(name.value.clone()),
-        Statement::ReleaseSavepoint { name } => Command::Release(name.value.clone()),
         Statement::Set(set) => set_command(set)?,
         Statement::Reset(reset) => match &reset.reset {
             Reset::ALL => Command::Reset(None),
             Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
         },
-        Statement::Discard { object_type: DiscardObject::ALL } => Command::DiscardAll,
-        Statement::Discard { .. } => Command::Nothing("DISCARD"),
-        Statement::Deallocate { name, .. } if is_all(&name.value) => Command::Deallocate(None),
-        Statement::Deallocate { name, .. } => Command::Deallocate(Some(name.value.clone())),
-        Statement::Close { cursor: CloseCursor::All } => Command::Nothing("CLOSE CURSOR ALL"),
         Statement::UNLISTEN { .. } => Command::Nothing("UNLISTEN"),
         Statement::Insert(_) => return Err(writes("INSERT")),
         Statement::Update(_) => return Err(writes("UPDATE")),
@@ -118,7 +129,7 @@ fn command(statement: &Statement) -> Result<Command> {
     })
 }
 
-fn writes(command: &str) -> Error {
+pub(super) fn writes(command: &str) -> Error {
     Error::NotSupported(format!("{command} on external tables, which are only read,"))
 }
 
@@ -134,14 +145,6 @@ fn first_words(statement: &Statement) -> String {
 
 fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("all")
-}
-
-fn access(modes: &[TransactionMode]) -> Option<bool> {
-    modes.iter().rev().find_map(|mode| match mode {
-        TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => Some(true),
-        TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => Some(false),
-        TransactionMode::IsolationLevel(_) => None,
-    })
 }
 
 fn set_command(set: &Set) -> Result<Command> {
@@ -161,15 +164,6 @@ fn set_command(set: &Set) -> Result<Command> {
             value: Some(charset_name.value.clone()),
             local: false,
         },
-        Set::SetTransaction { modes, session: true, .. } => match access(modes) {
-            Some(read_only) => Command::Set {
-                name: "default_transaction_read_only".to_owned(),
-                value: Some(if read_only { "on" } else { "off" }.to_owned()),
-                local: false,
-            },
-            None => Command::SetTransaction { read_only: None },
-        },
-        Set::SetTransaction { modes, .. } => Command::SetTransaction { read_only: access(modes) },
         Set::SetRole { context_modifier, role_name } => Command::Set {
             name: "role".to_owned(),
             value: Some(role_name.as_ref().map_or_else(|| "none".to_owned(), ident)),
@@ -238,7 +232,8 @@ fn show(statement: &Statement) -> Result<Option<EngineStatement>> {
             let name = match words.join(" ").to_ascii_lowercase().as_str() {
                 "all" => {
                     return query(
-                        "SELECT name, setting, short_desc AS description \
+                        "SELECT name, pg_catalog.current_setting(name, true) AS setting, \
+                         short_desc AS description \
                          FROM pg_catalog.pg_settings ORDER BY lower(name)",
                     );
                 }

@@ -9,9 +9,9 @@ use sqlparser::ast::{
     ObjectType, Query, RenameTableNameKind, SchemaName, Statement, Value,
 };
 
-use super::life::{Notice, Session};
+use super::life::Session;
 use super::security::{self, Security};
-use super::{Error, Result};
+use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
     PUBLIC, TableName,

@@ -1,5 +1,6 @@
 //! Why a statement did not come to its end.
 
+use crate::values::decode;
 use crate::{catalog, engine};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -33,6 +34,21 @@ pub enum Error {
     ReadOnly(&'static str),
     #[error("{0}")]
     Invalid(String),
+    /// The command manages transactions itself.
+    #[error("{0} cannot run inside a transaction block")]
+    InsideTransaction(&'static str),
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("{0}")]
+    CursorDefinition(&'static str),
+    #[error("constraint \"{0}\" does not exist")]
+    NoConstraint(String),
+    #[error("SET TRANSACTION ISOLATION LEVEL must be called before any query")]
+    TooLate,
+    #[error("wrong number of parameters for prepared statement \"{name}\"")]
+    ArgumentCount { name: String, expected: usize, given: usize },
+    #[error("parameter ${number} of type {found} cannot be coerced to the expected type {wanted}")]
+    ArgumentType { number: usize, found: String, wanted: String },
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
     #[error("{0} can only be used in transaction blocks")]
@@ -49,6 +65,8 @@ pub enum Error {
     Catalog(#[from] catalog::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Value(#[from] decode::Error),
 }
 
 fn stop_message(stop: &Stop) -> &'static str {

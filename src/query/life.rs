@@ -13,21 +13,25 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::FieldRef;
 use datafusion::common::ScalarValue;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::sql::parser::Statement;
 use tokio::runtime::Handle;
 
 use super::command::{Command, Request, recognise};
-use super::ddl::{self, Ddl};
+use super::control::Done;
+use super::objects::{Declare, ObjectCommand};
+use super::prepared::{Body, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
 use super::sessions::{SessionEntry, SessionGuard};
 use super::transaction::Transaction;
-use super::{Error, Queries, Result, Stop, TransactionState};
-use crate::catalog::{Catalog, Snapshot};
-use crate::engine::parse::{parse_one, split};
+use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
+use crate::catalog::Catalog;
+use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
-use crate::engine::{self, Parsed, Plan, parse};
+use crate::engine::{self, Plan, parse, parse_one, split};
 use crate::shutdown::GateGuard;
 
 /// Texts of more bytes than this may take long to parse and to plan.
@@ -40,26 +44,12 @@ pub struct Session {
     engine: engine::Session,
     guard: SessionGuard,
     settings: Arc<Settings>,
-    transaction: Transaction,
+    pub(super) transaction: Transaction,
+    /// The message has several statements, which PostgreSQL takes for a block of its own.
+    several: bool,
     /// Held while the client waits for the answers to its messages: what has begun is finished
     /// although the daemon stops.
     turn: Option<GateGuard>,
-}
-
-/// A statement that was understood and, if it reads, planned: run it any number of times.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    pub text: Arc<str>,
-    declared: Vec<Option<FieldRef>>,
-    body: Body,
-    /// What it was planned from: when either has changed it is planned anew.
-    planned_from: (Arc<Snapshot>, Arc<Settings>),
-}
-
-#[derive(Clone, Debug)]
-enum Body {
-    Read { statement: Arc<datafusion::sql::parser::Statement>, plan: Arc<Plan>, tag: &'static str },
-    Command(Arc<Command>),
 }
 
 /// What came of a statement.
@@ -67,23 +57,6 @@ enum Body {
 pub enum Outcome<T> {
     Rows(Running<T>),
     Done(Done),
-}
-
-/// A command that is done.
-#[derive(Clone, Debug, Default)]
-pub struct Done {
-    pub tag: &'static str,
-    pub notices: Vec<Notice>,
-    /// Prepared statements to forget: one by name, or all (`Some(None)`).
-    pub deallocate: Option<Option<String>>,
-}
-
-/// Something the client is told beside the result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// SQLSTATE.
-    pub code: &'static str,
-    pub message: String,
 }
 
 impl Session {
@@ -97,10 +70,19 @@ impl Session {
             pid: entry.pid,
             settings: settings.clone(),
             catalog: queries.catalog.clone(),
+            objects: Arc::default(),
         };
         info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
-        Self { queries, engine, guard, settings, transaction: Transaction::default(), turn: None }
+        Self {
+            queries,
+            engine,
+            guard,
+            settings,
+            transaction: Transaction::default(),
+            several: false,
+            turn: None,
+        }
     }
 
     pub fn settings(&self) -> &Arc<Settings> {
@@ -123,25 +105,28 @@ impl Session {
         self.turn = None;
     }
 
-    /// An error reached the client: an open transaction block is aborted.
-    pub fn note_error(&mut self) {
-        self.transaction.fail();
+    /// Whether the statements to come are part of one message.
+    pub fn set_several(&mut self, several: bool) {
+        self.several = several;
     }
 
-    /// Parses a message's text. What only we understand is left for [`Self::prepare`].
+    /// Savepoints that are set.
+    pub fn savepoints(&self) -> usize {
+        self.transaction.depth()
+    }
+
+    /// What the session's own statements see of it.
+    pub fn objects(&self) -> &Arc<SessionObjects> {
+        &self.engine.info().objects
+    }
+
+    /// Parses a message's text; as in PostgreSQL an error anywhere refuses all of it.
     pub fn parse(text: &str) -> Result<Vec<Source>> {
+        let parse = || split(text)?.into_iter().map(parse_statement).collect();
         match text.len() > LONG_TEXT {
-            true => tokio::task::block_in_place(|| Self::parse_all(text)),
-            false => Self::parse_all(text),
+            true => tokio::task::block_in_place(parse),
+            false => parse(),
         }
-    }
-
-    fn parse_all(text: &str) -> Result<Vec<Source>> {
-        let one = |text: &str| match ddl::beyond_the_parser(text)? {
-            Some(ddl) => Ok(Source::Own(text.into(), Box::new(OwnDdl(ddl)))),
-            None => Ok(Source::Parsed(parse_one(text)?)),
-        };
-        split(text)?.into_iter().map(one).collect()
     }
 
     /// A statement begins: from here on it is listed, and can be stopped.
@@ -201,7 +186,8 @@ impl Session {
         }
         self.engine.mark_start();
         registered.until_stopped(self.renew(prepared)).await??;
-        let Body::Read { plan, tag, .. } = &prepared.body else {
+        self.transaction.note_query();
+        let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
             return Err(Error::Invalid("a command has no plan".to_owned()));
         };
         let (tag, explain) = (*tag, plan.is_explain());
@@ -210,12 +196,13 @@ impl Session {
     }
 
     /// Whether this session may ask for it, in the state its transaction is in.
-    fn authorise(&self, prepared: &Prepared) -> Result<()> {
+    pub fn authorise(&self, prepared: &Prepared) -> Result<()> {
         let command = match &prepared.body {
-            Body::Read { plan, .. } if !plan.only_reads() => {
+            Body::Read(read) if !read.plan.only_reads() => {
                 return Err(Error::NotSupported("this statement".to_owned()));
             }
-            Body::Read { .. } => None,
+            Body::Object(command, _) => return self.authorise_object(command),
+            Body::Read(_) => None,
             Body::Command(command) => Some(command.as_ref()),
         };
         match (self.transaction.state(), command) {
@@ -224,16 +211,31 @@ impl Session {
             (TransactionState::InBlock, Some(Command::Ddl(ddl))) => {
                 Err(Error::NotInTransaction(ddl.tag()))
             }
-            (TransactionState::InBlock, Some(Command::DiscardAll)) => {
-                Err(Error::NotInTransaction("DISCARD ALL"))
+            (TransactionState::Idle, Some(Command::Lock(_))) if !self.several => {
+                Err(Error::OutsideTransaction("LOCK TABLE"))
             }
             (_, Some(Command::Ddl(ddl))) if self.is_read_only() => Err(Error::ReadOnly(ddl.tag())),
             _ => Ok(()),
         }
     }
 
+    fn authorise_object(&self, command: &ObjectCommand) -> Result<()> {
+        match (self.transaction.state(), command) {
+            (TransactionState::Failed, _) => Err(Error::InFailedTransaction),
+            (TransactionState::Idle, ObjectCommand::Declare(Declare { hold: false, .. }))
+                if !self.several =>
+            {
+                Err(Error::OutsideTransaction("DECLARE CURSOR"))
+            }
+            (TransactionState::InBlock, ObjectCommand::DiscardAll) => {
+                Err(Error::InsideTransaction("DISCARD ALL"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn is_read_only(&self) -> bool {
-        self.settings.get("default_transaction_read_only") == Some("on")
+        self.settings.get("transaction_read_only") == Some("on")
     }
 
     /// A daemon that stops takes nothing new, except the end of what has begun.
@@ -255,20 +257,34 @@ impl Session {
         let planned_from = (self.catalog().snapshot(), self.settings.clone());
         let request = match source {
             Source::Parsed(parsed) => recognise(parsed)?,
-            Source::Own(_, own) => Request::Command(Command::Ddl(Box::new(own.0.clone()))),
+            Source::Own(_, own) => own.0.clone(),
         };
         let body = match request {
             Request::Command(command) => Body::Command(Arc::new(command)),
             // In an aborted block nothing is looked up, as in PostgreSQL.
-            Request::Read(..) if self.transaction.state() == TransactionState::Failed => {
+            _ if self.transaction.state() == TransactionState::Failed => {
                 return Err(Error::InFailedTransaction);
             }
             Request::Read(statement, tag) => {
-                let plan = Arc::new(self.engine.plan(&statement, &declared).await?);
-                Body::Read { statement: Arc::from(statement), plan, tag }
+                Body::Read(self.plan_read(&statement, tag, &declared).await?)
             }
+            Request::Object(ObjectCommand::Declare(declare)) => {
+                let read = self.plan_read(&declare.query.statement, "SELECT", &declared).await?;
+                Body::Object(Arc::new(ObjectCommand::Declare(declare)), Some(read))
+            }
+            Request::Object(command) => Body::Object(Arc::new(command), None),
         };
         Ok(Prepared { text, declared, body, planned_from })
+    }
+
+    async fn plan_read(
+        &self,
+        statement: &Statement,
+        tag: &'static str,
+        declared: &[Option<FieldRef>],
+    ) -> Result<Read> {
+        let plan = Arc::new(self.engine.plan(statement, declared).await?);
+        Ok(Read { statement: Arc::new(statement.clone()), plan, tag })
     }
 
     /// Plans anew what was planned from something that has changed since.
@@ -276,15 +292,15 @@ impl Session {
         let now = (self.catalog().snapshot(), self.settings.clone());
         let fresh = Arc::ptr_eq(&now.0, &prepared.planned_from.0)
             && Arc::ptr_eq(&now.1, &prepared.planned_from.1);
-        let Body::Read { statement, plan, .. } = &mut prepared.body else { return Ok(()) };
+        let Some(read) = prepared.body.read_mut() else { return Ok(()) };
         if fresh && self.settings.consistency() == crate::catalog::Consistency::Cached {
             return Ok(());
         }
-        let renewed = self.engine.plan(statement, &prepared.declared).await?;
-        if renewed.schema != plan.schema {
+        let renewed = self.engine.plan(&read.statement, &prepared.declared).await?;
+        if renewed.schema != read.plan.schema {
             return Err(Error::ResultChanged);
         }
-        *plan = Arc::new(renewed);
+        read.plan = Arc::new(renewed);
         prepared.planned_from = now;
         Ok(())
     }
@@ -310,6 +326,11 @@ impl Session {
         &self.engine
     }
 
+    /// Memory that is paid for from what all statements share.
+    pub fn memory(&self, consumer: &str) -> MemoryReservation {
+        MemoryConsumer::new(consumer).register(self.queries.engine.memory_pool())
+    }
+
     /// Whose rights count: the role that logged in, or the one it has taken with SET ROLE.
     pub fn user(&self) -> &str {
         &self.engine.info().user
@@ -327,177 +348,21 @@ impl Session {
         self.engine.info().search_path()
     }
 
-    fn use_settings(&mut self, settings: Arc<Settings>) {
+    pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
         if settings != self.settings {
             self.settings = settings.clone();
             self.engine.set_settings(settings);
         }
     }
-
-    async fn command(&mut self, registered: Registered, command: Arc<Command>) -> Result<Done> {
-        let done = |tag| Ok(Done { tag, ..Done::default() });
-        match command.as_ref() {
-            Command::Begin { read_only } => {
-                let fresh = self.transaction.begin(&self.settings);
-                self.set_access(*read_only)?;
-                let notices = match fresh {
-                    true => Vec::new(),
-                    false => vec![warning("25001", "there is already a transaction in progress")],
-                };
-                Ok(Done { tag: "BEGIN", notices, ..Done::default() })
-            }
-            Command::Commit => Ok(self.end_block(true)),
-            Command::Rollback => Ok(self.end_block(false)),
-            Command::Savepoint(name) => {
-                self.transaction.savepoint(name, &self.settings)?;
-                done("SAVEPOINT")
-            }
-            Command::Release(name) => {
-                self.transaction.release(name)?;
-                done("RELEASE")
-            }
-            Command::RollbackTo(name) => {
-                let settings = self.transaction.rollback_to(name)?;
-                self.use_settings(settings);
-                done("ROLLBACK")
-            }
-            Command::Set { name, value, local } => {
-                if name == "role" {
-                    self.may_take_role(value.as_deref()).await?;
-                }
-                self.set(name, value.as_deref(), *local)
-            }
-            Command::SetTransaction { read_only } => {
-                self.set_access(*read_only)?;
-                done("SET")
-            }
-            Command::Reset(name) => {
-                self.reset(name.as_deref())?;
-                done("RESET")
-            }
-            Command::DiscardAll => {
-                self.reset(None)?;
-                Ok(Done { tag: "DISCARD ALL", deallocate: Some(None), ..Done::default() })
-            }
-            Command::Deallocate(name) => {
-                let tag = if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" };
-                Ok(Done { tag, deallocate: Some(name.clone()), ..Done::default() })
-            }
-            Command::Nothing(tag) => done(tag),
-            Command::Ddl(ddl) => {
-                let notices = registered.until_stopped(self.change(ddl)).await??;
-                Ok(Done { tag: ddl.tag(), notices, ..Done::default() })
-            }
-        }
-    }
-
-    fn end_block(&mut self, commit: bool) -> Done {
-        let Some((settings, committed)) = self.transaction.end(commit) else {
-            let notices = vec![warning("25P01", "there is no transaction in progress")];
-            let tag = if commit { "COMMIT" } else { "ROLLBACK" };
-            return Done { tag, notices, ..Done::default() };
-        };
-        self.use_settings(settings);
-        // COMMIT of an aborted block says ROLLBACK, as in PostgreSQL.
-        Done { tag: if committed { "COMMIT" } else { "ROLLBACK" }, ..Done::default() }
-    }
-
-    fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Done> {
-        let change = |settings: &mut Settings| match value {
-            Some(value) => settings.set(name, value).map(drop),
-            None => settings.reset(name),
-        };
-        let mut settings = Settings::clone(&self.settings);
-        change(&mut settings).map_err(engine::Error::from)?;
-        let mut done = Done { tag: "SET", ..Done::default() };
-        match (local, self.transaction.state()) {
-            (true, TransactionState::Idle) => {
-                let text = "SET LOCAL can only be used in transaction blocks";
-                done.notices.push(warning("25P01", text));
-                return Ok(done);
-            }
-            (true, _) => {}
-            // Checked above on the same names and values.
-            (false, _) => self.transaction.set_lasting(|lasting| drop(change(lasting))),
-        }
-        self.use_settings(Arc::new(settings));
-        Ok(done)
-    }
-
-    fn set_access(&mut self, read_only: Option<bool>) -> Result<()> {
-        if let Some(read_only) = read_only {
-            self.set("transaction_read_only", Some(if read_only { "on" } else { "off" }), true)?;
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self, name: Option<&str>) -> Result<()> {
-        let change = |settings: &mut Settings| match name {
-            Some(name) => settings.reset(name),
-            None => {
-                settings.reset_all();
-                Ok(())
-            }
-        };
-        let mut settings = Settings::clone(&self.settings);
-        change(&mut settings).map_err(engine::Error::from)?;
-        self.transaction.set_lasting(|lasting| drop(change(lasting)));
-        self.use_settings(Arc::new(settings));
-        Ok(())
-    }
 }
 
-/// One statement of a message, parsed.
-#[derive(Clone, Debug)]
-pub enum Source {
-    Parsed(Parsed),
-    /// DDL beyond the SQL parser's grammar.
-    Own(Arc<str>, Box<OwnDdl>),
-}
-
-/// Keeps [`Ddl`] to this room.
-#[derive(Clone, Debug)]
-pub struct OwnDdl(Ddl);
-
-impl Source {
-    pub fn text(&self) -> &str {
-        match self {
-            Self::Parsed(parsed) => &parsed.text,
-            Self::Own(text, _) => text,
-        }
+fn parse_statement(text: &str) -> Result<Source> {
+    if let Some(request) = grammar::read(text)? {
+        return Ok(Source::Own(text.into(), OwnRequest(request)));
     }
-}
-
-impl Prepared {
-    /// Types of `$1`, `$2`, ...
-    pub fn parameters(&self) -> &[FieldRef] {
-        match &self.body {
-            Body::Read { plan, .. } => &plan.parameters,
-            Body::Command(_) => &[],
-        }
+    if let Some(ddl) = ddl::beyond_the_parser(text)? {
+        let request = Request::Command(Command::Ddl(Box::new(ddl)));
+        return Ok(Source::Own(text.into(), OwnRequest(request)));
     }
-
-    /// Columns of the result; none for what returns no rows.
-    pub fn schema(&self) -> SchemaRef {
-        match &self.body {
-            Body::Read { plan, .. } => plan.schema.clone(),
-            Body::Command(_) => Arc::new(arrow::datatypes::Schema::empty()),
-        }
-    }
-
-    /// Whether nothing was planned anew since.
-    pub fn is_same_plan(&self, other: &Self) -> bool {
-        match (&self.body, &other.body) {
-            (Body::Read { plan, .. }, Body::Read { plan: other, .. }) => Arc::ptr_eq(plan, other),
-            _ => true,
-        }
-    }
-
-    pub fn returns_rows(&self) -> bool {
-        matches!(self.body, Body::Read { .. })
-    }
-}
-
-fn warning(code: &'static str, message: &str) -> Notice {
-    Notice { code, message: message.to_owned() }
+    Ok(Source::Parsed(parse_one(text)?))
 }

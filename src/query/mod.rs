@@ -2,7 +2,11 @@
 //!
 //! - [`life`]: the phases as types, and the one function that goes through them.
 //! - [`running`]: a statement from its admission to its last row.
-//! - [`command`]: what is not a query: transactions, SET, DDL, recognised from the parsed text.
+//! - [`prepared`]: statements that are understood and planned.
+//! - [`command`]: what is not a query: SET, DDL, recognised from the parsed text.
+//! - [`grammar`]: what the SQL parser does not know: transactions, cursors, prepared statements.
+//! - [`control`]: carries out transactions and settings.
+//! - [`objects`]: cursors and prepared statements, which live with the protocol.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`transaction`]: what BEGIN promises here.
@@ -10,9 +14,13 @@
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 
 mod command;
+mod control;
 mod ddl;
 mod error;
+mod grammar;
 pub mod life;
+pub mod objects;
+mod prepared;
 pub mod registry;
 mod running;
 mod security;
@@ -21,8 +29,10 @@ mod transaction;
 
 use std::sync::Arc;
 
+pub use control::{Boundary, Done, Notice};
 pub use error::{Error, Result, Stop};
-pub use life::{Done, Notice, Outcome, Prepared, Session};
+pub use life::{Outcome, Session};
+pub use prepared::{Prepared, Source};
 pub use running::{Registered, Running};
 pub use transaction::TransactionState;
 
@@ -80,5 +90,10 @@ impl Queries {
             shutdown,
             config,
         }))
+    }
+
+    /// Bytes kept of a statement's text.
+    pub fn text_limit(&self) -> u64 {
+        self.config.register_text_limit.0
     }
 }

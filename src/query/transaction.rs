@@ -29,6 +29,8 @@ struct Block {
     /// What COMMIT leaves: the settings without those of SET LOCAL.
     lasting: Settings,
     savepoints: Vec<Savepoint>,
+    /// A query has run in it.
+    queried: bool,
 }
 
 #[derive(Debug)]
@@ -50,8 +52,13 @@ impl Transaction {
     /// Returns false if a block is open already, which PostgreSQL only warns of.
     pub fn begin(&mut self, settings: &Arc<Settings>) -> bool {
         let lasting = Settings::clone(settings);
-        let block =
-            Block { failed: false, before: settings.clone(), lasting, savepoints: Vec::new() };
+        let block = Block {
+            failed: false,
+            before: settings.clone(),
+            lasting,
+            savepoints: Vec::new(),
+            queried: false,
+        };
         let fresh = self.block.is_none();
         self.block.get_or_insert(block);
         fresh
@@ -64,6 +71,22 @@ impl Transaction {
         let committed = commit && !block.failed;
         let settings = if committed { Arc::new(block.lasting) } else { block.before };
         Some((settings, committed))
+    }
+
+    /// Savepoints that are set.
+    pub fn depth(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| block.savepoints.len())
+    }
+
+    pub fn note_query(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.queried = true;
+        }
+    }
+
+    /// Whether the block can no longer choose its isolation level.
+    pub fn has_queried(&self) -> bool {
+        self.block.as_ref().is_some_and(|block| block.queried)
     }
 
     /// An error inside a block ends all but its end.

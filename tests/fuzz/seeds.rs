@@ -61,7 +61,8 @@ const STATEMENTS: &[&str] = &[
 const NAMES: &[&str] = &["", "a", "c", "p", "a name"];
 
 /// Object identifiers of types, and of none.
-const TYPES: &[u32] = &[0, 16, 17, 20, 21, 23, 25, 700, 701, 1007, 1082, 1184, 1186, 1700, 705, 999];
+const TYPES: &[u32] =
+    &[0, 16, 17, 20, 21, 23, 25, 700, 701, 1007, 1082, 1184, 1186, 1700, 705, 999];
 
 fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut message = BytesMut::new();

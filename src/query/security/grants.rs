@@ -7,9 +7,10 @@ use crate::catalog::{
     self, Access, Consistency, DatabaseRecord, Grants, ObjectKind, PUBLIC_ROLE, Privilege,
     TableName, TableRecord,
 };
+use crate::query::Notice;
 use crate::query::Result;
 use crate::query::ddl::single;
-use crate::query::life::{Notice, Session};
+use crate::query::life::Session;
 
 /// What is granted on a whole object, and on some of its columns.
 struct Wanted {

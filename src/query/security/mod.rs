@@ -14,8 +14,8 @@ use sqlparser::ast::{Ident, ObjectName};
 
 pub use parse::{RowSecurityChange, parse};
 
-use super::life::{Notice, Session};
-use super::{Error, Result};
+use super::life::Session;
+use super::{Error, Notice, Result};
 use crate::catalog::{Access, PUBLIC_ROLE, PolicyCommand, Snapshot};
 
 /// A change of who may do what.

@@ -6,7 +6,8 @@ use super::{PolicyChange, RowSecurityChange, warning};
 use crate::catalog::{
     self, Consistency, ObjectKind, PUBLIC_ROLE, Policy, PolicyCommand, TableName, TableRecord,
 };
-use crate::query::life::{Notice, Session};
+use crate::query::Notice;
+use crate::query::life::Session;
 use crate::query::{Error, Result};
 
 impl Session {

@@ -7,7 +7,8 @@ use crate::catalog::{
     self, Consistency, Membership, ObjectKind, PUBLIC_ROLE, RoleRecord, is_predefined,
 };
 use crate::engine::settings::Settings;
-use crate::query::life::{Notice, Session};
+use crate::query::Notice;
+use crate::query::life::Session;
 use crate::query::{Error, Result};
 
 impl Session {

@@ -2,10 +2,10 @@
 
 use datafusion::error::{DataFusionError, Result};
 
-use super::super::pg_catalog::PRESETS;
 use super::super::rows::Value;
 use super::Kind::{Bool, Text};
-use super::{Call, Spec, fail, spec};
+use super::{Call, Spec, spec};
+use crate::engine::objects::Change;
 use crate::engine::settings::{self, SERVER_VERSION};
 
 pub const FUNCTIONS: &[Spec] = &[
@@ -19,7 +19,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("user", &[&[]], "name", user),
     spec("version", &[&[]], "text", version),
     spec("current_setting", &[&[Text], &[Text, Bool]], "text", setting),
-    spec("set_config", &[&[Text, Text, Bool]], "text", set_config).volatile(),
+    spec("set_config", &[&[Text, Text, Bool]], "text", set_config).volatile().nullable(),
     spec("pg_backend_pid", &[&[]], "int4", pid),
     spec("pg_client_encoding", &[&[]], "name", encoding),
     spec("getdatabaseencoding", &[&[]], "name", encoding),
@@ -59,7 +59,7 @@ fn version(_: &Call<'_, '_>) -> Result<Value> {
 /// The schemas of the search path that exist, without the implicit one.
 fn existing(call: &Call<'_, '_>) -> Vec<String> {
     let session = call.session();
-    let mut path = session.settings.search_path(&session.user);
+    let mut path = session.present_settings().search_path(&session.user);
     path.retain(|name| {
         let known =
             call.view.database().is_some_and(|database| database.schemas.contains_key(name));
@@ -79,34 +79,43 @@ fn schemas(call: &Call<'_, '_>) -> Result<Value> {
     Ok(Value::List(first.into_iter().chain(path).map(Value::Text).collect()))
 }
 
+/// A setting as SHOW prints it; `None` for a name nobody has set or defined.
 fn present(call: &Call<'_, '_>, name: &str) -> Option<String> {
-    let preset = || PRESETS.iter().find(|(preset, _)| preset.eq_ignore_ascii_case(name));
-    let own = call.session().settings.get(name).or_else(|| preset().map(|(_, value)| *value));
+    let own = call.session().present_settings().get(name).map(str::to_owned);
     // What the session has not set is as the engine has it.
     let engine = || {
         let mut entries = name.starts_with("datafusion.").then(|| call.options.entries())?;
         entries.iter_mut().find(|entry| entry.key == name)?.value.take()
     };
-    own.map(str::to_owned).or_else(engine)
+    own.or_else(engine)
 }
 
 fn setting(call: &Call<'_, '_>) -> Result<Value> {
-    match present(call, call.text(0)).as_deref() {
+    match present(call, call.text(0)) {
         Some(value) => Ok(value.into()),
         None if call.args.get(1) == Some(&Value::Bool(true)) => Ok(Value::Null),
-        None => {
-            let error = settings::Error::Unknown(call.text(0).to_owned());
-            Err(DataFusionError::External(Box::new(error)))
-        }
+        None => refuse(settings::Error::Unknown(call.text(0).to_owned())),
     }
 }
 
-/// An expression cannot change its session: that is for whoever runs the statement. What is asked
-/// for may be so already, though, as when clients switch off what is never on.
+/// The session takes the change over when the statement is complete.
 fn set_config(call: &Call<'_, '_>) -> Result<Value> {
-    let (name, wanted) = (call.text(0), call.text(1));
-    match present(call, name) {
-        Some(value) if value.eq_ignore_ascii_case(wanted) => Ok(value.into()),
-        _ => fail(format_args!("set_config cannot change \"{name}\" here; use SET")),
+    let [Value::Text(name), value, local] = call.args else {
+        return refuse(settings::Error::NoName);
+    };
+    let change = Change {
+        name: name.clone(),
+        value: value.as_text().map(str::to_owned),
+        local: *local == Value::Bool(true),
+    };
+    let session = call.session();
+    match session.objects.changes.note(&session.settings, change) {
+        // As PostgreSQL has it, a custom setting that was taken back is an empty text.
+        Ok(settings) => Ok(settings.get(name).unwrap_or_default().into()),
+        Err(error) => refuse(error),
     }
+}
+
+fn refuse(error: settings::Error) -> Result<Value> {
+    Err(DataFusionError::External(Box::new(error)))
 }

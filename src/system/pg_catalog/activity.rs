@@ -1,81 +1,13 @@
-//! Settings, sessions and statistics.
+//! Sessions and statistics, and the names of time zones.
 
 use arrow::array::RecordBatch;
 use datafusion::error::Result;
 
 use super::super::queries::HIDDEN;
 use super::super::relations::{PG_CATALOG, Relation};
-use super::super::rows::{Rows, Value};
+use super::super::rows::Rows;
 use super::super::{View, relations};
 use super::{objects, roles};
-use crate::engine::settings::{self, Kind};
-
-/// Parameters of PostgreSQL that clients read and nobody sets, beside the session's own settings.
-pub const PRESETS: &[(&str, &str)] = &[
-    ("block_size", "8192"),
-    ("default_table_access_method", "heap"),
-    ("default_tablespace", ""),
-    ("jit", "off"),
-    ("max_connections", "100"),
-    ("password_encryption", "scram-sha-256"),
-    ("track_activity_query_size", "1024"),
-];
-
-pub fn settings(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let mut rows = Rows::new(
-        relation,
-        &[
-            "name",
-            "setting",
-            "category",
-            "short_desc",
-            "context",
-            "vartype",
-            "source",
-            "min_val",
-            "max_val",
-            "enumvals",
-            "boot_val",
-            "reset_val",
-            "pending_restart",
-        ],
-    );
-    let mut all: Vec<_> = view.session.settings.all();
-    all.extend(PRESETS.iter().map(|(name, value)| (*name, *value, "For clients that ask.")));
-    all.sort_by_key(|(name, ..)| name.to_ascii_lowercase());
-    for (name, value, description) in all {
-        let known = settings::find(name);
-        let kind = known.map(|setting| setting.kind);
-        let boot = known.map_or(value, |setting| setting.default);
-        let (least, greatest) = match kind {
-            Some(Kind::Integer(least, greatest)) => (Some(least), Some(greatest)),
-            _ => (None, None),
-        };
-        let choices = match kind {
-            Some(Kind::OneOf(choices)) => {
-                Value::List(choices.iter().map(|&choice| choice.into()).collect())
-            }
-            _ => Value::Null,
-        };
-        let fixed = known.is_none() && !name.contains('.') || kind == Some(Kind::Fixed);
-        rows.push([
-            name.into(),
-            value.into(),
-            if known.is_some() { "Client Connection Defaults" } else { "Preset Options" }.into(),
-            description.into(),
-            if fixed { "internal" } else { "user" }.into(),
-            variable_type(kind).into(),
-            if value == boot { "default" } else { "session" }.into(),
-            least.map(|least| least.to_string()).into(),
-            greatest.map(|greatest| greatest.to_string()).into(),
-            choices,
-            boot.into(),
-            boot.into(),
-            false.into(),
-        ]);
-    }
-    rows.finish()
-}
 
 /// The names alone: abbreviations and offsets depend on the day.
 pub fn time_zones(_: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
@@ -84,15 +16,6 @@ pub fn time_zones(_: &View<'_>, relation: &'static Relation) -> Result<RecordBat
         rows.push([zone.name().into()]);
     }
     rows.finish()
-}
-
-fn variable_type(kind: Option<Kind>) -> &'static str {
-    match kind {
-        Some(Kind::Bool) => "bool",
-        Some(Kind::Integer(..)) => "integer",
-        Some(Kind::OneOf(_)) => "enum",
-        _ => "string",
-    }
 }
 
 pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {

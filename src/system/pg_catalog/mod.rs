@@ -2,7 +2,8 @@
 //!
 //! - [`objects`]: databases, schemas, relations, columns, views and comments, from the catalog.
 //! - [`roles`]: roles, memberships, row-level policies.
-//! - [`activity`]: settings, sessions, statistics.
+//! - [`activity`]: sessions, statistics.
+//! - [`own`]: a session's settings, cursors and prepared statements.
 //! - [`statics`]: types, operators and the like, which are the same everywhere.
 //!
 //! Whatever is not listed in [`source`] is empty: it speaks of indexes, constraints, triggers,
@@ -10,12 +11,11 @@
 
 mod activity;
 pub mod objects;
+mod own;
 pub mod roles;
 pub mod statics;
 
 use super::table::Source;
-
-pub use activity::PRESETS;
 
 pub fn source(name: &str) -> Source {
     match name {
@@ -34,7 +34,9 @@ pub fn source(name: &str) -> Source {
         "pg_policy" => Source::Rows(roles::policy),
         "pg_policies" => Source::Rows(roles::policies),
         "pg_user" | "pg_shadow" => Source::Rows(roles::users),
-        "pg_settings" => Source::Rows(activity::settings),
+        "pg_settings" => Source::Rows(own::settings),
+        "pg_cursors" => Source::Rows(own::cursors),
+        "pg_prepared_statements" => Source::Rows(own::prepared_statements),
         "pg_timezone_names" => Source::Rows(activity::time_zones),
         "pg_stat_activity" => Source::Rows(activity::sessions),
         "pg_stat_ssl" => Source::Rows(activity::encryption),

@@ -12,107 +12,27 @@ use datafusion::config::ConfigOptions;
 
 use crate::catalog::Consistency;
 
+mod table;
+
+pub use table::{Context, Kind, SERVER_VERSION, SETTINGS, Setting};
+
+use Kind::{Bool, DateStyle, Duration as Millis, Encoding, Integer, OneOf, Text, TimeZone};
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("unrecognized configuration parameter \"{0}\"")]
     Unknown(String),
+    #[error("SET requires parameter name")]
+    NoName,
     #[error("parameter \"{0}\" cannot be changed")]
     ReadOnly(&'static str),
+    #[error("parameter \"{0}\" cannot be changed without restarting the server")]
+    NeedsRestart(&'static str),
     #[error("invalid value for parameter \"{name}\": \"{value}\"{hint}")]
     Invalid { name: String, value: String, hint: String },
 }
-
-/// What values a setting takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Bool,
-    /// With the least and the greatest value.
-    Integer(i64, i64),
-    Text,
-    OneOf(&'static [&'static str]),
-    TimeZone,
-    DateStyle,
-    Encoding,
-    /// Milliseconds, or a number with PostgreSQL's units (`us ms s min h d`); 0 switches it off.
-    Duration,
-    /// Told to clients and never changed.
-    Fixed,
-}
-
-/// A setting that exists for every session.
-#[derive(Debug)]
-pub struct Setting {
-    pub name: &'static str,
-    pub default: &'static str,
-    pub kind: Kind,
-    /// Whether clients are told of each change (PostgreSQL's `GUC_REPORT`).
-    pub report: bool,
-    pub description: &'static str,
-}
-
-/// The version of PostgreSQL whose behaviour clients may expect.
-pub const SERVER_VERSION: &str = "15.18";
-
-const fn setting(
-    name: &'static str,
-    default: &'static str,
-    kind: Kind,
-    report: bool,
-    description: &'static str,
-) -> Setting {
-    Setting { name, default, kind, report, description }
-}
-
-use Kind::{Bool, DateStyle, Duration as Millis, Encoding, Fixed, Integer, OneOf, Text, TimeZone};
-
-/// All settings, sorted by name without regard to case.
-#[rustfmt::skip] // A table: one row a line.
-pub const SETTINGS: &[Setting] = &[
-    setting("application_name", "", Text, true, "The client's name for itself."),
-    setting("backslash_quote", "safe_encoding", OneOf(&["safe_encoding", "on", "off"]), false, "Accepted for compatibility."),
-    setting("bytea_output", "hex", OneOf(&["hex"]), false, "The text form of bytea."),
-    setting("check_function_bodies", "on", Bool, false, "Accepted for compatibility."),
-    setting("client_encoding", "UTF8", Encoding, true, "The client's encoding: always UTF8."),
-    setting("client_min_messages", "notice", OneOf(&["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"]), false, "The least severe message that is sent."),
-    setting("DateStyle", "ISO, MDY", DateStyle, true, "The text form of dates: always ISO."),
-    setting("default_transaction_isolation", "read committed", OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]), false, "Accepted for compatibility."),
-    setting("default_transaction_read_only", "off", Bool, true, "Whether transactions only read unless they say otherwise."),
-    setting("extra_float_digits", "1", Integer(-15, 3), false, "Accepted for compatibility: floats are always exact."),
-    setting("idle_in_transaction_session_timeout", "0", Millis, false, "How long a session may idle within a transaction."),
-    setting("in_hot_standby", "off", Fixed, true, "Whether this daemon only reads."),
-    setting("integer_datetimes", "on", Fixed, true, "Timestamps are integers on the wire."),
-    setting("IntervalStyle", "postgres", OneOf(&["postgres"]), true, "The text form of intervals."),
-    setting("is_superuser", "on", Fixed, true, "Whether the current role may do anything."),
-    setting("lc_collate", "C", Fixed, false, "Strings sort by their bytes."),
-    setting("lc_ctype", "C.UTF-8", Fixed, false, "Character classes."),
-    setting("lc_messages", "C", Text, false, "Accepted for compatibility."),
-    setting("lc_monetary", "C", Text, false, "Accepted for compatibility."),
-    setting("lc_numeric", "C", Text, false, "Accepted for compatibility."),
-    setting("lc_time", "C", Text, false, "Accepted for compatibility."),
-    setting("lock_timeout", "0", Millis, false, "Accepted for compatibility: nothing waits for locks."),
-    setting("max_identifier_length", "255", Fixed, false, "The longest name, in bytes."),
-    setting("max_index_keys", "32", Fixed, false, "For clients that ask."),
-    setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), false, "strong: ask the coordination store for each table before planning."),
-    setting("role", "none", Text, false, "The role whose rights count, if it is not the one that logged in."),
-    setting("row_security", "on", Bool, false, "Accepted for compatibility."),
-    setting("search_path", "\"$user\", public", Text, false, "Schemas that are searched for names without one."),
-    setting("server_encoding", "UTF8", Fixed, true, "The encoding of all text."),
-    setting("server_version", SERVER_VERSION, Fixed, true, "The PostgreSQL version whose behaviour clients may expect."),
-    setting("server_version_num", "150018", Fixed, false, "The same as a number."),
-    setting("session_authorization", "oribi", Fixed, true, "The role that logged in."),
-    setting("ssl", "off", Fixed, false, "Whether clients may use TLS."),
-    setting("standard_conforming_strings", "on", OneOf(&["on"]), true, "Backslashes in '...' are ordinary."),
-    setting("statement_timeout", "0", Millis, false, "The longest a statement may run; 0: no limit."),
-    setting("synchronize_seqscans", "on", Bool, false, "Accepted for compatibility."),
-    setting("TimeZone", "UTC", TimeZone, true, "The time zone of timestamps with one."),
-    setting("transaction_isolation", "read committed", OneOf(&["serializable", "repeatable read", "read committed", "read uncommitted"]), false, "Accepted for compatibility."),
-    setting("transaction_read_only", "off", Bool, false, "Whether the current transaction only reads."),
-    setting("vacuum_cost_delay", "0", Text, false, "Accepted for compatibility."),
-    setting("work_mem", "4MB", Text, false, "Accepted for compatibility: see engine.memory_limit."),
-    setting("xmloption", "content", OneOf(&["content", "document"]), false, "Accepted for compatibility."),
-];
 
 /// Finds a setting by name, whatever its case.
 pub fn find(name: &str) -> Option<&'static Setting> {
@@ -124,17 +44,67 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// What RESET returns to: the daemon's and the client's start-up values.
-    defaults: BTreeMap<String, String>,
+    defaults: BTreeMap<String, (String, Source)>,
     /// What SET has changed, by lower-case name.
     changed: BTreeMap<String, String>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Default,
+    /// The daemon's configuration.
+    Configuration,
+    /// The client's start-up message.
+    Client,
+    /// SET or `set_config`.
+    Session,
+    /// What the session tells of itself.
+    Override,
+}
+
+impl Source {
+    /// Its name in `pg_settings`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Configuration => "configuration file",
+            Self::Client => "client",
+            Self::Session => "session",
+            Self::Override => "override",
+        }
+    }
 }
 
 impl Settings {
     /// The present value; `None` for a name nobody has set or defined.
     pub fn get(&self, name: &str) -> Option<&str> {
         let lower = name.to_ascii_lowercase();
-        let given = self.changed.get(&lower).or_else(|| self.defaults.get(&lower));
-        given.map(String::as_str).or_else(|| find(name).map(|setting| setting.default))
+        if let Some(value) = self.changed.get(&lower) {
+            return Some(value);
+        }
+        // A transaction is what transactions are by default, unless it says otherwise.
+        if let Some(default) = transaction_default(&lower) {
+            return self.get(default);
+        }
+        self.reset_value(&lower)
+    }
+
+    /// What RESET would make of it.
+    pub fn reset_value(&self, name: &str) -> Option<&str> {
+        let given = self.defaults.get(&name.to_ascii_lowercase());
+        given.map(|(value, _)| value.as_str()).or_else(|| find(name).map(|s| s.default))
+    }
+
+    /// Where the present value comes from.
+    pub fn source(&self, name: &str) -> Source {
+        let lower = name.to_ascii_lowercase();
+        match self.defaults.get(&lower) {
+            _ if is_of_transaction(&lower) => Source::Override,
+            _ if self.changed.contains_key(&lower) => Source::Session,
+            Some((_, source)) => *source,
+            None => Source::Default,
+        }
     }
 
     /// Sets a value for this session; returns it in its normal form.
@@ -144,50 +114,71 @@ impl Settings {
     }
 
     /// Sets what RESET returns to.
-    pub fn set_default(&mut self, name: &str, value: &str) -> Result<()> {
+    pub fn set_default(&mut self, name: &str, value: &str, source: Source) -> Result<()> {
         let value = normalise(name, value)?;
-        self.defaults.insert(name.to_ascii_lowercase(), value);
+        self.defaults.insert(name.to_ascii_lowercase(), (value, source));
         Ok(())
     }
 
-    /// Sets what the session tells of itself, fixed ones included.
-    pub fn set_fact(&mut self, name: &'static str, value: &str) {
-        self.defaults.insert(name.to_ascii_lowercase(), value.to_owned());
+    /// Sets what the session tells of itself and of the daemon, though nobody can change it.
+    pub fn set_fact(&mut self, name: &'static str, value: &str, source: Source) {
+        self.defaults.insert(name.to_ascii_lowercase(), (value.to_owned(), source));
     }
 
     pub fn reset(&mut self, name: &str) -> Result<()> {
         match find(name) {
-            Some(Setting { name, kind: Fixed, .. }) => Err(Error::ReadOnly(name)),
-            None if !name.contains('.') => Err(Error::Unknown(name.to_owned())),
-            _ => {
-                self.changed.remove(&name.to_ascii_lowercase());
-                Ok(())
-            }
+            Some(setting) => refuse_fixed(setting)?,
+            None if !name.contains('.') => return Err(Error::Unknown(name.to_owned())),
+            None => {}
+        }
+        self.take_back(&name.to_ascii_lowercase());
+        Ok(())
+    }
+
+    /// What the present transaction is stays, as in PostgreSQL.
+    pub fn reset_all(&mut self) {
+        let names: Vec<_> = self.changed.keys().cloned().collect();
+        for name in names.iter().filter(|name| !is_of_transaction(name)) {
+            self.take_back(name);
         }
     }
 
-    pub fn reset_all(&mut self) {
-        self.changed.clear();
+    /// As in PostgreSQL, a placeholder stays, without a value.
+    fn take_back(&mut self, lower: &str) {
+        let defined = find(lower).is_some() || is_engine_option(lower);
+        if defined || self.defaults.contains_key(lower) {
+            self.changed.remove(lower);
+        } else {
+            self.changed.insert(lower.to_owned(), String::new());
+        }
     }
 
     /// All settings with their values, and the placeholders that were set, by name.
-    pub fn all(&self) -> Vec<(&str, &str, &'static str)> {
-        let known = SETTINGS.iter().map(|setting| {
-            (setting.name, self.get(setting.name).unwrap_or_default(), setting.description)
-        });
-        let placeholders = (self.changed.iter())
-            .filter(|(name, _)| find(name).is_none())
-            .map(|(name, value)| (name.as_str(), value.as_str(), ""));
-        let mut all: Vec<_> = known.chain(placeholders).collect();
-        all.sort_by_key(|(name, ..)| name.to_ascii_lowercase());
+    pub fn all(&self) -> Vec<(&str, &str)> {
+        let known = SETTINGS.iter().map(|setting| setting.name);
+        let placeholders = (self.changed.keys().chain(self.defaults.keys()))
+            .map(String::as_str)
+            .filter(|name| find(name).is_none());
+        let names = known.chain(placeholders);
+        let mut all: Vec<_> =
+            names.map(|name| (name, self.get(name).unwrap_or_default())).collect();
+        all.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        all.dedup();
         all
     }
 
     /// The engine's own settings that were changed, as `datafusion.*`.
     pub fn engine_options(&self) -> impl Iterator<Item = (&str, &str)> {
-        (self.defaults.iter().chain(&self.changed))
+        let defaults = self.defaults.iter().map(|(name, (value, _))| (name, value));
+        (defaults.chain(&self.changed))
             .filter(|(name, _)| name.starts_with("datafusion."))
             .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// What the present transaction is.
+    pub fn of_transaction(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let names = ["transaction_isolation", "transaction_read_only", "transaction_deferrable"];
+        names.into_iter().filter_map(|name| Some((name, self.get(name)?)))
     }
 
     pub fn time_zone(&self) -> &str {
@@ -232,6 +223,37 @@ impl Settings {
     }
 }
 
+/// Settings of the present transaction, which are not set for longer.
+pub fn is_of_transaction(name: &str) -> bool {
+    transaction_default(name).is_some()
+}
+
+/// Where a setting of the present transaction takes its value from.
+fn transaction_default(name: &str) -> Option<&'static str> {
+    match name {
+        "transaction_isolation" => Some("default_transaction_isolation"),
+        "transaction_read_only" => Some("default_transaction_read_only"),
+        "transaction_deferrable" => Some("default_transaction_deferrable"),
+        _ => None,
+    }
+}
+
+/// The value in the unit that `pg_settings` names beside it.
+pub fn in_unit(setting: &Setting, value: &str) -> String {
+    match setting.kind {
+        Millis => parse_millis(value).map_or_else(|_| value.to_owned(), |ms| ms.to_string()),
+        _ => value.to_owned(),
+    }
+}
+
+fn refuse_fixed(setting: &Setting) -> Result<()> {
+    match setting.context {
+        Context::User => Ok(()),
+        Context::Internal => Err(Error::ReadOnly(setting.name)),
+        Context::Postmaster => Err(Error::NeedsRestart(setting.name)),
+    }
+}
+
 fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
     Error::Invalid { name: name.to_owned(), value: value.to_owned(), hint: hint.into() }
 }
@@ -272,10 +294,10 @@ fn normalise(name: &str, value: &str) -> Result<String> {
             false => Err(Error::Unknown(name.to_owned())),
         };
     };
+    refuse_fixed(setting)?;
     let name = setting.name;
     match setting.kind {
         Text => Ok(value.to_owned()),
-        Fixed => Err(Error::ReadOnly(name)),
         Bool => match value.to_ascii_lowercase().as_str() {
             "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on".to_owned()),
             "off" | "false" | "no" | "0" | "f" | "n" => Ok("off".to_owned()),
@@ -403,7 +425,7 @@ mod tests {
     #[test]
     fn reset_returns_to_the_session_default() {
         let mut settings = Settings::default();
-        settings.set_default("application_name", "psql").expect("valid");
+        settings.set_default("application_name", "psql", Source::Client).expect("valid");
         settings.set("application_name", "other").expect("valid");
         settings.reset("application_name").expect("known");
         assert_eq!(settings.get("application_name"), Some("psql"));

@@ -1,0 +1,487 @@
+//! A result that is being read: its rows, how far they were read, and which are within reach.
+//!
+//! Positions are those of PostgreSQL's portals: before the first row, on a row, or after the last.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use arrow::array::RecordBatch;
+use bytes::{Buf, BytesMut};
+use datafusion::execution::memory_pool::MemoryReservation;
+
+use super::connection::Connection;
+use super::session::Trouble;
+use super::sqlstate::Report;
+use crate::engine;
+use crate::query::objects::{ALL, Direction};
+use crate::query::{self, Running};
+use crate::values::encode::{Format, RowEncoder, TextStyle};
+
+/// Encoded rows: whole DataRow messages.
+#[derive(Debug)]
+pub struct Chunk {
+    pub bytes: BytesMut,
+    pub rows: usize,
+}
+
+/// Turns batches into chunks, on the engine's threads.
+pub fn encoder(
+    schema: &arrow::datatypes::Schema,
+    formats: Vec<Format>,
+    style: TextStyle,
+) -> Result<
+    impl FnMut(RecordBatch) -> Result<Chunk, Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    Report,
+> {
+    let encoder = RowEncoder::new(schema, formats, style);
+    let mut encoder =
+        encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
+    Ok(move |batch: RecordBatch| {
+        let mut bytes = BytesMut::new();
+        encoder.encode(&batch, 0..batch.num_rows(), &mut bytes)?;
+        Ok(Chunk { bytes, rows: batch.num_rows() })
+    })
+}
+
+/// Why a result ended before its end.
+#[derive(Debug)]
+pub enum Failure {
+    Query(query::Error),
+    /// Nobody is there to be told.
+    Gone(io::Error),
+}
+
+impl From<query::Error> for Failure {
+    fn from(error: query::Error) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+/// A result on its way.
+#[derive(Debug)]
+pub struct Reading {
+    source: Source,
+    /// The command tag's word.
+    pub tag: &'static str,
+    /// The row it is on, counted from 1; 0 before the first.
+    at: u64,
+    /// It is after the last row, which is `at`.
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// In the formats that a client asked for from the start.
+    Encoded {
+        /// None at the end.
+        running: Option<Running<Chunk>>,
+        /// Rows that came with the last ones but were not asked for yet.
+        rest: Option<Chunk>,
+    },
+    /// A declared cursor's, encoded when they are fetched.
+    Batches(Batches),
+}
+
+/// Where rows go.
+pub enum Sink<'a> {
+    /// They are only passed.
+    Skip,
+    /// To the client; those of a cursor through its encoder.
+    Send(Option<&'a mut RowEncoder>),
+}
+
+/// What came of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    Rows(u64),
+    /// To be started anew, with so many rows passed on the way back.
+    Rewind(u64),
+}
+
+impl Reading {
+    pub fn encoded(running: Running<Chunk>) -> Self {
+        let tag = running.tag;
+        let source = Source::Encoded { running: Some(running), rest: None };
+        Self { source, tag, at: 0, ended: false }
+    }
+
+    /// A declared cursor's result. `memory` pays for the rows of one that scrolls.
+    pub fn batches(
+        running: Running<RecordBatch>,
+        scroll: Option<bool>,
+        memory: MemoryReservation,
+    ) -> Self {
+        let tag = running.tag;
+        let scroll = match scroll {
+            Some(true) => Scroll::Kept(memory),
+            Some(false) => Scroll::Refused,
+            None => Scroll::Forward,
+        };
+        let batches = Batches { running: Some(running), kept: VecDeque::new(), known: 0, scroll };
+        Self { source: Source::Batches(batches), tag, at: 0, ended: false }
+    }
+
+    /// Whether all rows were read.
+    pub fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    /// The client takes its time from here on.
+    pub fn suspend(&mut self) {
+        match &mut self.source {
+            Source::Encoded { running: Some(running), .. } => running.suspend(),
+            Source::Batches(Batches { running: Some(running), .. }) => running.suspend(),
+            _ => {}
+        }
+    }
+
+    fn resume(&mut self) {
+        match &mut self.source {
+            Source::Encoded { running: Some(running), .. } => running.resume(),
+            Source::Batches(Batches { running: Some(running), .. }) => running.resume(),
+            _ => {}
+        }
+    }
+
+    /// Reads so many rows, or as many as there are; returns how many that was.
+    pub async fn forward(
+        &mut self,
+        connection: &mut Connection,
+        limit: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<u64, Trouble> {
+        if self.ended {
+            return Ok(0);
+        }
+        self.resume();
+        let mut left = limit;
+        while left > 0 {
+            let taken = match &mut self.source {
+                Source::Encoded { running, rest } => {
+                    take(running, rest, connection, left, sink).await?
+                }
+                Source::Batches(batches) => batches.take(connection, self.at, left, sink).await?,
+            };
+            let Some(rows) = taken else {
+                self.ended = true;
+                break;
+            };
+            self.at += rows;
+            left -= rows;
+            connection.flush_if_full().await?;
+        }
+        self.suspend();
+        Ok(limit - left)
+    }
+
+    /// Where it is, the place after the last row being a row of its own.
+    fn place(&self) -> u64 {
+        self.at + u64::from(self.ended)
+    }
+
+    fn is_on_row(&self) -> bool {
+        self.at > 0 && !self.ended
+    }
+
+    /// The rows behind, if they are kept.
+    fn kept(&mut self) -> Result<&mut Batches, Trouble> {
+        match &mut self.source {
+            Source::Batches(batches) if matches!(batches.scroll, Scroll::Kept(_)) => Ok(batches),
+            _ => Err(only_forward().into()),
+        }
+    }
+
+    async fn backward(
+        &mut self,
+        connection: &mut Connection,
+        count: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<u64, Trouble> {
+        let place = self.place();
+        let moved = count.min(place.saturating_sub(1));
+        let batches = self.kept()?;
+        for row in (place - moved..place).rev() {
+            batches.send(row, connection, sink)?;
+            connection.flush_if_full().await?;
+        }
+        // With fewer rows than were asked for, it is before the first.
+        self.go_to(if moved < count { 0 } else { place - moved });
+        Ok(moved)
+    }
+
+    fn go_to(&mut self, row: u64) {
+        (self.at, self.ended) = (row, false);
+    }
+
+    /// Goes where FETCH and MOVE want it, and sends the rows there.
+    pub async fn fetch(
+        &mut self,
+        connection: &mut Connection,
+        direction: Direction,
+        sink: &mut Sink<'_>,
+    ) -> Result<Fetched, Trouble> {
+        let skip = &mut Sink::Skip;
+        let rows = match direction {
+            Direction::Forward(0) | Direction::Backward(0) | Direction::Relative(0) => {
+                self.again(connection, sink)?
+            }
+            Direction::Forward(count) if count > 0 => {
+                self.forward(connection, count.unsigned_abs(), sink).await?
+            }
+            Direction::Backward(count) if count < 0 => {
+                self.forward(connection, count.unsigned_abs(), sink).await?
+            }
+            Direction::Backward(ALL) if matches!(sink, Sink::Skip) => return self.rewind(),
+            Direction::Forward(count) | Direction::Backward(count) => {
+                self.backward(connection, count.unsigned_abs(), sink).await?
+            }
+            Direction::Relative(count) if count > 0 => {
+                self.forward(connection, count.unsigned_abs() - 1, skip).await?;
+                self.forward(connection, 1, sink).await?
+            }
+            Direction::Relative(count) => {
+                self.backward(connection, count.unsigned_abs() - 1, skip).await?;
+                self.backward(connection, 1, sink).await?
+            }
+            Direction::Absolute(row) if row > 0 => {
+                let before = row.unsigned_abs() - 1;
+                if self.place() > before {
+                    self.kept()?;
+                    self.go_to(before);
+                }
+                self.forward(connection, before - self.at, skip).await?;
+                self.forward(connection, 1, sink).await?
+            }
+            Direction::Absolute(row) => {
+                if row < 0 || self.place() > 0 {
+                    self.kept()?;
+                }
+                let mut before = None;
+                if row < 0 {
+                    self.forward(connection, u64::MAX, skip).await?;
+                    before = self.at.checked_sub(row.unsigned_abs());
+                }
+                self.go_to(before.unwrap_or(0));
+                match before {
+                    Some(_) => self.forward(connection, 1, sink).await?,
+                    None => 0,
+                }
+            }
+        };
+        Ok(Fetched::Rows(rows))
+    }
+
+    /// The row it is on once more.
+    fn again(&mut self, connection: &mut Connection, sink: &mut Sink<'_>) -> Result<u64, Trouble> {
+        if !self.is_on_row() {
+            return Ok(0);
+        }
+        match (&mut self.source, &sink) {
+            (_, Sink::Skip) => {}
+            (Source::Batches(batches), _) if !matches!(batches.scroll, Scroll::Refused) => {
+                batches.send(self.at, connection, sink)?;
+            }
+            _ => return Err(only_forward().into()),
+        }
+        Ok(1)
+    }
+
+    /// MOVE BACKWARD ALL, which PostgreSQL allows wherever nobody has forbidden it.
+    fn rewind(&mut self) -> Result<Fetched, Trouble> {
+        let passed = self.place().saturating_sub(1);
+        let Source::Batches(batches) = &self.source else { return Err(only_forward().into()) };
+        match batches.scroll {
+            _ if self.place() == 0 => Ok(Fetched::Rows(0)),
+            Scroll::Refused => Err(only_forward().into()),
+            Scroll::Forward => Ok(Fetched::Rewind(passed)),
+            Scroll::Kept(_) => {
+                self.go_to(0);
+                Ok(Fetched::Rows(passed))
+            }
+        }
+    }
+}
+
+fn only_forward() -> Report {
+    Report::error("55000", "cursor can only scan forward")
+        .hint("Declare it with SCROLL option to enable backward scan.")
+}
+
+/// The next rows of an encoded result; `None` at its end.
+async fn take(
+    running: &mut Option<Running<Chunk>>,
+    rest: &mut Option<Chunk>,
+    connection: &mut Connection,
+    limit: u64,
+    sink: &Sink<'_>,
+) -> Result<Option<u64>, Trouble> {
+    let mut chunk = match rest.take() {
+        Some(rest) => rest,
+        None => match next(running, connection).await? {
+            Some(chunk) => chunk,
+            None => return Ok(None),
+        },
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if chunk.rows > limit {
+        *rest = Some(split(&mut chunk, limit));
+    }
+    if matches!(sink, Sink::Send(_)) {
+        connection.put_encoded(chunk.bytes);
+    }
+    Ok(Some(chunk.rows as u64))
+}
+
+/// What the engine sends next; nothing any more after its end. Ends early when the client goes away.
+async fn next<T: Send + 'static>(
+    running: &mut Option<Running<T>>,
+    connection: &mut Connection,
+) -> Result<Option<T>, Failure> {
+    let Some(statement) = running else { return Ok(None) };
+    let next = tokio::select! {
+        biased;
+        next = statement.next() => next.transpose()?,
+        () = connection.closed() => {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    };
+    if next.is_none() {
+        *running = None;
+    }
+    Ok(next)
+}
+
+/// A cursor's rows as they come from the engine.
+#[derive(Debug)]
+struct Batches {
+    /// None at the end.
+    running: Option<Running<RecordBatch>>,
+    /// Batches with the number of rows before them, in order.
+    kept: VecDeque<(u64, RecordBatch)>,
+    /// Rows that have come so far.
+    known: u64,
+    scroll: Scroll,
+}
+
+/// Which rows stay within reach.
+#[derive(Debug)]
+enum Scroll {
+    /// SCROLL: all that were read.
+    Kept(MemoryReservation),
+    /// The one it is on.
+    Forward,
+    /// NO SCROLL: none.
+    Refused,
+}
+
+impl Batches {
+    /// Sends rows from after row `at` on, at most `limit` of them; `None` at the end.
+    async fn take(
+        &mut self,
+        connection: &mut Connection,
+        at: u64,
+        limit: u64,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<u64>, Trouble> {
+        while at >= self.known {
+            let Some(batch) = next(&mut self.running, connection).await? else { return Ok(None) };
+            self.keep(batch)?;
+        }
+        let Some((before, batch)) = self.find(at + 1) else { return Ok(None) };
+        let start = (at - before) as usize;
+        let rows = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.num_rows() - start);
+        put(batch, start..start + rows, connection, sink)?;
+        if !matches!(self.scroll, Scroll::Kept(_)) {
+            let on = at + rows as u64;
+            self.kept.retain(|(before, batch)| before + batch.num_rows() as u64 >= on);
+        }
+        Ok(Some(rows as u64))
+    }
+
+    fn keep(&mut self, batch: RecordBatch) -> Result<(), Trouble> {
+        if let Scroll::Kept(memory) = &mut self.scroll {
+            let grown = memory.try_grow(batch.get_array_memory_size());
+            grown.map_err(|error| query::Error::from(engine::Error::Execution(error)))?;
+        }
+        let before = self.known;
+        self.known += batch.num_rows() as u64;
+        if batch.num_rows() > 0 {
+            self.kept.push_back((before, batch));
+        }
+        Ok(())
+    }
+
+    /// The batch of a row, and how many rows are before it.
+    fn find(&self, row: u64) -> Option<(u64, &RecordBatch)> {
+        let after = self.kept.partition_point(|(before, _)| *before < row);
+        let (before, batch) = self.kept.get(after.checked_sub(1)?)?;
+        Some((*before, batch))
+    }
+
+    /// Sends a row that is within reach.
+    fn send(
+        &self,
+        row: u64,
+        connection: &mut Connection,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Trouble> {
+        let Some((before, batch)) = self.find(row) else { return Ok(()) };
+        let at = (row - before - 1) as usize;
+        put(batch, at..at + 1, connection, sink)
+    }
+}
+
+fn put(
+    batch: &RecordBatch,
+    rows: Range<usize>,
+    connection: &mut Connection,
+    sink: &mut Sink<'_>,
+) -> Result<(), Trouble> {
+    if let Sink::Send(Some(encoder)) = sink {
+        let mut bytes = BytesMut::new();
+        let encoded = encoder.encode(batch, rows, &mut bytes);
+        encoded.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
+        connection.put_encoded(bytes);
+    }
+    Ok(())
+}
+
+/// Leaves the first rows in a chunk and returns the others.
+fn split(chunk: &mut Chunk, rows: usize) -> Chunk {
+    let mut end = 0;
+    for _ in 0..rows {
+        // A DataRow: its type, then its length, which counts itself.
+        end += 1 + (&chunk.bytes[end + 1..end + 5]).get_u32() as usize;
+    }
+    let rest = Chunk { bytes: chunk.bytes.split_off(end), rows: chunk.rows - rows };
+    chunk.rows = rows;
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_cut_between_rows() {
+        let row = |text: &[u8]| {
+            let mut row = vec![b'D', 0, 0, 0, 10 + text.len() as u8, 0, 1, 0, 0, 0];
+            row.push(text.len() as u8);
+            row.extend(text);
+            row
+        };
+        let bytes = [row(b"a"), row(b"bcd"), row(b"")].concat();
+        let mut chunk = Chunk { bytes: bytes.as_slice().into(), rows: 3 };
+        let rest = split(&mut chunk, 2);
+        assert_eq!((chunk.rows, rest.rows), (2, 1));
+        assert_eq!(chunk.bytes, [row(b"a"), row(b"bcd")].concat());
+        assert_eq!(rest.bytes, row(b""));
+    }
+}

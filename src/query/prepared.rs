@@ -1,0 +1,107 @@
+//! Statements that are understood: what they ask for, and the plans of those that read.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::sql::parser::Statement;
+
+use super::command::Command;
+use super::objects::ObjectCommand;
+use crate::catalog::Snapshot;
+use crate::engine::settings::Settings;
+use crate::engine::{Parsed, Plan};
+
+/// One statement of a message, parsed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Parsed(Parsed),
+    /// A statement beyond the SQL parser's grammar.
+    Own(Arc<str>, OwnRequest),
+}
+
+/// Keeps what a statement asks for to this room.
+#[derive(Clone, Debug)]
+pub struct OwnRequest(pub(super) super::command::Request);
+
+/// A statement that was understood and, if it reads, planned: run it any number of times.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    pub text: Arc<str>,
+    pub(super) declared: Vec<Option<FieldRef>>,
+    pub(super) body: Body,
+    /// What it was planned from: when either has changed it is planned anew.
+    pub(super) planned_from: (Arc<Snapshot>, Arc<Settings>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Read(Read),
+    Command(Arc<Command>),
+    /// For the protocol's room; a cursor with its query.
+    Object(Arc<ObjectCommand>, Option<Read>),
+}
+
+/// Rows from the engine.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    pub statement: Arc<Statement>,
+    pub plan: Arc<Plan>,
+    pub tag: &'static str,
+}
+
+impl Source {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Parsed(parsed) => &parsed.text,
+            Self::Own(text, _) => text,
+        }
+    }
+}
+
+impl Body {
+    pub fn read(&self) -> Option<&Read> {
+        match self {
+            Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
+            Self::Command(_) | Self::Object(_, None) => None,
+        }
+    }
+
+    pub fn read_mut(&mut self) -> Option<&mut Read> {
+        match self {
+            Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
+            Self::Command(_) | Self::Object(_, None) => None,
+        }
+    }
+}
+
+impl Prepared {
+    /// Types of `$1`, `$2`, ...
+    pub fn parameters(&self) -> &[FieldRef] {
+        self.body.read().map_or(&[], |read| &read.plan.parameters)
+    }
+
+    /// Columns of the result; none for what returns no rows of its own.
+    pub fn schema(&self) -> SchemaRef {
+        match &self.body {
+            Body::Read(read) => read.plan.schema.clone(),
+            Body::Command(_) | Body::Object(..) => Arc::new(Schema::empty()),
+        }
+    }
+
+    /// Whether nothing was planned anew since.
+    pub fn is_same_plan(&self, other: &Self) -> bool {
+        match (self.body.read(), other.body.read()) {
+            (Some(read), Some(other)) => Arc::ptr_eq(&read.plan, &other.plan),
+            _ => true,
+        }
+    }
+
+    pub fn returns_rows(&self) -> bool {
+        matches!(self.body, Body::Read(_))
+    }
+
+    /// Whether a failed transaction block still takes it.
+    pub fn ends_block(&self) -> bool {
+        matches!(&self.body, Body::Command(command) if command.ends_block())
+    }
+}
