@@ -90,13 +90,19 @@ fn attack(address: SocketAddr, random: &mut Random) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
     let mut reader = stream.try_clone().expect("a second handle");
-    let mut bytes = match random.chance(10) {
-        true => random.mutate(seeds::start_up(random.next())),
-        false => seeds::start_up(0),
-    };
+    let mut bytes = seeds::start_up(0);
+    if random.chance(10) {
+        let start_up = seeds::start_up(random.next());
+        bytes = random.mutate(start_up);
+    }
     for _ in 0..BATCH {
         let message = seeds::message(random);
-        bytes.extend(if random.chance(70) { random.mutate(message) } else { message });
+        // A connection ends at the first message that is none: most are to get beyond it.
+        bytes.extend(match random.below(10) {
+            0 => random.mutate(message),
+            1..4 => seeds::reframed(random.mutate(message)),
+            _ => message,
+        });
     }
     let reading = thread::spawn(move || drain(&mut reader));
     // The daemon may hang up in the middle: that is one of the right answers.

@@ -29,8 +29,8 @@ impl Random {
         self.next() % 100 < percent
     }
 
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
     }
 
     /// One to three changes.
@@ -53,7 +53,7 @@ impl Random {
                 self.write(bytes, at, &edge);
             }
             5 => {
-                let edge = (*self.pick(EDGES) as i16).to_be_bytes();
+                let edge = (self.pick(EDGES) as i16).to_be_bytes();
                 self.write(bytes, at, &edge);
             }
             6 => {
@@ -65,7 +65,7 @@ impl Random {
             _ => {
                 // A lie about the length, or a right one about something else.
                 let length = match self.chance(50) {
-                    true => *self.pick(EDGES),
+                    true => self.pick(EDGES),
                     false => bytes.len() as i32 - 1,
                 };
                 self.write(bytes, 1, &length.to_be_bytes());

@@ -72,6 +72,15 @@ fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     message.to_vec()
 }
 
+/// The message with the length that it has.
+pub fn reframed(mut message: Vec<u8>) -> Vec<u8> {
+    let length = message.len().saturating_sub(1) as u32;
+    if let Some(field) = message.get_mut(1..5) {
+        field.copy_from_slice(&length.to_be_bytes());
+    }
+    message
+}
+
 fn text(body: &mut BytesMut, text: &str) {
     body.put_slice(text.as_bytes());
     body.put_u8(0);
@@ -125,7 +134,7 @@ pub fn message(random: &mut Random) -> Vec<u8> {
             text(&mut body, &statement(random));
             let count = random.below(3);
             body.put_u16(count as u16);
-            (0..count).for_each(|_| body.put_u32(*random.pick(TYPES)));
+            (0..count).for_each(|_| body.put_u32(random.pick(TYPES)));
             b'P'
         }
         4 | 5 => {
@@ -133,19 +142,19 @@ pub fn message(random: &mut Random) -> Vec<u8> {
             b'B'
         }
         6 => {
-            body.put_u8(*random.pick(b"SPX"));
+            body.put_u8(random.pick(b"SPX"));
             text(&mut body, random.pick(NAMES));
-            *random.pick(b"DC")
+            random.pick(b"DC")
         }
         7 | 8 => {
             text(&mut body, random.pick(NAMES));
-            body.put_i32(*random.pick(&[0, 1, 10, -1, i32::MAX]));
+            body.put_i32(random.pick(&[0, 1, 10, -1, i32::MAX]));
             b'E'
         }
-        9 | 10 => *random.pick(b"SSSH"),
+        9 | 10 => random.pick(b"SSSH"),
         _ => {
             body.put_slice(b"SCRAM-SHA-256\0\0\0\0\x05n,,n=");
-            *random.pick(b"pdcfFXz")
+            random.pick(b"pdcfFXz")
         }
     };
     framed(kind, &body)
@@ -156,7 +165,7 @@ fn bind(body: &mut BytesMut, random: &mut Random) {
     text(body, random.pick(NAMES));
     let formats = random.below(3);
     body.put_u16(formats as u16);
-    (0..formats).for_each(|_| body.put_i16(*random.pick(&[0, 1, 1, 2])));
+    (0..formats).for_each(|_| body.put_i16(random.pick(&[0, 1, 1, 2])));
     let values = random.below(3);
     body.put_u16(values as u16);
     for _ in 0..values {
@@ -180,14 +189,14 @@ fn bind(body: &mut BytesMut, random: &mut Random) {
     }
     let formats = random.below(3);
     body.put_u16(formats as u16);
-    (0..formats).for_each(|_| body.put_i16(*random.pick(&[0, 1])));
+    (0..formats).for_each(|_| body.put_i16(random.pick(&[0, 1])));
 }
 
 /// A statement, often with words of another in it.
 fn statement(random: &mut Random) -> String {
     let one = random.pick(STATEMENTS);
     if random.chance(60) {
-        return (*one).to_owned();
+        return one.to_owned();
     }
     let mut words: Vec<&str> = one.split(' ').collect();
     let others: Vec<&str> = random.pick(STATEMENTS).split(' ').collect();
