@@ -28,6 +28,13 @@ pub enum Frontend {
     Copy,
     FunctionCall,
     Password(Bytes),
+    /// Of a known type, and of its length, but not what that type is to hold: the client is told,
+    /// and may go on.
+    Invalid {
+        /// Whether it belongs to the extended protocol, where all up to Sync is lost with it.
+        extended: bool,
+        reason: Malformed,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +58,27 @@ pub enum Target {
 #[error("invalid frontend message: {0}")]
 pub struct Malformed(pub &'static str);
 
+const NOT_UTF8: Malformed = Malformed("invalid byte sequence for encoding \"UTF8\"");
+
+impl Malformed {
+    /// Its SQLSTATE.
+    pub fn code(self) -> &'static str {
+        if self == NOT_UTF8 { "22021" } else { "08P01" }
+    }
+}
+
 impl Frontend {
-    /// Decodes a message's body.
+    /// Takes a message's body apart; an error if there is no message of that type.
     pub fn decode(kind: u8, body: Bytes) -> Result<Self, Malformed> {
+        if !b"QPBDECHSXFdcfp".contains(&kind) {
+            return Err(Malformed("unknown message type"));
+        }
+        let extended = b"PBDECHS".contains(&kind);
+        let message = Self::read(kind, body);
+        Ok(message.unwrap_or_else(|reason| Self::Invalid { extended, reason }))
+    }
+
+    fn read(kind: u8, body: Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader(body);
         let message = match kind {
             b'Q' => Self::Query(reader.string()?),
@@ -112,7 +137,7 @@ impl Reader {
         let end = self.0.iter().position(|byte| *byte == 0);
         let text = self.0.split_to(end.ok_or(Malformed("a string has no end"))?);
         self.0.advance(1);
-        String::from_utf8(text.into()).map_err(|_| Malformed("a string is not valid UTF-8"))
+        String::from_utf8(text.into()).map_err(|_| NOT_UTF8)
     }
 
     /// A 16-bit count and as many items. Nothing is reserved for what is only claimed.
@@ -174,7 +199,8 @@ mod tests {
     fn every_cut_and_every_changed_byte_is_an_error_or_another_message() {
         let whole = bind();
         for end in 0..whole.len() {
-            assert!(Frontend::decode(b'B', Bytes::copy_from_slice(&whole[..end])).is_err());
+            let cut = Frontend::decode(b'B', Bytes::copy_from_slice(&whole[..end]));
+            assert!(matches!(cut, Ok(Frontend::Invalid { extended: true, .. })));
         }
         for at in 0..whole.len() {
             for value in [0, 1, 0x7f, 0x80, 0xff] {

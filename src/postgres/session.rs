@@ -210,6 +210,15 @@ impl Client {
                 self.ready()?;
                 Ok(self.connection.flush().await?)
             }
+            Frontend::Invalid { extended, reason } => {
+                let report = Report::error(reason.code(), reason.to_string());
+                if extended {
+                    return self.extended_error(Err(report.into())).await;
+                }
+                self.report(report)?;
+                self.ready()?;
+                Ok(self.connection.flush().await?)
+            }
             Frontend::Copy | Frontend::Password(_) | Frontend::Terminate => Ok(()),
         }
     }

@@ -58,7 +58,7 @@ const STATEMENTS: &[&str] = &[
     "SELECT 'a' ~ '(((', 'a' SIMILAR TO 'b%', 'a' LIKE 'b\\'",
 ];
 
-const NAMES: &[&str] = &["", "a", "c", "p", "a name"];
+const NAMES: &[&str] = &["", "", "a", "c", "p"];
 
 /// Object identifiers of types, and of none.
 const TYPES: &[u32] =
@@ -72,13 +72,17 @@ fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     message.to_vec()
 }
 
-/// The message with the length that it has.
-pub fn reframed(mut message: Vec<u8>) -> Vec<u8> {
-    let length = message.len().saturating_sub(1) as u32;
-    if let Some(field) = message.get_mut(1..5) {
-        field.copy_from_slice(&length.to_be_bytes());
+/// The end of a session.
+pub fn good_bye() -> Vec<u8> {
+    [framed(b'S', &[]), framed(b'X', &[])].concat()
+}
+
+/// A message of the same type with another body, and its length.
+pub fn with_other_body(message: Vec<u8>, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+    match message.split_at_checked(5) {
+        Some((head, body)) => framed(head[0], &change(body.to_vec())),
+        None => message,
     }
-    message
 }
 
 fn text(body: &mut BytesMut, text: &str) {
@@ -121,52 +125,71 @@ pub fn start_up(which: u64) -> Vec<u8> {
     packet.to_vec()
 }
 
-/// A message of a session.
-pub fn message(random: &mut Random) -> Vec<u8> {
-    let mut body = BytesMut::new();
-    let kind = match random.below(12) {
-        0 | 1 => {
+/// Messages that belong together: a query, or a statement's way from Parse to Sync, or a stray one.
+pub fn exchange(random: &mut Random) -> Vec<Vec<u8>> {
+    match random.below(10) {
+        0..4 => {
+            let mut body = BytesMut::new();
             text(&mut body, &statement(random));
-            b'Q'
+            vec![framed(b'Q', &body)]
         }
-        2 | 3 => {
-            text(&mut body, random.pick(NAMES));
-            text(&mut body, &statement(random));
-            let count = random.below(3);
-            body.put_u16(count as u16);
-            (0..count).for_each(|_| body.put_u32(random.pick(TYPES)));
-            b'P'
-        }
-        4 | 5 => {
+        4..9 => {
+            let (prepared, portal) = (random.pick(NAMES), random.pick(NAMES));
+            let mut messages = vec![parse(prepared, random)];
+            if random.chance(30) {
+                messages.push(about(random.pick(b"DC"), b'S', prepared));
+            }
+            let mut body = BytesMut::new();
+            text(&mut body, portal);
+            text(&mut body, prepared);
             bind(&mut body, random);
-            b'B'
+            messages.push(framed(b'B', &body));
+            if random.chance(50) {
+                messages.push(about(b'D', b'P', portal));
+            }
+            for _ in 0..=random.below(2) {
+                let mut body = BytesMut::new();
+                text(&mut body, portal);
+                body.put_i32(random.pick(&[0, 0, 1, 10, -1, i32::MAX]));
+                messages.push(framed(b'E', &body));
+            }
+            if random.chance(30) {
+                messages.push(about(b'C', random.pick(b"SP"), prepared));
+            }
+            messages.push(framed(random.pick(b"SSSH"), &[]));
+            messages
         }
-        6 => {
-            body.put_u8(random.pick(b"SPX"));
-            text(&mut body, random.pick(NAMES));
-            random.pick(b"DC")
-        }
-        7 | 8 => {
-            text(&mut body, random.pick(NAMES));
-            body.put_i32(random.pick(&[0, 1, 10, -1, i32::MAX]));
-            b'E'
-        }
-        9 | 10 => random.pick(b"SSSH"),
         _ => {
-            body.put_slice(b"SCRAM-SHA-256\0\0\0\0\x05n,,n=");
-            random.pick(b"pdcfFXz")
+            let body = b"SCRAM-SHA-256\0\0\0\0\x05n,,n=";
+            vec![framed(random.pick(b"pdcfF"), body), framed(b'S', &[])]
         }
-    };
+    }
+}
+
+fn parse(name: &str, random: &mut Random) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    text(&mut body, name);
+    text(&mut body, &statement(random));
+    let count = random.below(3);
+    body.put_u16(count as u16);
+    (0..count).for_each(|_| body.put_u32(random.pick(TYPES)));
+    framed(b'P', &body)
+}
+
+/// Describe or Close.
+fn about(kind: u8, what: u8, name: &str) -> Vec<u8> {
+    let mut body = BytesMut::new();
+    body.put_u8(what);
+    text(&mut body, name);
     framed(kind, &body)
 }
 
+/// Parameters and formats, which may or may not fit the statement.
 fn bind(body: &mut BytesMut, random: &mut Random) {
-    text(body, random.pick(NAMES));
-    text(body, random.pick(NAMES));
     let formats = random.below(3);
     body.put_u16(formats as u16);
     (0..formats).for_each(|_| body.put_i16(random.pick(&[0, 1, 1, 2])));
-    let values = random.below(3);
+    let values = random.pick(&[0, 0, 0, 0, 1, 1, 2]);
     body.put_u16(values as u16);
     for _ in 0..values {
         let value: &[u8] = random.pick(&[
