@@ -1,5 +1,6 @@
 //! The conformance suite of the coordination store: each case runs against both backends, a real
-//! ZooKeeper and the embedded store, since nothing above them may know which one runs.
+//! ZooKeeper (with nodes that are open, and that belong to one user) and the embedded store, since
+//! nothing above them may know which one runs.
 
 mod common;
 
@@ -13,6 +14,8 @@ mod embedded_store;
 mod faults;
 #[path = "coordination/proxy.rs"]
 mod proxy;
+#[path = "coordination/security.rs"]
+mod security;
 #[path = "coordination/zookeeper.rs"]
 mod zookeeper_client;
 
@@ -33,6 +36,16 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $case() {
                     let backend = crate::backend::RealZooKeeper::start();
+                    crate::backend::bounded(crate::$room::$case(&backend)).await;
+                }
+            )*
+        }
+
+        mod zookeeper_with_credentials {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let backend = crate::backend::RealZooKeeper::start_with_credentials();
                     crate::backend::bounded(crate::$room::$case(&backend)).await;
                 }
             )*

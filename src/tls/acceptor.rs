@@ -136,7 +136,7 @@ impl Identity {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        describe(certificate, &chain)?;
+        let shown = chain.first().map(|first| parsed(first)).transpose()?;
         let mut config =
             builder.with_single_cert(chain, private_key(key)?).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => {
@@ -147,6 +147,9 @@ impl Identity {
                 rustls::Error::InvalidCertificate(_) => Error::new("certificate", error),
                 other => Error::new("key", other),
             })?;
+        if let Some(shown) = shown {
+            describe(certificate, &shown);
+        }
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         // Every connection shows its certificates anew, to those in charge now. PostgreSQL resumes
         // no TLS sessions either.
@@ -210,14 +213,11 @@ fn parsed(certificate: &[u8]) -> Result<X509Certificate, Error> {
 }
 
 /// Says in the log which certificate is in use from now on.
-fn describe(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
-    let Some(first) = chain.first() else { return Ok(()) };
-    let certificate = parsed(first)?;
+fn describe(path: &Path, certificate: &X509Certificate) {
     let subject = distinguished(certificate.subject_name());
     let (from, until) = (certificate.validity_not_before(), certificate.validity_not_after());
     info!(path = %path.display(), subject, %from, %until, "TLS certificate");
     if !certificate.time_constraints_valid(None) {
         warn!(path = %path.display(), %from, %until, "the TLS certificate is not valid now");
     }
-    Ok(())
 }

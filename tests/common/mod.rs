@@ -1,5 +1,6 @@
 //! What several test files share. Each file uses a part of it.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod daemon;
 pub mod zookeeper;

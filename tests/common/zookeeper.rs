@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 const PACKAGED: &str = "/usr/share/java/zookeeper.jar";
 
+/// What TLS needs and the package's own list leaves out.
+const NETTY: &[&str] = &["netty-codec", "netty-resolver", "netty-transport-native-unix-common"];
+
 /// The unit of the server's time: sessions may be as short as two ticks.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -26,6 +29,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct Server {
     dir: TempDir,
     port: u16,
+    secure_port: u16,
     running: Option<Running>,
 }
 
@@ -45,7 +49,45 @@ impl Server {
         server
     }
 
-    fn prepare(port: u16, members: &str, id: Option<usize>) -> Self {
+    /// Starts a standalone server that knows these users by SASL, each as `name=password`.
+    pub fn start_with_users(users: &[&str]) -> Self {
+        let lines = "authProvider.sasl=\
+                     org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n";
+        let mut server = Self::prepare(free_port(), lines, None);
+        let users: String = users
+            .iter()
+            .filter_map(|user| user.split_once('='))
+            .map(|(name, password)| format!("  user_{name}=\"{password}\"\n"))
+            .collect();
+        let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+        let jaas = format!("Server {{\n  {module} required\n{users};\n}};\n");
+        fs::write(server.dir.path().join("jaas"), jaas).expect("users are written");
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    /// Starts a standalone server that also listens with TLS: with a certificate and key in one
+    /// file, and the authority of its clients' certificates, which it `need`s, `want`s or not.
+    pub fn start_with_tls(identity: &Path, authority: &Path, clients: &str) -> Self {
+        let secure_port = free_port();
+        let (identity, authority) = (identity.display(), authority.display());
+        let lines = format!(
+            "secureClientPort={secure_port}\nsecureClientPortAddress=127.0.0.1\n\
+             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             ssl.keyStore.location={identity}\nssl.keyStore.type=PEM\n\
+             ssl.trustStore.location={authority}\nssl.trustStore.type=PEM\n\
+             ssl.clientAuth={clients}\n"
+        );
+        let mut server = Self::prepare(free_port(), &lines, None);
+        server.secure_port = secure_port;
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    /// `lines` go into the server's configuration.
+    fn prepare(port: u16, lines: &str, id: Option<usize>) -> Self {
         let dir = TempDir::with_prefix("oribi-zookeeper-").expect("a temporary directory");
         let tick = TICK.as_millis();
         let data = dir.path().join("data");
@@ -56,7 +98,7 @@ impl Server {
         let config = format!(
             "tickTime={tick}\ninitLimit=50\nsyncLimit=25\nmaxSessionTimeout=60000\n\
              dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
-             4lw.commands.whitelist=*\n{members}",
+             4lw.commands.whitelist=*\n{lines}",
             data.display()
         );
         fs::write(dir.path().join("zoo.cfg"), config).expect("zoo.cfg is written");
@@ -65,18 +107,11 @@ impl Server {
                    log4j.appender.E.layout=org.apache.log4j.PatternLayout\n\
                    log4j.appender.E.layout.ConversionPattern=%d %p %c: %m%n\n";
         fs::write(dir.path().join("log4j.properties"), log).expect("log4j.properties is written");
-        Self { dir, port, running: None }
+        Self { dir, port, secure_port: 0, running: None }
     }
 
     fn launch(&mut self) {
-        let classpath = std::env::var("ZOOKEEPER_CLASSPATH").unwrap_or_else(|_| {
-            assert!(
-                Path::new(PACKAGED).exists(),
-                "{PACKAGED} is missing: these tests need a real ZooKeeper; on Debian, \
-                 `apt-get install zookeeper default-jre-headless`"
-            );
-            PACKAGED.to_owned()
-        });
+        let classpath = classpath();
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
         let properties = self.dir.path().join("log4j.properties");
         let mut shell = Command::new("sh")
@@ -84,6 +119,7 @@ impl Server {
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-Dzookeeper.admin.enableServer=false")
             .arg(format!("-Dlog4j.configuration=file:{}", properties.display()))
+            .args(self.users().map(|jaas| format!("-Djava.security.auth.login.config={jaas}")))
             .args(["-cp", &classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
             .arg(self.dir.path().join("zoo.cfg"))
             .stdin(Stdio::piped())
@@ -96,6 +132,31 @@ impl Server {
         BufReader::new(stdout).read_line(&mut pid).expect("the shell tells the process id");
         let pid = pid.trim().parse().expect("a process id");
         self.running = Some(Running { shell, pid });
+    }
+
+    /// The file with the users that the server knows.
+    fn users(&self) -> Option<String> {
+        let path = self.dir.path().join("jaas");
+        path.exists().then(|| path.display().to_string())
+    }
+
+    /// What `zkCli.sh` prints for these commands, given one after the other.
+    pub fn cli(&self, commands: &[&str]) -> String {
+        let mut cli = Command::new("java")
+            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &classpath()])
+            .args(["org.apache.zookeeper.ZooKeeperMain", "-server", &self.connect_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("java starts");
+        let mut stdin = cli.stdin.take().expect("a pipe");
+        let commands = commands.join("\n");
+        stdin.write_all(format!("{commands}\nquit\n").as_bytes()).expect("zkCli reads");
+        drop(stdin);
+        let output = cli.wait_with_output().expect("zkCli ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{}{}", text(&output.stdout), text(&output.stderr))
     }
 
     /// Waits until the server answers and, in an ensemble, has a leader.
@@ -114,6 +175,11 @@ impl Server {
 
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// `host:port` for TLS, of a server started with it.
+    pub fn secure_connect_string(&self) -> String {
+        format!("localhost:{}", self.secure_port)
     }
 
     /// The process id of a running server.
@@ -198,6 +264,18 @@ impl Ensemble {
         };
         self.servers.iter().position(leads)
     }
+}
+
+fn classpath() -> String {
+    std::env::var("ZOOKEEPER_CLASSPATH").unwrap_or_else(|_| {
+        assert!(
+            Path::new(PACKAGED).exists(),
+            "{PACKAGED} is missing: these tests need a real ZooKeeper; on Debian, \
+             `apt-get install zookeeper default-jre-headless`"
+        );
+        let netty = NETTY.iter().map(|jar| format!(":/usr/share/java/{jar}.jar"));
+        PACKAGED.to_owned() + &netty.collect::<String>()
+    })
 }
 
 fn signal(name: &str, pid: u32) {

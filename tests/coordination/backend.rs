@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oribi::coordination::embedded::{self, EmbeddedSession, EmbeddedStore};
-use oribi::coordination::zookeeper::{Options, ZooKeeper};
+use oribi::coordination::zookeeper::{Credentials, Options, ZooKeeper};
 use oribi::coordination::{Coordination, Event, Mode, Session, SessionState, Watch};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::common::certificates::secret;
 use crate::common::zookeeper::Server;
 use crate::proxy::{Break, Proxy};
 
@@ -173,6 +174,7 @@ impl Faults for Weak<EmbeddedSession> {
 pub struct RealZooKeeper {
     server: Arc<Server>,
     chroot: String,
+    credentials: Option<Credentials>,
 }
 
 impl RealZooKeeper {
@@ -181,12 +183,36 @@ impl RealZooKeeper {
         let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let server = shared.upgrade().unwrap_or_else(|| Arc::new(Server::start()));
         *shared = Arc::downgrade(&server);
-        Self { server, chroot: format!("/suite/{}", Uuid::new_v4()) }
+        Self { server, chroot: format!("/suite/{}", Uuid::new_v4()), credentials: None }
+    }
+
+    /// The same, with nodes that belong to one user alone.
+    pub fn start_with_credentials() -> Self {
+        let chroot = format!("/closed/{}", Uuid::new_v4());
+        let credentials = Some(credentials("digest herd:s3cret"));
+        Self { chroot, credentials, ..Self::start() }
+    }
+
+    async fn reach(&self, hosts: &str) -> Arc<ZooKeeper> {
+        let options = Options {
+            session_timeout: SESSION_TIMEOUT,
+            credentials: self.credentials.clone(),
+            ..Options::new(format!("{hosts}{}", self.chroot))
+        };
+        ZooKeeper::connect(options).await.expect("ZooKeeper is reached")
     }
 
     async fn direct(&self) -> Arc<ZooKeeper> {
-        connect(&self.server.connect_string(), &self.chroot, SESSION_TIMEOUT).await
+        self.reach(&self.server.connect_string()).await
     }
+}
+
+/// What a file with this line says.
+pub fn credentials(line: &str) -> Credentials {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("credentials");
+    secret(&path, line);
+    Credentials::read(&path).expect("they are credentials")
 }
 
 pub async fn connect(hosts: &str, chroot: &str, session_timeout: Duration) -> Arc<ZooKeeper> {
@@ -198,7 +224,7 @@ pub async fn connect(hosts: &str, chroot: &str, session_timeout: Duration) -> Ar
 impl Backend for RealZooKeeper {
     async fn connect(&self) -> Client {
         let proxy = Proxy::start(self.server.address()).await;
-        let store = connect(&proxy.address().to_string(), &self.chroot, SESSION_TIMEOUT).await;
+        let store = self.reach(&proxy.address().to_string()).await;
         Client { store, faults: Box::new(Proxied { proxy, observer: self.direct().await }) }
     }
 }

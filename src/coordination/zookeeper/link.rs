@@ -69,6 +69,17 @@ impl Target {
         Ok(connector)
     }
 
+    /// The same failure, or what is wrong with TLS if that is why.
+    async fn explained(&self, failure: ClientError, host: &str, patience: Duration) -> ClientError {
+        let (Some(tls), ClientError::NoHosts) = (&self.tls, &failure) else { return failure };
+        match timeout(patience, tls.trouble(host)).await {
+            Ok(Some(trouble)) => {
+                ClientError::UnexpectedError(format!("TLS with {host}: {trouble}"))
+            }
+            _ => failure,
+        }
+    }
+
     /// Never in plaintext where TLS is asked for.
     async fn connect(&self, connector: Connector, host: &str) -> Result<Client, ClientError> {
         match self.tls {
@@ -97,7 +108,7 @@ pub(super) async fn open(
             Ok(Err(error @ (ClientError::SessionExpired | ClientError::AuthFailed))) => {
                 return Err(error);
             }
-            Ok(Err(error)) => failure = error,
+            Ok(Err(error)) => failure = target.explained(error, host, patience).await,
             Err(_) => failure = ClientError::Timeout,
         }
     }

@@ -81,7 +81,7 @@ impl Options {
         if let Some(tls) = &self.tls {
             security::check_names(&address)?;
             // What is wrong with the files is to be known now.
-            tls.read()?;
+            tls.check()?;
         }
         if self.credentials.is_some() && address.chroot == "/" {
             let reason = "they need a chroot of their own, such as host:port/oribi: all of it \

@@ -1,16 +1,28 @@
 //! Who this client is for the ensemble, and how the two speak.
 
 use std::fmt::{self, Debug, Formatter};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use zookeeper_client::{Acls, Connector, SaslOptions, TlsOptions};
 
 use super::address::{Address, host_name};
 use crate::coordination::{Error, Result};
 use crate::secret;
+
+/// How long a server has for saying what it does not like about a handshake.
+const LISTEN: Duration = Duration::from_millis(200);
 
 /// Whom ZooKeeper is to take this client for.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,6 +124,59 @@ impl Tls {
         options
             .with_pem_identity(&chain, &key)
             .map_err(|error| setting("tls_key", format!("for {shown}: {error}")))
+    }
+
+    /// Refuses files that cannot be used together.
+    pub(super) fn check(&self) -> Result<()> {
+        self.read()?;
+        self.config().map(drop)
+    }
+}
+
+impl Tls {
+    /// Why TLS with a server fails, if it does: the client says no more than that it is not
+    /// connected.
+    pub(super) async fn trouble(&self, host: &str) -> Option<String> {
+        let attempt = async {
+            let config = self.config().map_err(io::Error::other)?;
+            let name = host_name(host).to_owned();
+            let name = ServerName::try_from(name).map_err(io::Error::other)?;
+            let with_port = host.ends_with(']') || !host.contains(':');
+            let target = if with_port { format!("{host}:2181") } else { host.to_owned() };
+            let socket = TcpStream::connect(target).await?;
+            let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+            // A server that wants another certificate from us says so only now.
+            let mut nothing = [0];
+            match timeout(LISTEN, stream.read(&mut nothing)).await {
+                Ok(Err(error)) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        attempt.await.err().map(|error| error.to_string())
+    }
+
+    fn config(&self) -> Result<ClientConfig> {
+        let certificates = |key, path: &Path| {
+            let text = public(key, path)?;
+            let found: std::result::Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+            found.map_err(|error| setting(key, error))
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates("tls_ca", &self.ca)?);
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| setting("tls", error))?
+            .with_root_certificates(roots);
+        let Some((certificate, key)) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates("tls_certificate", certificate)?;
+        let wrong = |error: String| setting("tls_key", error);
+        let key = secret::read(key).map_err(|error| wrong(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+        let key = key.map_err(|error| wrong(error.to_string()))?;
+        builder.with_client_auth_cert(chain, key).map_err(|error| wrong(error.to_string()))
     }
 }
 
