@@ -8,8 +8,10 @@ use bytes::Bytes;
 use oribi::coordination::zookeeper::{Credentials, Options, Tls, ZooKeeper};
 use oribi::coordination::{Coordination, Error, Mode, Op, SessionState};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 
-use crate::backend::{PATIENCE, bounded, connect, credentials, eventually};
+use crate::backend::{PATIENCE, bounded, connect, credentials};
 use crate::common::certificates::{Authority, Certified};
 use crate::common::zookeeper::Server;
 use crate::proxy::Proxy;
@@ -233,11 +235,23 @@ async fn tls_is_verified_and_never_left_out() {
         // The certificate is not for this name.
         let renamed = secure.replace("localhost", "127.0.0.2");
         unreachable(encrypted(&renamed, tls(&authority, None))).await;
-        let plain = server.connect_string();
-        let counted = || connections(&server);
-        eventually("nobody else is connected", async || counted() == 0).await;
-        unreachable(encrypted(&plain, tls(&authority, None))).await;
-        assert!(server.four_letters("cons").is_some_and(|list| !list.contains("sid=")));
+        // A server that speaks plaintext only hears nothing but TLS.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hosts = listener.local_addr().unwrap().to_string();
+        let first_bytes = tokio::spawn(async move {
+            let mut first_bytes = Vec::new();
+            while let Ok((mut socket, _)) = listener.accept().await {
+                first_bytes.push(socket.read_u8().await.unwrap());
+                if first_bytes.len() == 4 {
+                    break;
+                }
+            }
+            first_bytes
+        });
+        while !first_bytes.is_finished() {
+            unreachable(encrypted(&hosts, tls(&authority, None))).await;
+        }
+        assert_eq!(first_bytes.await.unwrap(), [0x16; 4]);
         // And plaintext does not get in where TLS is spoken.
         unreachable(Options { ..options(&secure, None) }).await;
         let missing = Tls { ca: Path::new("/missing").into(), identity: None };
@@ -246,11 +260,6 @@ async fn tls_is_verified_and_never_left_out() {
         assert!(refusal(nameless).await.contains("zk 1"));
     })
     .await;
-}
-
-/// Sessions on the port without TLS.
-fn connections(server: &Server) -> usize {
-    server.four_letters("cons").map_or(0, |list| list.matches("sid=").count())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -228,7 +228,7 @@ pub(super) fn rejected(hosts: &str, credentials: Option<&Credentials>) -> Error 
              cluster need the same credentials, and sasl users have to be known to ZooKeeper"
         ),
         None => format!(
-            "the znodes at {hosts} belong to daemons with credentials: this one needs the same"
+            "ZooKeeper at {hosts} wants credentials: the same that the cluster's other daemons have"
         ),
     };
     setting("credentials", reason)

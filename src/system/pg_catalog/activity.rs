@@ -66,11 +66,12 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
     rows.finish()
 }
 
-/// How clients' connections are encrypted.
+/// How clients' connections are encrypted; those of others as far as they are one's business.
 pub fn encryption(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let names = ["pid", "ssl", "version", "cipher", "bits", "client_dn", "issuer_dn"];
     let mut rows = Rows::new(relation, &names);
-    for session in view.shared.backends.sessions() {
+    let sessions = view.shared.backends.sessions();
+    for session in sessions.into_iter().filter(|session| view.may_look_at(&session.user)) {
         let tls = session.tls.as_deref();
         let client = tls.and_then(|tls| tls.client.as_ref());
         rows.push([
