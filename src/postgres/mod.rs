@@ -9,9 +9,10 @@
 //! - [`simple`], [`extended`]: the two ways to ask.
 //! - [`objects`]: cursors and prepared statements in SQL.
 //! - [`statement`], [`portal`]: what has been prepared and bound.
-//! - [`reading`]: a result on its way, or suspended.
+//! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
 //! - [`sqlstate`]: failures as clients see them.
 
+mod batches;
 mod connection;
 mod encryption;
 mod extended;

@@ -2,18 +2,16 @@
 //!
 //! Positions are those of PostgreSQL's portals: before the first row, on a row, or after the last.
 
-use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use bytes::{Buf, BytesMut};
 use datafusion::execution::memory_pool::MemoryReservation;
 
+use super::batches::{Batches, Scroll};
 use super::connection::Connection;
 use super::session::Trouble;
 use super::sqlstate::Report;
-use crate::engine;
 use crate::query::objects::{ALL, Direction};
 use crate::query::{self, Running};
 use crate::values::encode::{Format, RowEncoder, TextStyle};
@@ -124,8 +122,8 @@ impl Reading {
             Some(false) => Scroll::Refused,
             None => Scroll::Forward,
         };
-        let batches = Batches { running: Some(running), kept: VecDeque::new(), known: 0, scroll };
-        Self { source: Source::Batches(batches), tag, at: 0, ended: false }
+        let source = Source::Batches(Batches::new(running, scroll));
+        Self { source, tag, at: 0, ended: false }
     }
 
     /// Whether all rows were read.
@@ -340,7 +338,7 @@ async fn take(
 }
 
 /// What the engine sends next; nothing any more after its end. Ends early when the client goes away.
-async fn next<T: Send + 'static>(
+pub(super) async fn next<T: Send + 'static>(
     running: &mut Option<Running<T>>,
     connection: &mut Connection,
 ) -> Result<Option<T>, Failure> {
@@ -356,101 +354,6 @@ async fn next<T: Send + 'static>(
         *running = None;
     }
     Ok(next)
-}
-
-/// A cursor's rows as they come from the engine.
-#[derive(Debug)]
-struct Batches {
-    /// None at the end.
-    running: Option<Running<RecordBatch>>,
-    /// Batches with the number of rows before them, in order.
-    kept: VecDeque<(u64, RecordBatch)>,
-    /// Rows that have come so far.
-    known: u64,
-    scroll: Scroll,
-}
-
-/// Which rows stay within reach.
-#[derive(Debug)]
-enum Scroll {
-    /// SCROLL: all that were read.
-    Kept(MemoryReservation),
-    /// The one it is on.
-    Forward,
-    /// NO SCROLL: none.
-    Refused,
-}
-
-impl Batches {
-    /// Sends rows from after row `at` on, at most `limit` of them; `None` at the end.
-    async fn take(
-        &mut self,
-        connection: &mut Connection,
-        at: u64,
-        limit: u64,
-        sink: &mut Sink<'_>,
-    ) -> Result<Option<u64>, Trouble> {
-        while at >= self.known {
-            let Some(batch) = next(&mut self.running, connection).await? else { return Ok(None) };
-            self.keep(batch)?;
-        }
-        let Some((before, batch)) = self.find(at + 1) else { return Ok(None) };
-        let start = (at - before) as usize;
-        let rows = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.num_rows() - start);
-        put(batch, start..start + rows, connection, sink)?;
-        if !matches!(self.scroll, Scroll::Kept(_)) {
-            let on = at + rows as u64;
-            self.kept.retain(|(before, batch)| before + batch.num_rows() as u64 >= on);
-        }
-        Ok(Some(rows as u64))
-    }
-
-    fn keep(&mut self, batch: RecordBatch) -> Result<(), Trouble> {
-        if let Scroll::Kept(memory) = &mut self.scroll {
-            let grown = memory.try_grow(batch.get_array_memory_size());
-            grown.map_err(|error| query::Error::from(engine::Error::Execution(error)))?;
-        }
-        let before = self.known;
-        self.known += batch.num_rows() as u64;
-        if batch.num_rows() > 0 {
-            self.kept.push_back((before, batch));
-        }
-        Ok(())
-    }
-
-    /// The batch of a row, and how many rows are before it.
-    fn find(&self, row: u64) -> Option<(u64, &RecordBatch)> {
-        let after = self.kept.partition_point(|(before, _)| *before < row);
-        let (before, batch) = self.kept.get(after.checked_sub(1)?)?;
-        Some((*before, batch))
-    }
-
-    /// Sends a row that is within reach.
-    fn send(
-        &self,
-        row: u64,
-        connection: &mut Connection,
-        sink: &mut Sink<'_>,
-    ) -> Result<(), Trouble> {
-        let Some((before, batch)) = self.find(row) else { return Ok(()) };
-        let at = (row - before - 1) as usize;
-        put(batch, at..at + 1, connection, sink)
-    }
-}
-
-fn put(
-    batch: &RecordBatch,
-    rows: Range<usize>,
-    connection: &mut Connection,
-    sink: &mut Sink<'_>,
-) -> Result<(), Trouble> {
-    if let Sink::Send(Some(encoder)) = sink {
-        let mut bytes = BytesMut::new();
-        let encoded = encoder.encode(batch, rows, &mut bytes);
-        encoded.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
-        connection.put_encoded(bytes);
-    }
-    Ok(())
 }
 
 /// Leaves the first rows in a chunk and returns the others.

@@ -23,7 +23,7 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         "set" => set,
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
         "checkpoint" => |reader| {
-            reader.expect("checkpoint")?;
+            reader.require("checkpoint")?;
             // Nothing waits to be written.
             Ok(Some(Request::Command(Command::Nothing("CHECKPOINT"))))
         },
@@ -58,7 +58,7 @@ fn transaction(reader: &mut Reader<'_>) -> Result<Command> {
             Command::Begin { tag: "BEGIN", modes: modes(reader)? }
         }
         "start" => {
-            reader.expect("transaction")?;
+            reader.require("transaction")?;
             Command::Begin { tag: "START TRANSACTION", modes: modes(reader)? }
         }
         "savepoint" => Command::Savepoint(reader.name()?),
@@ -79,7 +79,7 @@ fn transaction(reader: &mut Reader<'_>) -> Result<Command> {
             let chain = match reader.word("and") {
                 true => {
                     let no = reader.word("no");
-                    reader.expect("chain")?;
+                    reader.require("chain")?;
                     !no
                 }
                 false => false,
@@ -93,28 +93,28 @@ fn modes(reader: &mut Reader<'_>) -> Result<Modes> {
     let mut modes = Modes::default();
     while !reader.at_end() {
         if reader.word("isolation") {
-            reader.expect("level")?;
+            reader.require("level")?;
             modes.isolation = Some(if reader.word("serializable") {
                 "serializable"
             } else if reader.word("repeatable") {
-                reader.expect("read")?;
+                reader.require("read")?;
                 "repeatable read"
             } else {
-                reader.expect("read")?;
+                reader.require("read")?;
                 match reader.word("uncommitted") {
                     true => "read uncommitted",
-                    false => reader.expect("committed").map(|()| "read committed")?,
+                    false => reader.require("committed").map(|()| "read committed")?,
                 }
             });
         } else if reader.word("read") {
             let only = reader.word("only");
             if !only {
-                reader.expect("write")?;
+                reader.require("write")?;
             }
             modes.read_only = Some(only);
         } else {
             let deferrable = !reader.word("not");
-            reader.expect("deferrable")?;
+            reader.require("deferrable")?;
             modes.deferrable = Some(deferrable);
         }
         reader.token(&Token::Comma);
@@ -124,7 +124,7 @@ fn modes(reader: &mut Reader<'_>) -> Result<Modes> {
 
 /// SET TRANSACTION, SET SESSION CHARACTERISTICS, SET CONSTRAINTS.
 fn set(reader: &mut Reader<'_>) -> Result<Option<Request>> {
-    reader.expect("set")?;
+    reader.require("set")?;
     let command = if reader.word("constraints") {
         let all = reader.word("all");
         let mut first = None;
@@ -136,7 +136,7 @@ fn set(reader: &mut Reader<'_>) -> Result<Option<Request>> {
             }
         }
         if !reader.word("deferred") {
-            reader.expect("immediate")?;
+            reader.require("immediate")?;
         }
         Command::SetConstraints(first)
     } else if reader.words(&["session", "characteristics", "as", "transaction"]) {
@@ -153,7 +153,7 @@ fn set(reader: &mut Reader<'_>) -> Result<Option<Request>> {
 }
 
 fn lock(reader: &mut Reader<'_>) -> Result<Command> {
-    reader.expect("lock")?;
+    reader.require("lock")?;
     reader.word("table");
     let mut names = Vec::new();
     loop {
@@ -178,7 +178,7 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
 
 /// EXPLAIN EXECUTE: what explains comes before the name, as it was written.
 fn explain(reader: &mut Reader<'_>) -> Result<Option<Request>> {
-    reader.expect("explain")?;
+    reader.require("explain")?;
     if reader.brackets()?.is_none() {
         reader.word("analyze");
         reader.word("verbose");
@@ -236,13 +236,13 @@ fn declare(reader: &mut Reader<'_>) -> Result<Declare> {
         } else if reader.word("scroll") {
             scroll = true;
         } else if reader.word("no") {
-            reader.expect("scroll")?;
+            reader.require("scroll")?;
             no_scroll = true;
         } else {
             break;
         }
     }
-    reader.expect("cursor")?;
+    reader.require("cursor")?;
     for (both, what) in [
         (scroll && no_scroll, "cannot specify both SCROLL and NO SCROLL"),
         (sensitive && insensitive, "cannot specify both ASENSITIVE and INSENSITIVE"),
@@ -253,9 +253,9 @@ fn declare(reader: &mut Reader<'_>) -> Result<Declare> {
     }
     let hold = reader.word("with");
     if hold || reader.word("without") {
-        reader.expect("hold")?;
+        reader.require("hold")?;
     }
-    reader.expect("for")?;
+    reader.require("for")?;
     let scroll = (scroll || no_scroll).then_some(scroll);
     Ok(Declare { name, binary, scroll, hold, query: query(reader)? })
 }
@@ -266,7 +266,7 @@ fn prepare(reader: &mut Reader<'_>) -> Result<Prepare> {
     }
     let name = reader.name()?;
     let types = reader.brackets()?.map(engine::parse_types).transpose()?.unwrap_or_default();
-    reader.expect("as")?;
+    reader.require("as")?;
     Ok(Prepare { name, types, query: query(reader)?, text: reader.text.to_owned() })
 }
 
@@ -388,7 +388,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    fn expect(&mut self, wanted: &str) -> Result<()> {
+    fn require(&mut self, wanted: &str) -> Result<()> {
         if self.word(wanted) { Ok(()) } else { Err(self.unexpected()) }
     }
 

@@ -186,10 +186,12 @@ impl Session {
         }
         self.engine.mark_start();
         registered.until_stopped(self.renew(prepared)).await??;
-        self.transaction.note_query();
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
             return Err(Error::Invalid("a command has no plan".to_owned()));
         };
+        if *tag != "SHOW" {
+            self.transaction.note_query();
+        }
         let (tag, explain) = (*tag, plan.is_explain());
         let plan = registered.until_stopped(self.engine.prepare(plan, values)).await??;
         Ok(Planned { registered, plan, tag, explain })

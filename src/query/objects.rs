@@ -254,6 +254,9 @@ fn category(pg: &Type) -> char {
 
 /// Whether PostgreSQL casts without being told to when it assigns.
 fn is_assignable(from: &Type, to: &Type) -> bool {
+    if let (Kind::Array(from), Kind::Array(to)) = (from.kind(), to.kind()) {
+        return is_assignable(from, to);
+    }
     let same = category(from) == category(to) && category(to) != 'X';
     from == to || category(to) == 'S' || same
 }
