@@ -1,10 +1,14 @@
 //! The wire protocol, message by message: what drivers rely on, and what no driver would send.
 
 mod common;
+#[path = "protocol/cursors.rs"]
+mod cursors;
 #[path = "protocol/extended.rs"]
 mod extended;
 #[path = "protocol/malformed.rs"]
 mod malformed;
+#[path = "protocol/prepared.rs"]
+mod prepared;
 #[path = "protocol/simple.rs"]
 mod simple;
 #[path = "protocol/sqlstates.rs"]

@@ -122,6 +122,30 @@ def blocks(connection):
         connection.rollback()
 
 
+def cursors(connection):
+    query = "SELECT i, i::text FROM generate_series(1, 10000) t (i) WHERE i > %s"
+    for binary in (False, True):
+        with connection.transaction(), connection.cursor("c") as cursor:
+            cursor.itersize = 1000
+            cursor.execute(query, (10,), binary=binary)
+            rows = list(cursor)
+            assert rows == [(i, str(i)) for i in range(11, 10001)], rows[:3]
+    with connection.transaction(), connection.cursor("s", scrollable=True) as cursor:
+        cursor.execute("SELECT i FROM generate_series(1, 10) t (i)")
+        assert len(cursor.fetchall()) == 10
+        cursor.scroll(2, mode="absolute")
+        assert cursor.fetchmany(2) == [(3,), (4,)]
+        cursor.scroll(-3)
+        assert cursor.fetchone() == (2,)
+    held = connection.cursor("h", withhold=True)
+    with connection.transaction():
+        held.execute("SELECT i FROM generate_series(1, 10) t (i)")
+        assert held.fetchmany(2) == [(1,), (2,)]
+    assert held.fetchmany(2) == [(3,), (4,)]
+    held.close()
+    assert connection.execute("SELECT count(*) FROM pg_cursors").fetchone() == (0,)
+
+
 def rest(connection):
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT id AS key, name FROM people WHERE id = 1").fetchone()
@@ -145,7 +169,8 @@ def main():
     with psycopg.connect(**ADDRESS, autocommit=True) as connection:
         assert connection.info.server_version // 10000 == 15, connection.info.server_version
         assert connection.info.encoding == "utf-8"
-        for part in (texts_and_binaries, parameters, prepared, pipeline, rest):
+        for part in (texts_and_binaries, parameters, prepared, pipeline, cursors,
+                     rest):
             part(connection)
     with psycopg.connect(**ADDRESS) as connection:
         blocks(connection)
