@@ -27,10 +27,10 @@ use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine};
-use crate::id;
 use crate::postgres::Listener;
 use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
+use crate::query::signals::Signals;
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
 use crate::storage::Roots;
@@ -100,6 +100,7 @@ pub struct Server {
     coordination: Arc<dyn Coordination>,
     membership: Arc<Membership>,
     queries: Arc<Queries>,
+    signals: Arc<Signals>,
     tls: Option<Arc<Acceptor>>,
     shutdown: Shutdown,
     /// Ends the background tasks and the listeners.
@@ -119,12 +120,20 @@ impl Server {
         let coordination = connect(&config, &data_dir).await?;
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
-        let registry = Registry::new(coordination.clone(), config.query.register_interval);
-        let sessions = Arc::new(Sessions::new(id::incarnation()));
+        let registry = Registry::new(coordination.clone(), membership.id(), &config.query);
+        let prefix = membership.record().await.pid_prefix.unwrap_or_default();
+        let sessions = Arc::new(Sessions::new(prefix));
+        let signals = Signals::open(
+            coordination.clone(),
+            membership.clone(),
+            sessions.clone(),
+            catalog.clone(),
+        )
+        .await?;
         let shutdown = Shutdown::default();
         let system = System::new(
             Arc::new(ClusterView::new(membership.clone(), registry.clone())),
-            Arc::new(Clients::new(sessions.clone())),
+            Arc::new(Clients::new(sessions.clone(), signals.clone())),
             setting_rows(&config),
         );
         let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
@@ -139,13 +148,14 @@ impl Server {
             sessions,
             shutdown: shutdown.clone(),
         };
-        let queries = Queries::open(config.query.clone(), foundation).await?;
+        let queries = Queries::open(foundation).await?;
         let server = Self {
             config,
             addresses,
             coordination,
             membership,
             queries,
+            signals,
             tls,
             shutdown,
             end: CancellationToken::new(),
@@ -167,10 +177,11 @@ impl Server {
 
     /// Starts the tasks that run as long as the daemon, and opens its door.
     async fn launch(&self, sockets: Sockets) {
-        let Self { queries, membership, end, tasks, .. } = self;
+        let Self { queries, signals, membership, end, tasks, .. } = self;
         tasks.spawn(membership.clone().follow(end.clone()));
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
+        tasks.spawn(signals.clone().follow(end.clone()));
         tasks.spawn(turn_away(sockets.peer, end.clone()));
         let health = web::serve(sockets.web, membership.clone(), end.clone());
         tasks.spawn(async move {

@@ -17,5 +17,10 @@ mod queries;
 mod races;
 #[path = "cluster/roles.rs"]
 mod roles;
+#[path = "cluster/signals.rs"]
+mod signals;
 #[path = "cluster/support.rs"]
 mod support;
+#[allow(dead_code)]
+#[path = "protocol/wire.rs"]
+mod wire;

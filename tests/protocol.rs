@@ -1,5 +1,7 @@
 //! The wire protocol, message by message: what drivers rely on, and what no driver would send.
 
+#[path = "protocol/activity.rs"]
+mod activity;
 mod common;
 #[path = "protocol/cursors.rs"]
 mod cursors;

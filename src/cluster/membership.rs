@@ -82,6 +82,7 @@ impl Membership {
             build: options.build.to_owned(),
             cores: options.cores,
             memory: options.memory,
+            pid_prefix: Some(any_prefix()),
             state: State::Joining,
             since: Utc::now(),
         };
@@ -97,12 +98,26 @@ impl Membership {
             evicted: CancellationToken::new(),
         };
         membership.register().await?;
-        membership.reload().await?;
+        membership.keep_pids_apart().await?;
         Ok(Arc::new(membership))
     }
 
     pub fn id(&self) -> &str {
         &self.options.id
+    }
+
+    /// What stands in this daemon's record, or will as soon as the store can be reached again.
+    pub async fn record(&self) -> Record {
+        self.registered.lock().await.record.clone()
+    }
+
+    /// The other live daemons whose process ids begin like this: one, hardly ever two, since a lost
+    /// session does not change what a daemon has told its clients.
+    pub fn others_with_prefix(&self, prefix: u16) -> Vec<Member> {
+        let others = |member: &&Member| {
+            member.id != self.options.id && member.record.pid_prefix == Some(prefix)
+        };
+        self.members().iter().filter(others).cloned().collect()
     }
 
     /// Live daemons by id, as of the last change this daemon has seen.
@@ -315,6 +330,25 @@ impl Membership {
         Ok(Some(record))
     }
 
+    /// Takes another prefix for process ids while a live daemon has the same. Done before there
+    /// are sessions, and never after.
+    async fn keep_pids_apart(&self) -> Result<()> {
+        loop {
+            // Of two that wrote the same at the same moment the later one sees the other.
+            self.coordination.sync().await?;
+            self.reload().await?;
+            let mut registered = self.registered.lock().await;
+            let own = registered.record.pid_prefix;
+            let members = self.members();
+            let mut others = members.iter().filter(|member| member.id != self.options.id);
+            if others.all(|other| other.record.pid_prefix != own) {
+                return Ok(());
+            }
+            let record = Record { pid_prefix: Some(any_prefix()), ..registered.record.clone() };
+            self.write(&mut registered, record).await?;
+        }
+    }
+
     /// Brings the state in the own record up to date.
     async fn write_state(&self) -> Result<()> {
         let mut registered = self.registered.lock().await;
@@ -324,6 +358,11 @@ impl Membership {
             return Ok(());
         }
         let record = Record { state: wanted, since: Utc::now(), ..record.clone() };
+        self.write(&mut registered, record).await
+    }
+
+    /// Replaces the own record.
+    async fn write(&self, registered: &mut Registered, record: Record) -> Result<()> {
         let path = Path::Daemon(&self.options.id).to_string();
         let data = serde_json::to_vec(&record)
             .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
@@ -381,6 +420,12 @@ impl Membership {
             changed
         });
     }
+}
+
+/// 15 bits: a process id is never negative.
+fn any_prefix() -> u16 {
+    let [high, low, ..] = id::nonce().into_bytes();
+    u16::from_be_bytes([high & 0x7f, low])
 }
 
 fn is_taken(error: &coordination::Error) -> bool {

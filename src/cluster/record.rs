@@ -50,6 +50,10 @@ pub struct Record {
     pub cores: usize,
     /// Bytes the engine may use.
     pub memory: u64,
+    /// What the process ids that it tells its clients begin with, in 15 bits, for as long as it
+    /// runs: by it others know whose a process id is. None of a daemon of an earlier version.
+    #[serde(default)]
+    pub pid_prefix: Option<u16>,
     pub state: State,
     /// When it came into this state, by its own clock; for people only.
     pub since: DateTime<Utc>,

@@ -47,6 +47,15 @@ pub enum Path<'a> {
     /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
     /// daemon that runs it.
     Query(Uuid),
+    /// Parent of [`SignalsTo`](Self::SignalsTo).
+    Signals,
+    /// Parent of [`Signal`](Self::Signal), watched by the daemon of that id. Persistent and empty;
+    /// made by it when it starts and removed when it stops.
+    SignalsTo(&'a str),
+    /// `query::signals::Message`: what one daemon's client asks of another daemon's session.
+    /// Ephemeral; written and removed by the daemon that asks, the answer put in by the one that is
+    /// asked.
+    Signal(&'a str, Uuid),
 }
 
 /// The schema every database has and whose tables need no prefix.
@@ -77,6 +86,9 @@ impl Display for Path<'_> {
             Self::Role(role) => write!(f, "/roles/{}", encode(role)),
             Self::Queries => f.write_str("/queries"),
             Self::Query(id) => write!(f, "/queries/{id}"),
+            Self::Signals => f.write_str("/signals"),
+            Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),
+            Self::Signal(daemon, id) => write!(f, "/signals/{}/{id}", encode(daemon)),
         }
     }
 }

@@ -278,6 +278,7 @@ impl Client {
     }
 
     pub fn complete(&mut self, tag: &str) -> io::Result<()> {
+        self.warn()?;
         let tag = CommandComplete::new(tag.to_owned());
         self.connection.put(Backend::CommandComplete(tag))
     }

@@ -4,7 +4,8 @@
 //! - [`connection`]: a socket as messages.
 //! - [`encryption`]: requests for encryption, TLS.
 //! - [`frontend`]: what clients send, decoded without trust.
-//! - [`startup`]: the start-up message, log-in, cancel requests.
+//! - [`startup`]: the start-up message, log-in.
+//! - [`cancel`]: cancel requests, sent on to the daemon they are for.
 //! - [`session`]: one client's loop: which message does what.
 //! - [`simple`], [`extended`]: the two ways to ask.
 //! - [`objects`]: cursors and prepared statements in SQL.
@@ -13,6 +14,7 @@
 //! - [`sqlstate`]: failures as clients see them.
 
 mod batches;
+mod cancel;
 mod connection;
 mod encryption;
 mod extended;

@@ -1,14 +1,12 @@
 //! One client's loop: which message does what, until one of the two sides goes.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
@@ -17,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::cancel::Cancels;
 use super::connection::{self, Connection};
 use super::encryption::negotiate;
 use super::extended::Extended;
@@ -38,8 +37,7 @@ pub struct Shared {
     pub statement_timeout: Option<Duration>,
     /// Does handshakes, if there is TLS.
     pub tls: Option<Arc<Acceptor>>,
-    /// Cancel keys by process id.
-    keys: Mutex<HashMap<i32, Bytes>>,
+    pub cancels: Cancels,
 }
 
 impl Shared {
@@ -49,43 +47,7 @@ impl Shared {
         statement_timeout: Option<Duration>,
         tls: Option<Arc<Acceptor>>,
     ) -> Self {
-        Self { queries, config, statement_timeout, tls, keys: Mutex::default() }
-    }
-
-    /// Makes the key by which a session's statements can be cancelled.
-    pub fn key(&self, pid: i32, length: usize) -> Bytes {
-        let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
-        // Six bits of a UUID are fixed; three of them have more than 32 random bytes.
-        let key: Bytes = random
-            .iter()
-            .flat_map(|uuid| {
-                let bytes = uuid.into_bytes();
-                (0..16).filter(|at| *at != 6 && *at != 8).map(move |at| bytes[at])
-            })
-            .take(length)
-            .collect::<Vec<_>>()
-            .into();
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, key.clone());
-        key
-    }
-
-    /// Cancels what a session runs, if the key is right.
-    pub fn cancel(&self, pid: i32, key: &[u8]) {
-        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned();
-        // Compared in full, so that the time tells nothing of where they differ.
-        let equal = known.is_some_and(|known| {
-            known.len() == key.len()
-                && known.iter().zip(key).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-        });
-        if equal {
-            self.queries.sessions.cancel(pid);
-        } else {
-            debug!(pid, "a cancel request had no or a wrong key");
-        }
-    }
-
-    fn forget(&self, pid: i32) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        Self { queries, config, statement_timeout, tls, cancels: Cancels::new() }
     }
 }
 
@@ -94,6 +56,7 @@ impl Shared {
 /// With `full` there is no place for a session: the client is told so.
 pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: bool) {
     let limit = usize::try_from(shared.config.message_limit.0).unwrap_or(usize::MAX);
+    let server = socket.local_addr();
     let arrival = async {
         let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
@@ -108,12 +71,16 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: b
             Err(_) => return debug!(%peer, "a client took too long to log in"),
         };
     let pid = session.entry().pid;
+    if let Ok(server) = server {
+        let _ = session.entry().server.set(server);
+    }
     let told = session.settings().clone();
-    let mut client = Client { connection, session, extended: Extended::default(), told };
+    let limits = IdleLimits::of(&told);
+    let mut client = Client { connection, session, extended: Extended::default(), told, limits };
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
-    shared.forget(pid);
+    shared.cancels.forget(pid);
 }
 
 /// A client that is logged in.
@@ -123,6 +90,24 @@ pub(super) struct Client {
     pub extended: Extended,
     /// The settings that the client has been told of.
     told: Arc<Settings>,
+    limits: IdleLimits,
+}
+
+/// How long a client may say nothing: worked out once for each change of its settings.
+struct IdleLimits {
+    settings: Arc<Settings>,
+    in_session: Option<Duration>,
+    in_transaction: Option<Duration>,
+}
+
+impl IdleLimits {
+    fn of(settings: &Arc<Settings>) -> Self {
+        Self {
+            settings: settings.clone(),
+            in_session: settings.idle_session_timeout(),
+            in_transaction: settings.idle_in_transaction_timeout(),
+        }
+    }
 }
 
 impl Client {
@@ -130,13 +115,13 @@ impl Client {
         let terminated = self.session.entry().terminated.clone();
         let draining = shared.queries.shutdown.draining.clone();
         loop {
-            let patience = self.idle_in_transaction();
+            let patience = self.patience();
             let message = tokio::select! {
                 biased;
-                () = terminated.cancelled() => return self.dismiss().await,
+                () = terminated.cancelled() => return self.dismiss(terminated_by_command()).await,
                 // A client in the middle of its messages gets its answers first.
-                () = draining.cancelled(), if self.is_idle() => return self.dismiss().await,
-                () = patience => return self.lose_patience().await,
+                () = draining.cancelled(), if self.is_idle() => return self.dismiss(terminated_by_command()).await,
+                report = patience => return self.dismiss(report).await,
                 message = self.connection.next() => message,
             };
             let message = match message {
@@ -256,38 +241,36 @@ impl Client {
         Ok(self.connection.flush().await?)
     }
 
-    /// Ends when the client has left a transaction block open for longer than it may.
-    fn idle_in_transaction(&self) -> impl Future<Output = ()> + use<> {
-        let limit = match self.session.transaction_state() {
-            TransactionState::Idle => None,
-            _ => self.session.settings().idle_in_transaction_timeout(),
+    /// Ends when the client has said nothing for longer than it may, with what it is told.
+    fn patience(&mut self) -> impl Future<Output = Report> + use<> {
+        if !Arc::ptr_eq(&self.limits.settings, self.session.settings()) {
+            self.limits = IdleLimits::of(self.session.settings());
+        }
+        let (limit, code, message) = match self.session.transaction_state() {
+            TransactionState::Idle => (
+                self.limits.in_session,
+                "57P05",
+                "terminating connection due to idle-session timeout",
+            ),
+            _ => (
+                self.limits.in_transaction,
+                "25P03",
+                "terminating connection due to idle-in-transaction timeout",
+            ),
         };
+        let limit = limit.filter(|_| self.is_idle());
         async move {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
                 None => std::future::pending().await,
             }
+            Report::fatal(code, message)
         }
-    }
-
-    async fn lose_patience(&mut self) -> io::Result<()> {
-        let message = "terminating connection due to idle-in-transaction timeout";
-        self.report(Report::fatal("25P03", message))?;
-        self.connection.close().await;
-        Ok(())
     }
 
     /// Whether the client waits for nothing.
     fn is_idle(&self) -> bool {
         !self.extended.is_busy() && !self.connection.has_message()
-    }
-
-    /// Says good-bye to a client whose session is to end.
-    async fn dismiss(&mut self) -> io::Result<()> {
-        let message = "terminating connection due to administrator command";
-        self.report(Report::fatal("57P01", message))?;
-        self.connection.close().await;
-        Ok(())
     }
 
     /// Says good-bye to a client that does not speak the protocol.
@@ -296,7 +279,12 @@ impl Client {
             connection::Error::TooLong { .. } => "54000",
             _ => "08P01",
         };
-        self.report(Report::fatal(code, error.to_string()))?;
+        self.dismiss(Report::fatal(code, error.to_string())).await
+    }
+
+    /// Says good-bye to a client.
+    async fn dismiss(&mut self, report: Report) -> io::Result<()> {
+        self.report(report)?;
         self.connection.close().await;
         Ok(())
     }
@@ -307,7 +295,14 @@ impl Client {
         if self.session.transaction_state() == TransactionState::Failed {
             self.extended.portals.abort(self.session.savepoints());
         }
+        self.warn()?;
         self.connection.put(Backend::ErrorResponse(ErrorResponse::from(report)))
+    }
+
+    /// Tells the client what its statement has warned of, before its end.
+    pub fn warn(&mut self) -> io::Result<()> {
+        let warnings = self.session.entry().take_warnings();
+        self.notify(warnings)
     }
 
     pub fn notify(&mut self, notices: Vec<Notice>) -> io::Result<()> {
@@ -340,6 +335,10 @@ impl Client {
         let zone = TimeZone::parse(self.session.settings().time_zone());
         TextStyle { time_zone: zone.unwrap_or_default() }
     }
+}
+
+fn terminated_by_command() -> Report {
+    Report::fatal("57P01", "terminating connection due to administrator command")
 }
 
 /// How long a session that was ended may take to say so.

@@ -19,6 +19,7 @@ use crate::catalog;
 use crate::cluster::State;
 use crate::engine::settings::{SETTINGS, Settings, Source};
 use crate::query::Session;
+use crate::query::sessions::SHOWN_TEXT;
 
 /// A request code in place of a protocol version, from PostgreSQL's `pqcomm.h`.
 const CANCEL: u32 = (1234 << 16) | 5678;
@@ -45,7 +46,7 @@ pub async fn arrive(
     let must_encrypt = shared.tls.as_ref().is_some_and(|tls| tls.is_required());
     match (&packet[..]).get_u32() {
         CANCEL => {
-            cancel(shared, packet);
+            shared.cancels.request(&shared.queries, packet).await;
             Ok(Arrival::Over)
         }
         _ if must_encrypt && connection.tls().is_none() => {
@@ -69,15 +70,6 @@ pub async fn arrive(
     }
 }
 
-/// Stops what a session runs, if the request knows its key.
-fn cancel(shared: &Shared, mut packet: Bytes) {
-    packet.advance(4);
-    if packet.len() >= 4 {
-        let pid = packet.get_i32();
-        shared.cancel(pid, &packet);
-    }
-}
-
 async fn log_in(
     connection: &mut Connection,
     shared: &Shared,
@@ -88,7 +80,7 @@ async fn log_in(
     let long_keys = negotiate(connection, &startup)?;
     match open(connection, shared, peer, &startup.parameters).await {
         Ok(session) => {
-            let key = shared.key(session.entry().pid, if long_keys { LONG_KEY } else { 4 });
+            let key = shared.cancels.key(session.entry().pid, if long_keys { LONG_KEY } else { 4 });
             greet(connection, &session, key, long_keys)?;
             connection.flush().await?;
             Ok(Arrival::Session(Box::new(session)))
@@ -170,7 +162,7 @@ async fn open(
     }
     let settings = settings(shared, user, parameters)?;
     let tls = connection.tls().cloned();
-    let guard = shared.queries.sessions.open(user, database, &peer.to_string(), tls);
+    let guard = shared.queries.sessions.open(user, database, peer, tls);
     Ok(Session::new(shared.queries.clone(), guard, settings))
 }
 
@@ -185,7 +177,7 @@ fn settings(
     let facts = [
         ("max_connections", shared.config.max.to_string()),
         ("ssl", if shared.tls.is_some() { "on" } else { "off" }.to_owned()),
-        ("track_activity_query_size", shared.queries.text_limit().to_string()),
+        ("track_activity_query_size", (SHOWN_TEXT + 1).to_string()),
     ];
     for (name, value) in facts {
         settings.set_fact(name, &value, Source::Configuration);

@@ -42,7 +42,7 @@ pub struct Notice {
 impl Session {
     pub(super) async fn command(
         &mut self,
-        registered: Registered,
+        registered: &Registered,
         command: Arc<Command>,
     ) -> Result<Done> {
         let done = |tag| Ok(Done { tag, ..Done::default() });
@@ -215,6 +215,7 @@ impl Session {
     pub fn note_error(&mut self) {
         drop(self.engine_session().info().objects.changes.take());
         self.transaction.fail();
+        self.tell_transaction();
     }
 
     pub(super) fn reset(&mut self, name: Option<&str>) -> Result<()> {

@@ -24,6 +24,7 @@ use super::control::Done;
 use super::objects::{Declare, ObjectCommand};
 use super::prepared::{Body, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
+use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
 use super::transaction::Transaction;
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
@@ -63,6 +64,7 @@ impl Session {
     pub fn new(queries: Arc<Queries>, guard: SessionGuard, settings: Settings) -> Self {
         let entry = guard.entry();
         let settings = Arc::new(settings);
+        entry.set_application_name(settings.get("application_name").unwrap_or_default());
         let mut info = SessionInfo {
             database: entry.database.as_str().into(),
             user: entry.user.as_str().into(),
@@ -110,6 +112,11 @@ impl Session {
         self.several = several;
     }
 
+    /// Lets others see the state of its transaction.
+    pub(super) fn tell_transaction(&self) {
+        self.entry().set_transaction(self.transaction.state());
+    }
+
     /// Savepoints that are set.
     pub fn savepoints(&self) -> usize {
         self.transaction.depth()
@@ -130,7 +137,7 @@ impl Session {
     }
 
     /// A statement begins: from here on it is listed, and can be stopped.
-    pub fn start(&self, text: &str) -> Result<Registered> {
+    pub fn start(&self, text: &Arc<str>) -> Result<Registered> {
         Ok(self.admit()?.register(self, text))
     }
 
@@ -168,7 +175,9 @@ impl Session {
     {
         self.authorise(prepared)?;
         if let Body::Command(command) = &prepared.body {
-            return self.command(registered, command.clone()).await.map(Outcome::Done);
+            let done = self.command(&registered, command.clone()).await;
+            self.tell_transaction();
+            return done.map(Outcome::Done);
         }
         let planned = self.plan(registered, prepared, values).await?;
         Ok(Outcome::Rows(planned.stream(self, transform)))
@@ -255,10 +264,10 @@ impl Session {
         declared: Vec<Option<FieldRef>>,
     ) -> Result<Prepared> {
         self.engine.mark_start();
-        let text: Arc<str> = source.text().into();
+        let text = source.text().clone();
         let planned_from = (self.catalog().snapshot(), self.settings.clone());
         let request = match source {
-            Source::Parsed(parsed) => recognise(parsed)?,
+            Source::Parsed(_, parsed) => recognise(parsed)?,
             Source::Own(_, own) => own.0.clone(),
         };
         let body = match request {
@@ -352,6 +361,8 @@ impl Session {
 
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
         if settings != self.settings {
+            let name = settings.get("application_name").unwrap_or_default();
+            self.entry().set_application_name(name);
             self.settings = settings.clone();
             self.engine.set_settings(settings);
         }
@@ -360,11 +371,11 @@ impl Session {
 
 fn parse_statement(text: &str) -> Result<Source> {
     if let Some(request) = grammar::read(text)? {
-        return Ok(Source::Own(text.into(), OwnRequest(request)));
+        return Ok(Source::Own(without_passwords(text), OwnRequest(request)));
     }
     if let Some(ddl) = ddl::beyond_the_parser(text)? {
         let request = Request::Command(Command::Ddl(Box::new(ddl)));
-        return Ok(Source::Own(text.into(), OwnRequest(request)));
+        return Ok(Source::Own(without_passwords(text), OwnRequest(request)));
     }
-    Ok(Source::Parsed(parse_one(text)?))
+    Ok(Source::Parsed(without_passwords(text), Box::new(parse_one(text)?)))
 }

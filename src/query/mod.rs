@@ -12,6 +12,8 @@
 //! - [`transaction`]: what BEGIN promises here.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
+//! - [`signals`]: cancels and ends sessions of other daemons.
+//! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
 mod command;
 mod control;
@@ -23,8 +25,10 @@ pub mod objects;
 mod prepared;
 pub mod registry;
 mod running;
+mod secrets;
 mod security;
 pub mod sessions;
+pub mod signals;
 mod transaction;
 
 use std::sync::Arc;
@@ -38,7 +42,6 @@ pub use transaction::TransactionState;
 
 use crate::catalog::Catalog;
 use crate::cluster::Membership;
-use crate::config;
 use crate::coordination::{self, Coordination, paths::Path};
 use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
@@ -56,7 +59,6 @@ pub struct Queries {
     /// Statements are inside while they run; draining waits for it to be empty.
     pub gate: Gate,
     pub shutdown: Shutdown,
-    config: config::Query,
 }
 
 /// The rooms below, to build upon.
@@ -72,28 +74,11 @@ pub struct Foundation {
 }
 
 impl Queries {
-    pub async fn open(
-        config: config::Query,
-        foundation: Foundation,
-    ) -> coordination::Result<Arc<Self>> {
+    pub async fn open(foundation: Foundation) -> coordination::Result<Arc<Self>> {
         let Foundation { coordination, engine, catalog, membership, registry, sessions, shutdown } =
             foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
         let gate = Gate::default();
-        Ok(Arc::new(Self {
-            engine,
-            catalog,
-            membership,
-            registry,
-            sessions,
-            gate,
-            shutdown,
-            config,
-        }))
-    }
-
-    /// Bytes kept of a statement's text.
-    pub fn text_limit(&self) -> u64 {
-        self.config.register_text_limit.0
+        Ok(Arc::new(Self { engine, catalog, membership, registry, sessions, gate, shutdown }))
     }
 }

@@ -14,7 +14,8 @@ use crate::engine::{Parsed, Plan};
 /// One statement of a message, parsed.
 #[derive(Clone, Debug)]
 pub enum Source {
-    Parsed(Parsed),
+    /// With what is shown of its text.
+    Parsed(Arc<str>, Box<Parsed>),
     /// A statement beyond the SQL parser's grammar.
     Own(Arc<str>, OwnRequest),
 }
@@ -50,10 +51,10 @@ pub(super) struct Read {
 }
 
 impl Source {
-    pub fn text(&self) -> &str {
+    /// Its text, without passwords: for whoever looks.
+    pub fn text(&self) -> &Arc<str> {
         match self {
-            Self::Parsed(parsed) => &parsed.text,
-            Self::Own(text, _) => text,
+            Self::Parsed(text, _) | Self::Own(text, _) => text,
         }
     }
 }

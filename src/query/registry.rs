@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::sessions::{SessionEntry, cut};
+use crate::config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, Mode, Op, SessionState};
 
@@ -46,35 +48,86 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Registry {
     coordination: Arc<dyn Coordination>,
+    /// This daemon's id.
+    daemon: String,
     interval: Duration,
-    running: Mutex<HashMap<Uuid, (Instant, Arc<Entry>)>>,
+    /// Bytes of a statement's text that are shown.
+    text_limit: usize,
+    running: Mutex<HashMap<Uuid, Listed>>,
+}
+
+/// A statement of this daemon. An [`Entry`] is made of it when somebody looks.
+#[derive(Clone, Debug)]
+struct Listed {
+    since: Instant,
+    started: DateTime<Utc>,
+    session: Arc<SessionEntry>,
+    text: Arc<str>,
 }
 
 impl Registry {
-    pub fn new(coordination: Arc<dyn Coordination>, interval: Duration) -> Arc<Self> {
-        Arc::new(Self { coordination, interval, running: Mutex::default() })
+    pub fn new(
+        coordination: Arc<dyn Coordination>,
+        daemon: &str,
+        config: &config::Query,
+    ) -> Arc<Self> {
+        let text_limit = usize::try_from(config.register_text_limit.0).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            coordination,
+            daemon: daemon.to_owned(),
+            interval: config.register_interval,
+            text_limit,
+            running: Mutex::default(),
+        })
     }
 
     /// Puts a statement on the list until the guard is dropped.
-    pub(super) fn add(self: &Arc<Self>, id: Uuid, entry: Entry) -> RegistryGuard {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        id: Uuid,
+        session: &Arc<SessionEntry>,
+        text: &Arc<str>,
+        started: DateTime<Utc>,
+    ) -> RegistryGuard {
+        let (session, text) = (session.clone(), cut(text, self.text_limit));
+        let listed = Listed { since: Instant::now(), started, session, text };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id, (Instant::now(), Arc::new(entry)));
+        running.insert(id, listed);
         RegistryGuard { registry: self.clone(), id }
     }
 
     /// The statements that run here, oldest first.
-    pub fn local(&self) -> Vec<(Uuid, Arc<Entry>)> {
+    pub fn local(&self) -> Vec<(Uuid, Entry)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list: Vec<_> =
-            running.iter().map(|(id, (_, entry))| (*id, entry.clone())).collect();
+            running.iter().map(|(id, listed)| (*id, self.entry(listed))).collect();
         list.sort_by_key(|(id, _)| *id);
         list
     }
 
+    fn entry(&self, listed: &Listed) -> Entry {
+        let session = &listed.session;
+        Entry {
+            kind: "interactive".to_owned(),
+            state: "running".to_owned(),
+            daemon: self.daemon.clone(),
+            pid: session.pid,
+            attempt: 1,
+            user: session.user.clone(),
+            database: session.database.clone(),
+            sql: listed.text.to_string(),
+            started: listed.started,
+        }
+    }
+
     /// The statements that run anywhere: those of this daemon from memory, the others' from the
     /// store. Out of reach of the store it is only the former.
-    pub async fn everywhere(&self, daemon: &str) -> Vec<(Uuid, Arc<Entry>)> {
+    pub async fn everywhere(&self) -> Vec<(Uuid, Entry)> {
         let mut list = self.local();
+        if self.coordination.session().borrow().state != SessionState::Connected {
+            return list;
+        }
+        let daemon = self.daemon.as_str();
         let root = Path::Queries.to_string();
         let nodes = self.coordination.children(&root).await.unwrap_or_default();
         let others: Vec<_> = stream::iter(nodes)
@@ -82,7 +135,7 @@ impl Registry {
                 let id: Uuid = node.parse().ok()?;
                 let read = self.coordination.get(&Path::Query(id).to_string()).await;
                 let entry: Entry = serde_json::from_slice(&read.ok()??.data).ok()?;
-                (entry.daemon != daemon).then(|| (id, Arc::new(entry)))
+                (entry.daemon != daemon).then_some((id, entry))
             })
             .buffer_unordered(CONCURRENT_READS)
             .filter_map(async |entry| entry)
@@ -124,13 +177,13 @@ impl Registry {
                     after.remove(id);
                 }
             }
-            for (id, (since, entry)) in running.iter() {
-                let old = now.duration_since(*since) >= self.interval;
+            for (id, listed) in running.iter() {
+                let old = now.duration_since(listed.since) >= self.interval;
                 if !old || written.ids.contains(id) || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES
                 {
                     continue;
                 }
-                let Ok(data) = serde_json::to_vec(entry.as_ref()) else { continue };
+                let Ok(data) = serde_json::to_vec(&self.entry(listed)) else { continue };
                 bytes += data.len();
                 let path = Path::Query(*id).to_string();
                 ops.push(Op::Create { path, data: data.into(), mode: Mode::Ephemeral });

@@ -12,7 +12,7 @@ use datafusion::error::DataFusionError;
 use tokio::time::Instant;
 
 use super::life::Session;
-use super::registry::{Entry, RegistryGuard};
+use super::registry::RegistryGuard;
 use super::sessions::{SessionEntry, Stopper};
 use super::{Error, Result, Stop};
 use crate::engine::{self, Rows};
@@ -54,26 +54,11 @@ pub struct Running<T> {
 }
 
 impl Admitted {
-    pub fn register(self, session: &Session, text: &str) -> Registered {
-        let id = id::statement();
-        let (queries, entry) = (session.queries(), session.entry());
-        let limit = usize::try_from(queries.config.register_text_limit.0).unwrap_or(usize::MAX);
-        let sql = &text[..text.floor_char_boundary(limit)];
-        let listed = queries.registry.add(
-            id,
-            Entry {
-                kind: "interactive".to_owned(),
-                state: "running".to_owned(),
-                daemon: queries.membership.id().to_owned(),
-                pid: entry.pid,
-                attempt: 1,
-                user: entry.user.clone(),
-                database: entry.database.clone(),
-                sql: sql.to_owned(),
-                started: Utc::now(),
-            },
-        );
-        let stopper = entry.begin(id, sql.into());
+    pub fn register(self, session: &Session, text: &Arc<str>) -> Registered {
+        let (id, started) = (id::statement(), Utc::now());
+        let entry = session.entry();
+        let listed = session.queries().registry.add(id, entry, text, started);
+        let stopper = entry.begin(id, text, started);
         let timeout = session.settings().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         Registered { session: entry.clone(), listed, stopper, timeout, deadline, _gate: self.gate }

@@ -1,25 +1,31 @@
 //! All client sessions of this daemon, by the process id their clients were told.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Stop;
+use super::{Notice, Stop, TransactionState};
 use crate::tls::Tls;
 
-/// Bits of a process id that count a daemon's sessions; the ones above tell daemons apart.
+/// Bits of a process id that count a daemon's sessions; the 15 above them tell daemons apart.
 const COUNTER_BITS: u32 = 16;
+
+/// Bytes of a statement's text that `pg_stat_activity` shows: PostgreSQL's
+/// `track_activity_query_size`, which counts a zero byte at the end.
+pub const SHOWN_TEXT: usize = 1023;
 
 /// The table of sessions.
 #[derive(Debug)]
 pub struct Sessions {
     by_pid: Mutex<HashMap<i32, Arc<SessionEntry>>>,
     next: AtomicI32,
-    prefix: i32,
+    prefix: u16,
 }
 
 /// What others may know of a session, and do to it.
@@ -28,25 +34,55 @@ pub struct SessionEntry {
     pub pid: i32,
     pub user: String,
     pub database: String,
-    /// The client's address, as text.
-    pub client: String,
+    /// Where the client is.
+    pub client: SocketAddr,
     /// How the connection is encrypted, if it is.
     pub tls: Option<Arc<Tls>>,
+    /// The address it has connected to.
+    pub server: OnceLock<SocketAddr>,
     pub started: DateTime<Utc>,
     /// Ends when the session is to end.
     pub terminated: CancellationToken,
-    current: Mutex<Option<Current>>,
+    /// Ends when the session has ended.
+    pub gone: CancellationToken,
+    live: Mutex<Live>,
+}
+
+/// What changes with each statement. Its lock is the session's own: others take it only to look.
+#[derive(Debug)]
+struct Live {
+    application_name: String,
+    transaction: TransactionState,
+    /// When the transaction block began.
+    block_since: Option<DateTime<Utc>>,
+    current: Option<Current>,
     /// Portals that the client has left open.
-    suspended: Mutex<Vec<Current>>,
+    suspended: Vec<Current>,
+    /// The statement that ended last, and when it had begun.
+    last: Option<(Arc<str>, DateTime<Utc>)>,
+    changed: DateTime<Utc>,
+    /// What statements want their client to be told.
+    warnings: Vec<Notice>,
 }
 
 /// The statement a session runs.
 #[derive(Clone, Debug)]
 struct Current {
     id: Uuid,
+    /// Cut to what is shown of it.
     text: Arc<str>,
     since: DateTime<Utc>,
     stop: Stopper,
+}
+
+/// What one session may do to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signal {
+    /// Stops what it runs.
+    Cancel,
+    /// Ends it.
+    Terminate,
 }
 
 /// How a running statement is told to stop. The first reason counts.
@@ -72,20 +108,27 @@ impl Stopper {
 /// A session as `pg_stat_activity` shows it.
 #[derive(Clone, Debug)]
 pub struct Activity {
-    pub pid: i32,
-    pub user: String,
-    pub database: String,
-    pub client: String,
-    pub tls: Option<Arc<Tls>>,
-    pub started: DateTime<Utc>,
-    /// The statement that runs, and since when.
-    pub statement: Option<(String, DateTime<Utc>)>,
+    pub session: Arc<SessionEntry>,
+    pub application_name: String,
+    /// Whether it runs a statement.
+    pub active: bool,
+    pub transaction: TransactionState,
+    /// When its transaction began, if there is one.
+    pub transaction_since: Option<DateTime<Utc>>,
+    /// The statement that runs, or else the last, and when it began.
+    pub statement: Option<(Arc<str>, DateTime<Utc>)>,
+    /// When a statement has begun or ended last.
+    pub changed: DateTime<Utc>,
+}
+
+/// The prefix of a daemon's process ids; `None` for what no daemon has told a client.
+pub fn prefix_of(pid: i32) -> Option<u16> {
+    u16::try_from(pid >> COUNTER_BITS).ok()
 }
 
 impl Sessions {
-    /// `daemon` makes process ids of different daemons different, as far as 15 bits can.
-    pub fn new(daemon: Uuid) -> Self {
-        let prefix = (daemon.as_u128() as i32 & 0x7fff) << COUNTER_BITS;
+    /// `prefix`, of 15 bits, makes process ids of different daemons different.
+    pub fn new(prefix: u16) -> Self {
         Self { by_pid: Mutex::default(), next: AtomicI32::new(1), prefix }
     }
 
@@ -94,27 +137,29 @@ impl Sessions {
         self: &Arc<Self>,
         user: &str,
         database: &str,
-        client: &str,
+        client: SocketAddr,
         tls: Option<Arc<Tls>>,
     ) -> SessionGuard {
         let mut by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = loop {
             let count = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << COUNTER_BITS) - 1);
-            let pid = self.prefix | count;
+            let pid = i32::from(self.prefix & 0x7fff) << COUNTER_BITS | count;
             if pid != 0 && !by_pid.contains_key(&pid) {
                 break pid;
             }
         };
+        let started = Utc::now();
         let entry = Arc::new(SessionEntry {
             pid,
             user: user.to_owned(),
             database: database.to_owned(),
-            client: client.to_owned(),
+            client,
             tls,
-            started: Utc::now(),
+            server: OnceLock::new(),
+            started,
             terminated: CancellationToken::new(),
-            current: Mutex::default(),
-            suspended: Mutex::default(),
+            gone: CancellationToken::new(),
+            live: Mutex::new(Live::new(started)),
         });
         by_pid.insert(pid, entry.clone());
         SessionGuard { sessions: self.clone(), entry }
@@ -124,107 +169,178 @@ impl Sessions {
         self.by_pid.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Stops what a session runs; false if there is no such session.
-    pub fn cancel(&self, pid: i32) -> bool {
-        self.with(pid, |entry| entry.stop(Stop::Cancelled))
+    /// Whether a process id is one that this daemon gives to its clients.
+    pub fn gives(&self, pid: i32) -> bool {
+        prefix_of(pid) == Some(self.prefix)
     }
 
-    /// Ends a session; false if there is no such session.
-    pub fn terminate(&self, pid: i32) -> bool {
-        self.with(pid, |entry| {
-            entry.stop(Stop::Terminated);
-            entry.terminated.cancel();
-        })
+    pub fn find(&self, pid: i32) -> Option<Arc<SessionEntry>> {
+        self.by_pid.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
     }
 
     /// Ends all sessions.
     pub fn terminate_all(&self) {
-        let entries: Vec<_> = {
-            let by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
-            by_pid.values().cloned().collect()
-        };
-        for entry in entries {
+        for entry in self.all() {
             entry.stop(Stop::ShuttingDown);
             entry.terminated.cancel();
         }
     }
 
+    /// All sessions by process id.
     pub fn activity(&self) -> Vec<Activity> {
-        let by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut activity: Vec<_> = by_pid.values().map(|entry| entry.activity()).collect();
-        activity.sort_by_key(|activity| activity.pid);
-        activity
+        let mut entries = self.all();
+        entries.sort_by_key(|entry| entry.pid);
+        entries.into_iter().map(SessionEntry::activity).collect()
     }
 
-    fn with(&self, pid: i32, act: impl FnOnce(&SessionEntry)) -> bool {
-        let entry = {
-            let by_pid = self.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
-            by_pid.get(&pid).cloned()
-        };
-        entry.inspect(|entry| act(entry)).is_some()
+    fn all(&self) -> Vec<Arc<SessionEntry>> {
+        self.by_pid.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
 impl SessionEntry {
-    pub(super) fn begin(&self, id: Uuid, text: Arc<str>) -> Stopper {
+    pub(super) fn begin(&self, id: Uuid, text: &Arc<str>, since: DateTime<Utc>) -> Stopper {
         let stop = Stopper::default();
         // Between two statements of one message nobody else looks.
         if self.terminated.is_cancelled() {
             stop.stop(Stop::Terminated);
         }
-        let current = Current { id, text, since: Utc::now(), stop: stop.clone() };
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        let current = Current { id, text: cut(text, SHOWN_TEXT), since, stop: stop.clone() };
+        let mut live = self.live();
+        live.changed = since;
+        live.current = Some(current);
         stop
     }
 
     pub(super) fn end(&self, id: Uuid) {
-        self.take_off(id);
-        self.suspended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|other| other.id != id);
+        let mut live = self.live();
+        live.take_off(id);
+        live.suspended.retain(|other| other.id != id);
     }
 
     /// A portal is left open: what the session runs may be another statement now.
     pub(super) fn suspend(&self, id: Uuid) {
-        if let Some(current) = self.take_off(id) {
-            self.suspended.lock().unwrap_or_else(PoisonError::into_inner).push(current);
+        let mut live = self.live();
+        if let Some(current) = live.take_off(id) {
+            live.suspended.push(current);
         }
     }
 
     /// A portal is read on; false if it was not suspended.
     pub(super) fn resume(&self, id: Uuid) -> bool {
-        let mut suspended = self.suspended.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(at) = suspended.iter().position(|other| other.id == id) else { return false };
-        let current = Current { since: Utc::now(), ..suspended.swap_remove(at) };
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        let mut live = self.live();
+        let Some(at) = live.suspended.iter().position(|other| other.id == id) else { return false };
+        let since = Utc::now();
+        let current = Current { since, ..live.suspended.swap_remove(at) };
+        live.changed = since;
+        live.current = Some(current);
         true
     }
 
-    fn take_off(&self, id: Uuid) -> Option<Current> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.take_if(|current| current.id == id)
+    pub(super) fn set_application_name(&self, name: &str) {
+        self.live().application_name = name.to_owned();
+    }
+
+    /// Tells of a transaction block that has begun, failed or ended.
+    pub(super) fn set_transaction(&self, state: TransactionState) {
+        let mut live = self.live();
+        let began = live.current.as_ref().map(|current| current.since);
+        live.transaction = state;
+        live.block_since = match state {
+            TransactionState::Idle => None,
+            _ => live.block_since.or(began).or_else(|| Some(Utc::now())),
+        };
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        match signal {
+            Signal::Cancel => self.stop(Stop::Cancelled),
+            Signal::Terminate => {
+                self.stop(Stop::Terminated);
+                self.terminated.cancel();
+            }
+        }
     }
 
     /// Stops the running statement, if there is one.
     pub fn stop(&self, reason: Stop) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(current) = current {
-            current.stop.stop(reason);
+        if let Some(stop) = self.stopper() {
+            stop.stop(reason);
         }
     }
 
-    fn activity(&self) -> Activity {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Activity {
-            pid: self.pid,
-            user: self.user.clone(),
-            database: self.database.clone(),
-            client: self.client.clone(),
-            tls: self.tls.clone(),
-            started: self.started,
-            statement: current.map(|current| (current.text.to_string(), current.since)),
+    /// Waits until what the session runs now is told to stop.
+    pub async fn stopped(&self) {
+        match self.stopper() {
+            Some(stop) => drop(stop.stopped().await),
+            None => std::future::pending().await,
         }
+    }
+
+    /// Has the client told of something when the present statement is complete.
+    pub fn warn(&self, notice: Notice) {
+        self.live().warnings.push(notice);
+    }
+
+    pub fn take_warnings(&self) -> Vec<Notice> {
+        std::mem::take(&mut self.live().warnings)
+    }
+
+    fn stopper(&self) -> Option<Stopper> {
+        self.live().current.as_ref().map(|current| current.stop.clone())
+    }
+
+    fn activity(self: Arc<Self>) -> Activity {
+        let live = self.live();
+        let current = live.current.as_ref().map(|current| (current.text.clone(), current.since));
+        let open = || live.suspended.iter().map(|portal| portal.since).min();
+        let activity = Activity {
+            session: self.clone(),
+            application_name: live.application_name.clone(),
+            active: current.is_some(),
+            transaction: live.transaction,
+            transaction_since: (live.block_since)
+                .or_else(|| current.as_ref().map(|(_, since)| *since))
+                .or_else(open),
+            statement: current.or_else(|| live.last.clone()),
+            changed: live.changed,
+        };
+        drop(live);
+        activity
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn new(since: DateTime<Utc>) -> Self {
+        Self {
+            application_name: String::new(),
+            transaction: TransactionState::Idle,
+            block_since: None,
+            current: None,
+            suspended: Vec::new(),
+            last: None,
+            changed: since,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn take_off(&mut self, id: Uuid) -> Option<Current> {
+        let current = self.current.take_if(|current| current.id == id)?;
+        self.last = Some((current.text.clone(), current.since));
+        self.changed = Utc::now();
+        Some(current)
+    }
+}
+
+/// The beginning of a text; the text itself if it is short enough.
+pub(super) fn cut(text: &Arc<str>, limit: usize) -> Arc<str> {
+    match text.len() > limit {
+        true => text[..text.floor_char_boundary(limit)].into(),
+        false => text.clone(),
     }
 }
 
@@ -246,5 +362,57 @@ impl Drop for SessionGuard {
         self.entry.stop(Stop::Terminated);
         let mut by_pid = self.sessions.by_pid.lock().unwrap_or_else(PoisonError::into_inner);
         by_pid.remove(&self.entry.pid);
+        drop(by_pid);
+        self.entry.gone.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(sessions: &Sessions) -> (bool, TransactionState, String) {
+        let activity = sessions.activity().remove(0);
+        let text = activity.statement.map(|(text, _)| text.to_string()).unwrap_or_default();
+        (activity.active, activity.transaction, text)
+    }
+
+    #[test]
+    fn a_session_shows_its_present_or_last_statement() {
+        let sessions = Arc::new(Sessions::new(0x7fff));
+        let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 4000).into(), None);
+        let entry = guard.entry();
+        assert!(sessions.gives(entry.pid) && entry.pid > 0);
+        assert_eq!(shown(&sessions), (false, TransactionState::Idle, String::new()));
+        let (first, portal) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let long: Arc<str> = format!("BEGIN{}", "ö".repeat(1000)).into();
+        entry.begin(first, &long, Utc::now());
+        entry.set_transaction(TransactionState::InBlock);
+        let (active, _, text) = shown(&sessions);
+        assert!(active);
+        assert_eq!(text.len(), SHOWN_TEXT, "cut between characters");
+        entry.end(first);
+        assert!(sessions.activity()[0].transaction_since.is_some());
+        entry.begin(portal, &"SELECT 2".into(), Utc::now());
+        entry.suspend(portal);
+        assert_eq!(shown(&sessions), (false, TransactionState::InBlock, "SELECT 2".to_owned()));
+        assert!(entry.resume(portal));
+        entry.set_transaction(TransactionState::Idle);
+        entry.end(portal);
+        let idle = sessions.activity().remove(0);
+        assert_eq!((idle.active, idle.transaction_since), (false, None));
+        let gone = entry.gone.clone();
+        drop(guard);
+        assert!(gone.is_cancelled() && sessions.activity().is_empty());
+    }
+
+    #[test]
+    fn process_ids_tell_their_daemon() {
+        for prefix in [0, 1, 0x7fff] {
+            let sessions = Arc::new(Sessions::new(prefix));
+            let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 1).into(), None);
+            assert_eq!(prefix_of(guard.entry().pid), Some(prefix));
+        }
+        assert_eq!(prefix_of(-1), None);
     }
 }

@@ -1,15 +1,21 @@
 //! What the system tables show of the rooms below.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use datafusion::error::{DataFusionError, Result};
 
+use crate::catalog;
 use crate::cluster::{Membership, State};
 use crate::config::Config;
+use crate::engine::system::SessionInfo;
 use crate::query::registry::Registry;
-use crate::query::sessions::Sessions;
-use crate::system::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow};
+use crate::query::sessions::{self, Activity, Sessions};
+use crate::query::signals::{Denied, Outcome, Signals};
+use crate::query::{Notice, TransactionState};
+use crate::system::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, Signal};
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -58,7 +64,7 @@ impl Cluster for ClusterView {
     }
 
     async fn queries(&self) -> Vec<QueryRow> {
-        let everywhere = self.registry.everywhere(self.membership.id());
+        let everywhere = self.registry.everywhere();
         let found = match tokio::time::timeout(PATIENCE, everywhere).await {
             Ok(found) => found,
             Err(_) => self.registry.local(),
@@ -86,50 +92,99 @@ impl Cluster for ClusterView {
     }
 }
 
-/// The clients of this daemon.
+/// The clients of this daemon, and the way to those of others.
 #[derive(Debug)]
 pub struct Clients {
     sessions: Arc<Sessions>,
+    signals: Arc<Signals>,
 }
 
 impl Clients {
-    pub fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions }
+    pub fn new(sessions: Arc<Sessions>, signals: Arc<Signals>) -> Self {
+        Self { sessions, signals }
     }
 }
 
+#[async_trait]
 impl Backends for Clients {
     fn sessions(&self) -> Vec<SessionRow> {
-        (self.sessions.activity().into_iter())
-            .map(|activity| {
-                let (query, query_started) = match activity.statement {
-                    Some((text, since)) => (text, Some(since.into())),
-                    None => (String::new(), None),
-                };
-                SessionRow {
-                    pid: activity.pid,
-                    user: activity.user,
-                    database: activity.database,
-                    application_name: String::new(),
-                    client: activity.client.parse().ok(),
-                    tls: activity.tls,
-                    connected: activity.started.into(),
-                    transaction_started: None,
-                    query_started,
-                    state_changed: query_started,
-                    state: if query_started.is_some() { "active" } else { "idle" },
-                    query,
-                }
-            })
-            .collect()
+        let state = |activity: &Activity| match activity.transaction {
+            _ if activity.active => "active",
+            TransactionState::Idle => "idle",
+            TransactionState::InBlock => "idle in transaction",
+            TransactionState::Failed => "idle in transaction (aborted)",
+        };
+        let row = |activity: Activity| SessionRow {
+            pid: activity.session.pid,
+            user: activity.session.user.clone(),
+            database: activity.session.database.clone(),
+            client: Some(activity.session.client),
+            tls: activity.session.tls.clone(),
+            connected: Some(activity.session.started.into()),
+            transaction_started: activity.transaction_since.map(Into::into),
+            query_started: activity.statement.as_ref().map(|(_, since)| (*since).into()),
+            state_changed: Some(activity.changed.into()),
+            state: Some(state(&activity)),
+            query: activity.statement.map(|(text, _)| text.to_string()).unwrap_or_default(),
+            application_name: Some(activity.application_name),
+        };
+        self.sessions.activity().into_iter().map(row).collect()
     }
 
-    fn cancel(&self, pid: i32) -> bool {
-        self.sessions.cancel(pid)
+    fn addresses(&self, pid: i32) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let session = self.sessions.find(pid);
+        let server = session.as_ref().and_then(|session| session.server.get().copied());
+        (session.map(|session| session.client), server)
     }
 
-    fn terminate(&self, pid: i32) -> bool {
-        self.sessions.terminate(pid)
+    async fn signal(&self, asker: &SessionInfo, pid: i32, signal: Signal) -> Result<bool> {
+        // Who is no longer there is nobody to act for.
+        let Some(session) = self.sessions.find(asker.pid) else { return Ok(false) };
+        let (kind, limit) = match signal {
+            Signal::Cancel => (sessions::Signal::Cancel, None),
+            Signal::Terminate(limit) => (sessions::Signal::Terminate, limit),
+        };
+        let outcome = tokio::select! {
+            outcome = self.signals.send(&asker.user, pid, kind, limit) => outcome,
+            () = session.stopped() => return Ok(false),
+        };
+        let message = match outcome {
+            Outcome::Sent => return Ok(true),
+            Outcome::Unknown => format!("PID {pid} is not a PostgreSQL backend process"),
+            Outcome::Denied(denied) => {
+                let denied = catalog::Error::Forbidden(denial(signal, denied).to_owned());
+                return Err(DataFusionError::External(Box::new(denied)));
+            }
+            Outcome::NoAnswer(daemon) => {
+                format!(
+                    "could not send signal to process {pid}: daemon \"{daemon}\" did not answer"
+                )
+            }
+            Outcome::StillThere => {
+                let millis = limit.unwrap_or_default().as_millis();
+                format!("backend with PID {pid} did not terminate within {millis} milliseconds")
+            }
+        };
+        session.warn(Notice { code: "01000", message });
+        Ok(false)
+    }
+}
+
+/// What PostgreSQL says to who may not signal a session.
+fn denial(signal: Signal, denied: Denied) -> &'static str {
+    match (signal, denied) {
+        (Signal::Cancel, Denied::Superuser) => "must be a superuser to cancel superuser query",
+        (Signal::Cancel, Denied::NotMember) => {
+            "must be a member of the role whose query is being canceled or member of \
+             pg_signal_backend"
+        }
+        (Signal::Terminate(_), Denied::Superuser) => {
+            "must be a superuser to terminate superuser process"
+        }
+        (Signal::Terminate(_), Denied::NotMember) => {
+            "must be a member of the role whose process is being terminated or member of \
+             pg_signal_backend"
+        }
     }
 }
 

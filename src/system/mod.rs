@@ -28,7 +28,7 @@ mod types;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
@@ -91,24 +91,25 @@ pub struct SettingRow {
     pub origin: String,
 }
 
-/// A client's connection to this daemon, as `pg_stat_activity` shows it.
-#[derive(Clone, Debug)]
+/// A client's connection, as `pg_stat_activity` shows it. Of one to another daemon only so much is
+/// known as its running statement tells.
+#[derive(Clone, Debug, Default)]
 pub struct SessionRow {
     pub pid: i32,
     pub user: String,
     pub database: String,
-    pub application_name: String,
+    pub application_name: Option<String>,
     pub client: Option<SocketAddr>,
     /// How the connection is encrypted, if it is.
     pub tls: Option<Arc<Tls>>,
-    pub connected: SystemTime,
+    pub connected: Option<SystemTime>,
     /// The start of the present transaction, if there is one.
     pub transaction_started: Option<SystemTime>,
     /// The start of the present or last statement.
     pub query_started: Option<SystemTime>,
     pub state_changed: Option<SystemTime>,
     /// `active`, `idle`, `idle in transaction` or `idle in transaction (aborted)`.
-    pub state: &'static str,
+    pub state: Option<&'static str>,
     /// The present or last statement's text.
     pub query: String,
 }
@@ -123,17 +124,28 @@ pub trait Cluster: Send + Sync + Debug + 'static {
     async fn queries(&self) -> Vec<QueryRow>;
 }
 
+/// What one client may do to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Stops its present statement.
+    Cancel,
+    /// Ends its connection. With a time: waits so long until it has ended.
+    Terminate(Option<Duration>),
+}
+
 /// The clients' connections; made by the composition root.
+#[async_trait]
 pub trait Backends: Send + Sync + Debug + 'static {
     /// The connections to this daemon.
     fn sessions(&self) -> Vec<SessionRow>;
 
-    /// Stops a client's present statement, on whichever daemon it is. Whether there is such a
-    /// client; does not wait until it has stopped.
-    fn cancel(&self, pid: i32) -> bool;
+    /// Where a client of this daemon is, and the address that it has connected to.
+    fn addresses(&self, pid: i32) -> (Option<SocketAddr>, Option<SocketAddr>);
 
-    /// Ends a client's connection, in the same way.
-    fn terminate(&self, pid: i32) -> bool;
+    /// Signals a client of any daemon on behalf of another of this one: whether it was done. If not,
+    /// the one who asks is told why; an error if it may not do so. Must answer within seconds beyond
+    /// the time it is to wait, and at once when the statement that asks is stopped.
+    async fn signal(&self, asker: &SessionInfo, pid: i32, signal: Signal) -> Result<bool>;
 }
 
 /// System tables and functions for all sessions of a daemon.

@@ -23,6 +23,8 @@ pub enum Source {
     Rows(fn(&View<'_>, &'static Relation) -> Result<RecordBatch>),
     /// The statements of all daemons, which have to be asked.
     Queries,
+    /// The clients of this daemon, and the statements of the others.
+    Sessions,
     Nothing,
 }
 
@@ -70,6 +72,10 @@ impl PartitionStream for Scan {
                 Source::Queries => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     queries::rows(&View::new(session, &shared), relation).await
+                }
+                Source::Sessions => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    pg_catalog::sessions(&View::new(session, &shared), relation).await
                 }
                 Source::Rows(make) => {
                     let session = SessionInfo::of(context.session_config().options())?;

@@ -207,6 +207,11 @@ impl Settings {
         self.timeout("idle_in_transaction_session_timeout")
     }
 
+    /// `None`: no limit.
+    pub fn idle_session_timeout(&self) -> Option<Duration> {
+        self.timeout("idle_session_timeout")
+    }
+
     fn timeout(&self, name: &str) -> Option<Duration> {
         let millis = self.get(name).and_then(|text| parse_millis(text).ok())?;
         (millis > 0).then(|| Duration::from_millis(millis))

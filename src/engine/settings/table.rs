@@ -95,6 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("default_transaction_read_only", "off", Bool, User, true, STATEMENTS, "Whether transactions only read unless they say otherwise."),
     setting("extra_float_digits", "1", Integer(-15, 3), User, false, LOCALE, "Accepted for compatibility: floats are always exact."),
     setting("idle_in_transaction_session_timeout", "0", Millis, User, false, STATEMENTS, "How long a session may idle within a transaction."),
+    setting("idle_session_timeout", "0", Millis, User, false, STATEMENTS, "How long a session may idle outside of transactions."),
     setting("in_hot_standby", "off", Bool, Internal, true, PRESET, "Whether this daemon only reads."),
     setting("integer_datetimes", "on", Bool, Internal, true, PRESET, "Timestamps are integers on the wire."),
     setting("IntervalStyle", "postgres", OneOf(&["postgres"]), User, true, LOCALE, "The text form of intervals."),

@@ -3,7 +3,7 @@
 use datafusion::error::{DataFusionError, Result};
 
 use super::super::View;
-use super::super::pg_catalog::{objects, roles, statics};
+use super::super::pg_catalog::{objects, procedures, roles, statics};
 use super::super::relations;
 use super::super::rows::Value;
 use super::super::types::{column_type, types};
@@ -209,8 +209,8 @@ fn regtype_out(call: &Call<'_, '_>) -> Result<Value> {
 fn function(text: &str) -> Option<u32> {
     let name = text.split('(').next().unwrap_or(text);
     match parts(name)?.as_slice() {
-        [name] => statics::function_oid(name),
-        [schema, name] if schema == "pg_catalog" => statics::function_oid(name),
+        [name] => procedures::oid(name),
+        [schema, name] if schema == "pg_catalog" => procedures::oid(name),
         _ => None,
     }
 }
@@ -229,7 +229,7 @@ fn to_regproc(call: &Call<'_, '_>) -> Result<Value> {
 
 fn regproc_out(call: &Call<'_, '_>) -> Result<Value> {
     let oid = call.oid(0);
-    Ok(statics::function_name(oid).map_or_else(|| unnamed(oid), Value::from))
+    Ok(procedures::get(oid).map_or_else(|| unnamed(oid), |found| found.name.as_str().into()))
 }
 
 fn schema(call: &Call<'_, '_>) -> Option<u32> {

@@ -3,7 +3,7 @@
 use datafusion::error::Result;
 
 use super::super::pg_catalog::objects::{PG_CLASS, PG_DATABASE, PG_NAMESPACE, with_semicolon};
-use super::super::pg_catalog::{roles, statics};
+use super::super::pg_catalog::{procedures, roles};
 use super::super::relations;
 use super::super::rows::Value;
 use super::super::types::types;
@@ -149,14 +149,17 @@ fn expression(call: &Call<'_, '_>) -> Result<Value> {
 }
 
 fn function_arguments(call: &Call<'_, '_>) -> Result<Value> {
-    let Some((arguments, _)) = statics::function_types(call.oid(0)) else {
-        return Ok(Value::Null);
-    };
-    let names: Vec<String> = arguments.iter().map(|oid| types().format(*oid, None)).collect();
+    let Some(procedure) = procedures::get(call.oid(0)) else { return Ok(Value::Null) };
+    let mut names: Vec<String> =
+        procedure.arguments.iter().map(|oid| types().format(*oid, None)).collect();
+    if let Some(last) = names.last_mut().filter(|_| procedure.variadic) {
+        last.insert_str(0, "VARIADIC ");
+    }
     Ok(names.join(", ").into())
 }
 
 fn function_result(call: &Call<'_, '_>) -> Result<Value> {
-    let result = statics::function_types(call.oid(0)).map(|(_, result)| *result);
-    Ok(result.map(|oid| types().format(oid, None)).into())
+    let Some(procedure) = procedures::get(call.oid(0)) else { return Ok(Value::Null) };
+    let name = types().format(procedure.result, None);
+    Ok(if procedure.returns_set { format!("SETOF {name}") } else { name }.into())
 }

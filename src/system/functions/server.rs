@@ -1,10 +1,15 @@
 //! Sizes, addresses and other sessions.
 
-use datafusion::error::Result;
+use std::net::SocketAddr;
+use std::time::Duration;
 
+use datafusion::error::Result;
+use tokio::runtime::Handle;
+
+use super::super::Signal;
 use super::super::rows::Value;
 use super::Kind::{Any, Bool, Float, Int, Text};
-use super::{Call, Spec, spec};
+use super::{Call, Spec, fail, spec};
 
 pub const FUNCTIONS: &[Spec] = &[
     spec("pg_is_in_recovery", &[&[]], "bool", no),
@@ -13,10 +18,10 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("pg_is_other_temp_schema", &[&[Int]], "bool", no),
     spec("pg_postmaster_start_time", &[&[]], "timestamptz", started),
     spec("pg_conf_load_time", &[&[]], "timestamptz", started),
-    spec("inet_server_addr", &[&[]], "inet", null),
-    spec("inet_server_port", &[&[]], "int4", null),
-    spec("inet_client_addr", &[&[]], "inet", null),
-    spec("inet_client_port", &[&[]], "int4", null),
+    spec("inet_server_addr", &[&[]], "inet", server_address),
+    spec("inet_server_port", &[&[]], "int4", server_port),
+    spec("inet_client_addr", &[&[]], "inet", client_address),
+    spec("inet_client_port", &[&[]], "int4", client_port),
     spec("pg_cancel_backend", &[&[Int]], "bool", cancel).volatile(),
     spec("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", terminate).volatile(),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
@@ -61,16 +66,46 @@ fn started(call: &Call<'_, '_>) -> Result<Value> {
     Ok(call.view.shared.started.into())
 }
 
-fn process(call: &Call<'_, '_>) -> Option<i32> {
-    i32::try_from(call.int(0)).ok()
+fn server_address(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(addresses(call).1.map(|server| server.ip().to_canonical().to_string()).into())
+}
+
+fn server_port(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(addresses(call).1.map(|server| i32::from(server.port())).into())
+}
+
+fn client_address(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(addresses(call).0.map(|client| client.ip().to_canonical().to_string()).into())
+}
+
+fn client_port(call: &Call<'_, '_>) -> Result<Value> {
+    Ok(addresses(call).0.map(|client| i32::from(client.port())).into())
+}
+
+fn addresses(call: &Call<'_, '_>) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    call.view.shared.backends.addresses(call.session().pid)
 }
 
 fn cancel(call: &Call<'_, '_>) -> Result<Value> {
-    Ok(process(call).is_some_and(|pid| call.view.shared.backends.cancel(pid)).into())
+    signal(call, Signal::Cancel)
 }
 
 fn terminate(call: &Call<'_, '_>) -> Result<Value> {
-    Ok(process(call).is_some_and(|pid| call.view.shared.backends.terminate(pid)).into())
+    match u64::try_from(call.int(1)) {
+        Ok(0) => signal(call, Signal::Terminate(None)),
+        Ok(millis) => signal(call, Signal::Terminate(Some(Duration::from_millis(millis)))),
+        Err(_) => fail("\"timeout\" must not be negative"),
+    }
+}
+
+/// Another daemon may have to be asked. The thread that waits is one of the engine's, which gets
+/// another in its place meanwhile.
+fn signal(call: &Call<'_, '_>, signal: Signal) -> Result<Value> {
+    let Ok(pid) = i32::try_from(call.int(0)) else {
+        return fail("integer out of range");
+    };
+    let sent = call.view.shared.backends.signal(call.session(), pid, signal);
+    Ok(tokio::task::block_in_place(|| Handle::current().block_on(sent))?.into())
 }
 
 /// PostgreSQL's encodings that matter here.

@@ -1,13 +1,16 @@
 //! Sessions and statistics, and the names of time zones.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use datafusion::error::Result;
 
 use super::super::queries::HIDDEN;
 use super::super::relations::{PG_CATALOG, Relation};
 use super::super::rows::Rows;
-use super::super::{View, relations};
+use super::super::{QueryRow, SessionRow, View, relations};
 use super::{objects, roles};
+use crate::query::sessions::SHOWN_TEXT;
 
 /// The names alone: abbreviations and offsets depend on the day.
 pub fn time_zones(_: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
@@ -18,7 +21,8 @@ pub fn time_zones(_: &View<'_>, relation: &'static Relation) -> Result<RecordBat
     rows.finish()
 }
 
-pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+/// The clients of this daemon, and of the others those that run a statement.
+pub async fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let mut rows = Rows::new(
         relation,
         &[
@@ -34,14 +38,27 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
             "xact_start",
             "query_start",
             "state_change",
+            "wait_event_type",
+            "wait_event",
             "state",
             "query",
             "backend_type",
         ],
     );
-    for session in view.shared.backends.sessions() {
+    let own = view.shared.backends.sessions();
+    let elsewhere = elsewhere(view).await;
+    for session in own.into_iter().chain(elsewhere) {
         let database = view.snapshot.databases.get(&session.database);
+        let session = match view.may_look_at(&session.user) {
+            true => session,
+            false => hidden(session),
+        };
         let owner = session.user;
+        // Who runs nothing waits for the client's next word.
+        let (event_type, event) = match session.state {
+            None | Some("active") => (None, None),
+            Some(_) => (Some("Client"), Some("ClientRead")),
+        };
         rows.push([
             database.map(|database| database.record.oid).into(),
             session.database.into(),
@@ -49,21 +66,58 @@ pub fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
             roles::oid(view, &owner).into(),
             owner.as_str().into(),
             session.application_name.into(),
-            session.client.map(|client| client.ip().to_string()).into(),
-            session.client.map_or(-1, |client| i32::from(client.port())).into(),
+            session.client.map(|client| client.ip().to_canonical().to_string()).into(),
+            session.client.map(|client| i32::from(client.port())).into(),
             session.connected.into(),
             session.transaction_started.into(),
             session.query_started.into(),
             session.state_changed.into(),
+            event_type.into(),
+            event.into(),
             session.state.into(),
-            match view.may_look_at(&owner) {
-                true => session.query.into(),
-                false => HIDDEN.into(),
-            },
-            "client backend".into(),
+            session.query.into(),
+            session.state.map(|_| "client backend").into(),
         ]);
     }
     rows.finish()
+}
+
+/// What everybody may know of a session, as in PostgreSQL.
+fn hidden(session: SessionRow) -> SessionRow {
+    let SessionRow { pid, user, database, application_name, .. } = session;
+    let query = HIDDEN.to_owned();
+    SessionRow { pid, user, database, application_name, query, ..SessionRow::default() }
+}
+
+/// Sessions of other daemons, as far as their running statements tell of them.
+async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
+    let cluster = &view.shared.cluster;
+    let daemons = cluster.daemons();
+    if daemons.iter().all(|daemon| daemon.local) {
+        return Vec::new();
+    }
+    let local =
+        |query: &QueryRow| daemons.iter().any(|daemon| daemon.local && daemon.id == query.daemon);
+    // Ids grow with time: of several statements of a session the last one counts.
+    let mut by_pid = BTreeMap::new();
+    for query in cluster.queries().await.into_iter().filter(|query| !local(query)) {
+        let Some(pid) = query.pid else { continue };
+        let mut text = query.sql;
+        text.truncate(text.floor_char_boundary(SHOWN_TEXT));
+        let row = SessionRow {
+            pid,
+            user: query.user,
+            database: query.database,
+            transaction_started: query.started,
+            query_started: query.started,
+            state_changed: query.started,
+            state: Some("active"),
+            query: text,
+            ..SessionRow::default()
+        };
+        by_pid.insert(pid, row);
+    }
+    by_pid.into_values().collect()
 }
 
 /// How clients' connections are encrypted; those of others as far as they are one's business.

@@ -4,6 +4,7 @@
 //! - [`roles`]: roles, memberships, row-level policies.
 //! - [`activity`]: sessions, statistics.
 //! - [`own`]: a session's settings, cursors and prepared statements.
+//! - [`procedures`]: functions.
 //! - [`statics`]: types, operators and the like, which are the same everywhere.
 //!
 //! Whatever is not listed in [`source`] is empty: it speaks of indexes, constraints, triggers,
@@ -12,10 +13,13 @@
 mod activity;
 pub mod objects;
 mod own;
+pub mod procedures;
 pub mod roles;
 pub mod statics;
 
 use super::table::Source;
+
+pub use activity::sessions;
 
 pub fn source(name: &str) -> Source {
     match name {
@@ -38,7 +42,7 @@ pub fn source(name: &str) -> Source {
         "pg_cursors" => Source::Rows(own::cursors),
         "pg_prepared_statements" => Source::Rows(own::prepared_statements),
         "pg_timezone_names" => Source::Rows(activity::time_zones),
-        "pg_stat_activity" => Source::Rows(activity::sessions),
+        "pg_stat_activity" => Source::Sessions,
         "pg_stat_ssl" => Source::Rows(activity::encryption),
         "pg_stat_database" => Source::Rows(activity::databases),
         "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_stat_sys_tables" => {

@@ -14,67 +14,14 @@ use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
 use super::super::relations::Relation;
 use super::super::rows::{self, Value};
 use super::super::{View, functions, types};
+use super::procedures;
 
 static CRATE: LazyLock<PgCatalogStaticTables> = LazyLock::new(|| {
     PgCatalogStaticTables::try_new().expect("the crate's own data is valid: its tests read it all")
 });
 
-/// A row of `pg_proc` as far as names and types go.
-struct Function {
-    name: &'static str,
-    arguments: Vec<u32>,
-    result: u32,
-}
-
-static FUNCTIONS: LazyLock<HashMap<u32, Function>> = LazyLock::new(|| {
-    let mut functions = HashMap::new();
-    for batch in CRATE.pg_proc.data() {
-        let column = |name: &str| batch.column_by_name(name);
-        let (Some(oids), Some(names)) = (column("oid"), column("proname")) else { continue };
-        let (Some(arguments), Some(results)) = (column("proargtypes"), column("prorettype")) else {
-            continue;
-        };
-        let (names, arguments) = (names.as_string::<i32>(), arguments.as_string::<i32>());
-        let results = results.as_primitive::<Int32Type>();
-        for (row, oid) in oids.as_primitive::<Int32Type>().values().iter().enumerate() {
-            let arguments = arguments.value(row).split(' ').filter_map(|oid| oid.parse().ok());
-            let function = Function {
-                name: names.value(row),
-                arguments: arguments.collect(),
-                result: results.value(row).cast_unsigned(),
-            };
-            functions.insert(oid.cast_unsigned(), function);
-        }
-    }
-    functions
-});
-
-/// Functions by name, of several the one with the least identifier: what `regproc` means.
-static FUNCTION_OIDS: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
-    let mut oids = HashMap::new();
-    for (oid, function) in FUNCTIONS.iter() {
-        let least = oids.entry(function.name).or_insert(*oid);
-        *least = *oid.min(least);
-    }
-    oids
-});
-
 pub fn crate_tables() -> &'static PgCatalogStaticTables {
     &CRATE
-}
-
-/// A function's identifier by its bare name.
-pub fn function_oid(name: &str) -> Option<u32> {
-    FUNCTION_OIDS.get(name).copied()
-}
-
-pub fn function_name(oid: u32) -> Option<&'static str> {
-    FUNCTIONS.get(&oid).map(|function| function.name)
-}
-
-/// The types of a function's arguments and of its result.
-pub fn function_types(oid: u32) -> Option<(&'static [u32], &'static u32)> {
-    FUNCTIONS.get(&oid).map(|function| (function.arguments.as_slice(), &function.result))
 }
 
 fn table(name: &str) -> Option<&'static Arc<ArrowTable>> {
@@ -125,7 +72,13 @@ fn make(relation: &'static Relation) -> Result<RecordBatch> {
             None => Ok(rows::empty(column, field.data_type(), source.num_rows())),
         })
         .collect::<Result<Vec<_>>>()?;
-    rows::batch(&relation.arrow, columns, source.num_rows())
+    let batch = rows::batch(&relation.arrow, columns, source.num_rows())?;
+    match relation.name {
+        "pg_proc" => {
+            Ok(concat_batches(&relation.arrow, [&batch, &procedures::engine_rows(relation)?])?)
+        }
+        _ => Ok(batch),
+    }
 }
 
 /// Which rows are true here.
@@ -152,12 +105,9 @@ fn wanted(name: &str, batch: &RecordBatch) -> BooleanArray {
             let name = text("lanname");
             Box::new(move |row| name(row) != "plpgsql")
         }
-        // What can be called, and what types and operators refer to.
         "pg_proc" => {
-            let (oid, name) = (ints("oid"), text("proname"));
-            let callable = functions::names();
-            let referred = referred_functions();
-            Box::new(move |row| callable.contains(name(row)) || referred.contains(&oid(row)))
+            let (oid, wanted) = (ints("oid"), procedures::wanted());
+            Box::new(move |row| wanted(oid(row)))
         }
         "pg_aggregate" => {
             let name = text("aggfnoid");
@@ -170,12 +120,12 @@ fn wanted(name: &str, batch: &RecordBatch) -> BooleanArray {
 }
 
 /// The functions that read and write values of types.
-fn referred_functions() -> HashSet<u32> {
+pub fn referred_functions() -> HashSet<u32> {
     let columns = ["typinput", "typoutput", "typreceive", "typsend"];
     let mut referred = HashSet::new();
     for batch in CRATE.pg_type.data() {
         for array in columns.iter().filter_map(|column| batch.column_by_name(column)) {
-            referred.extend(array.as_string::<i32>().iter().flatten().filter_map(function_oid));
+            referred.extend(array.as_string::<i32>().iter().flatten().filter_map(procedures::oid));
         }
     }
     referred
@@ -199,7 +149,7 @@ fn convert(array: &ArrayRef, kind: &str, target: &DataType) -> Result<ArrayRef> 
     let values = texts.iter().map(|text| match text {
         None => Value::Null,
         Some(text) if kind == "regproc" => {
-            Value::from(function_oid(bare(text)).unwrap_or_default())
+            Value::from(procedures::oid(bare(text)).unwrap_or_default())
         }
         Some(text) if matches!(target, DataType::List(_)) => list(text, target),
         Some(text) => text.parse::<i64>().map_or(Value::Null, Value::Int),

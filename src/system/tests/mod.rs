@@ -6,6 +6,7 @@
 
 mod meaning;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,7 +19,7 @@ use datafusion::common::ScalarValue;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
-use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, System};
+use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, Signal, System};
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat, TableName,
 };
@@ -69,30 +70,38 @@ impl Cluster for One {
     }
 }
 
+#[async_trait]
 impl Backends for One {
     fn sessions(&self) -> Vec<SessionRow> {
         vec![SessionRow {
             pid: 7,
             user: "oribi".into(),
             database: "oribi".into(),
-            application_name: "psql".into(),
+            application_name: Some("psql".into()),
             client: Some(([127, 0, 0, 1], 4000).into()),
             tls: None,
-            connected: SystemTime::UNIX_EPOCH,
+            connected: Some(SystemTime::UNIX_EPOCH),
             transaction_started: None,
             query_started: Some(SystemTime::UNIX_EPOCH),
             state_changed: None,
-            state: "active",
+            state: Some("active"),
             query: "SELECT 1".into(),
         }]
     }
 
-    fn cancel(&self, pid: i32) -> bool {
-        pid == 7
+    fn addresses(&self, pid: i32) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        assert_eq!(pid, 7);
+        (Some(([127, 0, 0, 1], 4000).into()), Some(([127, 0, 0, 1], 5439).into()))
     }
 
-    fn terminate(&self, pid: i32) -> bool {
-        pid == 7
+    async fn signal(
+        &self,
+        asker: &SessionInfo,
+        pid: i32,
+        _: Signal,
+    ) -> datafusion::error::Result<bool> {
+        assert_eq!(asker.pid, 7);
+        Ok(pid == 7)
     }
 }
 

@@ -1,7 +1,13 @@
 //! `information_schema`: the catalog in the words of the SQL standard.
 //!
-//! Whatever is not listed in [`source`] is empty: constraints, routines, sequences, triggers,
-//! domains, privileges of others.
+//! - [`routines`]: functions and their parameters.
+//! - [`privileges`]: who was granted what.
+//!
+//! Whatever is not listed in [`source`] is empty: constraints, sequences, triggers, domains and the
+//! like, which do not exist here.
+
+mod privileges;
+mod routines;
 
 use arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -24,8 +30,17 @@ pub fn source(name: &str) -> Source {
         "tables" => Source::Rows(tables),
         "columns" => Source::Rows(columns),
         "views" => Source::Rows(views),
+        "element_types" => Source::Rows(element_types),
         "enabled_roles" => Source::Rows(enabled_roles),
+        "applicable_roles" => Source::Rows(privileges::applicable_roles),
+        "administrable_role_authorizations" => Source::Rows(privileges::administrable),
+        "table_privileges" | "role_table_grants" => Source::Rows(privileges::tables),
+        "column_privileges" | "role_column_grants" => Source::Rows(privileges::columns),
+        "routines" => Source::Rows(routines::routines),
+        "parameters" => Source::Rows(routines::parameters),
         "character_sets" => Source::Rows(character_sets),
+        "collations" => Source::Rows(collations),
+        "collation_character_set_applicability" => Source::Rows(collation_character_sets),
         _ => Source::Nothing,
     }
 }
@@ -112,9 +127,8 @@ fn column_row(
     position: i64,
 ) -> [Value; 21] {
     let oid = column.kind.oid;
-    let found = types::types().get(oid);
     let array = column.kind.dimensions > 0;
-    let data_type = if array { "ARRAY".to_owned() } else { types::types().format(oid, None) };
+    let (data_type, udt_name) = data_type(oid);
     let numeric = if array { Numeric::default() } else { numeric(oid, column.kind.modifier) };
     let time = match oid {
         1082 => Some(0),
@@ -136,7 +150,7 @@ fn column_row(
         time.into(),
         view.session.database.as_ref().into(),
         "pg_catalog".into(),
-        found.map(|found| found.name.as_str()).into(),
+        udt_name.into(),
         position.to_string().into(),
         "NO".into(),
         "NO".into(),
@@ -144,6 +158,53 @@ fn column_row(
         "NEVER".into(),
         "NO".into(),
     ]
+}
+
+/// A type's name in the standard's words, and in `pg_type`.
+fn data_type(oid: u32) -> (String, Option<&'static str>) {
+    let found = types::types().get(oid);
+    let array = found.is_some_and(|found| found.element != 0 && found.length == -1);
+    let name = if array { "ARRAY".to_owned() } else { types::types().format(oid, None) };
+    (name, found.map(|found| found.name.as_str()))
+}
+
+/// What the elements of columns' arrays are.
+fn element_types(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(
+        relation,
+        &[
+            "object_catalog",
+            "object_schema",
+            "object_name",
+            "object_type",
+            "collection_type_identifier",
+            "data_type",
+            "udt_catalog",
+            "udt_schema",
+            "udt_name",
+            "dtd_identifier",
+        ],
+    );
+    for item in objects::relation_items(view) {
+        for (column, position) in item.columns().into_iter().zip(1i64..) {
+            let array = types::types().get(column.kind.oid);
+            let Some(array) = array.filter(|_| column.kind.dimensions > 0) else { continue };
+            let (data_type, udt_name) = data_type(array.element);
+            rows.push([
+                view.session.database.as_ref().into(),
+                item.schema().into(),
+                item.name().into(),
+                if item.is_view() { "VIEW" } else { "TABLE" }.into(),
+                position.to_string().into(),
+                data_type.into(),
+                view.session.database.as_ref().into(),
+                "pg_catalog".into(),
+                udt_name.into(),
+                format!("a{position}").into(),
+            ]);
+        }
+    }
+    rows.finish()
 }
 
 #[derive(Default)]
@@ -234,5 +295,28 @@ fn character_sets(view: &View<'_>, relation: &'static Relation) -> Result<Record
         "pg_catalog".into(),
         "C".into(),
     ]);
+    rows.finish()
+}
+
+/// Strings sort by their bytes: these names are one.
+const COLLATIONS: [&str; 3] = ["default", "C", "POSIX"];
+
+fn collations(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let names = ["collation_catalog", "collation_schema", "collation_name", "pad_attribute"];
+    let mut rows = Rows::new(relation, &names);
+    for name in COLLATIONS {
+        let database = view.session.database.as_ref();
+        rows.push([database.into(), "pg_catalog".into(), name.into(), "NO PAD".into()]);
+    }
+    rows.finish()
+}
+
+fn collation_character_sets(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let names = ["collation_catalog", "collation_schema", "collation_name", "character_set_name"];
+    let mut rows = Rows::new(relation, &names);
+    for name in COLLATIONS {
+        let database = view.session.database.as_ref();
+        rows.push([database.into(), "pg_catalog".into(), name.into(), "UTF8".into()]);
+    }
     rows.finish()
 }

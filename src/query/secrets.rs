@@ -1,0 +1,92 @@
+//! Statements' texts are kept for others to look at: in `pg_stat_activity`, in `system.queries`, in
+//! the log. The passwords of roles are not for them.
+
+use std::sync::Arc;
+
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+/// What stands for a password.
+const HIDDEN: &str = "'***'";
+
+/// A statement's text with its passwords blanked out, if it makes or changes a role.
+pub fn without_passwords(text: &str) -> Arc<str> {
+    const WORD: &[u8] = b"password";
+    if !text.as_bytes().windows(WORD.len()).any(|part| part.eq_ignore_ascii_case(WORD)) {
+        return text.into();
+    }
+    let dialect = PostgreSqlDialect {};
+    // As it is written: what an escape stands for does not matter here.
+    let tokens = Tokenizer::new(&dialect, text).with_unescape(false).tokenize();
+    match tokens {
+        Ok(tokens) if is_of_role(&tokens) => blank(&tokens).into(),
+        Ok(_) => text.into(),
+        // Nothing that could be understood, and nobody needs to see it.
+        Err(_) => "".into(),
+    }
+}
+
+/// CREATE or ALTER, then ROLE, USER or GROUP.
+fn is_of_role(tokens: &[Token]) -> bool {
+    let mut words = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_)));
+    let mut next = || match words.next() {
+        Some(Token::Word(word)) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    matches!(next(), Keyword::CREATE | Keyword::ALTER)
+        && matches!(next(), Keyword::ROLE | Keyword::USER | Keyword::GROUP)
+}
+
+fn blank(tokens: &[Token]) -> String {
+    let mut text = String::new();
+    let mut expected = false;
+    for token in tokens {
+        match token {
+            Token::Whitespace(_) => text.push_str(&token.to_string()),
+            Token::Word(word) => {
+                expected = word.keyword == Keyword::PASSWORD && word.quote_style.is_none();
+                text.push_str(&token.to_string());
+            }
+            _ if expected => {
+                expected = false;
+                text.push_str(HIDDEN);
+            }
+            _ => text.push_str(&token.to_string()),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_passwords;
+
+    #[test]
+    fn passwords_of_roles_are_not_shown() {
+        for (text, shown) in [
+            ("CREATE ROLE a PASSWORD 'secret' LOGIN", "CREATE ROLE a PASSWORD '***' LOGIN"),
+            (
+                "/* password */ alter /**/ user a with encrypted password\n--x\n'sec''ret';",
+                "/* password */ alter /**/ user a with encrypted password\n--x\n'***';",
+            ),
+            (r"CREATE USER a PASSWORD E'se\'cret'", "CREATE USER a PASSWORD '***'"),
+            ("CREATE USER a PASSWORD $$secret$$", "CREATE USER a PASSWORD '***'"),
+            ("CREATE USER a PASSWORD $x$sec$$ret$x$", "CREATE USER a PASSWORD '***'"),
+            (r"CREATE USER a PASSWORD U&'secr\0065t'", "CREATE USER a PASSWORD '***'"),
+            (
+                "CREATE GROUP a PASSWORD 'a' PASSWORD 'b'",
+                "CREATE GROUP a PASSWORD '***' PASSWORD '***'",
+            ),
+            ("ALTER ROLE \"password\" PASSWORD NULL", "ALTER ROLE \"password\" PASSWORD NULL"),
+            (
+                "SELECT password FROM t WHERE password = 'x'",
+                "SELECT password FROM t WHERE password = 'x'",
+            ),
+            ("CREATE ROLE a PASSWORD 'not closed", ""),
+            ("SELECT 1", "SELECT 1"),
+        ] {
+            assert_eq!(&*without_passwords(text), shown, "{text}");
+        }
+    }
+}
