@@ -190,7 +190,7 @@ impl Client {
         match &mut portal.state {
             State::Reading(reading) => self.send(reading, limit).await,
             State::Fetching(fetch, _) => {
-                let registered = self.session.start(&format!("FETCH {}", fetch.name))?;
+                let registered = self.session.start(&format!("FETCH {}", fetch.name).into())?;
                 self.fetch_portion(registered, portal, limit).await
             }
             State::Failed => Err(cannot_run(name).into()),

@@ -377,5 +377,5 @@ fn parse_statement(text: &str) -> Result<Source> {
         let request = Request::Command(Command::Ddl(Box::new(ddl)));
         return Ok(Source::Own(without_passwords(text), OwnRequest(request)));
     }
-    Ok(Source::Parsed(without_passwords(text), Box::new(parse_one(text)?)))
+    Ok(Source::parsed(parse_one(text)?))
 }

@@ -114,7 +114,7 @@ impl Session {
     ) -> Result<Prepared> {
         let types = prepare.types.iter().map(|written| self.engine_session().parameter(written));
         let types = types.map(|field| field.map(Some)).collect::<Result<_, _>>()?;
-        self.prepare(registered, &Source::Parsed(prepare.query.clone()), types).await
+        self.prepare(registered, &Source::parsed(prepare.query.clone()), types).await
     }
 
     /// The statement that explains a prepared one.
@@ -124,7 +124,7 @@ impl Session {
         explain: &str,
         prepared: &Prepared,
     ) -> Result<Prepared> {
-        let source = Source::Parsed(parse_one(&format!("{explain} {}", prepared.text))?);
+        let source = Source::parsed(parse_one(&format!("{explain} {}", prepared.text))?);
         let types = prepared.parameters().iter().cloned().map(Some).collect();
         self.prepare(registered, &source, types).await
     }

@@ -7,6 +7,7 @@ use datafusion::sql::parser::Statement;
 
 use super::command::Command;
 use super::objects::ObjectCommand;
+use super::secrets::without_passwords;
 use crate::catalog::Snapshot;
 use crate::engine::settings::Settings;
 use crate::engine::{Parsed, Plan};
@@ -51,6 +52,10 @@ pub(super) struct Read {
 }
 
 impl Source {
+    pub(super) fn parsed(parsed: Parsed) -> Self {
+        Self::Parsed(without_passwords(&parsed.text), Box::new(parsed))
+    }
+
     /// Its text, without passwords: for whoever looks.
     pub fn text(&self) -> &Arc<str> {
         match self {

@@ -211,3 +211,51 @@ async fn who_signals_a_silent_daemon_gets_an_answer() {
     })
     .await;
 }
+
+/// A session of a role of its own.
+fn session_of(daemon: &Daemon, user: &str) -> Wire {
+    let mut wire = Wire::open(daemon);
+    wire.start(wire::PROTOCOL_3_0, &[("user", user), ("database", "oribi")]);
+    wire.key = wire::first(&wire.until('Z'), 'K').body.clone();
+    wire
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_hold_on_all_daemons() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let [a, b] = cluster.start_all(["a", "b"]);
+        let (here, there) = (Client::connect(&a).await, Client::connect(&b).await);
+        all_ready(&there, &["a", "b"]).await;
+        for role in ["signal_ann", "signal_bob", "signal_guard"] {
+            there.rows(&format!("CREATE ROLE {role} LOGIN")).await;
+        }
+        there.rows("GRANT pg_signal_backend TO signal_guard").await;
+        let member = "SELECT pg_has_role('signal_guard', 'pg_signal_backend', 'USAGE')";
+        for client in [&here, &there] {
+            until("the role is known", async || client.value(member).await == "t").await;
+        }
+        let ann = session_of(&a, "signal_ann");
+        let superuser = Wire::log_in(&a);
+        let cancel = |wire: &Wire| format!("SELECT pg_cancel_backend({})", pid_of(wire));
+        let terminate = |wire: &Wire| format!("SELECT pg_terminate_backend({})", pid_of(wire));
+        let said = |messages: &[wire::Message]| {
+            assert_eq!(wire::code(messages), "42501");
+            wire::first(messages, 'E').field(b'M').expect("a message")
+        };
+        for daemon in [&a, &b] {
+            let mut bob = session_of(daemon, "signal_bob");
+            let answer = said(&bob.query(&cancel(&ann)));
+            assert!(answer.ends_with("or member of pg_signal_backend"), "{answer}");
+            let answer = said(&bob.query(&terminate(&superuser)));
+            assert_eq!(answer, "must be a superuser to terminate superuser process");
+            let mut own = session_of(daemon, "signal_ann");
+            assert_eq!(wire::column(&own.query(&cancel(&ann))), ["t"]);
+            let mut guard = session_of(daemon, "signal_guard");
+            assert_eq!(wire::column(&guard.query(&cancel(&ann))), ["t"]);
+            let answer = said(&guard.query(&cancel(&superuser)));
+            assert_eq!(answer, "must be a superuser to cancel superuser query");
+        }
+    })
+    .await;
+}

@@ -21,13 +21,15 @@ use tempfile::TempDir;
 
 use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, Signal, System};
 use crate::catalog::{
-    Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FileFormat, TableName,
+    Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
+    TableName,
 };
 use crate::config::Config;
 use crate::coordination::embedded::{EmbeddedStore, Options};
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{Engine, Error, Session, memory, parse};
+use crate::storage::Roots;
 
 #[derive(Debug)]
 struct One;
@@ -121,7 +123,8 @@ impl Fixture {
         let directory = TempDir::new().expect("a directory");
         fill(&catalog, directory.path()).await;
         let config = Config::load(None, [], []).expect("defaults");
-        let spill = memory::Spill { directory: directory.path().join("spill") };
+        let spill = directory.path().join("spill");
+        let places = memory::Places { spill, roots: Roots::default() };
         let one = Arc::new(One);
         let setting = SettingRow {
             key: "engine.batch_size".into(),
@@ -130,7 +133,7 @@ impl Fixture {
             origin: "--engine-batch-size".into(),
         };
         let system = Arc::new(System::new(one.clone(), one, vec![setting]));
-        let engine = Engine::new(&config.engine, &spill, system).expect("an engine");
+        let engine = Engine::new(&config.engine, &places, system).expect("an engine");
         let oid = |name: &str| {
             let name = TableName::new(DEFAULT_DATABASE, "public", name);
             catalog.snapshot().table(&name).expect("made above").record.oid
@@ -138,10 +141,12 @@ impl Fixture {
         let (items, cheap) = (oid("items"), oid("cheap"));
         let info = SessionInfo {
             database: DEFAULT_DATABASE.into(),
-            user: "ann".into(),
+            user: FIRST_ROLE.into(),
+            login: FIRST_ROLE.into(),
             pid: 7,
             settings: Arc::new(Settings::default()),
             catalog,
+            objects: Arc::default(),
         };
         let mut session = Session::new(engine.clone(), info);
         session.mark_start();
