@@ -1,6 +1,7 @@
 //! The engine: from a statement's text to a stream of rows, on DataFusion.
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
@@ -22,6 +23,7 @@
 
 mod complexity;
 mod cooperation;
+mod copy;
 mod error;
 mod explain;
 pub mod memory;
@@ -52,6 +54,7 @@ use datafusion::logical_expr::TableSource;
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 
+pub use copy::{CopyOption, CopyValue};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};

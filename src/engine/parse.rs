@@ -6,17 +6,20 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::copy::{self, CopyOption};
 use super::{Error, Result, complexity};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
-const MAX_DEPTH: usize = 200;
+pub(super) const MAX_DEPTH: usize = 200;
 
 /// One statement with its own part of the text.
 #[derive(Clone, Debug)]
 pub struct Parsed {
     pub statement: EngineStatement,
     pub text: String,
+    /// What COPY says of its format.
+    pub copy_options: Vec<CopyOption>,
 }
 
 impl Parsed {
@@ -39,9 +42,13 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
-    let statement = if is_explain_with_options(text) || first_word_is(text, "copy") {
-        // EXPLAIN (ANALYZE, ...) and COPY ... TO STDOUT are known to the SQL parser but not to the
-        // engine's.
+    let mut copy_options = Vec::new();
+    let statement = if first_word_is(text, "copy") {
+        let (statement, options) = copy::parse(text)?;
+        copy_options = options;
+        EngineStatement::Statement(Box::new(statement))
+    } else if is_explain_with_options(text) {
+        // EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's.
         let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
         let statement = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statement());
         let mut statement = statement.map_err(syntax)?;
@@ -59,7 +66,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
-    Ok(Parsed { statement, text: text.to_owned() })
+    Ok(Parsed { statement, text: text.to_owned(), copy_options })
 }
 
 /// Parses what stands between the brackets of a call: `1, 'a', $1`.
@@ -131,13 +138,44 @@ fn explain_options(statement: &mut SqlStatement) -> Result<()> {
 
 fn is_explain_with_options(text: &str) -> bool {
     first_word_is(text, "explain")
-        && text.trim_start()["explain".len()..].trim_start().starts_with('(')
+        && skip_blank(skip_blank(text).get("explain".len()..).unwrap_or_default()).starts_with('(')
 }
 
 fn first_word_is(text: &str, word: &str) -> bool {
-    let text = text.trim_start();
+    let text = skip_blank(text);
     text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
         && !text[word.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// The text without the blanks and comments in front.
+fn skip_blank(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start();
+        if let Some(comment) = text.strip_prefix("--") {
+            text = comment.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if text.starts_with("/*") {
+            text = skip_comment(text);
+        } else {
+            return text;
+        }
+    }
+}
+
+/// What follows a comment in `/*` and `*/`, which nest.
+fn skip_comment(text: &str) -> &str {
+    let mut depth = 0;
+    let mut at = 0;
+    while let Some(pair) = text.as_bytes().get(at..at + 2) {
+        match pair {
+            b"/*" => (depth, at) = (depth + 1, at + 2),
+            b"*/" => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return &text[at..];
+        }
+    }
+    ""
 }
 
 /// Cuts a text at the semicolons between statements, and leaves out empty ones.
@@ -243,5 +281,16 @@ mod tests {
         for text in ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "explain (analyze) select 1"] {
             parse(text).expect(text);
         }
+    }
+
+    #[test]
+    fn comments_in_front_hide_nothing() {
+        for text in ["-- a\n--b\ncopy", "/* /* ü */ */\n\tCOPY", "copy", "COPY -- x", "Copy("] {
+            assert!(first_word_is(text, "copy"), "{text}");
+        }
+        for text in ["/* copy", "-- copy", "copying", "", "/* */", "/* /* */ copy", "é copy"] {
+            assert!(!first_word_is(text, "copy"), "{text}");
+        }
+        assert!(is_explain_with_options("/* a */ EXPLAIN /* b */ (ANALYZE) SELECT 1"));
     }
 }

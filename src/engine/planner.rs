@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// The table a name stands for.
-    fn resolve<'a>(
+    pub(super) fn resolve<'a>(
         &'a self,
         scope: &'a Scope,
         reference: &'a TableReference,

@@ -8,7 +8,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
@@ -107,12 +107,7 @@ impl Session {
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
     pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
-        let scope = Scope {
-            database: self.info.database.to_string(),
-            search_path: self.info.search_path(),
-            role: self.info.user.to_string(),
-            open: None,
-        };
+        let scope = self.scope();
         let known = parameters::known(self, statement, declared);
         let logical = self.plan_in(&scope, statement.clone(), known.clone(), 0).await?;
         let (logical, parameters) = match parameters::of_plan(&logical, &known)? {
@@ -130,6 +125,24 @@ impl Session {
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
         Ok(Plan { logical, parameters, schema })
+    }
+
+    /// What the first name in a query stands for, as [`Self::plan`] would find it.
+    pub async fn relation(&self, statement: &Statement) -> Result<Arc<dyn TableSource>> {
+        let references = self.state.resolve_table_references(statement).map_err(Error::planning)?;
+        match references.first() {
+            Some(reference) => self.resolve(&self.scope(), reference, 0).await,
+            None => Err(Error::Syntax("syntax error: there is no table".to_owned())),
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            database: self.info.database.to_string(),
+            search_path: self.info.search_path(),
+            role: self.info.user.to_string(),
+            open: None,
+        }
     }
 
     fn analyse(&self, plan: LogicalPlan) -> Result<LogicalPlan> {

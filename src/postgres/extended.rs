@@ -14,6 +14,7 @@ use pgwire::messages::extendedquery::{
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;
 
+use super::copy::copy_out;
 use super::frontend::{Bind, Target};
 use super::portal::{Life, Portal, Portals, State, cannot_run, no_portal};
 use super::reading::{Reading, Sink, encoder};
@@ -101,8 +102,11 @@ impl Client {
         self.extended.portals.refuse_taken(&bind.portal)?;
         let values = bind_values(&statement, &bind, &self.style().time_zone)?;
         let columns = statement.prepared.as_ref().and_then(|prepared| self.columns(prepared));
-        let columns = columns.map_or(0, |columns| columns.schema.fields().len());
-        let formats = spread(&bind.result_formats, columns, "result")?;
+        let formats = match columns {
+            Some(columns) => spread(&bind.result_formats, columns.schema.fields().len(), "result")?,
+            // Whatever the client asks for: there is nothing to be in that format.
+            None => Vec::new(),
+        };
         let life = Life::Transaction { level: self.session.savepoints(), hold: false };
         let mut portal = Portal {
             statement,
@@ -242,9 +246,18 @@ impl Client {
         values: Vec<ScalarValue>,
         formats: &[Format],
     ) -> Result<Option<Reading>, Trouble> {
-        let transform = encoder(&prepared.schema(), formats.to_vec(), self.style())?;
+        let transform = encoder(prepared, formats.to_vec(), self.style())?;
         match self.session.execute(registered, prepared, values, transform).await? {
-            Outcome::Rows(running) => Ok(Some(Reading::encoded(running))),
+            Outcome::Rows(running) => match prepared.copy() {
+                None => Ok(Some(Reading::encoded(running))),
+                // All of it at once, whatever limit the client sets.
+                Some(copy) => {
+                    let schema = prepared.schema();
+                    let rows = copy_out(running, copy, &schema, &mut self.connection).await?;
+                    self.complete(&format!("COPY {rows}"))?;
+                    Ok(None)
+                }
+            },
             Outcome::Done(done) => {
                 self.notify(done.notices)?;
                 if let Some(boundary) = done.boundary {

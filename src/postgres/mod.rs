@@ -11,11 +11,13 @@
 //! - [`objects`]: cursors and prepared statements in SQL.
 //! - [`statement`], [`portal`]: what has been prepared and bound.
 //! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
+//! - [`copy`]: a result as COPY sends it.
 //! - [`sqlstate`]: failures as clients see them.
 
 mod batches;
 mod cancel;
 mod connection;
+mod copy;
 mod encryption;
 mod extended;
 mod frontend;

@@ -13,10 +13,10 @@ use super::connection::Connection;
 use super::session::Trouble;
 use super::sqlstate::Report;
 use crate::query::objects::{ALL, Direction};
-use crate::query::{self, Running};
+use crate::query::{self, Prepared, Running};
 use crate::values::encode::{Format, RowEncoder, TextStyle};
 
-/// Encoded rows: whole DataRow messages.
+/// Encoded rows: whole messages, of DataRow or of COPY.
 #[derive(Debug)]
 pub struct Chunk {
     pub bytes: BytesMut,
@@ -25,14 +25,18 @@ pub struct Chunk {
 
 /// Turns batches into chunks, on the engine's threads.
 pub fn encoder(
-    schema: &arrow::datatypes::Schema,
+    prepared: &Prepared,
     formats: Vec<Format>,
     style: TextStyle,
 ) -> Result<
     impl FnMut(RecordBatch) -> Result<Chunk, Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     Report,
 > {
-    let encoder = RowEncoder::new(schema, formats, style);
+    let schema = prepared.schema();
+    let encoder = match prepared.copy() {
+        Some(copy) => RowEncoder::copy(&schema, copy.format.clone(), style),
+        None => RowEncoder::new(&schema, formats, style),
+    };
     let mut encoder =
         encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
     Ok(move |batch: RecordBatch| {

@@ -10,7 +10,7 @@ use pgwire::error::ErrorInfo;
 use pgwire::messages::response::ErrorResponse;
 
 use crate::engine::{self, settings};
-use crate::query::{self, Stop};
+use crate::query::{self, Stop, copy};
 use crate::values::{decode, encode};
 use crate::{catalog, storage};
 
@@ -87,11 +87,32 @@ impl From<query::Error> for Report {
             E::DatabaseInUse | E::RoleInSession => "55006",
             E::ParameterCount { .. } => "08P01",
             E::ResultChanged => "0A000",
+            E::Copy(error) => return error.into(),
             E::Catalog(error) => return error.into(),
             E::Engine(error) => return error.into(),
             E::Value(error) => return error.into(),
         };
         Self::error(code, message)
+    }
+}
+
+impl From<copy::Error> for Report {
+    fn from(error: copy::Error) -> Self {
+        use copy::Error as E;
+        let message = error.to_string();
+        let (code, hint) = match error {
+            E::Syntax(_) => ("42601", None),
+            E::InvalidValue(_) => ("22023", None),
+            E::NotSupported(_) | E::From => ("0A000", None),
+            E::NotToClient(_) => {
+                ("0A000", Some("Anyone can COPY to stdout. psql's \\copy command also works."))
+            }
+            E::View(_) => ("42809", Some("Try the COPY (SELECT ...) TO variant.")),
+            E::Twice(_) => ("42701", None),
+            E::NoColumn { .. } => ("42703", None),
+            E::NotCopied(_) => ("42P10", None),
+        };
+        Self { hint: hint.map(str::to_owned), ..Self::error(code, message) }
     }
 }
 

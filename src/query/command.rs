@@ -16,6 +16,8 @@ use crate::engine::{Parsed, parse};
 pub(super) enum Request {
     /// Rows from the engine, with the command tag's word.
     Read(Box<EngineStatement>, &'static str),
+    /// Rows from the engine, in one of COPY's formats.
+    Copy(Box<Parsed>),
     Command(Command),
     /// Carried out by the protocol's room.
     Object(ObjectCommand),
@@ -88,6 +90,7 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
         EngineStatement::CreateExternalTable(create) => {
             return Ok(Request::Command(Command::Ddl(Box::new(Ddl::external(create)?))));
         }
+        // The parser makes COPY a statement of the standard kind.
         EngineStatement::CopyTo(_) => return Err(Error::NotSupported("COPY".to_owned())),
         EngineStatement::Reset(reset) => {
             let datafusion::sql::parser::ResetStatement::Variable(name) = reset;
@@ -100,6 +103,7 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
     Ok(match statement {
         Statement::Query(_) => read(&parsed.statement, "SELECT"),
         Statement::Explain { .. } => read(&parsed.statement, "EXPLAIN"),
+        Statement::Copy { .. } => Request::Copy(Box::new(parsed.clone())),
         other => Request::Command(command(other)?),
     })
 }
@@ -124,7 +128,6 @@ fn command(statement: &Statement) -> Result<Command> {
         Statement::Delete(_) => return Err(writes("DELETE")),
         Statement::Truncate(_) => return Err(writes("TRUNCATE")),
         Statement::Merge(_) => return Err(writes("MERGE")),
-        Statement::Copy { .. } => return Err(Error::NotSupported("COPY".to_owned())),
         other => return Err(Error::NotSupported(first_words(other))),
     })
 }

@@ -62,6 +62,8 @@ pub enum Error {
     #[error("cached plan must not change result type")]
     ResultChanged,
     #[error(transparent)]
+    Copy(#[from] super::copy::Error),
+    #[error(transparent)]
     Catalog(#[from] catalog::Error),
     #[error(transparent)]
     Engine(#[from] engine::Error),

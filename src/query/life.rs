@@ -279,6 +279,7 @@ impl Session {
             Request::Read(statement, tag) => {
                 Body::Read(self.plan_read(&statement, tag, &declared).await?)
             }
+            Request::Copy(parsed) => Body::Read(self.plan_copy(&parsed).await?),
             Request::Object(ObjectCommand::Declare(declare)) => {
                 let read = self.plan_read(&declare.query.statement, "SELECT", &declared).await?;
                 Body::Object(Arc::new(ObjectCommand::Declare(declare)), Some(read))
@@ -295,7 +296,7 @@ impl Session {
         declared: &[Option<FieldRef>],
     ) -> Result<Read> {
         let plan = Arc::new(self.engine.plan(statement, declared).await?);
-        Ok(Read { statement: Arc::new(statement.clone()), plan, tag })
+        Ok(Read { statement: Arc::new(statement.clone()), plan, tag, copy: None })
     }
 
     /// Plans anew what was planned from something that has changed since.

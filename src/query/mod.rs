@@ -7,6 +7,7 @@
 //! - [`grammar`]: what the SQL parser does not know: transactions, cursors, prepared statements.
 //! - [`control`]: carries out transactions and settings.
 //! - [`objects`]: cursors and prepared statements, which live with the protocol.
+//! - [`copy`]: COPY's query and format.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`transaction`]: what BEGIN promises here.
@@ -17,6 +18,7 @@
 
 mod command;
 mod control;
+pub mod copy;
 mod ddl;
 mod error;
 mod grammar;

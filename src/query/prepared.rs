@@ -6,6 +6,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::sql::parser::Statement;
 
 use super::command::Command;
+use super::copy::CopyOut;
 use super::objects::ObjectCommand;
 use super::secrets::without_passwords;
 use crate::catalog::Snapshot;
@@ -49,6 +50,8 @@ pub(super) struct Read {
     pub statement: Arc<Statement>,
     pub plan: Arc<Plan>,
     pub tag: &'static str,
+    /// For COPY: how its rows leave.
+    pub copy: Option<Arc<CopyOut>>,
 }
 
 impl Source {
@@ -102,8 +105,14 @@ impl Prepared {
         }
     }
 
+    /// Whether the client gets a result: what COPY sends is none.
     pub fn returns_rows(&self) -> bool {
-        matches!(self.body, Body::Read(_))
+        matches!(&self.body, Body::Read(read) if read.copy.is_none())
+    }
+
+    /// How the rows leave, if this is COPY.
+    pub fn copy(&self) -> Option<&Arc<CopyOut>> {
+        self.body.read()?.copy.as_ref()
     }
 
     /// Whether a failed transaction block still takes it.

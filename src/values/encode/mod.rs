@@ -1,7 +1,8 @@
-//! Rows out: Arrow batches as PostgreSQL `DataRow` messages.
+//! Rows out: Arrow batches as PostgreSQL `DataRow` messages, or as COPY's `CopyData`.
 //!
 //! A column is downcast once per batch to a [`ValueWriter`](column::ValueWriter), which writes one
-//! value in text or binary format and knows nothing of rows; this module puts the values together.
+//! value in text or binary format and knows nothing of rows; this module and [`copy`] put the values
+//! together.
 //! Every value is byte for byte what PostgreSQL 15 sends with `DateStyle` ISO, `IntervalStyle`
 //! postgres, `bytea_output` hex and `extra_float_digits` 1. PostgreSQL has microseconds:
 //! nanoseconds are rounded down in times and timestamps, and toward zero in intervals.
@@ -9,6 +10,7 @@
 mod bytes;
 pub(super) mod calendar;
 mod column;
+mod copy;
 mod datetime;
 mod digits;
 mod float;
@@ -30,6 +32,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, StringViewBuil
 use arrow::datatypes::{Field, FieldRef, Schema};
 
 use self::column::Column;
+pub use self::copy::{CopyCsv, CopyFormat, CopyText};
 use self::sink::{MAX_LENGTH, Sink};
 pub use self::zone::TimeZone;
 use super::types::pg_type;
@@ -92,6 +95,8 @@ pub struct TextStyle {
 /// Encodes the batches of one result.
 pub struct RowEncoder {
     columns: Vec<(FieldRef, Format)>,
+    /// COPY's rows, if it is COPY that asks.
+    copy: Option<copy::Rows>,
     style: TextStyle,
     /// Bytes that a row took so far, for the next reservation.
     row_bytes: usize,
@@ -109,11 +114,20 @@ impl RowEncoder {
         }
         let columns: Vec<_> = schema.fields().iter().cloned().zip(formats).collect();
         let row_bytes = 7 + 16 * columns.len();
-        Ok(Self { columns, style, row_bytes })
+        Ok(Self { columns, copy: None, style, row_bytes })
     }
 
-    /// Appends a `DataRow` message to `out` for each of the rows. After an error `out` is as it
-    /// was.
+    /// An encoder for COPY of such results, with a `CopyData` message for every row.
+    pub fn copy(schema: &Schema, format: CopyFormat, style: TextStyle) -> Result<Self> {
+        let values = match format {
+            CopyFormat::Text(_) | CopyFormat::Csv(_) => Format::Text,
+            CopyFormat::Binary => Format::Binary,
+        };
+        let encoder = Self::new(schema, vec![values; schema.fields().len()], style)?;
+        Ok(Self { copy: Some(copy::Rows::new(schema, format)), ..encoder })
+    }
+
+    /// Appends a message to `out` for each of the rows. After an error `out` is as it was.
     pub fn encode(
         &mut self,
         batch: &RecordBatch,
@@ -125,7 +139,10 @@ impl RowEncoder {
         out.reserve(count.saturating_mul(self.row_bytes).min(MAX_LENGTH));
         let mut sink = Sink::after(std::mem::take(out));
         let start = sink.len();
-        let written = (0..count).try_for_each(|row| data_row(&columns, row, &mut sink));
+        let written = match &mut self.copy {
+            None => (0..count).try_for_each(|row| data_row(&columns, row, &mut sink)),
+            Some(copy) => copy.write(&columns, count, &mut sink),
+        };
         if written.is_err() {
             sink.truncate(start);
         } else if let Some(bytes) = (sink.len() - start).checked_div(count) {
@@ -187,6 +204,14 @@ pub fn text(field: &Field, array: &ArrayRef, style: &TextStyle) -> Result<String
 fn data_row(columns: &[Column], row: usize, out: &mut Sink) -> Result<()> {
     out.put_array([b'D']);
     let start = out.open();
+    values(columns, row, start, out)?;
+    out.close(start, true)
+}
+
+/// Writes the number of values, and each behind its length, as far as a message that began at
+/// `start` may become long.
+#[inline(always)]
+fn values(columns: &[Column], row: usize, start: usize, out: &mut Sink) -> Result<()> {
     // `RowEncoder::new` refused more than an i16 counts.
     out.put_array((columns.len() as u16).to_be_bytes());
     for column in columns {
@@ -195,5 +220,5 @@ fn data_row(columns: &[Column], row: usize, out: &mut Sink) -> Result<()> {
             break;
         }
     }
-    out.close(start, true)
+    Ok(())
 }

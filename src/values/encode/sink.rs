@@ -110,22 +110,52 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether one of the bytes written from `start` on is `special`. Sixteen are looked at at once;
+    /// `filler` is a byte that is not special.
+    #[inline(always)]
+    pub(super) fn any_since(
+        &mut self,
+        start: usize,
+        filler: u8,
+        special: impl Fn(u8) -> bool,
+    ) -> bool {
+        *self.room() = [filler; 16];
+        let padded = start + (self.end - start).next_multiple_of(16);
+        let mut blocks = self.buf[start..padded].chunks_exact(16);
+        blocks.any(|block| block.iter().fold(false, |any, byte| any | special(*byte)))
+    }
+
     /// Puts what was written from `start` on between double quotes, each byte as `escape` says.
     pub(super) fn quote(&mut self, start: usize, escape: impl Fn(u8) -> Escaped) {
         let extra: usize = self.since(start).iter().map(|&b| escape(b).len() - 1).sum();
-        self.room_for(extra + 2);
-        let (mut from, mut to) = (self.end, self.end + extra + 1);
-        self.end = to + 1;
-        self.buf[to] = b'"';
+        self.widen(start, extra, Some(b'"'), escape);
+    }
+
+    /// Replaces each byte written from `start` on as `escape` says, which makes it `extra` bytes
+    /// longer, and puts it between `quotes`.
+    pub(super) fn widen(
+        &mut self,
+        start: usize,
+        mut extra: usize,
+        quotes: Option<u8>,
+        escape: impl Fn(u8) -> Escaped,
+    ) {
+        let margin = usize::from(quotes.is_some());
+        self.room_for(extra + 2 * margin);
+        let (mut from, mut to) = (self.end, self.end + extra + margin);
+        self.end = to + margin;
         // From the back, so that nothing is overwritten before it was read.
         while extra > 0 && from > start {
             from -= 1;
             let escaped = escape(self.buf[from]);
             to -= escaped.len();
             self.buf[to..to + escaped.len()].copy_from_slice(escaped.bytes());
+            extra -= escaped.len() - 1;
         }
-        self.buf.copy_within(start..from, start + 1);
-        self.buf[start] = b'"';
+        if let Some(quote) = quotes {
+            self.buf.copy_within(start..from, start + 1);
+            (self.buf[start], self.buf[self.end - 1]) = (quote, quote);
+        }
     }
 
     #[cold]

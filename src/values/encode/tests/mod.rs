@@ -1,5 +1,6 @@
 //! Whole rows, against what PostgreSQL 15 sends.
 
+mod copy;
 mod shapes;
 mod values;
 
