@@ -1,5 +1,5 @@
-//! How fast rows leave: megabytes of `DataRow` messages a second on one core, for TPC-H lineitem
-//! and for single columns. `cargo bench --bench encode [-- name]`.
+//! How fast rows leave: megabytes of `DataRow` and `CopyData` messages a second on one core, for
+//! TPC-H lineitem and for single columns. `cargo bench --bench encode [-- name]`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use arrow::array::*;
 use arrow::compute::concat_batches;
 use arrow::datatypes::*;
 use bytes::BytesMut;
-use oribi::values::encode::{Format, RowEncoder, TextStyle, TimeZone};
+use oribi::values::encode::{
+    CopyCsv, CopyFormat, CopyText, Format, RowEncoder, TextStyle, TimeZone,
+};
 use tpchgen::generators::LineItemGenerator;
 use tpchgen_arrow::LineItemArrow;
 
@@ -21,19 +23,37 @@ const TIME: Duration = Duration::from_millis(500);
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|part| name.contains(part));
-    println!("{:<24}{:>7}{:>10}{:>12}{:>12}", "", "format", "MB/s", "ns/value", "bytes/value");
+    println!("{:<24}{:>12}{:>10}{:>12}{:>12}", "", "format", "MB/s", "ns/value", "bytes/value");
     for (name, batches) in cases().into_iter().filter(|(name, _)| wanted(name)) {
-        for format in [Format::Text, Format::Binary] {
-            measure(&name, &batches, format);
+        for way in WAYS {
+            measure(&name, &batches, way);
         }
     }
 }
 
-fn measure(name: &str, batches: &[RecordBatch], format: Format) {
-    let schema = batches[0].schema();
-    let formats = vec![format; schema.fields().len()];
+const WAYS: [&str; 5] = ["text", "binary", "copy text", "copy csv", "copy binary"];
+
+fn encoder(way: &str, schema: &Schema) -> RowEncoder {
     let style = TextStyle { time_zone: TimeZone::parse("Europe/Paris").unwrap_or_default() };
-    let mut encoder = RowEncoder::new(&schema, formats, style).expect("a supported schema");
+    let all = |format| vec![format; schema.fields().len()];
+    let copy = |format| RowEncoder::copy(schema, format, style.clone());
+    let (null, quote, force_quote) = ("".into(), b'"', Vec::new());
+    let encoder = match way {
+        "text" => RowEncoder::new(schema, all(Format::Text), style),
+        "binary" => RowEncoder::new(schema, all(Format::Binary), style),
+        "copy text" => copy(CopyFormat::Text(CopyText { delimiter: b'\t', null: "\\N".into() })),
+        "copy csv" => {
+            let (delimiter, escape) = (b',', quote);
+            copy(CopyFormat::Csv(CopyCsv { delimiter, null, quote, escape, force_quote }))
+        }
+        _ => copy(CopyFormat::Binary),
+    };
+    encoder.expect("a supported schema")
+}
+
+fn measure(name: &str, batches: &[RecordBatch], way: &str) {
+    let schema = batches[0].schema();
+    let mut encoder = encoder(way, &schema);
     let mut out = BytesMut::new();
     let (mut bytes, mut rows, mut best) = (0, 0, Duration::MAX);
     let start = Instant::now();
@@ -50,8 +70,7 @@ fn measure(name: &str, batches: &[RecordBatch], format: Format) {
     }
     let values = (rows * schema.fields().len()) as f64;
     println!(
-        "{name:<24}{:>7}{:>10.0}{:>12.1}{:>12.1}",
-        format!("{format:?}").to_lowercase(),
+        "{name:<24}{way:>12}{:>10.0}{:>12.1}{:>12.1}",
         bytes as f64 / best.as_secs_f64() / 1e6,
         best.as_secs_f64() * 1e9 / values,
         bytes as f64 / values

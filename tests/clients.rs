@@ -104,6 +104,25 @@ async fn psql_scripts() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+#[tokio::test]
+async fn psql_copies() {
+    let daemon = prepare().await;
+    let file = daemon.options().directory().join("copied.csv");
+    let copy = format!(r"\copy people (name, id) to '{}' with csv header", file.display());
+    assert_eq!(run(&mut psql(&daemon, &["-c", &copy])), "COPY 3\n");
+    let copied = fs::read_to_string(&file).expect("psql wrote a file");
+    assert_eq!(copied, "name,id\nAnn,1\nBob,2\n\"Zoë, Dr.\",3\n");
+    let copy = r"\copy (select id, born from people order by id) to stdout delimiter '|' null '-'";
+    let printed = run(&mut psql(&daemon, &["-c", copy]));
+    assert_eq!(printed, "1|1990-05-17\n2|1985-12-01\n3|-\n");
+    let copy = "COPY (SELECT name FROM people ORDER BY id DESC LIMIT 1) TO STDOUT; SELECT 'after'";
+    let printed = run(&mut psql(&daemon, &["-At", "-c", copy]));
+    assert_eq!(printed, "Zoë, Dr.\nafter\n");
+    let output = psql(&daemon, &["-c", r"\copy people from stdin"]).output().expect("psql starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("COPY FROM is not supported"), "{errors}");
+}
+
 macro_rules! python_clients {
     ($($name:ident: $modules:expr, $packages:expr;)*) => {
         $(#[tokio::test]

@@ -3,6 +3,8 @@
 #[path = "protocol/activity.rs"]
 mod activity;
 mod common;
+#[path = "protocol/copy.rs"]
+mod copy;
 #[path = "protocol/cursors.rs"]
 mod cursors;
 #[path = "protocol/extended.rs"]

@@ -1,6 +1,9 @@
+import java.io.*;
 import java.math.BigDecimal;
 import java.sql.*;
 import java.util.*;
+import org.postgresql.PGConnection;
+import org.postgresql.copy.*;
 
 /** PostgreSQL's JDBC driver: java -cp postgresql.jar Jdbc.java HOST PORT */
 public class Jdbc {
@@ -121,6 +124,21 @@ public class Jdbc {
         connection.setAutoCommit(true);
     }
 
+    static void copied(Connection connection) throws Exception {
+        CopyManager copies = connection.unwrap(PGConnection.class).getCopyAPI();
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        String sql = "COPY (SELECT name, id FROM people ORDER BY id) TO STDOUT (FORMAT csv, HEADER)";
+        check(copies.copyOut(sql, out) == 3, "rows");
+        check(out.toString("UTF-8").equals("name,id\nAnn,1\nBob,2\n\"Zoë, Dr.\",3\n"), out);
+        try {
+            copies.copyIn("COPY people FROM STDIN", new ByteArrayInputStream(new byte[0]));
+            throw new AssertionError("no error");
+        } catch (SQLException error) {
+            check(error.getSQLState().equals("0A000"), error.getSQLState());
+        }
+        check(connection.isValid(10), "after a copy that was refused");
+    }
+
     static void stopped(Connection connection, boolean limits) throws SQLException {
         try (Statement statement = connection.createStatement()) {
             statement.setQueryTimeout(1);
@@ -153,6 +171,7 @@ public class Jdbc {
                 }
                 // Elsewhere the driver takes all rows at once.
                 if (mode.equals("extended")) fetched(connection);
+                copied(connection);
                 stopped(connection, mode.equals("extended"));
                 connection.setReadOnly(true);
                 check(connection.getTransactionIsolation() == Connection.TRANSACTION_READ_COMMITTED,

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import decimal
+import io
 import sys
 import uuid
 
@@ -42,6 +43,19 @@ async def main():
     assert [p.name for p in statement.get_parameters()] == ["int4"], statement.get_parameters()
     assert [a.name for a in statement.get_attributes()] == ["name"]
     assert await statement.fetchval(1) == "Ann" and await statement.fetchval(2) == "Bob"
+    copied = io.BytesIO()
+    tag = await connection.copy_from_query("SELECT name, id FROM people WHERE id <> $1 ORDER BY id",
+                                           2, output=copied, format="csv", header=True)
+    assert tag == "COPY 2", tag
+    assert copied.getvalue().decode() == 'name,id\nAnn,1\n"Zoë, Dr.",3\n', copied.getvalue()
+    copied = io.BytesIO()
+    tag = await connection.copy_from_table("people", columns=["id"], output=copied, format="binary")
+    assert tag == "COPY 3" and copied.getvalue()[:6] == b"PGCOPY", copied.getvalue()
+    try:
+        await connection.copy_to_table("people", source=io.BytesIO(b"1\tx\n"))
+        raise AssertionError("no error")
+    except asyncpg.FeatureNotSupportedError:
+        pass
     async with connection.transaction(readonly=True):
         total = 0
         async for row in connection.cursor("SELECT * FROM generate_series(1, 1000)", prefetch=64):

@@ -146,6 +146,43 @@ def cursors(connection):
     assert connection.execute("SELECT count(*) FROM pg_cursors").fetchone() == (0,)
 
 
+def copies(connection):
+    cursor = connection.cursor()
+    with cursor.copy("COPY (SELECT id, name, born, height FROM people ORDER BY id) TO STDOUT") as copy:
+        rows = list(copy.rows())
+    assert rows[0] == ("1", "Ann", "1990-05-17", "1.72"), rows
+    assert rows[2] == ("3", "Zoë, Dr.", None, None), rows
+    types = ["int4", "text", "date", "numeric", "bool"]
+    with cursor.copy("COPY (SELECT * FROM people ORDER BY id) TO STDOUT (FORMAT binary)") as copy:
+        copy.set_types(types)
+        rows = list(copy.rows())
+    assert rows == [(1, "Ann", datetime.date(1990, 5, 17), decimal.Decimal("1.72"), True),
+                    (2, "Bob", datetime.date(1985, 12, 1), decimal.Decimal("1.80"), False),
+                    (3, "Zoë, Dr.", None, None, None)], rows
+    with cursor.copy("COPY (SELECT 1::int WHERE false) TO STDOUT (FORMAT binary)") as copy:
+        assert copy.read_row() is None
+    with cursor.copy("COPY people (name, id) TO STDOUT (FORMAT csv, HEADER)") as copy:
+        text = b"".join(copy).decode()
+    assert text == 'name,id\nAnn,1\nBob,2\n"Zoë, Dr.",3\n', text
+    for sql, error in [("COPY tall TO STDOUT", psycopg.errors.WrongObjectType),
+                       ("COPY (SELECT 1 / (id - 3) FROM people) TO STDOUT",
+                        psycopg.errors.DivisionByZero),
+                       ("COPY people FROM STDIN", psycopg.errors.FeatureNotSupported)]:
+        try:
+            with cursor.copy(sql) as copy:
+                list(copy)
+            raise AssertionError(f"no error: {sql}")
+        except error:
+            pass
+    try:
+        with cursor.copy("COPY (SELECT * FROM generate_series(1, 1000000000)) TO STDOUT") as copy:
+            assert copy.read_row() == ("1",)
+            raise KeyError("the driver cancels the rest")
+    except KeyError:
+        pass
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def rest(connection):
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT id AS key, name FROM people WHERE id = 1").fetchone()
@@ -169,7 +206,7 @@ def main():
     with psycopg.connect(**ADDRESS, autocommit=True) as connection:
         assert connection.info.server_version // 10000 == 15, connection.info.server_version
         assert connection.info.encoding == "utf-8"
-        for part in (texts_and_binaries, parameters, prepared, pipeline, cursors,
+        for part in (texts_and_binaries, parameters, prepared, pipeline, cursors, copies,
                      rest):
             part(connection)
     with psycopg.connect(**ADDRESS) as connection:

@@ -57,6 +57,12 @@ pub fn wait_until_running(daemon: &Daemon, key: &[u8]) {
     wait_for(daemon, &sql, "1");
 }
 
+/// Waits until the session with this key has ended.
+pub fn wait_until_gone(daemon: &Daemon, key: &[u8]) {
+    let pid = (&key[..4]).get_i32();
+    wait_for(daemon, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"), "0");
+}
+
 /// Waits until a query's one value is this.
 fn wait_for(daemon: &Daemon, sql: &str, expected: &str) {
     let mut watcher = Wire::log_in(daemon);
@@ -254,8 +260,7 @@ fn a_client_that_reads_nothing_can_be_ended() {
     let pid = (&wire.key[..4]).get_i32();
     let mut other = Wire::log_in(&daemon);
     assert_eq!(column(&other.query(&format!("SELECT pg_terminate_backend({pid})"))), ["t"]);
-    let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
-    wait_for(&daemon, &gone, "0");
+    wait_until_gone(&daemon, &wire.key);
 }
 
 #[test]
