@@ -178,6 +178,7 @@ const SPELLINGS: &[(u32, &str)] = &[
     (1560, "bit"),
     (1562, "bit varying"),
     (NUMERIC, "numeric"),
+    (2276, "\"any\""),
 ];
 
 /// More names that are understood, but not written.

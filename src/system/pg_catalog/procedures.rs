@@ -320,7 +320,7 @@ mod tests {
         // Ranges do not exist.
         assert_eq!(signatures_of("upper"), ["(text) text"]);
         assert_eq!(signatures_of("array_distinct"), ["(\"any\") \"any\""]);
-        assert_eq!(signatures_of("isnan"), ["(real) boolean", "(double precision) boolean"]);
+        assert!(signatures_of("isnan").contains(&"(double precision) boolean".to_owned()));
         assert!(signatures_of("count").contains(&"(\"any\") bigint".to_owned()));
         assert_eq!(signatures_of("lo_import"), Vec::<String>::new());
     }
