@@ -26,7 +26,7 @@ use crate::engine::system::shown_name;
 use crate::query::objects::ObjectCommand;
 use crate::query::{Error, Outcome, Registered, Session, TransactionState};
 use crate::values::decode;
-use crate::values::encode::{Format, TimeZone};
+use crate::values::encode::{Format, RowEncoder, TimeZone};
 use crate::values::types::{parameter, pg_type, type_modifier, type_size};
 
 /// What a client has prepared and bound.
@@ -192,7 +192,15 @@ impl Client {
         // Negative means no limit, as in PostgreSQL.
         let limit = u64::try_from(max_rows).ok().filter(|limit| *limit > 0);
         match &mut portal.state {
-            State::Reading(reading) => self.send(reading, limit).await,
+            State::Reading(reading) => {
+                let mut encoder = match (&portal.declared, &portal.statement.prepared) {
+                    (Some(_), Some(prepared)) => {
+                        Some(self.row_encoder(&prepared.schema(), &portal.formats)?)
+                    }
+                    _ => None,
+                };
+                self.send(reading, limit, encoder.as_mut()).await
+            }
             State::Fetching(fetch, _) => {
                 let registered = self.session.start(&format!("FETCH {}", fetch.name).into())?;
                 self.fetch_portion(registered, portal, limit).await
@@ -269,13 +277,27 @@ impl Client {
         }
     }
 
-    /// Sends rows: so many, or all.
-    pub async fn send(&mut self, reading: &mut Reading, limit: Option<u64>) -> Result<(), Trouble> {
+    /// What a declared cursor's rows are sent with.
+    pub fn row_encoder(&self, schema: &Schema, formats: &[Format]) -> Result<RowEncoder, Report> {
+        let encoder = RowEncoder::new(schema, formats.to_vec(), self.style());
+        encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))
+    }
+
+    /// Sends rows: so many, or all. A declared cursor's go through an encoder.
+    pub async fn send(
+        &mut self,
+        reading: &mut Reading,
+        limit: Option<u64>,
+        encoder: Option<&mut RowEncoder>,
+    ) -> Result<(), Trouble> {
         // As in PostgreSQL, the tag counts what this turn sent.
-        let mut sink = Sink::Send(None);
-        let connection = &mut self.connection;
-        let sent = reading.forward(connection, limit.unwrap_or(u64::MAX), &mut sink).await?;
+        if reading.is_suspended() {
+            reading.resume(self.session.settings().statement_timeout());
+        }
+        let (limit, mut sink) = (limit.unwrap_or(u64::MAX), Sink::Send(encoder));
+        let sent = reading.forward(&mut self.connection, limit, &mut sink).await?;
         if !reading.is_over() {
+            reading.suspend();
             return Ok(self.suspended()?);
         }
         // PostgreSQL counts the rows of queries only.

@@ -18,7 +18,7 @@ use crate::engine::explain_schema;
 use crate::engine::objects::CursorItem;
 use crate::query::objects::{Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
 use crate::query::{Outcome, Prepared, Registered};
-use crate::values::encode::{Format, RowEncoder};
+use crate::values::encode::Format;
 
 /// The columns of a result before it is there.
 pub struct Columns {
@@ -206,10 +206,7 @@ impl Client {
         };
         let mut encoder = match (&cursor.declared, &cursor.statement.prepared) {
             (Some(_), Some(prepared)) if !fetch.moves => {
-                let encoder = RowEncoder::new(&prepared.schema(), formats.to_vec(), self.style());
-                let encoder =
-                    encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
-                Some(encoder)
+                Some(self.row_encoder(&prepared.schema(), formats)?)
             }
             _ => None,
         };
@@ -217,7 +214,10 @@ impl Client {
             true => Sink::Skip,
             false => Sink::Send(encoder.as_mut()),
         };
-        match reading.fetch(&mut self.connection, fetch.direction, &mut sink).await? {
+        reading.resume(self.session.settings().statement_timeout());
+        let fetched = reading.fetch(&mut self.connection, fetch.direction, &mut sink).await?;
+        reading.suspend();
+        match fetched {
             Fetched::Rows(rows) => Ok(rows),
             Fetched::Rewind(passed) => {
                 if let Some(registered) = registered {

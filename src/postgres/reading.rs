@@ -3,6 +3,7 @@
 //! Positions are those of PostgreSQL's portals: before the first row, on a row, or after the last.
 
 use std::io;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use bytes::{Buf, BytesMut};
@@ -76,6 +77,7 @@ pub struct Reading {
     at: u64,
     /// It is after the last row, which is `at`.
     ended: bool,
+    suspended: bool,
 }
 
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl Reading {
     pub fn encoded(running: Running<Chunk>) -> Self {
         let tag = running.tag;
         let source = Source::Encoded { running: Some(running), rest: None };
-        Self { source, tag, at: 0, ended: false }
+        Self { source, tag, at: 0, ended: false, suspended: false }
     }
 
     /// A declared cursor's result. `memory` pays for the rows of one that scrolls.
@@ -127,7 +129,7 @@ impl Reading {
             None => Scroll::Forward,
         };
         let source = Source::Batches(Batches::new(running, scroll));
-        Self { source, tag, at: 0, ended: false }
+        Self { source, tag, at: 0, ended: false, suspended: false }
     }
 
     /// Whether all rows were read.
@@ -135,8 +137,13 @@ impl Reading {
         self.ended
     }
 
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
     /// The client takes its time from here on.
     pub fn suspend(&mut self) {
+        self.suspended = true;
         match &mut self.source {
             Source::Encoded { running: Some(running), .. } => running.suspend(),
             Source::Batches(Batches { running: Some(running), .. }) => running.suspend(),
@@ -144,10 +151,12 @@ impl Reading {
         }
     }
 
-    fn resume(&mut self) {
+    /// The client reads on; each of its requests has so much time.
+    pub fn resume(&mut self, timeout: Option<Duration>) {
+        self.suspended = false;
         match &mut self.source {
-            Source::Encoded { running: Some(running), .. } => running.resume(),
-            Source::Batches(Batches { running: Some(running), .. }) => running.resume(),
+            Source::Encoded { running: Some(running), .. } => running.resume(timeout),
+            Source::Batches(Batches { running: Some(running), .. }) => running.resume(timeout),
             _ => {}
         }
     }
@@ -162,7 +171,6 @@ impl Reading {
         if self.ended {
             return Ok(0);
         }
-        self.resume();
         let mut left = limit;
         while left > 0 {
             let taken = match &mut self.source {
@@ -179,7 +187,6 @@ impl Reading {
             left -= rows;
             connection.flush_if_full().await?;
         }
-        self.suspend();
         Ok(limit - left)
     }
 

@@ -81,7 +81,7 @@ impl Client {
         {
             let description = row_description(&schema, &formats);
             self.connection.put(Backend::RowDescription(description))?;
-            self.send(&mut reading, None).await?;
+            self.send(&mut reading, None, None).await?;
         }
         Ok(())
     }

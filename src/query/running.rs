@@ -113,10 +113,12 @@ impl Planned {
 }
 
 impl<T> Running<T> {
-    /// The client goes on reading: it is what its session runs now, with all its time again.
-    pub fn resume(&mut self) {
+    /// The client goes on reading: it is what its session runs now, with the time that statements
+    /// have by now.
+    pub fn resume(&mut self, timeout: Option<Duration>) {
         let registered = &mut self.registered;
         if registered.session.resume(registered.listed.id()) {
+            registered.timeout = timeout;
             registered.deadline = registered.timeout.map(|timeout| Instant::now() + timeout);
         }
     }
