@@ -46,15 +46,17 @@ impl SessionInfo {
     /// Takes other settings, and the role that they say: one of those that the role that logged in
     /// is a member of. Whoever sets another stays what it is, whichever way that was set.
     pub fn take_settings(&mut self, settings: Arc<Settings>) {
-        let snapshot = self.catalog.snapshot();
-        let allowed = |role: &&str| {
-            snapshot.roles.contains_key(*role)
-                && (snapshot.access(&self.login).is_superuser()
-                    || snapshot.is_member(&self.login, role))
-        };
-        let role = settings.role().filter(allowed);
+        let role = settings.role().filter(|role| self.may_take(role));
         self.user = role.map_or_else(|| self.login.clone(), Arc::from);
         self.settings = settings;
+    }
+
+    /// Whether the role that logged in may take another one, as far as this daemon knows.
+    pub fn may_take(&self, role: &str) -> bool {
+        let snapshot = self.catalog.snapshot();
+        snapshot.roles.contains_key(role)
+            && (snapshot.access(&self.login).is_superuser()
+                || snapshot.is_member(&self.login, role))
     }
 
     /// The settings as the statement sees them that runs now.

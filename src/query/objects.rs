@@ -207,6 +207,7 @@ impl Session {
 
     /// DISCARD ALL, as far as it is about settings.
     pub fn discard_settings(&mut self) -> Result<()> {
+        self.reset(Some("role"))?;
         self.reset(None)
     }
 }

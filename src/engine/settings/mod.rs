@@ -135,10 +135,10 @@ impl Settings {
         Ok(())
     }
 
-    /// What the present transaction is stays, as in PostgreSQL.
+    /// The role and what the present transaction is stay, as in PostgreSQL.
     pub fn reset_all(&mut self) {
         let names: Vec<_> = self.changed.keys().cloned().collect();
-        for name in names.iter().filter(|name| !is_of_transaction(name)) {
+        for name in names.iter().filter(|name| !is_of_transaction(name) && *name != "role") {
             self.take_back(name);
         }
     }

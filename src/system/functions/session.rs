@@ -5,6 +5,7 @@ use datafusion::error::{DataFusionError, Result};
 use super::super::rows::Value;
 use super::Kind::{Bool, Text};
 use super::{Call, Spec, spec};
+use crate::catalog;
 use crate::engine::objects::Change;
 use crate::engine::settings::{self, SERVER_VERSION};
 
@@ -109,6 +110,11 @@ fn set_config(call: &Call<'_, '_>) -> Result<Value> {
         local: *local == Value::Bool(true),
     };
     let session = call.session();
+    let role = change.value.as_deref().filter(|role| name == "role" && *role != "none");
+    if let Some(role) = role.filter(|role| !session.may_take(role)) {
+        let message = format!("permission denied to set role \"{role}\"");
+        return Err(DataFusionError::External(Box::new(catalog::Error::Forbidden(message))));
+    }
     match session.objects.changes.note(&session.settings, change) {
         // As PostgreSQL has it, a custom setting that was taken back is an empty text.
         Ok(settings) => Ok(settings.get(name).unwrap_or_default().into()),
