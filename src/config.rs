@@ -1,9 +1,11 @@
 //! Settings: the commented default file, with a file of the user's, the environment and flags on
 //! top. Whatever is wrong is refused by name before anything starts.
 
+pub mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
+
+use rules::{Rules, Surroundings};
 
 /// The default file, part of the binary.
 pub const DEFAULTS: &str = include_str!("../config/oribi.toml");
@@ -56,6 +60,7 @@ pub struct Config {
     pub query: Query,
     pub connections: Connections,
     pub tls: Tls,
+    pub audit: Audit,
     pub shutdown: Shutdown,
     pub log: Log,
     /// Where values other than the defaults were set, by key.
@@ -127,9 +132,14 @@ pub struct Query {
 #[serde(deny_unknown_fields)]
 pub struct Connections {
     pub max: usize,
-    pub trust: Networks,
+    pub superuser_reserved: usize,
+    pub rules: Rules,
+    #[serde(with = "empty_is_none")]
+    pub superuser_password_file: Option<PathBuf>,
     #[serde(with = "humantime_serde")]
     pub login_timeout: Duration,
+    pub login_max: usize,
+    pub login_failures: u32,
     pub message_limit: Size,
 }
 
@@ -161,6 +171,13 @@ pub enum TlsVersion {
     V1_2,
     #[serde(rename = "TLSv1.3")]
     V1_3,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    #[serde(with = "empty_is_none")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -278,6 +295,18 @@ impl Layers {
             key: String::new(),
             reason,
         })?;
+        let tls = config.tls.certificate.is_some() && config.tls.mode != TlsMode::Off;
+        let around = Surroundings {
+            listens_on: config.postgres.ip(),
+            tls,
+            client_certificates: tls && config.tls.client_ca.is_some(),
+        };
+        config.connections.rules.check(around).map_err(|reason| {
+            let key = "connections.rules".to_owned();
+            let default = || "default".to_owned();
+            let origin = self.origins.get(&key).cloned().unwrap_or_else(default);
+            Error::BadValue { origin, key, reason }
+        })?;
         Ok(Config { origins: self.origins, ..config })
     }
 }
@@ -305,7 +334,7 @@ impl Config {
         if self.engine.batch_size == 0 || self.engine.batch_size > 1 << 20 {
             return Err("must be between 1 and 1048576 rows".to_owned());
         }
-        if self.connections.max == 0 {
+        if self.connections.max == 0 || self.connections.login_max == 0 {
             return Err("must be at least 1".to_owned());
         }
         let shortest = [
@@ -419,10 +448,6 @@ pub enum Count {
     Exactly(usize),
 }
 
-/// Networks as `address/prefix length`, separated by commas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Networks(Vec<ipnet::IpNet>);
-
 /// Absolute directories and URLs, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places(pub Vec<String>);
@@ -435,8 +460,8 @@ as_text!(Size);
 as_text!(Share);
 as_text!(Count);
 as_text!(Limit);
-as_text!(Networks);
 as_text!(Places);
+as_text!(Rules);
 
 impl FromStr for Size {
     type Err = String;
@@ -532,36 +557,6 @@ impl Display for Places {
     }
 }
 
-impl FromStr for Networks {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts
-            .map(|part| match part.parse() {
-                Ok(network) => Ok(network),
-                Err(_) => Err(format!("{part:?} is not a network such as \"10.0.0.0/8\"")),
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
-impl Display for Networks {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&texts.join(", "))
-    }
-}
-
-impl Networks {
-    /// Whether an address, IPv4 in IPv6 included, is in one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
-    }
-}
-
 impl FromStr for Limit {
     type Err = String;
 
@@ -628,6 +623,8 @@ mod tests {
             ("[connections]\nmax = -1", "\"connections.max\""),
             ("postgres = 'here'", "\"postgres\""),
             ("id = 'a/b'", "\"id\""),
+            ("[connections]\nrules = 'host all all all md5'", "\"connections.rules\""),
+            ("postgres = '0.0.0.0:5439'", "\"connections.rules\""),
             ("= 3", "test.toml"),
         ] {
             let message = load(Some(file), &[], &[]).expect_err(file).to_string();

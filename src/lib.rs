@@ -19,12 +19,13 @@
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`], [`password`], [`audit`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
 //! stream → complete → bytes leave. [`query::life`] reads in that order.
 
+pub mod audit;
 pub mod catalog;
 pub mod cli;
 pub mod cluster;
@@ -33,6 +34,7 @@ pub mod coordination;
 pub mod data_dir;
 pub mod engine;
 pub mod id;
+pub mod password;
 pub mod postgres;
 pub mod query;
 pub mod secret;

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::catalog::{self, Catalog};
+use crate::audit::Audit;
+use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
 use crate::cluster::{self, Membership, State};
 use crate::config::{self, Config, Switch};
 use crate::coordination::embedded::{self, EmbeddedStore};
@@ -27,6 +28,7 @@ use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine};
+use crate::password;
 use crate::postgres::Listener;
 use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
@@ -67,6 +69,8 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error("this daemon's record was removed or replaced in the coordination store")]
     Evicted,
+    #[error("setting \"{key}\": {path}: {reason}")]
+    File { key: &'static str, path: PathBuf, reason: String },
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
 }
@@ -78,6 +82,7 @@ impl Error {
             self,
             Self::NoDataDir
                 | Self::Config(_)
+                | Self::File { .. }
                 | Self::Tls(_)
                 | Self::Coordination(coordination::Error::Setting { .. })
         )
@@ -120,6 +125,7 @@ impl Server {
         let coordination = connect(&config, &data_dir).await?;
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
+        set_first_password(&config, &catalog).await?;
         let registry = Registry::new(coordination.clone(), membership.id(), &config.query);
         let prefix = membership.record().await.pid_prefix.unwrap_or_default();
         let sessions = Arc::new(Sessions::new(prefix));
@@ -147,6 +153,7 @@ impl Server {
             registry,
             sessions,
             shutdown: shutdown.clone(),
+            audit: audit_trail(&config, membership.id())?,
         };
         let queries = Queries::open(foundation).await?;
         let server = Self {
@@ -172,7 +179,7 @@ impl Server {
 
     /// What can be read again while the daemon runs.
     pub fn reloader(&self) -> Reloader {
-        Reloader { tls: self.tls.clone() }
+        Reloader { tls: self.tls.clone(), audit: self.queries.audit.clone() }
     }
 
     /// Starts the tasks that run as long as the daemon, and opens its door.
@@ -225,6 +232,8 @@ impl Server {
         if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
             warn!("some tasks did not end in time");
         }
+        // Sessions that ended just now are in it, too.
+        self.queries.audit.finish(PATIENCE).await;
         self.coordination.close().await;
         let engine = self.queries.engine.clone();
         let stopped = tokio::task::spawn_blocking(move || engine.stop(PATIENCE));
@@ -241,12 +250,14 @@ impl Server {
 #[derive(Clone, Debug)]
 pub struct Reloader {
     tls: Option<Arc<Acceptor>>,
+    audit: Audit,
 }
 
 impl Reloader {
     /// Takes up what has changed. What cannot be taken up stays as it was, and is logged. Returns
     /// whether all could. Blocks for as long as reading the files takes.
     pub fn reload(&self) -> bool {
+        self.audit.reopen();
         let Some(tls) = &self.tls else { return true };
         match tls.reload() {
             Ok(()) => true,
@@ -389,6 +400,55 @@ async fn join(
         memory: memory::limit(config.engine.memory_limit),
     };
     Ok(Membership::join(coordination, options).await?)
+}
+
+fn audit_trail(config: &Config, daemon: &str) -> Result<Audit, Error> {
+    let Some(path) = config.audit.file.as_ref() else { return Ok(Audit::default()) };
+    Audit::open(path, daemon).map_err(|error| Error::File {
+        key: "audit.file",
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Gives the first role its password, if it has none and there is one for it.
+async fn set_first_password(config: &Config, catalog: &Catalog) -> Result<(), Error> {
+    let Some(path) = &config.connections.superuser_password_file else { return Ok(()) };
+    let role = match catalog.role(FIRST_ROLE, Consistency::Strong).await {
+        Ok(role) => role,
+        // Dropped by somebody: there are others then.
+        Err(catalog::Error::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if role.record.password.is_some() {
+        return Ok(());
+    }
+    let wrong = |reason: String| Error::File {
+        key: "connections.superuser_password_file",
+        path: path.clone(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(wrong("the password is empty".to_owned()));
+    }
+    let verifier = password::verifier(password).map_err(|error| wrong(error.to_string()))?;
+    let altered = catalog
+        .alter_role(FIRST_ROLE, |record| {
+            record.password.get_or_insert(verifier);
+            Ok(())
+        })
+        .await;
+    match altered {
+        Ok(()) => {
+            info!(role = FIRST_ROLE, path = %path.display(), "the first password is set");
+            Ok(())
+        }
+        // Another daemon that starts with the same file was quicker.
+        Err(catalog::Error::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {

@@ -133,6 +133,11 @@ impl Membership {
         }
     }
 
+    /// The cluster's UUID: the same on all daemons, and after restarts.
+    pub fn cluster(&self) -> Uuid {
+        self.cluster
+    }
+
     /// Whether this daemon may act in the cluster's name: in touch, and registered by its own
     /// clock.
     pub fn may_act(&self) -> bool {

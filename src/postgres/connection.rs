@@ -29,7 +29,7 @@ pub enum Error {
     Io(#[from] io::Error),
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("a message of {length} bytes is longer than connections.message_limit ({limit})")]
+    #[error("a message of {length} bytes is longer than the limit here ({limit})")]
     TooLong { length: usize, limit: usize },
 }
 
@@ -101,6 +101,11 @@ impl Connection {
 
     /// The next message; `None` at the end of the connection. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Frontend>> {
+        self.next_up_to(self.message_limit).await
+    }
+
+    /// The next message, of at most so many bytes.
+    pub async fn next_up_to(&mut self, limit: usize) -> Result<Option<Frontend>> {
         if !self.fill_to(5).await? {
             return Ok(None);
         }
@@ -108,8 +113,8 @@ impl Connection {
         if length < 4 {
             return Err(Malformed("its length is invalid").into());
         }
-        if length > self.message_limit {
-            return Err(Error::TooLong { length, limit: self.message_limit });
+        if length > limit {
+            return Err(Error::TooLong { length, limit });
         }
         if !self.fill_to(length + 1).await? {
             return Ok(None);

@@ -53,6 +53,13 @@ pub enum Target {
     Portal(String),
 }
 
+/// The first answer of a client that is asked to prove who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslInitialResponse {
+    pub mechanism: String,
+    pub data: Bytes,
+}
+
 /// The bytes are no message of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid frontend message: {0}")]
@@ -107,6 +114,19 @@ impl Frontend {
         };
         match reader.0.is_empty() {
             true => Ok(message),
+            false => Err(Malformed("there are bytes left over")),
+        }
+    }
+}
+
+impl SaslInitialResponse {
+    /// Decodes the body of [`Frontend::Password`], which alone does not say what it is.
+    pub fn decode(body: Bytes) -> Result<Self, Malformed> {
+        let mut reader = Reader(body);
+        let mechanism = reader.string()?;
+        let data = reader.value()?.ok_or(Malformed("the SASL message is empty"))?;
+        match reader.0.is_empty() {
+            true => Ok(Self { mechanism, data }),
             false => Err(Malformed("there are bytes left over")),
         }
     }
@@ -193,6 +213,21 @@ mod tests {
             result_formats: vec![0],
         };
         assert_eq!(Frontend::decode(b'B', bind().into()), Ok(Frontend::Bind(expected)));
+    }
+
+    #[test]
+    fn a_sasl_response_is_read_in_full() {
+        let whole = b"SCRAM\0\0\0\0\x03n,,";
+        let expected =
+            SaslInitialResponse { mechanism: "SCRAM".into(), data: Bytes::from_static(b"n,,") };
+        assert_eq!(SaslInitialResponse::decode(Bytes::from_static(whole)), Ok(expected));
+        for end in 0..whole.len() {
+            let cut = Bytes::copy_from_slice(&whole[..end]);
+            assert!(SaslInitialResponse::decode(cut).is_err(), "{end}");
+        }
+        for wrong in [&b"SCRAM\0\xff\xff\xff\xff"[..], b"SCRAM\0\0\0\0\x01nn"] {
+            assert!(SaslInitialResponse::decode(Bytes::from_static(wrong)).is_err());
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Accepts clients, within a limit.
+//! Accepts clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -19,16 +18,11 @@ use crate::tls::Acceptor;
 /// Pause after the system has refused a connection, for want of descriptors say.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections beyond the limit that are heard at once; more are just closed.
-const REFUSALS: usize = 64;
-
 /// The PostgreSQL port.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     shared: Arc<Shared>,
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
     clients: TaskTracker,
 }
 
@@ -42,8 +36,6 @@ impl Listener {
     ) -> Self {
         Self {
             socket,
-            places: Arc::new(Semaphore::new(config.max)),
-            refusals: Arc::new(Semaphore::new(REFUSALS)),
             shared: Arc::new(Shared::new(queries, config, statement_timeout, tls)),
             clients: TaskTracker::new(),
         }
@@ -75,21 +67,7 @@ impl Listener {
         // A client whose machine has vanished must not keep its place for ever.
         let _ = SockRef::from(&socket).set_keepalive(true);
         let shared = self.shared.clone();
-        let trusted = shared.config.trust.contains(peer.ip());
-        let places = if trusted { &self.places } else { &self.refusals };
-        let (place, full) = match places.clone().try_acquire_owned() {
-            Ok(place) => (place, false),
-            // Who is to be refused takes nobody's place.
-            Err(_) if !trusted => return,
-            // Beyond the limit a client is told so, and a cancel request still gets through.
-            Err(_) => match self.refusals.clone().try_acquire_owned() {
-                Ok(place) => (place, true),
-                Err(_) => return,
-            },
-        };
-        self.clients.spawn(async move {
-            serve(socket, peer, &shared, full).await;
-            drop(place);
-        });
+        let seat = shared.lobby.enter(peer.ip());
+        self.clients.spawn(async move { serve(socket, peer, &shared, seat).await });
     }
 }

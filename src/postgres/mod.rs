@@ -1,10 +1,12 @@
 //! The PostgreSQL wire protocol: bytes in, statements; rows, bytes out.
 //!
-//! - [`listener`]: accepts clients, within a limit.
+//! - [`listener`]: accepts clients.
 //! - [`connection`]: a socket as messages.
 //! - [`encryption`]: requests for encryption, TLS.
 //! - [`frontend`]: what clients send, decoded without trust.
 //! - [`startup`]: the start-up message, log-in.
+//! - [`authentication`]: who a client is, by host rules, passwords and certificates; who has a place.
+//! - [`parameters`]: the settings that a session begins with.
 //! - [`cancel`]: cancel requests, sent on to the daemon they are for.
 //! - [`session`]: one client's loop: which message does what.
 //! - [`simple`], [`extended`]: the two ways to ask.
@@ -14,6 +16,7 @@
 //! - [`copy`]: a result as COPY sends it.
 //! - [`sqlstate`]: failures as clients see them.
 
+mod authentication;
 mod batches;
 mod cancel;
 mod connection;
@@ -23,6 +26,7 @@ mod extended;
 mod frontend;
 mod listener;
 mod objects;
+mod parameters;
 mod portal;
 mod reading;
 mod session;

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::authentication::{Lobby, Places, Seat, Throttle};
 use super::cancel::Cancels;
 use super::connection::{self, Connection};
 use super::encryption::negotiate;
@@ -22,7 +23,8 @@ use super::extended::Extended;
 use super::frontend::Frontend;
 use super::reading::Failure;
 use super::sqlstate::Report;
-use super::startup::{Arrival, arrive, reported};
+use super::startup::{Arrival, Arrived, Ends, arrive, reported};
+use crate::audit::{Audit, Event, Kind};
 use crate::config;
 use crate::engine::settings::Settings;
 use crate::query::{Notice, Queries, Session, TransactionState};
@@ -38,6 +40,9 @@ pub struct Shared {
     /// Does handshakes, if there is TLS.
     pub tls: Option<Arc<Acceptor>>,
     pub cancels: Cancels,
+    pub lobby: Arc<Lobby>,
+    pub places: Arc<Places>,
+    pub throttle: Throttle,
 }
 
 impl Shared {
@@ -47,39 +52,54 @@ impl Shared {
         statement_timeout: Option<Duration>,
         tls: Option<Arc<Acceptor>>,
     ) -> Self {
-        Self { queries, config, statement_timeout, tls, cancels: Cancels::new() }
+        Self {
+            lobby: Lobby::new(config.login_max),
+            places: Places::new(config.max, config.superuser_reserved),
+            throttle: Throttle::new(config.login_failures),
+            cancels: Cancels::new(),
+            queries,
+            config,
+            statement_timeout,
+            tls,
+        }
     }
 }
 
-/// Serves a client from its first byte to its last.
-///
-/// With `full` there is no place for a session: the client is told so.
-pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, full: bool) {
+/// Serves a client from its first byte to its last. It has its seat until it is logged in.
+pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: Seat) {
+    let Ok(server) = socket.local_addr() else { return };
     let limit = usize::try_from(shared.config.message_limit.0).unwrap_or(usize::MAX);
-    let server = socket.local_addr();
     let arrival = async {
         let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
-        let arrival = arrive(&mut connection, packet, shared, peer, full).await?;
+        let arrival = arrive(&mut connection, packet, shared, Ends { peer, server }).await?;
         Ok::<_, connection::Error>(Some((connection, arrival)))
     };
-    let (connection, session) =
-        match tokio::time::timeout(shared.config.login_timeout, arrival).await {
-            Ok(Ok(Some((connection, Arrival::Session(session))))) => (connection, *session),
-            Ok(Ok(None | Some((_, Arrival::Over)))) => return,
-            Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
-            Err(_) => return debug!(%peer, "a client took too long to log in"),
-        };
+    let arrival = tokio::select! {
+        arrival = tokio::time::timeout(shared.config.login_timeout, arrival) => arrival,
+        () = seat.dismissed.cancelled() => {
+            return debug!(%peer, "a client that did not log in had to make room");
+        }
+    };
+    let (connection, arrived) = match arrival {
+        Ok(Ok(Some((connection, Arrival::Session(arrived))))) => (connection, *arrived),
+        Ok(Ok(None | Some((_, Arrival::Over)))) => return,
+        Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
+        Err(_) => return debug!(%peer, "a client took too long to log in"),
+    };
+    drop(seat);
+    let Arrived { session, place: _place } = arrived;
     let pid = session.entry().pid;
-    if let Ok(server) = server {
-        let _ = session.entry().server.set(server);
-    }
+    let _ = session.entry().server.set(server);
     let told = session.settings().clone();
     let limits = IdleLimits::of(&told);
-    let mut client = Client { connection, session, extended: Extended::default(), told, limits };
+    let audit = shared.queries.audit.clone();
+    let extended = Extended::default();
+    let mut client = Client { connection, session, extended, told, limits, peer, audit };
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
+    client.audit.record(client.event(Kind::Logout));
     shared.cancels.forget(pid);
 }
 
@@ -91,6 +111,8 @@ pub(super) struct Client {
     /// The settings that the client has been told of.
     told: Arc<Settings>,
     limits: IdleLimits,
+    peer: SocketAddr,
+    audit: Audit,
 }
 
 /// How long a client may say nothing: worked out once for each change of its settings.
@@ -291,6 +313,11 @@ impl Client {
 
     /// Tells the client of a failure, and the transaction.
     pub fn report(&mut self, report: Report) -> io::Result<()> {
+        if report.code == "42501" {
+            let Report { code, message, .. } = &report;
+            let denied = self.event(Kind::Denied);
+            self.audit.record(Event { sqlstate: Some(code), message: Some(message), ..denied });
+        }
         self.session.note_error();
         if self.session.transaction_state() == TransactionState::Failed {
             self.extended.portals.abort(self.session.savepoints());
@@ -303,6 +330,12 @@ impl Client {
     pub fn warn(&mut self) -> io::Result<()> {
         let warnings = self.session.entry().take_warnings();
         self.notify(warnings)
+    }
+
+    fn event(&self, kind: Kind) -> Event<'_> {
+        let entry = self.session.entry();
+        let tls = self.connection.tls().is_some();
+        Event { tls, ..Event::new(kind, &entry.user, &entry.database, Some(self.peer)) }
     }
 
     pub fn notify(&mut self, notices: Vec<Notice>) -> io::Result<()> {

@@ -85,6 +85,11 @@ impl From<query::Error> for Report {
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
             E::DatabaseInUse | E::RoleInSession => "55006",
+            E::TooManyStatements(_) => {
+                let hint =
+                    "The limit is the role's setting oribi.statement_limit, for each daemon.";
+                return Self::error("53400", message).hint(hint);
+            }
             E::ParameterCount { .. } => "08P01",
             E::ResultChanged => "0A000",
             E::Copy(error) => return error.into(),
@@ -210,6 +215,7 @@ impl From<engine::Error> for Report {
             E::NoParameter(_) => "42P02",
             E::Settings(settings::Error::Unknown(_)) => "42704",
             E::Settings(settings::Error::NoName) => "22004",
+            E::Settings(settings::Error::Denied(_)) => "42501",
             E::Settings(settings::Error::ReadOnly(_) | settings::Error::NeedsRestart(_)) => "55P02",
             E::Settings(settings::Error::Invalid { .. }) => "22023",
             E::NoFunction(_) => {

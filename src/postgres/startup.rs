@@ -11,15 +11,19 @@ use pgwire::messages::startup::{
 };
 use pgwire::messages::{DecodeContext, Message, ProtocolVersion};
 
+use super::authentication::{Place, Refusal, authenticate};
 use super::connection::{Connection, Error, Result};
 use super::frontend::Malformed;
+use super::parameters;
 use super::session::Shared;
 use super::sqlstate::Report;
-use crate::catalog;
+use crate::audit::{Event, Kind};
+use crate::catalog::{self, Privilege, Role};
 use crate::cluster::State;
-use crate::engine::settings::{SETTINGS, Settings, Source};
+use crate::config::rules::Visitor;
+use crate::coordination::paths::CatalogName;
+use crate::engine::settings::{SETTINGS, Settings};
 use crate::query::Session;
-use crate::query::sessions::SHOWN_TEXT;
 
 /// A request code in place of a protocol version, from PostgreSQL's `pqcomm.h`.
 const CANCEL: u32 = (1234 << 16) | 5678;
@@ -29,9 +33,22 @@ const LONG_KEY: usize = 32;
 
 /// What a client wanted with its connection.
 pub enum Arrival {
-    Session(Box<Session>),
+    Session(Box<Arrived>),
     /// It is over: a cancel request, a refusal, or nothing at all.
     Over,
+}
+
+/// A client that is logged in.
+pub struct Arrived {
+    pub session: Session,
+    pub place: Place,
+}
+
+/// Both ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    pub server: SocketAddr,
 }
 
 /// Goes from the first packet that does not ask for encryption to a session that is ready for
@@ -40,8 +57,7 @@ pub async fn arrive(
     connection: &mut Connection,
     packet: Bytes,
     shared: &Shared,
-    peer: SocketAddr,
-    full: bool,
+    ends: Ends,
 ) -> Result<Arrival> {
     let must_encrypt = shared.tls.as_ref().is_some_and(|tls| tls.is_required());
     match (&packet[..]).get_u32() {
@@ -54,11 +70,6 @@ pub async fn arrive(
                 .hint("Connect with sslmode=require or stricter. The setting is tls.mode.");
             refuse(connection, report).await
         }
-        _ if full => {
-            let report = Report::fatal("53300", "sorry, too many clients already")
-                .hint("The limit is the setting connections.max.");
-            refuse(connection, report).await
-        }
         version if version >> 16 != 3 => {
             let (major, minor) = (version >> 16, version & 0xffff);
             let message = format!(
@@ -66,26 +77,32 @@ pub async fn arrive(
             );
             refuse(connection, Report::fatal("0A000", message)).await
         }
-        _ => log_in(connection, shared, peer, packet).await,
+        _ => log_in(connection, shared, ends, packet).await,
     }
 }
 
 async fn log_in(
     connection: &mut Connection,
     shared: &Shared,
-    peer: SocketAddr,
+    ends: Ends,
     packet: Bytes,
 ) -> Result<Arrival> {
     let startup = decode(&packet)?;
     let long_keys = negotiate(connection, &startup)?;
-    match open(connection, shared, peer, &startup.parameters).await {
-        Ok(session) => {
-            let key = shared.cancels.key(session.entry().pid, if long_keys { LONG_KEY } else { 4 });
-            greet(connection, &session, key, long_keys)?;
+    match open(connection, shared, ends, &startup.parameters).await {
+        Ok(arrived) => {
+            let pid = arrived.session.entry().pid;
+            let key = shared.cancels.key(pid, if long_keys { LONG_KEY } else { 4 });
+            greet(connection, &arrived.session, key, long_keys)?;
             connection.flush().await?;
-            Ok(Arrival::Session(Box::new(session)))
+            Ok(Arrival::Session(Box::new(arrived)))
         }
-        Err(report) => refuse(connection, report).await,
+        Err(Refusal::Report(report)) => refuse(connection, report).await,
+        Err(Refusal::Gone) => Ok(Arrival::Over),
+        Err(Refusal::Connection(Error::Io(error))) => Err(error.into()),
+        Err(Refusal::Connection(error)) => {
+            refuse(connection, Report::fatal("08P01", error.to_string())).await
+        }
     }
 }
 
@@ -128,27 +145,71 @@ fn negotiate(connection: &mut Connection, startup: &Startup) -> Result<bool> {
 
 /// Finds out whether and how this client may come in.
 async fn open(
-    connection: &Connection,
+    connection: &mut Connection,
     shared: &Shared,
-    peer: SocketAddr,
+    ends: Ends,
     parameters: &BTreeMap<String, String>,
-) -> std::result::Result<Session, Report> {
-    let Some(user) = parameters.get("user").filter(|user| !user.is_empty()) else {
-        return Err(Report::fatal("28000", "no PostgreSQL user name specified in startup packet"));
+) -> std::result::Result<Arrived, Refusal> {
+    let given = |name| parameters.get(name).filter(|value| !value.is_empty());
+    let Some(user) = given("user") else {
+        let message = "no PostgreSQL user name specified in startup packet";
+        return Err(Report::fatal("28000", message).into());
     };
     match shared.queries.membership.state() {
-        State::Joining => return Err(Report::fatal("57P03", "the database system is starting up")),
+        State::Joining => {
+            return Err(Report::fatal("57P03", "the database system is starting up").into());
+        }
         State::Draining => {
-            return Err(Report::fatal("57P03", "the database system is shutting down"));
+            return Err(Report::fatal("57P03", "the database system is shutting down").into());
         }
         State::Ready | State::Degraded => {}
     }
-    if !shared.config.trust.contains(peer.ip()) {
-        let message = format!("clients at {} are not trusted", peer.ip());
-        let hint = "The setting connections.trust of the daemon lists the networks that are.";
-        return Err(Report::fatal("28000", message).hint(hint));
+    let visitor = Visitor {
+        address: ends.peer.ip(),
+        server: ends.server.ip(),
+        encrypted: connection.tls().is_some(),
+        user,
+        database: given("database").unwrap_or(user),
+    };
+    let arrived = match authenticate(connection, shared, &visitor).await {
+        Ok(role) => {
+            let entered = enter(connection, shared, ends, &visitor, &role, parameters).await;
+            entered.map_err(Refusal::from)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let event = Event {
+        tls: visitor.encrypted,
+        ..Event::new(Kind::Login, user, visitor.database, Some(ends.peer))
+    };
+    match &arrived {
+        Ok(_) => shared.queries.audit.record(event),
+        Err(Refusal::Report(report)) => shared.queries.audit.record(Event {
+            event: Kind::LoginFailed,
+            sqlstate: Some(report.code),
+            message: Some(&report.message),
+            ..event
+        }),
+        Err(Refusal::Gone | Refusal::Connection(_)) => {}
     }
-    let database = parameters.get("database").filter(|name| !name.is_empty()).unwrap_or(user);
+    arrived
+}
+
+/// Opens a session for who has proved to be a role, if it may have one.
+async fn enter(
+    connection: &Connection,
+    shared: &Shared,
+    ends: Ends,
+    visitor: &Visitor<'_>,
+    role: &Role,
+    asked: &BTreeMap<String, String>,
+) -> std::result::Result<Arrived, Report> {
+    let Visitor { user, database, .. } = *visitor;
+    if !role.record.login {
+        let message = format!("role \"{user}\" is not permitted to log in");
+        return Err(Report::fatal("28000", message));
+    }
+    let place = shared.places.take(role)?;
     if let Err(error) = shared.queries.catalog.database(database).await {
         return Err(match error {
             catalog::Error::NotFound { .. } => {
@@ -160,76 +221,35 @@ async fn open(
             error => Report { fatal: true, ..Report::from(error) },
         });
     }
-    let settings = settings(shared, user, parameters)?;
+    may_connect(shared, user, database).await?;
+    let settings = parameters::settings(shared, role, asked)?;
     let tls = connection.tls().cloned();
-    let guard = shared.queries.sessions.open(user, database, peer, tls);
-    Ok(Session::new(shared.queries.clone(), guard, settings))
+    let guard = shared.queries.sessions.open(user, database, ends.peer, tls);
+    Ok(Arrived { session: Session::new(shared.queries.clone(), guard, settings), place })
 }
 
-/// The session's own defaults: the daemon's, then what the client asks for.
-fn settings(
+/// Whether a role has CONNECT on a database, as the store has it before that is denied.
+async fn may_connect(
     shared: &Shared,
     user: &str,
-    parameters: &BTreeMap<String, String>,
-) -> std::result::Result<Settings, Report> {
-    let mut settings = Settings::default();
-    settings.set_fact("session_authorization", user, Source::Override);
-    let facts = [
-        ("max_connections", shared.config.max.to_string()),
-        ("ssl", if shared.tls.is_some() { "on" } else { "off" }.to_owned()),
-        ("track_activity_query_size", (SHOWN_TEXT + 1).to_string()),
-    ];
-    for (name, value) in facts {
-        settings.set_fact(name, &value, Source::Configuration);
+    database: &str,
+) -> std::result::Result<(), Report> {
+    let catalog = &shared.queries.catalog;
+    let allowed = || {
+        let snapshot = catalog.snapshot();
+        let found = snapshot.databases.get(database);
+        found.is_some_and(|found| snapshot.access(user).database(found, Privilege::Connect))
+    };
+    if !allowed() {
+        let name = CatalogName::Database(database.to_owned());
+        let looked = catalog.look_again_at_grants(vec![name]).await;
+        looked.map_err(|error| Report { fatal: true, ..Report::from(error) })?;
     }
-    if let Some(timeout) = shared.statement_timeout {
-        let millis = timeout.as_millis().to_string();
-        // A duration is always a valid value for it.
-        let _ = settings.set_default("statement_timeout", &millis, Source::Configuration);
+    if allowed() {
+        return Ok(());
     }
-    let options = parameters.get("options").map(String::as_str).unwrap_or_default();
-    let asked = (parameters.iter())
-        .filter(|(name, _)| {
-            !matches!(name.as_str(), "user" | "database" | "options" | "replication")
-        })
-        .filter(|(name, _)| !name.starts_with("_pq_."))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .chain(command_line(options));
-    for (name, value) in asked {
-        if let Err(error) = settings.set_default(&name, &value, Source::Client) {
-            let report = Report::from(crate::engine::Error::from(error));
-            return Err(Report { fatal: true, ..report });
-        }
-    }
-    Ok(settings)
-}
-
-/// Settings from `-c name=value` and `--name=value`, as `PGOPTIONS` has them. A backslash makes the
-/// next character, such as a space, part of the value.
-fn command_line(options: &str) -> Vec<(String, String)> {
-    let mut words = vec![String::new()];
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        let word = words.len() - 1;
-        match character {
-            '\\' => words[word].extend(characters.next()),
-            ' ' | '\t' => words.push(String::new()),
-            other => words[word].push(other),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    let mut found = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        let setting = match word.as_str() {
-            "-c" => words.next(),
-            _ => word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).map(str::to_owned),
-        };
-        if let Some((name, value)) = setting.as_deref().and_then(|text| text.split_once('=')) {
-            found.push((name.replace('-', "_"), value.to_owned()));
-        }
-    }
-    found
+    let hint = "The role has no CONNECT privilege on it.";
+    Err(Report::fatal("42501", format!("permission denied for database \"{database}\"")).hint(hint))
 }
 
 /// Tells a client that it is in, and who serves it.
@@ -260,27 +280,4 @@ pub fn reported(settings: &Settings) -> Vec<(&'static str, &str)> {
         .filter(|setting| setting.report)
         .map(|setting| (setting.name, settings.get(setting.name).unwrap_or_default()))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_read_like_a_command_line() {
-        let expected = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
-        };
-        for (text, pairs) in [
-            ("-c statement_timeout=5s", vec![("statement_timeout", "5s")]),
-            (
-                "-cdatestyle=ISO,\\ MDY --search-path=a",
-                vec![("datestyle", "ISO, MDY"), ("search_path", "a")],
-            ),
-            ("-c", vec![]),
-            ("nonsense", vec![]),
-        ] {
-            assert_eq!(command_line(text), expected(&pairs), "{text}");
-        }
-    }
 }

@@ -97,6 +97,7 @@ impl Session {
             Command::Nothing(tag) => done(tag),
             Command::Ddl(ddl) => {
                 let notices = registered.until_stopped(self.change(ddl)).await??;
+                self.record(ddl);
                 Ok(Done { tag: ddl.tag(), notices, ..Done::default() })
             }
         }

@@ -47,6 +47,12 @@ pub(super) struct CreateExternal {
     mode: CreateMode,
 }
 
+impl CreateExternal {
+    pub(super) fn name(&self) -> &ObjectName {
+        &self.name
+    }
+}
+
 impl Ddl {
     /// The command tag.
     pub fn tag(&self) -> &'static str {

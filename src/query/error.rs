@@ -53,6 +53,8 @@ pub enum Error {
     NoSavepoint(String),
     #[error("{0} can only be used in transaction blocks")]
     OutsideTransaction(&'static str),
+    #[error("too many statements of role \"{0}\" at once")]
+    TooManyStatements(String),
     #[error("cannot drop the currently open database")]
     DatabaseInUse,
     #[error("current user cannot be dropped")]

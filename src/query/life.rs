@@ -45,6 +45,8 @@ pub struct Session {
     engine: engine::Session,
     guard: SessionGuard,
     settings: Arc<Settings>,
+    /// Of the settings, for each statement asks for it.
+    statement_limit: Option<usize>,
     pub(super) transaction: Transaction,
     /// The message has several statements, which PostgreSQL takes for a block of its own.
     several: bool,
@@ -80,6 +82,7 @@ impl Session {
             queries,
             engine,
             guard,
+            statement_limit: settings.statement_limit(),
             settings,
             transaction: Transaction::default(),
             several: false,
@@ -255,7 +258,17 @@ impl Session {
             Some(_) => Some(self.queries.gate.enter_again("statement")),
             None => self.queries.gate.enter("statement"),
         };
-        gate.map(|gate| Admitted { gate }).ok_or(Error::Stopped(Stop::ShuttingDown))
+        let gate = gate.ok_or(Error::Stopped(Stop::ShuttingDown))?;
+        let role = &self.entry().user;
+        let share = match self.statement_limit {
+            // Most roles have no limit, and need not be counted.
+            None => None,
+            Some(limit) => match self.queries.shares.take(role, limit) {
+                Some(share) => Some(share),
+                None => return Err(Error::TooManyStatements(role.clone())),
+            },
+        };
+        Ok(Admitted { gate, share })
     }
 
     async fn understand(
@@ -322,16 +335,16 @@ impl Session {
         Ok(self.engine.plan(&parsed.statement, &[]).await?)
     }
 
-    pub(super) fn queries(&self) -> &Queries {
-        &self.queries
-    }
-
     pub(super) fn catalog(&self) -> &Arc<Catalog> {
         &self.queries.catalog
     }
 
     pub(super) fn roots(&self) -> &crate::storage::Roots {
         self.queries.engine.roots()
+    }
+
+    pub(super) fn queries(&self) -> &Queries {
+        &self.queries
     }
 
     pub(super) fn engine_session(&self) -> &engine::Session {
@@ -364,6 +377,7 @@ impl Session {
         if settings != self.settings {
             let name = settings.get("application_name").unwrap_or_default();
             self.entry().set_application_name(name);
+            self.statement_limit = settings.statement_limit();
             self.settings = settings.clone();
             self.engine.set_settings(settings);
         }

@@ -10,6 +10,8 @@
 //! - [`copy`]: COPY's query and format.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
+//! - [`shares`]: how many statements of one role run at once.
+//! - [`trail`]: what the audit trail says of such changes.
 //! - [`transaction`]: what BEGIN promises here.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
@@ -30,7 +32,9 @@ mod running;
 mod secrets;
 mod security;
 pub mod sessions;
+mod shares;
 pub mod signals;
+mod trail;
 mod transaction;
 
 use std::sync::Arc;
@@ -42,6 +46,7 @@ pub use prepared::{Prepared, Source};
 pub use running::{Registered, Running};
 pub use transaction::TransactionState;
 
+use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::cluster::Membership;
 use crate::coordination::{self, Coordination, paths::Path};
@@ -49,6 +54,7 @@ use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
 use registry::Registry;
 use sessions::Sessions;
+use shares::Shares;
 
 /// What all sessions of a daemon share.
 #[derive(Debug)]
@@ -61,6 +67,8 @@ pub struct Queries {
     /// Statements are inside while they run; draining waits for it to be empty.
     pub gate: Gate,
     pub shutdown: Shutdown,
+    pub audit: Audit,
+    shares: Arc<Shares>,
 }
 
 /// The rooms below, to build upon.
@@ -73,14 +81,33 @@ pub struct Foundation {
     pub registry: Arc<Registry>,
     pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
+    pub audit: Audit,
 }
 
 impl Queries {
     pub async fn open(foundation: Foundation) -> coordination::Result<Arc<Self>> {
-        let Foundation { coordination, engine, catalog, membership, registry, sessions, shutdown } =
-            foundation;
+        let Foundation {
+            coordination,
+            engine,
+            catalog,
+            membership,
+            registry,
+            sessions,
+            shutdown,
+            audit,
+        } = foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
         let gate = Gate::default();
-        Ok(Arc::new(Self { engine, catalog, membership, registry, sessions, gate, shutdown }))
+        Ok(Arc::new(Self {
+            engine,
+            catalog,
+            membership,
+            registry,
+            sessions,
+            gate,
+            shutdown,
+            audit,
+            shares: Arc::default(),
+        }))
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::life::Session;
 use super::registry::RegistryGuard;
 use super::sessions::{SessionEntry, Stopper};
+use super::shares::Share;
 use super::{Error, Result, Stop};
 use crate::engine::{self, Rows};
 use crate::id;
@@ -22,6 +23,7 @@ use crate::shutdown::GateGuard;
 /// The daemon takes the statement.
 pub(super) struct Admitted {
     pub gate: GateGuard,
+    pub share: Option<Share>,
 }
 
 /// The statement has an id, is listed, and can be stopped.
@@ -34,6 +36,7 @@ pub struct Registered {
     timeout: Option<Duration>,
     deadline: Option<Instant>,
     _gate: GateGuard,
+    _share: Option<Share>,
 }
 
 /// The statement is ready to run.
@@ -61,7 +64,9 @@ impl Admitted {
         let stopper = entry.begin(id, text, started);
         let timeout = session.settings().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        Registered { session: entry.clone(), listed, stopper, timeout, deadline, _gate: self.gate }
+        let session = entry.clone();
+        let Self { gate: _gate, share: _share } = self;
+        Registered { session, listed, stopper, timeout, deadline, _gate, _share }
     }
 }
 

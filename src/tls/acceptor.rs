@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{info, warn};
-use x509_certificate::X509Certificate;
+use x509_certificate::{CapturedX509Certificate, X509Certificate};
 
 use super::facts::{Tls, distinguished};
 use crate::config::{self, TlsMode, TlsVersion};
@@ -204,8 +204,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     })
 }
 
+/// Byte for byte as clients are shown it: encoded anew it could be another, to which no password
+/// would be bound.
 fn pem_of(certificate: &CertificateDer<'_>) -> Result<String, Error> {
-    parsed(certificate)?.encode_pem().map_err(|error| Error::new("certificate", error))
+    let certificate = CapturedX509Certificate::from_der(certificate.to_vec());
+    certificate.map(|it| it.encode_pem()).map_err(|error| Error::new("certificate", error))
 }
 
 fn parsed(certificate: &[u8]) -> Result<X509Certificate, Error> {

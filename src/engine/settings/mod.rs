@@ -28,6 +28,8 @@ pub enum Error {
     NoName,
     #[error("parameter \"{0}\" cannot be changed")]
     ReadOnly(&'static str),
+    #[error("permission denied to set parameter \"{0}\"")]
+    Denied(&'static str),
     #[error("parameter \"{0}\" cannot be changed without restarting the server")]
     NeedsRestart(&'static str),
     #[error("invalid value for parameter \"{name}\": \"{value}\"{hint}")]
@@ -55,6 +57,8 @@ pub enum Source {
     Default,
     /// The daemon's configuration.
     Configuration,
+    /// ALTER ROLE ... SET.
+    Role,
     /// The client's start-up message.
     Client,
     /// SET or `set_config`.
@@ -69,6 +73,7 @@ impl Source {
         match self {
             Self::Default => "default",
             Self::Configuration => "configuration file",
+            Self::Role => "user",
             Self::Client => "client",
             Self::Session => "session",
             Self::Override => "override",
@@ -107,14 +112,30 @@ impl Settings {
         }
     }
 
+    /// Whether the session may change a setting, as far as that is for some only.
+    pub fn may_change(&self, name: &str) -> Result<()> {
+        match find(name) {
+            Some(Setting { name, context: Context::Superuser, .. })
+                if self.get("is_superuser") != Some("on") =>
+            {
+                Err(Error::Denied(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sets a value for this session; returns it in its normal form.
     pub fn set(&mut self, name: &str, value: &str) -> Result<&str> {
+        self.may_change(name)?;
         let value = normalise(name, value)?;
         Ok(self.changed.entry(name.to_ascii_lowercase()).insert_entry(value).into_mut())
     }
 
     /// Sets what RESET returns to.
     pub fn set_default(&mut self, name: &str, value: &str, source: Source) -> Result<()> {
+        if source == Source::Client {
+            self.may_change(name)?;
+        }
         let value = normalise(name, value)?;
         self.defaults.insert(name.to_ascii_lowercase(), (value, source));
         Ok(())
@@ -126,6 +147,7 @@ impl Settings {
     }
 
     pub fn reset(&mut self, name: &str) -> Result<()> {
+        self.may_change(name)?;
         match find(name) {
             Some(setting) => refuse_fixed(setting)?,
             None if !name.contains('.') => return Err(Error::Unknown(name.to_owned())),
@@ -197,6 +219,11 @@ impl Settings {
         self.get("role").filter(|role| *role != "none")
     }
 
+    /// How many statements of the role may run at once; `None`: any number.
+    pub fn statement_limit(&self) -> Option<usize> {
+        self.get("oribi.statement_limit")?.parse().ok().filter(|limit| *limit > 0)
+    }
+
     /// `None`: no limit.
     pub fn statement_timeout(&self) -> Option<Duration> {
         self.timeout("statement_timeout")
@@ -253,7 +280,7 @@ pub fn in_unit(setting: &Setting, value: &str) -> String {
 
 fn refuse_fixed(setting: &Setting) -> Result<()> {
     match setting.context {
-        Context::User => Ok(()),
+        Context::User | Context::Superuser => Ok(()),
         Context::Internal => Err(Error::ReadOnly(setting.name)),
         Context::Postmaster => Err(Error::NeedsRestart(setting.name)),
     }
@@ -436,6 +463,21 @@ mod tests {
         assert_eq!(settings.get("application_name"), Some("psql"));
         assert_eq!(settings.search_path("me"), ["me", "public"]);
         assert_eq!(settings.reset("nothing"), Err(Error::Unknown("nothing".into())));
+    }
+
+    #[test]
+    fn some_settings_are_for_superusers() {
+        let mut settings = Settings::default();
+        settings.set_fact("is_superuser", "off", Source::Override);
+        let denied = Err(Error::Denied("oribi.statement_limit"));
+        assert_eq!(settings.set("oribi.Statement_Limit", "0").map(drop), denied);
+        assert_eq!(settings.reset("oribi.statement_limit"), denied);
+        assert_eq!(settings.set_default("oribi.statement_limit", "0", Source::Client), denied);
+        settings.set_default("oribi.statement_limit", "3", Source::Role).expect("the role's own");
+        assert_eq!(settings.statement_limit(), Some(3));
+        settings.set_fact("is_superuser", "on", Source::Override);
+        settings.set("oribi.statement_limit", "0").expect("a superuser");
+        assert_eq!(settings.statement_limit(), None);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Kind {
 pub enum Context {
     /// Any session, for itself.
     User,
+    /// A superuser, for itself or with ALTER ROLE ... SET for others.
+    Superuser,
     /// Nobody: it says what is.
     Internal,
     /// The daemon's configuration, at its start.
@@ -55,7 +57,7 @@ const fn setting(
     Setting { name, default, kind, context, report, category, description }
 }
 
-use Context::{Internal, Postmaster, User};
+use Context::{Internal, Postmaster, Superuser, User};
 use Kind::{Bool, DateStyle, Duration as Millis, Encoding, Integer, OneOf, Text, TimeZone};
 
 /// Groups of settings, as PostgreSQL names them.
@@ -112,6 +114,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_identifier_length", "255", Integer(255, 255), Internal, false, PRESET, "The longest name, in bytes."),
     setting("max_index_keys", "32", Integer(32, 32), Internal, false, PRESET, "For clients that ask."),
     setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), User, false, CUSTOM, "strong: ask the coordination store for each table before planning."),
+    setting("oribi.statement_limit", "0", Integer(0, 1_000_000), Superuser, false, STATEMENTS, "How many statements of the role run at once on a daemon; 0: no limit."),
     setting("password_encryption", "scram-sha-256", OneOf(&["scram-sha-256"]), User, false, AUTHENTICATION, "How passwords are kept."),
     setting("role", "none", Text, User, false, STATEMENTS, "The role whose rights count, if it is not the one that logged in."),
     setting("row_security", "on", Bool, User, false, STATEMENTS, "Accepted for compatibility."),
@@ -172,6 +175,7 @@ impl Context {
     pub fn name(self) -> &'static str {
         match self {
             User => "user",
+            Superuser => "superuser",
             Internal => "internal",
             Postmaster => "postmaster",
         }

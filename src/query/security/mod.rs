@@ -15,7 +15,9 @@ use sqlparser::ast::{Ident, ObjectName};
 pub use parse::{RowSecurityChange, parse};
 
 use super::life::Session;
+use super::trail::list;
 use super::{Error, Notice, Result};
+use crate::audit::Kind;
 use crate::catalog::{Access, PUBLIC_ROLE, PolicyCommand, Snapshot};
 
 /// A change of who may do what.
@@ -206,6 +208,57 @@ impl Security {
             Self::AlterPolicy { .. } | Self::RenamePolicy { .. } => "ALTER POLICY",
             Self::DropPolicy { .. } => "DROP POLICY",
         }
+    }
+
+    /// What the audit trail says that it is about. Names only.
+    pub fn subject(&self) -> (Kind, String) {
+        match self {
+            Self::CreateRole { name, .. } | Self::AlterRole { name, .. } => {
+                (Kind::Role, name.clone())
+            }
+            Self::DropRoles { names, .. } => (Kind::Role, list(names)),
+            Self::GrantRoles(grant) => {
+                (Kind::Grant, format!("{} TO {}", list(&grant.roles), list(&grant.members)))
+            }
+            Self::RevokeRoles(grant) => {
+                (Kind::Grant, format!("{} FROM {}", list(&grant.roles), list(&grant.members)))
+            }
+            Self::Grant(grant) => (Kind::Grant, grant.subject("TO")),
+            Self::Revoke(grant) => (Kind::Grant, grant.subject("FROM")),
+            Self::Owner { name, new, .. } => (Kind::Grant, format!("{name} OWNER TO {new}")),
+            Self::ReassignOwned { roles, to } => (Kind::Grant, format!("{} TO {to}", list(roles))),
+            Self::DropOwned { roles } => (Kind::Grant, list(roles)),
+            Self::RowSecurity { table, .. } => (Kind::Grant, table.to_string()),
+            Self::CreatePolicy { name, table, .. }
+            | Self::AlterPolicy { name, table, .. }
+            | Self::RenamePolicy { name, table, .. }
+            | Self::DropPolicy { name, table, .. } => (Kind::Grant, format!("{name} ON {table}")),
+        }
+    }
+}
+
+impl Grant {
+    fn subject(&self, preposition: &str) -> String {
+        let privileges: Vec<_> = self.items.iter().map(|item| item.name.to_string()).collect();
+        let objects = match &self.objects {
+            Objects::Tables(names) => format!(" ON {}", list(names)),
+            Objects::AllTables(schemas) => format!(" ON ALL TABLES IN SCHEMA {}", list(schemas)),
+            Objects::Schemas(names) => format!(" ON SCHEMA {}", list(names)),
+            Objects::Databases(names) => format!(" ON DATABASE {}", list(names)),
+            Objects::Nothing => String::new(),
+        };
+        format!("{}{objects} {preposition} {}", privileges.join(", "), list(&self.grantees))
+    }
+}
+
+impl std::fmt::Display for Grantee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Public => "PUBLIC",
+            Self::CurrentUser => "CURRENT_USER",
+            Self::SessionUser => "SESSION_USER",
+            Self::Role(name) => name,
+        })
     }
 }
 

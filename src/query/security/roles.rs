@@ -7,6 +7,7 @@ use crate::catalog::{
     self, Consistency, Membership, ObjectKind, PUBLIC_ROLE, RoleRecord, is_predefined,
 };
 use crate::engine::settings::Settings;
+use crate::password;
 use crate::query::Notice;
 use crate::query::life::Session;
 use crate::query::{Error, Result};
@@ -85,11 +86,12 @@ impl Session {
                 return Err(Error::NotSupported(text + ")"));
             }
             RoleChange::Set { setting, value } => {
-                if let Some(value) = value {
-                    // Refused now, rather than at each log-in.
-                    let checked = Settings::default().set(setting, value).map(drop);
-                    checked.map_err(crate::engine::Error::from)?;
-                }
+                // Refused now, rather than at each log-in.
+                let checked = match value {
+                    Some(value) => Settings::clone(self.settings()).set(setting, value).map(drop),
+                    None => self.settings().may_change(setting),
+                };
+                checked.map_err(crate::engine::Error::from)?;
                 let key = setting.to_lowercase();
                 let alter = |record: &mut RoleRecord| {
                     match value {
@@ -101,10 +103,16 @@ impl Session {
                 catalog.alter_role(name, alter).await?;
             }
             RoleChange::Reset(setting) => {
+                if let Some(setting) = setting {
+                    let allowed = self.settings().may_change(setting);
+                    allowed.map_err(crate::engine::Error::from)?;
+                }
+                let settings = self.settings().clone();
                 let alter = |record: &mut RoleRecord| {
                     match setting {
                         Some(setting) => drop(record.settings.remove(&setting.to_lowercase())),
-                        None => record.settings.clear(),
+                        // What is for superusers stays, as in PostgreSQL.
+                        None => record.settings.retain(|key, _| settings.may_change(key).is_err()),
                     }
                     Ok(())
                 };
@@ -299,7 +307,11 @@ impl RoleOptions {
             None => {}
             Some(Password::None) => record.password = None,
             Some(Password::Text(text)) if text.is_empty() => record.password = None,
-            Some(Password::Text(text)) => record.password = Some(verifier(text)?),
+            Some(Password::Text(text)) => {
+                let verifier = password::verifier(text);
+                let refused = |error: password::Error| catalog::Error::Forbidden(error.to_string());
+                record.password = Some(verifier.map_err(refused)?);
+            }
         }
         Ok(())
     }
@@ -324,12 +336,4 @@ fn timestamp(text: &str) -> Result<Option<DateTime<Utc>>> {
     zoned.or_else(|_| plain()).map(Some).map_err(|_| {
         invalid(format!("invalid input syntax for type timestamp with time zone: \"{text}\""))
     })
-}
-
-/// What is kept of a password: enough to verify it, not to know it.
-fn verifier(password: &str) -> catalog::Result<String> {
-    if password.starts_with("SCRAM-SHA-256$") {
-        return Ok(password.to_owned());
-    }
-    Ok(postgres_protocol::password::scram_sha_256(password.as_bytes()))
 }

@@ -1,0 +1,108 @@
+//! The settings that a session begins with.
+
+use std::collections::BTreeMap;
+
+use tracing::warn;
+
+use super::session::Shared;
+use super::sqlstate::Report;
+use crate::catalog::Role;
+use crate::engine::settings::{Settings, Source};
+use crate::query::sessions::SHOWN_TEXT;
+
+/// The session's own defaults: the daemon's, the role's, then what the client asks for.
+pub fn settings(
+    shared: &Shared,
+    role: &Role,
+    parameters: &BTreeMap<String, String>,
+) -> std::result::Result<Settings, Report> {
+    let mut settings = Settings::default();
+    settings.set_fact("session_authorization", &role.name, Source::Override);
+    let superuser = if role.record.superuser { "on" } else { "off" };
+    settings.set_fact("is_superuser", superuser, Source::Override);
+    let facts = [
+        ("max_connections", shared.config.max.to_string()),
+        ("ssl", if shared.tls.is_some() { "on" } else { "off" }.to_owned()),
+        ("track_activity_query_size", (SHOWN_TEXT + 1).to_string()),
+    ];
+    for (name, value) in facts {
+        settings.set_fact(name, &value, Source::Configuration);
+    }
+    if let Some(timeout) = shared.statement_timeout {
+        let millis = timeout.as_millis().to_string();
+        // A duration is always a valid value for it.
+        let _ = settings.set_default("statement_timeout", &millis, Source::Configuration);
+    }
+    for (name, value) in &role.record.settings {
+        // What a newer or older daemon has taken must not keep the role out.
+        if let Err(error) = settings.set_default(name, value, Source::Role) {
+            warn!(role = ?role.name, %error, "a setting of a role is left out");
+        }
+    }
+    let options = parameters.get("options").map(String::as_str).unwrap_or_default();
+    let asked = (parameters.iter())
+        .filter(|(name, _)| {
+            !matches!(name.as_str(), "user" | "database" | "options" | "replication")
+        })
+        .filter(|(name, _)| !name.starts_with("_pq_."))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .chain(command_line(options));
+    for (name, value) in asked {
+        if let Err(error) = settings.set_default(&name, &value, Source::Client) {
+            let report = Report::from(crate::engine::Error::from(error));
+            return Err(Report { fatal: true, ..report });
+        }
+    }
+    Ok(settings)
+}
+
+/// Settings from `-c name=value` and `--name=value`, as `PGOPTIONS` has them. A backslash makes the
+/// next character, such as a space, part of the value.
+fn command_line(options: &str) -> Vec<(String, String)> {
+    let mut words = vec![String::new()];
+    let mut characters = options.chars();
+    while let Some(character) = characters.next() {
+        let word = words.len() - 1;
+        match character {
+            '\\' => words[word].extend(characters.next()),
+            ' ' | '\t' => words.push(String::new()),
+            other => words[word].push(other),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    let mut found = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let setting = match word.as_str() {
+            "-c" => words.next(),
+            _ => word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).map(str::to_owned),
+        };
+        if let Some((name, value)) = setting.as_deref().and_then(|text| text.split_once('=')) {
+            found.push((name.replace('-', "_"), value.to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_like_a_command_line() {
+        let expected = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        for (text, pairs) in [
+            ("-c statement_timeout=5s", vec![("statement_timeout", "5s")]),
+            (
+                "-cdatestyle=ISO,\\ MDY --search-path=a",
+                vec![("datestyle", "ISO, MDY"), ("search_path", "a")],
+            ),
+            ("-c", vec![]),
+            ("nonsense", vec![]),
+        ] {
+            assert_eq!(command_line(text), expected(&pairs), "{text}");
+        }
+    }
+}
