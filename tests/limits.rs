@@ -236,14 +236,29 @@ fn a_wrong_setting_is_refused_by_name() {
     let data_dir = format!("--data-dir={}", data.display());
     let config = |name: &str, text: &str| format!("--config={}", file(name, text));
     let missing = format!("--config={}", directory.path().join("missing.toml").display());
-    let cases: [Case; 13] = [
+    let cases: [Case; 16] = [
         (&[], ("", ""), &["data_dir"]),
         (&[&data_dir, "--postgres=here"], ("", ""), &["--postgres"]),
         (&[&data_dir, "--id=a/b"], ("", ""), &["id"]),
         (&[&data_dir, "--nothing=1"], ("", ""), &["--nothing"]),
         (&[&data_dir], ("ORIBI_ENGINE_THREADS", "many"), &["engine.threads", "many"]),
         (&[&data_dir], ("ORIBI_ENGINE_MEMORY_LIMIT", "101%"), &["engine.memory_limit", "101%"]),
-        (&[&data_dir], ("ORIBI_CONNECTIONS_TRUST", "all"), &["connections.trust", "all"]),
+        (
+            &[&data_dir],
+            ("ORIBI_CONNECTIONS_RULES", "host all all all md5"),
+            &["connections.rules", "md5"],
+        ),
+        (
+            &[&data_dir],
+            ("ORIBI_CONNECTIONS_RULES", "host all all all trust"),
+            &["connections.rules", "scram-sha-256"],
+        ),
+        (
+            &[&data_dir],
+            ("ORIBI_CONNECTIONS_RULES", "hostssl all all all cert"),
+            &["connections.rules", "tls.certificate"],
+        ),
+        (&[&data_dir], ("ORIBI_POSTGRES", "0.0.0.0:0"), &["connections.rules", "0.0.0.0"]),
         (&[&data_dir], ("ORIBI_SHUTDOWN_DRAIN_TIMEOUT", "soon"), &["shutdown.drain_timeout"]),
         (&[&data_dir], ("ORIBI_LOG_FILTER", "a=b=c"), &["log.filter"]),
         (

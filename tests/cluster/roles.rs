@@ -1,5 +1,6 @@
 //! Roles and grants: given on one daemon, they count on the next.
 
+use crate::common::daemon::explain;
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,6 +60,32 @@ async fn a_dropped_role_leaves_no_rights_behind() {
                 a.rows("DROP OWNED BY ann").await;
                 a.rows("DROP ROLE ann").await;
             }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_password_counts_on_the_next_daemon_at_once() {
+    bounded(async {
+        let rules = "host all oribi 127.0.0.1 trust; host all all 127.0.0.1 scram-sha-256";
+        let cluster = Cluster::on_shared_zookeeper()
+            .with("CONNECTIONS_RULES", rules)
+            // All of them fail on purpose, and none is to wait for its answer.
+            .with("CONNECTIONS_LOGIN_FAILURES", "1000");
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let a = Client::connect(&daemons[0]).await;
+        let log_in = async |round: u32| {
+            let mut config = daemons[1].client_config();
+            config.user("ann").password(format!("password {round}"));
+            daemons[1].try_connect(&config).await.map(drop).map_err(|error| explain(&error))
+        };
+        a.rows("CREATE ROLE ann LOGIN PASSWORD 'password 0'").await;
+        for round in 0..20 {
+            assert_eq!(log_in(round).await, Ok(()), "round {round}");
+            a.rows(&format!("ALTER ROLE ann PASSWORD 'password {}'", round + 1)).await;
+            let refused = log_in(round).await.expect_err("the old one");
+            assert!(refused.contains("28P01"), "{refused}");
         }
     })
     .await;
