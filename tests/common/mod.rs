@@ -3,4 +3,5 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod postgres;
 pub mod zookeeper;
