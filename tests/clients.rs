@@ -1,15 +1,22 @@
-//! Clients that people use, as they are: psql, the Python drivers, SQLAlchemy and pandas, JDBC.
-//! Their scripts are in `tests/clients`; each gets host and port and fails by itself.
+//! Clients that people use, as they are: psql, pgbench and postgres_fdw, the drivers of Python,
+//! Java, Node and Rust, what makes Arrow of rows, dbt, and what other tools ask a server about
+//! itself. Their scripts are in `tests/clients`; each gets host and port and fails by itself.
+//! `tests/run` installs what they need.
 
 mod common;
+#[path = "clients/programs.rs"]
+mod programs;
 #[path = "clients/python.rs"]
 mod python;
+#[path = "clients/tools.rs"]
+mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::daemon::{Handle, Options, Shared, explain};
+use programs::psql;
 use python::{python, run};
 
 /// The driver from Debian's libpostgresql-jdbc-java; `ORIBI_TEST_JDBC` names another jar.
@@ -58,6 +65,22 @@ const META_COMMANDS: &[(&str, &[&str])] = &[
     (r"SELECT id FROM people ORDER BY id \gx", &["-[ RECORD 1 ]", "id | 1"]),
     (r"SELECT 'SELECT ' || id FROM people ORDER BY id \gexec", &["1", "2", "3"]),
     (r"SELECT 'a', id, 1 FROM people \crosstabview", &["a"]),
+    (r"\dT+ text", &["text"]),
+    (r"\dn+", &["public"]),
+    (r"\l+", &["oribi"]),
+    (r"\d+", &["people", "tall"]),
+    (r"\dtv public.*", &["people", "tall"]),
+    (r"\z", &["people"]),
+    (r"\da", &["aggregate"]),
+    (r"\dF", &[]),
+    (r"\dl", &[]),
+    (r"\dRp", &[]),
+    (r"\drds", &[]),
+    (r"\dc", &[]),
+    (r"\det", &[]),
+    (r"\des", &[]),
+    (r"\dS pg_cl*", &["pg_class"]),
+    (r"\sf upper", &[]),
 ];
 
 #[tokio::test]
@@ -102,6 +125,28 @@ async fn psql_scripts() {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(printed.contains("42") && !printed.contains("never"), "{printed}");
     assert_eq!(output.status.code(), Some(1));
+    let output = psql(&daemon, &["-c", "SELECT nothing", "-c", r"\errverbose"]).output();
+    let errors = output.expect("psql starts").stderr;
+    let errors = String::from_utf8_lossy(&errors);
+    assert!(errors.contains("ERROR:  42703: "), "{errors}");
+}
+
+/// Rows through a cursor, some at a time, and a table to a file through COPY.
+#[tokio::test]
+async fn psql_takes_rows_by_parts_and_copies() {
+    let daemon = prepare().await;
+    let series = "SELECT i FROM generate_series(1, 1000) t (i)";
+    let printed = run(&mut psql(&daemon, &["-At", "-v", "FETCH_COUNT=64", "-c", series]));
+    assert_eq!(printed.lines().count(), 1000, "{printed}");
+    assert!(printed.ends_with("1000\n"), "{printed}");
+    let file = daemon.options().directory().join("copied.csv");
+    let copy = format!(
+        r"\copy (SELECT id, name FROM people ORDER BY id) TO '{}' CSV HEADER",
+        file.display()
+    );
+    assert_eq!(run(&mut psql(&daemon, &["-c", &copy])), "COPY 3\n");
+    let copied = fs::read_to_string(file).expect("a file");
+    assert_eq!(copied, "id,name\n1,Ann\n2,Bob\n3,\"Zoë, Dr.\"\n");
 }
 
 #[tokio::test]
@@ -141,6 +186,46 @@ python_clients! {
     asyncpg: ["asyncpg"], "asyncpg";
     pg8000: ["pg8000"], "pg8000";
     pandas: ["sqlalchemy", "pandas", "psycopg"], "sqlalchemy pandas psycopg[binary]";
+    psycopg3_protocol: ["psycopg"], "psycopg[binary]";
+    columnar: ["adbc_driver_postgresql", "connectorx", "polars", "pyarrow"],
+        "adbc-driver-postgresql connectorx polars pyarrow";
+    completion: ["pty"], "nothing: it is psql that is tested";
+    values: ["psycopg", "psycopg2", "asyncpg", "pg8000"],
+        "psycopg[binary] psycopg2-binary asyncpg pg8000";
+}
+
+/// Two daemons that know nothing of each other: enough for the client's choice between them.
+#[tokio::test]
+async fn hosts() {
+    let python = python(&["psycopg"], "psycopg[binary]");
+    let (daemon, other) = (prepare().await, common::daemon::Daemon::start(&Options::new()));
+    let mut command = Command::new(python);
+    with_address(command.arg(script("hosts.py")), &daemon);
+    let other = other.postgres();
+    run(command.arg(other.ip().to_string()).arg(other.port().to_string()));
+}
+
+/// `ORIBI_TEST_NODE_MODULES` names the directory of the packages pg, pg-cursor, pg-query-stream.
+#[tokio::test]
+async fn node() {
+    let modules = std::env::var_os("ORIBI_TEST_NODE_MODULES");
+    let modules =
+        modules.expect("ORIBI_TEST_NODE_MODULES: `npm install pg pg-cursor pg-query-stream`");
+    let daemon = prepare().await;
+    let mut node = Command::new("node");
+    run(with_address(node.env("NODE_PATH", modules).arg(script("node.js")), &daemon));
+}
+
+/// tokio-postgres and sqlx, a package of its own, built below this one's target directory.
+#[tokio::test]
+async fn rust() {
+    let target = Path::new(env!("CARGO_BIN_EXE_oribi"));
+    let target = target.ancestors().nth(2).expect("a target directory").join("clients");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--locked", "--quiet", "--manifest-path"]).arg(script("rust/Cargo.toml"));
+    run(cargo.env("CARGO_TARGET_DIR", &target));
+    let daemon = prepare().await;
+    run(with_address(&mut Command::new(target.join("debug/oribi-clients")), &daemon));
 }
 
 #[tokio::test]
@@ -156,6 +241,9 @@ async fn jdbc() {
     java.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(jar).arg(script("Jdbc.java"));
     run(with_address(&mut java, &daemon));
 }
+
+/// Serialization failure, and a relation that exists.
+const LOST: [&str; 2] = ["40001", "42P07"];
 
 /// A daemon with a table, a view and comments.
 async fn prepare() -> Handle {
@@ -173,7 +261,8 @@ async fn prepare() -> Handle {
     let client = daemon.connect().await;
     common::daemon::eventually("the tables are made", async || {
         match client.batch_execute(&setup).await {
-            Err(error) if error.code().is_some_and(|code| code.code() == "40001") => None,
+            // The loser of a race: the view was made by another test meanwhile.
+            Err(error) if error.code().is_some_and(|code| LOST.contains(&code.code())) => None,
             Err(error) => panic!("{setup}: {}", explain(&error)),
             Ok(()) => Some(()),
         }
@@ -189,16 +278,4 @@ fn script(name: &str) -> PathBuf {
 fn with_address<'a>(command: &'a mut Command, daemon: &Handle) -> &'a mut Command {
     let address = daemon.postgres();
     command.arg(address.ip().to_string()).arg(address.port().to_string())
-}
-
-fn psql(daemon: &Handle, arguments: &[&str]) -> Command {
-    let address = daemon.postgres();
-    let mut command = Command::new("psql");
-    command
-        .args(["-X", "-U", "oribi", "-d", "oribi", "-h", &address.ip().to_string()])
-        .args(["-p", &address.port().to_string(), "-P", "pager=off"])
-        .args(arguments)
-        .env("PGCONNECT_TIMEOUT", "30")
-        .env("LC_ALL", "C.UTF-8");
-    command
 }

@@ -43,6 +43,44 @@ public class Jdbc {
         about.getProcedures(null, null, "%").close();
     }
 
+    /** Calls that tools make before they show anything; most have nothing to tell. */
+    static void everything(Connection connection) throws SQLException {
+        DatabaseMetaData about = connection.getMetaData();
+        List<ResultSet> answers = List.of(
+            about.getTablePrivileges(null, null, "people"),
+            about.getColumnPrivileges(null, null, "people", "%"),
+            about.getExportedKeys(null, null, "people"),
+            about.getCrossReference(null, null, "people", null, null, "tall"),
+            about.getBestRowIdentifier(null, null, "people", DatabaseMetaData.bestRowSession, true),
+            about.getVersionColumns(null, null, "people"),
+            about.getUDTs(null, null, "%", null),
+            about.getFunctionColumns(null, null, "upper", "%"),
+            about.getProcedureColumns(null, null, "upper", "%"),
+            about.getSchemas(null, "pub%"),
+            about.getTables("oribi", null, null, null),
+            about.getColumns("oribi", null, null, null),
+            about.getClientInfoProperties());
+        for (ResultSet answer : answers) {
+            while (answer.next()) {
+                int columns = answer.getMetaData().getColumnCount();
+                for (int column = 1; column <= columns; column++) answer.getObject(column);
+            }
+        }
+        check(about.getMaxColumnNameLength() == 63, about.getMaxColumnNameLength());
+        check(about.getSQLKeywords().contains("ilike"), about.getSQLKeywords());
+        check(about.getUserName().equals("oribi"), about.getUserName());
+        check(!about.isReadOnly(), "isReadOnly");
+        check(about.getDefaultTransactionIsolation() == Connection.TRANSACTION_READ_COMMITTED,
+            about.getDefaultTransactionIsolation());
+        check(connection.getSchema().equals("public"), connection.getSchema());
+        try (Statement statement = connection.createStatement()) {
+            ResultSetMetaData columns =
+                statement.executeQuery("SELECT id AS key, height FROM people").getMetaData();
+            check(columns.getColumnLabel(1).equals("key"), columns.getColumnLabel(1));
+            check(columns.getPrecision(2) == 4 && columns.getScale(2) == 2, "numeric(4,2)");
+        }
+    }
+
     static void prepared(Connection connection) throws SQLException {
         String sql = "SELECT id, name, born, height, member FROM people WHERE id = ?";
         try (PreparedStatement statement = connection.prepareStatement(sql)) {
@@ -166,6 +204,7 @@ public class Jdbc {
             properties.setProperty("preferQueryMode", mode);
             try (Connection connection = DriverManager.getConnection(url, properties)) {
                 metadata(connection);
+                everything(connection);
                 if (!mode.equals("simple")) {
                     prepared(connection);
                 }
