@@ -429,10 +429,13 @@ async fn a_role_runs_as_many_statements_as_it_may() {
     let cancel = busy.cancel_token();
     let run = busy.batch_execute("SELECT count(*) FROM generate_series(1, 1000000000000)");
     let refused = async {
-        let refused = eventually("the second statement is refused", async || {
-            other.batch_execute("SELECT 1").await.err()
+        // Only then is the place taken by the one that is to have it.
+        let active = "SELECT 1 FROM pg_stat_activity WHERE usename = 'alice' AND state = 'active'";
+        eventually("the first statement runs", async || {
+            oribi.query_opt(active, &[]).await.expect("the activity")
         })
         .await;
+        let refused = other.batch_execute("SELECT 1").await.expect_err("one too many");
         cancel.cancel_query(tokio_postgres::NoTls).await.expect("cancelled");
         refused
     };

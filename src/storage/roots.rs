@@ -223,6 +223,8 @@ impl ObjectStore for Confined {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
+
     use super::*;
 
     fn roots(places: &[&str]) -> Roots {

@@ -54,13 +54,13 @@ impl Words<'_> {
                 () if self.take("policy") => {
                     let if_exists = self.take_all(&["if", "exists"]);
                     let name = self.name()?;
-                    self.expect("on")?;
+                    self.need("on")?;
                     let table = self.object()?;
                     self.drop_behaviour();
                     Security::DropPolicy { name, table, if_exists }
                 }
                 () if self.take("owned") => {
-                    self.expect("by")?;
+                    self.need("by")?;
                     let roles = self.list(Self::name)?;
                     self.drop_behaviour();
                     Security::DropOwned { roles }
@@ -72,10 +72,10 @@ impl Words<'_> {
         } else if self.take("revoke") {
             self.revoke()?
         } else if self.take("reassign") {
-            self.expect("owned")?;
-            self.expect("by")?;
+            self.need("owned")?;
+            self.need("by")?;
             let roles = self.list(Self::name)?;
-            self.expect("to")?;
+            self.need("to")?;
             Security::ReassignOwned { roles, to: self.name()? }
         } else {
             return Ok(None);
@@ -173,11 +173,11 @@ impl Words<'_> {
                 // Nothing is replicated by log-ins.
                 "noreplication" => {}
                 "connection" => {
-                    self.expect("limit")?;
+                    self.need("limit")?;
                     options.connection_limit = Some(self.limit()?);
                 }
                 "encrypted" => {
-                    self.expect("password")?;
+                    self.need("password")?;
                     options.password = Some(self.password()?);
                 }
                 "unencrypted" => {
@@ -186,12 +186,12 @@ impl Words<'_> {
                 }
                 "password" => options.password = Some(self.password()?),
                 "valid" => {
-                    self.expect("until")?;
+                    self.need("until")?;
                     options.valid_until = Some(self.string()?);
                 }
                 "in" if create => {
                     if !self.take("role") {
-                        self.expect("group")?;
+                        self.need("group")?;
                     }
                     options.member_of.extend(self.list(Self::name)?);
                 }
@@ -226,7 +226,7 @@ impl Words<'_> {
 
     fn create_policy(&mut self) -> Result<Security> {
         let name = self.name()?;
-        self.expect("on")?;
+        self.need("on")?;
         let table = self.object()?;
         let mut permissive = true;
         if self.take("as") {
@@ -259,7 +259,7 @@ impl Words<'_> {
 
     fn alter_policy(&mut self) -> Result<Security> {
         let name = self.name()?;
-        self.expect("on")?;
+        self.need("on")?;
         let table = self.object()?;
         if self.take_all(&["rename", "to"]) {
             let new = self.name()?;
@@ -295,17 +295,17 @@ impl Words<'_> {
         let items = self.items()?;
         if self.take("on") {
             let objects = self.objects()?;
-            self.expect("to")?;
+            self.need("to")?;
             let grantees = self.list(Self::grantee)?;
             let option = self.take_all(&["with", "grant", "option"]);
             self.granted_by()?;
             return Ok(Security::Grant(Grant { items, objects, grantees, option }));
         }
-        self.expect("to")?;
+        self.need("to")?;
         let members = self.list(Self::grantee)?;
         let mut admin = self.take_all(&["with", "admin"]);
         if admin && !self.take("option") && !self.take("true") {
-            self.expect("false")?;
+            self.need("false")?;
             admin = false;
         }
         self.granted_by()?;
@@ -318,14 +318,14 @@ impl Words<'_> {
         let items = self.items()?;
         if self.take("on") {
             let objects = self.objects()?;
-            self.expect("from")?;
+            self.need("from")?;
             let grantees = self.list(Self::grantee)?;
             self.granted_by()?;
             self.drop_behaviour();
             let grant = Grant { items, objects, grantees, option: option_only };
             return Ok(Security::Revoke(grant));
         }
-        self.expect("from")?;
+        self.need("from")?;
         let members = self.list(Self::grantee)?;
         self.granted_by()?;
         self.drop_behaviour();
@@ -408,7 +408,7 @@ impl Words<'_> {
         }
         let name = self.setting_name()?;
         if !self.parser.consume_token(&Token::Eq) {
-            self.expect("to")?;
+            self.need("to")?;
         }
         if self.take("default") {
             return Ok((name, None));
@@ -501,7 +501,7 @@ impl Words<'_> {
         }
     }
 
-    fn expect(&mut self, expected: &str) -> Result<()> {
+    fn need(&mut self, expected: &str) -> Result<()> {
         match self.take(expected) {
             true => Ok(()),
             false => {
