@@ -43,7 +43,8 @@ fn statement(parser: &mut Parser<'_>) -> Parsing<(SqlStatement, Vec<CopyOption>)
     let source = source(parser, &mut options)?;
     let is_table = matches!(source, CopySource::Table { .. });
     let to = parser.parse_keyword(Keyword::TO);
-    if !to && !(is_table && parser.parse_keyword(Keyword::FROM)) {
+    let from = !to && is_table && parser.parse_keyword(Keyword::FROM);
+    if !to && !from {
         return parser.expected_ref("TO", parser.peek_token_ref());
     }
     let target = target(parser)?;

@@ -20,7 +20,7 @@ pub(super) enum Request {
     Copy(Box<Parsed>),
     Command(Command),
     /// Carried out by the protocol's room.
-    Object(ObjectCommand),
+    Object(Box<ObjectCommand>),
 }
 
 #[derive(Clone, Debug)]

@@ -18,7 +18,9 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
             |reader| transaction(reader).map(|command| Some(Request::Command(command)))
         }
         "declare" | "fetch" | "move" | "close" | "prepare" | "execute" | "deallocate"
-        | "discard" => |reader| object(reader).map(|command| Some(Request::Object(command))),
+        | "discard" => {
+            |reader| object(reader).map(|command| Some(Request::Object(Box::new(command))))
+        }
         "explain" => explain,
         "set" => set,
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
@@ -126,14 +128,12 @@ fn modes(reader: &mut Reader<'_>) -> Result<Modes> {
 fn set(reader: &mut Reader<'_>) -> Result<Option<Request>> {
     reader.require("set")?;
     let command = if reader.word("constraints") {
-        let all = reader.word("all");
-        let mut first = None;
-        while !all {
-            let name = reader.name()?;
-            first.get_or_insert(name);
-            if !reader.token(&Token::Comma) {
-                break;
-            }
+        let first = match reader.word("all") {
+            true => None,
+            false => Some(reader.name()?),
+        };
+        while first.is_some() && reader.token(&Token::Comma) {
+            reader.name()?;
         }
         if !reader.word("deferred") {
             reader.require("immediate")?;
@@ -189,7 +189,7 @@ fn explain(reader: &mut Reader<'_>) -> Result<Option<Request>> {
     }
     let explain = reader.text[..before].to_owned();
     let execute = Execute { explain: Some(explain), ..execute(reader)? };
-    Ok(Some(Request::Object(ObjectCommand::Execute(execute))))
+    Ok(Some(Request::Object(Box::new(ObjectCommand::Execute(execute)))))
 }
 
 fn object(reader: &mut Reader<'_>) -> Result<ObjectCommand> {

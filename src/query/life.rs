@@ -293,11 +293,15 @@ impl Session {
                 Body::Read(self.plan_read(&statement, tag, &declared).await?)
             }
             Request::Copy(parsed) => Body::Read(self.plan_copy(&parsed).await?),
-            Request::Object(ObjectCommand::Declare(declare)) => {
-                let read = self.plan_read(&declare.query.statement, "SELECT", &declared).await?;
-                Body::Object(Arc::new(ObjectCommand::Declare(declare)), Some(read))
+            Request::Object(command) => {
+                let read = match command.as_ref() {
+                    ObjectCommand::Declare(Declare { query, .. }) => {
+                        Some(self.plan_read(&query.statement, "SELECT", &declared).await?)
+                    }
+                    _ => None,
+                };
+                Body::Object(Arc::from(command), read)
             }
-            Request::Object(command) => Body::Object(Arc::new(command), None),
         };
         Ok(Prepared { text, declared, body, planned_from })
     }
@@ -386,11 +390,11 @@ impl Session {
 
 fn parse_statement(text: &str) -> Result<Source> {
     if let Some(request) = grammar::read(text)? {
-        return Ok(Source::Own(without_passwords(text), OwnRequest(request)));
+        return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
     }
     if let Some(ddl) = ddl::beyond_the_parser(text)? {
         let request = Request::Command(Command::Ddl(Box::new(ddl)));
-        return Ok(Source::Own(without_passwords(text), OwnRequest(request)));
+        return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
     }
     Ok(Source::parsed(parse_one(text)?))
 }

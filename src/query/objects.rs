@@ -196,7 +196,7 @@ impl Session {
         let mut rows = self.engine_session().run(ready, |batch: RecordBatch| Ok(batch));
         while let Some(batch) = rows.next().await {
             let batch = batch?;
-            if batch.num_rows() > 0 && batch.column(0).len() > 0 {
+            if !batch.column(0).is_empty() {
                 let value = ScalarValue::try_from_array(batch.column(0), 0);
                 let value = value.and_then(|value| value.cast_to(field.data_type()));
                 return Ok(value.map_err(engine::Error::Execution)?);

@@ -19,7 +19,7 @@ pub enum Source {
     /// With what is shown of its text.
     Parsed(Arc<str>, Box<Parsed>),
     /// A statement beyond the SQL parser's grammar.
-    Own(Arc<str>, OwnRequest),
+    Own(Arc<str>, Box<OwnRequest>),
 }
 
 /// Keeps what a statement asks for to this room.

@@ -53,7 +53,7 @@ pub enum Security {
     DropOwned {
         roles: Vec<String>,
     },
-    RowSecurity {
+    RowLevel {
         table: ObjectName,
         change: RowSecurityChange,
     },
@@ -200,7 +200,7 @@ impl Security {
             Self::Revoke(_) => "REVOKE",
             Self::Owner { kind: Owned::Database, .. } => "ALTER DATABASE",
             Self::Owner { kind: Owned::Schema, .. } => "ALTER SCHEMA",
-            Self::Owner { kind: Owned::Table, .. } | Self::RowSecurity { .. } => "ALTER TABLE",
+            Self::Owner { kind: Owned::Table, .. } | Self::RowLevel { .. } => "ALTER TABLE",
             Self::Owner { kind: Owned::View, .. } => "ALTER VIEW",
             Self::ReassignOwned { .. } => "REASSIGN OWNED",
             Self::DropOwned { .. } => "DROP OWNED",
@@ -228,7 +228,7 @@ impl Security {
             Self::Owner { name, new, .. } => (Kind::Grant, format!("{name} OWNER TO {new}")),
             Self::ReassignOwned { roles, to } => (Kind::Grant, format!("{} TO {to}", list(roles))),
             Self::DropOwned { roles } => (Kind::Grant, list(roles)),
-            Self::RowSecurity { table, .. } => (Kind::Grant, table.to_string()),
+            Self::RowLevel { table, .. } => (Kind::Grant, table.to_string()),
             Self::CreatePolicy { name, table, .. }
             | Self::AlterPolicy { name, table, .. }
             | Self::RenamePolicy { name, table, .. }
@@ -280,7 +280,7 @@ impl Session {
             }
             Security::ReassignOwned { roles, to } => self.reassign_owned(roles, to).await,
             Security::DropOwned { roles } => self.drop_owned(roles).await,
-            Security::RowSecurity { table, change } => self.row_security(table, *change).await,
+            Security::RowLevel { table, change } => self.row_security(table, *change).await,
             Security::CreatePolicy { name, table, permissive, command, change } => {
                 self.create_policy(name, table, (*permissive, *command), change).await
             }

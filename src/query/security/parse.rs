@@ -117,7 +117,7 @@ impl Words<'_> {
             }
             () => return Ok(None),
         };
-        Ok(Some(Security::RowSecurity { table: name, change: row_security }))
+        Ok(Some(Security::RowLevel { table: name, change: row_security }))
     }
 
     fn create_role(&mut self) -> Result<Security> {

@@ -193,7 +193,7 @@ fn role(call: &Call<'_, '_>) -> Result<Value> {
     let of = role_name(call, &of).ok_or_else(|| missing(ObjectKind::Role, &of))?;
     let access = snapshot.access(subject);
     let text = call.text(call.args.len() - 1).to_ascii_uppercase();
-    let one = |part: &str| match part.trim().split_whitespace().next() {
+    let one = |part: &str| match part.split_whitespace().next() {
         Some("USAGE") => access.has_role(of),
         _ => access.is_superuser() || snapshot.is_member(subject, of),
     };

@@ -4,7 +4,7 @@
 //! - [`roles`]: roles, memberships, row-level policies.
 //! - [`activity`]: sessions, statistics.
 //! - [`own`]: a session's settings, cursors and prepared statements.
-//! - [`procedures`]: functions.
+//! - [`procedures`]: the functions that can be called.
 //! - [`statics`]: types, operators and the like, which are the same everywhere.
 //!
 //! Whatever is not listed in [`source`] is empty: it speaks of indexes, constraints, triggers,

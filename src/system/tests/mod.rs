@@ -284,8 +284,12 @@ async fn fill(catalog: &Catalog, directory: &Path) {
         record.comment = Some("what we sell".into());
         Ok(())
     };
-    catalog.alter_table(&name, comment).await.expect("there");
-    catalog.comment_database(database, Some("the first".into())).await.expect("there");
+    catalog.alter_table(&name, &[], comment).await.expect("there");
+    let comment = |record: &mut crate::catalog::DatabaseRecord| {
+        record.comment = Some("the first".into());
+        Ok(())
+    };
+    catalog.alter_database(database, &[], comment).await.expect("there");
 }
 
 /// Three rows in a file of Parquet, the same as in `ordinary.txt`; returns its URL.
