@@ -118,7 +118,9 @@ fn attack(
     }
     bytes.extend(seeds::good_bye());
     let (done, reading) = mpsc::channel();
-    thread::spawn(move || drop(done.send(drain(&mut reader))));
+    thread::spawn(move || {
+        let _ = done.send(drain(&mut reader));
+    });
     // The daemon may hang up in the middle: that is one of the right answers.
     let _ = stream.write_all(&bytes);
     // A message that claims to be longer than it is leaves the daemon waiting for the rest: it is
