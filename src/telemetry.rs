@@ -8,7 +8,8 @@ use tracing_subscriber::filter::ParseError;
 /// Starts logging, once a process, in lines for people or in JSON. Refuses a filter it does not
 /// understand.
 pub fn start(filter: &str, json: bool) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    // The parser repeats each statement, passwords and all.
+    let filter = EnvFilter::builder().parse(filter)?.add_directive("sqlparser=off".parse()?);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

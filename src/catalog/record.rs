@@ -72,6 +72,9 @@ pub enum Definition {
     View {
         sql: String,
         search_path: Vec<String>,
+        /// Whether nothing of a reader's statement is looked at before the view's conditions are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        security_barrier: bool,
     },
 }
 

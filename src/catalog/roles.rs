@@ -266,9 +266,12 @@ impl Role {
 
 fn check_role_name(name: &str) -> Result<()> {
     super::ddl::check_name(name)?;
-    // As PostgreSQL has it: these mean something else wherever a role is named.
-    if matches!(name, PUBLIC_ROLE | "none") {
-        return Err(Error::Reserved(name.to_owned()));
+    if name.is_empty() {
+        return Err(Error::InvalidName("a role needs a name".to_owned()));
+    }
+    // These mean something else wherever a role is named.
+    if matches!(name, PUBLIC_ROLE | "none" | "current_user" | "current_role" | "session_user") {
+        return Err(Error::InvalidName(format!("role name \"{name}\" is reserved")));
     }
     if name.starts_with("pg_") && !is_predefined(name) {
         let text = format!("role name \"{name}\" is reserved: names that begin with \"pg_\" are");

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::sql::parser::Statement;
+use sqlparser::ast::Statement as SqlStatement;
 
-use super::{Error, Result};
+use super::{Error, Result, Session};
 
 /// The kinds of plan shown unless VERBOSE asks for every step.
 const SHOWN: [&str; 3] = ["physical_plan", "Plan with Metrics", "plan"];
@@ -32,4 +34,34 @@ pub fn explain_lines(batch: &RecordBatch) -> Result<RecordBatch> {
     let column = Arc::new(StringArray::from(lines));
     RecordBatch::try_new(explain_schema(), vec![column])
         .map_err(|error| Error::Execution(error.into()))
+}
+
+impl Session {
+    /// EXPLAIN without VERBOSE for all but superusers: the statistics that VERBOSE shows are those of
+    /// whole files, rows and columns included that a role may not see.
+    pub(super) fn without_details(&self, statement: &Statement) -> Option<Statement> {
+        let is_explain = match statement {
+            Statement::Explain(_) => true,
+            Statement::Statement(inner) => matches!(inner.as_ref(), SqlStatement::Explain { .. }),
+            _ => false,
+        };
+        let info = self.info();
+        if !is_explain || info.catalog.snapshot().access(&info.user).is_superuser() {
+            return None;
+        }
+        let mut plain = statement.clone();
+        match &mut plain {
+            Statement::Explain(explain) => {
+                explain.options.verbose = false;
+                explain.options.show_statistics = None;
+            }
+            Statement::Statement(inner) => {
+                if let SqlStatement::Explain { verbose, .. } = inner.as_mut() {
+                    *verbose = false;
+                }
+            }
+            _ => {}
+        }
+        Some(plain)
+    }
 }

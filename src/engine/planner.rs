@@ -194,7 +194,7 @@ impl Session {
                 let open = || storage::open(self.state(), &table.record.columns, external);
                 self.engine().cached_source(self.info(), table, open)?
             }
-            Definition::View { sql, search_path } => {
+            Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {
                     database: table.name.database.clone(),
                     search_path: search_path.clone(),
@@ -202,7 +202,10 @@ impl Session {
                     open: None,
                 };
                 let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
-                provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone()))))
+                match security_barrier {
+                    true => provider_as_source(Arc::new(Policed { plan })),
+                    false => provider_as_source(Arc::new(ViewTable::new(plan, Some(sql.clone())))),
+                }
             }
         })
     }

@@ -108,6 +108,8 @@ impl Session {
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
     pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
         let scope = self.scope();
+        let plain = self.without_details(statement);
+        let statement = plain.as_ref().unwrap_or(statement);
         let known = parameters::known(self, statement, declared);
         let logical = self.plan_in(&scope, statement.clone(), known.clone(), 0).await?;
         let (logical, parameters) = match parameters::of_plan(&logical, &known)? {

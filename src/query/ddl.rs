@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use arrow::datatypes::Field;
 use datafusion::sql::parser::CreateExternalTable;
 use sqlparser::ast::{
-    AlterSchemaOperation, AlterTableOperation, ColumnDef, CommentObject, Ident, ObjectName,
-    ObjectType, Query, RenameTableNameKind, SchemaName, Statement, Value,
+    AlterSchemaOperation, AlterTableOperation, ColumnDef, CommentObject, CreateTableOptions, Ident,
+    ObjectName, ObjectType, Query, RenameTableNameKind, SchemaName, SqlOption, Statement, Value,
 };
 
 use super::life::Session;
@@ -23,16 +23,53 @@ use crate::storage::{self, Location};
 /// A change of the catalog.
 #[derive(Clone, Debug)]
 pub(super) enum Ddl {
-    CreateDatabase { name: String, mode: CreateMode },
-    DropDatabase { name: String, mode: DropMode },
-    RenameDatabase { name: String, new: String },
-    CreateSchema { name: String, mode: CreateMode },
-    DropSchema { names: Vec<String>, mode: DropMode, cascade: bool },
+    CreateDatabase {
+        name: String,
+        mode: CreateMode,
+    },
+    DropDatabase {
+        name: String,
+        mode: DropMode,
+    },
+    RenameDatabase {
+        name: String,
+        new: String,
+    },
+    CreateSchema {
+        name: String,
+        owner: Option<String>,
+        mode: CreateMode,
+    },
+    DropSchema {
+        names: Vec<String>,
+        mode: DropMode,
+        cascade: bool,
+    },
     CreateExternal(Box<CreateExternal>),
-    CreateView { name: ObjectName, columns: Vec<Ident>, query: Box<Query>, mode: CreateMode },
-    DropTables { names: Vec<ObjectName>, view: bool, mode: DropMode },
-    RenameTable { name: ObjectName, new: ObjectName, view: bool, mode: DropMode },
-    Comment { on: CommentObject, name: ObjectName, comment: Option<String> },
+    CreateView {
+        name: ObjectName,
+        columns: Vec<Ident>,
+        query: Box<Query>,
+        /// Whether the view's own conditions come before the reader's.
+        barrier: bool,
+        mode: CreateMode,
+    },
+    DropTables {
+        names: Vec<ObjectName>,
+        view: bool,
+        mode: DropMode,
+    },
+    RenameTable {
+        name: ObjectName,
+        new: ObjectName,
+        view: bool,
+        mode: DropMode,
+    },
+    Comment {
+        on: CommentObject,
+        name: ObjectName,
+        comment: Option<String>,
+    },
     Security(Box<Security>),
 }
 
@@ -117,12 +154,17 @@ impl Ddl {
                 Self::CreateDatabase { name: single(db_name)?, mode: mode(*if_not_exists, false) }
             }
             Statement::CreateSchema { schema_name, if_not_exists, .. } => match schema_name {
-                SchemaName::Simple(name) | SchemaName::NamedAuthorization(name, _) => {
-                    Self::CreateSchema { name: single(name)?, mode: mode(*if_not_exists, false) }
+                SchemaName::Simple(name) => {
+                    let (name, mode) = (single(name)?, mode(*if_not_exists, false));
+                    Self::CreateSchema { name, owner: None, mode }
+                }
+                SchemaName::NamedAuthorization(name, user) => {
+                    let (name, mode) = (single(name)?, mode(*if_not_exists, false));
+                    Self::CreateSchema { name, owner: Some(ident(user)), mode }
                 }
                 SchemaName::UnnamedAuthorization(user) => {
-                    let name = ident(user);
-                    Self::CreateSchema { name, mode: mode(*if_not_exists, false) }
+                    let (name, mode) = (ident(user), mode(*if_not_exists, false));
+                    Self::CreateSchema { name: name.clone(), owner: Some(name), mode }
                 }
             },
             Statement::CreateView(view) => {
@@ -135,6 +177,7 @@ impl Ddl {
                     }
                 }
                 Self::CreateView {
+                    barrier: security_barrier(&view.options)?,
                     name: view.name.clone(),
                     columns: view.columns.iter().map(|column| column.name.clone()).collect(),
                     query: view.query.clone(),
@@ -174,6 +217,39 @@ impl Ddl {
             _ => return Ok(None),
         }))
     }
+}
+
+/// A view's options, of which there is one. What is not understood is refused: a view that hides
+/// less than it says is worse than none.
+fn security_barrier(options: &CreateTableOptions) -> Result<bool> {
+    let list = match options {
+        CreateTableOptions::None => return Ok(false),
+        CreateTableOptions::With(list) => list.as_slice(),
+        _ => return Err(Error::NotSupported("this kind of options of a view".to_owned())),
+    };
+    let mut barrier = false;
+    for option in list {
+        let (name, value) = match option {
+            SqlOption::Ident(name) => (ident(name), "true".to_owned()),
+            SqlOption::KeyValue { key, value } => (ident(key), value.to_string()),
+            other => return Err(Error::Invalid(format!("unrecognized parameter \"{other}\""))),
+        };
+        let value = value.trim_matches('\'').to_lowercase();
+        match (name.as_str(), value.as_str()) {
+            ("security_barrier", "true" | "on" | "yes" | "1") => barrier = true,
+            ("security_barrier", "false" | "off" | "no" | "0") => barrier = false,
+            ("security_invoker", "false" | "off" | "no" | "0") => {}
+            ("security_invoker", _) => {
+                let text = "security_invoker (a view reads with its owner's rights)";
+                return Err(Error::NotSupported(text.to_owned()));
+            }
+            ("check_option", _) => {
+                return Err(Error::NotSupported("check_option of a view".to_owned()));
+            }
+            _ => return Err(Error::Invalid(format!("unrecognized parameter \"{name}\""))),
+        }
+    }
+    Ok(barrier)
 }
 
 fn drop_object(
@@ -256,9 +332,13 @@ impl Session {
                 self.may_create_databases().await?;
                 catalog.rename_database(name, new).await?;
             }
-            Ddl::CreateSchema { name, mode } => {
+            Ddl::CreateSchema { name, owner, mode } => {
                 self.may_create_schemas().await?;
-                if !catalog.create_schema(&database, name, &user, *mode).await? {
+                if let Some(owner) = owner {
+                    self.may_give_to(owner).await?;
+                }
+                let owner = owner.as_ref().unwrap_or(&user);
+                if !catalog.create_schema(&database, name, owner, *mode).await? {
                     notices.push(exists(ObjectKind::Schema, name));
                 }
             }
@@ -281,8 +361,8 @@ impl Session {
                 }
             }
             Ddl::CreateExternal(create) => notices.extend(self.create_external(create).await?),
-            Ddl::CreateView { name, columns, query, mode } => {
-                notices.extend(self.create_view(name, columns, query, *mode).await?);
+            Ddl::CreateView { name, columns, query, barrier, mode } => {
+                notices.extend(self.create_view(name, columns, query, (*barrier, *mode)).await?);
             }
             Ddl::DropTables { names, view, mode } => {
                 let mut targets = Vec::new();
@@ -362,7 +442,7 @@ impl Session {
         name: &ObjectName,
         titles: &[Ident],
         query: &Query,
-        mode: CreateMode,
+        (security_barrier, mode): (bool, CreateMode),
     ) -> Result<Option<Notice>> {
         let name = self.target(name)?;
         self.may_create(&name, mode).await?;
@@ -389,7 +469,8 @@ impl Session {
                 columns.iter().map(|c| format!("\"{}\"", c.name.replace('"', "\"\""))).collect();
             sql = format!("SELECT * FROM ({sql}) AS renamed ({})", titles.join(", "));
         }
-        let definition = Definition::View { sql, search_path: self.search_path() };
+        let definition =
+            Definition::View { sql, search_path: self.search_path(), security_barrier };
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let created = catalog.create_table(&name, &user, columns, definition, mode).await?;
         Ok((!created).then(|| exists(ObjectKind::Table, &name.table)))

@@ -120,6 +120,10 @@ impl Settings {
             {
                 Err(Error::Denied(name))
             }
+            // Statistics of files tell of rows that a role may not see.
+            None if self.get("is_superuser") != Some("on") && is_explain_option(name) => {
+                Err(Error::Denied("datafusion.explain"))
+            }
             _ => Ok(()),
         }
     }
@@ -288,6 +292,10 @@ fn refuse_fixed(setting: &Setting) -> Result<()> {
 
 fn invalid(name: &str, value: &str, hint: impl Into<String>) -> Error {
     Error::Invalid { name: name.to_owned(), value: value.to_owned(), hint: hint.into() }
+}
+
+fn is_explain_option(name: &str) -> bool {
+    name.get(..18).is_some_and(|start| start.eq_ignore_ascii_case("datafusion.explain"))
 }
 
 fn is_engine_option(name: &str) -> bool {

@@ -130,6 +130,11 @@ async fn prove(
         }
     }
     if rule.method == Method::Scram {
+        let hold = shared.throttle.hold(visitor.address, Instant::now());
+        tokio::select! {
+            () = sleep(hold) => {}
+            () = connection.closed(), if !hold.is_zero() => return Err(Refusal::Gone),
+        }
         return password(connection, shared, user).await;
     }
     Ok(find(shared, user, Consistency::Cached).await.ok_or_else(|| Failed {

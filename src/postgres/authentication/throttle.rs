@@ -1,8 +1,8 @@
 //! Slows down whoever guesses passwords.
 //!
 //! Failed log-ins are counted by address. After the first few, the answer to each further failure
-//! is held back, longer each time. Whoever knows the password is never held back, so that nobody
-//! can keep others at the same address out.
+//! is held back, longer each time; and who does not wait for it waits at the next try, as does
+//! everybody at that address, for some seconds at most: nobody can keep others out.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -53,8 +53,21 @@ impl Throttle {
         }
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
-        let beyond = entry.count.saturating_sub(self.free);
-        match beyond.checked_sub(1) {
+        self.delay(entry.count)
+    }
+
+    /// How long the next try of an address has to wait: until the answer to its last failure is due.
+    pub fn hold(&self, address: IpAddr, now: Instant) -> Duration {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.get(&source(address)) {
+            Some(entry) => (entry.last + self.delay(entry.count)).saturating_duration_since(now),
+            None => Duration::ZERO,
+        }
+    }
+
+    /// What the answer to the failure of that number waits.
+    fn delay(&self, count: u32) -> Duration {
+        match count.saturating_sub(self.free).checked_sub(1) {
             None => Duration::ZERO,
             Some(doublings) => FIRST.saturating_mul(1 << doublings.min(10)).min(LONGEST),
         }
@@ -101,6 +114,18 @@ mod tests {
         for _ in 0..100 {
             assert!(throttle.failed(ip("10.0.0.1"), later) <= LONGEST);
         }
+    }
+
+    #[test]
+    fn who_does_not_wait_for_the_answer_waits_at_the_next_try() {
+        let throttle = Throttle::new(1);
+        let start = Instant::now();
+        throttle.failed(ip("10.0.0.1"), start);
+        assert_eq!(throttle.hold(ip("10.0.0.1"), start), Duration::ZERO);
+        throttle.failed(ip("10.0.0.1"), start);
+        assert_eq!(throttle.hold(ip("10.0.0.1"), start), FIRST);
+        assert_eq!(throttle.hold(ip("10.0.0.1"), start + FIRST), Duration::ZERO);
+        assert_eq!(throttle.hold(ip("10.0.0.2"), start), Duration::ZERO, "another address");
     }
 
     #[test]

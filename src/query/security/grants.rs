@@ -196,16 +196,7 @@ impl Session {
             "session_user" => self.entry().user.clone(),
             new => new.to_owned(),
         };
-        self.catalog().role(&new, Consistency::Cached).await?;
-        // Who gives something away must be able to take it back.
-        let user = self.user().to_owned();
-        self.require(|snapshot, access| {
-            match access.is_superuser() || snapshot.is_member(&user, &new) {
-                true => Ok(()),
-                false => Err(forbidden(format!("must be member of role \"{new}\""))),
-            }
-        })
-        .await?;
+        self.may_give_to(&new).await?;
         let set = |record: &mut DatabaseRecord| {
             record.owner.clone_from(&new);
             Ok(())

@@ -121,6 +121,18 @@ impl Session {
         Ok(roots.check(location).map_err(crate::engine::Error::from)?)
     }
 
+    /// Who makes another role an owner must be able to take it back.
+    pub(in crate::query) async fn may_give_to(&self, role: &str) -> Result<()> {
+        self.catalog().role(role, Consistency::Cached).await?;
+        self.require(|snapshot, access| {
+            match access.is_superuser() || snapshot.is_member(self.user(), role) {
+                true => Ok(()),
+                false => Err(forbidden(format!("must be member of role \"{role}\""))),
+            }
+        })
+        .await
+    }
+
     /// SET ROLE: to one of the roles that the one who logged in is a member of.
     pub(in crate::query) async fn may_take_role(&self, role: Option<&str>) -> Result<()> {
         let Some(role) = role.filter(|role| *role != "none") else { return Ok(()) };

@@ -262,6 +262,7 @@ async fn fill(catalog: &Catalog, directory: &Path) {
     let view = Definition::View {
         sql: "SELECT id, name FROM items WHERE price < 10".into(),
         search_path: vec!["public".into()],
+        security_barrier: false,
     };
     let other = vec![column("a", DataType::Int32, true)];
     let database = DEFAULT_DATABASE;
