@@ -89,7 +89,7 @@ impl Connection {
         }
         let length = (&self.input[..4]).get_u32() as usize;
         if !(8..=MAX_STARTUP).contains(&length) {
-            return Err(Malformed("the length of the start-up packet is invalid").into());
+            return Err(Malformed::Invalid("the length of the start-up packet is invalid").into());
         }
         if !self.fill_to(length).await? {
             return Ok(None);
@@ -111,7 +111,7 @@ impl Connection {
         }
         let length = (&self.input[1..5]).get_u32() as usize;
         if length < 4 {
-            return Err(Malformed("its length is invalid").into());
+            return Err(Malformed::Invalid("its length is invalid").into());
         }
         if length > limit {
             return Err(Error::TooLong { length, limit });

@@ -45,7 +45,7 @@ pub async fn negotiate(
             return Ok(Some((connection, packet)));
         }
         if connection.has_input() {
-            return Err(Malformed("data in plaintext behind an encryption request").into());
+            return Err(Malformed::Invalid("data in plaintext behind an encryption request").into());
         }
         let acceptor = acceptor.filter(|_| (&packet[..]).get_u32() == SSL);
         connection.put_byte(if acceptor.is_some() { b'S' } else { b'N' });

@@ -31,8 +31,7 @@ pub enum Frontend {
     /// Of a known type, and of its length, but not what that type is to hold: the client is told,
     /// and may go on.
     Invalid {
-        /// Whether it belongs to the extended protocol, where all up to Sync is lost with it.
-        extended: bool,
+        kind: u8,
         reason: Malformed,
     },
 }
@@ -60,17 +59,29 @@ pub struct SaslInitialResponse {
     pub data: Bytes,
 }
 
-/// The bytes are no message of the protocol.
+/// The bytes are no message of the protocol; in PostgreSQL's words where it has some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid frontend message: {0}")]
-pub struct Malformed(pub &'static str);
-
-const NOT_UTF8: Malformed = Malformed("invalid byte sequence for encoding \"UTF8\"");
+pub enum Malformed {
+    #[error("invalid frontend message: {0}")]
+    Invalid(&'static str),
+    #[error("invalid frontend message type {0}")]
+    UnknownType(u8),
+    #[error("insufficient data left in message")]
+    TooShort,
+    #[error("invalid message format")]
+    LeftOver,
+    #[error("invalid string in message")]
+    EndlessString,
+    #[error("invalid {message} message subtype {subtype}")]
+    Subtype { message: &'static str, subtype: u8 },
+    #[error("invalid byte sequence for encoding \"UTF8\"")]
+    NotUtf8,
+}
 
 impl Malformed {
     /// Its SQLSTATE.
     pub fn code(self) -> &'static str {
-        if self == NOT_UTF8 { "22021" } else { "08P01" }
+        if self == Self::NotUtf8 { "22021" } else { "08P01" }
     }
 }
 
@@ -78,11 +89,15 @@ impl Frontend {
     /// Takes a message's body apart; an error if there is no message of that type.
     pub fn decode(kind: u8, body: Bytes) -> Result<Self, Malformed> {
         if !b"QPBDECHSXFdcfp".contains(&kind) {
-            return Err(Malformed("unknown message type"));
+            return Err(Malformed::UnknownType(kind));
         }
-        let extended = b"PBDECHS".contains(&kind);
         let message = Self::read(kind, body);
-        Ok(message.unwrap_or_else(|reason| Self::Invalid { extended, reason }))
+        Ok(message.unwrap_or_else(|reason| Self::Invalid { kind, reason }))
+    }
+
+    /// Whether it ends the skipping that an error began.
+    pub fn is_sync(&self) -> bool {
+        matches!(self, Self::Sync | Self::Invalid { kind: b'S', .. })
     }
 
     fn read(kind: u8, body: Bytes) -> Result<Self, Malformed> {
@@ -101,20 +116,20 @@ impl Frontend {
                 parameters: reader.list(Reader::value)?,
                 result_formats: reader.list(|reader| reader.i16())?,
             }),
-            b'D' => Self::Describe(reader.target()?),
+            b'D' => Self::Describe(reader.target("DESCRIBE")?),
             b'E' => Self::Execute { portal: reader.string()?, max_rows: reader.u32()? as i32 },
-            b'C' => Self::Close(reader.target()?),
+            b'C' => Self::Close(reader.target("CLOSE")?),
             b'H' => Self::Flush,
             b'S' => Self::Sync,
             b'X' => Self::Terminate,
             b'F' => return Ok(Self::FunctionCall),
             b'd' | b'c' | b'f' => return Ok(Self::Copy),
             b'p' => return Ok(Self::Password(reader.0)),
-            _ => return Err(Malformed("unknown message type")),
+            other => return Err(Malformed::UnknownType(other)),
         };
         match reader.0.is_empty() {
             true => Ok(message),
-            false => Err(Malformed("there are bytes left over")),
+            false => Err(Malformed::LeftOver),
         }
     }
 }
@@ -124,10 +139,10 @@ impl SaslInitialResponse {
     pub fn decode(body: Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader(body);
         let mechanism = reader.string()?;
-        let data = reader.value()?.ok_or(Malformed("the SASL message is empty"))?;
+        let data = reader.value()?.ok_or(Malformed::Invalid("the SASL message is empty"))?;
         match reader.0.is_empty() {
             true => Ok(Self { mechanism, data }),
-            false => Err(Malformed("there are bytes left over")),
+            false => Err(Malformed::LeftOver),
         }
     }
 }
@@ -139,7 +154,7 @@ impl Reader {
     fn need(&self, length: usize) -> Result<(), Malformed> {
         match self.0.len() >= length {
             true => Ok(()),
-            false => Err(Malformed("it is too short")),
+            false => Err(Malformed::TooShort),
         }
     }
 
@@ -155,9 +170,9 @@ impl Reader {
 
     fn string(&mut self) -> Result<String, Malformed> {
         let end = self.0.iter().position(|byte| *byte == 0);
-        let text = self.0.split_to(end.ok_or(Malformed("a string has no end"))?);
+        let text = self.0.split_to(end.ok_or(Malformed::EndlessString)?);
         self.0.advance(1);
-        String::from_utf8(text.into()).map_err(|_| NOT_UTF8)
+        String::from_utf8(text.into()).map_err(|_| Malformed::NotUtf8)
     }
 
     /// A 16-bit count and as many items. Nothing is reserved for what is only claimed.
@@ -177,16 +192,16 @@ impl Reader {
                 self.need(length)?;
                 Ok(Some(self.0.split_to(length)))
             }
-            _ => Err(Malformed("a value's length is negative")),
+            _ => Err(Malformed::TooShort),
         }
     }
 
-    fn target(&mut self) -> Result<Target, Malformed> {
+    fn target(&mut self, message: &'static str) -> Result<Target, Malformed> {
         self.need(1)?;
         match self.0.get_u8() {
             b'S' => Ok(Target::Statement(self.string()?)),
             b'P' => Ok(Target::Portal(self.string()?)),
-            _ => Err(Malformed("it is about neither a statement nor a portal")),
+            subtype => Err(Malformed::Subtype { message, subtype }),
         }
     }
 }
@@ -235,7 +250,7 @@ mod tests {
         let whole = bind();
         for end in 0..whole.len() {
             let cut = Frontend::decode(b'B', Bytes::copy_from_slice(&whole[..end]));
-            assert!(matches!(cut, Ok(Frontend::Invalid { extended: true, .. })));
+            assert!(matches!(cut, Ok(Frontend::Invalid { kind: b'B', .. })));
         }
         for at in 0..whole.len() {
             for value in [0, 1, 0x7f, 0x80, 0xff] {

@@ -20,9 +20,9 @@ use super::cancel::Cancels;
 use super::connection::{self, Connection};
 use super::encryption::negotiate;
 use super::extended::Extended;
-use super::frontend::Frontend;
+use super::frontend::{Frontend, Malformed};
 use super::reading::Failure;
-use super::sqlstate::Report;
+use super::sqlstate::{Report, untranslated};
 use super::startup::{Arrival, Arrived, Ends, arrive, reported};
 use crate::audit::{Audit, Event, Kind};
 use crate::config;
@@ -148,6 +148,9 @@ impl Client {
             };
             let message = match message {
                 Ok(Some(Frontend::Terminate) | None) => return Ok(()),
+                Ok(Some(Frontend::Password(_))) => {
+                    return self.reject(&Malformed::UnknownType(b'p').into()).await;
+                }
                 Ok(Some(message)) => message,
                 Err(connection::Error::Io(error)) => return Err(error),
                 Err(error) => return self.reject(&error).await,
@@ -184,7 +187,7 @@ impl Client {
     }
 
     async fn handle(&mut self, message: Frontend) -> Result<(), Failure> {
-        if self.extended.is_skipping() && message != Frontend::Sync {
+        if self.extended.is_skipping() && !message.is_sync() {
             return Ok(());
         }
         match message {
@@ -217,12 +220,15 @@ impl Client {
                 self.ready()?;
                 Ok(self.connection.flush().await?)
             }
-            Frontend::Invalid { extended, reason } => {
+            Frontend::Invalid { kind, reason } => {
                 let report = Report::error(reason.code(), reason.to_string());
-                if extended {
+                if b"PBDECH".contains(&kind) {
                     return self.extended_error(Err(report.into())).await;
                 }
                 self.report(report)?;
+                if kind == b'S' {
+                    self.extended.sync(self.session.transaction_state());
+                }
                 self.ready()?;
                 Ok(self.connection.flush().await?)
             }
@@ -343,7 +349,9 @@ impl Client {
             let severity =
                 if code == "00000" || code.starts_with("42") { "NOTICE" } else { "WARNING" };
             let info = pgwire::error::ErrorInfo::new(severity.into(), code.into(), message);
-            self.connection.put(Backend::NoticeResponse(NoticeResponse::from(info)))?;
+            let mut notice = NoticeResponse::from(info);
+            notice.fields.insert(1, untranslated(severity));
+            self.connection.put(Backend::NoticeResponse(notice))?;
         }
         Ok(())
     }

@@ -52,10 +52,14 @@ impl From<Report> for ErrorResponse {
         info.detail = report.detail;
         info.hint = report.hint;
         let mut response = Self::from(info);
-        // The severity once more, in a field that is never translated.
-        response.fields.insert(1, (b'V', severity.to_owned()));
+        response.fields.insert(1, untranslated(severity));
         response
     }
+}
+
+/// The severity once more, in a field that is never translated.
+pub fn untranslated(severity: &str) -> (u8, String) {
+    (b'V', severity.to_owned())
 }
 
 impl From<query::Error> for Report {

@@ -115,7 +115,7 @@ async fn refuse(connection: &mut Connection, report: Report) -> Result<Arrival> 
 fn decode(packet: &Bytes) -> Result<Startup> {
     // Every name and value ends in a zero byte, and so does the list: what does not is no message.
     if packet.last() != Some(&0) {
-        return Err(Malformed("the start-up packet has no end").into());
+        return Err(Malformed::Invalid("the start-up packet has no end").into());
     }
     let mut bytes = BytesMut::with_capacity(packet.len() + 4);
     bytes.extend_from_slice(&(packet.len() as u32 + 4).to_be_bytes());
@@ -123,7 +123,7 @@ fn decode(packet: &Bytes) -> Result<Startup> {
     let context = DecodeContext::new(ProtocolVersion::PROTOCOL3_2);
     match Startup::decode(&mut bytes, &context) {
         Ok(Some(startup)) => Ok(startup),
-        Ok(None) | Err(_) => Err(Malformed("the start-up packet is invalid").into()),
+        Ok(None) | Err(_) => Err(Malformed::Invalid("the start-up packet is invalid").into()),
     }
 }
 
