@@ -74,7 +74,10 @@ impl Client {
         oids: Vec<u32>,
     ) -> Result<(), Trouble> {
         self.extended.busy = true;
-        self.extended.statements.refuse_taken(&name)?;
+        if name.is_empty() {
+            // Whatever becomes of the next one.
+            self.extended.statements.remove("");
+        }
         let mut sources = Session::parse(query)?;
         let declared: Vec<Option<Type>> = oids.iter().map(|oid| Type::from_oid(*oid)).collect();
         let statement = match (sources.pop(), sources.is_empty()) {
@@ -91,6 +94,7 @@ impl Client {
                 return Err(Report::error("42601", message).into());
             }
         };
+        self.extended.statements.refuse_taken(&name)?;
         let objects = self.session.objects();
         self.extended.statements.insert(objects, name, statement, query, false);
         Ok(self.connection.put(Backend::ParseComplete(ParseComplete::new()))?)
@@ -99,11 +103,16 @@ impl Client {
     pub fn bind(&mut self, bind: Bind) -> Result<(), Trouble> {
         self.extended.busy = true;
         let statement = self.extended.statements.get(&bind.statement)?.clone();
+        let parameter_formats = parameter_formats(&statement, &bind)?;
+        if self.in_failed_block() && !statement.ends_block() {
+            return Err(Error::InFailedTransaction.into());
+        }
         self.extended.portals.refuse_taken(&bind.portal)?;
-        let values = bind_values(&statement, &bind, &self.style().time_zone)?;
+        let zone = self.style().time_zone;
+        let values = bind_values(&statement, &bind.parameters, &parameter_formats, &zone)?;
         let columns = statement.prepared.as_ref().and_then(|prepared| self.columns(prepared));
         let formats = match columns {
-            Some(columns) => spread(&bind.result_formats, columns.schema.fields().len(), "result")?,
+            Some(columns) => result_formats(&bind.result_formats, columns.schema.fields().len())?,
             // Whatever the client asks for: there is nothing to be in that format.
             None => Vec::new(),
         };
@@ -137,6 +146,7 @@ impl Client {
         let (statement, formats) = match target {
             Target::Statement(name) => {
                 let statement = self.extended.statements.get(name)?.clone();
+                self.refuse_rows_in_failed_block(&statement)?;
                 let types = statement.parameters.iter().map(Type::oid).collect();
                 let description = ParameterDescription::new(types);
                 self.connection.put(Backend::ParameterDescription(description))?;
@@ -144,6 +154,7 @@ impl Client {
             }
             Target::Portal(name) => {
                 let portal = self.extended.portals.get(name).ok_or_else(|| no_portal(name))?;
+                self.refuse_rows_in_failed_block(&portal.statement)?;
                 (portal.statement.clone(), Some(portal.formats.clone()))
             }
         };
@@ -157,6 +168,19 @@ impl Client {
             }
         };
         Ok(self.connection.put(message)?)
+    }
+
+    fn in_failed_block(&self) -> bool {
+        self.session.transaction_state() == TransactionState::Failed
+    }
+
+    /// What a result's columns are cannot be looked up in a failed block.
+    fn refuse_rows_in_failed_block(&self, statement: &Statement) -> Result<(), Error> {
+        let rows = || statement.prepared.as_ref().and_then(|prepared| self.columns(prepared));
+        match self.in_failed_block() && rows().is_some() {
+            true => Err(Error::InFailedTransaction),
+            false => Ok(()),
+        }
     }
 
     pub async fn execute(&mut self, name: &str, max_rows: i32) -> Result<(), Trouble> {
@@ -182,10 +206,11 @@ impl Client {
             let empty = Backend::EmptyQueryResponse(EmptyQueryResponse::new());
             return Ok(self.connection.put(empty)?);
         };
-        if self.session.transaction_state() == TransactionState::Failed && !prepared.ends_block() {
+        if self.in_failed_block() && !prepared.ends_block() {
             return Err(Error::InFailedTransaction.into());
         }
-        if matches!(portal.state, State::New) {
+        let again = !matches!(portal.state, State::New);
+        if !again {
             let registered = self.session.start(&prepared.text)?;
             self.run_portal(registered, portal).await?;
         }
@@ -205,8 +230,14 @@ impl Client {
                 let registered = self.session.start(&format!("FETCH {}", fetch.name).into())?;
                 self.fetch_portion(registered, portal, limit).await
             }
-            State::Failed => Err(cannot_run(name).into()),
-            State::New | State::Done => Ok(()),
+            State::Fetched(tag) => {
+                let tag = std::mem::take(tag);
+                self.complete(&tag)?;
+                portal.state = State::Fetched(tag);
+                Ok(())
+            }
+            State::Failed | State::Done if again => Err(cannot_run(name).into()),
+            State::New | State::Failed | State::Done => Ok(()),
         }
     }
 
@@ -338,12 +369,12 @@ pub fn parameter_types(found: &[FieldRef], declared: &[Option<Type>]) -> Vec<Typ
     types.map(|(at, field)| declared(at).unwrap_or_else(|| natural(field))).collect()
 }
 
-fn bind_values(
-    statement: &Statement,
-    bind: &Bind,
-    zone: &TimeZone,
-) -> Result<Vec<ScalarValue>, Report> {
+/// A format for each parameter, of which there must be as many as the statement takes.
+fn parameter_formats(statement: &Statement, bind: &Bind) -> Result<Vec<Format>, Report> {
     let (given, wanted) = (bind.parameters.len(), statement.parameters.len());
+    let formats = spread(&bind.parameter_formats, given, |formats| {
+        format!("bind message has {formats} parameter formats but {given} parameters")
+    })?;
     if given != wanted {
         let message = format!(
             "bind message supplies {given} parameters, but prepared statement \"{}\" requires \
@@ -352,19 +383,38 @@ fn bind_values(
         );
         return Err(Report::error("08P01", message));
     }
-    let formats = spread(&bind.parameter_formats, given, "parameter")?;
+    Ok(formats)
+}
+
+fn result_formats(codes: &[i16], columns: usize) -> Result<Vec<Format>, Report> {
+    spread(codes, columns, |formats| {
+        format!("bind message has {formats} result formats but query has {columns} columns")
+    })
+}
+
+fn bind_values(
+    statement: &Statement,
+    parameters: &[Option<Bytes>],
+    formats: &[Format],
+    zone: &TimeZone,
+) -> Result<Vec<ScalarValue>, Report> {
     let Some(prepared) = &statement.prepared else { return Ok(Vec::new()) };
     let types = statement.parameters.iter().zip(prepared.parameters());
-    (bind.parameters.iter().zip(formats).zip(types))
+    (parameters.iter().zip(formats).zip(types))
         .map(|((value, format), (pg, field))| {
             let value = value.as_ref().map(Bytes::as_ref);
-            Ok(decode::decode_in(zone, value, format, pg, field.data_type())?)
+            Ok(decode::decode_in(zone, value, *format, pg, field.data_type())?)
         })
         .collect()
 }
 
-/// One format for each of `count`: none means text, one is for all.
-fn spread(codes: &[i16], count: usize, what: &str) -> Result<Vec<Format>, Report> {
+/// One format for each of `count`: none means text, one is for all. `mismatch` says what is wrong
+/// with another number of them.
+fn spread(
+    codes: &[i16],
+    count: usize,
+    mismatch: impl FnOnce(usize) -> String,
+) -> Result<Vec<Format>, Report> {
     let format = |code: &i16| match code {
         0 => Ok(Format::Text),
         1 => Ok(Format::Binary),
@@ -374,10 +424,7 @@ fn spread(codes: &[i16], count: usize, what: &str) -> Result<Vec<Format>, Report
         [] => Ok(vec![Format::Text; count]),
         [one] => Ok(vec![format(one)?; count]),
         many if many.len() == count => many.iter().map(format).collect(),
-        many => {
-            let message = format!("bind message has {} {what} formats but {count}", many.len());
-            Err(Report::error("08P01", format!("{message} were expected")))
-        }
+        many => Err(Report::error("08P01", mismatch(many.len()))),
     }
 }
 

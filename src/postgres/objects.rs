@@ -251,9 +251,14 @@ impl Client {
                 Ok(self.suspended()?)
             }
             _ => {
-                portal.state = State::Done;
-                let word = if whole.moves { "MOVE" } else { "FETCH" };
-                Ok(self.complete(&format!("{word} {total}"))?)
+                if whole.moves {
+                    portal.state = State::Done;
+                    return Ok(self.complete(&format!("MOVE {total}"))?);
+                }
+                let tag = format!("FETCH {total}");
+                self.complete(&tag)?;
+                portal.state = State::Fetched(tag);
+                Ok(())
             }
         }
     }

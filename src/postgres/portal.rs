@@ -42,6 +42,9 @@ pub enum State {
     Reading(Box<Reading>),
     /// FETCH in portions: what is left of it, and how many rows it has had.
     Fetching(Fetch, u64),
+    /// FETCH that is over, with its tag.
+    Fetched(String),
+    /// Without rows: it cannot be run again.
     Done,
     /// An error has ended it.
     Failed,

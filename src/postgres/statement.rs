@@ -19,6 +19,13 @@ pub struct Statement {
     pub parameters: Vec<Type>,
 }
 
+impl Statement {
+    /// Whether a failed transaction block still takes it.
+    pub fn ends_block(&self) -> bool {
+        self.prepared.as_ref().is_some_and(Prepared::ends_block)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Statements(HashMap<String, Named>);
 
@@ -90,5 +97,9 @@ impl Statements {
 }
 
 fn no_statement(name: &str) -> Report {
-    Report::error("26000", format!("prepared statement \"{name}\" does not exist"))
+    let message = match name {
+        "" => "unnamed prepared statement does not exist".to_owned(),
+        name => format!("prepared statement \"{name}\" does not exist"),
+    };
+    Report::error("26000", message)
 }

@@ -211,6 +211,9 @@ fn value_text(value: &Expr) -> Result<String> {
             | Value::DoubleQuotedString(text)
             | Value::EscapedStringLiteral(text) => text.clone(),
             Value::DollarQuotedString(text) => text.value.clone(),
+            Value::Placeholder(name) => {
+                return Err(Error::Invalid(format!("syntax error at or near \"{name}\"")));
+            }
             other => other.to_string(),
         },
         Expr::Identifier(name) if name.quote_style.is_some() => format!("\"{}\"", name.value),
