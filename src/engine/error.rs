@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 
+use super::patterns::BadPattern;
 use crate::{catalog, storage};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,7 +64,10 @@ impl From<tokio::task::JoinError> for Error {
 fn message(error: &DataFusionError) -> String {
     let root = error.find_root();
     match root {
-        DataFusionError::External(inner) => inner.to_string(),
+        DataFusionError::External(inner) => match BadPattern::of(inner.as_ref()) {
+            Some(bad) => bad.to_string(),
+            None => inner.to_string(),
+        },
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
             other => strip(&other.to_string()),

@@ -8,6 +8,7 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`patterns`]: what is wrong with a regular expression.
 //! - [`rights`]: tables as a role may read them.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod objects;
 mod parameters;
 pub mod parse;
+pub mod patterns;
 mod planner;
 mod rights;
 mod rows;

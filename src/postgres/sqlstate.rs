@@ -9,9 +9,10 @@ use datafusion::error::DataFusionError;
 use pgwire::error::ErrorInfo;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::engine::patterns::BadPattern;
 use crate::engine::{self, settings};
 use crate::query::{self, Stop, copy};
-use crate::values::{decode, encode};
+use crate::values::{armor, decode, encode};
 use crate::{catalog, storage};
 
 /// A failure as the client sees it.
@@ -347,8 +348,14 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     if let Some(error) = error.downcast_ref::<decode::Error>() {
         return Some(error.sqlstate());
     }
+    if let Some(error) = error.downcast_ref::<armor::Error>() {
+        return Some(error.sqlstate());
+    }
     if let Some(error) = error.downcast_ref::<catalog::Error>() {
         return Some(catalog_code(error));
+    }
+    if let Some(bad) = BadPattern::of(error) {
+        return Some(bad.sqlstate());
     }
     error.downcast_ref::<DataFusionError>().and_then(|error| known(error.find_root()))
 }

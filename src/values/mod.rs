@@ -4,7 +4,9 @@
 //!   type.
 //! - [`encode`]: Arrow's values as PostgreSQL writes them, in text and binary.
 //! - [`decode`]: values in text or binary, as PostgreSQL reads them, to Arrow.
+//! - [`armor`]: bytes as text, in the forms that users choose.
 
+pub mod armor;
 pub mod decode;
 pub mod encode;
 pub mod types;

@@ -11,6 +11,7 @@
 //!   where the engine uses that of the column's type ([`zones`]).
 
 mod arithmetic;
+mod armor;
 mod labelled;
 mod rounding;
 mod sum;
@@ -56,9 +57,12 @@ pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     vec![Arc::new(AggregateUDF::new_from_impl(sum::CheckedSum::default()))]
 }
 
-/// The functions that the rewriting of PostgreSQL's dialect relies on.
+/// The functions that replace those of the engine, and what the rewriting of PostgreSQL's dialect
+/// relies on.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     vec![
+        Arc::new(ScalarUDF::new_from_impl(armor::Encode::default())),
+        Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
     ]

@@ -29,6 +29,7 @@ use std::ops::Range;
 
 use ::bytes::BytesMut;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringViewArray, StringViewBuilder};
+use arrow::compute::cast;
 use arrow::datatypes::{Field, FieldRef, Schema};
 
 use self::column::Column;
@@ -170,6 +171,11 @@ impl RowEncoder {
     fn column(&self, (field, format): &(FieldRef, Format), array: &ArrayRef) -> Result<Column> {
         if array.data_type() == field.data_type() {
             return column::build(field, array, *format, &self.style);
+        }
+        // The metadata of what is nested may be lost on the way: what was announced counts.
+        if array.data_type().equals_datatype(field.data_type()) {
+            let array = cast(array, field.data_type())?;
+            return column::build(field, &array, *format, &self.style);
         }
         // An operator may hand out another encoding of the type that its schema says.
         let actual = field.as_ref().clone().with_data_type(array.data_type().clone());
