@@ -46,7 +46,7 @@ pub fn settings(
         })
         .filter(|(name, _)| !name.starts_with("_pq_."))
         .map(|(name, value)| (name.clone(), value.clone()))
-        .chain(command_line(options));
+        .chain(command_line(options)?);
     for (name, value) in asked {
         if let Err(error) = settings.set_default(&name, &value, Source::Client) {
             let report = Report::from(crate::engine::Error::from(error));
@@ -57,8 +57,8 @@ pub fn settings(
 }
 
 /// Settings from `-c name=value` and `--name=value`, as `PGOPTIONS` has them. A backslash makes the
-/// next character, such as a space, part of the value.
-fn command_line(options: &str) -> Vec<(String, String)> {
+/// next character, such as a space, part of the value. Other words are refused.
+fn command_line(options: &str) -> Result<Vec<(String, String)>, Report> {
     let mut words = vec![String::new()];
     let mut characters = options.chars();
     while let Some(character) = characters.next() {
@@ -77,11 +77,13 @@ fn command_line(options: &str) -> Vec<(String, String)> {
             "-c" => words.next(),
             _ => word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).map(str::to_owned),
         };
-        if let Some((name, value)) = setting.as_deref().and_then(|text| text.split_once('=')) {
-            found.push((name.replace('-', "_"), value.to_owned()));
-        }
+        let Some((name, value)) = setting.as_deref().and_then(|text| text.split_once('=')) else {
+            let message = format!("invalid command-line argument for server process: {word}");
+            return Err(Report::fatal("42601", message));
+        };
+        found.push((name.replace('-', "_"), value.to_owned()));
     }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -99,10 +101,12 @@ mod tests {
                 "-cdatestyle=ISO,\\ MDY --search-path=a",
                 vec![("datestyle", "ISO, MDY"), ("search_path", "a")],
             ),
-            ("-c", vec![]),
-            ("nonsense", vec![]),
+            ("  ", vec![]),
         ] {
-            assert_eq!(command_line(text), expected(&pairs), "{text}");
+            assert_eq!(command_line(text), Ok(expected(&pairs)), "{text}");
+        }
+        for wrong in ["-c", "nonsense", "-c nothing", "--nothing"] {
+            assert_eq!(command_line(wrong).map_err(|report| report.code), Err("42601"), "{wrong}");
         }
     }
 }

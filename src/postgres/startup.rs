@@ -173,6 +173,8 @@ async fn open(
     };
     let arrived = match authenticate(connection, shared, &visitor).await {
         Ok(role) => {
+            // As in PostgreSQL: who it is is settled, whatever else is refused.
+            connection.put(Backend::Authentication(Authentication::Ok))?;
             let entered = enter(connection, shared, ends, &visitor, &role, parameters).await;
             entered.map_err(Refusal::from)
         }
@@ -252,14 +254,13 @@ async fn may_connect(
     Err(Report::fatal("42501", format!("permission denied for database \"{database}\"")).hint(hint))
 }
 
-/// Tells a client that it is in, and who serves it.
+/// Tells a client who serves it.
 fn greet(
     connection: &mut Connection,
     session: &Session,
     key: Bytes,
     long_keys: bool,
 ) -> Result<(), Error> {
-    connection.put(Backend::Authentication(Authentication::Ok))?;
     for (name, value) in reported(session.settings()) {
         let status = ParameterStatus::new(name.to_owned(), value.to_owned());
         connection.put(Backend::ParameterStatus(status))?;
