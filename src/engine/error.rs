@@ -70,6 +70,10 @@ fn message(error: &DataFusionError) -> String {
         },
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
+            arrow::error::ArrowError::ComputeError(text) => match BadPattern::of_text(text) {
+                Some(bad) => bad.to_string(),
+                None => strip(text),
+            },
             other => strip(&other.to_string()),
         },
         DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => {

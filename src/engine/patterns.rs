@@ -19,6 +19,11 @@ impl BadPattern {
         is.then(|| Self::read(&error.to_string()))
     }
 
+    /// The same of what the engine's kernels have made text of.
+    pub fn of_text(text: &str) -> Option<Self> {
+        text.starts_with("Regular expression did not compile").then(|| Self::read(text))
+    }
+
     /// The error code that PostgreSQL gives in this case.
     pub fn sqlstate(&self) -> &'static str {
         match self {
@@ -29,7 +34,8 @@ impl BadPattern {
 
     /// Takes the drawing apart: the pattern, a mark below what is wrong, and the reason.
     fn read(drawing: &str) -> Self {
-        let reason = drawing.rsplit("error: ").next().unwrap_or(drawing).trim();
+        let reason = drawing.rsplit("error: ").next().unwrap_or(drawing);
+        let reason = reason.lines().next().unwrap_or(reason).trim();
         let mut lines = drawing.lines().skip(1);
         if let ("unrecognized flag", Some(pattern), Some(mark)) =
             (reason, lines.next(), lines.next())

@@ -332,7 +332,10 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
             "22003"
         }
         ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
-        ArrowError::InvalidArgumentError(_) | ArrowError::ComputeError(_) => "22000",
+        ArrowError::ComputeError(text) => {
+            BadPattern::of_text(text).map_or("22000", |bad| bad.sqlstate())
+        }
+        ArrowError::InvalidArgumentError(_) => "22000",
         ArrowError::NotYetImplemented(_) => "0A000",
         ArrowError::MemoryError(_) => "53200",
         ArrowError::ExternalError(inner) => return external(inner.as_ref()),
