@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
-use datafusion::logical_expr::{LogicalPlan, TableSource};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub parameters: Vec<FieldRef>,
     /// Columns of the result.
     pub schema: SchemaRef,
+    /// One row of constants: PostgreSQL computes them before it describes the result.
+    pub constant: bool,
 }
 
 /// A plan for one execution.
@@ -121,12 +124,13 @@ impl Session {
             }
         };
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-            return Ok(Plan { logical, parameters, schema: explain_schema() });
+            return Ok(Plan { logical, parameters, schema: explain_schema(), constant: false });
         }
+        let constant = is_constant(&logical);
         // Only now all types are settled: branches of a CASE or a UNION take their common one.
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
-        Ok(Plan { logical, parameters, schema })
+        Ok(Plan { logical, parameters, schema, constant })
     }
 
     /// What the first name in a query stands for, as [`Self::plan`] would find it.
@@ -252,4 +256,17 @@ impl Plan {
                 | LogicalPlan::Statement(_)
         )
     }
+}
+
+/// Whether a plan makes one row, of nothing that could change from one moment to the next.
+fn is_constant(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Projection(projection) = plan else { return false };
+    let LogicalPlan::EmptyRelation(empty) = projection.input.as_ref() else { return false };
+    let changes = |expr: &Expr| match expr {
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => true,
+        _ => false,
+    };
+    let fixed = |expr: &Expr| !expr.exists(|expr| Ok(changes(expr))).unwrap_or(true);
+    empty.produce_one_row && projection.expr.iter().all(fixed)
 }

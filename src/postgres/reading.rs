@@ -132,6 +132,16 @@ impl Reading {
         Self { source, tag, at: 0, ended: false, suspended: false }
     }
 
+    /// Computes what PostgreSQL computes before it describes a result.
+    pub async fn settle(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+        if let Source::Encoded { running, rest: rest @ None } = &mut self.source
+            && running.as_ref().is_some_and(|running| running.constant)
+        {
+            *rest = next(running, connection).await?;
+        }
+        Ok(())
+    }
+
     /// Whether all rows were read.
     pub fn is_over(&self) -> bool {
         self.ended

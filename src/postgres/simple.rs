@@ -79,6 +79,7 @@ impl Client {
         let formats = vec![Format::Text; schema.fields().len()];
         if let Some(mut reading) = self.run_prepared(registered, prepared, values, &formats).await?
         {
+            reading.settle(&mut self.connection).await?;
             let description = row_description(&schema, &formats);
             self.connection.put(Backend::RowDescription(description))?;
             self.send(&mut reading, None, None).await?;

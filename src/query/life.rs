@@ -205,8 +205,9 @@ impl Session {
             self.transaction.note_query();
         }
         let (tag, explain) = (*tag, plan.is_explain());
+        let constant = plan.constant || tag == "SHOW";
         let plan = registered.until_stopped(self.engine.prepare(plan, values)).await??;
-        Ok(Planned { registered, plan, tag, explain })
+        Ok(Planned { registered, plan, tag, explain, constant })
     }
 
     /// Whether this session may ask for it, in the state its transaction is in.

@@ -45,6 +45,7 @@ pub(super) struct Planned {
     pub plan: engine::Ready,
     pub tag: &'static str,
     pub explain: bool,
+    pub constant: bool,
 }
 
 /// Rows on their way.
@@ -53,6 +54,8 @@ pub struct Running<T> {
     rows: Rows<T>,
     /// The command tag's word.
     pub tag: &'static str,
+    /// Constants, which PostgreSQL computes before it describes the result.
+    pub constant: bool,
     registered: Registered,
 }
 
@@ -107,13 +110,14 @@ impl Planned {
         F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
         F: Send + 'static,
     {
-        let Self { registered, plan, tag, explain } = self;
+        let Self { registered, plan, tag, explain, constant } = self;
         let transform = move |batch: RecordBatch| {
             let batch = if explain { engine::explain_lines(&batch)? } else { batch };
             transform(batch)
                 .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
         };
-        Running { rows: session.engine_session().run(plan, transform), tag, registered }
+        let rows = session.engine_session().run(plan, transform);
+        Running { rows, tag, constant, registered }
     }
 }
 
