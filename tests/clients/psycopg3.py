@@ -123,7 +123,7 @@ def blocks(connection):
 
 
 def cursors(connection):
-    query = "SELECT i, i::text FROM generate_series(1, 10000) t (i) WHERE i > %s"
+    query = "SELECT i, i::text FROM generate_series(1, 10000) t (i) WHERE i > %s ORDER BY i"
     for binary in (False, True):
         with connection.transaction(), connection.cursor("c") as cursor:
             cursor.itersize = 1000
