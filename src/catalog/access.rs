@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::grants::{PUBLIC_ROLE, Privilege};
+use super::grants::{Grantor, PUBLIC_ROLE, Privilege};
 use super::record::{PolicyCommand, RowSecurity};
 use super::roles::FIRST_ROLE;
 use super::snapshot::{Database, Role, Schema, Snapshot, Table};
@@ -153,6 +153,31 @@ impl Access<'_> {
     pub fn may_grant(&self, owner: &str, grants: &super::Grants, privilege: Privilege) -> bool {
         self.has_role(owner)
             || (self.acts_as.iter()).any(|role| grants.allows_granting(role, privilege))
+    }
+
+    /// In whose name it grants or revokes something of an object, as PostgreSQL chooses: the
+    /// owner's if it has its privileges, else that of the one of its roles that may grant most of
+    /// what is wanted, itself first; `None` if it may grant nothing of it. `grants` are the
+    /// object's, and those above it.
+    pub fn grantor(
+        &self,
+        owner: &str,
+        grants: &[&super::Grants],
+        wanted: &[Privilege],
+    ) -> Option<Grantor> {
+        if self.has_role(owner) {
+            return Some(Grantor::Owner);
+        }
+        let itself = self.role.map(|role| role.name.as_str());
+        let grantable = |role: &str| {
+            let may = |privilege: &&Privilege| {
+                grants.iter().any(|grants| grants.allows_granting(role, **privilege))
+            };
+            wanted.iter().filter(may).count()
+        };
+        let roles = self.acts_as.iter().map(|role| (grantable(role), itself == Some(role), *role));
+        let (_, _, best) = roles.filter(|(count, ..)| *count > 0).max()?;
+        Some(Grantor::Role(best.to_owned()))
     }
 
     /// Whether it may make others members of a role.

@@ -56,6 +56,9 @@ pub enum Error {
     RoleInUse { role: String, objects: String },
     #[error("{0}")]
     InvalidGrant(String),
+    /// Somebody has granted on what is to be revoked.
+    #[error("dependent privileges exist")]
+    DependentPrivileges,
     #[error("{0}")]
     InvalidName(String),
     #[error("unrecognized privilege type: \"{0}\"")]

@@ -29,7 +29,7 @@ pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};
 pub use ddl::{CreateMode, DropMode};
 pub use error::{Error, ObjectKind, Result};
-pub use grants::{Grants, PUBLIC_ROLE, Privilege};
+pub use grants::{Entry, Grantor, Grants, PUBLIC_ROLE, Privilege};
 pub use oids::FIRST_USER_OID;
 pub use record::{
     Column, DatabaseRecord, Definition, External, FileFormat, Policy, PolicyCommand, RowSecurity,

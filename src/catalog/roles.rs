@@ -232,7 +232,7 @@ impl Snapshot {
                 (false, false) => {}
             };
             let granted = |grants: &Option<super::Grants>| {
-                grants.as_ref().is_some_and(|grants| grants.grantees().any(|one| one == role))
+                grants.as_ref().is_some_and(|grants| grants.names(role))
             };
             note(&record.owner, granted(&record.grants), format!("database {name}"));
             for (schema, content) in &database.schemas {
@@ -242,9 +242,10 @@ impl Snapshot {
                 for table in content.tables.values() {
                     let record = &table.record;
                     let columns = record.columns.iter().map(|column| &column.grants);
-                    let mut grants = columns.chain([&record.grants]).flat_map(|g| g.grantees());
+                    let mut grants = columns.chain([&record.grants]);
                     let mut policies = record.policies.values().flat_map(|policy| &policy.roles);
-                    let named = grants.any(|one| one == role) || policies.any(|one| one == role);
+                    let named =
+                        grants.any(|grants| grants.names(role)) || policies.any(|one| one == role);
                     note(&record.owner, named, format!("table {}", table.name));
                 }
             }

@@ -61,6 +61,7 @@ pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
 pub use rows::Rows;
+pub use semantics::TooLarge;
 pub use session::{Plan, Ready, Session};
 
 use crate::catalog::Table;
@@ -225,6 +226,9 @@ fn template(
     }
     for function in semantics::scalar_functions().into_iter().chain(system.scalar_functions()) {
         // The registry of a state takes any function, and replaces one of the same name.
+        let _ = state.register_udf(function);
+    }
+    for function in semantics::bounded_functions(|name| state.udf(name).ok()) {
         let _ = state.register_udf(function);
     }
     for (name, function) in system.table_functions() {

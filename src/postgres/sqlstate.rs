@@ -134,6 +134,7 @@ impl From<catalog::Error> for Report {
             E::NotEmpty { .. } => {
                 report.hint("Use DROP ... CASCADE to drop the tables and views too.")
             }
+            E::DependentPrivileges => report.hint("Use CASCADE to revoke them too."),
             E::RoleInUse { .. } => report.hint(
                 "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for what \
                  was granted to it.",
@@ -172,7 +173,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::WrongKind { .. } => "42809",
         E::Conflict { .. } => "40001",
         E::Denied { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
-        E::NotEmpty { .. } | E::RoleInUse { .. } => "2BP01",
+        E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges => "2BP01",
         E::InvalidGrant(_) => "0LP01",
         E::UnknownPrivilege(_) => "22023",
         E::Reserved(_) | E::InvalidName(_) => "42939",
@@ -356,6 +357,9 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     }
     if let Some(error) = error.downcast_ref::<catalog::Error>() {
         return Some(catalog_code(error));
+    }
+    if error.is::<engine::TooLarge>() {
+        return Some("54000");
     }
     if let Some(bad) = BadPattern::of(error) {
         return Some(bad.sqlstate());

@@ -9,9 +9,12 @@
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
+//!
+//! Functions whose results can be huge are bounded ([`bounded`]).
 
 mod arithmetic;
 mod armor;
+mod bounded;
 mod labelled;
 mod rounding;
 mod sum;
@@ -33,6 +36,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
+
+pub use bounded::TooLarge;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
@@ -66,6 +71,13 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
     ]
+}
+
+/// The forms of the engine's functions that do not make huge values.
+pub(super) fn bounded_functions(
+    known: impl Fn(&str) -> Option<Arc<ScalarUDF>>,
+) -> Vec<Arc<ScalarUDF>> {
+    bounded::functions(known)
 }
 
 impl AnalyzerRule for Semantics {

@@ -1,16 +1,17 @@
 //! GRANT, REVOKE, and who owns what.
 
+use std::collections::BTreeSet;
+
 use sqlparser::ast::ObjectName;
 
 use super::{Grant, Objects, Owned, forbidden, invalid, warning};
 use crate::catalog::{
-    self, Access, Consistency, DatabaseRecord, Grants, ObjectKind, PUBLIC_ROLE, Privilege,
+    self, Access, Consistency, DatabaseRecord, Grantor, Grants, ObjectKind, PUBLIC_ROLE, Privilege,
     TableName, TableRecord,
 };
-use crate::query::Notice;
-use crate::query::Result;
 use crate::query::ddl::single;
 use crate::query::life::Session;
+use crate::query::{Error, Notice, Result};
 
 /// What is granted on a whole object, and on some of its columns.
 struct Wanted {
@@ -24,37 +25,72 @@ struct Wanted {
 struct Change<'a> {
     give: bool,
     option: bool,
+    cascade: bool,
     grantees: &'a [String],
 }
 
+/// What of it is done with one object or column, and in whose name.
+struct Part {
+    grantor: Grantor,
+    privileges: Vec<Privilege>,
+}
+
 impl Change<'_> {
-    fn apply(&self, grants: &mut Grants, privileges: &[Privilege]) {
-        for role in self.grantees {
-            match self.give {
-                true => grants.grant(role, privileges, self.option),
-                false => grants.revoke(role, privileges, self.option),
+    /// Changes an object's grants; `above` are those of a column's table.
+    fn apply(
+        &self,
+        part: &Part,
+        owner: &str,
+        grants: &mut Grants,
+        above: Option<&Grants>,
+    ) -> catalog::Result<()> {
+        let Part { grantor, privileges } = part;
+        // The owner may do everything without an entry.
+        for role in self.grantees.iter().filter(|role| *role != owner) {
+            if !self.give {
+                grants.revoke(grantor, role, privileges, self.option);
+                continue;
             }
+            let circular = |one: &Privilege| grants.is_circular(above, grantor, role, *one);
+            if self.option && privileges.iter().any(circular) {
+                let text = "grant options cannot be granted back to your own grantor";
+                return Err(catalog::Error::InvalidGrant(text.to_owned()));
+            }
+            grants.grant(grantor, role, privileges, self.option);
+        }
+        // Also finds what was granted by somebody who lost the option a moment ago.
+        match grants.cut_loose(above) && (self.give || !self.cascade) {
+            true => Err(catalog::Error::DependentPrivileges),
+            false => Ok(()),
         }
     }
 
-    /// The roles that get something: see `catalog::roles`.
-    fn beneficiaries(&self) -> Vec<&str> {
-        match self.give {
-            true => self.grantees.iter().map(String::as_str).collect(),
-            false => Vec::new(),
+    /// The roles that get something or give it: see `catalog::roles`.
+    fn beneficiaries<'a>(&'a self, parts: impl IntoIterator<Item = &'a Part>) -> Vec<&'a str> {
+        if !self.give {
+            return Vec::new();
         }
+        let grantors = parts.into_iter().filter_map(|part| match &part.grantor {
+            Grantor::Role(role) => Some(role.as_str()),
+            Grantor::Owner => None,
+        });
+        let roles: BTreeSet<&str> =
+            self.grantees.iter().map(String::as_str).chain(grantors).collect();
+        roles.into_iter().collect()
     }
 }
 
 impl Session {
     /// GRANT (`give`) or REVOKE on objects.
     pub(super) async fn grant(&mut self, grant: &Grant, give: bool) -> Result<Vec<Notice>> {
+        self.grants_itself(grant.granted_by.as_ref()).await?;
         let grantees = self.grantees(&grant.grantees).await?;
         if give && grant.option && grantees.iter().any(|role| role == PUBLIC_ROLE) {
             let text = "grant options can only be granted to roles";
             return Err(catalog::Error::InvalidGrant(text.to_owned()).into());
         }
-        let change = Change { give, option: grant.option, grantees: &grantees };
+        let change =
+            Change { give, option: grant.option, cascade: grant.cascade, grantees: &grantees };
         let mut notices = Vec::new();
         match &grant.objects {
             Objects::Nothing => {}
@@ -99,36 +135,43 @@ impl Session {
         let snapshot = self.catalog().snapshot();
         let access = snapshot.access(self.user());
         let record = &table.record;
-        let (mine, notice) = grantable(
-            &access,
-            &record.owner,
-            &record.grants,
-            wanted,
-            ObjectKind::Table,
-            &name.table,
-        )?;
-        let columns: Vec<&String> = wanted.columns.iter().flat_map(|(_, names)| names).collect();
-        let missing = |column: &&&String| !record.columns.iter().any(|c| c.name == ***column);
-        if let Some(missing) = columns.iter().find(missing) {
-            let name = format!("{missing}\" of relation \"{}", name.table);
-            return Err(catalog::Error::NotFound { kind: ObjectKind::Column, name }.into());
+        let target = Target {
+            owner: &record.owner,
+            grants: &record.grants,
+            kind: ObjectKind::Table,
+            name: &name.table,
+        };
+        let (whole, notice) = change.on(&access, &target, wanted)?;
+        let mut columns = Vec::new();
+        for (privilege, names) in &wanted.columns {
+            for column in names {
+                let Some(found) = record.columns.iter().find(|c| c.name == *column) else {
+                    let name = format!("{column}\" of relation \"{}", name.table);
+                    return Err(catalog::Error::NotFound { kind: ObjectKind::Column, name }.into());
+                };
+                let grants = [&record.grants, &found.grants];
+                let privileges = vec![*privilege];
+                let grantor = access.grantor(&record.owner, &grants, &privileges);
+                let grantor = grantor.ok_or_else(|| target.denied())?;
+                columns.push((column, Part { grantor, privileges }));
+            }
         }
         let alter = |record: &mut TableRecord| {
-            change.apply(&mut record.grants, &mine);
-            // What is revoked from a table is revoked from its columns as well.
-            if !change.give {
-                for column in &mut record.columns {
-                    change.apply(&mut column.grants, &mine);
+            let TableRecord { owner, grants, columns: all, .. } = record;
+            change.apply(&whole, owner, grants, None)?;
+            for column in all {
+                // What is revoked from a table is revoked from its columns as well.
+                if !change.give {
+                    change.apply(&whole, owner, &mut column.grants, Some(grants))?;
                 }
-            }
-            for (privilege, names) in &wanted.columns {
-                for column in record.columns.iter_mut().filter(|c| names.contains(&c.name)) {
-                    change.apply(&mut column.grants, &[*privilege]);
+                for (_, part) in columns.iter().filter(|(name, _)| **name == column.name) {
+                    change.apply(part, owner, &mut column.grants, Some(grants))?;
                 }
             }
             Ok(())
         };
-        self.catalog().alter_table(name, &change.beneficiaries(), alter).await?;
+        let beneficiaries = change.beneficiaries(columns.iter().map(|c| &c.1).chain([&whole]));
+        self.catalog().alter_table(name, &beneficiaries, alter).await?;
         Ok(notice)
     }
 
@@ -151,12 +194,12 @@ impl Session {
         let snapshot = self.catalog().snapshot();
         let access = snapshot.access(self.user());
         let owner = schema.owner(&database);
-        let (mine, notice) = grantable(&access, owner, &grants, wanted, kind, name)?;
+        let target = Target { owner, grants: &grants, kind, name };
+        let (part, notice) = change.on(&access, &target, wanted)?;
         let alter = |record: &mut DatabaseRecord| {
-            change.apply(record.grants.get_or_insert(defaults), &mine);
-            Ok(())
+            change.apply(&part, &record.owner, record.grants.get_or_insert(defaults), None)
         };
-        let beneficiaries = change.beneficiaries();
+        let beneficiaries = change.beneficiaries([&part]);
         self.catalog().alter_schema(self.database(), name, &beneficiaries, alter).await?;
         Ok(notice)
     }
@@ -173,13 +216,13 @@ impl Session {
         let grants = record.grants.clone().unwrap_or_else(|| defaults.clone());
         let snapshot = self.catalog().snapshot();
         let access = snapshot.access(self.user());
-        let (mine, notice) =
-            grantable(&access, &record.owner, &grants, wanted, ObjectKind::Database, name)?;
+        let target =
+            Target { owner: &record.owner, grants: &grants, kind: ObjectKind::Database, name };
+        let (part, notice) = change.on(&access, &target, wanted)?;
         let alter = |record: &mut DatabaseRecord| {
-            change.apply(record.grants.get_or_insert(defaults), &mine);
-            Ok(())
+            change.apply(&part, &record.owner, record.grants.get_or_insert(defaults), None)
         };
-        self.catalog().alter_database(name, &change.beneficiaries(), alter).await?;
+        self.catalog().alter_database(name, &change.beneficiaries([&part]), alter).await?;
         Ok(notice)
     }
 
@@ -198,7 +241,7 @@ impl Session {
         };
         self.may_give_to(&new).await?;
         let set = |record: &mut DatabaseRecord| {
-            record.owner.clone_from(&new);
+            give(record, &new);
             Ok(())
         };
         match kind {
@@ -236,6 +279,8 @@ impl Session {
     async fn give_table(&self, name: &TableName, new: &str) -> Result<()> {
         let set = |record: &mut TableRecord| {
             record.owner = new.to_owned();
+            record.grants.change_owner(new);
+            record.columns.iter_mut().for_each(|column| column.grants.change_owner(new));
             Ok(())
         };
         Ok(self.catalog().alter_table(name, &[new], set).await?)
@@ -255,7 +300,7 @@ impl Session {
         let snapshot = self.catalog().snapshot();
         let theirs = |owner: &String| roles.contains(owner);
         let set = |record: &mut DatabaseRecord| {
-            record.owner = to.to_owned();
+            give(record, to);
             Ok(())
         };
         for (name, database) in &snapshot.databases {
@@ -280,8 +325,8 @@ impl Session {
     pub(super) async fn drop_owned(&mut self, roles: &[String]) -> Result<Vec<Notice>> {
         self.superuser("revoke all that was granted to a role").await?;
         let snapshot = self.catalog().snapshot();
-        let named = |grants: &Grants| grants.grantees().any(|one| roles.iter().any(|r| r == one));
-        let forget = |grants: &mut Grants| roles.iter().for_each(|role| grants.forget(role));
+        let named = |grants: &Grants| roles.iter().any(|role| grants.names(role));
+        let forget = |grants: &mut Grants| roles.iter().for_each(|role| grants.forget(role, None));
         let clean = |record: &mut DatabaseRecord| {
             record.grants.as_mut().map(forget);
             Ok(())
@@ -305,7 +350,8 @@ impl Session {
                         let clean = |record: &mut TableRecord| {
                             forget(&mut record.grants);
                             for column in &mut record.columns {
-                                forget(&mut column.grants);
+                                let table = Some(&record.grants);
+                                roles.iter().for_each(|role| column.grants.forget(role, table));
                             }
                             for policy in record.policies.values_mut() {
                                 policy.roles.retain(|role| !roles.contains(role));
@@ -393,23 +439,60 @@ fn wanted(grant: &Grant, possible: &[Privilege], kind: &str) -> Result<Wanted> {
     Ok(wanted)
 }
 
-/// What of it the session's role may grant or revoke. None of it is an error, some of it a warning,
-/// as in PostgreSQL.
-fn grantable(
-    access: &Access<'_>,
-    owner: &str,
-    grants: &Grants,
-    wanted: &Wanted,
+/// An object whose grants are changed.
+struct Target<'a> {
+    owner: &'a str,
+    grants: &'a Grants,
     kind: ObjectKind,
-    name: &str,
-) -> Result<(Vec<Privilege>, Option<Notice>)> {
-    let may = |privilege: &Privilege| access.may_grant(owner, grants, *privilege);
-    let mine: Vec<Privilege> = wanted.whole.iter().copied().filter(may).collect();
-    let columns = wanted.columns.iter().all(|(privilege, _)| may(privilege));
-    if !columns || mine.is_empty() && !wanted.whole.is_empty() {
-        return Err(catalog::Error::Denied { kind, name: name.to_owned() }.into());
+    name: &'a str,
+}
+
+impl Target<'_> {
+    fn denied(&self) -> catalog::Error {
+        catalog::Error::Denied { kind: self.kind, name: self.name.to_owned() }
     }
-    let partly = mine.len() < wanted.whole.len() && !wanted.all;
-    let text = format!("not all privileges were granted for \"{name}\"");
-    Ok((mine, partly.then(|| warning("01007", text))))
+}
+
+impl Change<'_> {
+    /// What the session's role may grant or revoke of what is wanted of the whole object. None of it
+    /// is an error, some of it a warning, as in PostgreSQL.
+    fn on(
+        &self,
+        access: &Access<'_>,
+        target: &Target<'_>,
+        wanted: &Wanted,
+    ) -> Result<(Part, Option<Notice>)> {
+        if wanted.whole.is_empty() {
+            let part = Part { grantor: Grantor::Owner, privileges: Vec::new() };
+            return Ok((part, None));
+        }
+        let grantor = access.grantor(target.owner, &[target.grants], &wanted.whole);
+        let grantor = grantor.ok_or_else(|| target.denied())?;
+        let may = |privilege: &Privilege| match &grantor {
+            Grantor::Owner => true,
+            Grantor::Role(role) => target.grants.allows_granting(role, *privilege),
+        };
+        let privileges: Vec<_> = wanted.whole.iter().copied().filter(may).collect();
+        let own = self.grantees.iter().any(|role| role == target.owner);
+        if !self.give && own {
+            // PostgreSQL can take from owners what they can give back to themselves.
+            let text = format!("REVOKE from \"{}\", who owns \"{}\"", target.owner, target.name);
+            return Err(Error::NotSupported(text));
+        }
+        let partly = privileges.len() < wanted.whole.len() && !wanted.all;
+        let (code, done) = match self.give {
+            true => ("01007", "were granted"),
+            false => ("01006", "could be revoked"),
+        };
+        let text = format!("not all privileges {done} for \"{}\"", target.name);
+        Ok((Part { grantor, privileges }, partly.then(|| warning(code, text))))
+    }
+}
+
+/// Gives a database or schema to another owner.
+fn give(record: &mut DatabaseRecord, owner: &str) {
+    record.owner = owner.to_owned();
+    if let Some(grants) = &mut record.grants {
+        grants.change_owner(owner);
+    }
 }

@@ -134,6 +134,7 @@ pub struct GrantRoles {
     members: Vec<Grantee>,
     /// GRANT: with the right to make others members. REVOKE: only that right.
     admin: bool,
+    granted_by: Option<Grantee>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +144,9 @@ pub struct Grant {
     grantees: Vec<Grantee>,
     /// GRANT: with the right to grant it on. REVOKE: only that right.
     option: bool,
+    granted_by: Option<Grantee>,
+    /// REVOKE: from those as well who have it from whom it is revoked.
+    cascade: bool,
 }
 
 /// A privilege with its columns, or a role.
@@ -314,6 +318,17 @@ impl Session {
             }
         }
         Ok(names)
+    }
+
+    /// Refuses a grantor who is not the session's role, as PostgreSQL does.
+    async fn grants_itself(&self, granted_by: Option<&Grantee>) -> Result<()> {
+        let Some(grantor) = granted_by else { return Ok(()) };
+        match self.grantees(std::slice::from_ref(grantor)).await? {
+            names if names == [self.user()] => Ok(()),
+            _ => {
+                Err(Error::NotSupported("GRANTED BY a role other than the current one".to_owned()))
+            }
+        }
     }
 
     /// Refuses what `allowed` does not allow to the session's role; a denial is final only after

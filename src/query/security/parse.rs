@@ -56,13 +56,15 @@ impl Words<'_> {
                     let name = self.name()?;
                     self.need("on")?;
                     let table = self.object()?;
-                    self.drop_behaviour();
+                    // Nothing depends on a policy.
+                    self.cascade();
                     Security::DropPolicy { name, table, if_exists }
                 }
                 () if self.take("owned") => {
                     self.need("by")?;
                     let roles = self.list(Self::name)?;
-                    self.drop_behaviour();
+                    // What the roles own stays in either case, which is said.
+                    self.cascade();
                     Security::DropOwned { roles }
                 }
                 () => return Ok(None),
@@ -298,8 +300,9 @@ impl Words<'_> {
             self.need("to")?;
             let grantees = self.list(Self::grantee)?;
             let option = self.take_all(&["with", "grant", "option"]);
-            self.granted_by()?;
-            return Ok(Security::Grant(Grant { items, objects, grantees, option }));
+            let granted_by = self.granted_by()?;
+            let grant = Grant { items, objects, grantees, option, granted_by, cascade: false };
+            return Ok(Security::Grant(grant));
         }
         self.need("to")?;
         let members = self.list(Self::grantee)?;
@@ -308,8 +311,9 @@ impl Words<'_> {
             self.need("false")?;
             admin = false;
         }
-        self.granted_by()?;
-        Ok(Security::GrantRoles(GrantRoles { roles: role_names(items)?, members, admin }))
+        let granted_by = self.granted_by()?;
+        let roles = role_names(items)?;
+        Ok(Security::GrantRoles(GrantRoles { roles, members, admin, granted_by }))
     }
 
     fn revoke(&mut self) -> Result<Security> {
@@ -320,17 +324,21 @@ impl Words<'_> {
             let objects = self.objects()?;
             self.need("from")?;
             let grantees = self.list(Self::grantee)?;
-            self.granted_by()?;
-            self.drop_behaviour();
-            let grant = Grant { items, objects, grantees, option: option_only };
+            let granted_by = self.granted_by()?;
+            let cascade = self.cascade();
+            let grant =
+                Grant { items, objects, grantees, option: option_only, granted_by, cascade };
             return Ok(Security::Revoke(grant));
         }
         self.need("from")?;
         let members = self.list(Self::grantee)?;
-        self.granted_by()?;
-        self.drop_behaviour();
+        let granted_by = self.granted_by()?;
+        if self.cascade() {
+            // Who made whom a member is not recorded.
+            return Err(Error::NotSupported("REVOKE ... CASCADE of a membership".to_owned()));
+        }
         let roles = role_names(items)?;
-        Ok(Security::RevokeRoles(GrantRoles { roles, members, admin: admin_only }))
+        Ok(Security::RevokeRoles(GrantRoles { roles, members, admin: admin_only, granted_by }))
     }
 
     /// Privileges with their columns, or names of roles: which of the two, the next word tells.
@@ -375,17 +383,18 @@ impl Words<'_> {
         Ok(Objects::Tables(self.list(Self::object)?))
     }
 
-    /// Accepted and ignored: privileges are the owner's to give, whoever does it.
-    fn granted_by(&mut self) -> Result<()> {
-        if self.take_all(&["granted", "by"]) {
-            self.name()?;
+    fn granted_by(&mut self) -> Result<Option<Grantee>> {
+        match self.take_all(&["granted", "by"]) {
+            true => self.grantee().map(Some),
+            false => Ok(None),
         }
-        Ok(())
     }
 
-    fn drop_behaviour(&mut self) {
-        if !self.take("cascade") {
+    /// Whether CASCADE is said, and not RESTRICT or nothing.
+    fn cascade(&mut self) -> bool {
+        self.take("cascade") || {
             self.take("restrict");
+            false
         }
     }
 

@@ -158,6 +158,7 @@ impl Session {
     }
 
     pub(super) async fn grant_roles(&mut self, grant: &GrantRoles) -> Result<Vec<Notice>> {
+        self.grants_itself(grant.granted_by.as_ref()).await?;
         let mut notices = Vec::new();
         for role in &grant.roles {
             self.may_give(role).await?;
@@ -176,6 +177,7 @@ impl Session {
     }
 
     pub(super) async fn revoke_roles(&mut self, grant: &GrantRoles) -> Result<Vec<Notice>> {
+        self.grants_itself(grant.granted_by.as_ref()).await?;
         let mut notices = Vec::new();
         for role in &grant.roles {
             self.may_give(role).await?;

@@ -1,0 +1,266 @@
+//! Functions whose result can be far larger than their arguments, kept within bounds.
+//!
+//! What a function makes is not counted against the memory limit, and its kernel cannot be stopped.
+//! So the size of the result is worked out first, and a result that is too large is refused before
+//! it takes memory. PostgreSQL's own limit is 1 GB for a value.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array};
+use arrow::compute::{cast, kernels::length::length};
+use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+/// Bytes of one value.
+const LARGEST_VALUE: u64 = 64 << 20;
+/// Bytes that a function makes in one step, for a batch of rows.
+const LARGEST_STEP: u64 = 512 << 20;
+/// About what an element of an array takes besides its text.
+const ELEMENT: u64 = 16;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{function} would make {bytes} bytes, which is more than {limit}")]
+pub struct TooLarge {
+    function: String,
+    bytes: u64,
+    limit: u64,
+}
+
+/// How large a function's result gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Growth {
+    /// `repeat(text, times)`
+    Repeated,
+    /// `lpad(text, characters, fill)`
+    Padded,
+    /// `replace(text, from, to)`
+    Replaced,
+    /// `concat(...)`, and with a separator first
+    Joined,
+    JoinedWith,
+    /// `array_repeat(element, times)`
+    Elements,
+    /// `array_resize(array, elements, filler)`
+    Resized,
+    /// `generate_series(first, last, step)` of integers
+    Series,
+}
+
+const BOUNDED: &[(&str, Growth)] = &[
+    ("repeat", Growth::Repeated),
+    ("lpad", Growth::Padded),
+    ("rpad", Growth::Padded),
+    ("replace", Growth::Replaced),
+    ("concat", Growth::Joined),
+    ("concat_ws", Growth::JoinedWith),
+    ("array_repeat", Growth::Elements),
+    ("array_resize", Growth::Resized),
+    ("generate_series", Growth::Series),
+    ("range", Growth::Series),
+];
+
+/// One of the engine's functions, with its result bounded.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Bounded {
+    inner: Arc<ScalarUDF>,
+    growth: Growth,
+}
+
+/// The bounded forms of those functions that `known` has.
+pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let bounded = |(name, growth): &(&str, Growth)| {
+        let function = Bounded { inner: known(name)?, growth: *growth };
+        Some(Arc::new(ScalarUDF::new_from_impl(function)))
+    };
+    BOUNDED.iter().filter_map(bounded).collect()
+}
+
+impl ScalarUDFImpl for Bounded {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.check(&args.args)?;
+        self.inner.invoke_with_args(args)
+    }
+}
+
+impl Bounded {
+    fn check(&self, args: &[ColumnarValue]) -> Result<()> {
+        let refused = |bytes, limit| {
+            let function = self.inner.name().to_owned();
+            Err(DataFusionError::External(Box::new(TooLarge { function, bytes, limit })))
+        };
+        let mut all: u64 = 0;
+        let rows = args.iter().map(count).max().unwrap_or(1);
+        let sizes = self.growth.sizes(args)?;
+        for row in 0..rows {
+            let mut bytes = sizes(row);
+            if bytes > LARGEST_VALUE && self.growth == Growth::Replaced {
+                bytes = replaced(args, row)?;
+            }
+            if bytes > LARGEST_VALUE {
+                return refused(bytes, LARGEST_VALUE);
+            }
+            all = all.saturating_add(bytes);
+            if all > LARGEST_STEP {
+                return refused(all, LARGEST_STEP);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Growth {
+    /// How large the result of a row is at most.
+    fn sizes(self, args: &[ColumnarValue]) -> Result<Box<dyn Fn(usize) -> u64>> {
+        let lengths: Vec<Numbers> = args.iter().map(Numbers::lengths).collect::<Result<_>>()?;
+        let number = |at: usize| args.get(at).map_or(Ok(Numbers::none()), Numbers::values);
+        let length = move |at: usize, row| lengths.get(at).map_or(0, |lengths| lengths.at(row));
+        Ok(match self {
+            Self::Repeated => {
+                let times = number(1)?;
+                Box::new(move |row| length(0, row).saturating_mul(times.at(row)))
+            }
+            Self::Padded => {
+                let (characters, filled) = (number(1)?, args.len() > 2);
+                Box::new(move |row| {
+                    // A character takes four bytes at most, and a blank one.
+                    let fill = if filled { length(2, row).min(4) } else { 1 };
+                    let kept = length(0, row).min(characters.at(row).saturating_mul(4));
+                    kept.saturating_add(characters.at(row).saturating_mul(fill))
+                })
+            }
+            Self::Replaced => Box::new(move |row| {
+                let (text, from) = (length(0, row), length(1, row));
+                let found = text.checked_div(from).unwrap_or(0);
+                text.saturating_add(found.saturating_mul(length(2, row)))
+            }),
+            Self::Joined => {
+                let texts = args.len();
+                Box::new(move |row| (0..texts).map(|at| length(at, row)).sum())
+            }
+            Self::JoinedWith => {
+                let texts = args.len() as u64;
+                Box::new(move |row| {
+                    let joined: u64 = (1..texts as usize).map(|at| length(at, row)).sum();
+                    joined.saturating_add(texts.saturating_mul(length(0, row)))
+                })
+            }
+            Self::Elements => {
+                let times = number(1)?;
+                Box::new(move |row| times.at(row).saturating_mul(ELEMENT + length(0, row)))
+            }
+            Self::Resized => {
+                let elements = number(1)?;
+                Box::new(move |row| elements.at(row).saturating_mul(ELEMENT + length(2, row)))
+            }
+            Self::Series => {
+                let integers = args.iter().all(|arg| arg.data_type().is_integer());
+                if !integers {
+                    return Ok(Box::new(|_| 0));
+                }
+                let of = |at: usize| args.get(at).map(Numbers::values).transpose();
+                let (first, second, step) = (of(0)?, of(1)?, of(2)?);
+                Box::new(move |row| {
+                    let at =
+                        |of: &Option<Numbers>, other| of.as_ref().map_or(other, |n| n.get(row));
+                    let (first, last) = match second {
+                        Some(_) => (at(&first, 0), at(&second, 0)),
+                        None => (0, at(&first, 0)),
+                    };
+                    let steps = last.abs_diff(first) / at(&step, 1).unsigned_abs().max(1);
+                    steps.saturating_mul(ELEMENT / 2)
+                })
+            }
+        })
+    }
+}
+
+/// A number for each row, or one for all.
+struct Numbers(Option<Int64Array>);
+
+impl Numbers {
+    fn none() -> Self {
+        Self(None)
+    }
+
+    /// The bytes of texts, the elements of lists. What has no length is short.
+    fn lengths(arg: &ColumnarValue) -> Result<Self> {
+        let array = arg.to_array(count(arg))?;
+        let scale = match array.data_type() {
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => ELEMENT,
+            _ => 1,
+        };
+        let Ok(lengths) = length(&array) else { return Ok(Self::none()) };
+        let lengths = cast(&lengths, &DataType::Int64)?;
+        let lengths = lengths.as_primitive::<Int64Type>();
+        Ok(Self(Some(lengths.unary(|length| length.saturating_mul(scale as i64)))))
+    }
+
+    fn values(arg: &ColumnarValue) -> Result<Self> {
+        let numbers = cast(&arg.to_array(count(arg))?, &DataType::Int64)?;
+        Ok(Self(Some(numbers.as_primitive::<Int64Type>().clone())))
+    }
+
+    fn get(&self, row: usize) -> i64 {
+        let Some(numbers) = &self.0 else { return 0 };
+        let row = if numbers.len() == 1 { 0 } else { row };
+        if row < numbers.len() && numbers.is_valid(row) { numbers.value(row) } else { 0 }
+    }
+
+    /// Zero for what is negative.
+    fn at(&self, row: usize) -> u64 {
+        self.get(row).try_into().unwrap_or(0)
+    }
+}
+
+fn count(arg: &ColumnarValue) -> usize {
+    match arg {
+        ColumnarValue::Array(array) => array.len(),
+        ColumnarValue::Scalar(_) => 1,
+    }
+}
+
+/// How large the result of `replace` is, counted.
+fn replaced(args: &[ColumnarValue], row: usize) -> Result<u64> {
+    let text = |at: usize| -> Result<String> {
+        let value = match args.get(at) {
+            Some(ColumnarValue::Array(array)) => ScalarValue::try_from_array(array, row)?,
+            Some(ColumnarValue::Scalar(value)) => value.clone(),
+            None => ScalarValue::Null,
+        };
+        Ok(value.try_as_str().flatten().unwrap_or_default().to_owned())
+    };
+    let (text, from, to) = (text(0)?, text(1)?, text(2)?);
+    if from.is_empty() {
+        return Ok(text.len() as u64);
+    }
+    let found = text.matches(&from).count() as u64;
+    let kept = text.len() as u64 - found.saturating_mul(from.len() as u64);
+    Ok(kept.saturating_add(found.saturating_mul(to.len() as u64)))
+}
