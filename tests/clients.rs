@@ -1,5 +1,5 @@
 //! Clients that people use, as they are: psql, pgbench and postgres_fdw, the drivers of Python,
-//! Java, Node and Rust, what makes Arrow of rows, dbt, and what other tools ask a server about
+//! Java, Node and Rust, what makes Arrow of rows, DuckDB, dbt, and what other tools ask a server about
 //! itself. Their scripts are in `tests/clients`; each gets host and port and fails by itself.
 //! `tests/run` installs what they need.
 
@@ -17,7 +17,7 @@ use std::process::Command;
 
 use common::daemon::{Handle, Options, Shared, explain};
 use programs::psql;
-use python::{python, run};
+use python::{python, python_of, run};
 
 /// The driver from Debian's libpostgresql-jdbc-java; `ORIBI_TEST_JDBC` names another jar.
 const JDBC: &str = "/usr/share/java/postgresql.jar";
@@ -192,6 +192,16 @@ python_clients! {
     completion: ["pty"], "nothing: it is psql that is tested";
     values: ["psycopg", "psycopg2", "asyncpg", "pg8000"],
         "psycopg[binary] psycopg2-binary asyncpg pg8000";
+}
+
+/// An environment of its own: the reader's package is for one version of DuckDB.
+#[tokio::test]
+async fn duckdb() {
+    let modules = ["duckdb", "duckdb_extension_postgres_scanner"];
+    let packages = "duckdb==1.5.5 duckdb-extension-postgres-scanner==1.5.5";
+    let python = python_of("ORIBI_TEST_DUCKDB", &modules, packages);
+    let daemon = prepare().await;
+    run(with_address(Command::new(python).arg(script("duckdb.py")), &daemon));
 }
 
 /// Two daemons that know nothing of each other: enough for the client's choice between them.

@@ -6,7 +6,12 @@ use std::process::Command;
 /// The Python that `ORIBI_TEST_PYTHON` names, or `python3`, if it has all of these modules.
 /// `packages` is what pip calls them.
 pub fn python(modules: &[&str], packages: &str) -> PathBuf {
-    let python = std::env::var_os("ORIBI_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    python_of("ORIBI_TEST_PYTHON", modules, packages)
+}
+
+/// The same for packages that need an environment of their own, which `variable` names.
+pub fn python_of(variable: &str, modules: &[&str], packages: &str) -> PathBuf {
+    let python = std::env::var_os(variable).unwrap_or_else(|| "python3".into());
     let imports = format!("import {}", modules.join(", "));
     let tried = Command::new(&python).args(["-c", &imports]).output();
     let missing = match tried {
@@ -16,7 +21,7 @@ pub fn python(modules: &[&str], packages: &str) -> PathBuf {
     };
     panic!(
         "{} cannot import what these tests need: make an environment with `pip install \
-         {packages}` and name its Python with ORIBI_TEST_PYTHON\n{missing}",
+         {packages}` and name its Python with {variable}\n{missing}",
         Path::new(&python).display(),
     );
 }
