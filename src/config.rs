@@ -1,20 +1,23 @@
 //! Settings: the commented default file, with a file of the user's, the environment and flags on
 //! top. Whatever is wrong is refused by name before anything starts.
 
+mod layers;
 pub mod rules;
+mod values;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use rules::{Rules, Surroundings};
+use layers::{Layers, flatten};
+use rules::Rules;
+use values::empty_is_none;
+
+pub use values::{Count, Limit, Places, Share, Size};
 
 /// The default file, part of the binary.
 pub const DEFAULTS: &str = include_str!("../config/oribi.toml");
@@ -232,85 +235,6 @@ impl Config {
     }
 }
 
-/// Settings while they are gathered: each value with the place it came from, for messages.
-struct Layers {
-    values: Table,
-    origins: BTreeMap<String, String>,
-}
-
-impl Layers {
-    fn new() -> Result<Self> {
-        Ok(Self { values: parse("config/oribi.toml", DEFAULTS)?, origins: BTreeMap::new() })
-    }
-
-    fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
-        for (key, value) in flatten(parse(origin, text)?) {
-            let Some(slot) = find(&mut self.values, &key) else {
-                return Err(Error::UnknownKey { origin: origin.to_owned(), key });
-            };
-            *slot = value;
-            self.origins.insert(key, origin.to_owned());
-        }
-        Ok(())
-    }
-
-    /// Takes a variable that names a setting. Others with the prefix are somebody else's:
-    /// Kubernetes, for one, sets `ORIBI_SERVICE_HOST` for a service called `oribi`.
-    fn add_variable(&mut self, name: &str, value: &str) {
-        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return };
-        let key = flatten(self.values.clone())
-            .into_keys()
-            .find(|key| key.replace('.', "_").to_uppercase() == wanted);
-        if let Some(key) = key {
-            self.set(&key, value, name.to_owned());
-        }
-    }
-
-    fn set(&mut self, key: &str, text: &str, origin: String) {
-        if let Some(slot) = find(&mut self.values, key) {
-            *slot = match slot {
-                // Text that is no number stays text, and is refused with its key in `finish`.
-                Value::Integer(_) => text.parse().map_or_else(|_| text.into(), Value::Integer),
-                _ => text.into(),
-            };
-            self.origins.insert(key.to_owned(), origin);
-        }
-    }
-
-    /// Checks each value on its own, so that a message can name its key and where it was set.
-    fn finish(self) -> Result<Config> {
-        let defaults = parse("config/oribi.toml", DEFAULTS)?;
-        for (key, value) in flatten(self.values.clone()) {
-            let mut one = defaults.clone();
-            if let Some(slot) = find(&mut one, &key) {
-                *slot = value;
-            }
-            let origin = self.origins.get(&key).cloned().unwrap_or_default();
-            let error = |reason| Error::BadValue { origin, key, reason };
-            let config: Config = typed(one).map_err(error.clone())?;
-            config.check().map_err(error)?;
-        }
-        let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
-            origin: String::new(),
-            key: String::new(),
-            reason,
-        })?;
-        let tls = config.tls.certificate.is_some() && config.tls.mode != TlsMode::Off;
-        let around = Surroundings {
-            listens_on: config.postgres.ip(),
-            tls,
-            client_certificates: tls && config.tls.client_ca.is_some(),
-        };
-        config.connections.rules.check(around).map_err(|reason| {
-            let key = "connections.rules".to_owned();
-            let default = || "default".to_owned();
-            let origin = self.origins.get(&key).cloned().unwrap_or_else(default);
-            Error::BadValue { origin, key, reason }
-        })?;
-        Ok(Config { origins: self.origins, ..config })
-    }
-}
-
 impl Config {
     /// All settings by key.
     pub fn rows(&self) -> Vec<Row> {
@@ -352,231 +276,6 @@ impl Config {
             return Err("must not contain \"/\" or control characters".to_owned());
         }
         Ok(())
-    }
-}
-
-fn typed<T: DeserializeOwned>(values: Table) -> Result<T, String> {
-    Value::Table(values).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
-}
-
-fn parse(origin: &str, text: &str) -> Result<Table> {
-    text.parse()
-        .map_err(|source| Error::Syntax { origin: origin.to_owned(), source: Box::new(source) })
-}
-
-/// All values with their keys as `section.key`.
-fn flatten(table: Table) -> BTreeMap<String, Value> {
-    let mut flat = BTreeMap::new();
-    for (key, value) in table {
-        match value {
-            Value::Table(section) => {
-                for (inner, value) in flatten(section) {
-                    flat.insert(format!("{key}.{inner}"), value);
-                }
-            }
-            value => drop(flat.insert(key, value)),
-        }
-    }
-    flat
-}
-
-fn find<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
-    match key.split_once('.') {
-        None => table.get_mut(key).filter(|value| !value.is_table()),
-        Some((section, rest)) => find(table.get_mut(section)?.as_table_mut()?, rest),
-    }
-}
-
-/// An empty string for "not set".
-mod empty_is_none {
-    use super::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<T: Serialize, S: Serializer>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => value.serialize(serializer),
-            None => serializer.serialize_str(""),
-        }
-    }
-
-    pub fn deserialize<'de, T: From<String>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<T>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Ok((!text.is_empty()).then(|| text.into()))
-    }
-}
-
-/// A value that is written as text.
-macro_rules! as_text {
-    ($type:ty) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = match Value::deserialize(deserializer)? {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                text.parse().map_err(D::Error::custom)
-            }
-        }
-
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-    };
-}
-
-/// A number of bytes, such as `64MiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(pub u64);
-
-/// A size, or a share of the machine's memory in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    Percent(u8),
-    Bytes(u64),
-}
-
-/// A number, or one for each core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
-    Auto,
-    Exactly(usize),
-}
-
-/// Absolute directories and URLs, separated by commas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places(pub Vec<String>);
-
-/// A duration, or no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit(pub Option<Duration>);
-
-as_text!(Size);
-as_text!(Share);
-as_text!(Count);
-as_text!(Limit);
-as_text!(Places);
-as_text!(Rules);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<bytesize::ByteSize>() {
-            Ok(size) => Ok(Self(size.as_u64())),
-            Err(_) => Err(format!("{text:?} is not a size such as \"64MiB\"")),
-        }
-    }
-}
-
-impl Display for Size {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", bytesize::ByteSize(self.0).display().iec())
-    }
-}
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(percent) = text.strip_suffix('%') {
-            return match percent.trim().parse() {
-                Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
-                _ => Err(format!("{text:?} is not a share from \"1%\" to \"100%\"")),
-            };
-        }
-        match text.parse::<Size>() {
-            Ok(Size(bytes)) if bytes > 0 => Ok(Self::Bytes(bytes)),
-            _ => Err(format!("{text:?} is neither a share such as \"70%\" nor a size")),
-        }
-    }
-}
-
-impl Display for Share {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Percent(percent) => write!(f, "{percent}%"),
-            Self::Bytes(bytes) => Size(*bytes).fmt(f),
-        }
-    }
-}
-
-impl FromStr for Count {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("auto", _) => Ok(Self::Auto),
-            (_, Ok(count @ 1..=1024)) => Ok(Self::Exactly(count)),
-            _ => Err(format!("{text:?} is neither \"auto\" nor a number from 1 to 1024")),
-        }
-    }
-}
-
-impl Display for Count {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Exactly(count) => count.fmt(f),
-        }
-    }
-}
-
-impl Count {
-    pub fn get(self) -> usize {
-        match self {
-            Self::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-            Self::Exactly(count) => count,
-        }
-    }
-}
-
-impl FromStr for Places {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts
-            .map(|part| match part.starts_with('/') || part.contains("://") {
-                true => Ok(part.to_owned()),
-                false => Err(format!("{part:?} is neither an absolute directory nor a URL")),
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
-impl Display for Places {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match humantime::parse_duration(text) {
-            Ok(duration) if !duration.is_zero() => Ok(Self(Some(duration))),
-            _ => Err(format!("{text:?} is neither \"none\" nor a duration such as \"30s\"")),
-        }
-    }
-}
-
-impl Display for Limit {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            None => f.write_str("none"),
-            Some(duration) => humantime::format_duration(duration).fmt(f),
-        }
     }
 }
 

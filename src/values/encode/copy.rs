@@ -223,12 +223,21 @@ impl Rows {
     /// Appends a message for each of the first `count` rows.
     pub(super) fn write(&mut self, columns: &[Column], count: usize, out: &mut Sink) -> Result<()> {
         match &self.format {
-            CopyFormat::Text(text) => {
-                (0..count).try_for_each(|row| text_row(text, columns, &self.care, row, out))
-            }
-            CopyFormat::Csv(csv) => {
-                (0..count).try_for_each(|row| csv_row(csv, columns, &self.care, row, out))
-            }
+            CopyFormat::Text(text) => (0..count).try_for_each(|row| {
+                let (form, columns) = ((text.delimiter, &*text.null), (columns, &*self.care));
+                line(form, columns, row, out, |care, from, out| match care {
+                    Care::None => {}
+                    Care::Look | Care::Quote => text.escape(from, out),
+                })
+            }),
+            CopyFormat::Csv(csv) => (0..count).try_for_each(|row| {
+                let (form, alone) = ((csv.delimiter, &*csv.null), columns.len() == 1);
+                line(form, (columns, &*self.care), row, out, |care, from, out| match care {
+                    Care::None => {}
+                    Care::Look => csv.quote_if_needed(from, alone, out),
+                    Care::Quote => csv.quote(from, out),
+                })
+            }),
             CopyFormat::Binary => (0..count).try_for_each(|row| {
                 let first = !std::mem::replace(&mut self.begun, true);
                 binary_row(columns, row, first, out)
@@ -237,60 +246,28 @@ impl Rows {
     }
 }
 
-fn text_row(
-    text: &CopyText,
-    columns: &[Column],
-    care: &[Care],
+/// A row as a line. `finish` is given each value's care and start, once it is written.
+#[inline]
+fn line(
+    (delimiter, null): (u8, &str),
+    (columns, care): (&[Column], &[Care]),
     row: usize,
     out: &mut Sink,
+    finish: impl Fn(Care, usize, &mut Sink),
 ) -> Result<()> {
     out.put_array([b'd']);
     let start = out.open();
     for (at, (column, care)) in columns.iter().zip(care).enumerate() {
         if at > 0 {
-            out.put_array([text.delimiter]);
+            out.put_array([delimiter]);
         }
         if column.is_null(row) {
-            out.put(text.null.as_bytes());
+            out.put(null.as_bytes());
             continue;
         }
         let from = out.len();
         column.write(row, out)?;
-        if *care != Care::None {
-            text.escape(from, out);
-        }
-        if out.len() - start > MAX_LENGTH {
-            break;
-        }
-    }
-    out.put_array([b'\n']);
-    out.close(start, true)
-}
-
-fn csv_row(
-    csv: &CopyCsv,
-    columns: &[Column],
-    care: &[Care],
-    row: usize,
-    out: &mut Sink,
-) -> Result<()> {
-    out.put_array([b'd']);
-    let start = out.open();
-    for (at, (column, care)) in columns.iter().zip(care).enumerate() {
-        if at > 0 {
-            out.put_array([csv.delimiter]);
-        }
-        if column.is_null(row) {
-            out.put(csv.null.as_bytes());
-            continue;
-        }
-        let from = out.len();
-        column.write(row, out)?;
-        match care {
-            Care::None => {}
-            Care::Look => csv.quote_if_needed(from, columns.len() == 1, out),
-            Care::Quote => csv.quote(from, out),
-        }
+        finish(*care, from, out);
         if out.len() - start > MAX_LENGTH {
             break;
         }

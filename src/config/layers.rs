@@ -1,0 +1,120 @@
+//! Settings while they are gathered, from the defaults up.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::rules::Surroundings;
+use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result, TlsMode};
+
+/// Each value with the place it came from, for messages.
+pub(super) struct Layers {
+    values: Table,
+    origins: BTreeMap<String, String>,
+}
+
+impl Layers {
+    pub fn new() -> Result<Self> {
+        Ok(Self { values: parse("config/oribi.toml", DEFAULTS)?, origins: BTreeMap::new() })
+    }
+
+    pub fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
+        for (key, value) in flatten(parse(origin, text)?) {
+            let Some(slot) = find(&mut self.values, &key) else {
+                return Err(Error::UnknownKey { origin: origin.to_owned(), key });
+            };
+            *slot = value;
+            self.origins.insert(key, origin.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Takes a variable that names a setting. Others with the prefix are somebody else's:
+    /// Kubernetes, for one, sets `ORIBI_SERVICE_HOST` for a service called `oribi`.
+    pub fn add_variable(&mut self, name: &str, value: &str) {
+        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return };
+        let key = flatten(self.values.clone())
+            .into_keys()
+            .find(|key| key.replace('.', "_").to_uppercase() == wanted);
+        if let Some(key) = key {
+            self.set(&key, value, name.to_owned());
+        }
+    }
+
+    pub fn set(&mut self, key: &str, text: &str, origin: String) {
+        if let Some(slot) = find(&mut self.values, key) {
+            *slot = match slot {
+                // Text that is no number stays text, and is refused with its key in `finish`.
+                Value::Integer(_) => text.parse().map_or_else(|_| text.into(), Value::Integer),
+                _ => text.into(),
+            };
+            self.origins.insert(key.to_owned(), origin);
+        }
+    }
+
+    /// Checks each value on its own, so that a message can name its key and where it was set.
+    pub fn finish(self) -> Result<Config> {
+        let defaults = parse("config/oribi.toml", DEFAULTS)?;
+        for (key, value) in flatten(self.values.clone()) {
+            let mut one = defaults.clone();
+            if let Some(slot) = find(&mut one, &key) {
+                *slot = value;
+            }
+            let origin = self.origins.get(&key).cloned().unwrap_or_default();
+            let error = |reason| Error::BadValue { origin, key, reason };
+            let config: Config = typed(one).map_err(error.clone())?;
+            config.check().map_err(error)?;
+        }
+        let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
+            origin: String::new(),
+            key: String::new(),
+            reason,
+        })?;
+        let tls = config.tls.certificate.is_some() && config.tls.mode != TlsMode::Off;
+        let around = Surroundings {
+            listens_on: config.postgres.ip(),
+            tls,
+            client_certificates: tls && config.tls.client_ca.is_some(),
+        };
+        config.connections.rules.check(around).map_err(|reason| {
+            let key = "connections.rules".to_owned();
+            let default = || "default".to_owned();
+            let origin = self.origins.get(&key).cloned().unwrap_or_else(default);
+            Error::BadValue { origin, key, reason }
+        })?;
+        Ok(Config { origins: self.origins, ..config })
+    }
+}
+
+fn typed<T: DeserializeOwned>(values: Table) -> Result<T, String> {
+    Value::Table(values).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+}
+
+fn parse(origin: &str, text: &str) -> Result<Table> {
+    text.parse()
+        .map_err(|source| Error::Syntax { origin: origin.to_owned(), source: Box::new(source) })
+}
+
+/// All values with their keys as `section.key`.
+pub(super) fn flatten(table: Table) -> BTreeMap<String, Value> {
+    let mut flat = BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(section) => {
+                for (inner, value) in flatten(section) {
+                    flat.insert(format!("{key}.{inner}"), value);
+                }
+            }
+            value => drop(flat.insert(key, value)),
+        }
+    }
+    flat
+}
+
+fn find<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+    match key.split_once('.') {
+        None => table.get_mut(key).filter(|value| !value.is_table()),
+        Some((section, rest)) => find(table.get_mut(section)?.as_table_mut()?, rest),
+    }
+}
