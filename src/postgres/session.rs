@@ -72,6 +72,7 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
     let arrival = async {
         let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
+        seat.speaks();
         let arrival = arrive(&mut connection, packet, shared, Ends { peer, server }).await?;
         Ok::<_, connection::Error>(Some((connection, arrival)))
     };

@@ -1,7 +1,8 @@
 //! Clients that are not logged in yet.
 //!
-//! Everybody may enter. When there are too many, the oldest of the address with most of them has to
-//! go: a flood of connections that never log in pushes itself out, and others get through.
+//! Everybody may enter. When there are too many, one of the address with most of them has to go: the
+//! oldest of those that have not said yet what they want, else the oldest. So a flood of connections
+//! that never log in pushes itself out, and others get through, even from the same address.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -21,8 +22,15 @@ pub struct Lobby {
 struct Inside {
     next: u64,
     count: usize,
-    /// Oldest first.
-    by_source: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
+    by_source: HashMap<IpAddr, Seats>,
+}
+
+/// The clients of one address, oldest first.
+#[derive(Debug, Default)]
+struct Seats {
+    silent: VecDeque<(u64, CancellationToken)>,
+    /// Those whose start-up packet has come.
+    speaking: VecDeque<(u64, CancellationToken)>,
 }
 
 /// One client's place.
@@ -50,7 +58,8 @@ impl Lobby {
         let number = inside.next;
         inside.next += 1;
         inside.count += 1;
-        inside.by_source.entry(source).or_default().push_back((number, dismissed.clone()));
+        let seats = inside.by_source.entry(source).or_default();
+        seats.silent.push_back((number, dismissed.clone()));
         Seat { lobby: self.clone(), source, number, dismissed }
     }
 }
@@ -60,7 +69,9 @@ impl Inside {
         let busiest = self.by_source.iter_mut().max_by_key(|(_, seats)| seats.len());
         let Some((source, seats)) = busiest else { return };
         let source = *source;
-        if let Some((_, dismissed)) = seats.pop_front() {
+        if let Some((_, dismissed)) =
+            seats.silent.pop_front().or_else(|| seats.speaking.pop_front())
+        {
             dismissed.cancel();
             self.count -= 1;
         }
@@ -70,15 +81,48 @@ impl Inside {
     }
 }
 
+impl Seats {
+    fn len(&self) -> usize {
+        self.silent.len() + self.speaking.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `None` if it was dismissed.
+    fn take(&mut self, number: u64) -> Option<(u64, CancellationToken)> {
+        [&mut self.silent, &mut self.speaking].into_iter().find_map(|seats| {
+            let at = seats.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+            seats.remove(at)
+        })
+    }
+
+    /// Before the first one that is younger.
+    fn speaks(&mut self, number: u64) {
+        let Some(seat) = self.take(number) else { return };
+        let at = self.speaking.partition_point(|(other, _)| *other < number);
+        self.speaking.insert(at, seat);
+    }
+}
+
+impl Seat {
+    /// The client has said what it wants.
+    pub fn speaks(&self) {
+        let mut inside = self.lobby.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seats) = inside.by_source.get_mut(&self.source) {
+            seats.speaks(self.number);
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut inside = self.lobby.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(seats) = inside.by_source.get_mut(&self.source) else { return };
-        // Not there any more if it was dismissed.
-        let Ok(at) = seats.binary_search_by_key(&self.number, |(number, _)| *number) else {
+        if seats.take(self.number).is_none() {
             return;
-        };
-        seats.remove(at);
+        }
         if seats.is_empty() {
             inside.by_source.remove(&self.source);
         }
@@ -108,6 +152,18 @@ mod tests {
         // Another newcomer takes the flood's place, too.
         let newcomer = lobby.enter(ip("10.0.0.3"));
         assert!(stays(&newcomer) && stays(&other) && !stays(&flood[8]) && stays(&flood[9]));
+    }
+
+    #[test]
+    fn who_speaks_goes_after_the_silent() {
+        let lobby = Lobby::new(3);
+        let client = lobby.enter(ip("10.0.0.1"));
+        client.speaks();
+        let flood: Vec<_> = (0..10).map(|_| lobby.enter(ip("10.0.0.1"))).collect();
+        assert!(stays(&client) && flood.iter().filter(|seat| stays(seat)).count() == 2);
+        flood.iter().for_each(Seat::speaks);
+        let _newcomer = lobby.enter(ip("10.0.0.1"));
+        assert!(!stays(&client), "where all have spoken, the oldest goes");
     }
 
     #[test]
