@@ -279,12 +279,63 @@ fn planning(error: &DataFusionError) -> &'static str {
 /// when it changes them.
 fn told_by_text(message: &str) -> Option<&'static str> {
     const SAYINGS: &[(&str, &str)] = &[
+        ("backreferences are not supported", "0A000"),
+        ("Scalar subquery returned more than one row", "21000"),
+        ("overflow on abs(", "22003"),
+        ("factorial of a negative number", "22003"),
+        ("Error parsing timestamp from", "22007"),
+        ("Month value '", "22008"),
+        ("Day value '", "22008"),
+        ("negative count not allowed", "22011"),
+        ("NTILE requires a positive integer", "22014"),
+        ("regex parse error", "2201B"),
+        ("cannot take square root of a negative number", "2201F"),
+        ("zero raised to a negative power", "2201F"),
+        ("LIMIT must be >= 0", "2201W"),
+        ("OFFSET must be >=0", "2201X"),
+        ("should satisfy `0 < precision", "22023"),
+        ("Step cannot be zero", "22023"),
+        ("field position must not be zero", "22023"),
+        ("Failed to decode value using", "22023"),
+        ("There is no built-in encoding named", "22023"),
+        ("Unsupported date_trunc granularity", "22023"),
+        ("Date part '", "22023"),
+        ("invalid Unicode scalar value", "22023"),
+        ("invalid escape string", "22025"),
+        ("queries have different number of columns", "42601"),
+        ("Too many columns! The subquery should only return one column", "42601"),
+        ("Inconsistent data length across values list", "42601"),
+        ("SELECT * with no tables specified", "42601"),
+        ("is not defined!", "42704"),
+        ("WITH query name", "42712"),
+        ("must be in GROUP BY or an aggregate function", "42803"),
+        ("Aggregate functions are not allowed in the WHERE clause", "42803"),
+        ("Aggregate function calls cannot", "42803"),
+        ("to grouping function is not in grouping columns", "42803"),
+        ("Inconsistent data type across values list", "42804"),
+        ("Unary operator 'NOT' requires a boolean expression", "42804"),
         ("Cannot create filter with non-boolean predicate", "42804"),
+        ("Invalid function '", "42809"),
+        ("Unary operator '-' only supports", "42883"),
+        ("in LIKE expression", "42883"),
+        ("SUM not supported for", "42883"),
         ("Cannot coerce arithmetic expression", "42883"),
         ("Cannot get result type for", "42883"),
         ("Cannot infer common argument type", "42883"),
         ("No function matches the given name and argument types", "42883"),
         ("does not support the", "42883"),
+        ("Invalid qualifier", "42P01"),
+        ("Invalid placeholder, zero is not a valid index", "42P02"),
+        ("Cannot find column with position", "42P10"),
+        ("Order by column out of bounds", "42P10"),
+        ("Order by index starts at 1", "42P10"),
+        ("For SELECT DISTINCT, ORDER BY expressions", "42P10"),
+        ("SELECT DISTINCT ON expressions must match", "42P10"),
+        ("names given as column alias", "42P10"),
+        ("Window function calls cannot be nested", "42P20"),
+        ("HAVING clause references", "42P20"),
+        ("Invalid window frame", "42P20"),
+        ("is defined multiple times!", "42P20"),
         ("Unsupported SQL type", "42704"),
         ("Unsupported custom type", "42704"),
     ];
@@ -293,7 +344,8 @@ fn told_by_text(message: &str) -> Option<&'static str> {
 }
 
 fn execution(error: &DataFusionError) -> &'static str {
-    known(error.find_root()).unwrap_or("XX000")
+    let root = error.find_root();
+    known(root).or_else(|| told_by_text(&root.message())).unwrap_or("XX000")
 }
 
 /// Failures whose kind the engine tells.
@@ -302,10 +354,19 @@ fn known(error: &DataFusionError) -> Option<&'static str> {
         DataFusionError::SQL(_, _) => "42601",
         DataFusionError::NotImplemented(text) => told_by_text(text).unwrap_or("0A000"),
         DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
-            SchemaError::FieldNotFound { .. } => "42703",
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let known = |relation| {
+                    valid_fields.iter().any(|valid| valid.relation.as_ref() == Some(relation))
+                };
+                match &field.relation {
+                    Some(relation) if !valid_fields.is_empty() && !known(relation) => "42P01",
+                    _ => "42703",
+                }
+            }
             SchemaError::AmbiguousReference { .. } => "42702",
-            SchemaError::DuplicateQualifiedField { .. }
-            | SchemaError::DuplicateUnqualifiedField { .. } => "42701",
+            // Two relations of one name.
+            SchemaError::DuplicateQualifiedField { .. } => "42712",
+            SchemaError::DuplicateUnqualifiedField { .. } => "42701",
         },
         DataFusionError::ResourcesExhausted(_) => "53200",
         DataFusionError::ArrowError(inner, _) => return arrow_code(inner),
@@ -316,7 +377,7 @@ fn known(error: &DataFusionError) -> Option<&'static str> {
         },
         DataFusionError::Internal(_) => "XX000",
         DataFusionError::External(inner) => return external(inner.as_ref()),
-        DataFusionError::Execution(_) => "22000",
+        DataFusionError::Execution(text) => told_by_text(text).unwrap_or("22000"),
         _ => return None,
     })
 }
@@ -334,9 +395,10 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
         }
         ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
         ArrowError::ComputeError(text) => {
-            BadPattern::of_text(text).map_or("22000", |bad| bad.sqlstate())
+            let bad = BadPattern::of_text(text).map(|bad| bad.sqlstate());
+            bad.or_else(|| told_by_text(text)).unwrap_or("22000")
         }
-        ArrowError::InvalidArgumentError(_) => "22000",
+        ArrowError::InvalidArgumentError(text) => told_by_text(text).unwrap_or("22000"),
         ArrowError::NotYetImplemented(_) => "0A000",
         ArrowError::MemoryError(_) => "53200",
         ArrowError::ExternalError(inner) => return external(inner.as_ref()),
