@@ -274,14 +274,19 @@ public class LogIn {
 }
 "#;
 
+fn jdbc_driver() -> std::ffi::OsString {
+    let jar = std::env::var_os("ORIBI_TEST_JDBC");
+    jar.unwrap_or_else(|| "/usr/share/java/postgresql.jar".into())
+}
+
 fn jdbc(host: &str, port: &str) {
     let directory = tempfile::tempdir().expect("a directory");
     let script = directory.path().join("LogIn.java");
     fs::write(&script, JDBC).expect("a script is written");
-    let jar = std::env::var_os("ORIBI_TEST_JDBC");
-    let jar = jar.unwrap_or_else(|| "/usr/share/java/postgresql.jar".into());
     let mut java = Command::new("java");
-    java.args(["-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-cp"]).arg(jar).arg(script);
+    java.args(["-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-cp"])
+        .arg(jdbc_driver())
+        .arg(script);
     // Its own characters: the locale may not know the password's.
     run(java.args([host, port, PASSWORD]).env("LC_ALL", "C.UTF-8"));
 }

@@ -8,8 +8,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
 
-use crate::common::daemon::Options;
-use crate::python::{python, run};
+use crate::common::daemon::{Daemon, Options};
+use crate::python::{python, python_of, run};
 use crate::{PASSWORD, daemon};
 
 const RULES: &str = "hostnossl all oribi 127.0.0.1 trust\n\
@@ -53,8 +53,64 @@ refused('alice', 'no pg_hba.conf entry for host \"127.0.0.1\", user \"alice\", d
 #[tokio::test]
 async fn passwords_are_bound_to_the_connection_and_certificates_name_users() {
     let directory = tempfile::tempdir().expect("a directory");
-    let file = |name: &str| directory.path().join(name).display().to_string();
-    make(directory.path());
+    let daemon = with_certificates(directory.path()).await;
+    let mut command = Command::new(python(&["psycopg"], "psycopg[binary]"));
+    let (host, port) = ("127.0.0.1", daemon.postgres().port().to_string());
+    run(command.args(["-c", SCRIPT, host, &port, PASSWORD]).arg(directory.path()));
+}
+
+/// Each client with a password over TLS, bound to the connection where it can, and with a
+/// certificate; wrong ones are refused.
+#[tokio::test]
+async fn clients_come_in_by_each_door() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let daemon = with_certificates(directory.path()).await;
+    let (host, port) = ("127.0.0.1", daemon.postgres().port().to_string());
+    let script =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/authentication").join(name);
+    let mut commands = Vec::new();
+    for (client, module, package) in [
+        ("psycopg2", "psycopg2", "psycopg2-binary"),
+        ("adbc", "adbc_driver_postgresql", "adbc-driver-postgresql pyarrow"),
+        ("asyncpg", "asyncpg", "asyncpg"),
+        ("pg8000", "pg8000", "pg8000"),
+    ] {
+        let mut command = Command::new(python(&[module], package));
+        command.arg(script("doors.py")).arg(client);
+        commands.push(command);
+    }
+    let modules = ["duckdb", "duckdb_extension_postgres_scanner"];
+    let packages = "duckdb==1.5.5 duckdb-extension-postgres-scanner==1.5.5";
+    let mut duckdb = Command::new(python_of("ORIBI_TEST_DUCKDB", &modules, packages));
+    duckdb.arg(script("doors.py")).arg("duckdb");
+    let mut node = Command::new("node");
+    let packages = std::env::var_os("ORIBI_TEST_NODE_MODULES").expect("ORIBI_TEST_NODE_MODULES");
+    node.env("NODE_PATH", packages).arg(script("doors.js"));
+    let mut java = Command::new("java");
+    // Its own characters: the locale may not know the password's.
+    java.env("LC_ALL", "C.UTF-8");
+    java.args(["-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-cp"]);
+    java.arg(crate::jdbc_driver()).arg(script("Doors.java"));
+    commands.extend([duckdb, node, java]);
+    for mut command in commands {
+        run(command.args([host, &port, PASSWORD]).arg(directory.path()));
+    }
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let identity = format!("sslcert={} sslkey={}", at("certain.pem"), at("certain.key"));
+    for (user, more) in [("alice", "channel_binding=require"), ("certain", &identity)] {
+        let address = format!(
+            "host={host} port={port} dbname=oribi user={user} sslmode=verify-full sslrootcert={} {more}",
+            at("ca.pem")
+        );
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-Atc", "SELECT session_user", &address]).env("PGPASSWORD", PASSWORD);
+        assert_eq!(run(&mut psql).trim(), user);
+    }
+}
+
+async fn with_certificates(directory: &Path) -> Daemon {
+    let file = |name: &str| directory.join(name).display().to_string();
+    make(directory);
     let options = Options::new()
         .env("ORIBI_CONNECTIONS_RULES", RULES)
         .env("ORIBI_TLS_CERTIFICATE", file("server.pem"))
@@ -62,9 +118,7 @@ async fn passwords_are_bound_to_the_connection_and_certificates_name_users() {
         .env("ORIBI_TLS_CLIENT_CA", file("ca.pem"));
     let daemon = daemon(&options).await;
     daemon.connect().await.batch_execute("CREATE ROLE certain LOGIN").await.expect("made");
-    let mut command = Command::new(python(&["psycopg"], "psycopg[binary]"));
-    let (host, port) = ("127.0.0.1", daemon.postgres().port().to_string());
-    run(command.args(["-c", SCRIPT, host, &port, PASSWORD]).arg(directory.path()));
+    daemon
 }
 
 /// An authority with certificates for the daemon and for two users.
@@ -75,7 +129,7 @@ fn make(directory: &Path) {
     params.distinguished_name.push(DnType::CommonName, "authority");
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
     let ca = ca.expect("signed");
-    write(directory, "ca.pem", &ca.pem());
+    write(directory, "ca.pem", ca.pem());
     for (name, addresses) in
         [("server", vec!["127.0.0.1".to_owned()]), ("certain", Vec::new()), ("moved", Vec::new())]
     {
@@ -83,15 +137,17 @@ fn make(directory: &Path) {
         let mut params = CertificateParams::new(addresses).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &ca).expect("signed");
-        write(directory, &format!("{name}.pem"), &certificate.pem());
-        write(directory, &format!("{name}.key"), &key.serialize_pem());
+        write(directory, &format!("{name}.pem"), certificate.pem());
+        write(directory, &format!("{name}.key"), key.serialize_pem());
+        // As pgjdbc wants it.
+        write(directory, &format!("{name}.pk8"), key.serialize_der());
     }
 }
 
 /// Keys that others may read are refused on both sides.
-fn write(directory: &Path, name: &str, text: &str) {
+fn write(directory: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     use std::os::unix::fs::PermissionsExt;
     let path = directory.join(name);
-    fs::write(&path, text).expect("written");
+    fs::write(&path, bytes).expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("changed");
 }
