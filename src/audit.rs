@@ -47,6 +47,9 @@ pub enum Kind {
 pub struct Event<'a> {
     pub event: Kind,
     pub role: &'a str,
+    /// Who logged in, if that was another role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<&'a str>,
     pub database: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<SocketAddr>,
@@ -68,9 +71,14 @@ pub struct Event<'a> {
 
 impl<'a> Event<'a> {
     pub fn new(event: Kind, role: &'a str, database: &'a str, client: Option<SocketAddr>) -> Self {
-        let (statement, object, sqlstate, message) = Default::default();
+        let (login, statement, object, sqlstate, message) = Default::default();
         let tls = false;
-        Self { event, role, database, client, tls, statement, object, sqlstate, message }
+        Self { event, role, login, database, client, tls, statement, object, sqlstate, message }
+    }
+
+    /// Names the role that logged in.
+    pub fn logged_in_as(self, login: &'a str) -> Self {
+        Self { login: (login != self.role).then_some(login), ..self }
     }
 }
 

@@ -343,7 +343,7 @@ mod tests {
     fn the_default_file_names_every_setting() {
         let config = load(None, &[], &[]).expect("valid");
         let written = Table::try_from(&config).expect("serialises");
-        let defaults = parse("defaults", DEFAULTS).expect("valid");
+        let defaults = DEFAULTS.parse::<Table>().expect("valid");
         let keys = |table| flatten(table).into_keys().collect::<Vec<_>>();
         assert_eq!(keys(written), keys(defaults));
         let rows = config.rows();

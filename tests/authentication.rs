@@ -460,6 +460,8 @@ async fn what_happens_at_the_door_is_written_down() {
         .batch_execute("CREATE SCHEMA written; GRANT USAGE ON SCHEMA written TO alice")
         .await
         .expect("made");
+    oribi.batch_execute("SET ROLE alice").await.expect("set");
+    oribi.batch_execute("CREATE ROLE other").await.expect_err("denied");
     let moved = directory.path().join("audit.log.1");
     eventually("alice is written down as gone", async || {
         find(&trail, |line| line["event"] == "logout" && line["role"] == "alice").then_some(())
@@ -478,6 +480,7 @@ async fn what_happens_at_the_door_is_written_down() {
         ("login_failed", "alice", "sqlstate", "28P01"),
         ("login", "alice", "database", "oribi"),
         ("denied", "alice", "sqlstate", "42501"),
+        ("denied", "alice", "login", "oribi"),
         ("role", "oribi", "object", "alice"),
         ("ddl", "oribi", "statement", "CREATE SCHEMA"),
         ("grant", "oribi", "statement", "GRANT"),

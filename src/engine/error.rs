@@ -97,6 +97,7 @@ fn strip(text: &str) -> String {
         "Arithmetic overflow: ",
         "Invalid argument error: ",
         "External error: ",
+        "Execution error: ",
         "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
     ];
     let mut text = text.split("\n\nbacktrace:").next().unwrap_or(text);

@@ -322,7 +322,8 @@ impl Client {
     pub fn report(&mut self, report: Report) -> io::Result<()> {
         if report.code == "42501" {
             let Report { code, message, .. } = &report;
-            let denied = self.event(Kind::Denied);
+            let denied = Event { role: self.session.user(), ..self.event(Kind::Denied) }
+                .logged_in_as(&self.session.entry().user);
             self.audit.record(Event { sqlstate: Some(code), message: Some(message), ..denied });
         }
         self.session.note_error();

@@ -18,6 +18,7 @@ impl Session {
             statement: Some(ddl.tag()),
             object: Some(&object),
             ..Event::new(kind, self.user(), self.database(), Some(entry.client))
+                .logged_in_as(&entry.user)
         });
     }
 }

@@ -115,7 +115,9 @@ async fn with_certificates(directory: &Path) -> Daemon {
         .env("ORIBI_CONNECTIONS_RULES", RULES)
         .env("ORIBI_TLS_CERTIFICATE", file("server.pem"))
         .env("ORIBI_TLS_KEY", file("server.key"))
-        .env("ORIBI_TLS_CLIENT_CA", file("ca.pem"));
+        .env("ORIBI_TLS_CLIENT_CA", file("ca.pem"))
+        // Each client fails twice, and nobody is to wait for that.
+        .env("ORIBI_CONNECTIONS_LOGIN_FAILURES", "100");
     let daemon = daemon(&options).await;
     daemon.connect().await.batch_execute("CREATE ROLE certain LOGIN").await.expect("made");
     daemon

@@ -1,7 +1,8 @@
 //! The file beneath the embedded store: the persistent nodes and the last transaction number.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
@@ -49,8 +50,8 @@ impl Disk {
     pub fn open(dir: &Path) -> Result<Loaded> {
         let failed =
             |reason: String| Error::Storage { reason: format!("{}: {reason}", dir.display()) };
-        std::fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
-        let database = builder().create(dir.join(FILE)).map_err(|error| match error {
+        let file = private(dir).map_err(|error| failed(error.to_string()))?;
+        let database = builder().create(file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
                 failed("another process holds this directory".to_owned())
             }
@@ -168,6 +169,18 @@ impl<E: Into<redb::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Redb(error.into())
     }
+}
+
+/// The file's path, once it is there for nobody else to read: it has the verifiers of all passwords.
+fn private(dir: &Path) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    let path = dir.join(FILE);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    // One that an earlier version made.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(path)
 }
 
 fn builder() -> Builder {

@@ -283,6 +283,24 @@ mod tests {
     use super::*;
     use crate::coordination::{Coordination, Mode};
 
+    #[test]
+    fn nobody_else_can_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let outer = tempfile::tempdir().expect("a directory");
+        let dir = outer.path().join("store");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
+        for _ in 0..2 {
+            drop(EmbeddedStore::open(&dir).expect("opens"));
+            let file = dir.join("coordination.redb");
+            assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
+            // As an earlier version left them.
+            for path in [&dir, &file] {
+                let open = std::fs::Permissions::from_mode(0o755);
+                std::fs::set_permissions(path, open).expect("changed");
+            }
+        }
+    }
+
     /// A disk that fails on demand.
     #[derive(Debug)]
     struct Failing {

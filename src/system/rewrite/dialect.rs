@@ -97,10 +97,18 @@ fn strip_schema(name: &mut ObjectName) {
     }
 }
 
+/// Functions that the engine has under another name.
+const OTHER_NAMES: &[(&str, &str)] =
+    &[("ceiling", "ceil"), ("every", "bool_and"), ("sign", "signum"), ("variance", "var_samp")];
+
 fn functions(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
     strip_schema(&mut function.name);
-    let Some(name) = function_name(function) else { return };
+    let Some(mut name) = function_name(function) else { return };
+    if let Some((_, other)) = OTHER_NAMES.iter().find(|(known, _)| *known == name) {
+        name = (*other).to_owned();
+        function.name = ObjectName::from(vec![Ident::new(*other)]);
+    }
     if is_aggregate(&name) {
         label_casts(function);
     }
@@ -116,6 +124,18 @@ fn functions(expr: &mut Expr) {
                 && let Some(translated) = as_text(pattern).and_then(date_pattern)
             {
                 *pattern = text(&translated);
+            }
+        }
+        ("mod", FunctionArguments::List(list)) => {
+            if let [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+            ] = &mut list.args[..]
+            {
+                let nested = |side: &mut Expr| Box::new(Expr::Nested(Box::new(take(side))));
+                let (left, right) = (nested(left), nested(right));
+                let remainder = Expr::BinaryOp { left, op: BinaryOperator::Modulo, right };
+                *expr = Expr::Nested(Box::new(remainder));
             }
         }
         ("generate_subscripts", FunctionArguments::List(_)) => {
