@@ -201,7 +201,8 @@ impl From<storage::Error> for Report {
             E::Damaged { .. } => "XX001",
             E::Mixed { .. } => "42804",
             E::BadLocation { .. } | E::BadOption { .. } => "22023",
-            E::BadDefinition { .. } => "42P16",
+            E::BadDefinition { .. } | E::BadSchema(_) => "42P16",
+            E::NotStorable { .. } => "0A000",
         };
         Self::error(code, message)
     }

@@ -35,6 +35,10 @@ pub enum Error {
     BadOption { name: String, reason: String },
     #[error("{location}: {reason}")]
     BadDefinition { location: String, reason: String },
+    #[error("column {column:?} has the type {kind}, which managed tables cannot store")]
+    NotStorable { column: String, kind: String },
+    #[error("the columns do not make a table: {0}")]
+    BadSchema(String),
 }
 
 impl Error {
