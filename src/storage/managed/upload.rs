@@ -102,6 +102,12 @@ impl Upload {
         self.under_way
     }
 
+    /// Whether there may be something at the path.
+    #[cfg(test)]
+    pub fn begun(&self) -> bool {
+        self.begun
+    }
+
     /// Begins to send a part; waits while too many are under way.
     pub async fn put(&mut self, part: Bytes) -> object_store::Result<()> {
         self.arrived(CONCURRENT_PARTS - 1).await?;

@@ -64,6 +64,8 @@ pub struct DataWriter {
     /// Batches of partitions written so far: the time by which open files are compared.
     turn: u64,
     open: HashMap<Struct, OpenFile>,
+    /// Bytes of memory of all open files.
+    held: usize,
     closed: Vec<(Upload, DataFile)>,
     /// Whether a call failed or was given up halfway, so that rows are missing.
     broken: bool,
@@ -78,6 +80,8 @@ struct OpenFile {
     nans: Nans,
     /// When it was written last.
     turn: u64,
+    /// Bytes of memory at that time.
+    held: usize,
 }
 
 impl DataWriter {
@@ -101,6 +105,7 @@ impl DataWriter {
             files: 0,
             turn: 0,
             open: HashMap::new(),
+            held: 0,
             closed: Vec::new(),
             broken: false,
         })
@@ -148,6 +153,7 @@ impl DataWriter {
         for (_, mut file) in self.open.drain() {
             file.upload.discard().await;
         }
+        self.held = 0;
         self.reservation.free();
     }
 
@@ -201,6 +207,7 @@ impl DataWriter {
         let Some(file) = self.open.get_mut(&partition) else { return Ok(()) };
         file.turn = self.turn;
         file.write(rows, &self.leaves).await?;
+        file.measure(&mut self.held);
         if file.size() >= self.context.properties.target_file_size {
             self.close_file(&partition).await?;
         }
@@ -222,7 +229,7 @@ impl DataWriter {
         let arrow = ArrowWriter::try_new_with_options(parts, schema, options)
             .map_err(|error| Error::not_written(&url, error))?;
         let upload = Upload::new(context.store.clone(), path);
-        Ok(OpenFile { url, arrow, upload, rows: 0, nans: self.leaves.no_nans(), turn: 0 })
+        Ok(OpenFile { url, arrow, upload, rows: 0, nans: self.leaves.no_nans(), turn: 0, held: 0 })
     }
 
     async fn close_oldest(&mut self) -> Result<()> {
@@ -242,6 +249,7 @@ impl DataWriter {
 
     fn hand_over(&mut self, partition: &Struct, footer: &ParquetMetaData) -> Result<()> {
         let Some(file) = self.open.remove(partition) else { return Ok(()) };
+        self.held = self.held.saturating_sub(file.held);
         let described = self.describe(&file, partition.clone(), footer)?;
         self.closed.push((file.upload, described));
         Ok(())
@@ -296,13 +304,15 @@ impl DataWriter {
     /// groups, then themselves, before the statement fails.
     async fn make_room(&mut self) -> Result<()> {
         loop {
-            let held = self.open.values().map(OpenFile::held).sum();
-            let Err(error) = self.reservation.try_resize(held) else { return Ok(()) };
-            let greatest = self.open.iter().max_by_key(|(_, file)| file.held());
+            let Err(error) = self.reservation.try_resize(self.held) else { return Ok(()) };
+            let greatest = self.open.iter().max_by_key(|(_, file)| file.held);
             let Some((partition, _)) = greatest else { return Err(Error::NoMemory(error)) };
             let partition = partition.clone();
             match self.open.get_mut(&partition) {
-                Some(file) if file.arrow.in_progress_rows() > 0 => file.end_row_group().await?,
+                Some(file) if file.arrow.in_progress_rows() > 0 => {
+                    file.end_row_group().await?;
+                    file.measure(&mut self.held);
+                }
                 _ => self.close_file(&partition).await?,
             }
         }
@@ -351,12 +361,17 @@ impl OpenFile {
         self.arrow.inner().written()
     }
 
-    /// Bytes of memory.
-    fn held(&self) -> usize {
-        self.arrow.memory_size() + self.arrow.inner().held() + self.upload.under_way()
+    /// Looks how much memory the file has now, and brings the sum of all up to date.
+    fn measure(&mut self, all: &mut usize) {
+        let parts = self.arrow.inner().held() + self.upload.under_way();
+        let before = std::mem::replace(&mut self.held, self.arrow.memory_size() + parts);
+        *all = (*all + self.held).saturating_sub(before);
     }
 
     fn failed(&self, error: ParquetError) -> Error {
         Error::not_written(&self.url, error)
     }
 }
+
+#[cfg(test)]
+mod tests;
