@@ -197,12 +197,17 @@ impl From<storage::Error> for Report {
         let code = match error {
             E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
             E::NotFound { .. } | E::NoFiles { .. } => "58P01",
-            E::Denied { .. } | E::Outside { .. } => "42501",
-            E::Io { .. } => "58030",
+            E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
+            E::Io { .. } | E::NotWritten { .. } => "58030",
+            E::NoSpace { .. } => "53100",
+            E::NoMemory(_) => "53200",
             E::Damaged { .. } => "XX001",
             E::Mixed { .. } => "42804",
-            E::BadLocation { .. } | E::BadOption { .. } => "22023",
-            E::BadDefinition { .. } => "42P16",
+            E::BadLocation { .. } | E::BadOption { .. } | E::BadProperty { .. } => "22023",
+            E::BadDefinition { .. } | E::BadSchema(_) => "42P16",
+            E::NotStorable { .. } => "0A000",
+            E::NoPartition { .. } => "22003",
+            E::NullValue { .. } => "23502",
         };
         Self::error(code, message)
     }

@@ -35,6 +35,24 @@ pub enum Error {
     BadOption { name: String, reason: String },
     #[error("{location}: {reason}")]
     BadDefinition { location: String, reason: String },
+    #[error("column {column:?} has the type {kind}, which managed tables cannot store")]
+    NotStorable { column: String, kind: String },
+    #[error("the columns do not make a table: {0}")]
+    BadSchema(String),
+    #[error("{value:?} is not a valid value of the table property {name}: {reason}")]
+    BadProperty { name: String, value: String, reason: String },
+    #[error("a value is out of the range of the partition transform {transform}")]
+    NoPartition { transform: String },
+    #[error("cannot write {path}: {source}")]
+    NotWritten { path: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("no permission to write {path}")]
+    DeniedWrite { path: String },
+    #[error("there is no space left to write {path}")]
+    NoSpace { path: String },
+    #[error(transparent)]
+    NoMemory(DataFusionError),
+    #[error("null value in column {column:?} violates not-null constraint")]
+    NullValue { column: String },
 }
 
 impl Error {
@@ -46,6 +64,19 @@ impl Error {
         };
         let source = DataFusionError::Execution(format!("the reader gave up: {text}"));
         Self::Damaged { path: path.into(), source: Box::new(source) }
+    }
+
+    /// What kept `path` from being written.
+    pub fn not_written(
+        path: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let (path, source) = (path.into(), source.into());
+        match cause(source.as_ref()) {
+            Cause::Denied => Self::DeniedWrite { path },
+            Cause::NoSpace => Self::NoSpace { path },
+            _ => Self::NotWritten { path, source },
+        }
     }
 
     /// What happened to `path`, as far as the engine's error tells.
@@ -62,7 +93,7 @@ impl Error {
         match cause {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
-            Cause::Io => Self::Io { path, source: Box::new(error) },
+            Cause::Io | Cause::NoSpace => Self::Io { path, source: Box::new(error) },
             Cause::Values => Self::Values { path, source: Box::new(error) },
             Cause::Other => Self::Damaged { path, source: Box::new(error) },
         }
@@ -72,6 +103,7 @@ impl Error {
 enum Cause {
     NotFound,
     Denied,
+    NoSpace,
     Io,
     Values,
     Other,
@@ -116,6 +148,9 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
             match error.kind() {
                 io::ErrorKind::NotFound => return Cause::NotFound,
                 io::ErrorKind::PermissionDenied => return Cause::Denied,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    return Cause::NoSpace;
+                }
                 // Readers report bad contents as these, too.
                 io::ErrorKind::InvalidData
                 | io::ErrorKind::UnexpectedEof

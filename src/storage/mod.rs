@@ -4,12 +4,14 @@
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
+//! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
 
 mod error;
 mod external;
 mod location;
+pub mod managed;
 mod naming;
 mod roots;
 mod scan;
