@@ -146,7 +146,8 @@ impl Engine {
         &self.roots
     }
 
-    fn handle(&self) -> &tokio::runtime::Handle {
+    /// Where work is done that keeps threads busy.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
         &self.handle
     }
 

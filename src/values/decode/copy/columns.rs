@@ -98,7 +98,7 @@ impl Columns {
         let column = |field: &FieldRef| {
             let pg = pg_type(field);
             let kind = Kind::of(&pg, field.data_type());
-            let (values, nulls) = (Values::new(kind), NullBufferBuilder::new(0));
+            let (values, nulls) = (Values::new(kind, 0, 0), NullBufferBuilder::new(0));
             Column { field: field.clone(), pg, kind, values, nulls }
         };
         let schema = Arc::new(Schema::new(fields.to_vec()));
@@ -170,7 +170,8 @@ impl Columns {
 
     /// The rows so far.
     pub fn finish(&mut self) -> Result<RecordBatch, Fault> {
-        let arrays = self.columns.iter_mut().map(Column::finish);
+        let rows = self.rows;
+        let arrays = self.columns.iter_mut().map(|column| column.finish(rows));
         let arrays = arrays.collect::<Result<Vec<_>, ArrowError>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
@@ -206,17 +207,32 @@ impl Kind {
 }
 
 impl Values {
-    fn new(kind: Kind) -> Self {
+    /// With place for so many values, and for so many bytes of text.
+    fn new(kind: Kind, rows: usize, bytes: usize) -> Self {
         match kind {
-            Kind::Bool => Self::Bool(BooleanBufferBuilder::new(0)),
-            Kind::Int16 => Self::I16(Vec::new()),
-            Kind::Int32 | Kind::Date => Self::I32(Vec::new()),
-            Kind::Int64 | Kind::Time | Kind::Timestamp | Kind::TimestampTz => Self::I64(Vec::new()),
-            Kind::Float32 => Self::F32(Vec::new()),
-            Kind::Float64 => Self::F64(Vec::new()),
-            Kind::Decimal(..) => Self::I128(Vec::new()),
-            Kind::Text | Kind::Bytea => Self::Bytes { ends: vec![0], data: Vec::new() },
+            Kind::Bool => Self::Bool(BooleanBufferBuilder::new(rows)),
+            Kind::Int16 => Self::I16(Vec::with_capacity(rows)),
+            Kind::Int32 | Kind::Date => Self::I32(Vec::with_capacity(rows)),
+            Kind::Int64 | Kind::Time | Kind::Timestamp | Kind::TimestampTz => {
+                Self::I64(Vec::with_capacity(rows))
+            }
+            Kind::Float32 => Self::F32(Vec::with_capacity(rows)),
+            Kind::Float64 => Self::F64(Vec::with_capacity(rows)),
+            Kind::Decimal(..) => Self::I128(Vec::with_capacity(rows)),
+            Kind::Text | Kind::Bytea => {
+                let mut ends = Vec::with_capacity(rows + 1);
+                ends.push(0);
+                Self::Bytes { ends, data: Vec::with_capacity(bytes) }
+            }
             Kind::Other => Self::Scalars(Vec::new()),
+        }
+    }
+
+    /// As many as there are now, and a few bytes more: most batches are alike.
+    fn another(&self, kind: Kind, rows: usize) -> Self {
+        match self {
+            Self::Bytes { data, .. } => Self::new(kind, rows, data.len() + data.len() / 16),
+            _ => Self::new(kind, rows, 0),
         }
     }
 
@@ -379,10 +395,11 @@ impl Column {
         })
     }
 
-    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+    fn finish(&mut self, rows: usize) -> Result<ArrayRef, ArrowError> {
         let nulls = self.nulls.finish();
         let data_type = self.field.data_type();
-        let array: ArrayRef = match std::mem::replace(&mut self.values, Values::new(self.kind)) {
+        let another = self.values.another(self.kind, rows);
+        let array: ArrayRef = match std::mem::replace(&mut self.values, another) {
             Values::Bool(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
             Values::I16(values) => Arc::new(Int16Array::new(values.into(), nulls)),
             Values::I32(values) => match self.kind {
