@@ -1,7 +1,7 @@
 //! COPY as PostgreSQL's grammar has it: both notations of options, of which the SQL parser knows
 //! neither in full. What the options mean is for others to say.
 
-use sqlparser::ast::{CopySource, CopyTarget, Statement as SqlStatement};
+use sqlparser::ast::{CopySource, CopyTarget, Expr, Statement as SqlStatement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{IsOptional, Parser, ParserError};
@@ -29,15 +29,18 @@ pub enum CopyValue {
 
 type Parsing<T> = Result<T, ParserError>;
 
+/// A statement with what the parser's own kind has no place for.
+type Copy = (SqlStatement, Vec<CopyOption>, Option<Expr>);
+
 /// Parses a COPY statement. Its options stand apart, since those of the parser's own kind hold too
-/// little.
-pub(super) fn parse(text: &str) -> Result<(SqlStatement, Vec<CopyOption>)> {
+/// little, and so does WHERE.
+pub(super) fn parse(text: &str) -> Result<Copy> {
     let dialect = PostgreSqlDialect {};
     let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
     parser.try_with_sql(text).and_then(|mut parser| statement(&mut parser)).map_err(syntax)
 }
 
-fn statement(parser: &mut Parser<'_>) -> Parsing<(SqlStatement, Vec<CopyOption>)> {
+fn statement(parser: &mut Parser<'_>) -> Parsing<Copy> {
     parser.expect_keyword(Keyword::COPY)?;
     let mut options = Vec::new();
     let source = source(parser, &mut options)?;
@@ -67,14 +70,15 @@ fn statement(parser: &mut Parser<'_>) -> Parsing<(SqlStatement, Vec<CopyOption>)
         let text = "WHERE clause not allowed with COPY TO; use COPY (SELECT ... WHERE ...) TO";
         return Err(ParserError::ParserError(text.to_owned()));
     }
-    if !to && parser.parse_keyword(Keyword::WHERE) {
-        parser.parse_expr()?;
-    }
+    let filter = match !to && parser.parse_keyword(Keyword::WHERE) {
+        true => Some(parser.parse_expr()?),
+        false => None,
+    };
     parser.expect_token(&Token::EOF)?;
     let (legacy_options, values) = (Vec::new(), Vec::new());
     let copy =
         SqlStatement::Copy { source, to, target, options: Vec::new(), legacy_options, values };
-    Ok((copy, options))
+    Ok((copy, options, filter))
 }
 
 fn source(parser: &mut Parser<'_>, options: &mut Vec<CopyOption>) -> Parsing<CopySource> {
@@ -252,7 +256,7 @@ mod tests {
     use super::*;
 
     fn options(text: &str) -> Vec<(String, Option<CopyValue>)> {
-        let (_, options) = parse(text).expect(text);
+        let (_, options, _) = parse(text).expect(text);
         options.into_iter().map(|option| (option.name, option.value)).collect()
     }
 

@@ -147,7 +147,8 @@ impl Engine {
         &self.roots
     }
 
-    fn handle(&self) -> &tokio::runtime::Handle {
+    /// Where work is done that keeps threads busy.
+    pub fn handle(&self) -> &tokio::runtime::Handle {
         &self.handle
     }
 

@@ -20,6 +20,8 @@ pub struct Parsed {
     pub text: String,
     /// What COPY says of its format.
     pub copy_options: Vec<CopyOption>,
+    /// Which rows COPY FROM is to keep.
+    pub copy_filter: Option<Expr>,
 }
 
 impl Parsed {
@@ -42,10 +44,10 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
-    let mut copy_options = Vec::new();
+    let (mut copy_options, mut copy_filter) = (Vec::new(), None);
     let statement = if first_word_is(text, "copy") {
-        let (statement, options) = copy::parse(text)?;
-        copy_options = options;
+        let statement;
+        (statement, copy_options, copy_filter) = copy::parse(text)?;
         EngineStatement::Statement(Box::new(statement))
     } else if is_explain_with_options(text) {
         // EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's.
@@ -66,7 +68,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
-    Ok(Parsed { statement, text: text.to_owned(), copy_options })
+    Ok(Parsed { statement, text: text.to_owned(), copy_options, copy_filter })
 }
 
 /// Parses what stands between the brackets of a call: `1, 'a', $1`.

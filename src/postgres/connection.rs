@@ -20,6 +20,9 @@ const FLUSH_AT: usize = 64 * 1024;
 /// Bytes of further messages that are taken while a statement runs; then the client has to wait.
 const READ_AHEAD: usize = 64 * 1024;
 
+/// Bytes that are read at once where many come.
+const READ_MUCH: usize = 128 * 1024;
+
 /// The longest start-up packet, as in PostgreSQL (`MAX_STARTUP_PACKET_LENGTH`).
 const MAX_STARTUP: usize = 10_000;
 
@@ -43,6 +46,8 @@ pub struct Connection {
     input: BytesMut,
     output: BytesMut,
     message_limit: usize,
+    /// Bytes there is place for before more are read; 0: as it comes.
+    read_at_once: usize,
 }
 
 impl Connection {
@@ -53,6 +58,7 @@ impl Connection {
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit,
+            read_at_once: 0,
         }
     }
 
@@ -69,12 +75,23 @@ impl Connection {
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit: self.message_limit,
+            read_at_once: self.read_at_once,
         })
     }
 
     /// What is known of the encryption; `None` in plaintext.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// The most bytes a message may have.
+    pub fn message_limit(&self) -> usize {
+        self.message_limit
+    }
+
+    /// Whether many bytes are to come: then more of them are taken at once.
+    pub fn expect_much(&mut self, much: bool) {
+        self.read_at_once = if much { READ_MUCH } else { 0 };
     }
 
     /// Whether bytes have arrived that nobody has taken yet.
@@ -133,6 +150,9 @@ impl Connection {
     /// Reads until there are so many bytes; false if the client closed the connection first.
     async fn fill_to(&mut self, length: usize) -> io::Result<bool> {
         while self.input.len() < length {
+            if self.read_at_once > 0 {
+                self.input.reserve(self.read_at_once);
+            }
             // What is claimed is reserved only as far as it arrives.
             if self.socket.read_buf(&mut self.input).await? == 0 {
                 return Ok(false);

@@ -285,6 +285,10 @@ impl Client {
         values: Vec<ScalarValue>,
         formats: &[Format],
     ) -> Result<Option<Reading>, Trouble> {
+        if prepared.is_copy_in() {
+            self.copy_in(registered, prepared).await?;
+            return Ok(None);
+        }
         let transform = encoder(prepared, formats.to_vec(), self.style())?;
         match self.session.execute(registered, prepared, values, transform).await? {
             Outcome::Rows(running) => match prepared.copy() {

@@ -24,8 +24,12 @@ pub enum Frontend {
     Flush,
     Sync,
     Terminate,
-    /// Left over from a COPY that failed: ignored, as PostgreSQL does.
-    Copy,
+    /// Where no COPY waits for them, these are left over from one that failed: ignored, as
+    /// PostgreSQL does.
+    CopyData(Bytes),
+    CopyDone,
+    /// The reason, as it came.
+    CopyFail(Bytes),
     FunctionCall,
     Password(Bytes),
     /// Of a known type, and of its length, but not what that type is to hold: the client is told,
@@ -100,6 +104,27 @@ impl Frontend {
         matches!(self, Self::Sync | Self::Invalid { kind: b'S', .. })
     }
 
+    /// The byte by which the protocol tells it from others.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Query(_) => b'Q',
+            Self::Parse { .. } => b'P',
+            Self::Bind(_) => b'B',
+            Self::Describe(_) => b'D',
+            Self::Execute { .. } => b'E',
+            Self::Close(_) => b'C',
+            Self::Flush => b'H',
+            Self::Sync => b'S',
+            Self::Terminate => b'X',
+            Self::CopyData(_) => b'd',
+            Self::CopyDone => b'c',
+            Self::CopyFail(_) => b'f',
+            Self::FunctionCall => b'F',
+            Self::Password(_) => b'p',
+            Self::Invalid { kind, .. } => *kind,
+        }
+    }
+
     fn read(kind: u8, body: Bytes) -> Result<Self, Malformed> {
         let mut reader = Reader(body);
         let message = match kind {
@@ -123,7 +148,9 @@ impl Frontend {
             b'S' => Self::Sync,
             b'X' => Self::Terminate,
             b'F' => return Ok(Self::FunctionCall),
-            b'd' | b'c' | b'f' => return Ok(Self::Copy),
+            b'd' => return Ok(Self::CopyData(reader.0)),
+            b'c' => return Ok(Self::CopyDone),
+            b'f' => return Ok(Self::CopyFail(reader.0)),
             b'p' => return Ok(Self::Password(reader.0)),
             other => return Err(Malformed::UnknownType(other)),
         };

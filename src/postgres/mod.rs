@@ -13,7 +13,7 @@
 //! - [`objects`]: cursors and prepared statements in SQL.
 //! - [`statement`], [`portal`]: what has been prepared and bound.
 //! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
-//! - [`copy`]: a result as COPY sends it.
+//! - [`copy`]: a result as COPY sends it; rows that the client copies.
 //! - [`sqlstate`]: failures as clients see them.
 
 mod authentication;

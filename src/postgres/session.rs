@@ -233,7 +233,8 @@ impl Client {
                 self.ready()?;
                 Ok(self.connection.flush().await?)
             }
-            Frontend::Copy | Frontend::Password(_) | Frontend::Terminate => Ok(()),
+            Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail(_) => Ok(()),
+            Frontend::Password(_) | Frontend::Terminate => Ok(()),
         }
     }
 

@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// The failure ends the connection.
-    async fn part(&mut self, report: Report) -> Result<(), Failure> {
+    pub async fn part(&mut self, report: Report) -> Result<(), Failure> {
         self.report(report)?;
         self.connection.close().await;
         Err(Failure::Gone(std::io::ErrorKind::ConnectionAborted.into()))

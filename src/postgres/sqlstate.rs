@@ -24,11 +24,20 @@ pub struct Report {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where it happened.
+    pub context: Option<String>,
 }
 
 impl Report {
     pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { fatal: false, code, message: message.into(), detail: None, hint: None }
+        Self {
+            fatal: false,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+        }
     }
 
     pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
@@ -52,6 +61,7 @@ impl From<Report> for ErrorResponse {
         let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
         info.detail = report.detail;
         info.hint = report.hint;
+        info.where_context = report.context.map(|context| context.replace('\0', "\u{fffd}"));
         let mut response = Self::from(info);
         response.fields.insert(1, untranslated(severity));
         response
@@ -111,16 +121,35 @@ impl From<copy::Error> for Report {
         use copy::Error as E;
         let message = error.to_string();
         let (code, hint) = match error {
+            E::Data(error) => {
+                let (hint, context) = (error.hint().map(str::to_owned), error.context.clone());
+                return Self { hint, context, ..Self::error(error.sqlstate(), message) };
+            }
             E::Syntax(_) => ("42601", None),
             E::InvalidValue(_) => ("22023", None),
-            E::NotSupported(_) | E::From => ("0A000", None),
+            E::NotSupported(_) => ("0A000", None),
+            E::NotFromClient(_) => {
+                ("0A000", Some("Anyone can COPY from stdin. psql's \\copy command also works."))
+            }
+            E::NotAllowed(_) => (
+                "42501",
+                Some(
+                    "Anyone can COPY to stdout or from stdin. psql's \\copy command also works for \
+                     anyone.",
+                ),
+            ),
+            E::RowSecurity => ("0A000", Some("Use INSERT statements instead.")),
+            E::ToView(_) => (
+                "42809",
+                Some("To enable copying to a view, provide an INSTEAD OF INSERT trigger."),
+            ),
             E::NotToClient(_) => {
                 ("0A000", Some("Anyone can COPY to stdout. psql's \\copy command also works."))
             }
             E::View(_) => ("42809", Some("Try the COPY (SELECT ...) TO variant.")),
             E::Twice(_) => ("42701", None),
             E::NoColumn { .. } => ("42703", None),
-            E::NotCopied(_) => ("42P10", None),
+            E::NotCopied { .. } => ("42P10", None),
         };
         Self { hint: hint.map(str::to_owned), ..Self::error(code, message) }
     }

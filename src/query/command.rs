@@ -18,6 +18,8 @@ pub(super) enum Request {
     Read(Box<EngineStatement>, &'static str),
     /// Rows from the engine, in one of COPY's formats.
     Copy(Box<Parsed>),
+    /// Rows of the client's, for a table.
+    CopyIn(Box<Parsed>),
     Command(Command),
     /// Carried out by the protocol's room.
     Object(Box<ObjectCommand>),
@@ -103,6 +105,7 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
     Ok(match statement {
         Statement::Query(_) => read(&parsed.statement, "SELECT"),
         Statement::Explain { .. } => read(&parsed.statement, "EXPLAIN"),
+        Statement::Copy { to: false, .. } => Request::CopyIn(Box::new(parsed.clone())),
         Statement::Copy { .. } => Request::Copy(Box::new(parsed.clone())),
         other => Request::Command(command(other)?),
     })

@@ -217,6 +217,7 @@ impl Session {
                 return Err(Error::NotSupported("this statement".to_owned()));
             }
             Body::Object(command, _) => return self.authorise_object(command),
+            Body::CopyIn(_) => return self.authorise_copy_in(),
             Body::Read(_) => None,
             Body::Command(command) => Some(command.as_ref()),
         };
@@ -246,6 +247,15 @@ impl Session {
                 Err(Error::InsideTransaction("DISCARD ALL"))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn authorise_copy_in(&self) -> Result<()> {
+        match self.transaction.state() {
+            TransactionState::Failed => Err(Error::InFailedTransaction),
+            TransactionState::InBlock => Err(Error::NotInTransaction("COPY FROM")),
+            TransactionState::Idle if self.is_read_only() => Err(Error::ReadOnly("COPY FROM")),
+            TransactionState::Idle => Ok(()),
         }
     }
 
@@ -293,6 +303,7 @@ impl Session {
             Request::Read(statement, tag) => {
                 Body::Read(self.plan_read(&statement, tag, &declared).await?)
             }
+            Request::CopyIn(parsed) => Body::CopyIn(Arc::from(parsed)),
             Request::Copy(parsed) => Body::Read(self.plan_copy(&parsed).await?),
             Request::Object(command) => {
                 let read = match command.as_ref() {

@@ -7,7 +7,8 @@
 //! - [`grammar`]: what the SQL parser does not know: transactions, cursors, prepared statements.
 //! - [`control`]: carries out transactions and settings.
 //! - [`objects`]: cursors and prepared statements, which live with the protocol.
-//! - [`copy`]: COPY's query and format.
+//! - [`copy`]: COPY's query and format; rows that come in.
+//! - [`insert`]: rows into tables.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`shares`]: how many statements of one role run at once.
@@ -24,6 +25,7 @@ pub mod copy;
 mod ddl;
 mod error;
 mod grammar;
+mod insert;
 pub mod life;
 pub mod objects;
 mod prepared;

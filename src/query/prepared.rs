@@ -40,6 +40,8 @@ pub struct Prepared {
 pub(super) enum Body {
     Read(Read),
     Command(Arc<Command>),
+    /// COPY FROM: all of it is looked at when it runs, as in PostgreSQL.
+    CopyIn(Arc<Parsed>),
     /// For the protocol's room; a cursor with its query.
     Object(Arc<ObjectCommand>, Option<Read>),
 }
@@ -71,14 +73,14 @@ impl Body {
     pub fn read(&self) -> Option<&Read> {
         match self {
             Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
-            Self::Command(_) | Self::Object(_, None) => None,
+            Self::Command(_) | Self::CopyIn(_) | Self::Object(_, None) => None,
         }
     }
 
     pub fn read_mut(&mut self) -> Option<&mut Read> {
         match self {
             Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
-            Self::Command(_) | Self::Object(_, None) => None,
+            Self::Command(_) | Self::CopyIn(_) | Self::Object(_, None) => None,
         }
     }
 }
@@ -93,7 +95,7 @@ impl Prepared {
     pub fn schema(&self) -> SchemaRef {
         match &self.body {
             Body::Read(read) => read.plan.schema.clone(),
-            Body::Command(_) | Body::Object(..) => Arc::new(Schema::empty()),
+            Body::Command(_) | Body::CopyIn(_) | Body::Object(..) => Arc::new(Schema::empty()),
         }
     }
 
@@ -113,6 +115,11 @@ impl Prepared {
     /// How the rows leave, if this is COPY.
     pub fn copy(&self) -> Option<&Arc<CopyOut>> {
         self.body.read()?.copy.as_ref()
+    }
+
+    /// Whether it wants rows from the client.
+    pub fn is_copy_in(&self) -> bool {
+        matches!(self.body, Body::CopyIn(_))
     }
 
     /// Whether a failed transaction block still takes it.

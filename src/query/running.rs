@@ -83,17 +83,26 @@ impl Registered {
         }
     }
 
+    /// Waits until somebody stops the statement or its time is up.
+    pub(super) fn watch(&self) -> impl Future<Output = Stop> + Send + use<> {
+        stopped(self.stopper.clone(), self.deadline)
+    }
+
     async fn stopped(&self) -> Stop {
-        let deadline = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            stop = self.stopper.stopped() => stop,
-            () = deadline => Stop::TimedOut,
+        stopped(self.stopper.clone(), self.deadline).await
+    }
+}
+
+async fn stopped(stopper: Stopper, deadline: Option<Instant>) -> Stop {
+    let deadline = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        stop = stopper.stopped() => stop,
+        () = deadline => Stop::TimedOut,
     }
 }
 

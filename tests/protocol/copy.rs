@@ -210,7 +210,7 @@ fn what_is_not_copied_to_the_client_is_refused_and_nothing_is_waited_for() {
     assert_eq!(column(&wire.query("SELECT 'alive'")), ["alive"]);
     let started = [parse("", "COPY t FROM STDIN", &[]), bind("", "", &[]), execute("", 0), sync()];
     wire.send(started.into_iter().chain(data()).chain([sync()]));
-    assert_eq!(kinds(&wire.until('Z')), "EZ");
+    assert_eq!(kinds(&wire.until('Z')), "12EZ");
     assert_eq!(kinds(&wire.until('Z')), "Z");
     // Outside of any COPY these mean nothing.
     wire.send(data().into_iter().chain([message(b'f', b"gave up\0"), query("SELECT 'alive'")]));

@@ -1,8 +1,11 @@
-//! COPY ... TO STDOUT: what is copied, and in which format.
+//! COPY ... TO STDOUT: what is copied, and in which format. COPY ... FROM STDIN: what comes in is
+//! understood in [`from`], and goes through a [`feed`].
 //!
 //! The rows are those of a query, planned and run like any other; a table's own query is made here.
 //! Refusals come in PostgreSQL's order and words.
 
+pub mod feed;
+mod from;
 mod options;
 
 use std::sync::Arc;
@@ -12,13 +15,15 @@ use datafusion::logical_expr::TableType;
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{CopySource, CopyTarget, Ident, ObjectName, Statement};
 
-use self::options::{ForceQuote, Options};
+pub use self::from::CopyIn;
+use self::options::{Direction, ForceQuote, Options};
 use super::Session;
 use super::ddl::ident;
 use super::prepared::Read;
 use crate::catalog::{self, ObjectKind};
 use crate::engine::system::shown_name;
 use crate::engine::{self, Parsed, parse};
+use crate::values::decode;
 use crate::values::encode::CopyFormat;
 
 /// Why there is nothing to copy.
@@ -32,18 +37,27 @@ pub enum Error {
     /// What PostgreSQL does not support either, in its words.
     #[error("{0}")]
     NotSupported(String),
-    #[error("COPY FROM is not supported: tables are only read")]
-    From,
     #[error("COPY TO {0} is not supported")]
     NotToClient(&'static str),
+    #[error("COPY FROM {0} is not supported")]
+    NotFromClient(&'static str),
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    #[error("cannot copy to view \"{0}\"")]
+    ToView(String),
+    #[error("COPY FROM not supported with row-level security")]
+    RowSecurity,
+    /// What came from the client.
+    #[error(transparent)]
+    Data(Arc<decode::copy::Error>),
     #[error("cannot copy from view \"{0}\"")]
     View(String),
     #[error("column \"{0}\" specified more than once")]
     Twice(String),
     #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
     NoColumn { column: String, relation: String },
-    #[error("FORCE_QUOTE column \"{0}\" not referenced by COPY")]
-    NotCopied(String),
+    #[error("{option} column \"{column}\" not referenced by COPY")]
+    NotCopied { option: &'static str, column: String },
 }
 
 /// How the rows leave.
@@ -63,11 +77,10 @@ struct Table {
 impl Session {
     /// Plans what a COPY statement copies.
     pub(super) async fn plan_copy(&self, parsed: &Parsed) -> super::Result<Read> {
-        let Some(Statement::Copy { source, to, target, .. }) = parsed.sql() else {
+        let Some(Statement::Copy { source, target, .. }) = parsed.sql() else {
             return Err(super::Error::Invalid("not a COPY statement".to_owned()));
         };
         match target {
-            _ if !to => return Err(Error::From.into()),
             CopyTarget::Stdin | CopyTarget::Stdout => {}
             CopyTarget::File { .. } => return Err(Error::NotToClient("a file").into()),
             CopyTarget::Program { .. } => return Err(Error::NotToClient("PROGRAM").into()),
@@ -80,7 +93,8 @@ impl Session {
                 (select(table_name, columns)?, Some(self.table(table_name, columns).await?))
             }
         };
-        let (mut out, force_quote) = Options::read(&parsed.copy_options)?.settle()?;
+        let (mut out, force_quote) =
+            Options::read(&parsed.copy_options, Direction::To)?.settle()?;
         let plan = self.engine_session().plan(&statement, &[]).await?;
         if !plan.parameters.is_empty() {
             return Err(engine::Error::NoParameter(1).into());
@@ -133,7 +147,10 @@ fn forced(option: &ForceQuote, schema: &Schema, table: Option<&Table>) -> super:
         }
         let Some(at) = names.iter().position(|name| name == column) else {
             return Err(match table {
-                Some(_) => Error::NotCopied(column.clone()).into(),
+                Some(_) => {
+                    let (option, column) = ("FORCE_QUOTE", column.clone());
+                    Error::NotCopied { option, column }.into()
+                }
                 None => {
                     let (kind, name) = (ObjectKind::Column, column.clone());
                     catalog::Error::NotFound { kind, name }.into()

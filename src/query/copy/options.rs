@@ -2,6 +2,7 @@
 
 use super::{CopyOut, Error};
 use crate::engine::{CopyOption, CopyValue};
+use crate::values::decode::copy::{CopySource, Csv, Header};
 use crate::values::encode::{CopyCsv, CopyFormat, CopyText};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -12,14 +13,16 @@ pub(super) struct Options {
     kind: Option<Kind>,
     delimiter: Option<String>,
     null: Option<String>,
-    header: Option<bool>,
+    header: Option<Header>,
     quote: Option<String>,
     escape: Option<String>,
+    /// For COPY TO.
     force_quote: Option<ForceQuote>,
     /// For COPY FROM, as the next.
-    force_not_null: Option<()>,
-    force_null: Option<()>,
-    /// Says nothing of rows that leave, and PostgreSQL 15 takes it all the same.
+    force_not_null: Option<Vec<String>>,
+    force_null: Option<Vec<String>>,
+    /// Of rows that come in a promise that nobody needs here. Of those that leave it says nothing,
+    /// and PostgreSQL 15 takes it all the same.
     freeze: Option<bool>,
     /// There is only one.
     encoding: Option<()>,
@@ -40,15 +43,41 @@ pub(super) enum ForceQuote {
     Columns(Vec<String>),
 }
 
+/// Which way the rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    To,
+    From,
+}
+
+/// Columns of CSV whose values are read otherwise than those of others.
+#[derive(Debug, Default)]
+pub(super) struct ForceNull {
+    pub not_null: Vec<String>,
+    pub null: Vec<String>,
+}
+
+/// What both directions have.
+struct Settled {
+    kind: Kind,
+    header: Header,
+    delimiter: u8,
+    null: Box<str>,
+    quote: u8,
+    escape: u8,
+}
+
 impl Options {
-    pub(super) fn read(given: &[CopyOption]) -> Result<Self> {
+    pub(super) fn read(given: &[CopyOption], direction: Direction) -> Result<Self> {
         let mut options = Self::default();
         for option in given {
             match option.name.as_str() {
                 "format" => once(&mut options.kind, option, kind)?,
                 "delimiter" => once(&mut options.delimiter, option, text)?,
                 "null" => once(&mut options.null, option, text)?,
-                "header" => once(&mut options.header, option, header)?,
+                "header" => {
+                    once(&mut options.header, option, |option| header(option, direction))?;
+                }
                 "quote" => once(&mut options.quote, option, text)?,
                 "escape" => once(&mut options.escape, option, text)?,
                 "force_quote" => once(&mut options.force_quote, option, columns_or_all)?,
@@ -62,9 +91,40 @@ impl Options {
         Ok(options)
     }
 
-    /// The format that they make; which columns of CSV are always quoted is left to whoever knows
-    /// the columns.
+    /// The format of rows that leave; which columns of CSV are always quoted is left to whoever
+    /// knows the columns.
     pub(super) fn settle(self) -> Result<(CopyOut, ForceQuote)> {
+        let settled = self.settled(Direction::To)?;
+        let Settled { kind, header, delimiter, null, quote, escape } = settled;
+        let force_quote = Vec::new();
+        let format = match kind {
+            Kind::Text => CopyFormat::Text(CopyText { delimiter, null }),
+            Kind::Csv => CopyFormat::Csv(CopyCsv { delimiter, null, quote, escape, force_quote }),
+            Kind::Binary => CopyFormat::Binary,
+        };
+        let force_quote = self.force_quote.unwrap_or(ForceQuote::Columns(Vec::new()));
+        Ok((CopyOut { format, header: header != Header::None }, force_quote))
+    }
+
+    /// How rows that come in are read; as [`Self::settle`].
+    pub(super) fn settle_from(self) -> Result<(CopySource, ForceNull)> {
+        let settled = self.settled(Direction::From)?;
+        let Settled { kind, header, delimiter, null, quote, escape } = settled;
+        let (force_not_null, force_null) = (Vec::new(), Vec::new());
+        let source = match kind {
+            Kind::Text => CopySource::Text(CopyText { delimiter, null }, header),
+            Kind::Csv => {
+                let csv = Csv { delimiter, null, quote, escape, force_not_null, force_null };
+                CopySource::Csv(csv, header)
+            }
+            Kind::Binary => CopySource::Binary,
+        };
+        let not_null = self.force_not_null.unwrap_or_default();
+        let null = self.force_null.unwrap_or_default();
+        Ok((source, ForceNull { not_null, null }))
+    }
+
+    fn settled(&self, direction: Direction) -> Result<Settled> {
         let kind = self.kind.unwrap_or_default();
         if kind == Kind::Binary {
             for (given, name) in [(&self.delimiter, "DELIMITER"), (&self.null, "NULL")] {
@@ -83,11 +143,11 @@ impl Options {
             let what = "COPY null representation cannot use newline or carriage return";
             return Err(Error::InvalidValue(what.to_owned()));
         }
-        let header = self.header.unwrap_or(false);
-        if kind == Kind::Binary && header {
+        let header = self.header.unwrap_or_default();
+        if kind == Kind::Binary && header != Header::None {
             return Err(not_supported("cannot specify HEADER in BINARY mode"));
         }
-        let (quote, escape) = self.quoting(kind, delimiter)?;
+        let (quote, escape) = self.quoting(kind, delimiter, direction)?;
         if null.as_bytes().contains(&delimiter) {
             return Err(not_supported("COPY delimiter must not appear in the NULL specification"));
         }
@@ -95,19 +155,11 @@ impl Options {
             let what = "CSV quote character must not appear in the NULL specification";
             return Err(not_supported(what));
         }
-        let null = null.into();
-        let force_quote = Vec::new();
-        let format = match kind {
-            Kind::Text => CopyFormat::Text(CopyText { delimiter, null }),
-            Kind::Csv => CopyFormat::Csv(CopyCsv { delimiter, null, quote, escape, force_quote }),
-            Kind::Binary => CopyFormat::Binary,
-        };
-        let force_quote = self.force_quote.unwrap_or(ForceQuote::Columns(Vec::new()));
-        Ok((CopyOut { format, header }, force_quote))
+        Ok(Settled { kind, header, delimiter, null: null.into(), quote, escape })
     }
 
     /// Quote and escape of CSV. No other format may have options of theirs.
-    fn quoting(&self, kind: Kind, delimiter: u8) -> Result<(u8, u8)> {
+    fn quoting(&self, kind: Kind, delimiter: u8, direction: Direction) -> Result<(u8, u8)> {
         let for_csv = |given: bool, name: &str| match given && kind != Kind::Csv {
             true => Err(Error::NotSupported(format!("COPY {name} available only in CSV mode"))),
             false => Ok(()),
@@ -123,13 +175,16 @@ impl Options {
             Some(escape) => one_byte(escape, "escape")?,
             None => quote,
         };
-        for_csv(self.force_quote.is_some(), "force quote")?;
-        for (given, name) in
-            [(self.force_not_null, "force not null"), (self.force_null, "force null")]
-        {
-            for_csv(given.is_some(), name)?;
-            if given.is_some() {
-                let what = format!("COPY {name} only available using COPY FROM");
+        let forced = [
+            (self.force_quote.is_some(), "force quote", Direction::To),
+            (self.force_not_null.is_some(), "force not null", Direction::From),
+            (self.force_null.is_some(), "force null", Direction::From),
+        ];
+        for (given, name, wanted) in forced {
+            for_csv(given, name)?;
+            if given && wanted != direction {
+                let way = if wanted == Direction::To { "TO" } else { "FROM" };
+                let what = format!("COPY {name} only available using COPY {way}");
                 return Err(Error::NotSupported(what));
             }
         }
@@ -195,12 +250,13 @@ fn boolean(option: &CopyOption) -> Result<bool> {
     truth(option).ok_or_else(wrong)
 }
 
-fn header(option: &CopyOption) -> Result<bool> {
+fn header(option: &CopyOption, direction: Direction) -> Result<Header> {
     if let Some(value) = truth(option) {
-        return Ok(value);
+        return Ok(if value { Header::Skip } else { Header::None });
     }
     let text = text(option)?;
     match text.eq_ignore_ascii_case("match") {
+        true if direction == Direction::From => Ok(Header::Match),
         true => Err(Error::NotSupported(format!("cannot use \"{text}\" with HEADER in COPY TO"))),
         false => Err(Error::Syntax("header requires a Boolean value or \"match\"".to_owned())),
     }
@@ -214,9 +270,9 @@ fn columns_or_all(option: &CopyOption) -> Result<ForceQuote> {
     }
 }
 
-fn columns(option: &CopyOption) -> Result<()> {
+fn columns(option: &CopyOption) -> Result<Vec<String>> {
     match &option.value {
-        Some(CopyValue::List(_)) => Ok(()),
+        Some(CopyValue::List(columns)) => Ok(columns.clone()),
         _ => Err(no_columns(option)),
     }
 }
@@ -255,5 +311,80 @@ fn delimiter_byte(text: &str, kind: Kind) -> Result<u8> {
     match confusing && kind != Kind::Csv {
         true => Err(Error::InvalidValue(format!("COPY delimiter cannot be \"{text}\""))),
         false => Ok(delimiter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(given: &[(&str, Option<CopyValue>)]) -> Result<(CopySource, ForceNull)> {
+        let option = |(name, value): &(&str, Option<CopyValue>)| CopyOption {
+            name: (*name).to_owned(),
+            value: value.clone(),
+        };
+        let given: Vec<_> = given.iter().map(option).collect();
+        Options::read(&given, Direction::From)?.settle_from()
+    }
+
+    fn word(text: &str) -> Option<CopyValue> {
+        Some(CopyValue::Text(text.to_owned()))
+    }
+
+    #[test]
+    fn rows_that_come_in_have_their_own_options() {
+        let (source, _) = from(&[]).expect("text");
+        let text = CopyText { delimiter: b'\t', null: "\\N".into() };
+        assert_eq!(source, CopySource::Text(text.clone(), Header::None));
+        let (source, _) = from(&[("header", word("Match"))]).expect("a header of text");
+        assert_eq!(source, CopySource::Text(text, Header::Match));
+        let list = |names: &[&str]| {
+            Some(CopyValue::List(names.iter().map(|name| (*name).to_owned()).collect()))
+        };
+        let (source, forced) = from(&[
+            ("format", word("csv")),
+            ("header", None),
+            ("escape", word("\\")),
+            ("force_null", list(&["a", "b"])),
+            ("force_not_null", list(&["b"])),
+            ("freeze", None),
+        ])
+        .expect("CSV");
+        let CopySource::Csv(csv, Header::Skip) = source else { panic!("{source:?}") };
+        assert_eq!((csv.quote, csv.escape, csv.delimiter), (b'"', b'\\', b','));
+        assert_eq!(forced.null, ["a", "b"]);
+        assert_eq!(forced.not_null, ["b"]);
+        let (source, _) = from(&[("format", word("binary"))]).expect("binary");
+        assert_eq!(source, CopySource::Binary);
+    }
+
+    #[test]
+    fn options_of_the_other_direction_are_refused_as_in_postgres() {
+        let star = || ("force_quote", Some(CopyValue::Star));
+        let cases = [
+            (vec![star()], "COPY force quote available only in CSV mode"),
+            (
+                vec![("format", word("csv")), star()],
+                "COPY force quote only available using COPY TO",
+            ),
+            (
+                vec![("header", word("match")), ("format", word("binary"))],
+                "cannot specify HEADER in BINARY mode",
+            ),
+            (
+                vec![("force_null", Some(CopyValue::List(Vec::new())))],
+                "COPY force null available only in CSV mode",
+            ),
+        ];
+        for (given, expected) in cases {
+            let error = from(&given).expect_err(expected);
+            assert!(matches!(error, Error::NotSupported(_)), "{error:?}");
+            assert_eq!(error.to_string(), expected);
+        }
+        let unknown = from(&[("nix", None)]).expect_err("no option");
+        assert_eq!(unknown.to_string(), "option \"nix\" not recognized");
+        let to = CopyOption { name: "header".to_owned(), value: word("match") };
+        let refused = Options::read(&[to], Direction::To).err().expect("not so");
+        assert_eq!(refused.to_string(), "cannot use \"match\" with HEADER in COPY TO");
     }
 }

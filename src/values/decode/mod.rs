@@ -2,9 +2,10 @@
 //!
 //! A value is read as the PostgreSQL type that was declared for it, in text or binary format, then
 //! brought to the Arrow type of its place in the plan. Nothing a client sends makes this panic, or
-//! allocate more than a small multiple of the message.
+//! allocate more than a small multiple of the message. [`copy`] reads values by the million.
 
 mod array;
+pub mod copy;
 mod datetime;
 mod interval;
 mod numeric;

@@ -63,6 +63,11 @@ fn integer<T: FromStr>(text: &str) -> Result<T, Fault> {
     text.parse().map_err(|_| Fault::Range)
 }
 
+/// A floating-point number without spaces around it; `None` for all else.
+pub(super) fn number<T: FromStr + Into<f64> + Copy>(value: &[u8]) -> Option<T> {
+    float(std::str::from_utf8(value).ok()?).ok()
+}
+
 fn float<T: FromStr + Into<f64> + Copy>(text: &str) -> Result<T, Fault> {
     let value: T = text.parse().map_err(|_| Fault::Syntax)?;
     let wide: f64 = value.into();
