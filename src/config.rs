@@ -62,6 +62,7 @@ pub struct Config {
     pub engine: Engine,
     pub query: Query,
     pub connections: Connections,
+    pub maintenance: Maintenance,
     pub tls: Tls,
     pub audit: Audit,
     pub shutdown: Shutdown,
@@ -129,6 +130,14 @@ pub struct Query {
     #[serde(with = "humantime_serde")]
     pub register_interval: Duration,
     pub register_text_limit: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maintenance {
+    pub interval: Limit,
+    #[serde(with = "humantime_serde")]
+    pub orphan_grace: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -13,13 +13,13 @@
 //! | 6 | [`system`] | the cluster as SQL: `system.*`, `pg_catalog`, `information_schema` |
 //! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
 //! | 4 | [`engine`] | DataFusion: parsing, planning, streams, memory, settings |
-//! | 3 | [`storage`] | tables to bytes: object stores, external files |
+//! | 3 | [`storage`] | tables to bytes: object stores, external files, managed tables |
 //! | 2 | [`catalog`] | databases, schemas, tables, views: the shared truth, cached and watched |
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`], [`password`], [`audit`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -33,6 +33,7 @@ pub mod config;
 pub mod coordination;
 pub mod data_dir;
 pub mod engine;
+pub mod faults;
 pub mod id;
 pub mod password;
 pub mod postgres;

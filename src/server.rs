@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
-use crate::cluster::{self, Membership, State};
+use crate::cluster::{self, Election, Membership, State};
 use crate::config::{self, Config, Switch};
 use crate::coordination::embedded::{self, EmbeddedStore};
 use crate::coordination::zookeeper::{self, ZooKeeper};
@@ -30,12 +30,14 @@ use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine};
 use crate::password;
 use crate::postgres::Listener;
+use crate::query::maintenance::Maintenance;
 use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
 use crate::storage::Roots;
+use crate::storage::managed::Commits;
 use crate::system::System;
 use crate::tls::{self, Acceptor};
 use crate::web;
@@ -59,6 +61,8 @@ pub enum Error {
     DataDir(#[from] data_dir::Error),
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    #[error("warehouse: {path} cannot be used: {source}")]
+    Warehouse { path: String, source: std::io::Error },
     #[error("zookeeper: {0}")]
     Coordination(#[from] coordination::Error),
     #[error(transparent)]
@@ -104,6 +108,7 @@ pub struct Server {
     addresses: Addresses,
     coordination: Arc<dyn Coordination>,
     membership: Arc<Membership>,
+    election: Arc<Election>,
     queries: Arc<Queries>,
     signals: Arc<Signals>,
     tls: Option<Arc<Acceptor>>,
@@ -145,6 +150,20 @@ impl Server {
         let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
         let places = Places { spill: spill_directory(&config, &data_dir), roots };
         let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
+        let commits = Commits::new(
+            engine.files().clone(),
+            catalog.clone(),
+            membership.clone(),
+            (engine.handle().clone(), engine.memory_pool().clone()),
+        );
+        let election = Election::open(coordination.clone(), membership.clone()).await?;
+        let maintenance = Maintenance::new(
+            engine.clone(),
+            catalog.clone(),
+            commits.clone(),
+            config.maintenance.clone(),
+        );
+        let warehouse = warehouse(&config, &data_dir)?;
         let foundation = Foundation {
             coordination: coordination.clone(),
             engine,
@@ -154,6 +173,9 @@ impl Server {
             sessions,
             shutdown: shutdown.clone(),
             audit: audit_trail(&config, membership.id())?,
+            commits,
+            maintenance,
+            warehouse,
         };
         let queries = Queries::open(foundation).await?;
         let server = Self {
@@ -161,6 +183,7 @@ impl Server {
             addresses,
             coordination,
             membership,
+            election,
             queries,
             signals,
             tls,
@@ -189,6 +212,10 @@ impl Server {
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
         tasks.spawn(signals.clone().follow(end.clone()));
+        let draining = &self.shutdown.draining;
+        tasks.spawn(self.election.clone().follow(draining.clone()));
+        let maintenance = queries.maintenance.clone();
+        tasks.spawn(maintenance.run(self.election.clone(), draining.clone()));
         tasks.spawn(turn_away(sockets.peer, end.clone()));
         let health = web::serve(sockets.web, membership.clone(), end.clone());
         tasks.spawn(async move {
@@ -227,6 +254,7 @@ impl Server {
             () = signals.next() => warn!("a second signal: ending at once"),
         }
         self.queries.sessions.terminate_all();
+        self.queries.commits.finish(PATIENCE).await;
         self.end.cancel();
         self.tasks.close();
         if tokio::time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
@@ -304,6 +332,24 @@ impl Sockets {
             web: address("web", &self.web)?,
         })
     }
+}
+
+/// Where managed tables are made: as configured, or for a daemon alone below its data directory.
+/// Other daemons could not read what is there.
+fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Error> {
+    let directory = match &config.warehouse {
+        Some(url) if url.contains("://") => return Ok(Some(url.clone())),
+        Some(path) => PathBuf::from(path),
+        None if config.zookeeper.is_some() => return Ok(None),
+        None => data_dir.path().join("warehouse"),
+    };
+    let made = || {
+        std::fs::create_dir_all(&directory)?;
+        std::fs::canonicalize(&directory)
+    };
+    let directory = made()
+        .map_err(|source| Error::Warehouse { path: directory.display().to_string(), source })?;
+    Ok(Some(format!("file://{}", directory.display())))
 }
 
 /// Nothing is spoken between daemons yet: the port is held and told, and strangers get nothing.

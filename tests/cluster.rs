@@ -5,6 +5,8 @@ mod common;
 
 #[path = "cluster/catalog.rs"]
 mod catalog;
+#[path = "cluster/election.rs"]
+mod election;
 #[path = "cluster/loss.rs"]
 mod loss;
 #[path = "cluster/members.rs"]

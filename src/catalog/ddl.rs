@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cache::{Catalog, display_name};
@@ -31,7 +32,7 @@ const MAX_STEPS: usize = 2000;
 const MAX_BYTES: usize = 512 * 1024;
 
 /// How long a writer whose reply was lost tries to learn the truth.
-const SETTLE: Duration = Duration::from_secs(20);
+pub(super) const SETTLE: Duration = Duration::from_secs(20);
 
 /// How often one writer tries again because others put something into the same schema.
 const MAX_TOUCHES: usize = 50;
@@ -445,28 +446,37 @@ impl Catalog {
         }
     }
 
-    /// Finds out whether a write whose reply was lost has landed. Requests of one session are
-    /// carried out in order, so once a later `sync` and read succeed, the answer is final.
+    /// Finds out whether a write whose reply was lost has landed.
     async fn settle(&self, error: coordination::Error, proof: &Proof) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SETTLE;
+        let deadline = Instant::now() + SETTLE;
+        while self.in_touch_again(deadline).await {
+            match self.landed(proof).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Error::Unavailable(error)),
+                Err(later) if later.is_unavailable() => {}
+                Err(_) => break,
+            }
+        }
+        Err(Error::Unknown(error))
+    }
+
+    /// Waits until the store answers again after the reply to a write was lost; false if it does
+    /// not in time. Requests of one session are carried out in order, so once a later `sync`
+    /// succeeds, what is read is final.
+    pub(super) async fn in_touch_again(&self, deadline: Instant) -> bool {
         let mut session = self.coordination.session();
         loop {
-            let landed = async {
-                self.coordination.sync().await?;
-                self.landed(proof).await
-            };
-            match tokio::time::timeout_at(deadline, landed).await {
-                Ok(Ok(true)) => return Ok(()),
-                Ok(Ok(false)) => return Err(Error::Unavailable(error)),
+            match tokio::time::timeout_at(deadline, self.coordination.sync()).await {
+                Ok(Ok(())) => return true,
                 Ok(Err(later)) if later.is_unavailable() => {}
-                Ok(Err(_)) | Err(_) => return Err(Error::Unknown(error)),
+                Ok(Err(_)) | Err(_) => return false,
             }
             let connected = session.wait_for(|session| session.state == SessionState::Connected);
             let connected = tokio::time::timeout_at(deadline, connected).await;
             if !connected.is_ok_and(|session| session.is_ok()) {
-                return Err(Error::Unknown(error));
+                return false;
             }
-            // In touch again, perhaps only just not yet when the read was tried.
+            // In touch again, perhaps only just not yet when it was tried.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -505,12 +515,12 @@ fn refused(error: coordination::Error, kind: ObjectKind, name: &str) -> Error {
     }
 }
 
-fn path_of(name: &TableName) -> String {
+pub(super) fn path_of(name: &TableName) -> String {
     let TableName { database, schema, table } = name;
     Path::Table { database, schema, table }.to_string()
 }
 
-fn node_name(name: &TableName) -> CatalogName {
+pub(super) fn node_name(name: &TableName) -> CatalogName {
     let TableName { database, schema, table } = name.clone();
     CatalogName::Table { database, schema, table }
 }

@@ -24,6 +24,7 @@ mod oids;
 mod record;
 mod roles;
 mod snapshot;
+mod swap;
 
 pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};
@@ -32,15 +33,17 @@ pub use error::{Error, ObjectKind, Result};
 pub use grants::{Entry, Grantor, Grants, PUBLIC_ROLE, Privilege};
 pub use oids::FIRST_USER_OID;
 pub use record::{
-    Column, DatabaseRecord, Definition, External, FileFormat, Policy, PolicyCommand, RowSecurity,
-    SchemaRecord, TableRecord,
+    Column, DatabaseRecord, Definition, External, FileFormat, Managed, Policy, PolicyCommand,
+    RowSecurity, SchemaRecord, TableRecord,
 };
 pub use roles::{FIRST_ROLE, Membership, PREDEFINED_ROLES, RoleRecord, is_predefined};
 pub use snapshot::{Database, Role, Schema, Snapshot, Table, TableName};
+pub use swap::Swap;
 
 /// The database every cluster has from its first start.
 pub const DEFAULT_DATABASE: &str = "oribi";
 
+pub use crate::coordination::Stat;
 pub use crate::coordination::paths::PUBLIC;
 
 /// Schemas that every database has and nobody can create, change or drop.

@@ -56,6 +56,9 @@ pub struct Column {
     pub nullable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// What a row gets that is inserted without a value, as SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
     /// What was granted on this column alone.
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
@@ -68,6 +71,7 @@ pub struct Column {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Definition {
     External(External),
+    Managed(Managed),
     /// The SELECT statement's text, with all names resolved against this search path.
     View {
         sql: String,
@@ -130,6 +134,15 @@ pub struct External {
     pub options: BTreeMap<String, String>,
 }
 
+/// An Apache Iceberg table that Oribi writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Managed {
+    /// Iceberg's `table-uuid`: another table of the same name has another.
+    pub uuid: Uuid,
+    /// URL of the current metadata file: all that a commit changes.
+    pub metadata: String,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
@@ -162,6 +175,7 @@ impl From<&Field> for Column {
             data_type: field.data_type().clone(),
             nullable: field.is_nullable(),
             comment: None,
+            default: None,
             grants: Grants::default(),
             metadata: field.metadata().clone().into_iter().collect(),
         }

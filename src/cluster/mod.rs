@@ -3,17 +3,20 @@
 //! - [`record`]: what a daemon tells of itself in `/daemons/<id>`.
 //! - [`membership`]: registers it, follows the others, and registers anew after a lost session.
 //! - [`lease`]: how long this daemon may take itself for registered, on its own clock.
+//! - [`election`]: which of the daemons leads.
 //! - [`identity`]: the cluster's UUID, by which a store that lost its data is recognised.
 //!
 //! Rooms above read [`Membership::members`] and [`Membership::state`] from memory; nothing on the
 //! way of a statement waits for the store.
 
+mod election;
 mod error;
 mod identity;
 mod lease;
 mod membership;
 mod record;
 
+pub use election::{Election, Leadership};
 pub use error::{Error, Result};
 pub use membership::{Membership, Options};
 pub use record::{Member, Record, State};

@@ -25,6 +25,9 @@ pub enum Path<'a> {
     /// `{"daemon"}`. Ephemeral; made with the daemon's record in one transaction, and new for each
     /// session: what fenced writes check.
     Incarnation(Uuid),
+    /// Parent of the candidates `/leader/<n>`: `{"daemon", "incarnation"}`. Ephemeral and numbered by
+    /// the store; written by the daemon of that id. The lowest leads: what a leader's writes check.
+    Leader,
     /// Parent of [`Database`](Self::Database).
     Catalog,
     /// `catalog::DatabaseRecord`. Persistent; written by DDL on any daemon.
@@ -69,6 +72,7 @@ impl Display for Path<'_> {
             Self::Daemon(id) => write!(f, "/daemons/{}", encode(id)),
             Self::Incarnations => f.write_str("/incarnations"),
             Self::Incarnation(uuid) => write!(f, "/incarnations/{uuid}"),
+            Self::Leader => f.write_str("/leader"),
             Self::Catalog => f.write_str("/catalog"),
             Self::Database(database) => write!(f, "/catalog/{}", encode(database)),
             Self::Schema(database, schema) => {

@@ -16,12 +16,15 @@
 //! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
 //!   statements.
 //! - [`settings`]: what SET and SHOW see.
+//! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
+//! - [`write`]: the rows of statements that write, gone to files.
 //!
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod compact;
 mod complexity;
 mod cooperation;
 mod copy;
@@ -38,8 +41,10 @@ mod rows;
 mod semantics;
 mod session;
 pub mod settings;
+pub mod staged;
 pub mod system;
 pub mod visit;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
@@ -63,10 +68,12 @@ pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split,
 pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Ready, Session};
+pub use write::{TARGET, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;
 use crate::storage;
+use crate::storage::managed::TableFiles;
 use system::{SessionInfo, SystemCatalog};
 
 /// Definitions kept ready to scan. One takes a few kilobytes.
@@ -79,6 +86,7 @@ pub struct Engine {
     handle: tokio::runtime::Handle,
     environment: Arc<RuntimeEnv>,
     roots: storage::Roots,
+    files: Arc<TableFiles>,
     /// What every session starts from.
     template: SessionState,
     system: Arc<dyn SystemCatalog>,
@@ -117,6 +125,7 @@ impl Engine {
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
+            files: Arc::new(TableFiles::new(environment.object_store_registry.clone())),
             environment,
             roots: places.roots.clone(),
             template,
@@ -147,6 +156,11 @@ impl Engine {
         &self.roots
     }
 
+    /// The files that describe managed tables.
+    pub fn files(&self) -> &Arc<TableFiles> {
+        &self.files
+    }
+
     /// Where work is done that keeps threads busy.
     pub fn handle(&self) -> &tokio::runtime::Handle {
         &self.handle
@@ -156,31 +170,33 @@ impl Engine {
         self.system.as_ref()
     }
 
-    /// A table made ready by `open`, or the one made ready earlier from the same definition. A
-    /// session with engine settings of its own gets its own.
-    fn cached_source(
+    /// A table made ready earlier from the same definition. A session with engine settings of its
+    /// own makes its own.
+    fn cached_source(&self, session: &SessionInfo, table: &Table) -> Option<Arc<dyn TableSource>> {
+        if session.settings.engine_options().next().is_some() {
+            return None;
+        }
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let (version, source) = sources.get(&table.record.oid)?;
+        (*version == table.stat.mzxid).then(|| source.clone())
+    }
+
+    /// Keeps a table that was made ready, for all sessions.
+    fn keep_source(
         &self,
         session: &SessionInfo,
         table: &Table,
-        open: impl FnOnce() -> storage::Result<Arc<dyn TableProvider>>,
-    ) -> storage::Result<Arc<dyn TableSource>> {
-        if session.settings.engine_options().next().is_some() {
-            return Ok(provider_as_source(open()?));
+        provider: Arc<dyn TableProvider>,
+    ) -> Arc<dyn TableSource> {
+        let source = provider_as_source(provider);
+        if session.settings.engine_options().next().is_none() {
+            let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            if sources.len() >= MAX_CACHED_SOURCES {
+                sources.clear();
+            }
+            sources.insert(table.record.oid, (table.stat.mzxid, source.clone()));
         }
-        let (oid, version) = (table.record.oid, table.stat.mzxid);
-        let lock = || self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((cached, source)) = lock().get(&oid)
-            && *cached == version
-        {
-            return Ok(source.clone());
-        }
-        let source = provider_as_source(open()?);
-        let mut sources = lock();
-        if sources.len() >= MAX_CACHED_SOURCES {
-            sources.clear();
-        }
-        sources.insert(oid, (version, source.clone()));
-        Ok(source)
+        source
     }
 }
 

@@ -26,16 +26,18 @@ use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
 use super::rights::{Guarded, Policed};
 use super::session::Session;
+use super::write::TARGET;
 use super::{Error, Result, complexity, parse};
 use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
+use crate::storage::managed::ManagedTable;
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
 
 /// Where names are looked up, and with whose rights: a session's, or those of a view's owner.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Scope {
     pub database: String,
     /// Schemas in order, system schemas that come first included.
@@ -43,6 +45,8 @@ pub(super) struct Scope {
     pub role: String,
     /// A table that is read without a look at rights and policies, to make a policy's plan.
     pub open: Option<TableName>,
+    /// What [`super::write::TARGET`] stands for. Whether it may be changed has been looked at.
+    pub target: Option<Arc<dyn TableSource>>,
 }
 
 /// What of a table's rows a role may read.
@@ -72,6 +76,10 @@ impl Session {
         let references = self.state().resolve_table_references(&statement);
         let mut tables = HashMap::new();
         for reference in references.map_err(Error::planning)? {
+            if let Some(target) = scope.target.as_ref().filter(|_| reference.table() == TARGET) {
+                tables.insert(reference, target.clone());
+                continue;
+            }
             match self.resolve(scope, &reference, depth).await {
                 Ok(source) => drop(tables.insert(reference, source)),
                 // Functions in FROM are listed with the tables.
@@ -169,6 +177,7 @@ impl Session {
             Err(catalog::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        let table = self.info().staged.get(name).unwrap_or(table);
         if scope.open.as_ref() == Some(name) {
             return self.source(&table, depth).await.map(Some);
         }
@@ -189,10 +198,34 @@ impl Session {
 
     /// A table, or the plan of a view, read with its owner's rights.
     async fn source(&self, table: &Table, depth: usize) -> Result<Arc<dyn TableSource>> {
+        if let Some(source) = self.engine().cached_source(self.info(), table) {
+            return Ok(source);
+        }
+        let keep = |provider| self.engine().keep_source(self.info(), table, provider);
         Ok(match &table.record.definition {
             Definition::External(external) => {
-                let open = || storage::open(self.state(), &table.record.columns, external);
-                self.engine().cached_source(self.info(), table, open)?
+                keep(storage::open(self.state(), &table.record.columns, external)?)
+            }
+            Definition::Managed(managed) => {
+                let files = self.engine().files().clone();
+                match files.metadata(&managed.metadata).await {
+                    Ok(metadata) => keep(Arc::new(ManagedTable::new(files, metadata)?)),
+                    // Others have changed the table so often since this daemon has heard of it that
+                    // the old metadata is gone.
+                    Err(storage::Error::NotFound { path }) => {
+                        let strong = catalog::Consistency::Strong;
+                        let now = self.info().catalog.table(&table.name, strong).await?;
+                        if now.stat.mzxid == table.stat.mzxid {
+                            return Err(storage::Error::NotFound { path }.into());
+                        }
+                        let metadata = files.metadata(&storage::managed::managed(&now)?.metadata);
+                        provider_as_source(Arc::new(ManagedTable::new(
+                            files.clone(),
+                            metadata.await?,
+                        )?))
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {
@@ -200,6 +233,7 @@ impl Session {
                     search_path: search_path.clone(),
                     role: table.record.owner.clone(),
                     open: None,
+                    target: None,
                 };
                 let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
                 match security_barrier {
@@ -267,6 +301,7 @@ impl Session {
             search_path: policy.search_path,
             role: scope.role.clone(),
             open: Some(table.name.clone()),
+            target: None,
         };
         let plan = self.plan_view(&scope, &sql, name, depth).await?;
         Ok(provider_as_source(Arc::new(Policed { plan })))

@@ -9,7 +9,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableSource, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
@@ -110,17 +110,27 @@ impl Session {
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
     pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
-        let scope = self.scope();
+        self.plan_with(&self.scope(), statement, declared, Ok).await
+    }
+
+    /// Plans a statement whose rows `finish` makes something of.
+    pub(super) async fn plan_with(
+        &self,
+        scope: &Scope,
+        statement: &Statement,
+        declared: &[Option<FieldRef>],
+        finish: impl Fn(LogicalPlan) -> Result<LogicalPlan>,
+    ) -> Result<Plan> {
         let plain = self.without_details(statement);
         let statement = plain.as_ref().unwrap_or(statement);
         let known = parameters::known(self, statement, declared);
-        let logical = self.plan_in(&scope, statement.clone(), known.clone(), 0).await?;
+        let logical = finish(self.plan_in(scope, statement.clone(), known.clone(), 0).await?)?;
         let (logical, parameters) = match parameters::of_plan(&logical, &known)? {
             Parameters::Settled(parameters) => (logical, parameters),
             // Types only the plan could tell; those that nothing tells are text, as in PostgreSQL.
             Parameters::Found(found) => {
                 let fields = found.iter().cloned().map(Some).collect();
-                (self.plan_in(&scope, statement.clone(), fields, 0).await?, found)
+                (finish(self.plan_in(scope, statement.clone(), fields, 0).await?)?, found)
             }
         };
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
@@ -142,16 +152,17 @@ impl Session {
         }
     }
 
-    fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         Scope {
             database: self.info.database.to_string(),
             search_path: self.info.search_path(),
             role: self.info.user.to_string(),
             open: None,
+            target: None,
         }
     }
 
-    fn analyse(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    pub(super) fn analyse(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let options = self.state.config_options();
         self.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(Error::planning)
     }
@@ -192,7 +203,7 @@ impl Session {
 
     /// What a running plan needs. Functions are part of the plan: that they are found by name is
     /// for plans that come from elsewhere.
-    fn context(&self) -> Arc<TaskContext> {
+    pub(super) fn context(&self) -> Arc<TaskContext> {
         Arc::new(TaskContext::new(
             None,
             self.state.session_id().to_owned(),
@@ -236,6 +247,14 @@ impl Session {
 }
 
 impl Plan {
+    /// The plan of what explains this one.
+    pub fn explained(&self) -> Result<Self> {
+        let plan = LogicalPlanBuilder::from(self.logical.clone()).explain(false, false);
+        let logical = plan.and_then(|plan| plan.build()).map_err(Error::planning)?;
+        let parameters = self.parameters.clone();
+        Ok(Self { logical, parameters, schema: explain_schema(), constant: false })
+    }
+
     /// Whether this is EXPLAIN, whose rows are lines of text.
     pub fn is_explain(&self) -> bool {
         matches!(self.logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_))

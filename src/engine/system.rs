@@ -15,6 +15,7 @@ use sqlparser::ast::Statement;
 
 use super::objects::SessionObjects;
 use super::settings::Settings;
+use super::staged::StagedTables;
 use crate::catalog::Catalog;
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
@@ -33,6 +34,8 @@ pub struct SessionInfo {
     pub settings: Arc<Settings>,
     pub catalog: Arc<Catalog>,
     pub objects: Arc<SessionObjects>,
+    /// Tables as its transaction block has made them.
+    pub staged: Arc<StagedTables>,
 }
 
 impl SessionInfo {

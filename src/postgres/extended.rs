@@ -306,7 +306,7 @@ impl Client {
                 if let Some(boundary) = done.boundary {
                     self.extended.portals.cross(boundary);
                 }
-                self.complete(done.tag)?;
+                self.complete(&done.tag)?;
                 Ok(None)
             }
         }

@@ -284,8 +284,9 @@ impl Client {
         execute: &Execute,
     ) -> Result<(Prepared, Vec<ScalarValue>), Trouble> {
         let statement = self.extended.statements.get(&execute.name)?.clone();
-        let Some(prepared) = statement.prepared.as_ref().filter(|p| p.returns_rows()) else {
-            let message = "EXECUTE of other statements than queries is not supported";
+        let fits = |prepared: &&Prepared| prepared.returns_rows() || prepared.writes();
+        let Some(prepared) = statement.prepared.as_ref().filter(fits) else {
+            let message = "EXECUTE of this statement is not supported";
             return Err(Report::error("0A000", message).into());
         };
         let values = self.session.arguments(registered, execute, prepared).await?;

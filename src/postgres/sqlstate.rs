@@ -99,6 +99,7 @@ impl From<query::Error> for Report {
             E::NoSavepoint(_) => "3B001",
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
+            E::Twice { .. } => "42701",
             E::DatabaseInUse | E::RoleInSession => "55006",
             E::TooManyStatements(_) => {
                 let hint =
@@ -217,28 +218,47 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
 impl From<storage::Error> for Report {
     fn from(error: storage::Error) -> Self {
         use storage::Error as E;
-        let message = error.to_string();
-        if matches!(error, E::Outside { .. }) {
-            let hint = "The setting storage.roots of the daemon lists these places.";
-            return Self::error("42501", message).hint(hint);
+        let report = Self::error(storage_code(&error), error.to_string());
+        match error {
+            E::Outside { .. } => {
+                report.hint("The setting storage.roots of the daemon lists these places.")
+            }
+            E::Catalog(error) => (*error).into(),
+            E::Conflict { .. } => report.hint("Run the transaction again."),
+            _ => report,
         }
-        // Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
-        let code = match error {
-            E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
-            E::NotFound { .. } | E::NoFiles { .. } => "58P01",
-            E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
-            E::Io { .. } | E::NotWritten { .. } => "58030",
-            E::NoSpace { .. } => "53100",
-            E::NoMemory(_) => "53200",
-            E::Damaged { .. } => "XX001",
-            E::Mixed { .. } => "42804",
-            E::BadLocation { .. } | E::BadOption { .. } | E::BadProperty { .. } => "22023",
-            E::BadDefinition { .. } | E::BadSchema(_) => "42P16",
-            E::NotStorable { .. } => "0A000",
-            E::NoPartition { .. } => "22003",
-            E::NullValue { .. } => "23502",
-        };
-        Self::error(code, message)
+    }
+}
+
+/// Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
+fn storage_code(error: &storage::Error) -> &'static str {
+    use storage::Error as E;
+    match error {
+        E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
+        E::NotFound { .. } | E::NoFiles { .. } => "58P01",
+        E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
+        E::Io { .. } | E::NotWritten { .. } => "58030",
+        E::NoSpace { .. } => "53100",
+        E::NoMemory(_) => "53200",
+        E::Damaged { .. } => "XX001",
+        E::Mixed { .. } => "42804",
+        E::BadLocation { .. } | E::BadOption { .. } | E::BadProperty { .. } => "22023",
+        E::NoPartition { .. } => "22003",
+        E::NullValue { .. } => "23502",
+        E::BadSchema(_)
+        | E::BadDefinition { .. }
+        | E::BadTable { .. }
+        | E::BadAlteration { .. } => "42P16",
+        E::Unsupported { .. } | E::NotStorable { .. } => "0A000",
+        E::NoColumn { .. } => "42703",
+        E::ColumnExists { .. } => "42701",
+        E::NotManaged { .. } => "42809",
+        E::NoWarehouse => "55000",
+        E::Conflict { .. } | E::Busy { .. } => "40001",
+        E::Unregistered => "25006",
+        E::Stopped => "57P01",
+        E::Catalog(error) => catalog_code(error),
+        E::Shared(error) => storage_code(error),
     }
 }
 

@@ -7,7 +7,9 @@ use sqlparser::ast::{
 };
 
 use super::ddl::{Ddl, ident};
+use super::maintenance::Upkeep;
 use super::objects::ObjectCommand;
+use super::write::Action;
 use super::{Error, Result};
 use crate::engine::{Parsed, parse};
 
@@ -16,11 +18,15 @@ use crate::engine::{Parsed, parse};
 pub(super) enum Request {
     /// Rows from the engine, with the command tag's word.
     Read(Box<EngineStatement>, &'static str),
+    /// EXPLAIN of a statement that writes.
+    ExplainWrite(Box<EngineStatement>, Box<Statement>),
     /// Rows from the engine, in one of COPY's formats.
     Copy(Box<Parsed>),
     /// Rows of the client's, for a table.
     CopyIn(Box<Parsed>),
     Command(Command),
+    /// Rows into a table, or out of it.
+    Write(Box<Statement>),
     /// Carried out by the protocol's room.
     Object(Box<ObjectCommand>),
 }
@@ -53,6 +59,8 @@ pub(super) enum Command {
     Reset(Option<String>),
     /// Tables are only read: nobody is kept waiting.
     Lock(Vec<ObjectName>),
+    /// OPTIMIZE and VACUUM.
+    Maintain(Upkeep),
     /// Accepted since there is nothing to do, with this tag.
     Nothing(&'static str),
     Ddl(Box<Ddl>),
@@ -88,7 +96,12 @@ impl Command {
 pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
     let statement = match &parsed.statement {
         EngineStatement::Statement(statement) => statement.as_ref(),
-        EngineStatement::Explain(_) => return Ok(read(&parsed.statement, "EXPLAIN")),
+        explain @ EngineStatement::Explain(_) => {
+            return Ok(match explained_write(explain)? {
+                Some(write) => Request::ExplainWrite(Box::new(explain.clone()), Box::new(write)),
+                None => read(&parsed.statement, "EXPLAIN"),
+            });
+        }
         EngineStatement::CreateExternalTable(create) => {
             return Ok(Request::Command(Command::Ddl(Box::new(Ddl::external(create)?))));
         }
@@ -104,11 +117,39 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
     }
     Ok(match statement {
         Statement::Query(_) => read(&parsed.statement, "SELECT"),
-        Statement::Explain { .. } => read(&parsed.statement, "EXPLAIN"),
+        Statement::Explain { .. } => match explained_write(&parsed.statement)? {
+            Some(write) => {
+                Request::ExplainWrite(Box::new(parsed.statement.clone()), Box::new(write))
+            }
+            None => read(&parsed.statement, "EXPLAIN"),
+        },
         Statement::Copy { to: false, .. } => Request::CopyIn(Box::new(parsed.clone())),
         Statement::Copy { .. } => Request::Copy(Box::new(parsed.clone())),
+        write if Action::of(write).is_some() => Request::Write(Box::new(write.clone())),
         other => Request::Command(command(other)?),
     })
+}
+
+/// The statement that EXPLAIN is about, if it writes.
+pub(super) fn explained_write(statement: &EngineStatement) -> Result<Option<Statement>> {
+    let (inner, analyze) = match statement {
+        EngineStatement::Explain(explain) => match explain.statement.as_ref() {
+            EngineStatement::Statement(inner) => (inner.as_ref(), explain.options.analyze),
+            _ => return Ok(None),
+        },
+        EngineStatement::Statement(explain) => match explain.as_ref() {
+            Statement::Explain { statement, analyze, .. } => (statement.as_ref(), *analyze),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    match Action::of(inner) {
+        None => Ok(None),
+        Some(action) if analyze => {
+            Err(Error::NotSupported(format!("EXPLAIN ANALYZE of {}", action.name())))
+        }
+        Some(_) => Ok(Some(inner.clone())),
+    }
 }
 
 fn read(statement: &EngineStatement, tag: &'static str) -> Request {
@@ -126,10 +167,6 @@ fn command(statement: &Statement) -> Result<Command> {
             Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
         },
         Statement::UNLISTEN { .. } => Command::Nothing("UNLISTEN"),
-        Statement::Insert(_) => return Err(writes("INSERT")),
-        Statement::Update(_) => return Err(writes("UPDATE")),
-        Statement::Delete(_) => return Err(writes("DELETE")),
-        Statement::Truncate(_) => return Err(writes("TRUNCATE")),
         Statement::Merge(_) => return Err(writes("MERGE")),
         other => return Err(Error::NotSupported(first_words(other))),
     })

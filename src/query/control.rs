@@ -1,5 +1,6 @@
 //! Carries out what is about the session itself: transaction blocks and settings.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::command::{Command, Modes};
@@ -9,11 +10,12 @@ use super::{Error, Result, TransactionState};
 use crate::engine;
 use crate::engine::objects::Change;
 use crate::engine::settings::{Settings, is_of_transaction};
+use crate::engine::staged::Tables;
 
 /// A command that is done.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
-    pub tag: &'static str,
+    pub tag: Cow<'static, str>,
     pub notices: Vec<Notice>,
     /// What became of the transaction block.
     pub boundary: Option<Boundary>,
@@ -45,25 +47,41 @@ impl Session {
         registered: &Registered,
         command: Arc<Command>,
     ) -> Result<Done> {
-        let done = |tag| Ok(Done { tag, ..Done::default() });
+        let done = |tag: &'static str| Ok(Done { tag: tag.into(), ..Done::default() });
         match command.as_ref() {
             Command::Begin { tag, modes } => self.begin(tag, modes),
-            Command::End { commit, chain } => self.end_block(*commit, *chain),
+            Command::End { commit, chain } => {
+                let block = self.transaction.state();
+                let published = match *commit && block == TransactionState::InBlock {
+                    true => self.publish_block().await,
+                    false => {
+                        self.discard_block(Tables::default()).await;
+                        Ok(())
+                    }
+                };
+                if published.is_err() {
+                    self.end_block(false, false)?;
+                }
+                published?;
+                self.end_block(*commit, *chain)
+            }
             Command::Savepoint(name) => {
                 let settings = self.settings().clone();
-                self.transaction.savepoint(name, &settings)?;
+                let tables = self.engine_session().info().staged.tables();
+                self.transaction.savepoint(name, &settings, tables)?;
                 done("SAVEPOINT")
             }
             Command::Release(name) => {
                 self.transaction.release(name)?;
                 let boundary = Some(Boundary::Released(self.transaction.depth()));
-                Ok(Done { tag: "RELEASE", boundary, ..Done::default() })
+                Ok(Done { tag: "RELEASE".into(), boundary, ..Done::default() })
             }
             Command::RollbackTo(name) => {
-                let settings = self.transaction.rollback_to(name)?;
+                let (settings, tables) = self.transaction.rollback_to(name)?;
                 self.use_settings(settings);
+                self.discard_block(tables).await;
                 let boundary = Some(Boundary::RolledBackTo(self.transaction.depth()));
-                Ok(Done { tag: "ROLLBACK", boundary, ..Done::default() })
+                Ok(Done { tag: "ROLLBACK".into(), boundary, ..Done::default() })
             }
             Command::Set { name, value, local } => {
                 if name == "role" {
@@ -94,11 +112,13 @@ impl Session {
                 }
                 done("LOCK TABLE")
             }
+            Command::Maintain(upkeep) => Box::pin(self.maintain(registered, upkeep)).await,
             Command::Nothing(tag) => done(tag),
             Command::Ddl(ddl) => {
-                let notices = registered.until_stopped(self.change(ddl)).await??;
+                let (notices, tag) = registered.until_stopped(self.change(ddl)).await??;
                 self.record(ddl);
-                Ok(Done { tag: ddl.tag(), notices, ..Done::default() })
+                let tag = tag.map_or(ddl.tag().into(), Cow::from);
+                Ok(Done { tag, notices, ..Done::default() })
             }
         }
     }
@@ -111,7 +131,7 @@ impl Session {
             true => Vec::new(),
             false => vec![warning("25001", "there is already a transaction in progress")],
         };
-        Ok(Done { tag, notices, ..Done::default() })
+        Ok(Done { tag: tag.into(), notices, ..Done::default() })
     }
 
     fn end_block(&mut self, commit: bool, chain: bool) -> Result<Done> {
@@ -125,7 +145,7 @@ impl Session {
                 }));
             }
             let notices = vec![warning("25P01", "there is no transaction in progress")];
-            return Ok(Done { tag, notices, ..Done::default() });
+            return Ok(Done { tag: tag.into(), notices, ..Done::default() });
         };
         self.use_settings(settings);
         if chain {
@@ -138,10 +158,12 @@ impl Session {
         }
         // COMMIT of an aborted block says ROLLBACK, as in PostgreSQL.
         Ok(match committed {
-            true => Done { tag, boundary: Some(Boundary::Committed), ..Done::default() },
+            true => {
+                Done { tag: tag.into(), boundary: Some(Boundary::Committed), ..Done::default() }
+            }
             false => {
                 let boundary = Some(Boundary::RolledBack);
-                Done { tag: "ROLLBACK", boundary, ..Done::default() }
+                Done { tag: "ROLLBACK".into(), boundary, ..Done::default() }
             }
         })
     }
@@ -173,7 +195,7 @@ impl Session {
             }
             _ => Vec::new(),
         };
-        Done { tag, notices, ..Done::default() }
+        Done { tag: tag.into(), notices, ..Done::default() }
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Done> {
@@ -184,7 +206,7 @@ impl Session {
             return Ok(self.only_in_block("SET", "SET LOCAL"));
         }
         self.change_settings(settings, &change);
-        Ok(Done { tag: "SET", ..Done::default() })
+        Ok(Done { tag: "SET".into(), ..Done::default() })
     }
 
     /// Takes settings over that differ by a change from the present ones.

@@ -11,6 +11,7 @@ use sqlparser::ast::{
 
 use super::life::Session;
 use super::security::{self, Security};
+use super::tables::{self, AlterTable, CreateTable};
 use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
@@ -46,6 +47,8 @@ pub(super) enum Ddl {
         cascade: bool,
     },
     CreateExternal(Box<CreateExternal>),
+    CreateTable(Box<CreateTable>),
+    AlterTable(Box<AlterTable>),
     CreateView {
         name: ObjectName,
         columns: Vec<Ident>,
@@ -58,6 +61,8 @@ pub(super) enum Ddl {
         names: Vec<ObjectName>,
         view: bool,
         mode: DropMode,
+        /// The files of managed tables go as well.
+        purge: bool,
     },
     RenameTable {
         name: ObjectName,
@@ -99,7 +104,8 @@ impl Ddl {
             Self::RenameDatabase { .. } => "ALTER DATABASE",
             Self::CreateSchema { .. } => "CREATE SCHEMA",
             Self::DropSchema { .. } => "DROP SCHEMA",
-            Self::CreateExternal(_) => "CREATE TABLE",
+            Self::CreateExternal(_) | Self::CreateTable(_) => "CREATE TABLE",
+            Self::AlterTable(_) => "ALTER TABLE",
             Self::CreateView { .. } => "CREATE VIEW",
             Self::DropTables { view: true, .. } => "DROP VIEW",
             Self::DropTables { .. } => "DROP TABLE",
@@ -184,15 +190,12 @@ impl Ddl {
                     mode: mode(view.if_not_exists, view.or_replace),
                 }
             }
-            Statement::CreateTable(_) => {
-                return Err(Error::NotSupported(
-                    "CREATE TABLE (use CREATE EXTERNAL TABLE ... STORED AS ... LOCATION ...)"
-                        .to_owned(),
-                ));
+            Statement::CreateTable(create) => {
+                Self::CreateTable(Box::new(CreateTable::new(create)?))
             }
-            Statement::Drop { object_type, if_exists, names, cascade, .. } => {
+            Statement::Drop { object_type, if_exists, names, cascade, purge, .. } => {
                 let mode = if *if_exists { DropMode::IfExists } else { DropMode::Fail };
-                drop_object(*object_type, names, mode, *cascade)?
+                drop_object(*object_type, names, mode, (*cascade, *purge))?
             }
             Statement::AlterTable(alter) => match alter.operations.as_slice() {
                 [AlterTableOperation::RenameTable { table_name }] => {
@@ -201,7 +204,10 @@ impl Ddl {
                     let (name, new) = (alter.name.clone(), new.clone());
                     Self::RenameTable { name, new, view: false, mode }
                 }
-                _ => return Err(Error::NotSupported("ALTER TABLE other than RENAME TO".into())),
+                steps => match AlterTable::new(&alter.name, alter.if_exists, steps) {
+                    Some(alter) => Self::AlterTable(Box::new(alter)),
+                    None => return Err(Error::NotSupported(format!("{statement}"))),
+                },
             },
             Statement::AlterSchema(alter) => match alter.operations.as_slice() {
                 [AlterSchemaOperation::Rename { .. }] => {
@@ -256,11 +262,11 @@ fn drop_object(
     kind: ObjectType,
     names: &[ObjectName],
     mode: DropMode,
-    cascade: bool,
+    (cascade, purge): (bool, bool),
 ) -> Result<Ddl> {
     Ok(match kind {
-        ObjectType::Table => Ddl::DropTables { names: names.to_vec(), view: false, mode },
-        ObjectType::View => Ddl::DropTables { names: names.to_vec(), view: true, mode },
+        ObjectType::Table => Ddl::DropTables { names: names.to_vec(), view: false, mode, purge },
+        ObjectType::View => Ddl::DropTables { names: names.to_vec(), view: true, mode, purge },
         ObjectType::Schema => {
             let names = names.iter().map(single).collect::<Result<_>>()?;
             Ddl::DropSchema { names, mode, cascade }
@@ -302,8 +308,9 @@ pub(super) fn rename(text: &str) -> Result<Option<Ddl>> {
 }
 
 impl Session {
-    /// Carries out a change of the catalog.
-    pub(super) async fn change(&mut self, ddl: &Ddl) -> Result<Vec<Notice>> {
+    /// Carries out a change of the catalog. Returns what the client is told beside the result, and
+    /// the tag if it is not the command's own.
+    pub(super) async fn change(&mut self, ddl: &Ddl) -> Result<(Vec<Notice>, Option<String>)> {
         let catalog = self.catalog().clone();
         let (user, database) = (self.user().to_owned(), self.database().to_owned());
         let mut notices = Vec::new();
@@ -361,10 +368,16 @@ impl Session {
                 }
             }
             Ddl::CreateExternal(create) => notices.extend(self.create_external(create).await?),
+            Ddl::CreateTable(create) => {
+                let (rows, notice) = self.create_table(create).await?;
+                notices.extend(notice);
+                return Ok((notices, rows.map(|rows| format!("SELECT {rows}"))));
+            }
+            Ddl::AlterTable(alter) => notices.extend(self.alter_columns(alter).await?),
             Ddl::CreateView { name, columns, query, barrier, mode } => {
                 notices.extend(self.create_view(name, columns, query, (*barrier, *mode)).await?);
             }
-            Ddl::DropTables { names, view, mode } => {
+            Ddl::DropTables { names, view, mode, purge } => {
                 let mut targets = Vec::new();
                 for name in names {
                     let name = self.existing(name).await?;
@@ -376,7 +389,12 @@ impl Session {
                     targets.push(name);
                 }
                 for name in targets {
-                    if !catalog.drop_table(&name, *view, *mode).await? {
+                    let known = catalog.snapshot().table(&name).cloned();
+                    let dropped = catalog.drop_table(&name, *view, *mode).await?;
+                    if let Some(table) = known.filter(|_| dropped && *purge) {
+                        self.purge(&table).await?;
+                    }
+                    if !dropped {
                         let kind = if *view { ObjectKind::View } else { ObjectKind::Table };
                         notices.push(missing(kind, &name.table));
                     }
@@ -402,7 +420,7 @@ impl Session {
                 self.comment(&catalog, *on, name, comment.clone()).await?;
             }
         }
-        Ok(notices)
+        Ok((notices, None))
     }
 
     async fn create_external(&mut self, create: &CreateExternal) -> Result<Option<Notice>> {
@@ -534,7 +552,7 @@ impl Session {
     }
 
     /// The full name of something to be made.
-    fn target(&self, name: &ObjectName) -> Result<TableName> {
+    pub(super) fn target(&self, name: &ObjectName) -> Result<TableName> {
         let parts: Vec<String> = name.0.iter().map(part_name).collect();
         Ok(match parts.as_slice() {
             [table] => {
@@ -572,13 +590,16 @@ impl Session {
 
 /// Reads a statement that the parser does not know, or not well enough.
 pub(super) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
+    if let Some(create) = tables::with_clauses(text)? {
+        return Ok(Some(Ddl::CreateTable(Box::new(create))));
+    }
     if let Some(security) = security::parse(text)? {
         return Ok(Some(Ddl::Security(Box::new(security))));
     }
     rename(text.trim().trim_end_matches(';'))
 }
 
-fn exists(kind: ObjectKind, name: &str) -> Notice {
+pub(super) fn exists(kind: ObjectKind, name: &str) -> Notice {
     let code = match kind {
         ObjectKind::Database => "42P04",
         ObjectKind::Schema => "42P06",
@@ -587,11 +608,11 @@ fn exists(kind: ObjectKind, name: &str) -> Notice {
     Notice { code, message: format!("{kind} \"{name}\" already exists, skipping") }
 }
 
-fn missing(kind: ObjectKind, name: &str) -> Notice {
+pub(super) fn missing(kind: ObjectKind, name: &str) -> Notice {
     Notice { code: "00000", message: format!("{kind} \"{name}\" does not exist, skipping") }
 }
 
-fn mode(if_not_exists: bool, or_replace: bool) -> CreateMode {
+pub(super) fn mode(if_not_exists: bool, or_replace: bool) -> CreateMode {
     match (if_not_exists, or_replace) {
         (_, true) => CreateMode::Replace,
         (true, false) => CreateMode::IfNotExists,

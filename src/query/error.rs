@@ -55,6 +55,8 @@ pub enum Error {
     OutsideTransaction(&'static str),
     #[error("too many statements of role \"{0}\" at once")]
     TooManyStatements(String),
+    #[error("{kind} \"{name}\" specified more than once")]
+    Twice { kind: catalog::ObjectKind, name: String },
     #[error("cannot drop the currently open database")]
     DatabaseInUse,
     #[error("current user cannot be dropped")]

@@ -7,6 +7,7 @@ use sqlparser::ast::{Ident, ObjectName, Statement};
 use sqlparser::tokenizer::Token;
 
 use super::command::{Command, Modes, Request};
+use super::maintenance::Upkeep;
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
 use super::{Error, Result};
 use crate::engine::{self, Parsed, parse_one, tokens};
@@ -24,6 +25,8 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         "explain" => explain,
         "set" => set,
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
+        "optimize" => |reader| optimize(reader).map(|command| Some(Request::Command(command))),
+        "vacuum" => |reader| vacuum(reader).map(|command| Some(Request::Command(command))),
         "checkpoint" => |reader| {
             reader.require("checkpoint")?;
             // Nothing waits to be written.
@@ -176,6 +179,46 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
     Ok(Command::Lock(names))
 }
 
+/// OPTIMIZE [TABLE] t [, ...]
+fn optimize(reader: &mut Reader<'_>) -> Result<Command> {
+    reader.require("optimize")?;
+    if reader.left() > 1 {
+        reader.word("table");
+    }
+    let mut names = vec![reader.object_name()?];
+    while reader.token(&Token::Comma) {
+        names.push(reader.object_name()?);
+    }
+    Ok(Command::Maintain(Upkeep { names, compact: true, retain: None }))
+}
+
+/// VACUUM in all of PostgreSQL's forms, whose options change nothing here, with RETAIN behind.
+fn vacuum(reader: &mut Reader<'_>) -> Result<Command> {
+    reader.require("vacuum")?;
+    if reader.brackets()?.is_none() {
+        for option in ["full", "freeze", "verbose", "analyze"] {
+            reader.word(option);
+        }
+    }
+    if reader.at_end() {
+        // The leader looks after all tables.
+        return Ok(Command::Nothing("VACUUM"));
+    }
+    let mut names = Vec::new();
+    loop {
+        names.push(reader.object_name()?);
+        reader.brackets()?;
+        if !reader.token(&Token::Comma) {
+            break;
+        }
+    }
+    let retain = match reader.word("retain") {
+        true => Some(Upkeep::age(&reader.string()?)?),
+        false => None,
+    };
+    Ok(Command::Maintain(Upkeep { names, compact: false, retain }))
+}
+
 /// EXPLAIN EXECUTE: what explains comes before the name, as it was written.
 fn explain(reader: &mut Reader<'_>) -> Result<Option<Request>> {
     reader.require("explain")?;
@@ -267,26 +310,35 @@ fn prepare(reader: &mut Reader<'_>) -> Result<Prepare> {
     let name = reader.name()?;
     let types = reader.brackets()?.map(engine::parse_types).transpose()?.unwrap_or_default();
     reader.require("as")?;
-    Ok(Prepare { name, types, query: query(reader)?, text: reader.text.to_owned() })
+    let prepared = statement(reader, |sql| {
+        matches!(
+            sql,
+            Statement::Query(_)
+                | Statement::Insert(_)
+                | Statement::Update(_)
+                | Statement::Delete(_)
+                | Statement::Merge(_)
+        )
+    })?;
+    Ok(Prepare { name, types, query: prepared, text: reader.text.to_owned() })
 }
 
 /// The rest of the text, which has to be a query.
 fn query(reader: &mut Reader<'_>) -> Result<Parsed> {
+    statement(reader, |sql| matches!(sql, Statement::Query(_)))
+}
+
+/// The rest of the text, which has to be a statement of some kind.
+fn statement(reader: &mut Reader<'_>, fits: impl Fn(&Statement) -> bool) -> Result<Parsed> {
     let unexpected = reader.unexpected();
     let rest = reader.rest();
     if rest.is_empty() {
         return Err(unexpected);
     }
     let parsed = parse_one(rest)?;
-    match parsed.sql() {
-        Some(Statement::Query(_)) => Ok(parsed),
-        Some(
-            Statement::Insert(_)
-            | Statement::Update(_)
-            | Statement::Delete(_)
-            | Statement::Merge(_),
-        ) => Err(super::command::writes(&first_word(rest)?.to_uppercase())),
-        _ => Err(unexpected),
+    match parsed.sql().is_some_and(fits) {
+        true => Ok(parsed),
+        false => Err(unexpected),
     }
 }
 
@@ -437,6 +489,17 @@ impl<'a> Reader<'a> {
             parts.push(self.ident()?);
         }
         Ok(parts.into())
+    }
+
+    fn string(&mut self) -> Result<String> {
+        match self.peek() {
+            Some(Token::SingleQuotedString(text)) => {
+                let text = text.clone();
+                self.next += 1;
+                Ok(text)
+            }
+            _ => Err(self.unexpected()),
+        }
     }
 
     /// `None`: ALL.

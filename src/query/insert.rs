@@ -1,8 +1,9 @@
-//! Rows into tables. All tables there are so far are external ones, which are only read.
+//! Rows that come from a client, into tables.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::FieldRef;
-use futures::Stream;
+use datafusion::error::DataFusionError;
+use futures::{Stream, StreamExt, TryStreamExt};
 use sqlparser::ast::{Ident, ObjectName};
 
 use super::command::writes;
@@ -10,8 +11,9 @@ use super::copy;
 use super::ddl::ident;
 use super::life::Session;
 use super::running::Registered;
+use super::write::Action;
 use super::{Error, Result};
-use crate::catalog::{self, ObjectKind, Privilege, Table};
+use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
 
 impl Session {
     /// The fields of the columns that rows for a table have: those that are named, in their order,
@@ -54,7 +56,10 @@ impl Session {
         .await?;
         match kind {
             ObjectKind::View => Err(copy::Error::ToView(name.table.clone()).into()),
-            _ => Err(writes("COPY FROM")),
+            _ if matches!(found.record.definition, Definition::External(_)) => {
+                Err(writes("COPY FROM"))
+            }
+            _ => Ok(fields),
         }
     }
 
@@ -67,10 +72,19 @@ impl Session {
         columns: &[String],
         batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
     ) -> Result<u64> {
-        let columns: Vec<Ident> = columns.iter().map(|name| Ident::with_quote('"', name)).collect();
-        registered.until_stopped(self.insert_fields(table, &columns)).await??;
-        drop(batches);
-        Err::<u64, Error>(writes("COPY FROM"))
+        let written = async {
+            let target = self.writable(table, Action::Insert).await?;
+            let columns: Vec<usize> =
+                columns.iter().map(|name| target.column(name)).collect::<Result<_, _>>()?;
+            let batches =
+                batches.map_err(|error| DataFusionError::External(Box::new(error))).boxed();
+            let written = self.engine_session().insert_stream(&target, &columns, batches).await?;
+            Ok::<_, Error>((target, written))
+        };
+        let (target, written) = registered.until_stopped(written).await??;
+        let changes = written.change.map(|change| (target, change)).into_iter().collect();
+        self.keep(changes).await?;
+        Ok(written.rows)
     }
 }
 

@@ -19,10 +19,10 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::parser::Statement;
 use tokio::runtime::Handle;
 
-use super::command::{Command, Request, recognise};
+use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
 use super::objects::{Declare, ObjectCommand};
-use super::prepared::{Body, OwnRequest, Prepared, Read, Source};
+use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
 use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
@@ -75,6 +75,7 @@ impl Session {
             settings: settings.clone(),
             catalog: queries.catalog.clone(),
             objects: Arc::default(),
+            staged: Arc::default(),
         };
         info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
@@ -182,8 +183,32 @@ impl Session {
             self.tell_transaction();
             return done.map(Outcome::Done);
         }
+        if matches!(prepared.body, Body::Write(_)) {
+            return self.carry_out(registered, prepared, values).await.map(Outcome::Done);
+        }
         let planned = self.plan(registered, prepared, values).await?;
         Ok(Outcome::Rows(planned.stream(self, transform)))
+    }
+
+    /// A statement that writes, from its plan to its commit.
+    async fn carry_out(
+        &mut self,
+        registered: Registered,
+        prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
+    ) -> Result<Done> {
+        let expected = prepared.parameters().len();
+        if values.len() != expected {
+            return Err(Error::ParameterCount { expected, given: values.len() });
+        }
+        self.engine.mark_start();
+        registered.until_stopped(self.renew(prepared)).await??;
+        let Body::Write(write) = &prepared.body else {
+            return Err(Error::Invalid("not a statement that writes".to_owned()));
+        };
+        self.transaction.note_query();
+        let write = write.clone();
+        self.write(&registered, &write, values).await
     }
 
     async fn plan(
@@ -217,8 +242,14 @@ impl Session {
                 return Err(Error::NotSupported("this statement".to_owned()));
             }
             Body::Object(command, _) => return self.authorise_object(command),
+            Body::Write(write) if self.transaction.state() != TransactionState::Failed => {
+                return match self.is_read_only() {
+                    true => Err(Error::ReadOnly(write.action.name())),
+                    false => Ok(()),
+                };
+            }
             Body::CopyIn(_) => return self.authorise_copy_in(),
-            Body::Read(_) => None,
+            Body::Read(_) | Body::Write(_) => None,
             Body::Command(command) => Some(command.as_ref()),
         };
         match (self.transaction.state(), command) {
@@ -229,6 +260,9 @@ impl Session {
             }
             (TransactionState::Idle, Some(Command::Lock(_))) if !self.several => {
                 Err(Error::OutsideTransaction("LOCK TABLE"))
+            }
+            (TransactionState::InBlock, Some(Command::Maintain(upkeep))) => {
+                Err(Error::InsideTransaction(upkeep.tag()))
             }
             (_, Some(Command::Ddl(ddl))) if self.is_read_only() => Err(Error::ReadOnly(ddl.tag())),
             _ => Ok(()),
@@ -253,9 +287,8 @@ impl Session {
     fn authorise_copy_in(&self) -> Result<()> {
         match self.transaction.state() {
             TransactionState::Failed => Err(Error::InFailedTransaction),
-            TransactionState::InBlock => Err(Error::NotInTransaction("COPY FROM")),
-            TransactionState::Idle if self.is_read_only() => Err(Error::ReadOnly("COPY FROM")),
-            TransactionState::Idle => Ok(()),
+            _ if self.is_read_only() => Err(Error::ReadOnly("COPY FROM")),
+            TransactionState::InBlock | TransactionState::Idle => Ok(()),
         }
     }
 
@@ -289,7 +322,7 @@ impl Session {
     ) -> Result<Prepared> {
         self.engine.mark_start();
         let text = source.text().clone();
-        let planned_from = (self.catalog().snapshot(), self.settings.clone());
+        let planned_from = self.origin();
         let request = match source {
             Source::Parsed(_, parsed) => recognise(parsed)?,
             Source::Own(_, own) => own.0.clone(),
@@ -302,6 +335,16 @@ impl Session {
             }
             Request::Read(statement, tag) => {
                 Body::Read(self.plan_read(&statement, tag, &declared).await?)
+            }
+            Request::ExplainWrite(statement, explained) => {
+                let write = self.plan_write(&explained, &declared).await?;
+                let plan = write.plan.as_ref().map(|plan| plan.explained()).transpose()?;
+                let plan = plan.ok_or_else(|| Error::NotSupported("EXPLAIN of it".to_owned()))?;
+                let (statement, plan) = (Arc::from(statement), Arc::new(plan));
+                Body::Read(Read { statement, plan, tag: "EXPLAIN", copy: None })
+            }
+            Request::Write(statement) => {
+                Body::Write(Arc::new(self.plan_write(&statement, &declared).await?))
             }
             Request::CopyIn(parsed) => Body::CopyIn(Arc::from(parsed)),
             Request::Copy(parsed) => Body::Read(self.plan_copy(&parsed).await?),
@@ -330,20 +373,39 @@ impl Session {
 
     /// Plans anew what was planned from something that has changed since.
     async fn renew(&mut self, prepared: &mut Prepared) -> Result<()> {
-        let now = (self.catalog().snapshot(), self.settings.clone());
-        let fresh = Arc::ptr_eq(&now.0, &prepared.planned_from.0)
-            && Arc::ptr_eq(&now.1, &prepared.planned_from.1);
-        let Some(read) = prepared.body.read_mut() else { return Ok(()) };
+        let now = self.origin();
+        let fresh = now.is(&prepared.planned_from);
         if fresh && self.settings.consistency() == crate::catalog::Consistency::Cached {
             return Ok(());
         }
-        let renewed = self.engine.plan(&read.statement, &prepared.declared).await?;
+        if let Body::Write(write) = &mut prepared.body {
+            *write = Arc::new(self.plan_write(&write.statement, &prepared.declared).await?);
+            prepared.planned_from = now;
+            return Ok(());
+        }
+        let Some(read) = prepared.body.read_mut() else { return Ok(()) };
+        let renewed = match explained_write(&read.statement)? {
+            None => self.engine.plan(&read.statement, &prepared.declared).await?,
+            Some(write) => {
+                let write = self.plan_write(&write, &prepared.declared).await?;
+                let plan = write.plan.as_ref().map(|plan| plan.explained()).transpose()?;
+                plan.ok_or(Error::ResultChanged)?
+            }
+        };
         if renewed.schema != read.plan.schema {
             return Err(Error::ResultChanged);
         }
         read.plan = Arc::new(renewed);
         prepared.planned_from = now;
         Ok(())
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            catalog: self.catalog().snapshot(),
+            settings: self.settings.clone(),
+            staged: self.engine.info().staged.generation(),
+        }
     }
 
     pub(super) async fn plan_text(&mut self, sql: &str) -> Result<Plan> {

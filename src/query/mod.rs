@@ -13,12 +13,17 @@
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`shares`]: how many statements of one role run at once.
 //! - [`trail`]: what the audit trail says of such changes.
+//! - [`tables`]: managed tables made, changed and dropped.
+//! - [`maintenance`]: OPTIMIZE, VACUUM, and what the leader does by itself.
 //! - [`transaction`]: what BEGIN promises here.
+//! - [`write`]: INSERT, UPDATE, DELETE, TRUNCATE.
+//! - [`block`]: what becomes of what they write.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
+mod block;
 mod command;
 mod control;
 pub mod copy;
@@ -27,6 +32,7 @@ mod error;
 mod grammar;
 mod insert;
 pub mod life;
+pub mod maintenance;
 pub mod objects;
 mod prepared;
 pub mod registry;
@@ -36,8 +42,10 @@ mod security;
 pub mod sessions;
 mod shares;
 pub mod signals;
+mod tables;
 mod trail;
 mod transaction;
+mod write;
 
 use std::sync::Arc;
 
@@ -54,6 +62,8 @@ use crate::cluster::Membership;
 use crate::coordination::{self, Coordination, paths::Path};
 use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
+use crate::storage::managed::Commits;
+use maintenance::Maintenance;
 use registry::Registry;
 use sessions::Sessions;
 use shares::Shares;
@@ -70,6 +80,10 @@ pub struct Queries {
     pub gate: Gate,
     pub shutdown: Shutdown,
     pub audit: Audit,
+    pub commits: Arc<Commits>,
+    pub maintenance: Arc<Maintenance>,
+    /// Where managed tables are made; `None`: nowhere that all daemons could read.
+    pub warehouse: Option<String>,
     shares: Arc<Shares>,
 }
 
@@ -84,6 +98,9 @@ pub struct Foundation {
     pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
     pub audit: Audit,
+    pub commits: Arc<Commits>,
+    pub maintenance: Arc<Maintenance>,
+    pub warehouse: Option<String>,
 }
 
 impl Queries {
@@ -97,6 +114,9 @@ impl Queries {
             sessions,
             shutdown,
             audit,
+            commits,
+            maintenance,
+            warehouse,
         } = foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
         let gate = Gate::default();
@@ -109,6 +129,9 @@ impl Queries {
             gate,
             shutdown,
             audit,
+            commits,
+            maintenance,
+            warehouse,
             shares: Arc::default(),
         }))
     }

@@ -9,6 +9,7 @@ use super::command::Command;
 use super::copy::CopyOut;
 use super::objects::ObjectCommand;
 use super::secrets::without_passwords;
+use super::write::Write;
 use crate::catalog::Snapshot;
 use crate::engine::settings::Settings;
 use crate::engine::{Parsed, Plan};
@@ -33,13 +34,31 @@ pub struct Prepared {
     pub(super) declared: Vec<Option<FieldRef>>,
     pub(super) body: Body,
     /// What it was planned from: when either has changed it is planned anew.
-    pub(super) planned_from: (Arc<Snapshot>, Arc<Settings>),
+    pub(super) planned_from: Origin,
+}
+
+/// What plans depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub catalog: Arc<Snapshot>,
+    pub settings: Arc<Settings>,
+    /// Of the block's own tables.
+    pub staged: u64,
+}
+
+impl Origin {
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.catalog, &other.catalog)
+            && Arc::ptr_eq(&self.settings, &other.settings)
+            && self.staged == other.staged
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     Read(Read),
     Command(Arc<Command>),
+    Write(Arc<Write>),
     /// COPY FROM: all of it is looked at when it runs, as in PostgreSQL.
     CopyIn(Arc<Parsed>),
     /// For the protocol's room; a cursor with its query.
@@ -73,14 +92,14 @@ impl Body {
     pub fn read(&self) -> Option<&Read> {
         match self {
             Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
-            Self::Command(_) | Self::CopyIn(_) | Self::Object(_, None) => None,
+            Self::Command(_) | Self::CopyIn(_) | Self::Write(_) | Self::Object(_, None) => None,
         }
     }
 
     pub fn read_mut(&mut self) -> Option<&mut Read> {
         match self {
             Self::Read(read) | Self::Object(_, Some(read)) => Some(read),
-            Self::Command(_) | Self::CopyIn(_) | Self::Object(_, None) => None,
+            Self::Command(_) | Self::CopyIn(_) | Self::Write(_) | Self::Object(_, None) => None,
         }
     }
 }
@@ -88,14 +107,19 @@ impl Body {
 impl Prepared {
     /// Types of `$1`, `$2`, ...
     pub fn parameters(&self) -> &[FieldRef] {
-        self.body.read().map_or(&[], |read| &read.plan.parameters)
+        match &self.body {
+            Body::Write(write) => write.plan.as_ref().map_or(&[], |plan| &plan.parameters),
+            body => body.read().map_or(&[], |read| &read.plan.parameters),
+        }
     }
 
     /// Columns of the result; none for what returns no rows of its own.
     pub fn schema(&self) -> SchemaRef {
         match &self.body {
             Body::Read(read) => read.plan.schema.clone(),
-            Body::Command(_) | Body::CopyIn(_) | Body::Object(..) => Arc::new(Schema::empty()),
+            Body::Command(_) | Body::CopyIn(_) | Body::Write(_) | Body::Object(..) => {
+                Arc::new(Schema::empty())
+            }
         }
     }
 
@@ -110,6 +134,11 @@ impl Prepared {
     /// Whether the client gets a result: what COPY sends is none.
     pub fn returns_rows(&self) -> bool {
         matches!(&self.body, Body::Read(read) if read.copy.is_none())
+    }
+
+    /// Whether it changes rows of tables.
+    pub fn writes(&self) -> bool {
+        matches!(&self.body, Body::Write(_))
     }
 
     /// How the rows leave, if this is COPY.

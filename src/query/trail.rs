@@ -33,6 +33,8 @@ fn subject(ddl: &Ddl) -> (Kind, String) {
         Ddl::RenameDatabase { name, new } => format!("{name} TO {new}"),
         Ddl::DropSchema { names, .. } => names.join(", "),
         Ddl::CreateExternal(create) => create.name().to_string(),
+        Ddl::CreateTable(create) => create.name.to_string(),
+        Ddl::AlterTable(alter) => alter.name.to_string(),
         Ddl::CreateView { name, .. } | Ddl::Comment { name, .. } => name.to_string(),
         Ddl::DropTables { names, .. } => list(names),
         Ddl::RenameTable { name, new, .. } => format!("{name} TO {new}"),

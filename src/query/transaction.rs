@@ -1,4 +1,5 @@
-//! What BEGIN promises here: a block of reads, and of settings that ROLLBACK takes back.
+//! What BEGIN promises here: a block of reads, of rows that COMMIT makes part of their tables in one
+//! step, and of settings that ROLLBACK takes back.
 //!
 //! Each statement of a block reads the state of its own moment (PostgreSQL's READ COMMITTED). What
 //! commits by itself, DDL above all, is refused inside a block rather than faked.
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Error, Result};
 use crate::engine::settings::Settings;
+use crate::engine::staged::Tables;
 
 /// What a client is told after each statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ struct Savepoint {
     name: String,
     settings: Arc<Settings>,
     lasting: Settings,
+    /// What the block had written by then.
+    tables: Tables,
 }
 
 impl Transaction {
@@ -103,10 +107,15 @@ impl Transaction {
         }
     }
 
-    pub fn savepoint(&mut self, name: &str, settings: &Arc<Settings>) -> Result<()> {
+    pub fn savepoint(
+        &mut self,
+        name: &str,
+        settings: &Arc<Settings>,
+        tables: Tables,
+    ) -> Result<()> {
         let block = self.block.as_mut().ok_or_else(|| outside("SAVEPOINT"))?;
         let (settings, lasting) = (settings.clone(), block.lasting.clone());
-        block.savepoints.push(Savepoint { name: name.to_owned(), settings, lasting });
+        block.savepoints.push(Savepoint { name: name.to_owned(), settings, lasting, tables });
         Ok(())
     }
 
@@ -117,14 +126,15 @@ impl Transaction {
         Ok(())
     }
 
-    /// Returns the settings of that moment; the savepoint stays.
-    pub fn rollback_to(&mut self, name: &str) -> Result<Arc<Settings>> {
+    /// Returns the settings and tables of that moment; the savepoint stays.
+    pub fn rollback_to(&mut self, name: &str) -> Result<(Arc<Settings>, Tables)> {
         let block = self.block.as_mut().ok_or_else(|| outside("ROLLBACK TO SAVEPOINT"))?;
         let at = block.position(name)?;
         block.savepoints.truncate(at + 1);
         block.failed = false;
         block.lasting = block.savepoints[at].lasting.clone();
-        Ok(block.savepoints[at].settings.clone())
+        let Savepoint { settings, tables, .. } = &block.savepoints[at];
+        Ok((settings.clone(), tables.clone()))
     }
 }
 
@@ -166,12 +176,12 @@ mod tests {
     #[test]
     fn savepoints_return_to_their_moment() {
         let mut transaction = Transaction::default();
-        assert!(transaction.savepoint("a", &named("x")).is_err());
+        assert!(transaction.savepoint("a", &named("x"), Tables::default()).is_err());
         transaction.begin(&named("before"));
-        transaction.savepoint("a", &named("at a")).expect("in a block");
-        transaction.savepoint("b", &named("at b")).expect("in a block");
+        transaction.savepoint("a", &named("at a"), Tables::default()).expect("in a block");
+        transaction.savepoint("b", &named("at b"), Tables::default()).expect("in a block");
         transaction.fail();
-        assert_eq!(transaction.rollback_to("a").expect("known"), named("at a"));
+        assert_eq!(transaction.rollback_to("a").expect("known").0, named("at a"));
         assert_eq!(transaction.state(), TransactionState::InBlock);
         assert!(transaction.rollback_to("b").is_err());
         transaction.release("a").expect("known");

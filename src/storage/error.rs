@@ -35,6 +35,40 @@ pub enum Error {
     BadOption { name: String, reason: String },
     #[error("{location}: {reason}")]
     BadDefinition { location: String, reason: String },
+    /// Something that is valid but that this version does not do.
+    #[error("{what} is not supported")]
+    Unsupported { what: String },
+    #[error("{reason}")]
+    BadTable { reason: String },
+    #[error("{reason}")]
+    BadAlteration { reason: String },
+    #[error("column \"{name}\" does not exist")]
+    NoColumn { name: String },
+    #[error("column \"{name}\" already exists")]
+    ColumnExists { name: String },
+    #[error("\"{table}\" is not a table that can be written: it only reads files of others")]
+    NotManaged { table: String },
+    #[error(
+        "there is no place for managed tables: set \"warehouse\" to a directory or bucket that all \
+         daemons of the cluster share"
+    )]
+    NoWarehouse,
+    /// What a change was made from is no longer so. Nothing was changed.
+    #[error("could not serialize access to {location} due to concurrent update")]
+    Conflict { location: String },
+    /// Others kept changing the table. Nothing was changed.
+    #[error("could not serialize access to {table}: others change it too often; try again")]
+    Busy { table: String },
+    /// This daemon's place in the cluster is lost. Nothing was changed.
+    #[error("this daemon is not registered in the cluster at the moment; try again")]
+    Unregistered,
+    #[error("the daemon stops")]
+    Stopped,
+    #[error(transparent)]
+    Catalog(Box<crate::catalog::Error>),
+    /// What failed for several statements at once.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
     #[error("column {column:?} has the type {kind}, which managed tables cannot store")]
     NotStorable { column: String, kind: String },
     #[error("the columns do not make a table: {0}")]
@@ -56,6 +90,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a failed commit certainly has changed nothing.
+    pub fn left_nothing(&self) -> bool {
+        match self {
+            Self::Catalog(error) => !matches!(**error, crate::catalog::Error::Unknown(_)),
+            Self::Shared(error) => error.left_nothing(),
+            Self::Stopped => false,
+            _ => true,
+        }
+    }
+
     /// A reader met bytes that it did not reckon with.
     pub fn of_panic(path: impl Into<String>, panic: Box<dyn Any + Send>) -> Self {
         let text = match panic.downcast::<String>() {

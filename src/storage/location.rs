@@ -49,6 +49,11 @@ impl Location {
         })
     }
 
+    /// The same without escapes, as metadata of managed tables writes it.
+    pub fn as_written(&self) -> String {
+        percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
+    }
+
     pub fn is_directory(&self) -> bool {
         self.0.ends_with('/')
     }

@@ -1,14 +1,82 @@
-//! Managed tables: Apache Iceberg, format version 2, over plain Parquet.
+//! Managed tables: Apache Iceberg v2, with Parquet files that this daemon and its peers write.
 //!
-//! - [`types`]: which column types a table stores, in Arrow's and in Iceberg's terms.
+//! # What a table is
+//! The znode of a table names one metadata file. That names snapshots; the current one names a list
+//! of manifests; those name the data files. None of these files ever changes. So a commit is one
+//! version-checked write of the znode, a reader sees one snapshot from its first row to its last,
+//! and whatever dies in between leaves files that nothing names, which housekeeping removes.
+//!
+//! - [`types`]: columns in Arrow's and in Iceberg's terms.
+//! - [`create`]: a new table's first metadata.
+//! - [`files`]: the small files that describe a table, through caches.
+//! - [`listing`]: a manifest's files in the form that scans use.
+//! - [`scan`]: a snapshot as the engine sees it.
+//! - [`evolve`]: old files under present names and types.
 //! - [`write`](mod@write): rows become data files, whose form [`properties`] says.
 //! - [`transforms`]: what a column's values become as those of a partition.
+//! - [`rows`]: a few rows that wait for others before they become a file.
+//! - [`commit`]: a table's next state.
+//! - [`alter`]: changes of columns and properties.
+//! - [`compact`]: which small files are worth being made one.
+//! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
+//! - [`orphans`]: files that nothing names.
+//! - [`publish`]: the write that makes the next state the current one.
 
+mod alter;
+mod commit;
+mod compact;
+mod create;
+mod evolve;
+mod expire;
+mod files;
+mod listing;
+mod orphans;
 mod parquet_schema;
 mod partitioning;
 pub mod properties;
+mod publish;
+pub mod rows;
+mod scan;
 mod statistics;
-pub mod transforms;
+mod transforms;
 pub mod types;
 mod upload;
 pub mod write;
+
+pub use alter::Alteration;
+pub use commit::{Change, NewFiles, Removed, Staged, stage};
+pub use compact::{Small, small_files};
+pub use create::{NewTable, Partitioning, SortColumn, create, table_location};
+pub use expire::{expired, reached, retained_files};
+pub use files::TableFiles;
+pub use orphans::{Orphans, remove_orphans};
+pub use publish::{Commit, Commits, managed, next_record};
+pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
+pub use write::{DataWriter, WriteContext};
+
+use iceberg::spec::TableMetadata;
+
+use crate::catalog::Column;
+use crate::storage::Result;
+
+/// A table's columns for the catalog: those of its metadata, with what the catalog knows of the ones
+/// that were there `before`.
+pub fn columns_of(metadata: &TableMetadata, before: &[Column]) -> Result<Vec<Column>> {
+    let schema = scan::scan_schema(metadata)?;
+    let columns = schema.fields().iter().map(|field| {
+        let id = evolve::field_id(field);
+        let known =
+            before.iter().find(|column| id.is_some() && evolve::field_id(&column.field()) == id);
+        let column = Column::from(field.as_ref());
+        match known {
+            None => column,
+            Some(known) => Column {
+                comment: known.comment.clone(),
+                default: known.default.clone(),
+                grants: known.grants.clone(),
+                ..column
+            },
+        }
+    });
+    Ok(columns.collect())
+}

@@ -12,7 +12,8 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, PartitionSpecRef, SchemaRef, Struct,
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, PartitionSpecRef, SchemaRef,
+    Struct, TableMetadata,
 };
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -22,10 +23,12 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use uuid::Uuid;
 
+use super::files::TableFiles;
 use super::parquet_schema::parquet_schema;
 use super::partitioning::Partitioner;
 use super::properties::WriteProperties;
 use super::statistics::{Leaves, Nans};
+use super::types;
 use super::upload::{Parts, Upload};
 use crate::storage::{Error, Result};
 
@@ -47,6 +50,27 @@ pub struct WriteContext {
     pub properties: WriteProperties,
     /// The order that the rows come in, if they do.
     pub sort_order_id: Option<i32>,
+}
+
+impl WriteContext {
+    /// For rows of a table as its metadata has it.
+    pub fn of(files: &TableFiles, metadata: &TableMetadata) -> Result<Self> {
+        let location = metadata.location().trim_end_matches('/');
+        let property = metadata.properties().get("write.data.path");
+        let url = property.cloned().unwrap_or_else(|| format!("{location}/data"));
+        let place = files.place(&url)?;
+        let schema = metadata.current_schema().clone();
+        Ok(Self {
+            arrow_schema: types::arrow_schema(&schema)?,
+            schema,
+            spec: metadata.default_partition_spec().clone(),
+            store: place.store,
+            directory: place.path,
+            url,
+            properties: WriteProperties::parse(metadata.properties())?,
+            sort_order_id: None,
+        })
+    }
 }
 
 /// Writes rows to the data files of a table.
@@ -166,18 +190,7 @@ impl DataWriter {
 
     fn check(&self, batch: &RecordBatch) -> Result<()> {
         self.unbroken()?;
-        let fields = self.context.arrow_schema.fields();
-        if batch.num_columns() != fields.len() {
-            let (got, wanted) = (batch.num_columns(), fields.len());
-            let reason = format!("rows have {got} columns instead of {wanted}");
-            return Err(Error::BadSchema(reason));
-        }
-        // The Parquet writer would take whatever lies below a NULL for its value.
-        let is_null = |column: &dyn arrow::array::Array| column.logical_null_count() > 0;
-        match fields.iter().zip(batch.columns()).find(|(f, c)| !f.is_nullable() && is_null(c)) {
-            Some((field, _)) => Err(Error::NullValue { column: field.name().clone() }),
-            None => Ok(()),
-        }
+        check_rows(&self.context.arrow_schema, batch)
     }
 
     async fn write_parts(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -370,6 +383,23 @@ impl OpenFile {
 
     fn failed(&self, error: ParquetError) -> Error {
         Error::not_written(&self.url, error)
+    }
+}
+
+/// Refuses rows that are none of a table's: of another number of columns, or with a NULL where the
+/// table has none.
+pub(super) fn check_rows(schema: &ArrowSchemaRef, batch: &RecordBatch) -> Result<()> {
+    let fields = schema.fields();
+    if batch.num_columns() != fields.len() {
+        let (got, wanted) = (batch.num_columns(), fields.len());
+        let reason = format!("rows have {got} columns instead of {wanted}");
+        return Err(Error::BadSchema(reason));
+    }
+    // The Parquet writer would take whatever lies below a NULL for its value.
+    let is_null = |column: &dyn arrow::array::Array| column.logical_null_count() > 0;
+    match fields.iter().zip(batch.columns()).find(|(f, c)| !f.is_nullable() && is_null(c)) {
+        Some((field, _)) => Err(Error::NullValue { column: field.name().clone() }),
+        None => Ok(()),
     }
 }
 

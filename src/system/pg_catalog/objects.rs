@@ -96,7 +96,7 @@ impl<'a> RelationItem<'a> {
         match self {
             Self::User { table, .. } => match &table.record.definition {
                 Definition::View { sql, .. } => Some(sql),
-                Definition::External(_) => None,
+                Definition::External(_) | Definition::Managed(_) => None,
             },
             Self::System(_) => None,
         }
@@ -313,10 +313,13 @@ pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
 /// Where an external table's files are, in the notation of PostgreSQL's storage parameters: psql's
 /// `\d+` shows it.
 fn options(definition: &Definition) -> Value {
-    let Definition::External(External { location, format, partition_columns, options }) =
-        definition
-    else {
-        return Value::Null;
+    let External { location, format, partition_columns, options } = match definition {
+        Definition::External(external) => external,
+        Definition::Managed(managed) => {
+            let list = ["format=iceberg".to_owned(), format!("metadata={}", managed.metadata)];
+            return Value::List(list.into_iter().map(Value::Text).collect());
+        }
+        Definition::View { .. } => return Value::Null,
     };
     let format = match format {
         FileFormat::Parquet => "parquet",

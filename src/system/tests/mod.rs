@@ -140,6 +140,7 @@ impl Fixture {
         };
         let (items, cheap) = (oid("items"), oid("cheap"));
         let info = SessionInfo {
+            staged: Arc::default(),
             database: DEFAULT_DATABASE.into(),
             user: FIRST_ROLE.into(),
             login: FIRST_ROLE.into(),

@@ -1,0 +1,77 @@
+//! The one write that makes a new state of managed tables their state.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::cache::Catalog;
+use super::ddl::{SETTLE, node_name, path_of, set, stale_is_fine};
+use super::record::TableRecord;
+use super::snapshot::Table;
+use super::{Consistency, Error, Result};
+use crate::coordination::{self, Op};
+
+/// What became of a swap.
+#[derive(Debug)]
+pub enum Swap {
+    /// The tables as they are now.
+    Done(Vec<Arc<Table>>),
+    /// Some table is no longer what the change was made from. Nothing has changed.
+    Outrun,
+    /// One of the checks that were to go with it does not hold. Nothing has changed.
+    Fenced,
+    /// The reply was lost. The store has been asked since, so what it says of the tables now is
+    /// the truth.
+    Ambiguous,
+}
+
+impl Catalog {
+    /// Replaces the records of tables in one step, if none has changed since it was read and all
+    /// `fences` hold.
+    pub async fn swap_tables(
+        &self,
+        records: Vec<(Arc<Table>, TableRecord)>,
+        fences: Vec<Op>,
+    ) -> Result<Swap> {
+        let paths: Vec<String> = records.iter().map(|(table, _)| path_of(&table.name)).collect();
+        let mut ops = fences;
+        for ((table, record), path) in records.iter().zip(&paths) {
+            ops.push(set(path, record, table.stat.version)?);
+        }
+        let error = match self.coordination.transact(ops).await {
+            Ok(_) => {
+                let mut tables = Vec::new();
+                for (table, record) in &records {
+                    tables.push(self.written(table, record).await?);
+                }
+                return Ok(Swap::Done(tables));
+            }
+            Err(error) if error.may_have_landed() => {
+                return match self.in_touch_again(Instant::now() + SETTLE).await {
+                    true => Ok(Swap::Ambiguous),
+                    false => Err(Error::Unknown(error)),
+                };
+            }
+            Err(error) => error,
+        };
+        match error.root() {
+            coordination::Error::BadVersion { path } | coordination::Error::NoNode { path } => {
+                Ok(if paths.contains(path) { Swap::Outrun } else { Swap::Fenced })
+            }
+            _ => Err(error.into()),
+        }
+    }
+
+    /// The table as this daemon has just written it: in its own view at once.
+    async fn written(&self, table: &Arc<Table>, record: &TableRecord) -> Result<Arc<Table>> {
+        self.refresh(&node_name(&table.name)).await.or_else(stale_is_fine)?;
+        match self.table(&table.name, Consistency::Cached).await {
+            Ok(now) => Ok(now),
+            // Dropped or out of reach in this instant: the write has been made all the same.
+            Err(Error::NotFound { .. }) => {
+                Ok(Arc::new(Table { record: record.clone(), ..table.as_ref().clone() }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

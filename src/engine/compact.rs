@@ -1,0 +1,94 @@
+//! Small files of a managed table made into few large ones, with the same rows.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use datafusion::catalog::TableProvider;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use iceberg::spec::{NullOrder, Operation, SortDirection, Transform};
+
+use super::session::Session;
+use super::write::{Target, Written};
+use super::{Error, Result};
+use crate::storage::managed::{Change, ManagedTable, NewFiles, Removed, live_files, small_files};
+
+/// Bytes that one commit takes up, about: a conflict costs no more than that much work.
+const MAX_BYTES: u64 = 4 << 30;
+
+impl Session {
+    /// Writes small files anew, partition by partition, up to some amount. `rows` are files that go;
+    /// without a change there is nothing more to do.
+    pub async fn compact(&self, target: &Target) -> Result<Written> {
+        let files = self.engine().files();
+        let small = small_files(files, &target.metadata).await?;
+        let mut removed = HashSet::new();
+        let mut added =
+            NewFiles { spec_id: target.metadata.default_partition_spec_id(), files: Vec::new() };
+        let mut bytes = 0;
+        for part in small {
+            if bytes > MAX_BYTES {
+                break;
+            }
+            bytes += part.bytes;
+            let urls: HashSet<String> = part.urls.into_iter().collect();
+            match self.rewrite(target, &urls).await {
+                Ok(written) => {
+                    added.files.extend(written.files);
+                    removed.extend(urls);
+                }
+                Err(error) => {
+                    let urls = added.files.iter().map(|file| file.file_path().to_owned());
+                    files.remove(urls.collect()).await;
+                    return Err(error);
+                }
+            }
+        }
+        if removed.is_empty() {
+            return Ok(Written { rows: 0, change: None });
+        }
+        let rows = removed.len() as u64;
+        let (removed, operation) = (Removed::Files(removed), Operation::Replace);
+        Ok(Written { rows, change: Some(Change::Replace { removed, added, operation }) })
+    }
+
+    /// The rows of some files, in the table's order if it has one.
+    async fn rewrite(&self, target: &Target, urls: &HashSet<String>) -> Result<NewFiles> {
+        let files = self.engine().files().clone();
+        let lists = live_files(&files, &target.metadata).await?;
+        let places = lists.iter().flat_map(|list| &list.urls).enumerate();
+        let only = places.filter(|(_, url)| urls.contains(*url)).map(|(at, _)| at).collect();
+        let table = ManagedTable::new(files, target.metadata.clone())?.only(only);
+        let scan = table.scan(self.state(), None, &[], None).await.map_err(Error::running)?;
+        let one: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(scan));
+        let plan: Arc<dyn ExecutionPlan> = match ordering(target, &one) {
+            Some(ordering) => Arc::new(SortExec::new(ordering, one)),
+            None => one,
+        };
+        let (_, written) = self.write_plan(target, plan, None).await?;
+        Ok(written)
+    }
+}
+
+/// The order that the table declares, as far as it is one of columns.
+fn ordering(target: &Target, plan: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
+    let schema = plan.schema();
+    let mut sort = Vec::new();
+    for field in &target.metadata.default_sort_order().fields {
+        if field.transform != Transform::Identity {
+            break;
+        }
+        let name = target.metadata.current_schema().name_by_field_id(field.source_id)?;
+        let at = schema.index_of(name).ok()?;
+        let options = SortOptions {
+            descending: field.direction == SortDirection::Descending,
+            nulls_first: field.null_order == NullOrder::First,
+        };
+        sort.push(PhysicalSortExpr::new(Arc::new(Column::new(name, at)), options));
+    }
+    LexOrdering::new(sort)
+}

@@ -1,0 +1,90 @@
+//! What becomes of changes of tables: committed at once, or kept until the transaction block ends.
+//!
+//! A block keeps each change together with the state that it leads to, which the block's own
+//! statements read. COMMIT carries out all changes of all tables in one step of the store, on what
+//! the tables are by then: rows that were only added go through whatever others did, and whatever
+//! depends on rows that have changed since is a conflict.
+
+use std::sync::Arc;
+
+use super::life::Session;
+use super::{Result, TransactionState};
+use crate::catalog::{Stat, Table, TableName};
+use crate::engine::Target;
+use crate::engine::staged::{Tables, unique_version};
+use crate::storage::managed::{self, Change, Commit};
+
+impl Session {
+    /// The table as this session's block has made it, if it has.
+    pub(super) fn staged(&self, name: &TableName) -> Option<Arc<Table>> {
+        self.engine_session().info().staged.get(name)
+    }
+
+    /// Makes changes durable, or keeps them for the end of the block. Once this has begun it is not
+    /// stopped any more: a commit is carried out or refused, never left open.
+    pub(super) async fn keep(&mut self, changes: Vec<(Target, Change)>) -> Result<()> {
+        if self.transaction.state() == TransactionState::InBlock {
+            for (target, change) in changes {
+                self.stage(target.commit(change)).await?;
+            }
+            return Ok(());
+        }
+        let commits: Vec<Commit> =
+            changes.into_iter().map(|(target, change)| target.commit(change)).collect();
+        self.commit(commits).await
+    }
+
+    /// Carries out changes in one step. If that fails, what was written for them goes.
+    async fn commit(&self, commits: Vec<Commit>) -> Result<()> {
+        let service = &self.queries().commits;
+        let done = match commits.as_slice() {
+            [] => return Ok(()),
+            [commit] => service.commit(commit.clone()).await.map(drop),
+            _ => service.commit_all(commits.clone()).await.map(drop),
+        };
+        if let Err(error) = done {
+            if error.left_nothing() {
+                let added = commits.iter().flat_map(|commit| &commit.changes);
+                let added = added.flat_map(Change::added);
+                let urls: Vec<_> = added.map(|file| file.file_path().to_owned()).collect();
+                service.files().remove(urls).await;
+            }
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    async fn stage(&self, commit: Commit) -> Result<()> {
+        let commit = self.queries().commits.settled(commit).await?;
+        let staged = &self.engine_session().info().staged;
+        let files = self.queries().commits.files();
+        let before = staged.get(&commit.table.name).unwrap_or_else(|| commit.table.clone());
+        let url = &managed::managed(&before)?.metadata;
+        let next = managed::stage(files, url, &commit.changes, &[]).await?;
+        let record = managed::next_record(&before, &next)?;
+        let stat = Stat { mzxid: unique_version(), ..before.stat };
+        let now = Arc::new(Table { name: before.name.clone(), record, stat });
+        staged.add(commit, now, next.written);
+        Ok(())
+    }
+
+    /// COMMIT: carries out what the block has written.
+    pub(super) async fn publish_block(&mut self) -> Result<()> {
+        let tables = self.engine_session().info().staged.replace(Tables::default());
+        if tables.is_empty() {
+            return Ok(());
+        }
+        // The states on the way were for the block's own eyes.
+        self.queries().commits.files().remove(tables.files(false)).await;
+        self.commit(tables.commits()).await
+    }
+
+    /// ROLLBACK: what the block has written goes, as far as it came after a savepoint.
+    pub(super) async fn discard_block(&self, back_to: Tables) {
+        let kept: std::collections::HashSet<String> = back_to.files(true).into_iter().collect();
+        let written = self.engine_session().info().staged.replace(back_to);
+        let mut gone = written.files(true);
+        gone.retain(|url| !kept.contains(url));
+        self.queries().commits.files().remove(gone).await;
+    }
+}

@@ -1,0 +1,479 @@
+//! Managed tables: made, with or without rows, changed and dropped.
+
+mod parse;
+
+use std::collections::HashMap;
+
+use arrow::datatypes::Field;
+use datafusion::sql::parser::Statement as EngineStatement;
+use futures::future::BoxFuture;
+use sqlparser::ast::{
+    AlterColumnOperation, AlterTableOperation, ColumnDef, ColumnOption, CreateTable as SqlCreate,
+    CreateTableLikeKind, CreateTableOptions, Expr, Ident, ObjectName, Query, SqlOption, Statement,
+    Value,
+};
+
+pub(super) use parse::with_clauses;
+
+use super::ddl::{exists, ident, mode};
+use super::life::Session;
+use super::{Error, Notice, Result};
+use crate::catalog::{
+    self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
+};
+use crate::engine::{self, Target};
+use crate::storage::managed::{
+    self, Alteration, Change, NewTable, Partitioning, SortColumn, columns_of,
+};
+use crate::storage::{self, Location};
+
+/// CREATE TABLE without EXTERNAL.
+#[derive(Clone, Debug)]
+pub(super) struct CreateTable {
+    pub name: ObjectName,
+    columns: Vec<ColumnDef>,
+    like: Option<ObjectName>,
+    query: Option<Box<Query>>,
+    partitioning: Vec<Partitioning>,
+    sort: Vec<SortColumn>,
+    properties: HashMap<String, String>,
+    location: Option<String>,
+    mode: CreateMode,
+}
+
+/// ALTER TABLE's changes of columns and properties.
+#[derive(Clone, Debug)]
+pub(super) struct AlterTable {
+    pub name: ObjectName,
+    if_exists: bool,
+    steps: Vec<AlterTableOperation>,
+}
+
+impl CreateTable {
+    pub fn new(create: &SqlCreate) -> Result<Self> {
+        let like = match &create.like {
+            None => None,
+            Some(CreateTableLikeKind::Plain(like) | CreateTableLikeKind::Parenthesized(like)) => {
+                Some(like.name.clone())
+            }
+        };
+        for (given, what) in [
+            (create.temporary, "CREATE TEMPORARY TABLE"),
+            (!create.constraints.is_empty(), "a table constraint (nothing enforces it)"),
+            (create.inherits.is_some(), "INHERITS"),
+            (create.partition_of.is_some(), "PARTITION OF"),
+            (create.partition_by.is_some(), "PARTITION BY (use PARTITIONED BY)"),
+            (create.on_commit.is_some(), "ON COMMIT"),
+            (create.clone.is_some(), "CLONE"),
+        ] {
+            if given {
+                return Err(Error::NotSupported(what.to_owned()));
+            }
+        }
+        let mut properties = options(&create.table_options)?;
+        Ok(Self {
+            name: create.name.clone(),
+            columns: create.columns.clone(),
+            like,
+            query: create.query.clone(),
+            partitioning: Vec::new(),
+            sort: Vec::new(),
+            location: properties.remove("location"),
+            properties,
+            mode: mode(create.if_not_exists, create.or_replace),
+        })
+    }
+}
+
+impl AlterTable {
+    /// `None` if it is about something else.
+    pub fn new(name: &ObjectName, if_exists: bool, steps: &[AlterTableOperation]) -> Option<Self> {
+        use AlterTableOperation as Op;
+        let known = |step: &Op| {
+            matches!(
+                step,
+                Op::AddColumn { .. }
+                    | Op::DropColumn { .. }
+                    | Op::RenameColumn { .. }
+                    | Op::AlterColumn { .. }
+                    | Op::SetTblProperties { .. }
+                    | Op::SetOptionsParens { .. }
+            )
+        };
+        let steps = steps.to_vec();
+        steps.iter().all(known).then(|| Self { name: name.clone(), if_exists, steps })
+    }
+}
+
+impl Session {
+    /// Returns how many rows the table has from the start, if it was made from a query.
+    pub(super) fn create_table<'a>(
+        &'a mut self,
+        create: &'a CreateTable,
+    ) -> BoxFuture<'a, Result<(Option<u64>, Option<Notice>)>> {
+        Box::pin(self.create(create))
+    }
+
+    async fn create(&mut self, create: &CreateTable) -> Result<(Option<u64>, Option<Notice>)> {
+        let name = self.target(&create.name)?;
+        self.may_create(&name, create.mode).await?;
+        let known = self.catalog().table(&name, Consistency::Strong).await;
+        match (known, create.mode) {
+            (Ok(_), CreateMode::IfNotExists) => {
+                return Ok((None, Some(exists(ObjectKind::Table, &name.table))));
+            }
+            (Ok(_), CreateMode::Fail) => {
+                let (kind, name) = (ObjectKind::Table, create.name.to_string());
+                return Err(catalog::Error::AlreadyExists { kind, name }.into());
+            }
+            _ => {}
+        }
+        let plan = match &create.query {
+            Some(query) => Some(self.plan_text(&query.to_string()).await?),
+            None => None,
+        };
+        let mut columns = self.declared(create).await?;
+        if let Some(plan) = &plan {
+            if !plan.parameters.is_empty() {
+                return Err(engine::Error::NoParameter(1).into());
+            }
+            columns = from_query(&plan.schema, &create.columns)?;
+        }
+        let location = self.new_location(create, &name).await?;
+        let new = NewTable {
+            fields: columns.iter().map(Column::field).collect(),
+            partitioning: create.partitioning.clone(),
+            sort: create.sort.clone(),
+            properties: create.properties.clone(),
+        };
+        let files = self.queries().commits.files().clone();
+        let (metadata_url, metadata) = managed::create(&files, &location, new).await?;
+        let mut columns_now = columns_of(&metadata, &[])?;
+        for (now, declared) in columns_now.iter_mut().zip(&columns) {
+            now.default.clone_from(&declared.default);
+            now.comment.clone_from(&declared.comment);
+        }
+        let mut definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
+        let mut rows = None;
+        if let Some(query) = &create.query {
+            let table = unnamed(&name, &columns_now, &definition);
+            let target = self.engine_session().target(table.into()).await?;
+            let query = EngineStatement::Statement(Box::new(Statement::Query(query.clone())));
+            let plan = self.engine_session().plan_insert(&target, &[], &query, &[]).await?;
+            let ready = self.engine_session().prepare(&plan, Vec::new()).await?;
+            let written = self.engine_session().insert(&target, ready).await?;
+            if let Some(change) = written.change {
+                let commit = self.queries().commits.settled(target.commit(change)).await?;
+                let changes = commit.changes;
+                let staged = managed::stage(&files, &definition.metadata, &changes, &[]).await?;
+                let added = changes.iter().flat_map(Change::added);
+                let mut new: Vec<_> = added.map(|file| file.file_path().to_owned()).collect();
+                new.extend(staged.written);
+                files.flush(new).await?;
+                definition.metadata = staged.metadata_url;
+            }
+            rows = Some(written.rows);
+        }
+        let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
+        let definition = Definition::Managed(definition);
+        let created = catalog.create_table(&name, &user, columns_now, definition, create.mode);
+        let created = created.await?;
+        Ok((rows, (!created).then(|| exists(ObjectKind::Table, &name.table))))
+    }
+
+    /// Columns as CREATE TABLE writes them, or those of the table that it names as a model.
+    async fn declared(&self, create: &CreateTable) -> Result<Vec<Column>> {
+        if create.query.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut columns = Vec::new();
+        if let Some(like) = &create.like {
+            let model = self.existing(like).await?;
+            let model = self.catalog().table(&model, Consistency::Cached).await?;
+            columns.extend(model.record.columns.iter().map(|column| Column {
+                grants: catalog::Grants::default(),
+                metadata: without_ids(column),
+                ..column.clone()
+            }));
+        }
+        columns.extend(self.columns(&create.columns).await?);
+        if columns.is_empty() {
+            let reason = "a table needs at least one column".to_owned();
+            return Err(storage::Error::BadTable { reason }.into());
+        }
+        for (at, column) in columns.iter().enumerate() {
+            if columns[..at].iter().any(|other| other.name == column.name) {
+                let (kind, name) = (ObjectKind::Column, column.name.clone());
+                return Err(Error::Twice { kind, name });
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Column definitions with their defaults.
+    async fn columns(&self, definitions: &[ColumnDef]) -> Result<Vec<Column>> {
+        let mut columns = Vec::new();
+        for definition in definitions {
+            let mut plain = definition.clone();
+            let (mut nullable, mut default, mut comment) = (true, None, None);
+            for option in std::mem::take(&mut plain.options) {
+                match option.option {
+                    ColumnOption::Null => {}
+                    ColumnOption::NotNull => nullable = false,
+                    ColumnOption::Default(value) => default = Some(value),
+                    ColumnOption::Comment(text) => comment = Some(text),
+                    other => {
+                        let what = format!("the column constraint {other}");
+                        return Err(Error::NotSupported(what));
+                    }
+                }
+            }
+            let schema = self.engine_session().columns(vec![plain])?;
+            let Some(field) = schema.fields().first() else { continue };
+            let field = field.as_ref().clone().with_nullable(nullable);
+            let default = match default {
+                Some(value) => self.checked_default(&value, definition).await?,
+                None => None,
+            };
+            columns.push(Column { default, comment, ..Column::from(&field) });
+        }
+        Ok(columns)
+    }
+
+    /// A default as it is kept: an expression of the column's type that stands by itself.
+    async fn checked_default(
+        &self,
+        value: &Expr,
+        definition: &ColumnDef,
+    ) -> Result<Option<String>> {
+        if matches!(value, Expr::Value(value) if value.value == Value::Null) {
+            return Ok(None);
+        }
+        let sql = format!("CAST({value} AS {})", definition.data_type);
+        let parsed = engine::parse_one(&format!("SELECT {sql}"))?;
+        self.engine_session().plan(&parsed.statement, &[]).await?;
+        Ok(Some(value.to_string()))
+    }
+
+    /// Where a new table's files go.
+    async fn new_location(&self, create: &CreateTable, name: &TableName) -> Result<String> {
+        if let Some(location) = &create.location {
+            let location = Location::parse(location).map_err(engine::Error::from)?;
+            self.may_use_location(&location).await?;
+            return Ok(location.as_written().trim_end_matches('/').to_owned());
+        }
+        let warehouse = self.queries().warehouse.as_ref().ok_or(storage::Error::NoWarehouse)?;
+        Ok(managed::table_location(warehouse, name))
+    }
+
+    pub(super) fn alter_columns<'a>(
+        &'a mut self,
+        alter: &'a AlterTable,
+    ) -> BoxFuture<'a, Result<Option<Notice>>> {
+        Box::pin(self.alter(alter))
+    }
+
+    async fn alter(&mut self, alter: &AlterTable) -> Result<Option<Notice>> {
+        let name = self.existing(&alter.name).await?;
+        let table = match self.catalog().table(&name, Consistency::Strong).await {
+            Err(catalog::Error::NotFound { kind, name }) if alter.if_exists => {
+                return Ok(Some(super::ddl::missing(kind, &name)));
+            }
+            table => table?,
+        };
+        self.must_own_table(&name).await?;
+        if !matches!(table.record.definition, Definition::Managed(_)) {
+            let what = "ALTER TABLE of external tables other than RENAME TO".to_owned();
+            return Err(Error::NotSupported(what));
+        }
+        let target = self.engine_session().target(table).await?;
+        let (mut steps, mut defaults) = (Vec::new(), Vec::new());
+        for step in &alter.steps {
+            self.alteration(step, &target, &mut steps, &mut defaults).await?;
+        }
+        if !steps.is_empty() {
+            self.keep(vec![(target, Change::Alter(steps))]).await?;
+        }
+        if !defaults.is_empty() {
+            let set = |record: &mut catalog::TableRecord| {
+                for (name, default) in defaults {
+                    let column = record.columns.iter_mut().find(|column| column.name == name);
+                    let (kind, name) = (ObjectKind::Column, name.clone());
+                    let missing = catalog::Error::NotFound { kind, name };
+                    column.ok_or(missing)?.default = default;
+                }
+                Ok(())
+            };
+            self.catalog().alter_table(&name, &[], set).await?;
+        }
+        Ok(None)
+    }
+
+    /// One step of ALTER TABLE: what it means for the table, and for its columns' defaults.
+    async fn alteration(
+        &self,
+        step: &AlterTableOperation,
+        target: &Target,
+        steps: &mut Vec<Alteration>,
+        defaults: &mut Vec<(String, Option<String>)>,
+    ) -> Result<()> {
+        use AlterTableOperation as Op;
+        match step {
+            Op::AddColumn { if_not_exists, column_def, column_position, .. } => {
+                if column_position.is_some() {
+                    return Err(Error::NotSupported("the place of a new column".to_owned()));
+                }
+                let columns = self.columns(std::slice::from_ref(column_def)).await?;
+                let Some(column) = columns.into_iter().next() else { return Ok(()) };
+                if column.default.is_some() {
+                    let what = "ADD COLUMN with a DEFAULT (add it without, UPDATE the rows that \
+                                are there, then ALTER COLUMN ... SET DEFAULT)";
+                    return Err(Error::NotSupported(what.to_owned()));
+                }
+                let if_not_exists = *if_not_exists;
+                steps.push(Alteration::AddColumn { field: column.field(), if_not_exists });
+            }
+            Op::DropColumn { column_names, if_exists, .. } => {
+                steps.extend(column_names.iter().map(|name| Alteration::DropColumn {
+                    name: ident(name),
+                    if_exists: *if_exists,
+                }));
+            }
+            Op::RenameColumn { old_column_name, new_column_name } => {
+                let (name, new) = (ident(old_column_name), ident(new_column_name));
+                steps.push(Alteration::RenameColumn { name, new });
+            }
+            Op::AlterColumn { column_name, op } => {
+                let name = ident(column_name);
+                let at = target.column(&name)?;
+                match op {
+                    AlterColumnOperation::DropNotNull => {
+                        steps.push(Alteration::DropNotNull { name });
+                    }
+                    AlterColumnOperation::SetDataType { data_type, using: None, .. } => {
+                        let definition = ColumnDef {
+                            name: column_name.clone(),
+                            data_type: data_type.clone(),
+                            options: Vec::new(),
+                        };
+                        let schema = self.engine_session().columns(vec![definition])?;
+                        let nullable = target.schema.field(at).is_nullable();
+                        let field: Option<Field> =
+                            schema.fields().first().map(|field| field.as_ref().clone());
+                        let Some(field) = field else { return Ok(()) };
+                        let field = field.with_nullable(nullable);
+                        steps.push(Alteration::SetType { name, field });
+                    }
+                    AlterColumnOperation::SetDefault { value } => {
+                        let definition = ColumnDef {
+                            name: column_name.clone(),
+                            data_type: super::write::sql_type(target.schema.field(at))?,
+                            options: Vec::new(),
+                        };
+                        defaults.push((name, self.checked_default(value, &definition).await?));
+                    }
+                    AlterColumnOperation::DropDefault => defaults.push((name, None)),
+                    other => return Err(Error::NotSupported(format!("ALTER COLUMN {other}"))),
+                }
+            }
+            Op::SetTblProperties { table_properties: list }
+            | Op::SetOptionsParens { options: list } => {
+                steps.push(Alteration::SetProperties(properties(list)?));
+            }
+            other => return Err(Error::NotSupported(format!("ALTER TABLE {other}"))),
+        }
+        Ok(())
+    }
+
+    /// DROP TABLE ... PURGE: the files go as well.
+    pub(super) async fn purge(&self, table: &Table) -> Result<()> {
+        let Definition::Managed(definition) = &table.record.definition else { return Ok(()) };
+        let files = self.queries().commits.files();
+        let metadata = files.metadata(&definition.metadata).await?;
+        files.remove_directory(metadata.location()).await?;
+        Ok(())
+    }
+}
+
+/// Columns of a table made from a query, with other names if they are given.
+fn from_query(schema: &arrow::datatypes::Schema, titles: &[ColumnDef]) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    if titles.len() > schema.fields().len() {
+        return Err(Error::Invalid("too many column names were specified".to_owned()));
+    }
+    for (at, field) in schema.fields().iter().enumerate() {
+        let shown = engine::system::shown_name(field.name());
+        let name = titles.get(at).map_or_else(|| shown.to_owned(), |title| ident(&title.name));
+        if columns.iter().any(|column: &Column| column.name == name) {
+            return Err(Error::Twice { kind: ObjectKind::Column, name });
+        }
+        let mut column = Column::from(&field.as_ref().clone().with_name(name));
+        // As in PostgreSQL, no constraint comes with the rows.
+        column.nullable = true;
+        column.metadata = without_ids(&column);
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+/// A column's marks without the field id that it has in another table.
+fn without_ids(column: &Column) -> std::collections::BTreeMap<String, String> {
+    let key = parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+    column.metadata.iter().filter(|(k, _)| *k != key).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// A table that is not in the catalog yet.
+fn unnamed(name: &TableName, columns: &[Column], definition: &Managed) -> Table {
+    let record = catalog::TableRecord {
+        oid: 0,
+        owner: String::new(),
+        grants: catalog::Grants::default(),
+        row_security: None,
+        policies: Default::default(),
+        comment: None,
+        columns: columns.to_vec(),
+        definition: Definition::Managed(definition.clone()),
+        nonce: crate::id::nonce(),
+    };
+    Table { name: name.clone(), record, stat: catalog::Stat::default() }
+}
+
+fn options(options: &CreateTableOptions) -> Result<HashMap<String, String>> {
+    match options {
+        CreateTableOptions::None => Ok(HashMap::new()),
+        CreateTableOptions::With(list) | CreateTableOptions::TableProperties(list) => {
+            properties(list)
+        }
+        other => Err(Error::NotSupported(format!("the table options {other}"))),
+    }
+}
+
+/// Iceberg's table properties.
+fn properties(list: &[SqlOption]) -> Result<HashMap<String, String>> {
+    let mut properties = HashMap::new();
+    for option in list {
+        let SqlOption::KeyValue { key, value } = option else {
+            return Err(Error::Invalid(format!("unrecognized parameter \"{option}\"")));
+        };
+        let value = match value {
+            Expr::Value(value) => match &value.value {
+                Value::SingleQuotedString(text) => text.clone(),
+                other => other.to_string(),
+            },
+            other => other.to_string(),
+        };
+        let name = property_name(key);
+        if name.starts_with("oribi.") {
+            return Err(Error::Invalid(format!("the property \"{name}\" is not for users")));
+        }
+        properties.insert(name, value);
+    }
+    Ok(properties)
+}
+
+fn property_name(key: &Ident) -> String {
+    match key.quote_style {
+        Some(_) => key.value.clone(),
+        None => key.value.to_lowercase(),
+    }
+}

@@ -1,0 +1,254 @@
+//! The small files that describe a managed table: read through caches, since none of them ever
+//! changes once it is written, and written under names that nobody has used before.
+
+use std::collections::BTreeSet;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
+use futures::{StreamExt, TryStreamExt};
+use iceberg::io::{FileIO, OutputFile};
+use iceberg::spec::{FormatVersion, Manifest, ManifestList, TableMetadata};
+use moka::sync::Cache;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::task::JoinSet;
+use url::Url;
+
+use super::listing::FileList;
+use crate::storage::{Error, Result};
+
+/// Bytes of parsed metadata that are kept, by estimate.
+const CACHE_BYTES: u64 = 256 << 20;
+
+/// What a parsed table metadata file takes, by its size on disk.
+const METADATA_FACTOR: u64 = 4;
+
+/// Files of managed tables by URL.
+#[derive(Debug)]
+pub struct TableFiles {
+    stores: Arc<dyn ObjectStoreRegistry>,
+    metadata: Cache<String, (Arc<TableMetadata>, u64)>,
+    lists: Cache<String, (Arc<ManifestList>, u64)>,
+    listings: Cache<String, (Arc<FileList>, u64)>,
+}
+
+/// A file's place: its store and its path there.
+pub(super) struct Place {
+    pub store: Arc<dyn ObjectStore>,
+    pub path: Path,
+}
+
+impl TableFiles {
+    pub fn new(stores: Arc<dyn ObjectStoreRegistry>) -> Self {
+        Self {
+            stores,
+            metadata: cache(CACHE_BYTES / 4),
+            lists: cache(CACHE_BYTES / 4),
+            listings: cache(CACHE_BYTES / 2),
+        }
+    }
+
+    /// A table's metadata as it was written to this URL.
+    pub async fn metadata(&self, url: &str) -> Result<Arc<TableMetadata>> {
+        if let Some((metadata, _)) = self.metadata.get(url) {
+            return Ok(metadata);
+        }
+        let bytes = self.read(url).await?;
+        let metadata = match url.ends_with(".gz.metadata.json") || bytes.starts_with(&[0x1f, 0x8b])
+        {
+            true => serde_json::from_reader(flate2::read::GzDecoder::new(bytes.as_ref())),
+            false => serde_json::from_slice(&bytes),
+        };
+        let metadata: TableMetadata = metadata.map_err(|error| damaged(url, error))?;
+        let metadata = Arc::new(metadata);
+        self.metadata
+            .insert(url.to_owned(), (metadata.clone(), bytes.len() as u64 * METADATA_FACTOR));
+        Ok(metadata)
+    }
+
+    /// The manifests of a snapshot.
+    pub async fn manifest_list(
+        &self,
+        url: &str,
+        version: FormatVersion,
+    ) -> Result<Arc<ManifestList>> {
+        if let Some((list, _)) = self.lists.get(url) {
+            return Ok(list);
+        }
+        let bytes = self.read(url).await?;
+        let list = ManifestList::parse_with_version(&bytes, version)
+            .map_err(|error| damaged(url, error))?;
+        let list = Arc::new(list);
+        let size = bytes.len() as u64 * METADATA_FACTOR;
+        self.lists.insert(url.to_owned(), (list.clone(), size));
+        Ok(list)
+    }
+
+    /// A manifest's entries, all of what the specification has.
+    pub async fn manifest(&self, url: &str) -> Result<Manifest> {
+        let bytes = self.read(url).await?;
+        Manifest::parse_avro(&bytes).map_err(|error| damaged(url, error))
+    }
+
+    /// A manifest's live files in the form that scans use.
+    pub async fn listing(&self, url: &str) -> Result<Arc<FileList>> {
+        if let Some((list, _)) = self.listings.get(url) {
+            return Ok(list);
+        }
+        let manifest = self.manifest(url).await?;
+        let list = Arc::new(FileList::new(url, &manifest)?);
+        let size = list.memory_size();
+        self.listings.insert(url.to_owned(), (list.clone(), size));
+        Ok(list)
+    }
+
+    /// Writes a table's metadata and keeps it at hand: it is read next.
+    pub async fn write_metadata(&self, url: &str, metadata: TableMetadata) -> Result<()> {
+        let bytes = serde_json::to_vec(&metadata).map_err(|error| damaged(url, error))?;
+        let size = bytes.len() as u64 * METADATA_FACTOR;
+        self.write(url, bytes.into()).await?;
+        self.metadata.insert(url.to_owned(), (Arc::new(metadata), size));
+        Ok(())
+    }
+
+    pub async fn read(&self, url: &str) -> Result<Bytes> {
+        let place = self.place(url)?;
+        let read = async { place.store.get(&place.path).await?.bytes().await };
+        read.await.map_err(|error| of_store(url, error))
+    }
+
+    /// Writes a file that must not be there yet.
+    pub async fn write(&self, url: &str, bytes: Bytes) -> Result<()> {
+        let place = self.place(url)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = place.store.put_opts(&place.path, PutPayload::from_bytes(bytes), options).await;
+        put.map(drop).map_err(|error| of_store(url, error))
+    }
+
+    /// Removes files that nothing names, as far as possible: what stays is an orphan that
+    /// housekeeping finds.
+    pub async fn remove(&self, urls: Vec<String>) {
+        for url in urls {
+            if let Ok(place) = self.place(&url)
+                && let Err(error) = place.store.delete(&place.path).await
+            {
+                tracing::debug!(%url, %error, "a file that nothing names could not be removed");
+            }
+        }
+    }
+
+    /// Removes a directory with all that is in it.
+    pub async fn remove_directory(&self, url: &str) -> Result<()> {
+        let place = self.place(url)?;
+        let files = place.store.list(Some(&place.path)).map_ok(|file| file.location).boxed();
+        let removed = place.store.delete_stream(files).try_collect::<Vec<_>>().await;
+        removed.map(drop).map_err(|error| of_store(url, error))
+    }
+
+    /// Waits until files are where a failing power supply cannot take them. Object stores have
+    /// promised that when they took them; local files and their directories are flushed, all at once.
+    pub async fn flush(&self, urls: Vec<String>) -> Result<()> {
+        let mut places = BTreeSet::new();
+        for url in &urls {
+            let path = url.strip_prefix("file://").unwrap_or(url);
+            if path.starts_with('/') {
+                places.insert(PathBuf::from(path));
+                places.extend(FilePath::new(path).ancestors().skip(1).take(2).map(PathBuf::from));
+            }
+        }
+        let mut flushing = JoinSet::new();
+        for place in places {
+            flushing.spawn_blocking(move || {
+                let flushed = std::fs::File::open(&place).and_then(|file| file.sync_all());
+                flushed.map_err(|error| Error::not_written(place.display().to_string(), error))
+            });
+        }
+        while let Some(flushed) = flushing.join_next().await {
+            flushed.map_err(|_| Error::Stopped)??;
+        }
+        Ok(())
+    }
+
+    pub(super) fn place(&self, url: &str) -> Result<Place> {
+        let (store, path) = split(url)?;
+        let parsed = Url::parse(&store).map_err(|error| bad(url, error))?;
+        let store = self.stores.get_store(&parsed).map_err(|error| Error::of_file(url, error))?;
+        Ok(Place { store, path })
+    }
+}
+
+/// A place that the writers of manifests fill, since they only write to files of their own kind.
+pub(super) struct Buffer {
+    files: FileIO,
+    url: String,
+}
+
+impl Buffer {
+    pub fn new(url: &str) -> Self {
+        Self { files: FileIO::new_with_memory(), url: url.to_owned() }
+    }
+
+    pub fn output(&self) -> Result<OutputFile> {
+        self.files.new_output(&self.url).map_err(|error| damaged(&self.url, error))
+    }
+
+    pub async fn bytes(self) -> Result<Bytes> {
+        let read = async { self.files.new_input(&self.url)?.read().await };
+        read.await.map_err(|error| damaged(&self.url, error))
+    }
+}
+
+fn cache<T: Send + Sync + 'static>(bytes: u64) -> Cache<String, (Arc<T>, u64)> {
+    Cache::builder()
+        .max_capacity(bytes)
+        .weigher(|url: &String, (_, size): &(Arc<T>, u64)| {
+            u32::try_from(size + url.len() as u64).unwrap_or(u32::MAX)
+        })
+        .build()
+}
+
+/// The store that a URL belongs to, as scans name it.
+pub(super) fn store_url(url: &str) -> Result<ObjectStoreUrl> {
+    let (store, _) = split(url)?;
+    ObjectStoreUrl::parse(store).map_err(|error| bad(url, error))
+}
+
+/// A file's path in its store.
+pub(super) fn path(url: &str) -> Result<Path> {
+    split(url).map(|(_, path)| path)
+}
+
+/// A URL's store and the path in it. As in all of Iceberg's implementations the path is taken as it
+/// is written: a percent sign is one, not the start of an escape. Other writers leave out the scheme
+/// of local files.
+fn split(url: &str) -> Result<(String, Path)> {
+    let (store, path) = match url.split_once("://") {
+        None if url.starts_with('/') => ("file:///".to_owned(), url),
+        None => return Err(bad(url, "it must be an absolute path or a URL")),
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            (format!("{scheme}://{authority}/"), path)
+        }
+    };
+    let path = Path::parse(path.trim_matches('/')).map_err(|error| bad(url, error))?;
+    Ok((store, path))
+}
+
+fn bad(url: &str, reason: impl ToString) -> Error {
+    Error::BadLocation { location: url.to_owned(), reason: reason.to_string() }
+}
+
+pub(super) fn of_store(url: &str, error: object_store::Error) -> Error {
+    Error::of_file(url, DataFusionError::ObjectStore(Box::new(error)))
+}
+
+/// The bytes are there, but are no metadata that can be understood.
+pub(super) fn damaged(url: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Damaged {
+        path: url.to_owned(),
+        source: Box::new(DataFusionError::External(Box::new(error))),
+    }
+}

@@ -1,0 +1,93 @@
+//! Files that nothing names: left by whatever died between two steps of a write.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use super::TableFiles;
+use super::files::{of_store, store_url};
+use crate::storage::Result;
+
+/// Files of a table's directory that were older than the grace period when it was listed.
+#[derive(Debug)]
+pub struct Orphans {
+    location: String,
+    old: Vec<(Path, u64)>,
+}
+
+impl Orphans {
+    /// Lists a table's directory. What is looked for there are files of the kinds that writers make,
+    /// and none below `others`, where other tables lie.
+    ///
+    /// Done before the table's state is read: whatever that names can only be more.
+    pub async fn list(
+        files: &TableFiles,
+        location: &str,
+        grace: Duration,
+        others: &[String],
+    ) -> Result<Self> {
+        let mut found = Self { location: location.to_owned(), old: Vec::new() };
+        let place = files.place(location)?;
+        let store = store_url(location)?;
+        let mut apart = Vec::new();
+        for other in others {
+            if store_url(other).is_ok_and(|of| of == store) {
+                apart.push(files.place(other)?.path);
+            }
+        }
+        // Nobody has a whole bucket to itself, nor a directory that lies within another's.
+        let shared = place.path.as_ref().is_empty()
+            || apart.iter().any(|other| place.path.prefix_matches(other));
+        if shared {
+            return Ok(found);
+        }
+        let grace = chrono::Duration::from_std(grace).unwrap_or(chrono::Duration::MAX);
+        let limit = Utc::now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let mut listed = place.store.list(Some(&place.path));
+        while let Some(file) = listed.try_next().await.map_err(|error| of_store(location, error))? {
+            let name = file.location.filename().unwrap_or_default();
+            let ours =
+                [".parquet", ".avro", ".metadata.json"].iter().any(|end| name.ends_with(end));
+            let foreign = apart.iter().any(|other| file.location.prefix_matches(other));
+            if ours && !foreign && file.last_modified < limit {
+                found.old.push((file.location, file.size));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Removes those of the files that are not among `named`; how many, and their bytes.
+pub async fn remove_orphans(
+    files: &TableFiles,
+    found: Orphans,
+    named: &HashSet<String>,
+) -> Result<(u64, u64)> {
+    if found.old.is_empty() {
+        return Ok((0, 0));
+    }
+    let place = files.place(&found.location)?;
+    let mut live = HashSet::new();
+    for url in named {
+        live.insert(files.place(url)?.path);
+    }
+    let (mut count, mut bytes) = (0, 0);
+    for (path, size) in found.old {
+        if live.contains(&path) {
+            continue;
+        }
+        crate::faults::point("an orphan is to be removed");
+        match place.store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+                count += 1;
+                bytes += size;
+            }
+            Err(error) => return Err(of_store(path.as_ref(), error)),
+        }
+    }
+    Ok((count, bytes))
+}

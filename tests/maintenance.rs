@@ -1,0 +1,155 @@
+//! Managed tables in good order: small files made into one, snapshots expired, orphans removed, by
+//! their owners and by the daemon that leads.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use common::daemon::{Daemon, Options, eventually};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+async fn value(client: &Client, sql: &str) -> String {
+    let messages =
+        client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    });
+    row.unwrap_or_default()
+}
+
+async fn fill(client: &Client, statements: u32) {
+    client.batch_execute("CREATE TABLE t (a int, b text)").await.expect("a table");
+    for n in 0..statements {
+        let insert = format!("INSERT INTO t VALUES ({n}, 'row {n}')");
+        client.batch_execute(&insert).await.expect("a row");
+    }
+}
+
+/// All files of a kind below a directory.
+fn files(directory: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if path.is_dir() {
+            found.extend(files(&path, end));
+        } else if path.to_string_lossy().ends_with(end) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A copy of a file that was there long ago already.
+fn plant(beside: &Path, name: &str, age: Duration) -> PathBuf {
+    let path = beside.with_file_name(name);
+    fs::copy(beside, &path).expect("a copy");
+    let file = File::options().write(true).open(&path).expect("the copy");
+    file.set_modified(SystemTime::now() - age).expect("a time of change");
+    path
+}
+
+const SUM: &str = "SELECT count(*) || ' ' || sum(a) || ' ' || count(DISTINCT b) FROM t";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn quiet() -> Options {
+    Options::new().env("ORIBI_MAINTENANCE_INTERVAL", "none")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_files_become_one_and_expired_ones_go() {
+    let daemon = Daemon::start(&quiet());
+    let client = daemon.connect().await;
+    fill(&client, 12).await;
+    let before = value(&client, SUM).await;
+    let warehouse = daemon.data_dir().join("warehouse");
+    assert_eq!(files(&warehouse, ".parquet").len(), 12);
+    client.batch_execute("OPTIMIZE t").await.expect("OPTIMIZE");
+    assert_eq!(value(&client, SUM).await, before);
+    assert_eq!(files(&warehouse, ".parquet").len(), 13, "the old ones are part of the history");
+    client.batch_execute("VACUUM t RETAIN '0s'").await.expect("VACUUM");
+    assert_eq!(files(&warehouse, ".parquet").len(), 1);
+    assert_eq!(value(&client, SUM).await, before);
+    // What nothing can be done about costs nothing.
+    client
+        .batch_execute("OPTIMIZE t; VACUUM (ANALYZE) t; VACUUM; VACUUM FULL t")
+        .await
+        .expect("again");
+    client.batch_execute("INSERT INTO t VALUES (100, 'more')").await.expect("a row");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "13");
+    let refused = client.batch_execute("BEGIN; VACUUM t").await.expect_err("no transaction");
+    assert_eq!(refused.code().map(|code| code.code()), Some("25001"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_orphans_go_and_nothing_else_does() {
+    let daemon = Daemon::start(&quiet());
+    let client = daemon.connect().await;
+    fill(&client, 3).await;
+    let warehouse = daemon.data_dir().join("warehouse");
+    let live = files(&warehouse, ".parquet");
+    for file in &live {
+        let file = File::options().write(true).open(file).expect("a data file");
+        file.set_modified(SystemTime::now() - 10 * DAY).expect("a time of change");
+    }
+    let old = plant(&live[0], "old.parquet", 4 * DAY);
+    let young = plant(&live[0], "young.parquet", DAY);
+    let other = plant(&live[0], "notes.txt", 10 * DAY);
+    let before = value(&client, SUM).await;
+    client.batch_execute("VACUUM t").await.expect("VACUUM");
+    assert!(!old.exists(), "older than the grace period, and nothing names it");
+    assert!(young.exists() && other.exists());
+    assert!(live.iter().all(|file| file.exists()));
+    assert_eq!(value(&client, SUM).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_does_it_by_itself() {
+    let daemon = Daemon::start(&Options::new().env("ORIBI_MAINTENANCE_INTERVAL", "50ms"));
+    let client = daemon.connect().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (a int, b text) WITH ('history.expire.max-snapshot-age-ms' = '1')",
+        )
+        .await
+        .expect("a table");
+    for n in 0..12 {
+        let insert = format!("INSERT INTO t VALUES ({n}, 'row {n}')");
+        client.batch_execute(&insert).await.expect("a row, whatever the leader does");
+    }
+    let warehouse = daemon.data_dir().join("warehouse");
+    eventually("few files", async || (files(&warehouse, ".parquet").len() < 5).then_some(())).await;
+    assert_eq!(value(&client, SUM).await, "12 66 12");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_in_the_middle_leaves_the_table_as_it_was_or_as_it_was_to_be() {
+    for point in [
+        "a commit is to be made",
+        "a commit is made",
+        "snapshots are expired",
+        "an orphan is to be removed",
+    ] {
+        let options = quiet();
+        let daemon = Daemon::start(&options);
+        let client = daemon.connect().await;
+        fill(&client, 6).await;
+        let before = value(&client, SUM).await;
+        let live = files(&daemon.data_dir().join("warehouse"), ".parquet");
+        plant(&live[0], "orphan.parquet", 10 * DAY);
+        daemon.kill();
+        let daemon = Daemon::start(&options.clone().env("ORIBI_FAULT", point));
+        let client = daemon.connect().await;
+        // The first one dies of it; which one that is depends on the point.
+        let _ = client.batch_execute("OPTIMIZE t; VACUUM t RETAIN '0s'").await;
+        daemon.wait(common::daemon::PATIENCE);
+        let daemon = Daemon::start(&options);
+        let client = daemon.connect().await;
+        assert_eq!(value(&client, SUM).await, before, "{point}");
+        client.batch_execute("OPTIMIZE t; VACUUM t RETAIN '0s'").await.expect("it goes on");
+        assert_eq!(value(&client, SUM).await, before, "{point}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Managed tables as whole daemons write them: dead at any step of a write, many at once, without
+//! the store's reply, and read by others.
+
+mod common;
+
+#[path = "tables/crashes.rs"]
+mod crashes;
+#[path = "tables/lost_replies.rs"]
+mod lost_replies;
+#[allow(dead_code)]
+#[path = "coordination/proxy.rs"]
+mod proxy;
+#[path = "tables/pyiceberg.rs"]
+mod pyiceberg;
+#[path = "clients/python.rs"]
+mod python;
+#[path = "tables/races.rs"]
+mod races;
+#[path = "cluster/support.rs"]
+mod support;

@@ -1,0 +1,238 @@
+//! Writers that meet at one table, on several daemons: what only adds goes through, what changes the
+//! same rows is carried out one after the other or refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::common::daemon::Daemon;
+use crate::support::{Client, Cluster, bounded, until};
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::on_shared_zookeeper();
+    let warehouse = cluster.path("warehouse").display().to_string();
+    cluster.with("WAREHOUSE", &warehouse)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_from_any_number_of_daemons_all_succeed() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE t (daemon text, n int)").await;
+        let mut writers = JoinSet::new();
+        for (at, daemon) in daemons.iter().enumerate() {
+            for writer in 0..4 {
+                let client = Client::connect(daemon).await;
+                writers.spawn(async move {
+                    for n in 0..10 {
+                        client.rows(&format!("INSERT INTO t VALUES ('{at}-{writer}', {n})")).await;
+                    }
+                });
+            }
+        }
+        writers.join_all().await;
+        for daemon in &daemons {
+            let client = Client::connect(daemon).await;
+            client.rows("SET oribi.consistency = 'strong'").await;
+            let found = client.rows("SELECT count(*), count(DISTINCT (daemon || n)) FROM t").await;
+            assert_eq!(found[0], ["120", "120"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_update_is_lost() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE counter (n int)").await;
+        client.rows("INSERT INTO counter VALUES (0)").await;
+        let done = Arc::new(AtomicU64::new(0));
+        let mut writers = JoinSet::new();
+        for daemon in &daemons {
+            for _ in 0..3 {
+                let (client, done) = (Client::connect(daemon).await, done.clone());
+                client.rows("SET oribi.consistency = 'strong'").await;
+                writers.spawn(async move {
+                    for _ in 0..10 {
+                        match client.outcome("UPDATE counter SET n = n + 1").await.as_str() {
+                            "" => drop(done.fetch_add(1, Ordering::Relaxed)),
+                            code => assert_eq!(code, "40001"),
+                        }
+                    }
+                });
+            }
+        }
+        writers.join_all().await;
+        client.rows("SET oribi.consistency = 'strong'").await;
+        let done = done.load(Ordering::Relaxed);
+        assert!(done > 0, "none of the updates went through");
+        assert_eq!(client.value("SELECT n FROM counter").await, done.to_string());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_of_several_tables_are_one_step() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE x (n int)").await;
+        client.rows("CREATE TABLE y (n int)").await;
+        let over = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (client, over) = (Client::connect(&daemons[1]).await, over.clone());
+            client.rows("SET oribi.consistency = 'strong'").await;
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    let (x, y) = ("SELECT count(*) FROM x", "SELECT count(*) FROM y");
+                    // Rows are only added: what is read first can only be fewer.
+                    let first: u64 = client.value(y).await.parse().expect("a number");
+                    let second: u64 = client.value(x).await.parse().expect("a number");
+                    assert!(first <= second, "{first} rows of y, {second} of x");
+                }
+            })
+        };
+        let writer = Client::connect(&daemons[0]).await;
+        for n in 0..20 {
+            writer.rows("BEGIN").await;
+            writer.rows(&format!("INSERT INTO x VALUES ({n})")).await;
+            writer.rows(&format!("INSERT INTO y VALUES ({n})")).await;
+            writer.rows("COMMIT").await;
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.await.expect("the reader saw nothing wrong");
+        // Another changes what the block has read: nothing of the block happens.
+        writer.rows("BEGIN").await;
+        writer.rows("DELETE FROM x WHERE n = 3").await;
+        writer.rows("INSERT INTO y VALUES (1000)").await;
+        client.rows("UPDATE x SET n = -3 WHERE n = 3").await;
+        assert_eq!(writer.outcome("COMMIT").await, "40001");
+        assert_eq!(client.value("SELECT count(*) FROM x").await, "20");
+        assert_eq!(client.value("SELECT count(*) FROM y").await, "20");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_on_one_daemon_is_read_on_another() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let (one, other) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        one.rows("CREATE TABLE t (x int)").await;
+        other.rows("INSERT INTO t VALUES (1)").await;
+        until("the row is there", async || one.value("SELECT x FROM t").await == "1").await;
+        one.rows("ALTER TABLE t ADD COLUMN y int").await;
+        other.rows("SET oribi.consistency = 'strong'").await;
+        other.rows("INSERT INTO t (x, y) VALUES (2, 3)").await;
+        let all = async || one.value("SELECT sum(x) + sum(y) FROM t").await == "6";
+        until("all rows are there", all).await;
+    })
+    .await;
+}
+
+/// Kills daemons at random while many write; `ORIBI_KILL_SECONDS` says how long.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_rows_outlive_their_daemons() {
+    let seconds = std::env::var("ORIBI_KILL_SECONDS").ok().and_then(|s| s.parse().ok());
+    let seconds: u64 = seconds.unwrap_or(10);
+    let seed = Uuid::new_v4();
+    println!("seed {seed}");
+    let cluster = Arc::new(cluster());
+    let ids = ["a", "b", "c"];
+    let daemons: Vec<_> = cluster.start_all(ids).into_iter().map(Arc::new).collect();
+    let client = Client::connect(&daemons[0]).await;
+    client.rows("CREATE TABLE t (id text)").await;
+    let daemons = Arc::new(std::sync::Mutex::new(daemons));
+    let over = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for writer in 0..50usize {
+        let (daemons, over) = (daemons.clone(), over.clone());
+        writers.spawn(async move { write(writer, &daemons, &over).await });
+    }
+    let start = std::time::Instant::now();
+    let mut kills = 0;
+    for byte in seed.as_bytes().iter().cycle() {
+        if start.elapsed() > Duration::from_secs(seconds) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500 + u64::from(*byte) * 6)).await;
+        let at = usize::from(*byte) % ids.len();
+        let victim = daemons.lock().expect("a list")[at].clone();
+        victim.kill();
+        kills += 1;
+        let cluster = cluster.clone();
+        let started = tokio::task::spawn_blocking(move || cluster.start(ids[at])).await;
+        daemons.lock().expect("a list")[at] = Arc::new(started.expect("a daemon starts"));
+    }
+    over.store(true, Ordering::Relaxed);
+    let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
+    for (yes, no) in writers.join_all().await {
+        acknowledged.extend(yes);
+        refused.extend(no);
+    }
+    let daemon = daemons.lock().expect("a list")[0].clone();
+    let client = Client::connect(&daemon).await;
+    client.rows("SET oribi.consistency = 'strong'").await;
+    let mut found: Vec<String> =
+        client.rows("SELECT id FROM t").await.into_iter().flatten().collect();
+    found.sort();
+    let total = found.len();
+    let (mut twice, mut lost, mut unwanted) = (0, 0, 0);
+    twice += found.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    lost += acknowledged.iter().filter(|id| found.binary_search(id).is_err()).count();
+    unwanted += refused.iter().filter(|id| found.binary_search(id).is_ok()).count();
+    println!(
+        "{kills} kills, {} acknowledged, {} refused, {total} rows; lost {lost}, twice {twice}, \
+         refused but there {unwanted}",
+        acknowledged.len(),
+        refused.len()
+    );
+    assert!(!acknowledged.is_empty());
+    assert_eq!((lost, twice, unwanted), (0, 0, 0));
+}
+
+/// Inserts rows until the end; which were acknowledged, and which were refused. Of those whose
+/// daemon died nobody knows.
+async fn write(
+    writer: usize,
+    daemons: &std::sync::Mutex<Vec<Arc<Daemon>>>,
+    over: &AtomicBool,
+) -> (Vec<String>, Vec<String>) {
+    let (mut acknowledged, mut refused) = (Vec::new(), Vec::new());
+    let mut n = 0;
+    while !over.load(Ordering::Relaxed) {
+        let daemon = {
+            let daemons = daemons.lock().expect("a list");
+            daemons[(writer + n) % daemons.len()].clone()
+        };
+        let Ok(client) = Client::try_connect(&daemon).await else {
+            n += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        while !over.load(Ordering::Relaxed) {
+            n += 1;
+            let id = format!("{writer}-{n}");
+            match client.try_rows(&format!("INSERT INTO t VALUES ('{id}')")).await {
+                Ok(_) => acknowledged.push(id),
+                // An error of the server's is its word that nothing was written, but for the one
+                // that says that it does not know.
+                Err(error) => match error.as_db_error().map(|error| error.code().code()) {
+                    Some("08007" | "57P01") | None => break,
+                    Some(_) => refused.push(id),
+                },
+            }
+        }
+    }
+    (acknowledged, refused)
+}
