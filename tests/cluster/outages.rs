@@ -85,7 +85,7 @@ async fn reads_go_on_while_zookeeper_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_zookeeper_costs_the_session_and_no_more() {
+async fn a_frozen_zookeeper_costs_the_session_at_most() {
     bounded(async {
         let server = Server::start();
         let cluster = Cluster::on(&server.connect_string());
@@ -96,7 +96,6 @@ async fn a_frozen_zookeeper_costs_the_session_and_no_more() {
             all_ready(client, &["a", "b"]).await;
             assert_eq!(client.value("SELECT x FROM v").await, "42");
         }
-        let before = incarnations(&a).await;
         server.pause();
         let frozen = Instant::now();
         for (id, daemon, client) in [("a", &daemons[0], &a), ("b", &daemons[1], &b)] {
@@ -113,12 +112,10 @@ async fn a_frozen_zookeeper_costs_the_session_and_no_more() {
         }
         server.resume();
         for client in [&a, &b] {
+            // A server that was frozen itself ends a session whose time was over, or takes it back,
+            // whichever it comes to first.
             all_ready(client, &["a", "b"]).await;
-            until("new incarnations", async || {
-                let now = incarnations(client).await;
-                now.len() == 2 && now.iter().zip(&before).all(|(now, before)| now != before)
-            })
-            .await;
+            until("two incarnations", async || incarnations(client).await.len() == 2).await;
         }
         a.rows(DDL).await;
         assert_eq!(b.value("SELECT x FROM scratch").await, "1");
