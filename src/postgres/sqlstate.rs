@@ -256,6 +256,7 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::NoWarehouse => "55000",
         E::Conflict { .. } | E::Busy { .. } => "40001",
         E::Unregistered => "25006",
+        E::Uncertain(_) => "08007",
         E::Stopped => "57P01",
         E::Catalog(error) => catalog_code(error),
         E::Shared(error) => storage_code(error),

@@ -62,6 +62,9 @@ pub enum Error {
     /// This daemon's place in the cluster is lost. Nothing was changed.
     #[error("this daemon is not registered in the cluster at the moment; try again")]
     Unregistered,
+    /// The store's reply was lost, and what became of the commit cannot be learnt.
+    #[error("it is unknown whether the table was changed: {0}")]
+    Uncertain(Box<Error>),
     #[error("the daemon stops")]
     Stopped,
     #[error(transparent)]
@@ -95,7 +98,7 @@ impl Error {
         match self {
             Self::Catalog(error) => !matches!(**error, crate::catalog::Error::Unknown(_)),
             Self::Shared(error) => error.left_nothing(),
-            Self::Stopped => false,
+            Self::Stopped | Self::Uncertain(_) => false,
             _ => true,
         }
     }

@@ -241,11 +241,14 @@ impl Commits {
                 // What became of it is unknown: what was written may be the table by now.
                 Err(error) => return Err(error.into()),
             };
-            for (table, commit) in tables.iter_mut().zip(&commits) {
-                *table = self.now(commit, Consistency::Strong).await?;
-            }
-            if self.have_landed(&tables, &marks).await? {
-                return Ok(tables);
+            match self.look_again(&commits, &mut tables, &marks).await {
+                Ok(true) => return Ok(tables),
+                Ok(false) => {}
+                // Whether it was made is not known: nothing of it may be removed.
+                Err(error) if matches!(swap, Swap::Ambiguous) => {
+                    return Err(Error::Uncertain(Box::new(error)));
+                }
+                Err(error) => return Err(error),
             }
             for staged in staged {
                 self.files.remove(staged.written).await;
@@ -258,6 +261,25 @@ impl Commits {
             pause(attempt).await;
         }
         Err(Error::Busy { table: tables.first().map(|t| t.name.to_string()).unwrap_or_default() })
+    }
+
+    /// Reads the tables again after a commit was not made, or not certainly; whether it was.
+    async fn look_again(
+        &self,
+        commits: &[Commit],
+        tables: &mut [Arc<Table>],
+        marks: &[Uuid],
+    ) -> Result<bool> {
+        for (table, commit) in tables.iter_mut().zip(commits) {
+            *table = self.catalog.table(&commit.table.name, Consistency::Strong).await?;
+        }
+        if self.have_landed(tables, marks).await? {
+            return Ok(true);
+        }
+        for commit in commits {
+            self.now(commit, Consistency::Cached).await?;
+        }
+        Ok(false)
     }
 
     /// The table that a commit is for as it is now, if it still is the one.
