@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cache::Catalog;
-use super::ddl::{SETTLE, node_name, path_of, set, stale_is_fine};
+use super::ddl::{SETTLE, node_name, path_of, set};
 use super::record::TableRecord;
 use super::snapshot::Table;
 use super::{Consistency, Error, Result};
@@ -42,7 +42,7 @@ impl Catalog {
             Ok(_) => {
                 let mut tables = Vec::new();
                 for (table, record) in &records {
-                    tables.push(self.written(table, record).await?);
+                    tables.push(self.written(table, record).await);
                 }
                 return Ok(Swap::Done(tables));
             }
@@ -62,16 +62,15 @@ impl Catalog {
         }
     }
 
-    /// The table as this daemon has just written it: in its own view at once.
-    async fn written(&self, table: &Arc<Table>, record: &TableRecord) -> Result<Arc<Table>> {
-        self.refresh(&node_name(&table.name)).await.or_else(stale_is_fine)?;
+    /// The table as this daemon has just written it: in its own view at once, if that can be. The
+    /// write has been made whatever is wrong now.
+    async fn written(&self, table: &Arc<Table>, record: &TableRecord) -> Arc<Table> {
+        if let Err(error) = self.refresh(&node_name(&table.name)).await {
+            tracing::debug!(%error, "a table that was written is not in view yet");
+        }
         match self.table(&table.name, Consistency::Cached).await {
-            Ok(now) => Ok(now),
-            // Dropped or out of reach in this instant: the write has been made all the same.
-            Err(Error::NotFound { .. }) => {
-                Ok(Arc::new(Table { record: record.clone(), ..table.as_ref().clone() }))
-            }
-            Err(error) => Err(error),
+            Ok(now) => now,
+            Err(_) => Arc::new(Table { record: record.clone(), ..table.as_ref().clone() }),
         }
     }
 }

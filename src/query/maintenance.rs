@@ -232,7 +232,9 @@ impl Maintenance {
                         continue;
                     }
                 };
-                if let Ok(managed) = managed(&now) {
+                if compacted.is_ok()
+                    && let Ok(managed) = managed(&now)
+                {
                     seen.compacted.insert(oid, managed.metadata.clone());
                 }
                 tell(&table.name, "compact", compacted, Compacted::default());

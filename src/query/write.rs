@@ -22,7 +22,7 @@ use super::ddl::ident;
 use super::life::Session;
 use super::running::Registered;
 use super::{Done, Error, Result};
-use crate::catalog::{self, Consistency, Definition, ObjectKind, Privilege, Table};
+use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
 use crate::engine::{
     self, Plan, TARGET, Target, Written, parse_expressions, parse_one, parse_types,
 };
@@ -167,7 +167,7 @@ impl Session {
     /// A table that a statement is to change, if the role may.
     pub(super) async fn writable(&self, name: &ObjectName, action: Action) -> Result<Target> {
         let full = self.existing(name).await?;
-        let consistency = Consistency::Cached;
+        let consistency = self.settings().consistency();
         let table = match self.staged(&full) {
             Some(table) => table,
             None => match self.catalog().table(&full, consistency).await {
@@ -198,6 +198,10 @@ impl Session {
             let database = snapshot.databases.get(&name.database);
             let schema = database.and_then(|d| Some((d, d.schemas.get(&name.schema)?)));
             let in_schema = schema.is_some_and(|(d, s)| access.schema(d, s, Privilege::Usage));
+            let elsewhere = name.database != self.database();
+            if elsewhere && !database.is_some_and(|d| access.database(d, Privilege::Connect)) {
+                return Err(denied(ObjectKind::Database, &name.database));
+            }
             if !in_schema {
                 return Err(denied(ObjectKind::Schema, &name.schema));
             }

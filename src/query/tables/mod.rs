@@ -260,7 +260,8 @@ impl Session {
         if let Some(location) = &create.location {
             let location = Location::parse(location).map_err(engine::Error::from)?;
             self.may_use_location(&location).await?;
-            return Ok(location.as_written().trim_end_matches('/').to_owned());
+            // In a directory of its own: what else lies there is not the table's to remove.
+            return Ok(managed::table_location(&location.as_written(), name));
         }
         let warehouse = self.queries().warehouse.as_ref().ok_or(storage::Error::NoWarehouse)?;
         Ok(managed::table_location(warehouse, name))
@@ -465,6 +466,10 @@ fn properties(list: &[SqlOption]) -> Result<HashMap<String, String>> {
         let name = property_name(key);
         if name.starts_with("oribi.") {
             return Err(Error::Invalid(format!("the property \"{name}\" is not for users")));
+        }
+        // Files elsewhere would be nobody's: not kept within roots, not swept, not purged.
+        if name == "write.data.path" || name == "write.metadata.path" {
+            return Err(Error::NotSupported(format!("the property \"{name}\" (use location)")));
         }
         properties.insert(name, value);
     }

@@ -128,10 +128,21 @@ fn properties(given: HashMap<String, String>) -> HashMap<String, String> {
     all
 }
 
-/// Iceberg's own names for the fields of partition specifications.
+/// Iceberg's own names for the fields of partition specifications. They are names of Avro's in
+/// manifests, so that all but ASCII letters, digits and `_` is escaped as Iceberg's Java library does.
 fn partition_name(column: &str, transform: &Transform) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut name = String::new();
+    for c in column.chars() {
+        match plain(c) && !(name.is_empty() && c.is_ascii_digit()) {
+            true => name.push(c),
+            false if c.is_ascii_digit() => name.extend(['_', c]),
+            false => name.push_str(&format!("_x{:X}", u32::from(c))),
+        }
+    }
+    let column = name;
     match transform {
-        Transform::Identity => column.to_owned(),
+        Transform::Identity => column,
         Transform::Bucket(_) => format!("{column}_bucket"),
         Transform::Truncate(_) => format!("{column}_trunc"),
         other => format!("{column}_{other}"),

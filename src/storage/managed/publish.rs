@@ -336,6 +336,11 @@ fn new_files(commits: &[Commit], staged: &[Staged]) -> Vec<String> {
     added.chain(staged.iter().flat_map(|staged| staged.written.iter().cloned())).collect()
 }
 
+/// Which table of its name a commit is for.
+fn uuid(commit: &Commit) -> Option<Uuid> {
+    managed(&commit.table).ok().map(|managed| managed.uuid)
+}
+
 /// Appends for the same schema go together; all else goes by itself, in its turn.
 fn groups(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let mut groups: Vec<Vec<Waiting>> = Vec::new();
@@ -347,6 +352,7 @@ fn groups(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
                     && appends(b)
                     && a.schema_id == b.schema_id
                     && a.table.name == b.table.name
+                    && uuid(a) == uuid(b)
             };
             group.len() < MAX_GROUP
                 && group.first().is_some_and(|first| together(&first.commit, &one.commit))

@@ -56,8 +56,7 @@ impl WriteContext {
     /// For rows of a table as its metadata has it.
     pub fn of(files: &TableFiles, metadata: &TableMetadata) -> Result<Self> {
         let location = metadata.location().trim_end_matches('/');
-        let property = metadata.properties().get("write.data.path");
-        let url = property.cloned().unwrap_or_else(|| format!("{location}/data"));
+        let url = format!("{location}/data");
         let place = files.place(&url)?;
         let schema = metadata.current_schema().clone();
         Ok(Self {
