@@ -6,12 +6,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{Error, Result};
-use crate::coordination::{self, Coordination, Mode, paths::Path};
+use crate::coordination::{self, Coordination, Mode, Op, paths::Path};
 
 /// The first identifier that PostgreSQL gives to users' objects (`FirstNormalObjectId` in its
 /// `transam.h`). The ones below are fixed.
@@ -69,9 +68,11 @@ impl Oids {
                 .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
             let written = match version {
                 None => {
-                    let created =
-                        self.coordination.create(&path, Bytes::from(data), Mode::Persistent);
-                    created.await.map(drop)
+                    // In a store that has lost its data nothing is to be made.
+                    let check = Op::Check { path: Path::Catalog.to_string(), version: None };
+                    let (path, data, mode) = (path.clone(), data.into(), Mode::Persistent);
+                    let create = Op::Create { path, data, mode };
+                    self.coordination.transact(vec![check, create]).await.map(drop)
                 }
                 Some(_) => self.coordination.set(&path, data.into(), version).await.map(drop),
             };
@@ -79,9 +80,11 @@ impl Oids {
                 Ok(()) => return Ok(block),
                 // A lost reply costs at most a block: start again from what is there now.
                 Err(error) if error.may_have_landed() => last = Some(error),
-                Err(coordination::Error::BadVersion { .. })
-                | Err(coordination::Error::NodeExists { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => match error.root() {
+                    coordination::Error::BadVersion { .. }
+                    | coordination::Error::NodeExists { .. } => {}
+                    _ => return Err(error.into()),
+                },
             }
         }
         Err(unreachable(last.unwrap_or(coordination::Error::BadVersion { path })))

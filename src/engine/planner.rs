@@ -28,7 +28,7 @@ use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::write::TARGET;
 use super::{Error, Result, complexity, parse};
-use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
+use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
 use crate::storage::managed::{self, ManagedTable};
@@ -119,13 +119,7 @@ impl Session {
         depth: usize,
     ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
         Box::pin(async move {
-            let schemas = match reference.schema() {
-                Some(schema) => std::slice::from_ref(&schema.to_owned()).to_vec(),
-                None => scope.search_path.clone(),
-            };
-            let database = reference.catalog().unwrap_or(&scope.database);
-            let names: Vec<_> =
-                schemas.iter().map(|s| TableName::new(database, s, reference.table())).collect();
+            let names = self.candidates(scope, reference);
             let cached = self.info().settings.consistency() == catalog::Consistency::Cached;
             // What this daemon knows of goes first: only a name that is nowhere is worth asking the
             // store for.
@@ -147,6 +141,30 @@ impl Session {
             let kind = catalog::ObjectKind::Table;
             Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
         })
+    }
+
+    /// What a name may stand for, in order.
+    fn candidates(&self, scope: &Scope, reference: &TableReference) -> Vec<TableName> {
+        let (database, table) = (&scope.database, reference.table());
+        match (reference.catalog(), reference.schema()) {
+            (Some(database), Some(schema)) => vec![TableName::new(database, schema, table)],
+            (_, None) => {
+                let schemas = scope.search_path.iter();
+                schemas.map(|schema| TableName::new(database, schema, table)).collect()
+            }
+            (None, Some(qualifier)) => {
+                let snapshot = self.info().catalog.snapshot();
+                let own = snapshot.databases.get(database);
+                let is_schema = self.engine().system().has_schema(qualifier)
+                    || own.is_some_and(|own| own.schemas.contains_key(qualifier));
+                let mut names = vec![TableName::new(database, qualifier, table)];
+                // Where there is no such schema, it may be a database.
+                if !is_schema {
+                    names.push(TableName::new(qualifier, PUBLIC, table));
+                }
+                names
+            }
+        }
     }
 
     /// Whether a name is a system table's, or in the catalog as far as this daemon knows.

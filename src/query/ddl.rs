@@ -16,7 +16,7 @@ use super::tables::{self, AlterTable, CreateTable};
 use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
-    PUBLIC, TableName,
+    PUBLIC, RESERVED_SCHEMAS, TableName,
 };
 use crate::engine::parse;
 use crate::engine::system::{NAME_MARK, shown_name};
@@ -412,7 +412,7 @@ impl Session {
                 let new = match new.0.len() {
                     // Without a schema the table stays in its own, as in PostgreSQL.
                     1 => TableName::new(&old.database, &old.schema, single(new)?),
-                    _ => self.target(new)?,
+                    _ => self.target(new).await?,
                 };
                 self.must_own_table(&old).await?;
                 self.may_create_in(&new).await?;
@@ -435,7 +435,7 @@ impl Session {
         registered: &Registered,
         create: &CreateExternal,
     ) -> Result<Option<Notice>> {
-        let name = self.target(&create.name)?;
+        let name = self.target(&create.name).await?;
         self.may_create(&name, create.mode).await?;
         let location = Location::parse(&create.location).map_err(crate::engine::Error::from)?;
         self.may_use_location(&location).await?;
@@ -474,7 +474,7 @@ impl Session {
         query: &Query,
         (security_barrier, mode): (bool, CreateMode),
     ) -> Result<Option<Notice>> {
-        let name = self.target(name)?;
+        let name = self.target(name).await?;
         self.may_create(&name, mode).await?;
         let mut sql = query.to_string();
         let plan = self.plan_text(&sql).await?;
@@ -564,7 +564,7 @@ impl Session {
     }
 
     /// The full name of something to be made.
-    pub(super) fn target(&self, name: &ObjectName) -> Result<TableName> {
+    pub(super) async fn target(&self, name: &ObjectName) -> Result<TableName> {
         let parts: Vec<String> = name.0.iter().map(part_name).collect();
         Ok(match parts.as_slice() {
             [table] => {
@@ -578,16 +578,29 @@ impl Session {
                     .map_or(PUBLIC, String::as_str);
                 TableName::new(self.database(), schema, table)
             }
-            [schema, table] => TableName::new(self.database(), schema, table),
+            [qualifier, table] => self.qualified(qualifier, table).await,
             [database, schema, table] => TableName::new(database, schema, table),
             _ => return Err(Error::Invalid(format!("improper qualified name: {name}"))),
         })
     }
 
+    /// `qualifier.table`: in a schema of this database or, where that has none of this name, in the
+    /// database of this name.
+    async fn qualified(&self, qualifier: &str, table: &str) -> TableName {
+        let snapshot = self.catalog().snapshot();
+        let own = snapshot.databases.get(self.database());
+        let is_schema = RESERVED_SCHEMAS.contains(&qualifier)
+            || own.is_some_and(|database| database.schemas.contains_key(qualifier));
+        match is_schema || self.catalog().database(qualifier).await.is_err() {
+            true => TableName::new(self.database(), qualifier, table),
+            false => TableName::new(qualifier, PUBLIC, table),
+        }
+    }
+
     /// The full name of something that is there; if it is not, the name under which it would be
     /// made.
     pub(super) async fn existing(&self, name: &ObjectName) -> Result<TableName> {
-        let target = self.target(name)?;
+        let target = self.target(name).await?;
         if name.0.len() == 1 {
             for schema in self.search_path() {
                 let name = TableName::new(&target.database, &schema, &target.table);

@@ -65,15 +65,16 @@ impl Log {
         Ok(node.map(|node| from_json(&node.data).entries).unwrap_or_default())
     }
 
-    /// What this daemon has done since `started`.
+    /// What this daemon has done since `started`; `None` if that is nothing.
     pub(super) fn entry(
         &self,
         object: &str,
         kind: &str,
         started: DateTime<Utc>,
         done: super::Result<Work>,
-    ) -> Entry {
+    ) -> Option<Entry> {
         let (work, error) = match done {
+            Ok(work) if work == Work::default() => return None,
             Ok(work) => (work, None),
             Err(error) => {
                 let text: String = error.to_string().chars().take(MAX_ERROR).collect();
@@ -82,7 +83,7 @@ impl Log {
         };
         let seconds = (Utc::now() - started).as_seconds_f64().max(0.0);
         let (daemon, object, kind) = (self.daemon.clone(), object.to_owned(), kind.to_owned());
-        Entry { daemon, object, kind, started, seconds, work, error }
+        Some(Entry { daemon, object, kind, started, seconds, work, error })
     }
 
     /// Adds entries. That they are missing if the store does not take them is no reason to fail.

@@ -244,10 +244,7 @@ impl Maintenance {
         entries: &mut Vec<Entry>,
     ) {
         let mut note = |object: &str, kind, started, done: Result<Work>| {
-            if done.as_ref().is_ok_and(|work| *work == Work::default()) {
-                return;
-            }
-            let entry = self.log.entry(object, kind, started, done);
+            let Some(entry) = self.log.entry(object, kind, started, done) else { return };
             match &entry.error {
                 None => info!(object, kind, work = ?entry.work, "maintenance"),
                 Some(error) => warn!(object, kind, error, "maintenance failed and is tried again"),
@@ -337,7 +334,8 @@ impl Session {
         if upkeep.compact {
             let started = Utc::now();
             let done = service.compact(self.engine_session(), name, &[]).await?;
-            service.log.append(vec![service.log.entry(object, "compact", started, Ok(done))]).await;
+            let entry = service.log.entry(object, "compact", started, Ok(done));
+            service.log.append(entry.into_iter().collect()).await;
             return Ok(format!("{} files became {}", done.files_read, done.files_written));
         }
         let started = Utc::now();
@@ -346,7 +344,7 @@ impl Session {
         let entries = [("expire", expired), ("orphans", orphans)];
         let entries =
             entries.map(|(kind, work)| service.log.entry(object, kind, started, Ok(work)));
-        service.log.append(entries.into()).await;
+        service.log.append(entries.into_iter().flatten().collect()).await;
         Ok(format!(
             "{} snapshots expired with {} files, {} orphans of {} bytes removed",
             expired.snapshots_expired,

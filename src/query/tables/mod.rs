@@ -130,7 +130,7 @@ impl Session {
         registered: &Registered,
         create: &CreateTable,
     ) -> Result<(Option<u64>, Option<Notice>)> {
-        let name = self.target(&create.name)?;
+        let name = self.target(&create.name).await?;
         self.may_create(&name, create.mode).await?;
         let known = self.catalog().table(&name, Consistency::Strong).await;
         match (known, create.mode) {
