@@ -391,8 +391,13 @@ impl Session {
                 for name in targets {
                     let known = catalog.snapshot().table(&name).cloned();
                     let dropped = catalog.drop_table(&name, *view, *mode).await?;
-                    if let Some(table) = known.filter(|_| dropped && *purge) {
-                        self.purge(&table).await?;
+                    if let Some(table) = known.filter(|_| dropped && *purge)
+                        && let Err(error) = self.purge(&table).await
+                    {
+                        let table = &name.table;
+                        let message =
+                            format!("\"{table}\" is dropped, but its files stay: {error}");
+                        notices.push(Notice { code: "01000", message });
                     }
                     if !dropped {
                         let kind = if *view { ObjectKind::View } else { ObjectKind::Table };

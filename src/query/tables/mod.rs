@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use arrow::datatypes::Field;
 use datafusion::sql::parser::Statement as EngineStatement;
 use futures::future::BoxFuture;
+use iceberg::spec::TableMetadata;
 use sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, ColumnDef, ColumnOption, CreateTable as SqlCreate,
     CreateTableLikeKind, CreateTableOptions, Expr, Ident, ObjectName, Query, SqlOption, Statement,
@@ -22,6 +23,7 @@ use crate::catalog::{
     self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
 };
 use crate::engine::{self, Target};
+use crate::faults;
 use crate::storage::managed::{
     self, Alteration, Change, NewTable, Partitioning, SortColumn, columns_of,
 };
@@ -71,6 +73,7 @@ impl CreateTable {
             }
         }
         let mut properties = options(&create.table_options)?;
+        let clause = create.hive_formats.as_ref().and_then(|formats| formats.location.clone());
         Ok(Self {
             name: create.name.clone(),
             columns: create.columns.clone(),
@@ -78,7 +81,7 @@ impl CreateTable {
             query: create.query.clone(),
             partitioning: Vec::new(),
             sort: Vec::new(),
-            location: properties.remove("location"),
+            location: clause.or(properties.remove("location")),
             properties,
             mode: mode(create.if_not_exists, create.or_replace),
         })
@@ -147,16 +150,40 @@ impl Session {
             properties: create.properties.clone(),
         };
         let files = self.queries().commits.files().clone();
-        let (metadata_url, metadata) = managed::create(&files, &location, new).await?;
+        let first = managed::create(&files, &location, new).await?;
+        let made = self.fill_and_name(create, &name, &columns, first).await;
+        let is_left = match &made {
+            Ok((_, is_named)) => !is_named,
+            // It may be the table by now.
+            Err(Error::Catalog(catalog::Error::Unknown(_))) => false,
+            Err(_) => true,
+        };
+        if is_left && let Err(error) = files.remove_directory(&location).await {
+            tracing::debug!(location, %error, "files that nothing names could not be removed");
+        }
+        let (rows, is_named) = made?;
+        Ok((rows, (!is_named).then(|| exists(ObjectKind::Table, &name.table))))
+    }
+
+    /// Puts the rows of a query into a new table that has its first metadata, and the table into the
+    /// catalog: how many rows, and whether the name was free.
+    async fn fill_and_name(
+        &mut self,
+        create: &CreateTable,
+        name: &TableName,
+        columns: &[Column],
+        (metadata_url, metadata): (String, TableMetadata),
+    ) -> Result<(Option<u64>, bool)> {
+        let files = self.queries().commits.files().clone();
         let mut columns_now = columns_of(&metadata, &[])?;
-        for (now, declared) in columns_now.iter_mut().zip(&columns) {
+        for (now, declared) in columns_now.iter_mut().zip(columns) {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
         }
         let mut definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
         let mut rows = None;
         if let Some(query) = &create.query {
-            let table = unnamed(&name, &columns_now, &definition);
+            let table = unnamed(name, &columns_now, &definition);
             let target = self.engine_session().target(table.into()).await?;
             let query = EngineStatement::Statement(Box::new(Statement::Query(query.clone())));
             let plan = self.engine_session().plan_insert(&target, &[], &query, &[]).await?;
@@ -176,9 +203,10 @@ impl Session {
         }
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let definition = Definition::Managed(definition);
-        let created = catalog.create_table(&name, &user, columns_now, definition, create.mode);
-        let created = created.await?;
-        Ok((rows, (!created).then(|| exists(ObjectKind::Table, &name.table))))
+        faults::point("a new table is to be named");
+        let named = catalog.create_table(name, &user, columns_now, definition, create.mode).await;
+        faults::point("a new table is named");
+        Ok((rows, named?))
     }
 
     /// Columns as CREATE TABLE writes them, or those of the table that it names as a model.
