@@ -37,8 +37,8 @@ use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
-use crate::storage::Roots;
 use crate::storage::managed::Commits;
+use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor};
 use crate::web;
@@ -64,6 +64,8 @@ pub enum Error {
     Tls(#[from] tls::Error),
     #[error("warehouse: {path} cannot be used: {source}")]
     Warehouse { path: String, source: std::io::Error },
+    #[error("warehouse: {0}")]
+    WarehouseUrl(storage::Error),
     #[error("zookeeper: {0}")]
     Coordination(#[from] coordination::Error),
     #[error(transparent)]
@@ -347,7 +349,10 @@ impl Sockets {
 /// Other daemons could not read what is there.
 fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Error> {
     let directory = match &config.warehouse {
-        Some(url) if url.contains("://") => return Ok(Some(url.clone())),
+        Some(url) if url.contains("://") => {
+            Location::parse(url).map_err(Error::WarehouseUrl)?;
+            return Ok(Some(url.clone()));
+        }
         Some(path) => PathBuf::from(path),
         None if config.zookeeper.is_some() => return Ok(None),
         None => data_dir.path().join("warehouse"),

@@ -126,35 +126,6 @@ async fn the_leader_does_it_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_in_the_middle_leaves_the_table_as_it_was_or_as_it_was_to_be() {
-    for point in [
-        "a commit is to be made",
-        "a commit is made",
-        "snapshots are expired",
-        "an orphan is to be removed",
-    ] {
-        let options = quiet();
-        let daemon = Daemon::start(&options);
-        let client = daemon.connect().await;
-        fill(&client, 6).await;
-        let before = value(&client, SUM).await;
-        let live = files(&daemon.data_dir().join("warehouse"), ".parquet");
-        plant(&live[0], "orphan.parquet", 10 * DAY);
-        daemon.kill();
-        let daemon = Daemon::start(&options.clone().env("ORIBI_FAULT", point));
-        let client = daemon.connect().await;
-        // The first one dies of it; which one that is depends on the point.
-        let _ = client.batch_execute("OPTIMIZE t; VACUUM t RETAIN '0s'").await;
-        daemon.wait(common::daemon::PATIENCE);
-        let daemon = Daemon::start(&options);
-        let client = daemon.connect().await;
-        assert_eq!(value(&client, SUM).await, before, "{point}");
-        client.batch_execute("OPTIMIZE t; VACUUM t RETAIN '0s'").await.expect("it goes on");
-        assert_eq!(value(&client, SUM).await, before, "{point}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_does_not_grow_beyond_its_bound() {
     let daemon = Daemon::start(&quiet());
     let client = daemon.connect().await;
@@ -232,6 +203,8 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
         .clone()
         .env("ORIBI_MAINTENANCE_INTERVAL", "50ms")
         .env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
+    let point = "a file of a dropped table is to be removed";
+    Daemon::start(&keeping.clone().env("ORIBI_FAULT", point)).wait(common::daemon::PATIENCE);
     let daemon = Daemon::start(&keeping);
     let client = daemon.connect().await;
     eventually("the dropped table's files go", async || {

@@ -1,4 +1,5 @@
 //! The scripts of `tests/sql`, run through the port with the simple protocol: each column is text.
+//! All of them are run with embedded coordination and with a real ZooKeeper, to the same answers.
 //!
 //! Each script has a database of its own, called like the script, and may write files into
 //! `$__TEST_DIR__`. `ORIBI_SQL_UPDATE=1` writes the daemon's answers into the scripts instead of
@@ -11,23 +12,43 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use common::daemon::{Daemon, Options, Shared, explain};
+use common::zookeeper;
 use sqllogictest::{
     AsyncDB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator,
     strict_column_validator,
 };
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-static DAEMON: Shared = Shared::new(Options::new);
+static EMBEDDED: Shared = Shared::new(Options::new);
+static ON_ZOOKEEPER: Shared = Shared::new(on_zookeeper);
 
-/// One test for each script.
+fn on_zookeeper() -> Options {
+    let options = Options::new();
+    let warehouse = options.directory().join("warehouse");
+    let ensemble = zookeeper::shared().connect_string();
+    options.arg(format!("--zookeeper={ensemble}/scripts")).env("ORIBI_WAREHOUSE", warehouse)
+}
+
+/// Two tests for each script.
 macro_rules! scripts {
     ($($name:ident)*) => {
         const SCRIPTS: &[&str] = &[$(concat!(stringify!($name), ".slt")),*];
 
-        mod script {
+        mod embedded {
             $(#[tokio::test]
             async fn $name() {
-                super::run(stringify!($name)).await;
+                super::run(stringify!($name), &super::EMBEDDED.get()).await;
+            })*
+        }
+
+        mod on_zookeeper {
+            $(#[tokio::test]
+            async fn $name() {
+                // Ends after the daemon.
+                let _server = super::zookeeper::shared();
+                if !super::updates() {
+                    super::run(stringify!($name), &super::ON_ZOOKEEPER.get()).await;
+                }
             })*
         }
     };
@@ -45,13 +66,17 @@ fn every_script_is_run() {
     assert_eq!(found, SCRIPTS);
 }
 
-async fn run(name: &str) {
-    let daemon = DAEMON.get();
-    make_database(&daemon, name).await;
+/// Whether the scripts are written anew instead of compared.
+fn updates() -> bool {
+    std::env::var_os("ORIBI_SQL_UPDATE").is_some()
+}
+
+async fn run(name: &str, daemon: &Daemon) {
+    make_database(daemon, name).await;
     let mut runner = Runner::new(|| async { Ok(Session(daemon.connect_to(name).await)) });
     runner.with_column_validator(strict_column_validator);
     let script = directory().join(format!("{name}.slt"));
-    if std::env::var_os("ORIBI_SQL_UPDATE").is_some() {
+    if updates() {
         let updated = runner.update_test_file(
             &script,
             "\t",

@@ -5,6 +5,8 @@ mod common;
 
 #[path = "tables/crashes.rs"]
 mod crashes;
+#[path = "tables/duckdb.rs"]
+mod duckdb;
 #[path = "tables/lost_replies.rs"]
 mod lost_replies;
 #[allow(dead_code)]

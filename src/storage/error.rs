@@ -20,7 +20,7 @@ pub enum Error {
     Denied { path: String },
     #[error("{location} is outside of the places where files may lie")]
     Outside { location: String },
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {}", brief(.source.as_ref()))]
     Io { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The bytes are there but are not what the format demands.
     #[error("{path} is damaged or not of the expected format: {source}")]
@@ -80,7 +80,7 @@ pub enum Error {
     BadProperty { name: String, value: String, reason: String },
     #[error("a value is out of the range of the partition transform {transform}")]
     NoPartition { transform: String },
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {}", brief(.source.as_ref()))]
     NotWritten { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("no permission to write {path}")]
     DeniedWrite { path: String },
@@ -196,6 +196,29 @@ fn is_about_values(error: &DataFusionError) -> bool {
     }
 }
 
+/// Whether a server has answered that the daemon may not do this. Only its words tell it: the library
+/// keeps the type of this error to itself, and sorts out the answers to some requests only.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let text = error.to_string();
+    ["401 Unauthorized", "403 Forbidden"]
+        .iter()
+        .any(|status| text.contains(&format!("status code: {status}")))
+}
+
+/// An error's text. Of a document that an object store has answered only what went wrong: the rest
+/// is long, and may repeat keys and tokens of the daemon's.
+pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    let Some((before, document)) = text.split_once("<Error>") else { return text };
+    let part = |name: &str| {
+        let (_, rest) = document.split_once(&format!("<{name}>"))?;
+        rest.split_once("</").map(|(value, _)| value)
+    };
+    let before = before.split("<?xml").next().unwrap_or_default().trim_end();
+    let parts = [part("Code"), part("Message")].into_iter().flatten();
+    format!("{before} {}", parts.collect::<Vec<_>>().join(": "))
+}
+
 /// Looks for the failure of the store or the file system behind an error.
 fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(error);
@@ -223,6 +246,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
             ) => return Cause::Denied,
             Some(object_store::Error::Generic { source, .. }) => {
                 return match cause(source.as_ref()) {
+                    Cause::Other if is_refusal(source.as_ref()) => Cause::Denied,
                     Cause::Other => Cause::Io,
                     known => known,
                 };
@@ -237,4 +261,24 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
         };
     }
     Cause::Other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_a_store_is_told_without_its_details() {
+        let answer = "Error performing GET http://s3/lake in 1ms - Server returned non-2xx status \
+                      code: 400 Bad Request: <?xml version=\"1.0\"?>\n<Error><Code>InvalidToken\
+                      </Code><Message>It is malformed.</Message><Token-0>t0ken</Token-0></Error>";
+        let error = Error::not_written("s3://lake/x", generic(answer)).to_string();
+        assert!(error.ends_with("400 Bad Request: InvalidToken: It is malformed."), "{error}");
+        let refused = generic("non-2xx status code: 403 Forbidden: <Error></Error>");
+        assert!(matches!(Error::not_written("s3://lake/x", refused), Error::DeniedWrite { .. }));
+    }
+
+    fn generic(text: &str) -> object_store::Error {
+        object_store::Error::Generic { store: "S3", source: text.into() }
+    }
 }

@@ -15,6 +15,12 @@ impl Location {
     /// Takes an absolute path or a URL. Whether a local path is a directory is looked up; a remote
     /// one is taken for a file if its last part has an extension.
     pub fn parse(text: &str) -> Result<Self> {
+        if let Some(location) = without_user(text) {
+            // Locations are shown to everybody who may see the table.
+            let reason = "it must not name a user or a password: credentials are the daemon's own, \
+                          from its environment (AWS_*)";
+            return Err(Error::BadLocation { location, reason: reason.to_owned() });
+        }
         let bad = |reason: String| Error::BadLocation { location: text.to_owned(), reason };
         if text.is_empty() {
             return Err(bad("it is empty".to_owned()));
@@ -82,6 +88,14 @@ impl Location {
     }
 }
 
+/// A URL of another store without what stands before an `@` in its authority; `None` if nothing does.
+fn without_user(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (_, host) = authority.rsplit_once('@')?;
+    Some(format!("{scheme}://{host}{path}"))
+}
+
 impl Display for Location {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -91,6 +105,16 @@ impl Display for Location {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        for text in ["s3://key:secret@bucket/a", "s3://key:secret@bucket", "s3://secret@bucket/@/"]
+        {
+            let error = Location::parse(text).expect_err(text).to_string();
+            assert!(!error.contains("secret@") && error.contains("s3://bucket"), "{error}");
+        }
+        assert!(Location::parse("s3://bucket/a@b/").is_ok());
+    }
 
     #[test]
     fn locations_have_a_normal_form() {

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreRegistry;
-use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::Roots;
@@ -65,25 +66,51 @@ fn connect(url: &Url) -> Result<Arc<dyn ObjectStore>> {
     let bucket = url.host_str().unwrap_or_default();
     match url.scheme() {
         "s3" | "s3a" => {
-            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-            Ok(Arc::new(store))
+            let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+            check_endpoint(url, &builder)?;
+            Ok(Arc::new(builder.with_retry(retries()).build()?))
         }
         #[cfg(feature = "gcs")]
         "gs" => {
             let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
-            Ok(Arc::new(builder.with_bucket_name(bucket).build()?))
+            Ok(Arc::new(builder.with_bucket_name(bucket).with_retry(retries()).build()?))
         }
         #[cfg(feature = "azure")]
         "az" | "abfs" | "abfss" => {
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
-            Ok(Arc::new(builder.with_url(url.as_str()).build()?))
+            Ok(Arc::new(builder.with_url(url.as_str()).with_retry(retries()).build()?))
         }
         _ => Err(unsupported(url)),
     }
 }
 
+/// The store's own account of a plaintext endpoint is "builder error".
+fn check_endpoint(url: &Url, builder: &AmazonS3Builder) -> Result<()> {
+    let allow_http = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+    let yes = |text: String| ["1", "true", "on", "yes", "y"].contains(&&*text.to_lowercase());
+    let allowed = builder.get_config_value(&allow_http).is_some_and(yes);
+    let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+    let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key));
+    match endpoint {
+        Some(endpoint) if endpoint.starts_with("http://") && !allowed => {
+            let reason = "its endpoint is one without TLS; AWS_ALLOW_HTTP=true allows that";
+            Err(bad(url, reason.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A store that cannot be reached is said to be so within a minute, as a request may take 30 s
+/// (`AWS_TIMEOUT`) of its own.
+fn retries() -> RetryConfig {
+    RetryConfig { retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
+}
+
 fn unsupported(url: &Url) -> DataFusionError {
+    bad(url, format!("the scheme \"{}\" is not supported; use file or s3", url.scheme()))
+}
+
+fn bad(url: &Url, reason: String) -> DataFusionError {
     let location = url.to_string();
-    let reason = format!("the scheme \"{}\" is not supported; use file or s3", url.scheme());
     DataFusionError::External(Box::new(super::Error::BadLocation { location, reason }))
 }

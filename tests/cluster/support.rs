@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use crate::common::daemon::{Daemon, PATIENCE};
 use crate::common::daemon::{Options, eventually};
-use crate::common::zookeeper::Server;
+use crate::common::zookeeper::{self, Server};
 
 /// Long enough for a busy machine to keep, short enough to wait for its end.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -41,17 +41,6 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     eventually(what, async || holds().await.then_some(())).await;
 }
 
-/// One server for the tests that do not hurt it, as long as one of them runs.
-fn shared_zookeeper() -> Arc<Server> {
-    static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-    let mut running = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
-    running.upgrade().unwrap_or_else(|| {
-        let server = Arc::new(Server::start());
-        *running = Arc::downgrade(&server);
-        server
-    })
-}
-
 /// The daemons of one test: below one chroot of an ensemble, or each for itself.
 pub struct Cluster {
     zookeeper: Option<String>,
@@ -64,7 +53,7 @@ pub struct Cluster {
 impl Cluster {
     /// On the server that tests share.
     pub fn on_shared_zookeeper() -> Self {
-        let server = shared_zookeeper();
+        let server = zookeeper::shared();
         Self { _server: Some(server.clone()), ..Self::on(&server.connect_string()) }
     }
 
@@ -265,6 +254,20 @@ impl Store {
         };
         let parsed = serde_json::from_slice(&data);
         Some(parsed.unwrap_or_else(|_| panic!("{path}: {}", String::from_utf8_lossy(&data))))
+    }
+
+    /// All nodes with their values, as they are.
+    pub async fn all(&self) -> Vec<(String, String)> {
+        let (mut found, mut paths) = (Vec::new(), vec!["/".to_owned()]);
+        while let Some(path) = paths.pop() {
+            // Ephemeral ones come and go.
+            if let Ok((data, _)) = self.0.get_data(&path).await {
+                found.push((path.clone(), String::from_utf8_lossy(&data).into_owned()));
+            }
+            let children = self.children(&path).await.into_iter();
+            paths.extend(children.map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
+        }
+        found
     }
 
     /// The names of a node's children; none if there is no such node.

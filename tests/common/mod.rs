@@ -4,4 +4,5 @@
 pub mod certificates;
 pub mod daemon;
 pub mod postgres;
+pub mod s3;
 pub mod zookeeper;

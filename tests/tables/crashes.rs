@@ -1,79 +1,206 @@
-//! A daemon that dies between any two steps of a write leaves the table as it was, or as it was to
-//! be, and nothing keeps others from writing on.
+//! A daemon that dies between any two steps of a statement leaves each table as it was, or as it was
+//! to be; others write on, and housekeeping removes what was left behind and nothing else.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oribi::storage::managed::{TableFiles, retained_files};
+use oribi::storage::{Roots, Stores};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::common::daemon::{Daemon, Options, PATIENCE};
-use crate::support::Client;
+use crate::support::{Client, db_error};
 
-/// All points at which a write may be made to end, and whether its rows are in the table then.
-const POINTS: &[(&str, bool)] = &[
-    ("rows are in files", false),
-    ("a manifest is to be written", false),
-    ("a manifest list is to be written", false),
-    ("metadata is to be written", false),
-    ("metadata is written", false),
-    ("a commit is to be made", false),
-    ("a commit is made", true),
+/// All points at which a statement may be made to end, and whether it is done then, if that is the same
+/// for all.
+const POINTS: &[(&str, Option<bool>)] = &[
+    ("data files are complete", Some(false)),
+    ("rows are in files", Some(false)),
+    ("a manifest is to be written", Some(false)),
+    ("a manifest list is to be written", Some(false)),
+    ("metadata is to be written", Some(false)),
+    ("metadata is written", Some(false)),
+    ("a commit is to be made", Some(false)),
+    ("a commit is made", Some(true)),
+    ("a new table is to be named", Some(false)),
+    ("a new table is named", Some(true)),
+    ("snapshots are expired", Some(true)),
+    ("a file is to be removed", None),
+    ("an orphan is to be removed", Some(true)),
 ];
 
-/// Points of housekeeping, which `tests/maintenance.rs` tries.
-const KEEPING_HOUSE: &[&str] = &[
-    "an orphan is to be removed",
-    "snapshots are expired",
-    "a file of a dropped table is to be removed",
-];
+/// A point that no statement comes to, only the leader; `tests/maintenance.rs` tries it.
+const SWEEP: &str = "a file of a dropped table is to be removed";
 
-/// A statement, and the sum of `x` and the number of rows that it leads to from `1, 2, 3`.
-const WRITES: &[(&str, &str)] = &[
-    ("INSERT INTO t VALUES (10, 'x'), (20, 'y')", "36 5"),
-    ("INSERT INTO t SELECT x + 100, 'z' FROM t", "312 6"),
-    ("UPDATE t SET x = x + 1 WHERE x > 1", "8 3"),
-    ("DELETE FROM t WHERE x = 2", "4 2"),
-    ("TRUNCATE t", " 0"),
-    ("BEGIN; DELETE FROM t WHERE x = 1; INSERT INTO t VALUES (7, 'a'); COMMIT", "12 3"),
-];
-
-const BEFORE: &str = "6 3";
-
-async fn state(daemon: &Daemon) -> String {
-    let client = Client::connect(daemon).await;
-    client.rows("SELECT sum(x), count(*) FROM t").await[0].join(" ")
+/// A statement, and what a query answers before and after it: a row, or a SQLSTATE.
+struct Case {
+    statement: &'static str,
+    query: &'static str,
+    old: &'static str,
+    new: &'static str,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_old_table_or_the_new_one() {
+const fn case(
+    statement: &'static str,
+    query: &'static str,
+    old: &'static str,
+    new: &'static str,
+) -> Case {
+    Case { statement, query, old, new }
+}
+
+const T: &str = "SELECT sum(x), count(*), count(DISTINCT s) FROM t";
+const BOTH: &str = "SELECT (SELECT sum(x) FROM t), (SELECT sum(n) FROM u)";
+const NEW: &str = "SELECT count(*), min(x) FROM new";
+
+/// From the rows 1 to 6 in `t`, each in a file of its own, and 1 in `u`.
+const CASES: &[Case] = &[
+    case("INSERT INTO t VALUES (10, 'x'), (20, 'y')", T, "21 6 6", "51 8 8"),
+    case("INSERT INTO t SELECT x + 100, 'z' FROM t", T, "21 6 6", "642 12 7"),
+    case("UPDATE t SET x = x + 1 WHERE x > 1", T, "21 6 6", "26 6 6"),
+    case("DELETE FROM t WHERE x = 2", T, "21 6 6", "19 5 5"),
+    case("TRUNCATE t", T, "21 6 6", " 0 0"),
+    case("INSERT OVERWRITE TABLE t SELECT 7, 'only'", T, "21 6 6", "7 1 1"),
+    case(
+        "BEGIN; DELETE FROM t WHERE x = 1; INSERT INTO t VALUES (7, 'a'); COMMIT",
+        T,
+        "21 6 6",
+        "27 6 6",
+    ),
+    case("BEGIN; UPDATE t SET x = 0; INSERT INTO u VALUES (5); COMMIT", BOTH, "21 1", "0 6"),
+    case("CREATE TABLE new (x bigint)", NEW, "42P01", "0 "),
+    case("CREATE TABLE new AS SELECT x FROM t WHERE x > 2", NEW, "42P01", "4 3"),
+    case(
+        "ALTER TABLE t RENAME COLUMN s TO renamed, ADD COLUMN y int",
+        "SELECT count(renamed) FROM t",
+        "42703",
+        "6",
+    ),
+    case("OPTIMIZE t", T, "21 6 6", "21 6 6"),
+    case("VACUUM t RETAIN '0s'", T, "21 6 6", "21 6 6"),
+];
+
+/// Cases at the same time.
+const AT_ONCE: usize = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_old_tables_or_the_new_ones() {
+    let (mut cases, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
+    for case in CASES {
+        let places = places.clone();
+        cases.spawn(async move {
+            let _place = places.acquire().await;
+            die_at_every_point(case).await
+        });
+    }
+    let mut reached = BTreeSet::new();
+    while let Some(case) = cases.join_next().await {
+        reached
+            .extend(case.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic())));
+    }
+    let all: BTreeSet<&str> = POINTS.iter().map(|(point, _)| *point).collect();
+    assert_eq!(reached, all, "no statement comes to some of the points");
+}
+
+/// Which points the statement came to.
+async fn die_at_every_point(case: &Case) -> BTreeSet<&'static str> {
+    let options = Options::new()
+        .env("ORIBI_MAINTENANCE_INTERVAL", "none")
+        .env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
+    let mut reached = BTreeSet::new();
+    let mut daemon = Daemon::start(&options);
     for (point, done) in POINTS {
-        for (write, after) in WRITES {
-            let options = Options::new();
-            let daemon = Daemon::start(&options);
-            let client = Client::connect(&daemon).await;
-            client.rows("CREATE TABLE t (x bigint, s text)").await;
-            client.rows("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')").await;
-            drop(client);
-            daemon.kill();
-            let dying = Daemon::start(&options.clone().env("ORIBI_FAULT", *point));
-            let client = Client::connect(&dying).await;
-            let written = client.try_rows(write).await;
-            if written.is_ok() {
-                // Not every statement comes to every point.
-                assert_eq!(state(&dying).await, *after, "{write} past \"{point}\"");
-                continue;
+        set_up(&daemon).await;
+        drop(daemon);
+        let dying = Daemon::start(&options.clone().env("ORIBI_FAULT", *point));
+        let outcome = Client::connect(&dying).await.try_rows(case.statement).await;
+        let what = format!("{} that died at \"{point}\"", case.statement);
+        let expected: &[&str] = match outcome {
+            // Not every statement comes to every point.
+            Ok(_) => &[case.new],
+            Err(error) => {
+                assert!(error.is_closed() || error.as_db_error().is_none(), "{what}: {error:?}");
+                dying.wait(PATIENCE);
+                reached.insert(*point);
+                match done {
+                    Some(true) => &[case.new],
+                    Some(false) => &[case.old],
+                    None => &[case.old, case.new],
+                }
             }
-            dying.wait(PATIENCE);
-            let daemon = Daemon::start(&options);
-            let found = state(&daemon).await;
-            let expected = if *done { *after } else { BEFORE };
-            assert_eq!(found, expected, "{write} that died at \"{point}\"");
-            let client = Client::connect(&daemon).await;
-            client.rows("INSERT INTO t VALUES (1000, 'on')").await;
-            assert_eq!(client.value("SELECT count(*) FROM t WHERE x = 1000").await, "1", "{write}");
+        };
+        drop(dying);
+        daemon = Daemon::start(&options);
+        let found = answer(&daemon, case.query).await;
+        assert!(expected.contains(&&*found), "{what}: {found} instead of {expected:?}");
+        let client = Client::connect(&daemon).await;
+        client.rows("INSERT INTO t (x) VALUES (1000)").await;
+        assert_eq!(client.value("SELECT count(*) FROM t WHERE x = 1000").await, "1", "{what}");
+        client.rows("DELETE FROM t WHERE x = 1000").await;
+        for table in ["t", "u", "new"] {
+            if answer(&daemon, &format!("SELECT 1 FROM {table} LIMIT 1")).await != "42P01" {
+                client.rows(&format!("VACUUM {table}")).await;
+                assert_tidy(&client, table, &what).await;
+            }
         }
+        assert_eq!(answer(&daemon, case.query).await, found, "{what}, swept");
+    }
+    reached
+}
+
+async fn set_up(daemon: &Daemon) {
+    let client = Client::connect(daemon).await;
+    for table in ["t", "u", "new"] {
+        client.rows(&format!("DROP TABLE IF EXISTS {table} PURGE")).await;
+    }
+    client.rows("CREATE TABLE t (x bigint, s text)").await;
+    for n in 1..=6 {
+        client.rows(&format!("INSERT INTO t VALUES ({n}, 'row {n}')")).await;
+    }
+    client.rows("CREATE TABLE u (n int)").await;
+    client.rows("INSERT INTO u VALUES (1)").await;
+    // Something that housekeeping finds.
+    let file = &files(&place(&client, "t").await.join("data"))[0];
+    std::fs::copy(file, file.with_file_name("orphan.parquet")).expect("a copy");
+}
+
+async fn answer(daemon: &Daemon, query: &str) -> String {
+    match Client::connect(daemon).await.try_rows(query).await {
+        Ok(rows) => rows.first().map(|row| row.join(" ")).unwrap_or_default(),
+        Err(error) => db_error(&error).code().code().to_owned(),
     }
 }
 
-/// So that a new step of a write is not left out above.
+async fn metadata(client: &Client, table: &str) -> String {
+    let options =
+        format!("SELECT array_to_string(reloptions, ' ') FROM pg_class WHERE relname = '{table}'");
+    let options = client.value(&options).await;
+    let metadata = options.split(' ').find_map(|option| option.strip_prefix("metadata="));
+    metadata.unwrap_or_else(|| panic!("{table}: {options}")).to_owned()
+}
+
+/// Where a table's files lie.
+async fn place(client: &Client, table: &str) -> PathBuf {
+    let url = metadata(client, table).await;
+    let path = url.strip_prefix("file://").expect("a local table");
+    Path::new(path).ancestors().nth(2).expect("a directory").to_owned()
+}
+
+/// A table's directory holds what the table consists of, all of it and nothing else.
+pub async fn assert_tidy(client: &Client, table: &str, what: &str) {
+    let url = metadata(client, table).await;
+    let reader = TableFiles::new(Arc::new(Stores::new(&Roots::default())));
+    let state = reader.metadata(&url).await.expect("metadata");
+    let named = retained_files(&reader, &url, &state).await.expect("a whole table");
+    let named: BTreeSet<String> = named.into_iter().collect();
+    let found = files(&place(client, table).await).into_iter();
+    let found: BTreeSet<String> = found.map(|file| format!("file://{}", file.display())).collect();
+    assert_eq!(found, named, "{table} after {what}");
+}
+
+/// So that a new step of a statement is not left out above.
 #[test]
 fn every_point_is_tried() {
     let mut found = BTreeSet::new();
@@ -83,13 +210,13 @@ fn every_point_is_tried() {
             found.insert(part.split('"').next().unwrap_or_default().to_owned());
         }
     }
-    let tried = POINTS.iter().map(|(point, _)| *point).chain(KEEPING_HOUSE.iter().copied());
+    let tried = POINTS.iter().map(|(point, _)| *point).chain([SWEEP]);
     let tried: BTreeSet<String> = tried.map(str::to_owned).collect();
     assert_eq!(found, tried);
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).expect("a directory of sources");
+    let entries = std::fs::read_dir(directory).expect("a directory");
     let paths = entries.map(|entry| entry.expect("an entry").path());
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

@@ -24,6 +24,7 @@ use crate::catalog::{
     self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
 };
 use crate::engine::{self, Target};
+use crate::faults;
 use crate::storage::managed::{
     self, Alteration, Change, Commit, NewTable, Partitioning, SortColumn, columns_of,
 };
@@ -81,6 +82,7 @@ impl CreateTable {
             }
         }
         let mut properties = options(&create.table_options)?;
+        let clause = create.hive_formats.as_ref().and_then(|formats| formats.location.clone());
         Ok(Self {
             name: create.name.clone(),
             columns: create.columns.clone(),
@@ -88,7 +90,7 @@ impl CreateTable {
             query: create.query.clone(),
             partitioning: Vec::new(),
             sort: Vec::new(),
-            location: properties.remove("location"),
+            location: clause.or(properties.remove("location")),
             properties,
             mode: mode(create.if_not_exists, create.or_replace),
         })
@@ -160,8 +162,11 @@ impl Session {
         let created = match made.and_then(|made| made) {
             Ok(Made { columns, definition, rows }) => {
                 let definition = Definition::Managed(definition);
+                faults::point("a new table is to be named");
                 let created = catalog.create_table(&name, &user, columns, definition, create.mode);
-                created.await.map(|created| (created, rows)).map_err(Error::from)
+                let created = created.await;
+                faults::point("a new table is named");
+                created.map(|created| (created, rows)).map_err(Error::from)
             }
             Err(error) => Err(error),
         };

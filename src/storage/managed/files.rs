@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::listing::FileList;
+use crate::faults;
+use crate::storage::error::brief;
 use crate::storage::{Error, Result};
 
 /// Bytes of parsed metadata that are kept, by estimate.
@@ -125,17 +127,19 @@ impl TableFiles {
         let place = self.place(url)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = place.store.put_opts(&place.path, PutPayload::from_bytes(bytes), options).await;
-        put.map(drop).map_err(|error| of_store(url, error))
+        put.map(drop).map_err(|error| Error::not_written(url, error))
     }
 
     /// Removes files that nothing names, as far as possible: what stays is an orphan that
     /// housekeeping finds.
     pub async fn remove(&self, urls: Vec<String>) {
         for url in urls {
+            faults::point("a file is to be removed");
             if let Ok(place) = self.place(&url)
                 && let Err(error) = place.store.delete(&place.path).await
             {
-                tracing::debug!(%url, %error, "a file that nothing names could not be removed");
+                let error = brief(&error);
+                tracing::debug!(%url, error, "a file that nothing names could not be removed");
             }
         }
     }
@@ -145,7 +149,7 @@ impl TableFiles {
         let place = self.place(url)?;
         let files = place.store.list(Some(&place.path)).map_ok(|file| file.location).boxed();
         let removed = place.store.delete_stream(files).try_collect::<Vec<_>>().await;
-        removed.map(drop).map_err(|error| of_store(url, error))
+        removed.map(drop).map_err(|error| Error::not_written(url, error))
     }
 
     /// Waits until files are where a failing power supply cannot take them. Object stores have

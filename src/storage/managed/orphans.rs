@@ -10,7 +10,7 @@ use object_store::path::Path;
 
 use super::TableFiles;
 use super::files::{of_store, store_url};
-use crate::storage::Result;
+use crate::storage::{Error, Result};
 
 /// Files of a table's directory that were older than the grace period when it was listed.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub async fn remove_orphans(
                 count += 1;
                 bytes += size;
             }
-            Err(error) => return Err(of_store(path.as_ref(), error)),
+            Err(error) => return Err(Error::not_written(path.to_string(), error)),
         }
     }
     Ok((count, bytes))

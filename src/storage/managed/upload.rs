@@ -10,6 +10,8 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::storage::error::brief;
+
 /// Parts under way at once.
 const CONCURRENT_PARTS: usize = 4;
 
@@ -83,6 +85,9 @@ impl io::Write for Parts {
 pub(super) struct Upload {
     store: Arc<dyn ObjectStore>,
     path: Path,
+    /// Begins the upload in parts, whether or not somebody waits: one that nobody knows of would
+    /// never be aborted.
+    beginning: JoinSet<object_store::Result<Box<dyn MultipartUpload>>>,
     multipart: Option<Box<dyn MultipartUpload>>,
     /// Sizes of the parts when they have arrived.
     parts: JoinSet<object_store::Result<usize>>,
@@ -93,8 +98,8 @@ pub(super) struct Upload {
 
 impl Upload {
     pub fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        let parts = JoinSet::new();
-        Self { store, path, multipart: None, parts, under_way: 0, begun: false }
+        let (beginning, parts) = (JoinSet::new(), JoinSet::new());
+        Self { store, path, beginning, multipart: None, parts, under_way: 0, begun: false }
     }
 
     /// Bytes on their way.
@@ -112,10 +117,14 @@ impl Upload {
     pub async fn put(&mut self, part: Bytes) -> object_store::Result<()> {
         self.arrived(CONCURRENT_PARTS - 1).await?;
         self.begun = true;
-        let multipart = match &mut self.multipart {
-            Some(multipart) => multipart,
-            none => none.insert(self.store.put_multipart(&self.path).await?),
-        };
+        if self.multipart.is_none() && self.beginning.is_empty() {
+            let (store, path) = (self.store.clone(), self.path.clone());
+            self.beginning.spawn(async move { store.put_multipart(&path).await });
+        }
+        if let Some(begun) = self.beginning.join_next().await {
+            self.multipart = Some(begun??);
+        }
+        let Some(multipart) = &mut self.multipart else { return Ok(()) };
         let size = part.len();
         let sent = multipart.put_part(part.into());
         self.under_way += size;
@@ -162,7 +171,8 @@ impl Upload {
     pub async fn discard(&mut self) {
         if mem::take(&mut self.begun) {
             self.parts.shutdown().await;
-            remove(&self.store, &self.path, self.multipart.take()).await;
+            let multipart = known(self.multipart.take(), &mut self.beginning).await;
+            remove(&self.store, &self.path, multipart).await;
         }
     }
 }
@@ -177,11 +187,24 @@ impl Drop for Upload {
         let Ok(runtime) = Handle::try_current() else { return };
         let (store, path) = (self.store.clone(), self.path.clone());
         let multipart = self.multipart.take();
+        let mut beginning = mem::take(&mut self.beginning);
         let mut parts = mem::take(&mut self.parts);
         runtime.spawn(async move {
             parts.shutdown().await;
+            let multipart = known(multipart, &mut beginning).await;
             remove(&store, &path, multipart).await;
         });
+    }
+}
+
+/// An upload in parts, also one whose beginning nobody has waited for.
+async fn known(
+    multipart: Option<Box<dyn MultipartUpload>>,
+    beginning: &mut JoinSet<object_store::Result<Box<dyn MultipartUpload>>>,
+) -> Option<Box<dyn MultipartUpload>> {
+    match beginning.join_next().await {
+        Some(Ok(Ok(begun))) => Some(begun),
+        _ => multipart,
     }
 }
 
@@ -198,7 +221,10 @@ async fn remove(
     for removed in [aborted, store.delete(path).await] {
         match removed {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(%path, %error, "an unfinished data file is left behind"),
+            Err(error) => {
+                let error = brief(&error);
+                tracing::warn!(%path, error, "an unfinished data file is left behind");
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ use super::properties::WriteProperties;
 use super::statistics::{Leaves, Nans};
 use super::types;
 use super::upload::{Parts, Upload};
+use crate::faults;
 use crate::storage::{Error, Result};
 
 /// Files open at once, one a partition. Rows that come ordered by partition need one only.
@@ -155,6 +156,7 @@ impl DataWriter {
             self.discard().await;
             return Err(error);
         }
+        faults::point("data files are complete");
         let mut files = Vec::new();
         for (upload, file) in self.closed.drain(..) {
             upload.keep();
