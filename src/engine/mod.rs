@@ -236,6 +236,7 @@ fn template(
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
+        .with_optimizer_rule(Arc::new(semantics::LargeConstants::default()))
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {

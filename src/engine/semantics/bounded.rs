@@ -18,6 +18,8 @@ use datafusion::logical_expr::{
 pub(super) const LARGEST_VALUE: u64 = 64 << 20;
 /// Bytes that a function makes in one step, for a batch of rows.
 pub(super) const LARGEST_STEP: u64 = 512 << 20;
+/// Bytes of a value that may stand in each row of a batch.
+pub(super) const SMALL_VALUE: u64 = LARGEST_STEP / 8192;
 /// About what an element of an array takes besides its text.
 pub(super) const ELEMENT: u64 = 16;
 

@@ -13,13 +13,9 @@ use datafusion::logical_expr::{
     ReversedUDAF, Signature,
 };
 
-use super::bounded::{ELEMENT, LARGEST_STEP, LARGEST_VALUE, Numbers, TooLarge};
+use super::bounded::{ELEMENT, LARGEST_STEP, LARGEST_VALUE, Numbers, SMALL_VALUE, TooLarge};
 
 const NAMES: &[&str] = &["string_agg", "array_agg"];
-
-/// In a window each row may have a value of its own: those that are larger than this many bytes
-/// count together.
-const LARGE_IN_WINDOW: u64 = LARGEST_STEP / 8192;
 
 /// The bounded forms of those functions that `known` has.
 pub(super) fn functions(
@@ -233,7 +229,8 @@ impl Accumulator for One {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        if self.bytes > LARGE_IN_WINDOW {
+        // In a window each row may have a value of its own: those that are large count together.
+        if self.bytes > SMALL_VALUE {
             self.given += self.bytes;
         }
         match self.given > LARGEST_STEP {

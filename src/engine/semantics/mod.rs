@@ -13,8 +13,8 @@
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]).
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]).
-//! Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`]), and
-//! what counts or numbers something gives signed numbers ([`typed`]).
+//! Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
 mod armor;
@@ -24,6 +24,7 @@ mod intervals;
 mod joined;
 mod labelled;
 mod operators;
+mod repeated;
 mod rounding;
 mod sum;
 mod text;
@@ -52,6 +53,7 @@ use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
 pub(super) use operators::Operators;
+pub(super) use repeated::LargeConstants;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]

@@ -66,6 +66,13 @@ impl Session {
                 RoleChange::Rename(_) => false,
             };
         let renamed = matches!(change, RoleChange::Rename(_));
+        // The session's settings and its entry tell its role by name.
+        if renamed && name == self.entry().user {
+            return Err(Error::Refused("session user cannot be renamed"));
+        }
+        if renamed && name == self.user() {
+            return Err(Error::Refused("current user cannot be renamed"));
+        }
         self.require(|_, access| match (role.record.superuser, own) {
             (true, false) if !access.is_superuser() => Err(forbidden(match renamed {
                 true => "must be superuser to rename superusers",
@@ -85,13 +92,6 @@ impl Session {
                 catalog.alter_role(name, |record| options.apply(record)).await?;
             }
             RoleChange::Rename(new) => {
-                // The session's settings and its entry tell its role by name.
-                if name == self.entry().user {
-                    return Err(Error::Refused("session user cannot be renamed"));
-                }
-                if name == self.user() {
-                    return Err(Error::Refused("current user cannot be renamed"));
-                }
                 catalog.rename_role(name, new).await?;
             }
             RoleChange::Set { setting, value } => {
