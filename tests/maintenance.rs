@@ -204,7 +204,7 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
         .env("ORIBI_MAINTENANCE_INTERVAL", "50ms")
         .env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
     let point = "a file of a dropped table is to be removed";
-    Daemon::start(&keeping.clone().env("ORIBI_FAULT", point)).wait(common::daemon::PATIENCE);
+    Daemon::spawn(&keeping.clone().env("ORIBI_FAULT", point));
     let daemon = Daemon::start(&keeping);
     let client = daemon.connect().await;
     eventually("the dropped table's files go", async || {

@@ -67,7 +67,7 @@ impl Catalog {
         check_name(name)?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Database(name).to_string();
-        let ops = vec![create(&path, &record)?];
+        let ops = vec![create(&path, &record)?, owner_is_there(owner)];
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Database, name).await;
         self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
@@ -129,7 +129,7 @@ impl Catalog {
         self.database(database).await?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Schema(database, schema).to_string();
-        let ops = vec![create(&path, &record)?];
+        let ops = vec![create(&path, &record)?, owner_is_there(owner)];
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         self.refresh(&CatalogName::Schema(database.to_owned(), schema.to_owned()))
@@ -232,7 +232,8 @@ impl Catalog {
             }
         };
         let proof = Proof::Written { path, nonce: record.nonce };
-        let created = self.commit_in_schema(name, vec![op], proof).await;
+        let ops = vec![op, owner_is_there(&record.owner)];
+        let created = self.commit_in_schema(name, ops, proof).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         if_not_exists(created, mode)
     }
@@ -567,6 +568,11 @@ pub(super) fn set(path: &str, record: &impl Serialize, version: i32) -> Result<O
 
 pub(super) fn delete(path: String, version: Option<i32>) -> Op {
     Op::Delete { path, version }
+}
+
+/// The step that fails once the owner of what is made has been dropped or renamed meanwhile.
+pub(super) fn owner_is_there(owner: &str) -> Op {
+    Op::Check { path: Path::Role(owner).to_string(), version: None }
 }
 
 fn delete_all(name: &str, database: &Database) -> Vec<Op> {

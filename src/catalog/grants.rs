@@ -295,6 +295,22 @@ impl Grants {
         self.cut_loose(above);
     }
 
+    /// What a role was granted and has granted is another's from now on: its new name.
+    pub fn rename(&mut self, role: &str, new: &str) {
+        if let Some(granted) = self.0.remove(role) {
+            self.0.insert(new.to_owned(), granted);
+        }
+        for granted in self.0.values_mut() {
+            let renamed = std::mem::take(granted).into_iter().map(|mut one| {
+                if matches!(&one.grantor, Grantor::Role(by) if by == role) {
+                    one.grantor = Grantor::Role(new.to_owned());
+                }
+                one
+            });
+            *granted = renamed.collect();
+        }
+    }
+
     /// What a role granted that now owns the object, it granted as its owner.
     pub fn change_owner(&mut self, owner: &str) {
         for granted in self.0.values_mut() {

@@ -22,6 +22,7 @@ mod error;
 mod grants;
 mod oids;
 mod record;
+mod renaming;
 mod roles;
 mod snapshot;
 mod swap;

@@ -265,7 +265,7 @@ impl Role {
     }
 }
 
-fn check_role_name(name: &str) -> Result<()> {
+pub(super) fn check_role_name(name: &str) -> Result<()> {
     super::ddl::check_name(name)?;
     if name.is_empty() {
         return Err(Error::InvalidName("a role needs a name".to_owned()));

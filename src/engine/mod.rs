@@ -239,6 +239,7 @@ fn template(
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
+        .with_optimizer_rule(Arc::new(semantics::LargeConstants::default()))
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {
@@ -248,9 +249,17 @@ fn template(
         // The registry of a state takes any function, and replaces one of the same name.
         let _ = state.register_udf(function);
     }
-    for function in semantics::bounded_functions(|name| state.udf(name).ok()) {
+    for function in semantics::amended_functions(|name| state.udf(name).ok()) {
         let _ = state.register_udf(function);
     }
+    for function in semantics::amended_aggregates(|name| state.udaf(name).ok()) {
+        let _ = state.register_udaf(function);
+    }
+    for function in semantics::amended_windows(|name| state.udwf(name).ok()) {
+        let _ = state.register_udwf(function);
+    }
+    // Asked last, so that the types are those of what the others have not planned.
+    let _ = state.register_expr_planner(Arc::new(semantics::Operators::default()));
     for (name, function) in system.table_functions() {
         state.register_udtf(&name, function);
     }

@@ -14,7 +14,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr as PlanExpr, ExprSchemable, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{
-    ArrayElemTypeDef, ColumnDef, DataType as SqlType, Expr, Ident, LimitClause, Query, Value,
+    ArrayElemTypeDef, ColumnDef, DataType as SqlType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, LimitClause, Query, Value,
 };
 
 use super::planner::{column_schema, session_types};
@@ -115,8 +116,43 @@ pub(super) fn known(
         if let Expr::Cast { expr, data_type, .. } = expression {
             note(expr, &|| cast_to(session, data_type).map(Arc::new));
         }
+        for argument in counts(expression) {
+            note(argument, &|| Some(of(DataType::Int32)));
+        }
     });
     known
+}
+
+/// Functions with arguments that count something, and where those stand.
+const COUNTS: &[(&str, &[usize])] = &[
+    ("left", &[1]),
+    ("lpad", &[1]),
+    ("repeat", &[1]),
+    ("right", &[1]),
+    ("rpad", &[1]),
+    ("split_part", &[2]),
+];
+
+/// The arguments of a function that count something: the engine would take any number there, and
+/// so concludes nothing.
+fn counts(expression: &Expr) -> Vec<&Expr> {
+    match expression {
+        Expr::Substring { substring_from, substring_for, .. } => {
+            substring_from.iter().chain(substring_for).map(AsRef::as_ref).collect()
+        }
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) => {
+            let name = name.to_string().to_lowercase();
+            let known = COUNTS.iter().find(|(known, _)| *known == name);
+            let places = known.map(|(_, places)| *places).unwrap_or_default();
+            (places.iter())
+                .filter_map(|at| match list.args.get(*at) {
+                    Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))) => Some(argument),
+                    _ => None,
+                })
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn limits(query: &Query) -> Vec<&Expr> {
@@ -125,7 +161,7 @@ fn limits(query: &Query) -> Vec<&Expr> {
             limit.iter().chain(offset.iter().map(|offset| &offset.value)).collect()
         }
         Some(LimitClause::OffsetCommaLimit { offset, limit }) => vec![offset, limit],
-        None => Vec::new(),
+        None => query.fetch.iter().flat_map(|fetch| &fetch.quantity).collect(),
     }
 }
 

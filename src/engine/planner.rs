@@ -201,6 +201,13 @@ impl Session {
         let (table, columns) = self.readable(scope, table).await?;
         let source = match self.policy(scope, &table) {
             None => self.source(table.clone(), depth).await?,
+            // Who makes a copy would rather have none than one with rows missing.
+            Some(_) if self.info().settings.get("row_security") == Some("off") => {
+                let name = &table.name.table;
+                return Err(Error::Catalog(catalog::Error::Forbidden(format!(
+                    "query would be affected by row-level security policy for table \"{name}\""
+                ))));
+            }
             Some(policy) => self.policed(scope, &table, policy, depth).await?,
         };
         Ok(Some(match columns {

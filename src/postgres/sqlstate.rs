@@ -86,6 +86,7 @@ impl From<query::Error> for Report {
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",
             E::NoConstraint(_) => "42704",
+            E::NoRoleToTake(_) => "22023",
             E::ArgumentCount { expected, given, .. } => {
                 let detail = format!("Expected {expected} parameters but got {given}.");
                 return Self::error("42601", message).detail(detail);

@@ -22,7 +22,7 @@ use crate::catalog::{self, Privilege, Role};
 use crate::cluster::State;
 use crate::config::rules::Visitor;
 use crate::coordination::paths::CatalogName;
-use crate::engine::settings::{SETTINGS, Settings};
+use crate::engine::settings::{SETTINGS, Settings, Source};
 use crate::query::Session;
 
 /// A request code in place of a protocol version, from PostgreSQL's `pqcomm.h`.
@@ -227,7 +227,14 @@ async fn enter(
     let settings = parameters::settings(shared, role, asked)?;
     let tls = connection.tls().cloned();
     let guard = shared.queries.sessions.open(user, database, ends.peer, tls);
-    Ok(Arrived { session: Session::new(shared.queries.clone(), guard, settings), place })
+    let asked_role = (settings.source("role") == Source::Client)
+        .then(|| settings.get("role").map(str::to_owned))
+        .flatten();
+    let session = Session::new(shared.queries.clone(), guard, settings);
+    // A role's own setting that no longer holds is passed over, as in PostgreSQL.
+    let may_take = session.may_take_role(asked_role.as_deref()).await;
+    may_take.map_err(|error| Report { fatal: true, ..Report::from(error) })?;
+    Ok(Arrived { session, place })
 }
 
 /// Whether a role has CONNECT on a database, as the store has it before that is denied.

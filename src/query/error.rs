@@ -59,6 +59,9 @@ pub enum Error {
     Twice { kind: catalog::ObjectKind, name: String },
     #[error("cannot drop the currently open database")]
     DatabaseInUse,
+    /// SET ROLE to a role that is not there.
+    #[error("role \"{0}\" does not exist")]
+    NoRoleToTake(String),
     #[error("current user cannot be dropped")]
     RoleInSession,
     #[error("the statement takes {expected} parameters but {given} were given")]

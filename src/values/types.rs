@@ -138,6 +138,12 @@ pub fn arrow_type(pg: &Type) -> Option<DataType> {
 
 /// The place of a parameter that the client declared as `pg`; `None` as for [`arrow_type`].
 pub fn parameter(pg: &Type) -> Option<FieldRef> {
+    if let Some(element) = element_type(pg) {
+        let element = parameter(&element)?.as_ref().clone();
+        let element = element.with_name(Field::LIST_FIELD_DEFAULT_NAME);
+        let list = DataType::List(Arc::new(element));
+        return Some(Arc::new(Field::new("parameter", list, true)));
+    }
     let field = Field::new("parameter", arrow_type(pg)?, true);
     Some(Arc::new(match *pg {
         Type::UUID => extended(field, "arrow.uuid"),

@@ -15,18 +15,20 @@ use datafusion::logical_expr::{
 };
 
 /// Bytes of one value.
-const LARGEST_VALUE: u64 = 64 << 20;
+pub(super) const LARGEST_VALUE: u64 = 64 << 20;
 /// Bytes that a function makes in one step, for a batch of rows.
-const LARGEST_STEP: u64 = 512 << 20;
+pub(super) const LARGEST_STEP: u64 = 512 << 20;
+/// Bytes of a value that may stand in each row of a batch.
+pub(super) const SMALL_VALUE: u64 = LARGEST_STEP / 8192;
 /// About what an element of an array takes besides its text.
-const ELEMENT: u64 = 16;
+pub(super) const ELEMENT: u64 = 16;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{function} would make {bytes} bytes, which is more than {limit}")]
 pub struct TooLarge {
-    function: String,
-    bytes: u64,
-    limit: u64,
+    pub(super) function: String,
+    pub(super) bytes: u64,
+    pub(super) limit: u64,
 }
 
 /// How large a function's result gets.
@@ -111,28 +113,35 @@ impl ScalarUDFImpl for Bounded {
 
 impl Bounded {
     fn check(&self, args: &[ColumnarValue]) -> Result<()> {
-        let refused = |bytes, limit| {
-            let function = self.inner.name().to_owned();
-            Err(DataFusionError::External(Box::new(TooLarge { function, bytes, limit })))
-        };
-        let mut all: u64 = 0;
         let rows = args.iter().map(count).max().unwrap_or(1);
         let sizes = self.growth.sizes(args)?;
-        for row in 0..rows {
-            let mut bytes = sizes(row);
-            if bytes > LARGEST_VALUE && self.growth == Growth::Replaced {
-                bytes = replaced(args, row)?;
+        check_sizes(self.inner.name(), rows, |row| match sizes(row) {
+            bytes if bytes > LARGEST_VALUE && self.growth == Growth::Replaced => {
+                replaced(args, row)
             }
-            if bytes > LARGEST_VALUE {
-                return refused(bytes, LARGEST_VALUE);
-            }
-            all = all.saturating_add(bytes);
-            if all > LARGEST_STEP {
-                return refused(all, LARGEST_STEP);
-            }
-        }
-        Ok(())
+            bytes => bytes,
+        })
     }
+}
+
+/// Refuses a result of which a row, or all rows together, would have too many bytes.
+pub(super) fn check_sizes(name: &str, rows: usize, size: impl Fn(usize) -> u64) -> Result<()> {
+    let refused = |bytes, limit| {
+        let function = name.to_owned();
+        Err(DataFusionError::External(Box::new(TooLarge { function, bytes, limit })))
+    };
+    let mut all: u64 = 0;
+    for row in 0..rows {
+        let bytes = size(row);
+        if bytes > LARGEST_VALUE {
+            return refused(bytes, LARGEST_VALUE);
+        }
+        all = all.saturating_add(bytes);
+        if all > LARGEST_STEP {
+            return refused(all, LARGEST_STEP);
+        }
+    }
+    Ok(())
 }
 
 impl Growth {
@@ -202,15 +211,15 @@ impl Growth {
 }
 
 /// A number for each row, or one for all.
-struct Numbers(Option<Int64Array>);
+pub(super) struct Numbers(Option<Int64Array>);
 
 impl Numbers {
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self(None)
     }
 
     /// The bytes of texts, the elements of lists. What has no length is short.
-    fn lengths(arg: &ColumnarValue) -> Result<Self> {
+    pub(super) fn lengths(arg: &ColumnarValue) -> Result<Self> {
         let array = arg.to_array(count(arg))?;
         let scale = match array.data_type() {
             DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => ELEMENT,
@@ -234,7 +243,7 @@ impl Numbers {
     }
 
     /// Zero for what is negative.
-    fn at(&self, row: usize) -> u64 {
+    pub(super) fn at(&self, row: usize) -> u64 {
         self.get(row).try_into().unwrap_or(0)
     }
 }
@@ -247,20 +256,20 @@ fn count(arg: &ColumnarValue) -> usize {
 }
 
 /// How large the result of `replace` is, counted.
-fn replaced(args: &[ColumnarValue], row: usize) -> Result<u64> {
-    let text = |at: usize| -> Result<String> {
+fn replaced(args: &[ColumnarValue], row: usize) -> u64 {
+    let text = |at: usize| {
         let value = match args.get(at) {
-            Some(ColumnarValue::Array(array)) => ScalarValue::try_from_array(array, row)?,
-            Some(ColumnarValue::Scalar(value)) => value.clone(),
-            None => ScalarValue::Null,
+            Some(ColumnarValue::Array(array)) => ScalarValue::try_from_array(array, row).ok(),
+            Some(ColumnarValue::Scalar(value)) => Some(value.clone()),
+            None => None,
         };
-        Ok(value.try_as_str().flatten().unwrap_or_default().to_owned())
+        value.and_then(|value| Some(value.try_as_str()??.to_owned())).unwrap_or_default()
     };
-    let (text, from, to) = (text(0)?, text(1)?, text(2)?);
+    let (text, from, to) = (text(0), text(1), text(2));
     if from.is_empty() {
-        return Ok(text.len() as u64);
+        return text.len() as u64;
     }
     let found = text.matches(&from).count() as u64;
     let kept = text.len() as u64 - found.saturating_mul(from.len() as u64);
-    Ok(kept.saturating_add(found.saturating_mul(to.len() as u64)))
+    kept.saturating_add(found.saturating_mul(to.len() as u64))
 }

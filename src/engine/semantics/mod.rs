@@ -10,34 +10,50 @@
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
 //!
-//! Functions whose results can be huge are bounded ([`bounded`]).
+//! - *intervals* are compared and sorted by how long they are ([`intervals`]).
+//!
+//! What depends on the types of an operator's two sides is settled before ([`operators`]).
+//! Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
 mod armor;
 mod bounded;
+mod collected;
+mod intervals;
+mod joined;
 mod labelled;
+mod operators;
+mod repeated;
 mod rounding;
 mod sum;
 mod text;
+mod typed;
 mod zones;
 
 use std::sync::Arc;
 
 use arrow::array::Array;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast, ScalarFunction};
+use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, ExprSchemable, LogicalPlan, ScalarUDF, in_list,
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, WindowUDF, binary_expr,
+    cast, in_list, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
+use crate::values::types::is_text;
+use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
+pub(super) use operators::Operators;
+pub(super) use repeated::LargeConstants;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
@@ -45,6 +61,8 @@ pub(super) struct Semantics {
     checked: Arc<ScalarUDF>,
     round: Arc<ScalarUDF>,
     at_time_zone: Arc<ScalarUDF>,
+    joined: Arc<ScalarUDF>,
+    interval_order: Arc<ScalarUDF>,
 }
 
 impl Default for Semantics {
@@ -53,6 +71,8 @@ impl Default for Semantics {
             checked: Arc::new(ScalarUDF::new_from_impl(arithmetic::Checked::default())),
             round: Arc::new(ScalarUDF::new_from_impl(rounding::RoundToEven::default())),
             at_time_zone: Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
+            joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
+            interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
         }
     }
 }
@@ -73,11 +93,27 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
-/// The forms of the engine's functions that do not make huge values.
-pub(super) fn bounded_functions(
+/// The forms of the engine's functions that do not make huge values, or have PostgreSQL's types.
+pub(super) fn amended_functions(
     known: impl Fn(&str) -> Option<Arc<ScalarUDF>>,
 ) -> Vec<Arc<ScalarUDF>> {
-    bounded::functions(known)
+    let mut functions = bounded::functions(&known);
+    functions.extend(typed::functions(known));
+    functions
+}
+
+/// The same for aggregates.
+pub(super) fn amended_aggregates(
+    known: impl Fn(&str) -> Option<Arc<AggregateUDF>>,
+) -> Vec<Arc<AggregateUDF>> {
+    collected::functions(known)
+}
+
+/// The same for window functions.
+pub(super) fn amended_windows(
+    known: impl Fn(&str) -> Option<Arc<WindowUDF>>,
+) -> Vec<Arc<WindowUDF>> {
+    typed::window_functions(known)
 }
 
 impl AnalyzerRule for Semantics {
@@ -105,9 +141,14 @@ impl Semantics {
             schema.merge(&DFSchema::try_from_qualified_schema(name, &columns)?);
         }
         let names = NamePreserver::new(&plan);
+        let sorts = matches!(plan, LogicalPlan::Sort(_));
         let done = plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            let done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
+            let mut done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
+            if sorts && is_interval(&done.data, &schema) {
+                let order = self.interval_order.call(vec![done.data]);
+                done = Transformed::yes(order);
+            }
             Ok(match done.transformed {
                 true => done.update_data(|expr| name.restore(expr)),
                 false => done,
@@ -126,22 +167,37 @@ impl Semantics {
         zone: &TimeZone,
     ) -> Result<Transformed<Expr>> {
         Ok(match expr {
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-                let integers = || {
-                    let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
-                    left == right && left.is_some_and(|kind| kind.is_integer())
-                };
-                match arithmetic::can_overflow(op) && integers() {
-                    true => Transformed::yes(arithmetic::call(&self.checked, op, *left, *right)),
-                    false => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-                }
-            }
+            Expr::BinaryExpr(binary) => self.operator(binary, schema),
             Expr::Cast(cast) => self.cast(cast, schema, zone)?,
+            Expr::ScalarFunction(function) if rounds_float(&function, schema) => {
+                Transformed::yes(self.round.call(function.args))
+            }
             Expr::ScalarFunction(function) => {
-                member_of_constant(on_session_clocks(function, schema, zone))
+                let function = on_session_clocks(function, schema, zone);
+                member_of_constant(function.update_data(|function| short_truths(function, schema)))
             }
             other => Transformed::no(other),
         })
+    }
+
+    /// An operator between values of one type.
+    fn operator(&self, binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
+        let BinaryExpr { left, op, right } = binary;
+        let both = |fits: fn(&DataType) -> bool| {
+            let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
+            left == right && left.is_some_and(|kind| fits(&kind))
+        };
+        if arithmetic::can_overflow(op) && both(DataType::is_integer) {
+            return Transformed::yes(arithmetic::call(&self.checked, op, *left, *right));
+        }
+        if op == Operator::StringConcat && both(is_text) {
+            return Transformed::yes(joined::call(&self.joined, *left, *right));
+        }
+        if compares(op) && both(|kind| *kind == INTERVAL) {
+            let order = |side: Box<Expr>| self.interval_order.call(vec![*side]);
+            return Transformed::yes(binary_expr(order(left), op, order(right)));
+        }
+        Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))
     }
 
     fn cast(&self, cast: Cast, schema: &DFSchema, zone: &TimeZone) -> Result<Transformed<Expr>> {
@@ -165,6 +221,40 @@ impl Semantics {
             None => Transformed::no(Expr::Cast(Cast { expr, field })),
         })
     }
+}
+
+/// `round` of a float, which takes the even one of two.
+fn rounds_float(function: &ScalarFunction, schema: &DFSchema) -> bool {
+    let float = |arg: &Expr| arg.get_type(schema).is_ok_and(|kind| kind.is_floating());
+    function.func.name() == "round" && matches!(function.args.as_slice(), [arg] if float(arg))
+}
+
+/// `concat` writes truth values as `t` and `f`.
+fn short_truths(mut function: ScalarFunction, schema: &DFSchema) -> ScalarFunction {
+    if !matches!(function.func.name(), "concat" | "concat_ws") {
+        return function;
+    }
+    for arg in &mut function.args {
+        if let Expr::Cast(Cast { expr, field }) = arg
+            && expr.get_type(schema).is_ok_and(|kind| kind == DataType::Boolean)
+        {
+            let letter = |letter: &str| Box::new(cast(lit(letter), field.data_type().clone()));
+            let truth = expr.as_ref().clone();
+            let otherwise = Expr::Not(Box::new(truth.clone()));
+            let cases = vec![(Box::new(truth), letter("t")), (Box::new(otherwise), letter("f"))];
+            *arg = Expr::Case(Case { expr: None, when_then_expr: cases, else_expr: None });
+        }
+    }
+    function
+}
+
+fn compares(op: Operator) -> bool {
+    use Operator::*;
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn is_interval(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|kind| kind == INTERVAL)
 }
 
 /// Functions that look at a clock look at the session's.

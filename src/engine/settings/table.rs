@@ -117,7 +117,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("oribi.statement_limit", "0", Integer(0, 1_000_000), Superuser, false, STATEMENTS, "How many statements of the role run at once on a daemon; 0: no limit."),
     setting("password_encryption", "scram-sha-256", OneOf(&["scram-sha-256"]), User, false, AUTHENTICATION, "How passwords are kept."),
     setting("role", "none", Text, User, false, STATEMENTS, "The role whose rights count, if it is not the one that logged in."),
-    setting("row_security", "on", Bool, User, false, STATEMENTS, "Accepted for compatibility."),
+    setting("row_security", "on", Bool, User, false, STATEMENTS, "off: what policies would leave rows out of is refused."),
     setting("search_path", "\"$user\", public", Text, User, false, STATEMENTS, "Schemas that are searched for names without one."),
     setting("server_encoding", "UTF8", Text, Internal, true, PRESET, "The encoding of all text."),
     setting("server_version", SERVER_VERSION, Text, Internal, true, PRESET, "The PostgreSQL version whose behaviour clients may expect."),

@@ -117,7 +117,7 @@ impl std::fmt::Debug for RoleOptions {
 #[derive(Clone, Debug)]
 pub enum RoleChange {
     Options(Box<RoleOptions>),
-    Rename,
+    Rename(String),
     /// No value: DEFAULT.
     Set {
         setting: String,

@@ -137,8 +137,7 @@ impl Words<'_> {
         }
         let name = self.name()?;
         let change = if self.take_all(&["rename", "to"]) {
-            self.name()?;
-            RoleChange::Rename
+            RoleChange::Rename(self.name()?)
         } else if self.take("set") {
             let (setting, value) = self.setting()?;
             RoleChange::Set { setting, value }

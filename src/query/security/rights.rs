@@ -4,8 +4,8 @@ use super::forbidden;
 use crate::catalog::{
     self, Consistency, CreateMode, Database, ObjectKind, Privilege, Schema, Table, TableName,
 };
-use crate::query::Result;
 use crate::query::life::Session;
+use crate::query::{Error, Result};
 use crate::storage::Location;
 
 impl Session {
@@ -134,9 +134,14 @@ impl Session {
     }
 
     /// SET ROLE: to one of the roles that the one who logged in is a member of.
-    pub(in crate::query) async fn may_take_role(&self, role: Option<&str>) -> Result<()> {
+    pub async fn may_take_role(&self, role: Option<&str>) -> Result<()> {
         let Some(role) = role.filter(|role| *role != "none") else { return Ok(()) };
-        self.catalog().role(role, Consistency::Cached).await?;
+        match self.catalog().role(role, Consistency::Cached).await {
+            Err(catalog::Error::NotFound { .. }) => {
+                return Err(Error::NoRoleToTake(role.to_owned()));
+            }
+            found => drop(found?),
+        }
         let login = &self.entry().user;
         let allowed = || {
             let snapshot = self.catalog().snapshot();

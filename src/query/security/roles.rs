@@ -63,11 +63,23 @@ impl Session {
             && match change {
                 RoleChange::Options(options) => options.is_password_only(),
                 RoleChange::Set { .. } | RoleChange::Reset(_) => true,
-                RoleChange::Rename => false,
+                RoleChange::Rename(_) => false,
             };
+        let renamed = matches!(change, RoleChange::Rename(_));
+        // The session's settings and its entry tell its role by name.
+        if renamed && name == self.entry().user {
+            return Err(Error::Refused("session user cannot be renamed"));
+        }
+        if renamed && name == self.user() {
+            return Err(Error::Refused("current user cannot be renamed"));
+        }
         self.require(|_, access| match (role.record.superuser, own) {
-            (true, false) if !access.is_superuser() => {
-                Err(forbidden("must be superuser to alter superuser roles"))
+            (true, false) if !access.is_superuser() => Err(forbidden(match renamed {
+                true => "must be superuser to rename superusers",
+                false => "must be superuser to alter superuser roles",
+            })),
+            (_, false) if renamed && !access.may_create_roles() => {
+                Err(forbidden("permission denied to rename role"))
             }
             (_, false) if !access.may_create_roles() => Err(forbidden("permission denied")),
             _ => Ok(()),
@@ -79,11 +91,8 @@ impl Session {
                 self.may_set(options, "alter").await?;
                 catalog.alter_role(name, |record| options.apply(record)).await?;
             }
-            RoleChange::Rename => {
-                let text = "ALTER ROLE ... RENAME (grants and owners name roles: create another \
-                            role and use REASSIGN OWNED; renaming"
-                    .to_owned();
-                return Err(Error::NotSupported(text + ")"));
+            RoleChange::Rename(new) => {
+                catalog.rename_role(name, new).await?;
             }
             RoleChange::Set { setting, value } => {
                 // Refused now, rather than at each log-in.

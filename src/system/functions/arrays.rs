@@ -13,8 +13,10 @@ use super::super::rows::Value;
 use super::Kind::{Array, Int};
 use super::{Call, Spec, spec};
 
-pub const FUNCTIONS: &[Spec] =
-    &[spec("array_subscripts", &[&[Array, Int]], "_int4", subscripts).immutable()];
+pub const FUNCTIONS: &[Spec] = &[
+    spec("array_subscripts", &[&[Array, Int]], "_int4", subscripts).immutable(),
+    spec("array_dims", &[&[Array]], "text", dimensions).immutable(),
+];
 
 /// The subscripts of an array's first dimension: what `generate_subscripts` unnests.
 fn subscripts(call: &Call<'_, '_>) -> Result<Value> {
@@ -23,6 +25,19 @@ fn subscripts(call: &Call<'_, '_>) -> Result<Value> {
         _ => 0,
     };
     Ok(Value::List((1..).take(count).map(Value::Int).collect()))
+}
+
+/// The bounds of an array, such as `[1:2][1:3]`; NULL for one without elements.
+fn dimensions(call: &Call<'_, '_>) -> Result<Value> {
+    let mut text = String::new();
+    let mut level = &call.args[0];
+    while let Value::List(items) = level
+        && let Some(first) = items.first()
+    {
+        text.push_str(&format!("[1:{}]", items.len()));
+        level = first;
+    }
+    Ok(if text.is_empty() { Value::Null } else { Value::Text(text) })
 }
 
 pub fn structures() -> Vec<ScalarUDF> {

@@ -25,6 +25,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("pg_client_encoding", &[&[]], "name", encoding),
     spec("getdatabaseencoding", &[&[]], "name", encoding),
     spec("pg_my_temp_schema", &[&[]], "oid", zero),
+    spec("clock_timestamp", &[&[]], "timestamptz", now).volatile(),
 ];
 
 fn database(call: &Call<'_, '_>) -> Result<Value> {
@@ -49,6 +50,10 @@ fn encoding(_: &Call<'_, '_>) -> Result<Value> {
 
 fn zero(_: &Call<'_, '_>) -> Result<Value> {
     Ok(0.into())
+}
+
+fn now(_: &Call<'_, '_>) -> Result<Value> {
+    Ok(Value::Time(chrono::Utc::now().timestamp_micros()))
 }
 
 fn version(_: &Call<'_, '_>) -> Result<Value> {

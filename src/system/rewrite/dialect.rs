@@ -4,18 +4,18 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, ObjectName,
-    ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement,
-    TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Fetch, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, LimitClause,
+    ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
 use super::build::{
     array, as_text, boolean, call, cast, function, function_name, has_aggregate, is_aggregate,
     normal, null, number, take, text,
 };
-use super::factors;
-use super::patterns::{date_pattern, regular_expression};
+use super::patterns::regular_expression;
+use super::{calls, factors, operators};
 use crate::engine::visit::visit_mut;
 
 /// Schemas whose functions are known by their bare names.
@@ -36,6 +36,11 @@ struct Dialect;
 
 impl VisitorMut for Dialect {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        first_rows(query);
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         lone_series(select);
@@ -65,11 +70,23 @@ impl VisitorMut for Dialect {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(_) => functions(expr),
+            Expr::Extract { .. } => calls::extract(expr),
+            Expr::UnaryOp { .. } => operators::prefix(expr),
             Expr::Identifier(_) => special_word(expr),
-            Expr::BinaryOp { op, .. } => plain_operator(op),
+            Expr::BinaryOp { op, .. } => {
+                plain_operator(op);
+                operators::binary(expr);
+            }
+            Expr::InList { .. } => operators::row_in_list(expr),
             Expr::Collate { .. } => collation(expr),
-            Expr::Cast { .. } => casts(expr),
-            Expr::CompoundFieldAccess { .. } => field(expr),
+            Expr::Cast { .. } => {
+                casts(expr);
+                operators::cut(expr);
+            }
+            Expr::CompoundFieldAccess { .. } => {
+                operators::slice(expr);
+                field(expr);
+            }
             Expr::AnyOp { .. } | Expr::AllOp { .. } => members(expr),
             Expr::Interval(_) => interval(expr),
             Expr::Value(_) => approximate(expr),
@@ -86,6 +103,22 @@ impl VisitorMut for Dialect {
     }
 }
 
+/// `FETCH FIRST 3 ROWS ONLY` is `LIMIT 3`.
+fn first_rows(query: &mut Query) {
+    let Some(Fetch { with_ties: false, percent: false, quantity }) = &query.fetch else { return };
+    let rows = quantity.clone().unwrap_or_else(|| number(1));
+    match &mut query.limit_clause {
+        None => {
+            let limit_by = Vec::new();
+            let clause = LimitClause::LimitOffset { limit: Some(rows), offset: None, limit_by };
+            query.limit_clause = Some(clause);
+        }
+        Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
+        Some(_) => return,
+    }
+    query.fetch = None;
+}
+
 fn strip_schema(name: &mut ObjectName) {
     let known = |part: &ObjectNamePart| {
         part.as_ident().is_some_and(|ident| FUNCTION_SCHEMAS.contains(&normal(ident).as_str()))
@@ -97,18 +130,11 @@ fn strip_schema(name: &mut ObjectName) {
     }
 }
 
-/// Functions that the engine has under another name.
-const OTHER_NAMES: &[(&str, &str)] =
-    &[("ceiling", "ceil"), ("every", "bool_and"), ("sign", "signum"), ("variance", "var_samp")];
-
 fn functions(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
     strip_schema(&mut function.name);
-    let Some(mut name) = function_name(function) else { return };
-    if let Some((_, other)) = OTHER_NAMES.iter().find(|(known, _)| *known == name) {
-        name = (*other).to_owned();
-        function.name = ObjectName::from(vec![Ident::new(*other)]);
-    }
+    calls::rename(function);
+    let Some(name) = function_name(function) else { return };
     if is_aggregate(&name) {
         label_casts(function);
     }
@@ -119,31 +145,12 @@ fn functions(expr: &mut Expr) {
                 *expr = array;
             }
         }
-        ("to_char", FunctionArguments::List(list)) => {
-            if let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))] = &mut list.args[..]
-                && let Some(translated) = as_text(pattern).and_then(date_pattern)
-            {
-                *pattern = text(&translated);
-            }
-        }
-        ("mod", FunctionArguments::List(list)) => {
-            if let [
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
-            ] = &mut list.args[..]
-            {
-                let nested = |side: &mut Expr| Box::new(Expr::Nested(Box::new(take(side))));
-                let (left, right) = (nested(left), nested(right));
-                let remainder = Expr::BinaryOp { left, op: BinaryOperator::Modulo, right };
-                *expr = Expr::Nested(Box::new(remainder));
-            }
-        }
         ("generate_subscripts", FunctionArguments::List(_)) => {
             function.name = ObjectName::from(vec![Ident::new("array_subscripts")]);
             let subscripts = take(expr);
             *expr = call("unnest", vec![subscripts]);
         }
-        _ => {}
+        _ => calls::rewrite(expr),
     }
 }
 

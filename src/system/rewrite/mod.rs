@@ -1,6 +1,7 @@
 //! What PostgreSQL's clients say and the engine does not understand, said in its own words.
 //!
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
+//! - [`calls`], [`operators`]: functions and operators that the engine lacks, by others.
 //! - [`factors`]: functions in FROM.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
@@ -13,9 +14,11 @@
 //! schema).
 
 mod build;
+mod calls;
 mod dialect;
 mod factors;
 mod names;
+mod operators;
 mod patterns;
 mod system;
 mod type_names;

@@ -154,6 +154,7 @@ fn keyword(expr: &Expr) -> Option<&'static str> {
         Expr::Exists { .. } => "exists",
         Expr::Extract { .. } => "extract",
         Expr::Position { .. } => "position",
+        Expr::Substring { shorthand: true, .. } => "substr",
         Expr::Substring { .. } => "substring",
         Expr::Overlay { .. } => "overlay",
         Expr::Ceil { .. } => "ceil",

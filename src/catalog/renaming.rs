@@ -1,0 +1,184 @@
+//! ALTER ROLE ... RENAME: records name roles, so that all of them take the new name in one step.
+
+use serde::Serialize;
+
+use super::cache::Catalog;
+use super::ddl::{Proof, create, delete, path_of, set, stale_is_fine};
+use super::record::{DatabaseRecord, TableRecord};
+use super::roles::{RoleRecord, check_role_name};
+use super::snapshot::Snapshot;
+use super::{Consistency, Error, ObjectKind, Result, is_predefined};
+use crate::coordination::Op;
+use crate::coordination::paths::Path;
+use crate::id;
+
+/// How often a renaming starts again because others have changed what it changes. A managed table
+/// has a new version with each commit.
+const MAX_TRIES: usize = 20;
+
+/// A record that may name roles. Returns whether it does.
+trait NamesRoles: Clone + Serialize {
+    fn rename_role(&mut self, role: &str, new: &str) -> bool;
+}
+
+fn replace(name: &mut String, role: &str, new: &str) -> bool {
+    let found = name == role;
+    if found {
+        *name = new.to_owned();
+    }
+    found
+}
+
+impl NamesRoles for RoleRecord {
+    fn rename_role(&mut self, role: &str, new: &str) -> bool {
+        let Some(membership) = self.member_of.remove(role) else { return false };
+        self.member_of.insert(new.to_owned(), membership);
+        self.nonce = id::nonce();
+        true
+    }
+}
+
+impl NamesRoles for DatabaseRecord {
+    fn rename_role(&mut self, role: &str, new: &str) -> bool {
+        let mut found = replace(&mut self.owner, role, new);
+        if let Some(grants) = self.grants.as_mut().filter(|grants| grants.names(role)) {
+            grants.rename(role, new);
+            found = true;
+        }
+        if found {
+            self.nonce = id::nonce();
+        }
+        found
+    }
+}
+
+impl NamesRoles for TableRecord {
+    fn rename_role(&mut self, role: &str, new: &str) -> bool {
+        let mut found = replace(&mut self.owner, role, new);
+        let columns = self.columns.iter_mut().map(|column| &mut column.grants);
+        for grants in columns.chain([&mut self.grants]).filter(|grants| grants.names(role)) {
+            grants.rename(role, new);
+            found = true;
+        }
+        for policy in self.policies.values_mut() {
+            for name in &mut policy.roles {
+                found |= replace(name, role, new);
+            }
+        }
+        if found {
+            self.nonce = id::nonce();
+        }
+        found
+    }
+}
+
+impl Catalog {
+    /// Gives a role another name: what it owns, what it was granted and has granted, its
+    /// memberships, its members and the policies that name it go with it in one step. Its
+    /// identifier, password and settings stay.
+    pub async fn rename_role(&self, name: &str, new: &str) -> Result<()> {
+        check_role_name(new)?;
+        for reserved in [name, new].into_iter().filter(|name| is_predefined(name)) {
+            let text = format!("role name \"{reserved}\" is reserved");
+            return Err(Error::InvalidName(text));
+        }
+        let mut left = MAX_TRIES;
+        loop {
+            match self.try_renaming(name, new).await {
+                Err(Error::Conflict { .. }) if left > 0 => left -= 1,
+                renamed => {
+                    renamed?;
+                    break;
+                }
+            }
+        }
+        self.rename_late_comers(name, new).await
+    }
+
+    async fn try_renaming(&self, name: &str, new: &str) -> Result<()> {
+        // What was granted up to now is seen; what is granted meanwhile changes the role's version.
+        self.coordination.sync().await?;
+        self.reload().await?;
+        let snapshot = self.snapshot();
+        let role = self.role(name, Consistency::Strong).await?;
+        if snapshot.roles.contains_key(new) {
+            let name = new.to_owned();
+            return Err(Error::AlreadyExists { kind: ObjectKind::Role, name });
+        }
+        let record = RoleRecord { nonce: id::nonce(), ..role.record.clone() };
+        let path = Path::Role(new).to_string();
+        let mut ops = vec![
+            delete(Path::Role(name).to_string(), Some(role.stat.version)),
+            create(&path, &record)?,
+        ];
+        ops.extend(renamed_everywhere(&snapshot, name, new)?);
+        let proof = Proof::Written { path, nonce: record.nonce };
+        let renamed = self.commit(ops, proof, ObjectKind::Role, new).await;
+        self.reload().await.or_else(stale_is_fine)?;
+        renamed
+    }
+
+    /// What was made in the role's old name between the look and the step: nothing is made in it
+    /// after that, since whoever makes something sees to it that its owner is there.
+    async fn rename_late_comers(&self, name: &str, new: &str) -> Result<()> {
+        for _ in 0..MAX_TRIES {
+            self.coordination.sync().await?;
+            self.reload().await?;
+            let snapshot = self.snapshot();
+            // Somebody has made a role of the old name: what is there may be its own.
+            if snapshot.roles.contains_key(name) || !snapshot.roles.contains_key(new) {
+                return Ok(());
+            }
+            let ops = renamed_everywhere(&snapshot, name, new)?;
+            if ops.is_empty() {
+                return Ok(());
+            }
+            // A lost reply is as good as any: the next look tells.
+            let proof = Proof::Written { path: Path::Role(new).to_string(), nonce: id::nonce() };
+            match self.commit(ops, proof, ObjectKind::Role, new).await {
+                Ok(()) | Err(Error::Conflict { .. } | Error::Unavailable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict { kind: ObjectKind::Role, name: new.to_owned() })
+    }
+}
+
+/// The steps that write the new name into every record that holds the old one.
+fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<Op>> {
+    let mut steps = Vec::new();
+    for (name, other) in snapshot.roles.iter().filter(|(name, _)| *name != role) {
+        let path = Path::Role(name).to_string();
+        steps.push(renamed(path, &other.record, other.stat.version, role, new));
+    }
+    for (name, database) in &snapshot.databases {
+        let path = Path::Database(name).to_string();
+        steps.push(renamed(path, &database.record, database.stat.version, role, new));
+        for (schema, content) in &database.schemas {
+            if let Some((record, stat)) = &content.node {
+                let path = Path::Schema(name, schema).to_string();
+                steps.push(renamed(path, record, stat.version, role, new));
+            }
+            let tables = content.tables.values();
+            steps.extend(tables.map(|table| {
+                renamed(path_of(&table.name), &table.record, table.stat.version, role, new)
+            }));
+        }
+    }
+    steps.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// The step for one record; `None` if it does not name the role.
+fn renamed(
+    path: String,
+    record: &impl NamesRoles,
+    version: i32,
+    role: &str,
+    new: &str,
+) -> Result<Option<Op>> {
+    let mut record = record.clone();
+    match record.rename_role(role, new) {
+        true => set(&path, &record, version).map(Some),
+        false => Ok(None),
+    }
+}

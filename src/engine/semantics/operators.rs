@@ -1,0 +1,161 @@
+//! Operators that PostgreSQL has for types for which the engine has none, or another: known by the
+//! types of what stands on both sides, and so settled while a statement is planned.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::Cast;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_expr, cast};
+use sqlparser::ast::BinaryOperator;
+
+use super::intervals::{INTERVAL, Scaled};
+use super::text;
+use crate::values::encode::TimeZone;
+
+/// Digits behind the point that a quotient has at least, if there is room for them: as many as
+/// PostgreSQL shows of `10.0 / 4`.
+const QUOTIENT_SCALE: i8 = 16;
+/// Digits that the engine adds to a dividend's scale.
+const ENGINE_ADDS: i8 = 4;
+/// Digits in all.
+const MAX_PRECISION: i32 = 38;
+
+/// The rules.
+#[derive(Debug)]
+pub(in crate::engine) struct Operators {
+    times: Arc<ScalarUDF>,
+    divided: Arc<ScalarUDF>,
+}
+
+impl Default for Operators {
+    fn default() -> Self {
+        let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
+        Self { times: scaled(false), divided: scaled(true) }
+    }
+}
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = expr;
+        // What has no type yet, such as a parameter, gets the engine's.
+        let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema))
+        else {
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        };
+        let (left, right) = match (&op, kind(&left_type), kind(&right_type)) {
+            // Days between two dates.
+            (BinaryOperator::Minus, Kind::Date, Kind::Date) => {
+                let days = binary_expr(left, Operator::Minus, right);
+                return Ok(PlannerResult::Planned(cast(days, DataType::Int32)));
+            }
+            (BinaryOperator::Plus | BinaryOperator::Minus, Kind::Date, Kind::Interval)
+                if !is_whole_days(&right) =>
+            {
+                (at_midnight(left), right)
+            }
+            (BinaryOperator::Plus, Kind::Interval, Kind::Date) if !is_whole_days(&left) => {
+                (left, at_midnight(right))
+            }
+            (BinaryOperator::Multiply, Kind::Interval, Kind::Number) => {
+                return Ok(PlannerResult::Planned(scale(&self.times, left, right)));
+            }
+            (BinaryOperator::Multiply, Kind::Number, Kind::Interval) => {
+                return Ok(PlannerResult::Planned(scale(&self.times, right, left)));
+            }
+            (BinaryOperator::Divide, Kind::Interval, Kind::Number) => {
+                return Ok(PlannerResult::Planned(scale(&self.divided, left, right)));
+            }
+            (BinaryOperator::Divide, Kind::Number, Kind::Number) => {
+                match dividend(&left_type, &right_type) {
+                    Some(wider) => (cast(left, wider), right),
+                    None => (left, right),
+                }
+            }
+            _ => (left, right),
+        };
+        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Date,
+    Interval,
+    Number,
+    Other,
+}
+
+fn kind(data_type: &DataType) -> Kind {
+    match data_type {
+        DataType::Date32 | DataType::Date64 => Kind::Date,
+        DataType::Interval(_) | DataType::Duration(_) => Kind::Interval,
+        number if number.is_numeric() => Kind::Number,
+        _ => Kind::Other,
+    }
+}
+
+/// A date as the timestamp with which it begins: with an interval it makes a timestamp, while the
+/// engine's result is a date, without the hours.
+fn at_midnight(date: Expr) -> Expr {
+    cast(date, DataType::Timestamp(TimeUnit::Microsecond, None))
+}
+
+/// Whether an interval is a constant without hours. A date that is moved by one is left a date, by
+/// which files and row groups can be skipped: it is the same moment.
+fn is_whole_days(interval: &Expr) -> bool {
+    let value = match interval {
+        Expr::Literal(value, _) => value.clone(),
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == INTERVAL => {
+            match text::constant(expr, field, &TimeZone::default()) {
+                Ok(Some(Expr::Literal(value, _))) => value,
+                _ => return false,
+            }
+        }
+        _ => return false,
+    };
+    match value {
+        ScalarValue::IntervalYearMonth(_) => true,
+        ScalarValue::IntervalDayTime(Some(value)) => value.milliseconds == 0,
+        ScalarValue::IntervalMonthDayNano(Some(value)) => value.nanoseconds == 0,
+        _ => false,
+    }
+}
+
+fn scale(function: &Arc<ScalarUDF>, interval: Expr, factor: Expr) -> Expr {
+    let interval = cast(interval, INTERVAL);
+    function.call(vec![interval, cast(factor, DataType::Float64)])
+}
+
+/// The type of a dividend with which the quotient has as many digits as in PostgreSQL, or as many
+/// as there is room for; `None` if it has so anyway.
+fn dividend(left: &DataType, right: &DataType) -> Option<DataType> {
+    let exact = |kind: &DataType| matches!(kind, DataType::Decimal128(..));
+    if !exact(left) && !exact(right) {
+        return None;
+    }
+    let (precision, scale) = digits(left)?;
+    let (_, divisor_scale) = digits(right)?;
+    let used = i32::from(precision) + i32::from(divisor_scale) + i32::from(ENGINE_ADDS);
+    let room = MAX_PRECISION - used;
+    let more = i32::from(QUOTIENT_SCALE - ENGINE_ADDS - scale).min(room);
+    let more = u8::try_from(more).ok().filter(|more| *more > 0)?;
+    Some(DataType::Decimal128(precision + more, scale + more as i8))
+}
+
+/// Precision and scale of an exact number.
+fn digits(kind: &DataType) -> Option<(u8, i8)> {
+    Some(match kind {
+        DataType::Decimal128(precision, scale) => (*precision, *scale),
+        DataType::Int8 => (3, 0),
+        DataType::Int16 => (5, 0),
+        DataType::Int32 => (10, 0),
+        DataType::Int64 => (20, 0),
+        _ => return None,
+    })
+}

@@ -1,0 +1,129 @@
+//! Functions that the engine lacks, by others that it has.
+
+use sqlparser::ast::{
+    BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, Ident, ObjectName,
+    TimezoneInfo,
+};
+
+use super::build::{arguments, as_text, call, cast, function_name, number, take, text};
+use super::patterns::date_pattern;
+
+/// Functions that the engine has under another name.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("array_remove", "array_remove_all"),
+    ("array_replace", "array_replace_all"),
+    ("ceiling", "ceil"),
+    ("every", "bool_and"),
+    ("sign", "signum"),
+    ("statement_timestamp", "now"),
+    ("variance", "var_samp"),
+];
+
+pub fn rename(function: &mut Function) {
+    let Some(name) = function_name(function) else { return };
+    if let Some((_, other)) = OTHER_NAMES.iter().find(|(known, _)| *known == name) {
+        function.name = ObjectName::from(vec![Ident::new(*other)]);
+    }
+}
+
+/// A call by one that means the same.
+pub fn rewrite(expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let Some(name) = function_name(function) else { return };
+    let bare = matches!(function.args, sqlparser::ast::FunctionArguments::None);
+    let mut args = match bare {
+        true => Vec::new(),
+        false => match arguments(function) {
+            Some(args) => args,
+            None => return,
+        },
+    };
+    let same = match (name.as_str(), args.as_mut_slice()) {
+        ("gen_random_uuid", []) => cast(call("uuid", Vec::new()), DataType::Uuid),
+        ("localtimestamp", []) => cast(call("now", Vec::new()), timestamp(TimezoneInfo::None)),
+        ("localtime", []) => {
+            cast(call("now", Vec::new()), DataType::Time(None, TimezoneInfo::None))
+        }
+        ("mod", [left, right]) => operator(take(left), BinaryOperator::Modulo, take(right)),
+        ("div", [left, right]) => quotient(take(left), take(right)),
+        ("date_part", [part, value]) => {
+            let Some(part) = as_text(part).map(str::to_lowercase) else { return };
+            match part_of(&part, value) {
+                Some(part) => cast(part, DataType::DoublePrecision),
+                None => return,
+            }
+        }
+        ("to_char", [_, pattern]) => {
+            if let Some(translated) = as_text(pattern).and_then(date_pattern) {
+                **pattern = text(&translated);
+            }
+            return;
+        }
+        ("to_date", [value, pattern]) => {
+            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
+            call("to_date", vec![take(value), text(&pattern)])
+        }
+        ("to_timestamp", [value, pattern]) => {
+            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
+            let local = call("to_timestamp", vec![take(value), text(&pattern)]);
+            cast(cast(local, timestamp(TimezoneInfo::None)), timestamp(TimezoneInfo::WithTimeZone))
+        }
+        _ => return,
+    };
+    *expr = same;
+}
+
+/// `extract(second FROM x)` and the like: with the fraction that the engine cuts off.
+pub fn extract(expr: &mut Expr) {
+    let Expr::Extract { field, expr: value, .. } = expr else { return };
+    let part = match field {
+        DateTimeField::Second | DateTimeField::Seconds => "second",
+        DateTimeField::Millisecond | DateTimeField::Milliseconds => "milliseconds",
+        DateTimeField::Century => "century",
+        DateTimeField::Decade => "decade",
+        DateTimeField::Millennium | DateTimeField::Millenium => "millennium",
+        _ => return,
+    };
+    if let Some(part) = part_of(part, value) {
+        *expr = part;
+    }
+}
+
+fn part_of(part: &str, value: &mut Expr) -> Option<Expr> {
+    let part_of = |part: &str, value: &mut Expr| call("date_part", vec![text(part), take(value)]);
+    // The engine's microseconds are those of the minute, as PostgreSQL's are.
+    let seconds = |value: &mut Expr, factor: &str| {
+        let digits = DataType::Numeric(ExactNumberInfo::PrecisionAndScale(8, 0));
+        let micros = cast(part_of("microsecond", value), digits);
+        operator(micros, BinaryOperator::Multiply, number(factor))
+    };
+    let of_year = |value: &mut Expr, more: u32, years: u32| {
+        let year = operator(part_of("year", value), BinaryOperator::Plus, number(more));
+        operator(year, BinaryOperator::Divide, number(years))
+    };
+    Some(match part {
+        "second" | "seconds" => seconds(value, "0.000001"),
+        "millisecond" | "milliseconds" => seconds(value, "0.001"),
+        "decade" | "decades" => of_year(value, 0, 10),
+        "century" | "centuries" => of_year(value, 99, 100),
+        "millennium" | "millennia" => of_year(value, 999, 1000),
+        _ => return None,
+    })
+}
+
+/// What a number is divided by another without a rest.
+fn quotient(left: Expr, right: Expr) -> Expr {
+    let rest = operator(left.clone(), BinaryOperator::Modulo, right.clone());
+    let whole =
+        operator(operator(left, BinaryOperator::Minus, rest), BinaryOperator::Divide, right);
+    cast(whole, DataType::Numeric(ExactNumberInfo::PrecisionAndScale(38, 0)))
+}
+
+fn timestamp(zone: TimezoneInfo) -> DataType {
+    DataType::Timestamp(None, zone)
+}
+
+fn operator(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    let nested = |side: Expr| Box::new(Expr::Nested(Box::new(side)));
+    Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op, right: nested(right) }))
+}
