@@ -44,6 +44,7 @@ pub mod settings;
 pub mod staged;
 pub mod system;
 pub mod visit;
+mod words;
 mod write;
 
 use std::collections::HashMap;
