@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 
 use super::patterns::BadPattern;
+use super::words;
 use crate::{catalog, storage};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,6 +64,9 @@ impl From<tokio::task::JoinError> for Error {
 /// engine's remarks on itself.
 fn message(error: &DataFusionError) -> String {
     let root = error.find_root();
+    if let Some(text) = words::of(root) {
+        return text;
+    }
     match root {
         DataFusionError::External(inner) => match BadPattern::of(inner.as_ref()) {
             Some(bad) => bad.to_string(),
@@ -108,6 +112,14 @@ fn strip(text: &str) -> String {
 }
 
 impl Error {
+    /// What could have been meant, for people.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Plan(error) => words::hint(error),
+            _ => None,
+        }
+    }
+
     /// For what the engine would otherwise ignore, or do wrong.
     pub(super) fn not_supported(what: &str) -> Self {
         Self::Plan(DataFusionError::NotImplemented(format!("{what} is not supported")))

@@ -47,6 +47,7 @@ pub mod settings;
 pub mod staged;
 pub mod system;
 pub mod visit;
+mod words;
 mod write;
 
 use std::collections::HashMap;

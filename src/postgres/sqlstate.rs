@@ -268,6 +268,7 @@ impl From<engine::Error> for Report {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
         let message = error.to_string();
+        let meant = error.hint();
         let code = match error {
             E::Syntax(_) => "42601",
             E::TooComplex { .. } => {
@@ -306,7 +307,7 @@ impl From<engine::Error> for Report {
         if code == "XX000" {
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
-        Self::error(code, message)
+        Self { hint: meant, ..Self::error(code, message) }
     }
 }
 

@@ -78,6 +78,29 @@ fn named_type(name: &str) -> Option<Type> {
     })
 }
 
+/// A type's name in SQL, of its name in `pg_type`.
+pub fn sql_name(name: &str) -> String {
+    if let Some(element) = name.strip_prefix('_') {
+        return sql_name(element) + "[]";
+    }
+    let name = match name {
+        "bool" => "boolean",
+        "bpchar" => "character",
+        "char" => "\"char\"",
+        "float4" => "real",
+        "float8" => "double precision",
+        "int2" => "smallint",
+        "int4" => "integer",
+        "int8" => "bigint",
+        "time" => "time without time zone",
+        "timestamp" => "timestamp without time zone",
+        "timestamptz" => "timestamp with time zone",
+        "varchar" => "character varying",
+        name => name,
+    };
+    name.to_owned()
+}
+
 /// The type modifier of a column: precision and scale of a `numeric` as PostgreSQL 15 packs them
 /// (`make_numeric_typmod`), otherwise -1.
 pub fn type_modifier(field: &Field) -> i32 {

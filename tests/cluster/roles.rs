@@ -65,6 +65,51 @@ async fn a_dropped_role_leaves_no_rights_behind() {
     .await;
 }
 
+/// Two daemons at a time: what a role gets while it is renamed is the renamed role's, or refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_role_leaves_nothing_under_its_old_name() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        a.rows(&cluster.table("t", 1)).await;
+        a.rows("CREATE ROLE ann0 LOGIN").await;
+        a.rows("GRANT CREATE ON DATABASE oribi TO ann0").await;
+        let mut refused = 0;
+        for round in 0..20 {
+            let (old, new) = (format!("ann{round}"), format!("ann{}", round + 1));
+            let ann = Client::connect_as(&daemons[1], &old).await;
+            let (grant, rename) =
+                (format!("GRANT SELECT ON t TO {old}"), format!("ALTER ROLE {old} RENAME TO {new}"));
+            let create = format!("CREATE SCHEMA s{round}");
+            let (granted, renamed, created) =
+                tokio::join!(b.outcome(&grant), a.outcome(&rename), ann.outcome(&create));
+            assert_eq!(renamed, "", "round {round}");
+            assert!(["", "40001", "42704"].contains(&granted.as_str()), "{granted}");
+            assert!(["", "40001", "42501"].contains(&created.as_str()), "{created}");
+            refused += usize::from(!created.is_empty());
+            let old_name = format!(
+                "SELECT (SELECT count(*) FROM pg_namespace WHERE pg_get_userbyid(nspowner) = '{old}') + \
+                 (SELECT count(*) FROM pg_class WHERE relname = 't' AND relacl::text LIKE '%{old}=%') + \
+                 (SELECT count(*) FROM pg_roles WHERE rolname = '{old}')"
+            );
+            until("nothing has the old name", async || b.value(&old_name).await == "0").await;
+            let owned = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 's_' OR nspname LIKE 's__'";
+            let expected = (round + 1 - refused).to_string();
+            until("what was made is there", async || b.value(owned).await == expected).await;
+        }
+        // Who is connected under the old name has no rights under it.
+        let ann = Client::connect_as(&daemons[1], "ann20").await;
+        b.rows("GRANT SELECT ON t TO ann20").await;
+        assert_eq!(ann.value("SELECT x FROM t").await, "1");
+        a.rows("ALTER ROLE ann20 RENAME TO bob").await;
+        until("no rights", async || ann.outcome("SELECT x FROM t").await == "42501").await;
+        let bob = Client::connect_as(&daemons[1], "bob").await;
+        assert_eq!(bob.value("SELECT x FROM t").await, "1");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_password_counts_on_the_next_daemon_at_once() {
     bounded(async {

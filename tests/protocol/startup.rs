@@ -84,6 +84,15 @@ fn the_version_is_negotiated() {
 #[test]
 fn a_log_in_that_cannot_be_is_refused() {
     let daemon = DAEMON.get();
+    let mut wire = Wire::open(&daemon);
+    wire.start(PROTOCOL_3_0, &OPTIONS);
+    wire.until('Z');
+    wire.query("CREATE ROLE no_member LOGIN; CREATE ROLE one");
+    // A role that it may take.
+    let mut wire = Wire::open(&daemon);
+    wire.start(PROTOCOL_3_0, &[OPTIONS[0], OPTIONS[1], ("options", "-c role=one")]);
+    wire.until('Z');
+    assert_eq!(column(&wire.query("SELECT current_user")), ["one"]);
     for (options, expected) in [
         (&[("user", "oribi"), ("database", "nothing")][..], "3D000"),
         (&[("database", "oribi")], "28000"),
@@ -91,6 +100,8 @@ fn a_log_in_that_cannot_be_is_refused() {
         (&[OPTIONS[0], OPTIONS[1], ("nothing", "1")], "42704"),
         (&[OPTIONS[0], OPTIONS[1], ("TimeZone", "Mars")], "22023"),
         (&[OPTIONS[0], OPTIONS[1], ("options", "-c statement_timeout=soon")], "22023"),
+        (&[OPTIONS[0], OPTIONS[1], ("options", "-c role=nobody")], "22023"),
+        (&[("user", "no_member"), OPTIONS[1], ("options", "-c role=oribi")], "42501"),
     ] {
         let mut wire = Wire::open(&daemon);
         wire.start(PROTOCOL_3_0, options);

@@ -21,21 +21,21 @@ use super::encode::calendar::{
     DATE_RANGE, DAY_MICROS, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_MIN,
 };
 use super::encode::{Format, TimeZone};
-use super::types::{element_type, is_text, pg_type};
+use super::types::{element_type, is_text, pg_type, sql_name};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("invalid input syntax for type {pg}: \"{value}\"")]
+    #[error("invalid input syntax for type {}: \"{value}\"", type_named(.pg))]
     InvalidText { pg: String, value: String },
     #[error("invalid byte sequence for encoding \"UTF8\"")]
     InvalidEncoding,
-    #[error("incorrect binary data format for type {pg}")]
+    #[error("incorrect binary data format for type {}", type_named(.pg))]
     InvalidBinary { pg: String },
-    #[error("value \"{value}\" is out of range for type {pg}")]
+    #[error("{}", out_of_range(.pg, .value))]
     OutOfRange { pg: String, value: String },
-    #[error("a parameter of type {pg} cannot be used as {target}")]
+    #[error("a parameter of type {} cannot be used as {target}", sql_name(.pg))]
     Unsupported { pg: String, target: String },
     #[error("a parameter of type {pg} cannot be converted to {target}")]
     Cast { pg: String, target: String, source: Box<datafusion::common::DataFusionError> },
@@ -73,6 +73,21 @@ impl Error {
 
     fn unsupported(pg: &Type, target: &DataType) -> Self {
         Self::Unsupported { pg: pg.name().into(), target: target.to_string() }
+    }
+}
+
+/// `timestamp` is said without its zone here, as PostgreSQL does.
+fn type_named(pg: &str) -> String {
+    match pg {
+        "time" | "timestamp" => pg.to_owned(),
+        pg => sql_name(pg),
+    }
+}
+
+fn out_of_range(pg: &str, value: &str) -> String {
+    match is_temporal(pg) {
+        true => format!("date/time field value out of range: \"{value}\""),
+        false => format!("value \"{value}\" is out of range for type {}", type_named(pg)),
     }
 }
 

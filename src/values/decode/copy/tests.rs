@@ -180,17 +180,17 @@ fn wrong_values_are_refused_where_they_stand() {
     bad(
         text,
         "1\tx\nx\ty\n",
-        "22P02 invalid input syntax for type int4: \"x\" | COPY t, line 2, column a: \"x\"",
+        "22P02 invalid input syntax for type integer: \"x\" | COPY t, line 2, column a: \"x\"",
     );
     bad(
         text,
         "\n",
-        "22P02 invalid input syntax for type int4: \"\" | COPY t, line 1, column a: \"\"",
+        "22P02 invalid input syntax for type integer: \"\" | COPY t, line 1, column a: \"\"",
     );
     bad(
         text,
         "99999999999\ty\n",
-        "22003 value \"99999999999\" is out of range for type int4 | COPY t, line 1, column a: \
+        "22003 value \"99999999999\" is out of range for type integer | COPY t, line 1, column a: \
          \"99999999999\"",
     );
     let cut = format!("{}{}\ty\n", "x".repeat(61), "\u{e9}".repeat(60));
@@ -271,7 +271,7 @@ fn wrong_csv_is_refused_as_in_postgres() {
     bad(csv, "1,x\n\\.\r\n", style);
     let integer = |value: &str, line: u64| {
         format!(
-            "22P02 invalid input syntax for type int4: \"{value}\" | COPY t, line {line}, column \
+            "22P02 invalid input syntax for type integer: \"{value}\" | COPY t, line {line}, column \
              a: \"{value}\""
         )
     };
