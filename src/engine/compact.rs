@@ -49,11 +49,12 @@ impl Session {
             }
         }
         if removed.is_empty() {
-            return Ok(Written { rows: 0, change: None });
+            return Ok(Written::default());
         }
         let rows = removed.len() as u64;
         let (removed, operation) = (Removed::Files(removed), Operation::Replace);
-        Ok(Written { rows, change: Some(Change::Replace { removed, added, operation }) })
+        let change = Some(Change::Replace { removed, added, operation });
+        Ok(Written { rows, change, ..Written::default() })
     }
 
     /// The rows of some files, in the table's order if it has one.
@@ -69,8 +70,7 @@ impl Session {
             Some(ordering) => Arc::new(SortExec::new(ordering, one)),
             None => one,
         };
-        let (_, written) = self.write_plan(target, plan, None).await?;
-        Ok(written)
+        Ok(self.write_plan(target, plan, None, None).await?.added)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine: from a statement's text to a stream of rows, on DataFusion.
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`change`]: UPDATE, DELETE and MERGE.
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
@@ -16,6 +17,7 @@
 //! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
 //!   statements.
 //! - [`settings`]: what SET and SHOW see.
+//! - [`spelling`]: statements that write, as the SQL parser knows them.
 //! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
@@ -24,6 +26,7 @@
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod change;
 mod compact;
 mod complexity;
 mod cooperation;
@@ -41,6 +44,7 @@ mod rows;
 mod semantics;
 mod session;
 pub mod settings;
+mod spelling;
 pub mod staged;
 pub mod system;
 pub mod visit;
@@ -61,6 +65,7 @@ use datafusion::logical_expr::TableSource;
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 
+pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
@@ -68,7 +73,8 @@ pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split,
 pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Ready, Session};
-pub use write::{TARGET, Target, Written};
+pub use spelling::{NO_ALIAS, NOTHING};
+pub use write::{Addition, Returned, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;

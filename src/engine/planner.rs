@@ -9,24 +9,29 @@ use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source, source_as_provider};
-use datafusion::error::Result as EngineResult;
+use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr_rewriter::normalize_col_with_schemas_and_ambiguity_check;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+    WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
-use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use sqlparser::ast::{
+    DataType as SqlType, Ident, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement as SqlStatement, TimezoneInfo,
+};
 
+use super::change::TARGET;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
-use super::write::TARGET;
 use super::{Error, Result, complexity, parse};
 use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
@@ -45,7 +50,7 @@ pub(super) struct Scope {
     pub role: String,
     /// A table that is read without a look at rights and policies, to make a policy's plan.
     pub open: Option<TableName>,
-    /// What [`super::write::TARGET`] stands for. Whether it may be changed has been looked at.
+    /// What [`TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
 }
 
@@ -65,15 +70,59 @@ impl Session {
         parameters: Vec<Option<FieldRef>>,
         depth: usize,
     ) -> Result<LogicalPlan> {
-        let statement = match statement {
+        let statement = self.rewritten(statement);
+        let names = self.names(scope, &statement, depth).await?;
+        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        let planned = match statement {
+            Statement::Statement(statement) if !parameters.is_empty() => {
+                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
+                planner.sql_statement_to_plan_with_context(*statement, &mut context)
+            }
+            statement => planner.statement_to_plan(statement),
+        };
+        drop(planner);
+        let planned = names.settle(planned)?;
+        complexity::refuse_large_plans(&planned)?;
+        Ok(planned)
+    }
+
+    /// Plans what stands behind a SELECT without FROM, whose names are those of columns. `*` leaves
+    /// out those that only the engine knows.
+    pub(super) async fn plan_list(
+        &self,
+        scope: &Scope,
+        list: &Statement,
+        columns: &DFSchema,
+        parameters: &[Option<FieldRef>],
+    ) -> Result<Vec<Expr>> {
+        let statement = self.rewritten(list.clone());
+        let names = self.names(scope, &statement, 0).await?;
+        let mut context = PlannerContext::new().with_prepare_param_data_types(parameters.to_vec());
+        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        let planned = (|| {
+            name_queries(&planner, &statement, &mut context)?;
+            let items = select_list(&statement).into_iter();
+            let items = items.map(|item| list_item(&planner, item, columns, &mut context));
+            Ok(items.collect::<EngineResult<Vec<_>>>()?.concat())
+        })();
+        drop(planner);
+        names.settle(planned)
+    }
+
+    fn rewritten(&self, statement: Statement) -> Statement {
+        match statement {
             Statement::Statement(statement) => {
                 let statement = self.engine().system().rewrite(*statement);
                 Statement::Statement(Box::new(statement))
             }
             other => other,
-        };
-        complexity::refuse_many_relations(&statement)?;
-        let references = self.state().resolve_table_references(&statement);
+        }
+    }
+
+    /// The tables that a statement names, and whatever else its planner asks for.
+    async fn names(&self, scope: &Scope, statement: &Statement, depth: usize) -> Result<Names<'_>> {
+        complexity::refuse_many_relations(statement)?;
+        let references = self.state().resolve_table_references(statement);
         let mut tables = HashMap::new();
         for reference in references.map_err(Error::planning)? {
             if let Some(target) = scope.target.as_ref().filter(|_| reference.table() == TARGET) {
@@ -89,26 +138,7 @@ impl Session {
             }
         }
         let types = session_types(self);
-        let names =
-            Names { state: self.state(), tables, types, missing_function: Mutex::default() };
-        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
-        let planned = match statement {
-            Statement::Statement(statement) if !parameters.is_empty() => {
-                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
-                planner.sql_statement_to_plan_with_context(*statement, &mut context)
-            }
-            statement => planner.statement_to_plan(statement),
-        };
-        drop(planner);
-        let planned = planned.map_err(|error| {
-            let missing = names.missing_function.into_inner();
-            match missing.unwrap_or_else(PoisonError::into_inner) {
-                Some(name) => Error::NoFunction(name),
-                None => Error::planning(error),
-            }
-        })?;
-        complexity::refuse_large_plans(&planned)?;
-        Ok(planned)
+        Ok(Names { state: self.state(), tables, types, missing_function: Mutex::default() })
     }
 
     /// The table a name stands for.
@@ -355,6 +385,84 @@ fn may_read(
     access.readable(table).ok_or_else(|| denied(kind, name))
 }
 
+/// What stands behind the SELECT of a plain query.
+fn select_list(statement: &Statement) -> Vec<SelectItem> {
+    let Statement::Statement(statement) = statement else { return Vec::new() };
+    let SqlStatement::Query(query) = statement.as_ref() else { return Vec::new() };
+    match query.body.as_ref() {
+        SetExpr::Select(select) => select.projection.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// The queries of a WITH, for what refers to them.
+fn name_queries(
+    planner: &SqlToRel<'_, Names<'_>>,
+    statement: &Statement,
+    context: &mut PlannerContext,
+) -> EngineResult<()> {
+    let Statement::Statement(statement) = statement else { return Ok(()) };
+    let SqlStatement::Query(query) = statement.as_ref() else { return Ok(()) };
+    for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+        let query = SqlStatement::Query(cte.query.clone());
+        let plan = planner.sql_statement_to_plan_with_context(query, context)?;
+        let name = folded(&cte.alias.name);
+        let mut plan = LogicalPlanBuilder::from(plan).alias(name.as_str())?;
+        if !cte.alias.columns.is_empty() {
+            let columns = plan.schema().columns().into_iter().zip(&cte.alias.columns);
+            let columns: Vec<Expr> = columns
+                .map(|(column, alias)| Expr::Column(column).alias(folded(&alias.name)))
+                .collect();
+            plan = plan.project(columns)?.alias(name.as_str())?;
+        }
+        context.insert_cte(name, plan.build()?);
+    }
+    Ok(())
+}
+
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+fn list_item(
+    planner: &SqlToRel<'_, Names<'_>>,
+    item: SelectItem,
+    columns: &DFSchema,
+    context: &mut PlannerContext,
+) -> EngineResult<Vec<Expr>> {
+    let mut one = |expr, alias: Option<Ident>| {
+        let expr = planner.sql_to_expr(expr, columns, context)?;
+        let expr = normalize_col_with_schemas_and_ambiguity_check(expr, &[&[columns]], &[])?;
+        Ok(vec![match alias {
+            Some(alias) => expr.alias(folded(&alias)),
+            None => expr,
+        }])
+    };
+    let all = |of: &dyn Fn(&TableReference) -> bool| -> Vec<Expr> {
+        let shown = columns.iter().filter(|(relation, field)| {
+            !field.name().starts_with('\u{2}') && relation.is_none_or(|relation| of(relation))
+        });
+        shown.map(|column| Expr::Column(column.into())).collect()
+    };
+    match item {
+        SelectItem::UnnamedExpr(expr) => one(expr, None),
+        SelectItem::ExprWithAlias { expr, alias } => one(expr, Some(alias)),
+        SelectItem::Wildcard(_) => Ok(all(&|_| true)),
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+            let last = name.0.last().and_then(|part| part.as_ident());
+            let last = last.map(folded);
+            match all(&|relation| Some(relation.table()) == last.as_deref()) {
+                found if found.is_empty() => Err(plan_datafusion_err!("Invalid qualifier {name}")),
+                found => Ok(found),
+            }
+        }
+        other => Err(DataFusionError::NotImplemented(format!("{other} is not supported"))),
+    }
+}
+
 fn parser_options(state: &SessionState) -> ParserOptions {
     let options = &state.config_options().sql_parser;
     ParserOptions {
@@ -422,6 +530,17 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
+    /// What came of planning; a function that nobody knows is said to be missing.
+    fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
+        planned.map_err(|error| {
+            let missing = self.missing_function.into_inner();
+            match missing.unwrap_or_else(PoisonError::into_inner) {
+                Some(name) => Error::NoFunction(name),
+                None => Error::planning(error),
+            }
+        })
+    }
+
     /// The planner asks for scalar, higher-order, aggregate and window functions in turn.
     fn note_missing(&self, name: &str) {
         let known = self.state.scalar_functions().contains_key(name)

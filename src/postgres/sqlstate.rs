@@ -274,6 +274,10 @@ impl From<engine::Error> for Report {
                 return Self::error("54001", message).hint(hint);
             }
             E::NoParameter(_) => "42P02",
+            E::FoundTwice => {
+                let hint = "Ensure that not more than one source row matches any one target row.";
+                return Self::error("21000", message).hint(hint);
+            }
             E::Settings(settings::Error::Unknown(_)) => "42704",
             E::Settings(settings::Error::NoName) => "22004",
             E::Settings(settings::Error::Denied(_)) => "42501",

@@ -1,0 +1,94 @@
+//! Rows of statements that write, message by message.
+
+use super::DAEMON;
+use super::wire::{
+    Wire, bind, bind_as, code, column, describe_portal, describe_statement, execute, first, kinds,
+    parse, query,
+};
+
+fn tags(messages: &[super::wire::Message]) -> Vec<String> {
+    messages.iter().filter(|m| m.kind == 'C').map(|tag| tag.text()).collect()
+}
+
+/// A session with a table of its own.
+fn session(table: &str) -> Wire {
+    let mut wire = Wire::log_in(&DAEMON.get());
+    wire.query("CREATE SCHEMA IF NOT EXISTS returning_rows");
+    wire.query("SET search_path = returning_rows");
+    let made = wire.query(&format!("CREATE TABLE {table} (id int, name text)"));
+    assert_eq!(kinds(&made), "CZ");
+    wire
+}
+
+#[test]
+fn a_statement_that_returns_rows_is_described() {
+    let mut wire = session("described");
+    let insert = "INSERT INTO described VALUES ($1, $2) RETURNING id AS key, name || '!'";
+    let messages = wire.exchange([
+        parse("", insert, &[]),
+        describe_statement(""),
+        bind_as("", "", &[], &[Some(b"7"), Some(b"x")], &[1, 0]),
+        describe_portal(""),
+        execute("", 0),
+    ]);
+    assert_eq!(kinds(&messages), "1tT2TDCZ");
+    assert_eq!(tags(&messages), ["INSERT 0 1"]);
+    let row = first(&messages, 'D').values();
+    assert_eq!(row[0].as_deref(), Some(&[0, 0, 0, 7][..]));
+    assert_eq!(row[1].as_deref(), Some(&b"x!"[..]));
+    // Without RETURNING there is nothing to describe.
+    let plain = "UPDATE described SET name = 'y'";
+    let messages = wire.exchange([parse("", plain, &[]), describe_statement("")]);
+    assert_eq!(kinds(&messages), "1tnZ");
+}
+
+#[test]
+fn tags_count_what_was_changed() {
+    let mut wire = session("counted");
+    for (sql, tag, rows) in [
+        ("INSERT INTO counted VALUES (1, 'a'), (2, 'b') RETURNING id", "INSERT 0 2", 2),
+        ("UPDATE counted SET name = 'c' RETURNING id", "UPDATE 2", 2),
+        ("UPDATE counted SET name = 'c' WHERE id > 9 RETURNING id", "UPDATE 0", 0),
+        (
+            "MERGE INTO counted t USING (VALUES (2), (3)) s (id) ON t.id = s.id WHEN MATCHED THEN \
+             DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id, 'd') RETURNING t.id",
+            "MERGE 2",
+            2,
+        ),
+        ("DELETE FROM counted RETURNING id", "DELETE 2", 2),
+    ] {
+        let messages = wire.query(sql);
+        assert_eq!(kinds(&messages), format!("T{}CZ", "D".repeat(rows)), "{sql}");
+        assert_eq!(tags(&messages), [tag]);
+    }
+}
+
+#[test]
+fn rows_may_be_read_a_few_at_a_time_when_all_is_written() {
+    let mut wire = session("portions");
+    wire.query("BEGIN");
+    let insert =
+        "INSERT INTO portions SELECT i, 'x' FROM generate_series(1, 25) s (i) RETURNING id";
+    let messages = wire.exchange([parse("", insert, &[]), bind("p", "", &[]), execute("p", 10)]);
+    assert_eq!(kinds(&messages), format!("12{}sZ", "D".repeat(10)));
+    // The first portion has written all.
+    assert_eq!(column(&wire.query("SELECT count(*) FROM portions")), ["25"]);
+    let messages = wire.exchange([execute("p", 10), execute("p", 10)]);
+    assert_eq!(kinds(&messages), format!("{}s{}CZ", "D".repeat(10), "D".repeat(5)));
+    assert_eq!(tags(&messages), ["INSERT 0 25"]);
+    wire.query("COMMIT");
+    assert_eq!(column(&wire.query("SELECT count(*) FROM portions")), ["25"]);
+}
+
+#[test]
+fn a_statement_that_fails_returns_no_rows() {
+    let mut wire = session("failed");
+    let messages = wire.query("INSERT INTO failed VALUES (1, 'a'), (0, 'b') RETURNING 1 / id");
+    assert_eq!((kinds(&messages).as_str(), code(&messages).as_str()), ("EZ", "22012"));
+    assert_eq!(column(&wire.query("SELECT count(*) FROM failed")), ["0"]);
+    // One message is several statements, each of which commits.
+    let both = "INSERT INTO failed VALUES (1, 'a') RETURNING id; DELETE FROM failed RETURNING name";
+    let messages = wire.exchange([query(both)]);
+    assert_eq!(tags(&messages), ["INSERT 0 1", "DELETE 1"]);
+    assert_eq!(column(&messages), ["1", "a"]);
+}
