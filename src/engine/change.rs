@@ -418,8 +418,7 @@ fn changed(
             let number = Column::from_name(CLAUSE_COLUMN);
             let branch =
                 |(at, clause): (i64, &Planned<'_>)| (Box::new(lit(at)), Box::new(value(clause)));
-            let done = (0..).zip(clauses).filter(|(_, planned)| planned.clause.deed.is_some());
-            let branches = done.map(branch).collect();
+            let branches = (0..).zip(clauses).map(branch).collect();
             Expr::Case(Case::new(Some(Box::new(Expr::Column(number))), branches, None))
         }
     };
