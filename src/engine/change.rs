@@ -32,6 +32,7 @@ use super::write::{
     value_name,
 };
 use super::{Error, Result};
+use crate::catalog::PolicyCommand;
 use crate::storage::managed::{
     Change, DataWriter, FILE_COLUMN, ManagedTable, NewFiles, ROW_COLUMN, Removed, RowIds,
     live_files,
@@ -122,7 +123,9 @@ impl Session {
         let files = self.engine().files().clone();
         let table = ManagedTable::new(files, target.metadata.clone())?.with_row_ids();
         let mut scope = self.scope();
-        scope.target = Some(provider_as_source(Arc::new(table)));
+        let rows = provider_as_source(Arc::new(table));
+        let command = changes.command();
+        scope.target = Some(self.changeable(&scope, target, rows, command).await?);
         let scope = &scope;
         let plan = |known| self.plan_found(scope, target, changes, known);
         self.plan_with(&statements, declared, returned, plan).await
@@ -155,7 +158,11 @@ impl Session {
             }
             clauses.push(Planned { clause, condition, values });
         }
-        let changed = changed(rows, target, changes, &clauses)?;
+        let mut changed = changed(rows, target, changes, &clauses)?;
+        if changes.write_rows() {
+            let (of, command) = ((target, Some(changes.name.as_str())), changes.command());
+            changed = self.checked(changed, scope, of, command, true).await?;
+        }
         let returned = match &changes.returning {
             Some(list) => {
                 let mut shown: Vec<_> = changed.schema().iter().map(owned).collect();
@@ -301,6 +308,14 @@ impl Changes {
     /// Whether rows are written, or only taken away.
     fn write_rows(&self) -> bool {
         self.clauses.iter().any(|c| matches!(c.deed, Some(Deed::Insert | Deed::Update)))
+    }
+
+    /// What its policies are for. MERGE has several kinds, and none of its own.
+    fn command(&self) -> PolicyCommand {
+        match self.clauses.as_slice() {
+            [Clause { deed: Some(Deed::Delete), .. }] => PolicyCommand::Delete,
+            _ => PolicyCommand::Update,
+        }
     }
 
     /// A column of the target.

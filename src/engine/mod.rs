@@ -10,6 +10,7 @@
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`patterns`]: what is wrong with a regular expression.
+//! - [`policies`]: row-level security.
 //! - [`rights`]: tables as a role may read them.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
@@ -39,6 +40,7 @@ mod parameters;
 pub mod parse;
 pub mod patterns;
 mod planner;
+mod policies;
 mod rights;
 mod rows;
 mod semantics;
@@ -62,6 +64,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableSource;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 
@@ -237,11 +240,14 @@ fn template(
     // Numbers with a point are exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(semantics::Uuids), Arc::new(semantics::Semantics::default())];
+    rules.splice(1..1, Analyzer::new().rules);
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
         .with_default_features()
-        .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
+        .with_analyzer_rules(rules)
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {

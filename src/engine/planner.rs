@@ -33,7 +33,9 @@ use super::change::TARGET;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::{Error, Result, complexity, parse};
-use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
+use crate::catalog::{
+    self, Columns, Definition, PolicyCommand, Privilege, Snapshot, Table, TableName,
+};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
 use crate::storage::managed::ManagedTable;
@@ -52,13 +54,6 @@ pub(super) struct Scope {
     pub open: Option<TableName>,
     /// What [`TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
-}
-
-/// What of a table's rows a role may read.
-struct RowPolicy {
-    /// As SQL.
-    condition: String,
-    search_path: Vec<String>,
 }
 
 impl Session {
@@ -212,7 +207,7 @@ impl Session {
             return self.source(&table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
-        let source = match self.policy(scope, &table) {
+        let source = match self.policy(scope, &table, PolicyCommand::Select) {
             None => self.source(&table, depth).await?,
             Some(policy) => self.policed(scope, &table, policy, depth).await?,
         };
@@ -295,50 +290,8 @@ impl Session {
         Ok((table, columns))
     }
 
-    /// The condition of a table's policies for the scope's role, if there are any: one permissive
-    /// policy and all restrictive ones must hold. Without a permissive one there are no rows.
-    fn policy(&self, scope: &Scope, table: &Table) -> Option<RowPolicy> {
-        let snapshot = self.info().catalog.snapshot();
-        let access = snapshot.access(&scope.role);
-        let policies = access.row_policies(table)?;
-        let conditions = |permissive: bool| {
-            let wanted = policies.iter().filter(move |policy| policy.permissive == permissive);
-            wanted.map(|policy| format!("({})", policy.using.as_deref().unwrap_or("true")))
-        };
-        let one = conditions(true).reduce(|a, b| format!("{a} OR {b}"));
-        let one = format!("({})", one.as_deref().unwrap_or("false"));
-        let all: Vec<String> = [one].into_iter().chain(conditions(false)).collect();
-        let search_path = policies.first().map(|policy| policy.search_path.clone());
-        Some(RowPolicy {
-            condition: all.join(" AND "),
-            search_path: search_path.unwrap_or_default(),
-        })
-    }
-
-    /// A table's rows as far as a policy leaves them.
-    async fn policed(
-        &self,
-        scope: &Scope,
-        table: &Table,
-        policy: RowPolicy,
-        depth: usize,
-    ) -> Result<Arc<dyn TableSource>> {
-        let TableName { database, schema, table: name } = &table.name;
-        let quoted = [database, schema, name].map(|n| format!("\"{}\"", n.replace('"', "\"\"")));
-        let sql = format!("SELECT * FROM {} WHERE {}", quoted.join("."), policy.condition);
-        let scope = Scope {
-            database: database.clone(),
-            search_path: policy.search_path,
-            role: scope.role.clone(),
-            open: Some(table.name.clone()),
-            target: None,
-        };
-        let plan = self.plan_view(&scope, &sql, name, depth).await?;
-        Ok(provider_as_source(Arc::new(Policed { plan })))
-    }
-
     /// Plans a view's definition where its names meant what they mean.
-    async fn plan_view(
+    pub(super) async fn plan_view(
         &self,
         scope: &Scope,
         sql: &str,

@@ -186,6 +186,14 @@ impl Session {
         }
     }
 
+    /// Whether a name is that of a system table, whose schema may be left out if it is
+    /// `pg_catalog`.
+    pub fn is_system_table(&self, schema: Option<&str>, table: &str) -> bool {
+        let (system, schema) = (self.engine.system(), schema.unwrap_or("pg_catalog"));
+        system.has_schema(schema)
+            && system.table(&self.info, schema, table).is_ok_and(|table| table.is_some())
+    }
+
     pub(super) fn scope(&self) -> Scope {
         Scope {
             database: self.info.database.to_string(),

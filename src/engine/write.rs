@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::{Draft, Plan, Ready, Session};
 use super::{Error, Result};
-use crate::catalog::Table;
+use crate::catalog::{PolicyCommand, Table};
 use crate::storage;
 use crate::storage::managed::{
     Change, Commit, DataWriter, FILE_COLUMN, NewFiles, Overwritten, ROW_COLUMN, RowIds,
@@ -131,6 +131,8 @@ impl Session {
             let rows = self.plan_in(scope, source.clone(), known.clone(), 0).await?;
             let name = returning.map(|(name, _)| name);
             let rows = insert_plan(rows, target, name, columns, defaults)?;
+            let (of, command) = ((target, name), PolicyCommand::Insert);
+            let rows = self.checked(rows, scope, of, command, name.is_some()).await?;
             let Some((name, list)) = returning else { return Ok(rows.into()) };
             let returned = self.plan_list(scope, list, rows.schema(), &known).await?;
             let reads = columns_of(&returned, name)?;

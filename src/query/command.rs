@@ -146,7 +146,8 @@ pub(super) fn explained_write(statement: &EngineStatement) -> Result<Option<Stat
     match Action::of(inner) {
         None => Ok(None),
         Some(action) if analyze => {
-            Err(Error::NotSupported(format!("EXPLAIN ANALYZE of {}", action.name())))
+            let what = "which would change rows (EXPLAIN shows the plan without running it),";
+            Err(Error::NotSupported(format!("EXPLAIN ANALYZE of {}, {what}", action.name())))
         }
         Some(_) => Ok(Some(inner.clone())),
     }

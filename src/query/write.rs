@@ -14,6 +14,7 @@ use iceberg::spec::Operation;
 use sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SetExpr, Statement, Truncate, With};
 
 use super::command::writes;
+use super::ddl::ident;
 use super::life::Session;
 use super::running::Registered;
 use super::{Error, Result};
@@ -172,7 +173,7 @@ impl Session {
             other => return Err(Error::NotSupported(other.to_string())),
         };
         let (target, plan, overwritten) = planned;
-        self.may_see(&target, &plan).await?;
+        self.may_see(&target, action, &plan).await?;
         let (statement, plan) = (Arc::new(statement.clone()), Some(Arc::new(plan)));
         Ok(Write { statement, action, targets: vec![target], plan, overwritten })
     }
@@ -229,6 +230,15 @@ impl Session {
         action: Action,
         needs: impl Fn(&Target) -> Result<Needs>,
     ) -> Result<Target> {
+        let parts: Vec<String> =
+            name.0.iter().filter_map(|part| part.as_ident()).map(ident).collect();
+        if let [.., table] = parts.as_slice() {
+            let schema = parts.iter().rev().nth(1).map(String::as_str);
+            if self.engine_session().is_system_table(schema, table) {
+                let reason = format!("permission denied: \"{table}\" is a system catalog");
+                return Err(catalog::Error::Forbidden(reason).into());
+            }
+        }
         let full = self.existing(name).await?;
         let consistency = self.settings().consistency();
         let table = match self.staged(&full) {
@@ -245,7 +255,7 @@ impl Session {
             Definition::Managed(_) => self.engine_session().target(table.clone()).await?,
             definition => {
                 let needs = action.privileges().iter().map(|privilege| (*privilege, None));
-                self.may_write(&table, &needs.collect()).await?;
+                self.may_write(&table, action, &needs.collect()).await?;
                 return Err(match definition {
                     Definition::View { .. } => {
                         Error::NotSupported(format!("{} on a view", action.name()))
@@ -255,9 +265,9 @@ impl Session {
             }
         };
         match needs(&target) {
-            Ok(needs) => self.may_write(&table, &needs).await?,
+            Ok(needs) => self.may_write(&table, action, &needs).await?,
             Err(error) => {
-                self.may_write(&table, &Needs::new()).await?;
+                self.may_write(&table, action, &Needs::new()).await?;
                 return Err(error);
             }
         }
@@ -265,15 +275,15 @@ impl Session {
     }
 
     /// Whether the role may read what a statement looks at of its target.
-    async fn may_see(&self, target: &Target, plan: &Plan) -> Result<()> {
+    async fn may_see(&self, target: &Target, action: Action, plan: &Plan) -> Result<()> {
         if plan.reads.is_empty() {
             return Ok(());
         }
         let columns = plan.reads.iter().cloned().collect();
-        self.may_write(&target.table, &vec![(Privilege::Select, Some(columns))]).await
+        self.may_write(&target.table, action, &vec![(Privilege::Select, Some(columns))]).await
     }
 
-    async fn may_write(&self, table: &Table, needs: &Needs) -> Result<()> {
+    async fn may_write(&self, table: &Table, action: Action, needs: &Needs) -> Result<()> {
         self.require(|snapshot, access| {
             let name = &table.name;
             let denied = |kind, name: &str| catalog::Error::Denied { kind, name: name.to_owned() };
@@ -302,12 +312,16 @@ impl Session {
                 return Err(denied(ObjectKind::Table, &name.table));
             }
             match access.row_policies(table) {
-                None => Ok(()),
-                Some(_) => Err(catalog::Error::Forbidden(format!(
-                    "permission denied for table {}: only roles above its row-level policies may \
-                     write to it",
-                    name.table
-                ))),
+                // Rows that it must not see would go as well, or be met.
+                Some(_) if matches!(action, Action::Overwrite | Action::Merge) => {
+                    Err(catalog::Error::Forbidden(format!(
+                        "permission denied for table {}: only roles above its row-level policies \
+                         may {} it",
+                        name.table,
+                        if action == Action::Merge { "MERGE into" } else { "overwrite" },
+                    )))
+                }
+                _ => Ok(()),
             }
         })
         .await

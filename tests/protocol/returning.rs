@@ -92,3 +92,30 @@ fn a_statement_that_fails_returns_no_rows() {
     assert_eq!(tags(&messages), ["INSERT 0 1", "DELETE 1"]);
     assert_eq!(column(&messages), ["1", "a"]);
 }
+
+#[test]
+fn explain_says_what_becomes_of_the_rows() {
+    let mut wire = session("explained");
+    wire.query("INSERT INTO explained VALUES (1, 'a')");
+    for (sql, heading) in [
+        ("INSERT INTO explained SELECT 2, 'b'", "Insert on explained"),
+        ("INSERT OVERWRITE explained SELECT 2, 'b'", "Insert Overwrite on explained"),
+        ("UPDATE explained SET id = 2 WHERE name = 'a' RETURNING id", "Update on explained"),
+        ("DELETE FROM explained AS e WHERE e.id = 1", "Delete on explained"),
+        (
+            "MERGE INTO explained t USING (VALUES (1)) s (id) ON t.id = s.id WHEN MATCHED THEN \
+             DELETE WHEN NOT MATCHED THEN DO NOTHING",
+            "Merge on explained",
+        ),
+    ] {
+        for explain in ["EXPLAIN", "EXPLAIN VERBOSE", "EXPLAIN (COSTS off)"] {
+            let lines = column(&wire.query(&format!("{explain} {sql}")));
+            assert_eq!(lines[0], heading);
+            assert!(lines.len() > 1 && lines[1..].iter().all(|line| line.starts_with("  ")));
+            assert!(!lines.iter().any(|line| line.contains('\u{2}')), "{lines:?}");
+        }
+        let messages = wire.query(&format!("EXPLAIN ANALYZE {sql}"));
+        assert_eq!(code(&messages), "0A000", "{sql}");
+    }
+    assert_eq!(column(&wire.query("SELECT id FROM explained")), ["1"]);
+}

@@ -10,6 +10,8 @@
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
 //!
+//! Before that a string next to a `uuid` becomes one ([`uuids`]).
+//!
 //! Functions whose results can be huge are bounded ([`bounded`]).
 
 mod arithmetic;
@@ -19,6 +21,7 @@ mod labelled;
 mod rounding;
 mod sum;
 mod text;
+mod uuids;
 mod zones;
 
 use std::sync::Arc;
@@ -38,6 +41,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::values::encode::TimeZone;
 
 pub use bounded::TooLarge;
+pub(super) use uuids::Uuids;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
