@@ -133,8 +133,8 @@ async fn too_many_returned_rows_are_refused_and_nothing_is_written() {
     let daemon = SMALL.get();
     let client = daemon.connect().await;
     client.batch_execute("CREATE TABLE returned (n bigint, text text)").await.expect("a table");
-    let insert = "INSERT INTO returned SELECT i, repeat('x', 100) FROM generate_series(1, 2000000) \
-                  t (i)";
+    let insert = "INSERT INTO returned SELECT i, repeat('x', 100) || i \
+                  FROM generate_series(1, 2000000) t (i)";
     let returning = format!("{insert} RETURNING *");
     let error = client.simple_query(&returning).await.expect_err("there is not enough memory");
     assert_eq!(error.code().map(|code| code.code()), Some("53200"), "{}", explain(&error));

@@ -25,12 +25,10 @@ use futures::StreamExt;
 use iceberg::spec::{Operation, TableMetadata};
 use tokio::task::JoinSet;
 
+use super::insert::{assigned, columns_of, named, project, value_name};
 use super::planner::Scope;
 use super::session::{Draft, Plan, Ready, Session};
-use super::write::{
-    Output, Returned, Target, Written, arrow, assigned, columns_of, joined, no_ids, project,
-    value_name,
-};
+use super::write::{Output, Returned, Target, Written, arrow, joined, no_ids};
 use super::{Error, Result};
 use crate::catalog::PolicyCommand;
 use crate::storage::managed::{
@@ -440,7 +438,7 @@ fn changed(
     let deed = of_clause(&|planned| lit(planned.clause.deed.map_or(-1, |deed| deed as i64)));
     let ids = [changes.column(FILE_COLUMN), changes.column(ROW_COLUMN), deed.alias(DEED_COLUMN)];
     let values = target.schema.fields().iter().enumerate().map(|(at, field)| {
-        of_clause(&|planned| planned.values[at].clone()).alias_qualified(name.clone(), field.name())
+        named(of_clause(&|planned| planned.values[at].clone()), name.clone(), field)
     });
     project(rows, ids.into_iter().chain(values).chain(others))
 }

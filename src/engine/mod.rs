@@ -9,6 +9,7 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`insert`]: the rows that INSERT adds.
 //! - [`patterns`]: what is wrong with a regular expression.
 //! - [`policies`]: row-level security.
 //! - [`rights`]: tables as a role may read them.
@@ -34,6 +35,7 @@ mod cooperation;
 mod copy;
 mod error;
 mod explain;
+mod insert;
 pub mod memory;
 pub mod objects;
 mod parameters;
@@ -72,12 +74,13 @@ pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
+pub use insert::Addition;
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
 pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Ready, Session};
 pub use spelling::{NO_ALIAS, NOTHING};
-pub use write::{Addition, Returned, Target, Written};
+pub use write::{Returned, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;

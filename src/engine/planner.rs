@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source, source_as_provider};
@@ -98,7 +99,9 @@ impl Session {
             name_queries(&planner, &statement, &mut context)?;
             let items = select_list(&statement).into_iter();
             let items = items.map(|item| list_item(&planner, item, columns, &mut context));
-            Ok(items.collect::<EngineResult<Vec<_>>>()?.concat())
+            let items = items.collect::<EngineResult<Vec<_>>>()?.concat();
+            items.iter().try_for_each(refuse_groups)?;
+            Ok(items)
         })();
         drop(planner);
         names.settle(planned)
@@ -348,6 +351,22 @@ fn select_list(statement: &Statement) -> Vec<SelectItem> {
     }
 }
 
+/// Refuses what would look at several rows at once.
+fn refuse_groups(expr: &Expr) -> EngineResult<()> {
+    let has = |is: fn(&Expr) -> bool| expr.exists(|expr| Ok(is(expr)));
+    for (found, what) in [
+        (has(|expr| matches!(expr, Expr::AggregateFunction(_)))?, "aggregate"),
+        (has(|expr| matches!(expr, Expr::WindowFunction(_)))?, "window"),
+    ] {
+        if found {
+            return Err(plan_datafusion_err!(
+                "{what} functions are not allowed in SET, WHEN, VALUES and RETURNING"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The queries of a WITH, for what refers to them.
 fn name_queries(
     planner: &SqlToRel<'_, Names<'_>>,
@@ -396,7 +415,7 @@ fn list_item(
     };
     let all = |of: &dyn Fn(&TableReference) -> bool| -> Vec<Expr> {
         let shown = columns.iter().filter(|(relation, field)| {
-            !field.name().starts_with('\u{2}') && relation.is_none_or(|relation| of(relation))
+            !field.name().starts_with('\u{2}') && relation.is_none_or(of)
         });
         shown.map(|column| Expr::Column(column.into())).collect()
     };

@@ -369,6 +369,8 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("WITH query name", "42712"),
         ("must be in GROUP BY or an aggregate function", "42803"),
         ("Aggregate functions are not allowed in the WHERE clause", "42803"),
+        ("aggregate functions are not allowed in", "42803"),
+        ("window functions are not allowed in", "42P20"),
         ("Aggregate function calls cannot", "42803"),
         ("to grouping function is not in grouping columns", "42803"),
         ("Inconsistent data type across values list", "42804"),

@@ -5,14 +5,15 @@ use super::wire::{
     Wire, bind, bind_as, code, column, describe_portal, describe_statement, execute, first, kinds,
     parse, query,
 };
+use crate::common::daemon::Daemon;
 
 fn tags(messages: &[super::wire::Message]) -> Vec<String> {
     messages.iter().filter(|m| m.kind == 'C').map(|tag| tag.text()).collect()
 }
 
 /// A session with a table of its own.
-fn session(table: &str) -> Wire {
-    let mut wire = Wire::log_in(&DAEMON.get());
+fn session(daemon: &Daemon, table: &str) -> Wire {
+    let mut wire = Wire::log_in(daemon);
     wire.query("CREATE SCHEMA IF NOT EXISTS returning_rows");
     wire.query("SET search_path = returning_rows");
     let made = wire.query(&format!("CREATE TABLE {table} (id int, name text)"));
@@ -22,7 +23,8 @@ fn session(table: &str) -> Wire {
 
 #[test]
 fn a_statement_that_returns_rows_is_described() {
-    let mut wire = session("described");
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "described");
     let insert = "INSERT INTO described VALUES ($1, $2) RETURNING id AS key, name || '!'";
     let messages = wire.exchange([
         parse("", insert, &[]),
@@ -44,7 +46,8 @@ fn a_statement_that_returns_rows_is_described() {
 
 #[test]
 fn tags_count_what_was_changed() {
-    let mut wire = session("counted");
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "counted");
     for (sql, tag, rows) in [
         ("INSERT INTO counted VALUES (1, 'a'), (2, 'b') RETURNING id", "INSERT 0 2", 2),
         ("UPDATE counted SET name = 'c' RETURNING id", "UPDATE 2", 2),
@@ -65,7 +68,8 @@ fn tags_count_what_was_changed() {
 
 #[test]
 fn rows_may_be_read_a_few_at_a_time_when_all_is_written() {
-    let mut wire = session("portions");
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "portions");
     wire.query("BEGIN");
     let insert =
         "INSERT INTO portions SELECT i, 'x' FROM generate_series(1, 25) s (i) RETURNING id";
@@ -82,7 +86,8 @@ fn rows_may_be_read_a_few_at_a_time_when_all_is_written() {
 
 #[test]
 fn a_statement_that_fails_returns_no_rows() {
-    let mut wire = session("failed");
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "failed");
     let messages = wire.query("INSERT INTO failed VALUES (1, 'a'), (0, 'b') RETURNING 1 / id");
     assert_eq!((kinds(&messages).as_str(), code(&messages).as_str()), ("EZ", "22012"));
     assert_eq!(column(&wire.query("SELECT count(*) FROM failed")), ["0"]);
@@ -95,7 +100,8 @@ fn a_statement_that_fails_returns_no_rows() {
 
 #[test]
 fn explain_says_what_becomes_of_the_rows() {
-    let mut wire = session("explained");
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "explained");
     wire.query("INSERT INTO explained VALUES (1, 'a')");
     for (sql, heading) in [
         ("INSERT INTO explained SELECT 2, 'b'", "Insert on explained"),
@@ -118,4 +124,28 @@ fn explain_says_what_becomes_of_the_rows() {
         assert_eq!(code(&messages), "0A000", "{sql}");
     }
     assert_eq!(column(&wire.query("SELECT id FROM explained")), ["1"]);
+}
+
+#[test]
+fn returned_columns_have_the_types_of_the_table() {
+    let daemon = DAEMON.get();
+    let mut wire = session(&daemon, "typed");
+    for column in ["u uuid", "n numeric(10, 2)", "v varchar(5)", "d date", "a int[]", "y bytea"] {
+        wire.query(&format!("ALTER TABLE typed ADD COLUMN {column}"));
+    }
+    wire.query("ALTER TABLE typed ADD COLUMN at timestamptz");
+    let expected = first(&wire.query("SELECT * FROM typed"), 'T').body.clone();
+    for sql in [
+        "INSERT INTO typed (id) VALUES (1) RETURNING *",
+        "INSERT INTO typed SELECT * FROM typed RETURNING typed.*",
+        "INSERT INTO typed VALUES (2, 'x', '00000000-0000-0000-0000-00000000000a', 1.5, 'v', \
+         '2024-01-02', '{1}', '\\x00', now()) RETURNING *",
+        "UPDATE typed SET u = NULL, n = 1 RETURNING *",
+        "MERGE INTO typed t USING (SELECT 1 AS one) s ON t.id = 9 WHEN MATCHED THEN DELETE \
+         WHEN NOT MATCHED THEN INSERT (id) VALUES (s.one) RETURNING t.*",
+        "DELETE FROM typed RETURNING *",
+    ] {
+        let messages = wire.query(sql);
+        assert_eq!(first(&messages, 'T').body, expected, "{sql}: {messages:?}");
+    }
 }
