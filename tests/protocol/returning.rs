@@ -61,7 +61,8 @@ fn tags_count_what_was_changed() {
         ("DELETE FROM counted RETURNING id", "DELETE 2", 2),
     ] {
         let messages = wire.query(sql);
-        assert_eq!(kinds(&messages), format!("T{}CZ", "D".repeat(rows)), "{sql}");
+        assert_eq!(kinds(&messages), if rows > 0 { "TDCZ" } else { "TCZ" }, "{sql}");
+        assert_eq!(column(&messages).len(), rows, "{sql}");
         assert_eq!(tags(&messages), [tag]);
     }
 }
@@ -74,11 +75,11 @@ fn rows_may_be_read_a_few_at_a_time_when_all_is_written() {
     let insert =
         "INSERT INTO portions SELECT i, 'x' FROM generate_series(1, 25) s (i) RETURNING id";
     let messages = wire.exchange([parse("", insert, &[]), bind("p", "", &[]), execute("p", 10)]);
-    assert_eq!(kinds(&messages), format!("12{}sZ", "D".repeat(10)));
+    assert_eq!((kinds(&messages).as_str(), column(&messages).len()), ("12DsZ", 10));
     // The first portion has written all.
     assert_eq!(column(&wire.query("SELECT count(*) FROM portions")), ["25"]);
     let messages = wire.exchange([execute("p", 10), execute("p", 10)]);
-    assert_eq!(kinds(&messages), format!("{}s{}CZ", "D".repeat(10), "D".repeat(5)));
+    assert_eq!((kinds(&messages).as_str(), column(&messages).len()), ("DsDCZ", 15));
     assert_eq!(tags(&messages), ["INSERT 0 25"]);
     wire.query("COMMIT");
     assert_eq!(column(&wire.query("SELECT count(*) FROM portions")), ["25"]);
