@@ -19,6 +19,7 @@ use super::running::Registered;
 use super::write::{Action, Needs, Planned, cast, default_of, is_default, list_of};
 use super::{Error, Result};
 use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
+use crate::engine::visit::has_subquery;
 use crate::engine::{self, Addition, NO_ALIAS, Target, parse_expressions, parse_one};
 use crate::storage::managed::Overwritten;
 
@@ -285,10 +286,11 @@ fn add_with(query: &mut Query, with: &With) {
 }
 
 /// Brings what VALUES holds to the types of the columns that it goes to, as PostgreSQL does: a
-/// string in quotes or a parameter without a type takes the column's.
+/// string in quotes or a parameter without a type takes the column's. Rows with subqueries become
+/// queries, since the engine takes VALUES for constants.
 fn assign_values(query: &mut Query, target: &Target, columns: &[usize]) -> Result<()> {
     let SetExpr::Values(Values { rows, .. }) = query.body.as_mut() else { return Ok(()) };
-    for row in rows {
+    for row in rows.iter_mut() {
         for (n, value) in row.content.iter_mut().enumerate() {
             let at = if columns.is_empty() { Some(n) } else { columns.get(n).copied() };
             let Some(at) = at.filter(|at| *at < target.schema.fields().len()) else { continue };
@@ -299,6 +301,14 @@ fn assign_values(query: &mut Query, target: &Target, columns: &[usize]) -> Resul
             let plain = std::mem::replace(value, Expr::Value(Value::Null.into()));
             *value = cast(plain, target.schema.field(at))?;
         }
+    }
+    if rows.iter().flat_map(|row| &row.content).any(has_subquery) {
+        let list = |values: &[Expr]| {
+            let values: Vec<String> = values.iter().map(Expr::to_string).collect();
+            format!("SELECT {}", values.join(", "))
+        };
+        let rows: Vec<String> = rows.iter().map(|row| list(&row.content)).collect();
+        query.body = query_of(&rows.join(" UNION ALL "))?.body;
     }
     Ok(())
 }
