@@ -26,6 +26,7 @@ use iceberg::spec::{Operation, TableMetadata};
 use tokio::task::JoinSet;
 
 use super::insert::{assigned, columns_of, named, project, value_name};
+use super::ordering::in_order;
 use super::planner::Scope;
 use super::session::{Draft, Plan, Ready, Session};
 use super::write::{Output, Returned, Target, Written, arrow, joined, no_ids};
@@ -271,7 +272,9 @@ impl Session {
         only_once: bool,
     ) -> Result<Found> {
         let (context, kept) = (self.context(), self.memory());
-        let (write, memory) = self.write_context(target)?;
+        let writes = returned.unwrap_or(plan.schema().fields().len()) > IDS;
+        let (plan, order) = if writes { in_order(target, plan, IDS) } else { (plan, None) };
+        let (write, memory) = self.write_context(target, order)?;
         let spec_id = target.metadata.default_partition_spec_id();
         let mut task = JoinSet::new();
         task.spawn_on(

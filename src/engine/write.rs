@@ -25,20 +25,21 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataFile, Operation, TableMetadata};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::insert::insert_plan;
+use super::ordering::in_order;
 use super::session::{Ready, Session};
 use super::{Error, Result};
 use crate::catalog::Table;
 use crate::storage;
 use crate::storage::managed::{
     Change, Commit, DataWriter, FILE_COLUMN, NewFiles, Overwritten, ROW_COLUMN, RowIds,
-    WriteContext, managed, rows,
+    WriteContext, current, rows,
 };
 
 /// Rows that may wait in memory for those of other statements.
@@ -94,7 +95,7 @@ impl Target {
 impl Session {
     /// A table as the target of a statement.
     pub async fn target(&self, table: Arc<Table>) -> Result<Target> {
-        let metadata = self.engine().files().metadata(&managed(&table)?.metadata).await?;
+        let (table, metadata) = current(self.engine().files(), &self.info().catalog, table).await?;
         let fields: Vec<_> = table.record.columns.iter().map(|column| column.field()).collect();
         Ok(Target { table, metadata, schema: Arc::new(Schema::new(fields)) })
     }
@@ -153,20 +154,27 @@ impl Session {
         Ok(Written { rows, change, returned })
     }
 
-    /// The rows of a plan that says it has few.
+    /// The rows of a plan that says it has few, if they are small as well.
     async fn collect(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Option<Vec<RecordBatch>>> {
         let context = self.context();
         let mut task = JoinSet::new();
         task.spawn_on(
             async move {
-                let rows = execute_stream(plan, context).map_err(Error::running)?;
-                rows.map(|batch| batch.map_err(Error::running)).try_collect::<Vec<_>>().await
+                let mut rows = execute_stream(plan, context).map_err(Error::running)?;
+                let (mut batches, mut bytes) = (Vec::new(), 0);
+                while let Some(batch) = rows.next().await {
+                    let batch = batch.map_err(Error::running)?;
+                    bytes += batch.get_array_memory_size();
+                    if bytes > rows::MAX_BYTES {
+                        return Ok(None);
+                    }
+                    batches.push(batch);
+                }
+                Ok(Some(batches))
             },
             self.engine().handle(),
         );
-        let batches = joined(task.join_next().await)?;
-        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        Ok((bytes <= rows::MAX_BYTES).then_some(batches))
+        joined(task.join_next().await)
     }
 
     /// Writes the rows of a plan in place of others.
@@ -217,6 +225,7 @@ impl Session {
         returned: Option<usize>,
     ) -> Result<Output> {
         let mut tasks = JoinSet::new();
+        let (plan, order) = in_order(target, plan, 0);
         let partitions = plan.output_partitioning().partition_count();
         for partition in 0..partitions {
             let part = Part {
@@ -227,7 +236,7 @@ impl Session {
                 returned,
                 kept: self.memory(),
             };
-            let (write, memory) = self.write_context(target)?;
+            let (write, memory) = self.write_context(target, order)?;
             let done = async move { (partition, part.write(write, memory).await) };
             tasks.spawn_on(async move { Ok(done.await) }, self.engine().handle());
         }
@@ -266,9 +275,11 @@ impl Session {
     pub(super) fn write_context(
         &self,
         target: &Target,
+        sort_order_id: Option<i32>,
     ) -> Result<(WriteContext, MemoryReservation)> {
         let memory = MemoryConsumer::new("write").register(self.engine().memory_pool());
-        Ok((WriteContext::of(self.engine().files(), &target.metadata)?, memory))
+        let context = WriteContext::of(self.engine().files(), &target.metadata)?;
+        Ok((WriteContext { sort_order_id, ..context }, memory))
     }
 
     /// For what RETURNING keeps.

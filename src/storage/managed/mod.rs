@@ -21,8 +21,10 @@
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
 //! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
+//! - [`abandoned`]: directories of tables that no catalog has any more.
 //! - [`publish`]: the write that makes the next state the current one.
 
+mod abandoned;
 mod alter;
 mod commit;
 mod compact;
@@ -45,6 +47,7 @@ pub mod types;
 mod upload;
 pub mod write;
 
+pub use abandoned::Abandoned;
 pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, stage};
 pub use compact::{Small, small_files};
@@ -53,7 +56,7 @@ pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
 pub use orphans::{Orphans, remove_orphans};
 pub use overwrite::Overwritten;
-pub use publish::{Commit, Commits, managed, next_record};
+pub use publish::{Commit, Commits, current, managed, next_record};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
 pub use write::{DataWriter, WriteContext};
 
