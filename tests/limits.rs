@@ -126,6 +126,28 @@ async fn a_cancelled_statement_leaves_no_spill_files() {
     nothing_is_left(&daemon, before).await;
 }
 
+/// Rows that RETURNING keeps for its client wait in memory, and that is paid for.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_returned_rows_are_refused_and_nothing_is_written() {
+    let _alone = ALONE.lock().await;
+    let daemon = SMALL.get();
+    let client = daemon.connect().await;
+    client.batch_execute("CREATE TABLE returned (n bigint, text text)").await.expect("a table");
+    let insert = "INSERT INTO returned SELECT i, repeat('x', 100) || i \
+                  FROM generate_series(1, 2000000) t (i)";
+    let returning = format!("{insert} RETURNING *");
+    let error = client.simple_query(&returning).await.expect_err("there is not enough memory");
+    assert_eq!(error.code().map(|code| code.code()), Some("53200"), "{}", explain(&error));
+    assert_eq!(value(&client, "SELECT count(*) FROM returned").await, "0");
+    // Without them, or with fewer of them, there is.
+    client.batch_execute(insert).await.expect("rows are written as they come");
+    let some = "UPDATE returned SET n = -n WHERE n % 1000 = 0 RETURNING n";
+    let messages = client.simple_query(some).await.expect("few rows are returned");
+    let rows = messages.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_)));
+    assert_eq!(rows.count(), 2000);
+    client.batch_execute("DROP TABLE returned PURGE").await.expect("it is dropped");
+}
+
 async fn nothing_is_left(daemon: &Daemon, before: u64) {
     let spill = daemon.data_dir().join("spill");
     eventually("spill files are gone", async || files(&spill).is_empty().then_some(())).await;

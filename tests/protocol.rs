@@ -13,6 +13,8 @@ mod extended;
 mod malformed;
 #[path = "protocol/prepared.rs"]
 mod prepared;
+#[path = "protocol/returning.rs"]
+mod returning;
 #[path = "protocol/simple.rs"]
 mod simple;
 #[path = "protocol/sqlstates.rs"]

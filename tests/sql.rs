@@ -54,7 +54,10 @@ macro_rules! scripts {
     };
 }
 
-scripts! { catalog csv_json cursors ddl errors explain functions grants hive managed names policies prepared roles select semantics settings transactions types views }
+scripts! {
+    catalog csv_json cursors ddl errors explain functions grants hive managed merge names overwrite
+    policies prepared returning roles select semantics settings transactions types views
+}
 
 #[test]
 fn every_script_is_run() {

@@ -192,6 +192,15 @@ impl Access<'_> {
 
     /// The policies that say which rows it may read; `None`: it reads all.
     pub fn row_policies<'t>(&self, table: &'t Table) -> Option<Vec<&'t Policy>> {
+        self.policies_for(table, PolicyCommand::Select)
+    }
+
+    /// The policies that count for it where it does something; `None`: it is above them.
+    pub fn policies_for<'t>(
+        &self,
+        table: &'t Table,
+        command: PolicyCommand,
+    ) -> Option<Vec<&'t Policy>> {
         let record = &table.record;
         let above = self.superuser || self.role.is_some_and(|role| role.record.bypass_row_security);
         let bound = match record.row_security? {
@@ -201,11 +210,11 @@ impl Access<'_> {
         if above || !bound {
             return None;
         }
-        let about_reading =
-            |policy: &Policy| matches!(policy.command, PolicyCommand::All | PolicyCommand::Select);
+        let about_it =
+            |policy: &Policy| policy.command == PolicyCommand::All || policy.command == command;
         let for_it = |policy: &Policy| policy.roles.iter().any(|role| self.counts(role));
         let policies = record.policies.values();
-        Some(policies.filter(|policy| about_reading(policy) && for_it(policy)).collect())
+        Some(policies.filter(|policy| about_it(policy) && for_it(policy)).collect())
     }
 
     pub fn require_owner(&self, owner: &str, kind: ObjectKind, name: &str) -> Result<()> {

@@ -44,11 +44,12 @@ impl Session {
             }
         }
         if removed.is_empty() {
-            return Ok(Written { rows: 0, change: None });
+            return Ok(Written::default());
         }
         let rows = removed.len() as u64;
         let (removed, operation) = (Removed::Files(removed), Operation::Replace);
-        Ok(Written { rows, change: Some(Change::Replace { removed, added, operation }) })
+        let change = Some(Change::Replace { removed, added, operation });
+        Ok(Written { rows, change, ..Written::default() })
     }
 
     /// The rows of some files, in few.
@@ -60,7 +61,6 @@ impl Session {
         let table = ManagedTable::new(files, target.metadata.clone())?.only(only);
         let scan = table.scan(self.state(), None, &[], None).await.map_err(Error::running)?;
         let one = Arc::new(CoalescePartitionsExec::new(scan));
-        let (_, written) = self.write_plan(target, one, None).await?;
-        Ok(written)
+        Ok(self.write_plan(target, one, None, None).await?.added)
     }
 }

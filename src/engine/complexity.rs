@@ -126,6 +126,7 @@ impl Visitor for Weigh {
         }
         self.open.push(1);
         self.unsupported = self.unsupported.or_else(|| counted_set_operation(&query.body));
+        self.unsupported = self.unsupported.or_else(|| writes(&query.body));
         ControlFlow::Continue(())
     }
 
@@ -175,6 +176,15 @@ pub(super) fn refuse_many_relations(statement: &Statement) -> Result<()> {
         true => Error::TooComplex { what: "relations", limit: MAX_RELATIONS },
         false => Error::TooComplex { what: "steps", limit: MAX_STEPS },
     })
+}
+
+/// A statement that writes, where a query should be.
+fn writes(body: &SetExpr) -> Option<&'static str> {
+    let writes = matches!(
+        body,
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
+    );
+    writes.then_some("a statement that writes inside of another (run it by itself)")
 }
 
 /// EXCEPT ALL and INTERSECT ALL, for which the engine does not count rows.

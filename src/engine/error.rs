@@ -15,6 +15,9 @@ pub enum Error {
     /// The text is not SQL.
     #[error("{0}")]
     Syntax(String),
+    /// Two rows of a source are about one of the target.
+    #[error("MERGE command cannot affect row a second time")]
+    FoundTwice,
     #[error("the statement is too complex: more than {limit} {what}")]
     TooComplex { what: &'static str, limit: usize },
     #[error("there is no parameter ${0}")]

@@ -16,20 +16,23 @@ pub fn explain_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)]))
 }
 
-/// Turns the engine's rows (kind of plan, plan) into lines.
-pub fn explain_lines(batch: &RecordBatch) -> Result<RecordBatch> {
+/// Turns the engine's rows (kind of plan, plan) into lines, below that of a statement that does
+/// something with the plan's rows.
+pub fn explain_lines(batch: &RecordBatch, heading: Option<&str>) -> Result<RecordBatch> {
     let (kinds, plans) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
     let verbose = kinds.len() > 3;
     let single = kinds.len() == 1;
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = heading.map(str::to_owned).into_iter().collect();
+    let indent = if heading.is_some() { "  " } else { "" };
     for (kind, plan) in kinds.iter().zip(plans) {
         let (kind, plan) = (kind.unwrap_or_default(), plan.unwrap_or_default());
         if verbose {
-            lines.push(format!("{kind}:"));
+            lines.push(format!("{indent}{kind}:"));
         } else if !single && !SHOWN.contains(&kind) {
             continue;
         }
-        lines.extend(plan.lines().map(str::to_owned));
+        // Columns that only the engine knows, such as `_file` and `_pos`.
+        lines.extend(plan.lines().map(|line| format!("{indent}{}", line.replace('\u{2}', "_"))));
     }
     let column = Arc::new(StringArray::from(lines));
     RecordBatch::try_new(explain_schema(), vec![column])

@@ -1,6 +1,7 @@
 //! The engine: from a statement's text to a stream of rows, on DataFusion.
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`change`]: UPDATE, DELETE and MERGE.
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
@@ -8,7 +9,9 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`insert`]: the rows that INSERT adds.
 //! - [`patterns`]: what is wrong with a regular expression.
+//! - [`policies`]: row-level security.
 //! - [`rights`]: tables as a role may read them.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
@@ -16,6 +19,7 @@
 //! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
 //!   statements.
 //! - [`settings`]: what SET and SHOW see.
+//! - [`spelling`]: statements that write, as the SQL parser knows them.
 //! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
@@ -26,12 +30,14 @@
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod change;
 mod compact;
 mod complexity;
 mod cooperation;
 mod copy;
 mod error;
 mod explain;
+mod insert;
 pub mod memory;
 pub mod objects;
 mod ordering;
@@ -39,11 +45,13 @@ mod parameters;
 pub mod parse;
 pub mod patterns;
 mod planner;
+mod policies;
 mod rights;
 mod rows;
 mod semantics;
 mod session;
 pub mod settings;
+mod spelling;
 pub mod staged;
 pub mod system;
 pub mod visit;
@@ -62,17 +70,21 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableSource;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 
+pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
+pub use insert::Addition;
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
 pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Ready, Session};
-pub use write::{TARGET, Target, Written};
+pub use spelling::{NO_ALIAS, NOTHING};
+pub use write::{Returned, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;
@@ -235,11 +247,14 @@ fn template(
     // Numbers with a point are exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(semantics::Uuids), Arc::new(semantics::Semantics::default())];
+    rules.splice(1..1, Analyzer::new().rules);
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
         .with_default_features()
-        .with_analyzer_rule(Arc::new(semantics::Semantics::default()))
+        .with_analyzer_rules(rules)
         .with_optimizer_rule(Arc::new(semantics::LargeConstants::default()))
         .build();
     use datafusion::execution::FunctionRegistry;

@@ -13,13 +13,14 @@ use iceberg::spec::{NullOrder, SortDirection, Transform};
 use super::write::Target;
 
 /// A plan with its rows in the order that the target declares, each partition in itself, and that
-/// order's id.
+/// order's id. The target's columns are the plan's from `first` on.
 pub(super) fn in_order(
     target: &Target,
     plan: Arc<dyn ExecutionPlan>,
+    first: usize,
 ) -> (Arc<dyn ExecutionPlan>, Option<i32>) {
     let order = target.metadata.default_sort_order();
-    let Some(ordering) = ordering(target, &plan) else { return (plan, None) };
+    let Some(ordering) = ordering(target, first) else { return (plan, None) };
     let whole = ordering.len() == order.fields.len();
     let id = if whole { i32::try_from(order.order_id).ok() } else { None };
     match plan.equivalence_properties().ordering_satisfy(ordering.iter().cloned()) {
@@ -32,15 +33,14 @@ pub(super) fn in_order(
 }
 
 /// The order that the table declares, as far as it is one of columns.
-fn ordering(target: &Target, plan: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
-    let schema = plan.schema();
+fn ordering(target: &Target, first: usize) -> Option<LexOrdering> {
     let mut sort = Vec::new();
     for field in &target.metadata.default_sort_order().fields {
         if field.transform != Transform::Identity {
             break;
         }
         let name = target.metadata.current_schema().name_by_field_id(field.source_id)?;
-        let at = schema.index_of(name).ok()?;
+        let at = first + target.schema.index_of(name).ok()?;
         let options = SortOptions {
             descending: field.direction == SortDirection::Descending,
             nulls_first: field.null_order == NullOrder::First,

@@ -7,7 +7,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
-use super::{Error, Result, complexity};
+use super::{Error, Result, complexity, spelling};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
@@ -44,6 +44,8 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
+    let known = spelling::known(text)?;
+    let (whole, text) = (text, known.as_deref().unwrap_or(text));
     let (mut copy_options, mut copy_filter) = (Vec::new(), None);
     let statement = if first_word_is(text, "copy") {
         let statement;
@@ -68,7 +70,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
-    Ok(Parsed { statement, text: text.to_owned(), copy_options, copy_filter })
+    Ok(Parsed { statement, text: whole.to_owned(), copy_options, copy_filter })
 }
 
 /// Parses what stands between the brackets of a call: `1, 'a', $1`.

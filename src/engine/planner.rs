@@ -6,29 +6,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source, source_as_provider};
-use datafusion::error::Result as EngineResult;
+use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr_rewriter::normalize_col_with_schemas_and_ambiguity_check;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+    WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
-use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use sqlparser::ast::{
+    DataType as SqlType, Ident, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement as SqlStatement, TimezoneInfo,
+};
 
+use super::change::TARGET;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
-use super::write::TARGET;
 use super::{Error, Result, complexity, parse};
-use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
+use crate::catalog::{
+    self, Columns, Definition, PUBLIC, PolicyCommand, Privilege, Snapshot, Table, TableName,
+};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
 use crate::storage::managed::{self, ManagedTable};
@@ -45,15 +53,8 @@ pub(super) struct Scope {
     pub role: String,
     /// A table that is read without a look at rights and policies, to make a policy's plan.
     pub open: Option<TableName>,
-    /// What [`super::write::TARGET`] stands for. Whether it may be changed has been looked at.
+    /// What [`TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
-}
-
-/// What of a table's rows a role may read.
-struct RowPolicy {
-    /// As SQL.
-    condition: String,
-    search_path: Vec<String>,
 }
 
 impl Session {
@@ -65,15 +66,61 @@ impl Session {
         parameters: Vec<Option<FieldRef>>,
         depth: usize,
     ) -> Result<LogicalPlan> {
-        let statement = match statement {
+        let statement = self.rewritten(statement);
+        let names = self.names(scope, &statement, depth).await?;
+        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        let planned = match statement {
+            Statement::Statement(statement) if !parameters.is_empty() => {
+                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
+                planner.sql_statement_to_plan_with_context(*statement, &mut context)
+            }
+            statement => planner.statement_to_plan(statement),
+        };
+        drop(planner);
+        let planned = names.settle(planned)?;
+        complexity::refuse_large_plans(&planned)?;
+        Ok(planned)
+    }
+
+    /// Plans what stands behind a SELECT without FROM, whose names are those of columns. `*` leaves
+    /// out those that only the engine knows.
+    pub(super) async fn plan_list(
+        &self,
+        scope: &Scope,
+        list: &Statement,
+        columns: &DFSchema,
+        parameters: &[Option<FieldRef>],
+    ) -> Result<Vec<Expr>> {
+        let statement = self.rewritten(list.clone());
+        let names = self.names(scope, &statement, 0).await?;
+        let mut context = PlannerContext::new().with_prepare_param_data_types(parameters.to_vec());
+        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        let planned = (|| {
+            name_queries(&planner, &statement, &mut context)?;
+            let items = select_list(&statement).into_iter();
+            let items = items.map(|item| list_item(&planner, item, columns, &mut context));
+            let items = items.collect::<EngineResult<Vec<_>>>()?.concat();
+            items.iter().try_for_each(refuse_groups)?;
+            Ok(items)
+        })();
+        drop(planner);
+        names.settle(planned)
+    }
+
+    fn rewritten(&self, statement: Statement) -> Statement {
+        match statement {
             Statement::Statement(statement) => {
                 let statement = self.engine().system().rewrite(*statement);
                 Statement::Statement(Box::new(statement))
             }
             other => other,
-        };
-        complexity::refuse_many_relations(&statement)?;
-        let references = self.state().resolve_table_references(&statement);
+        }
+    }
+
+    /// The tables that a statement names, and whatever else its planner asks for.
+    async fn names(&self, scope: &Scope, statement: &Statement, depth: usize) -> Result<Names<'_>> {
+        complexity::refuse_many_relations(statement)?;
+        let references = self.state().resolve_table_references(statement);
         let mut tables = HashMap::new();
         for reference in references.map_err(Error::planning)? {
             if let Some(target) = scope.target.as_ref().filter(|_| reference.table() == TARGET) {
@@ -89,26 +136,7 @@ impl Session {
             }
         }
         let types = session_types(self);
-        let names =
-            Names { state: self.state(), tables, types, missing_function: Mutex::default() };
-        let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
-        let planned = match statement {
-            Statement::Statement(statement) if !parameters.is_empty() => {
-                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
-                planner.sql_statement_to_plan_with_context(*statement, &mut context)
-            }
-            statement => planner.statement_to_plan(statement),
-        };
-        drop(planner);
-        let planned = planned.map_err(|error| {
-            let missing = names.missing_function.into_inner();
-            match missing.unwrap_or_else(PoisonError::into_inner) {
-                Some(name) => Error::NoFunction(name),
-                None => Error::planning(error),
-            }
-        })?;
-        complexity::refuse_large_plans(&planned)?;
-        Ok(planned)
+        Ok(Names { state: self.state(), tables, types, missing_function: Mutex::default() })
     }
 
     /// The table a name stands for.
@@ -199,7 +227,7 @@ impl Session {
             return self.source(table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
-        let source = match self.policy(scope, &table) {
+        let source = match self.policy(scope, &table, PolicyCommand::Select) {
             None => self.source(table.clone(), depth).await?,
             // Who makes a copy would rather have none than one with rows missing.
             Some(_) if self.info().settings.get("row_security") == Some("off") => {
@@ -276,50 +304,8 @@ impl Session {
         Ok((table, columns))
     }
 
-    /// The condition of a table's policies for the scope's role, if there are any: one permissive
-    /// policy and all restrictive ones must hold. Without a permissive one there are no rows.
-    fn policy(&self, scope: &Scope, table: &Table) -> Option<RowPolicy> {
-        let snapshot = self.info().catalog.snapshot();
-        let access = snapshot.access(&scope.role);
-        let policies = access.row_policies(table)?;
-        let conditions = |permissive: bool| {
-            let wanted = policies.iter().filter(move |policy| policy.permissive == permissive);
-            wanted.map(|policy| format!("({})", policy.using.as_deref().unwrap_or("true")))
-        };
-        let one = conditions(true).reduce(|a, b| format!("{a} OR {b}"));
-        let one = format!("({})", one.as_deref().unwrap_or("false"));
-        let all: Vec<String> = [one].into_iter().chain(conditions(false)).collect();
-        let search_path = policies.first().map(|policy| policy.search_path.clone());
-        Some(RowPolicy {
-            condition: all.join(" AND "),
-            search_path: search_path.unwrap_or_default(),
-        })
-    }
-
-    /// A table's rows as far as a policy leaves them.
-    async fn policed(
-        &self,
-        scope: &Scope,
-        table: &Table,
-        policy: RowPolicy,
-        depth: usize,
-    ) -> Result<Arc<dyn TableSource>> {
-        let TableName { database, schema, table: name } = &table.name;
-        let quoted = [database, schema, name].map(|n| format!("\"{}\"", n.replace('"', "\"\"")));
-        let sql = format!("SELECT * FROM {} WHERE {}", quoted.join("."), policy.condition);
-        let scope = Scope {
-            database: database.clone(),
-            search_path: policy.search_path,
-            role: scope.role.clone(),
-            open: Some(table.name.clone()),
-            target: None,
-        };
-        let plan = self.plan_view(&scope, &sql, name, depth).await?;
-        Ok(provider_as_source(Arc::new(Policed { plan })))
-    }
-
     /// Plans a view's definition where its names meant what they mean.
-    async fn plan_view(
+    pub(super) async fn plan_view(
         &self,
         scope: &Scope,
         sql: &str,
@@ -364,6 +350,100 @@ fn may_read(
     let kind =
         if table.record.is_view() { catalog::ObjectKind::View } else { catalog::ObjectKind::Table };
     access.readable(table).ok_or_else(|| denied(kind, name))
+}
+
+/// What stands behind the SELECT of a plain query.
+fn select_list(statement: &Statement) -> Vec<SelectItem> {
+    let Statement::Statement(statement) = statement else { return Vec::new() };
+    let SqlStatement::Query(query) = statement.as_ref() else { return Vec::new() };
+    match query.body.as_ref() {
+        SetExpr::Select(select) => select.projection.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// Refuses what would look at several rows at once.
+fn refuse_groups(expr: &Expr) -> EngineResult<()> {
+    let has = |is: fn(&Expr) -> bool| expr.exists(|expr| Ok(is(expr)));
+    for (found, what) in [
+        (has(|expr| matches!(expr, Expr::AggregateFunction(_)))?, "aggregate"),
+        (has(|expr| matches!(expr, Expr::WindowFunction(_)))?, "window"),
+    ] {
+        if found {
+            return Err(plan_datafusion_err!(
+                "{what} functions are not allowed in SET, WHEN, VALUES and RETURNING"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The queries of a WITH, for what refers to them.
+fn name_queries(
+    planner: &SqlToRel<'_, Names<'_>>,
+    statement: &Statement,
+    context: &mut PlannerContext,
+) -> EngineResult<()> {
+    let Statement::Statement(statement) = statement else { return Ok(()) };
+    let SqlStatement::Query(query) = statement.as_ref() else { return Ok(()) };
+    for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+        let query = SqlStatement::Query(cte.query.clone());
+        let plan = planner.sql_statement_to_plan_with_context(query, context)?;
+        let name = folded(&cte.alias.name);
+        let mut plan = LogicalPlanBuilder::from(plan).alias(name.as_str())?;
+        if !cte.alias.columns.is_empty() {
+            let columns = plan.schema().columns().into_iter().zip(&cte.alias.columns);
+            let columns: Vec<Expr> = columns
+                .map(|(column, alias)| Expr::Column(column).alias(folded(&alias.name)))
+                .collect();
+            plan = plan.project(columns)?.alias(name.as_str())?;
+        }
+        context.insert_cte(name, plan.build()?);
+    }
+    Ok(())
+}
+
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+fn list_item(
+    planner: &SqlToRel<'_, Names<'_>>,
+    item: SelectItem,
+    columns: &DFSchema,
+    context: &mut PlannerContext,
+) -> EngineResult<Vec<Expr>> {
+    let mut one = |expr, alias: Option<Ident>| {
+        let expr = planner.sql_to_expr(expr, columns, context)?;
+        let expr = normalize_col_with_schemas_and_ambiguity_check(expr, &[&[columns]], &[])?;
+        Ok(vec![match alias {
+            Some(alias) => expr.alias(folded(&alias)),
+            None => expr,
+        }])
+    };
+    let all = |of: &dyn Fn(&TableReference) -> bool| -> Vec<Expr> {
+        let shown = columns.iter().filter(|(relation, field)| {
+            !field.name().starts_with('\u{2}') && relation.is_none_or(of)
+        });
+        shown.map(|column| Expr::Column(column.into())).collect()
+    };
+    match item {
+        SelectItem::UnnamedExpr(expr) => one(expr, None),
+        SelectItem::ExprWithAlias { expr, alias } => one(expr, Some(alias)),
+        SelectItem::Wildcard(_) => Ok(all(&|_| true)),
+        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+            let last = name.0.last().and_then(|part| part.as_ident());
+            let last = last.map(folded);
+            match all(&|relation| Some(relation.table()) == last.as_deref()) {
+                found if found.is_empty() => Err(plan_datafusion_err!("Invalid qualifier {name}")),
+                found => Ok(found),
+            }
+        }
+        other => Err(DataFusionError::NotImplemented(format!("{other} is not supported"))),
+    }
 }
 
 fn parser_options(state: &SessionState) -> ParserOptions {
@@ -433,6 +513,17 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
+    /// What came of planning; a function that nobody knows is said to be missing.
+    fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
+        planned.map_err(|error| {
+            let missing = self.missing_function.into_inner();
+            match missing.unwrap_or_else(PoisonError::into_inner) {
+                Some(name) => Error::NoFunction(name),
+                None => Error::planning(error),
+            }
+        })
+    }
+
     /// The planner asks for scalar, higher-order, aggregate and window functions in turn.
     fn note_missing(&self, name: &str) {
         let known = self.state.scalar_functions().contains_key(name)

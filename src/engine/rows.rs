@@ -50,7 +50,7 @@ impl<T: Send + 'static> Rows<T> {
         mut transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Self {
         let (sender, results) = mpsc::channel(IN_FLIGHT);
-        let Ready { plan, stop } = ready;
+        let Ready { plan, stop, .. } = ready;
         let task = runtime.spawn(async move {
             let mut stream = match execute_stream(plan, context) {
                 Ok(stream) => stream,

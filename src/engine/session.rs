@@ -1,6 +1,6 @@
 //! One client's place in the engine: its settings, and the plans made with them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -35,6 +35,25 @@ pub struct Plan {
     pub schema: SchemaRef,
     /// One row of constants: PostgreSQL computes them before it describes the result.
     pub constant: bool,
+    /// The columns of its target that a statement that writes looks at.
+    pub reads: BTreeSet<String>,
+    /// Of a statement that writes, with RETURNING: the first of the columns that are the client's.
+    pub(super) returned: Option<usize>,
+    /// Of EXPLAIN of a statement that does something with the plan's rows: what that is.
+    pub heading: Option<String>,
+}
+
+/// A statement as it is planned before all types are settled.
+pub(super) struct Draft {
+    pub logical: LogicalPlan,
+    /// See [`Plan::reads`].
+    pub reads: BTreeSet<String>,
+}
+
+impl From<LogicalPlan> for Draft {
+    fn from(logical: LogicalPlan) -> Self {
+        Self { logical, reads: BTreeSet::new() }
+    }
 }
 
 /// A plan for one execution.
@@ -43,6 +62,8 @@ pub struct Ready {
     pub(super) plan: Arc<dyn ExecutionPlan>,
     /// Ends what cannot pause.
     pub(super) stop: CancellationToken,
+    /// See [`Plan::returned`].
+    pub(super) returned: Option<usize>,
 }
 
 /// A session's view of the engine.
@@ -110,37 +131,50 @@ impl Session {
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
     pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
-        self.plan_with(&self.scope(), statement, declared, Ok).await
-    }
-
-    /// Plans a statement whose rows `finish` makes something of.
-    pub(super) async fn plan_with(
-        &self,
-        scope: &Scope,
-        statement: &Statement,
-        declared: &[Option<FieldRef>],
-        finish: impl Fn(LogicalPlan) -> Result<LogicalPlan>,
-    ) -> Result<Plan> {
         let plain = self.without_details(statement);
         let statement = plain.as_ref().unwrap_or(statement);
-        let known = parameters::known(self, statement, declared);
-        let logical = finish(self.plan_in(scope, statement.clone(), known.clone(), 0).await?)?;
+        let scope = self.scope();
+        let scope = &scope;
+        let plan = |known| async move {
+            Ok(self.plan_in(scope, statement.clone(), known, 0).await?.into())
+        };
+        self.plan_with(&[statement], declared, None, plan).await
+    }
+
+    /// Plans statements that make one plan. From the column `returned` on, its columns are for the
+    /// client, those before are to be written.
+    pub(super) async fn plan_with<F: Future<Output = Result<Draft>>>(
+        &self,
+        statements: &[&Statement],
+        declared: &[Option<FieldRef>],
+        returned: Option<usize>,
+        plan: impl Fn(Vec<Option<FieldRef>>) -> F,
+    ) -> Result<Plan> {
+        let known = statements
+            .iter()
+            .fold(declared.to_vec(), |known, statement| parameters::known(self, statement, &known));
+        let Draft { logical, mut reads } = plan(known.clone()).await?;
         let (logical, parameters) = match parameters::of_plan(&logical, &known)? {
             Parameters::Settled(parameters) => (logical, parameters),
             // Types only the plan could tell; those that nothing tells are text, as in PostgreSQL.
             Parameters::Found(found) => {
                 let fields = found.iter().cloned().map(Some).collect();
-                (finish(self.plan_in(scope, statement.clone(), fields, 0).await?)?, found)
+                let draft = plan(fields).await?;
+                reads = draft.reads;
+                (draft.logical, found)
             }
         };
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-            return Ok(Plan { logical, parameters, schema: explain_schema(), constant: false });
+            let (schema, constant, returned) = (explain_schema(), false, None);
+            let heading = None;
+            return Ok(Plan { logical, parameters, schema, constant, reads, returned, heading });
         }
         let constant = is_constant(&logical);
         // Only now all types are settled: branches of a CASE or a UNION take their common one.
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
-        Ok(Plan { logical, parameters, schema, constant })
+        let heading = None;
+        Ok(Plan { logical, parameters, schema, constant, reads, returned, heading })
     }
 
     /// What the first name in a query stands for, as [`Self::plan`] would find it.
@@ -150,6 +184,14 @@ impl Session {
             Some(reference) => self.resolve(&self.scope(), reference, 0).await,
             None => Err(Error::Syntax("syntax error: there is no table".to_owned())),
         }
+    }
+
+    /// Whether a name is that of a system table, whose schema may be left out if it is
+    /// `pg_catalog`.
+    pub fn is_system_table(&self, schema: Option<&str>, table: &str) -> bool {
+        let (system, schema) = (self.engine.system(), schema.unwrap_or("pg_catalog"));
+        system.has_schema(schema)
+            && system.table(&self.info, schema, table).is_ok_and(|table| table.is_some())
     }
 
     pub(super) fn scope(&self) -> Scope {
@@ -170,7 +212,7 @@ impl Session {
     /// The plan for one execution, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
         let state = self.state.clone();
-        let logical = plan.logical.clone();
+        let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
         let task = self.engine.handle().spawn(async move {
             let logical = match values.is_empty() {
@@ -184,7 +226,7 @@ impl Session {
             let physical = state.create_physical_plan(&logical).await.map_err(Error::planning)?;
             let physical = make_fair(physical, &stop).map_err(Error::planning)?;
             let plan = storage::name_files(physical).map_err(Error::planning)?;
-            Ok(Ready { plan, stop })
+            Ok(Ready { plan, stop, returned })
         });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
@@ -247,12 +289,19 @@ impl Session {
 }
 
 impl Plan {
-    /// The plan of what explains this one.
-    pub fn explained(&self) -> Result<Self> {
+    /// The plan of what explains this one, and what becomes of its rows.
+    pub fn explained(&self, heading: String) -> Result<Self> {
         let plan = LogicalPlanBuilder::from(self.logical.clone()).explain(false, false);
         let logical = plan.and_then(|plan| plan.build()).map_err(Error::planning)?;
         let parameters = self.parameters.clone();
-        Ok(Self { logical, parameters, schema: explain_schema(), constant: false })
+        let (schema, constant, returned) = (explain_schema(), false, None);
+        let (reads, heading) = (self.reads.clone(), Some(heading));
+        Ok(Self { logical, parameters, schema, constant, reads, returned, heading })
+    }
+
+    /// The columns that RETURNING gives.
+    pub fn returned(&self) -> Option<Schema> {
+        Some(Schema::new(self.schema.fields().get(self.returned?..)?.to_vec()))
     }
 
     /// Whether this is EXPLAIN, whose rows are lines of text.

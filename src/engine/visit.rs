@@ -36,6 +36,15 @@ pub fn visit_expressions(node: &impl Visit, mut see: impl FnMut(&Expr)) {
     let _ = visit(node, &mut Expressions(&mut see));
 }
 
+/// Whether an expression holds a query.
+pub fn has_subquery(expr: &Expr) -> bool {
+    let mut found = false;
+    visit_expressions(expr, |expr| {
+        found |= matches!(expr, Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. });
+    });
+    found
+}
+
 struct Shared<'a>(&'a mut dyn Visitor<Break = ()>);
 
 struct SharedMut<'a>(&'a mut dyn VisitorMut<Break = ()>);

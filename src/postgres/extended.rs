@@ -336,7 +336,7 @@ impl Client {
             return Ok(self.suspended()?);
         }
         // PostgreSQL counts the rows of queries only.
-        let tag = match reading.tag {
+        let tag = match reading.tag.as_ref() {
             "SELECT" => format!("SELECT {sent}"),
             tag => tag.to_owned(),
         };

@@ -2,6 +2,7 @@
 //!
 //! Positions are those of PostgreSQL's portals: before the first row, on a row, or after the last.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -71,8 +72,8 @@ impl From<io::Error> for Failure {
 #[derive(Debug)]
 pub struct Reading {
     source: Source,
-    /// The command tag's word.
-    pub tag: &'static str,
+    /// The command tag, its word alone where it counts the rows that are read.
+    pub tag: Cow<'static, str>,
     /// The row it is on, counted from 1; 0 before the first.
     at: u64,
     /// It is after the last row, which is `at`.
@@ -111,7 +112,7 @@ pub enum Fetched {
 
 impl Reading {
     pub fn encoded(running: Running<Chunk>) -> Self {
-        let tag = running.tag;
+        let tag = running.tag.clone();
         let source = Source::Encoded { running: Some(running), rest: None };
         Self { source, tag, at: 0, ended: false, suspended: false }
     }
@@ -122,7 +123,7 @@ impl Reading {
         scroll: Option<bool>,
         memory: MemoryReservation,
     ) -> Self {
-        let tag = running.tag;
+        let tag = running.tag.clone();
         let scroll = match scroll {
             Some(true) => Scroll::Kept(memory),
             Some(false) => Scroll::Refused,

@@ -276,6 +276,10 @@ impl From<engine::Error> for Report {
                 return Self::error("54001", message).hint(hint);
             }
             E::NoParameter(_) => "42P02",
+            E::FoundTwice => {
+                let hint = "Ensure that not more than one source row matches any one target row.";
+                return Self::error("21000", message).hint(hint);
+            }
             E::Settings(settings::Error::Unknown(_)) => "42704",
             E::Settings(settings::Error::NoName) => "22004",
             E::Settings(settings::Error::Denied(_)) => "42501",
@@ -367,6 +371,8 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("WITH query name", "42712"),
         ("must be in GROUP BY or an aggregate function", "42803"),
         ("Aggregate functions are not allowed in the WHERE clause", "42803"),
+        ("aggregate functions are not allowed in", "42803"),
+        ("window functions are not allowed in", "42P20"),
         ("Aggregate function calls cannot", "42803"),
         ("to grouping function is not in grouping columns", "42803"),
         ("Inconsistent data type across values list", "42804"),

@@ -116,6 +116,7 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
         return Ok(Request::Read(Box::new(shown), "SHOW"));
     }
     Ok(match statement {
+        write if Action::of(write).is_some() => Request::Write(Box::new(write.clone())),
         Statement::Query(_) => read(&parsed.statement, "SELECT"),
         Statement::Explain { .. } => match explained_write(&parsed.statement)? {
             Some(write) => {
@@ -125,7 +126,6 @@ pub(super) fn recognise(parsed: &Parsed) -> Result<Request> {
         },
         Statement::Copy { to: false, .. } => Request::CopyIn(Box::new(parsed.clone())),
         Statement::Copy { .. } => Request::Copy(Box::new(parsed.clone())),
-        write if Action::of(write).is_some() => Request::Write(Box::new(write.clone())),
         other => Request::Command(command(other)?),
     })
 }
@@ -146,7 +146,8 @@ pub(super) fn explained_write(statement: &EngineStatement) -> Result<Option<Stat
     match Action::of(inner) {
         None => Ok(None),
         Some(action) if analyze => {
-            Err(Error::NotSupported(format!("EXPLAIN ANALYZE of {}", action.name())))
+            let what = "which would change rows (EXPLAIN shows the plan without running it),";
+            Err(Error::NotSupported(format!("EXPLAIN ANALYZE of {}, {what}", action.name())))
         }
         Some(_) => Ok(Some(inner.clone())),
     }
@@ -167,7 +168,6 @@ fn command(statement: &Statement) -> Result<Command> {
             Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
         },
         Statement::UNLISTEN { .. } => Command::Nothing("UNLISTEN"),
-        Statement::Merge(_) => return Err(writes("MERGE")),
         other => return Err(Error::NotSupported(first_words(other))),
     })
 }

@@ -10,6 +10,7 @@
 //! 7. *stream*: rows leave the engine as fast as the client takes them ([`Running`]).
 //! 8. *complete*: the last row, an error, or whoever stopped it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -27,7 +28,7 @@ use super::running::{Admitted, Planned, Registered, Running};
 use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
 use super::transaction::Transaction;
-use super::write::Action;
+use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
 use crate::catalog::Catalog;
 use crate::engine::objects::SessionObjects;
@@ -189,19 +190,34 @@ impl Session {
             return done.map(Outcome::Done);
         }
         if matches!(prepared.body, Body::Write(_)) {
-            return self.carry_out(registered, prepared, values).await.map(Outcome::Done);
+            let (tag, returned) = self.carry_out(&registered, prepared, values).await?;
+            return Ok(match returned {
+                None => Outcome::Done(Done { tag, ..Done::default() }),
+                Some(plan) => {
+                    let planned = Planned {
+                        registered,
+                        plan,
+                        tag,
+                        explain: false,
+                        heading: None,
+                        constant: false,
+                        written: true,
+                    };
+                    Outcome::Rows(planned.stream(self, transform))
+                }
+            });
         }
         let planned = self.plan(registered, prepared, values).await?;
         Ok(Outcome::Rows(planned.stream(self, transform)))
     }
 
-    /// A statement that writes, from its plan to its commit.
+    /// A statement that writes, from its plan to its commit: its tag, and what RETURNING asked for.
     async fn carry_out(
         &mut self,
-        registered: Registered,
+        registered: &Registered,
         prepared: &mut Prepared,
         values: Vec<ScalarValue>,
-    ) -> Result<Done> {
+    ) -> Result<(Cow<'static, str>, Option<engine::Ready>)> {
         let expected = prepared.parameters().len();
         if values.len() != expected {
             return Err(Error::ParameterCount { expected, given: values.len() });
@@ -219,9 +235,9 @@ impl Session {
             let again = attempt < MAX_INSERTS
                 && write.action == Action::Insert
                 && self.transaction.state() == TransactionState::Idle;
-            match self.write(&registered, &write, values.clone()).await {
+            match self.write(registered, &write, values.clone()).await {
                 Err(error) if again && error.is_conflict() => attempt += 1,
-                done => return done,
+                done => return done.map(|Wrote { tag, returned }| (tag, returned)),
             }
         }
     }
@@ -244,10 +260,11 @@ impl Session {
         if *tag != "SHOW" {
             self.transaction.note_query();
         }
-        let (tag, explain) = (*tag, plan.is_explain());
+        let (tag, explain, heading) = (*tag, plan.is_explain(), plan.heading.clone());
         let constant = plan.constant || tag == "SHOW";
         let plan = registered.until_stopped(self.engine.prepare(plan, values)).await??;
-        Ok(Planned { registered, plan, tag, explain, constant })
+        let written = false;
+        Ok(Planned { registered, plan, tag: tag.into(), explain, heading, constant, written })
     }
 
     /// Whether this session may ask for it, in the state its transaction is in.
@@ -352,9 +369,7 @@ impl Session {
                 Body::Read(self.plan_read(&statement, tag, &declared).await?)
             }
             Request::ExplainWrite(statement, explained) => {
-                let write = self.plan_write(&explained, &declared).await?;
-                let plan = write.plan.as_ref().map(|plan| plan.explained()).transpose()?;
-                let plan = plan.ok_or_else(|| Error::NotSupported("EXPLAIN of it".to_owned()))?;
+                let plan = self.plan_write(&explained, &declared).await?.explained()?;
                 let (statement, plan) = (Arc::from(statement), Arc::new(plan));
                 Body::Read(Read { statement, plan, tag: "EXPLAIN", copy: None })
             }
@@ -394,18 +409,18 @@ impl Session {
             return Ok(());
         }
         if let Body::Write(write) = &mut prepared.body {
-            *write = Arc::new(self.plan_write(&write.statement, &prepared.declared).await?);
+            let renewed = self.plan_write(&write.statement, &prepared.declared).await?;
+            if renewed.returned() != write.returned() {
+                return Err(Error::ResultChanged);
+            }
+            *write = Arc::new(renewed);
             prepared.planned_from = now;
             return Ok(());
         }
         let Some(read) = prepared.body.read_mut() else { return Ok(()) };
         let renewed = match explained_write(&read.statement)? {
             None => self.engine.plan(&read.statement, &prepared.declared).await?,
-            Some(write) => {
-                let write = self.plan_write(&write, &prepared.declared).await?;
-                let plan = write.plan.as_ref().map(|plan| plan.explained()).transpose()?;
-                plan.ok_or(Error::ResultChanged)?
-            }
+            Some(write) => self.plan_write(&write, &prepared.declared).await?.explained()?,
         };
         if renewed.schema != read.plan.schema {
             return Err(Error::ResultChanged);

@@ -8,6 +8,7 @@
 //! - [`control`]: carries out transactions and settings.
 //! - [`objects`]: cursors and prepared statements, which live with the protocol.
 //! - [`copy`]: COPY's query and format; rows that come in.
+//! - [`find`]: UPDATE, DELETE, MERGE as queries that find rows.
 //! - [`insert`]: rows into tables.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
@@ -16,7 +17,7 @@
 //! - [`tables`]: managed tables made, changed and dropped.
 //! - [`maintenance`]: OPTIMIZE, VACUUM, and what the leader does by itself.
 //! - [`transaction`]: what BEGIN promises here.
-//! - [`write`]: INSERT, UPDATE, DELETE, TRUNCATE.
+//! - [`write`]: statements that write, from their plan to their change.
 //! - [`block`]: what becomes of what they write.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
@@ -29,6 +30,7 @@ mod control;
 pub mod copy;
 mod ddl;
 mod error;
+mod find;
 mod grammar;
 mod insert;
 pub mod life;

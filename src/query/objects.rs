@@ -14,7 +14,7 @@ use super::life::Session;
 use super::prepared::{Body, Prepared, Source};
 use super::running::Registered;
 use super::{Error, Result};
-use crate::engine::{self, Parsed, parse_one, visit::visit_expressions};
+use crate::engine::{self, Parsed, parse_one, visit::has_subquery};
 use crate::values::decode;
 use crate::values::encode::{Format, TimeZone};
 use crate::values::types::pg_type;
@@ -167,12 +167,7 @@ impl Session {
         field: &FieldRef,
         number: usize,
     ) -> Result<ScalarValue> {
-        let mut subquery = false;
-        visit_expressions(argument, |expr| {
-            subquery |=
-                matches!(expr, Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. });
-        });
-        if subquery {
+        if has_subquery(argument) {
             return Err(Error::Refused("cannot use subquery in EXECUTE parameter"));
         }
         let (wanted, natural) =

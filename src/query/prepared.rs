@@ -117,23 +117,29 @@ impl Prepared {
     pub fn schema(&self) -> SchemaRef {
         match &self.body {
             Body::Read(read) => read.plan.schema.clone(),
-            Body::Command(_) | Body::CopyIn(_) | Body::Write(_) | Body::Object(..) => {
-                Arc::new(Schema::empty())
-            }
+            Body::Write(write) => Arc::new(write.returned().unwrap_or_else(Schema::empty)),
+            Body::Command(_) | Body::CopyIn(_) | Body::Object(..) => Arc::new(Schema::empty()),
         }
     }
 
     /// Whether nothing was planned anew since.
     pub fn is_same_plan(&self, other: &Self) -> bool {
-        match (self.body.read(), other.body.read()) {
-            (Some(read), Some(other)) => Arc::ptr_eq(&read.plan, &other.plan),
-            _ => true,
+        match (&self.body, &other.body) {
+            (Body::Write(write), Body::Write(other)) => Arc::ptr_eq(write, other),
+            (body, other) => match (body.read(), other.read()) {
+                (Some(read), Some(other)) => Arc::ptr_eq(&read.plan, &other.plan),
+                _ => true,
+            },
         }
     }
 
     /// Whether the client gets a result: what COPY sends is none.
     pub fn returns_rows(&self) -> bool {
-        matches!(&self.body, Body::Read(read) if read.copy.is_none())
+        match &self.body {
+            Body::Read(read) => read.copy.is_none(),
+            Body::Write(write) => write.returned().is_some(),
+            _ => false,
+        }
     }
 
     /// Whether it changes rows of tables.

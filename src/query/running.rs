@@ -3,6 +3,7 @@
 //! Each phase consumes the one before, and dropping one cancels the statement and takes it off all
 //! lists.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,19 +44,25 @@ pub struct Registered {
 pub(super) struct Planned {
     pub registered: Registered,
     pub plan: engine::Ready,
-    pub tag: &'static str,
+    pub tag: Cow<'static, str>,
     pub explain: bool,
+    /// What EXPLAIN says above the plan.
+    pub heading: Option<String>,
     pub constant: bool,
+    /// What is left are rows in memory, of a change that is made.
+    pub written: bool,
 }
 
 /// Rows on their way.
 #[derive(Debug)]
 pub struct Running<T> {
     rows: Rows<T>,
-    /// The command tag's word.
-    pub tag: &'static str,
+    /// The command tag, its word alone where it counts the rows that are read.
+    pub tag: Cow<'static, str>,
     /// Constants, which PostgreSQL computes before it describes the result.
     pub constant: bool,
+    /// It has changed something for good, and nothing takes the answer from whoever waits for it.
+    written: bool,
     registered: Registered,
 }
 
@@ -119,14 +126,17 @@ impl Planned {
         F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
         F: Send + 'static,
     {
-        let Self { registered, plan, tag, explain, constant } = self;
+        let Self { registered, plan, tag, explain, heading, constant, written } = self;
         let transform = move |batch: RecordBatch| {
-            let batch = if explain { engine::explain_lines(&batch)? } else { batch };
+            let batch = match explain {
+                true => engine::explain_lines(&batch, heading.as_deref())?,
+                false => batch,
+            };
             transform(batch)
                 .map_err(|error| engine::Error::Execution(DataFusionError::External(error)))
         };
         let rows = session.engine_session().run(plan, transform);
-        Running { rows, tag, constant, registered }
+        Running { rows, tag, constant, written, registered }
     }
 }
 
@@ -153,7 +163,7 @@ impl<T: Send + 'static> Running<T> {
     pub async fn next(&mut self) -> Option<Result<T>> {
         tokio::select! {
             biased;
-            stop = self.registered.stopped() => Some(Err(Error::Stopped(stop))),
+            stop = self.registered.stopped(), if !self.written => Some(Err(Error::Stopped(stop))),
             rows = self.rows.next() => rows.map(|rows| rows.map_err(Error::from)),
         }
     }

@@ -1,32 +1,26 @@
-//! INSERT, UPDATE, DELETE and TRUNCATE: recognised, planned as queries, carried out on managed
+//! INSERT, UPDATE, DELETE, MERGE and TRUNCATE: recognised, planned as queries, carried out on managed
 //! tables.
 //!
 //! What is written becomes part of the table by one commit, at the statement's end or at that of
 //! its transaction block.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::common::ScalarValue;
-use datafusion::sql::parser::Statement as EngineStatement;
 use futures::future::BoxFuture;
 use iceberg::spec::Operation;
-use sqlparser::ast::{
-    AssignmentTarget, Delete, Expr, FromTable, Ident, Insert, ObjectName, Query, SetExpr,
-    Statement, TableFactor, TableObject, TableWithJoins, Truncate, Update, UpdateTableFromKind,
-    Value, Values,
-};
+use sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SetExpr, Statement, Truncate, With};
 
 use super::command::writes;
 use super::ddl::ident;
 use super::life::Session;
 use super::running::Registered;
-use super::{Done, Error, Result};
+use super::{Error, Result};
 use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
-use crate::engine::{
-    self, Plan, TARGET, Target, Written, parse_expressions, parse_one, parse_types,
-};
-use crate::storage::managed::{Change, FILE_COLUMN, NewFiles, ROW_COLUMN, Removed};
+use crate::engine::{self, Plan, Ready, Target, Written, parse_expressions, parse_types};
+use crate::storage::managed::{Change, NewFiles, Overwritten, Removed};
 use crate::values::types::{pg_type, type_modifier};
 
 /// A statement that writes, planned.
@@ -38,26 +32,67 @@ pub(super) struct Write {
     pub targets: Vec<Target>,
     /// The rows; TRUNCATE has none.
     pub plan: Option<Arc<Plan>>,
+    /// What INSERT OVERWRITE takes away.
+    pub overwritten: Overwritten,
+}
+
+/// One target, the plan of the rows, and what they take the place of.
+pub(super) type Planned = (Target, Plan, Overwritten);
+
+impl Write {
+    /// The columns that RETURNING gives.
+    pub fn returned(&self) -> Option<Schema> {
+        self.plan.as_ref()?.returned()
+    }
+
+    /// What EXPLAIN shows of it.
+    pub fn explained(&self) -> Result<Plan> {
+        let (Some(plan), [target]) = (&self.plan, self.targets.as_slice()) else {
+            return Err(Error::NotSupported(format!("EXPLAIN of {}", self.action.name())));
+        };
+        let command = match self.action {
+            Action::Insert => "Insert",
+            Action::Overwrite => "Insert Overwrite",
+            Action::Update => "Update",
+            Action::Delete => "Delete",
+            Action::Merge => "Merge",
+            Action::Truncate => "Truncate",
+        };
+        Ok(plan.explained(format!("{command} on {}", target.table.name.table))?)
+    }
+}
+
+/// A statement that has written.
+pub(super) struct Wrote {
+    pub tag: Cow<'static, str>,
+    /// What RETURNING asked for.
+    pub returned: Option<Ready>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Insert,
-    /// INSERT OVERWRITE: in place of all rows.
+    /// INSERT OVERWRITE: in place of other rows.
     Overwrite,
     Update,
     Delete,
+    Merge,
     Truncate,
 }
+
+/// What a statement needs beside the right to read what it looks at: a privilege on some columns, or
+/// on the table.
+pub(super) type Needs = Vec<(Privilege, Option<Vec<String>>)>;
 
 impl Action {
     /// Of a statement that writes; `None` for any other.
     pub fn of(statement: &Statement) -> Option<Self> {
-        Some(match statement {
+        Some(match parts(statement).1 {
             Statement::Insert(insert) if insert.overwrite => Self::Overwrite,
             Statement::Insert(_) => Self::Insert,
             Statement::Update(_) => Self::Update,
             Statement::Delete(_) => Self::Delete,
+            Statement::Merge(_) => Self::Merge,
             Statement::Truncate(_) => Self::Truncate,
             _ => return None,
         })
@@ -69,29 +104,42 @@ impl Action {
             Self::Insert | Self::Overwrite => "INSERT",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Merge => "MERGE",
             Self::Truncate => "TRUNCATE",
         }
     }
 
     /// The tag of a command that has changed so many rows.
-    fn tag(self, rows: u64) -> String {
+    fn tag(self, rows: u64) -> Cow<'static, str> {
         match self {
-            Self::Insert | Self::Overwrite => format!("INSERT 0 {rows}"),
-            Self::Update => format!("UPDATE {rows}"),
-            Self::Delete => format!("DELETE {rows}"),
-            Self::Truncate => "TRUNCATE TABLE".to_owned(),
+            Self::Insert | Self::Overwrite => format!("INSERT 0 {rows}").into(),
+            Self::Truncate => "TRUNCATE TABLE".into(),
+            _ => format!("{} {rows}", self.name()).into(),
         }
     }
 
-    /// What it takes beside the right to read what it looks at.
-    fn privileges(self) -> &'static [Privilege] {
+    /// What it takes, as far as the statement's text does not say more.
+    pub fn privileges(self) -> &'static [Privilege] {
         match self {
             Self::Insert => &[Privilege::Insert],
             Self::Overwrite => &[Privilege::Insert, Privilege::Delete],
             Self::Update => &[Privilege::Update],
             Self::Delete => &[Privilege::Delete],
+            Self::Merge => &[],
             Self::Truncate => &[Privilege::Truncate],
         }
+    }
+}
+
+/// A statement, and the WITH in front of it.
+pub(super) fn parts(statement: &Statement) -> (Option<&With>, &Statement) {
+    let Statement::Query(query) = statement else { return (None, statement) };
+    match query.body.as_ref() {
+        SetExpr::Insert(inner)
+        | SetExpr::Update(inner)
+        | SetExpr::Delete(inner)
+        | SetExpr::Merge(inner) => (query.with.as_ref(), inner),
+        _ => (None, statement),
     }
 }
 
@@ -110,16 +158,24 @@ impl Session {
         statement: &Statement,
         declared: &[Option<FieldRef>],
     ) -> Result<Write> {
-        let (targets, plan) = match statement {
-            Statement::Insert(insert) => self.plan_insert(insert, declared).await?,
-            Statement::Update(update) => self.plan_update(update, declared).await?,
-            Statement::Delete(delete) => self.plan_delete(delete, declared).await?,
-            Statement::Truncate(truncate) => (self.truncated(truncate).await?, None),
+        let action = Action::of(statement).unwrap_or(Action::Insert);
+        let (with, inner) = parts(statement);
+        let planned = match inner {
+            Statement::Insert(insert) => self.plan_insert(with, insert, declared).await?,
+            Statement::Update(update) => self.plan_update(with, update, declared).await?,
+            Statement::Delete(delete) => self.plan_delete(with, delete, declared).await?,
+            Statement::Merge(merge) => self.plan_merge(with, merge, declared).await?,
+            Statement::Truncate(truncate) => {
+                let (statement, plan) = (Arc::new(statement.clone()), None);
+                let (targets, overwritten) = (self.truncated(truncate).await?, Overwritten::All);
+                return Ok(Write { statement, action, targets, plan, overwritten });
+            }
             other => return Err(Error::NotSupported(other.to_string())),
         };
-        let action = Action::of(statement).unwrap_or(Action::Insert);
-        let statement = Arc::new(statement.clone());
-        Ok(Write { statement, action, targets, plan: plan.map(Arc::new) })
+        let (target, plan, overwritten) = planned;
+        self.may_see(&target, action, &plan).await?;
+        let (statement, plan) = (Arc::new(statement.clone()), Some(Arc::new(plan)));
+        Ok(Write { statement, action, targets: vec![target], plan, overwritten })
     }
 
     /// Carries out a statement that writes.
@@ -128,7 +184,7 @@ impl Session {
         registered: &'a Registered,
         write: &'a Write,
         values: Vec<ScalarValue>,
-    ) -> BoxFuture<'a, Result<Done>> {
+    ) -> BoxFuture<'a, Result<Wrote>> {
         Box::pin(self.write_any(registered, write, values))
     }
 
@@ -137,35 +193,52 @@ impl Session {
         registered: &Registered,
         write: &Write,
         values: Vec<ScalarValue>,
-    ) -> Result<Done> {
-        let (rows, changes) = match (&write.plan, write.targets.as_slice()) {
-            (Some(plan), [target]) => {
-                let written = async {
-                    let ready = self.engine_session().prepare(plan, values).await?;
-                    match write.action {
-                        Action::Insert => self.engine_session().insert(target, ready).await,
-                        Action::Overwrite => self.engine_session().overwrite(target, ready).await,
-                        _ => self.engine_session().replace(target, ready).await,
-                    }
-                };
-                let Written { rows, change } = registered.until_stopped(written).await??;
-                (rows, change.map(|change| (target.clone(), change)).into_iter().collect())
-            }
-            (_, targets) => {
-                let all = |target: &Target| {
-                    let (removed, added) = (Removed::All, NewFiles::default());
-                    let operation = Operation::Delete;
-                    (target.clone(), Change::Replace { removed, added, operation })
-                };
-                (0, targets.iter().map(all).collect::<Vec<_>>())
+    ) -> Result<Wrote> {
+        let (Some(plan), [target]) = (&write.plan, write.targets.as_slice()) else {
+            let all = |target: &Target| {
+                let (removed, added) = (Removed::All, NewFiles::default());
+                let operation = Operation::Delete;
+                (target.clone(), Change::Replace { removed, added, operation })
+            };
+            self.keep(write.targets.iter().map(all).collect()).await?;
+            return Ok(Wrote { tag: write.action.tag(0), returned: None });
+        };
+        let engine = self.engine_session();
+        let written = async {
+            let ready = engine.prepare(plan, values).await?;
+            match write.action {
+                Action::Insert => engine.insert(target, ready).await,
+                Action::Overwrite => engine.overwrite(target, ready, &write.overwritten).await,
+                action => engine.change(target, ready, action == Action::Merge).await,
             }
         };
-        self.keep(changes).await?;
-        Ok(Done { tag: write.action.tag(rows).into(), ..Done::default() })
+        let Written { rows, change, returned } = registered.until_stopped(written).await??;
+        let changes = change.map(|change| (target.clone(), change));
+        // From here on the rows that go back are all there: only the commit can fail.
+        let returned = match plan.returned() {
+            Some(schema) => Some(engine.answer(returned, &schema)?),
+            None => None,
+        };
+        self.keep(changes.into_iter().collect()).await?;
+        Ok(Wrote { tag: write.action.tag(rows), returned })
     }
 
     /// A table that a statement is to change, if the role may.
-    pub(super) async fn writable(&self, name: &ObjectName, action: Action) -> Result<Target> {
+    pub(super) async fn writable(
+        &self,
+        name: &ObjectName,
+        action: Action,
+        needs: impl Fn(&Target) -> Result<Needs>,
+    ) -> Result<Target> {
+        let parts: Vec<String> =
+            name.0.iter().filter_map(|part| part.as_ident()).map(ident).collect();
+        if let [.., table] = parts.as_slice() {
+            let schema = parts.iter().rev().nth(1).map(String::as_str);
+            if self.engine_session().is_system_table(schema, table) {
+                let reason = format!("permission denied: \"{table}\" is a system catalog");
+                return Err(catalog::Error::Forbidden(reason).into());
+            }
+        }
         let full = self.existing(name).await?;
         let consistency = self.settings().consistency();
         let table = match self.staged(&full) {
@@ -178,17 +251,39 @@ impl Session {
                 table => table?,
             },
         };
-        self.may_write(&table, action).await?;
-        match &table.record.definition {
-            Definition::Managed(_) => Ok(self.engine_session().target(table).await?),
-            Definition::External(_) => Err(writes(action.name())),
-            Definition::View { .. } => {
-                Err(Error::NotSupported(format!("{} on a view", action.name())))
+        let target = match &table.record.definition {
+            Definition::Managed(_) => self.engine_session().target(table.clone()).await?,
+            definition => {
+                let needs = action.privileges().iter().map(|privilege| (*privilege, None));
+                self.may_write(&table, action, &needs.collect()).await?;
+                return Err(match definition {
+                    Definition::View { .. } => {
+                        Error::NotSupported(format!("{} on a view", action.name()))
+                    }
+                    _ => writes(action.name()),
+                });
+            }
+        };
+        match needs(&target) {
+            Ok(needs) => self.may_write(&table, action, &needs).await?,
+            Err(error) => {
+                self.may_write(&table, action, &Needs::new()).await?;
+                return Err(error);
             }
         }
+        Ok(target)
     }
 
-    async fn may_write(&self, table: &Table, action: Action) -> Result<()> {
+    /// Whether the role may read what a statement looks at of its target.
+    async fn may_see(&self, target: &Target, action: Action, plan: &Plan) -> Result<()> {
+        if plan.reads.is_empty() {
+            return Ok(());
+        }
+        let columns = plan.reads.iter().cloned().collect();
+        self.may_write(&target.table, action, &vec![(Privilege::Select, Some(columns))]).await
+    }
+
+    async fn may_write(&self, table: &Table, action: Action, needs: &Needs) -> Result<()> {
         self.require(|snapshot, access| {
             let name = &table.name;
             let denied = |kind, name: &str| catalog::Error::Denied { kind, name: name.to_owned() };
@@ -207,164 +302,37 @@ impl Session {
             }
             // Their own rights are looked at again where the store has the newest.
             let table = snapshot.table(name).map_or(table, AsRef::as_ref);
-            let reads = matches!(action, Action::Update | Action::Delete);
-            let reads = reads.then_some(Privilege::Select);
-            let mut needed = action.privileges().iter().copied().chain(reads);
-            if needed.any(|privilege| !access.table(table, privilege)) {
+            let allowed = |(privilege, columns): &(Privilege, Option<Vec<String>>)| match columns {
+                Some(columns) => {
+                    columns.iter().all(|column| access.column(table, column, *privilege))
+                }
+                None => access.table(table, *privilege),
+            };
+            if !needs.iter().all(allowed) {
                 return Err(denied(ObjectKind::Table, &name.table));
             }
             match access.row_policies(table) {
-                None => Ok(()),
-                Some(_) => Err(catalog::Error::Forbidden(format!(
-                    "permission denied for table {}: only roles above its row-level policies may \
-                     write to it",
-                    name.table
-                ))),
+                // Rows that it must not see would go as well, or be met.
+                Some(_) if matches!(action, Action::Overwrite | Action::Merge) => {
+                    Err(catalog::Error::Forbidden(format!(
+                        "permission denied for table {}: only roles above its row-level policies \
+                         may {} it",
+                        name.table,
+                        if action == Action::Merge { "MERGE into" } else { "overwrite" },
+                    )))
+                }
+                _ => Ok(()),
             }
         })
         .await
     }
 
-    async fn plan_insert(
-        &self,
-        insert: &Insert,
-        declared: &[Option<FieldRef>],
-    ) -> Result<(Vec<Target>, Option<Plan>)> {
-        let TableObject::TableName(name) = &insert.table else {
-            return Err(Error::NotSupported("INSERT INTO something other than a table".to_owned()));
-        };
-        let action = if insert.overwrite { Action::Overwrite } else { Action::Insert };
-        let target = self.writable(name, action).await?;
-        for (given, what) in [
-            (insert.on.is_some(), "ON CONFLICT (managed tables have no unique constraints)"),
-            (insert.returning.is_some(), "INSERT with RETURNING"),
-            (insert.partitioned.is_some(), "INSERT with PARTITION"),
-            (insert.or.is_some() || insert.replace_into, "REPLACE INTO"),
-            (!insert.assignments.is_empty(), "INSERT with SET"),
-        ] {
-            if given {
-                return Err(Error::NotSupported(what.to_owned()));
-            }
-        }
-        let mut columns = Vec::new();
-        for column in &insert.columns {
-            let column = super::ddl::single(column)?;
-            let at = target.column(&column)?;
-            if columns.contains(&at) {
-                let (kind, name) = (ObjectKind::Column, column);
-                return Err(Error::Twice { kind, name });
-            }
-            columns.push(at);
-        }
-        let mut query = match &insert.source {
-            Some(source) => source.as_ref().clone(),
-            // DEFAULT VALUES
-            None => {
-                columns = vec![0];
-                let value = default_of(&target, 0)?;
-                query_of(&format!("SELECT {value}"))?
-            }
-        };
-        assign_values(&mut query, &target, &columns)?;
-        let statement = EngineStatement::Statement(Box::new(Statement::Query(Box::new(query))));
-        let plan =
-            self.engine_session().plan_insert(&target, &columns, &statement, declared).await?;
-        Ok((vec![target], Some(plan)))
-    }
-
-    async fn plan_delete(
-        &self,
-        delete: &Delete,
-        declared: &[Option<FieldRef>],
-    ) -> Result<(Vec<Target>, Option<Plan>)> {
-        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
-        let (name, alias) = single_table(from)?;
-        let target = self.writable(name, Action::Delete).await?;
-        for (given, what) in [
-            (delete.returning.is_some(), "DELETE with RETURNING"),
-            (delete.limit.is_some(), "DELETE with LIMIT"),
-            (!delete.order_by.is_empty(), "DELETE with ORDER BY"),
-        ] {
-            if given {
-                return Err(Error::NotSupported(what.to_owned()));
-            }
-        }
-        let find = find(&alias, &[], delete.using.as_deref(), delete.selection.as_ref());
-        let plan = self.plan_found(&target, &find, declared).await?;
-        Ok((vec![target], Some(plan)))
-    }
-
-    async fn plan_update(
-        &self,
-        update: &Update,
-        declared: &[Option<FieldRef>],
-    ) -> Result<(Vec<Target>, Option<Plan>)> {
-        let (name, alias) = single_table(std::slice::from_ref(&update.table))?;
-        let target = self.writable(name, Action::Update).await?;
-        for (given, what) in [
-            (update.returning.is_some(), "UPDATE with RETURNING"),
-            (update.limit.is_some(), "UPDATE with LIMIT"),
-            (!update.order_by.is_empty(), "UPDATE with ORDER BY"),
-        ] {
-            if given {
-                return Err(Error::NotSupported(what.to_owned()));
-            }
-        }
-        let mut values: Vec<Option<String>> = vec![None; target.schema.fields().len()];
-        for assignment in &update.assignments {
-            let pairs = match (&assignment.target, &assignment.value) {
-                (AssignmentTarget::ColumnName(name), value) => vec![(name, value)],
-                (AssignmentTarget::Tuple(names), Expr::Tuple(values))
-                    if names.len() == values.len() =>
-                {
-                    names.iter().zip(values).collect()
-                }
-                _ => {
-                    let what = "UPDATE of several columns from a subquery".to_owned();
-                    return Err(Error::NotSupported(what));
-                }
-            };
-            for (name, value) in pairs {
-                let column = super::ddl::single(name)?;
-                let at = target.column(&column)?;
-                let value = match is_default(value) {
-                    true => default_of(&target, at)?,
-                    false => cast(value.clone(), target.schema.field(at))?.to_string(),
-                };
-                if values[at].replace(value).is_some() {
-                    return Err(Error::Twice { kind: ObjectKind::Column, name: column });
-                }
-            }
-        }
-        let values: Vec<String> = (values.into_iter().zip(target.schema.fields()))
-            .map(|(value, field)| {
-                value.unwrap_or_else(|| format!("{alias}.{}", quoted(field.name())))
-            })
-            .collect();
-        let from = update.from.as_ref().map(|from| match from {
-            UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from) => {
-                from.as_slice()
-            }
-        });
-        let find = find(&alias, &values, from, update.selection.as_ref());
-        let plan = self.plan_found(&target, &find, declared).await?;
-        Ok((vec![target], Some(plan)))
-    }
-
-    async fn plan_found(
-        &self,
-        target: &Target,
-        find: &str,
-        declared: &[Option<FieldRef>],
-    ) -> Result<Plan> {
-        let parsed = parse_one(find)?;
-        Ok(self.engine_session().plan_find(target, &parsed.statement, declared).await?)
-    }
-
     async fn truncated(&self, truncate: &Truncate) -> Result<Vec<Target>> {
         let mut targets: Vec<Target> = Vec::new();
         for name in &truncate.table_names {
-            let target = self.writable(&name.name, Action::Truncate).await?;
+            let target = self
+                .writable(&name.name, Action::Truncate, |_| Ok(vec![(Privilege::Truncate, None)]))
+                .await?;
             if !targets.iter().any(|known| known.table.record.oid == target.table.record.oid) {
                 targets.push(target);
             }
@@ -373,71 +341,19 @@ impl Session {
     }
 }
 
-/// The query that finds the rows of a statement's target.
-fn find(
-    alias: &str,
-    values: &[String],
-    others: Option<&[TableWithJoins]>,
-    condition: Option<&Expr>,
-) -> String {
-    let ids = [FILE_COLUMN, ROW_COLUMN].map(|column| format!("{alias}.{}", quoted(column)));
-    let values = values.iter().enumerate().map(|(at, value)| format!("{value} AS \"\u{2}{at}\""));
-    let columns: Vec<String> = ids.into_iter().chain(values).collect();
-    let mut sql = format!("SELECT {} FROM {} AS {alias}", columns.join(", "), quoted(TARGET));
-    for other in others.unwrap_or_default() {
-        sql.push_str(&format!(", {other}"));
-    }
-    if let Some(condition) = condition {
-        sql.push_str(&format!(" WHERE {condition}"));
-    }
-    sql
-}
-
-/// The one table that a statement changes, and the name under which it speaks of it.
-fn single_table(from: &[TableWithJoins]) -> Result<(&ObjectName, String)> {
-    let [TableWithJoins { relation: TableFactor::Table { name, alias, .. }, joins }] = from else {
-        return Err(Error::NotSupported("a statement that changes several tables".to_owned()));
-    };
-    if !joins.is_empty() {
-        return Err(Error::NotSupported("a join as what a statement changes".to_owned()));
-    }
-    let last = name.0.last().and_then(|part| part.as_ident());
-    let called = alias.as_ref().map(|alias| &alias.name).or(last);
-    Ok((name, called.map_or_else(|| name.to_string(), |name| quoted(&ident(name)))))
-}
-
-/// Brings what VALUES holds to the types of the columns that it goes to, as PostgreSQL does: a
-/// string in quotes or a parameter without a type takes the column's.
-fn assign_values(query: &mut Query, target: &Target, columns: &[usize]) -> Result<()> {
-    let SetExpr::Values(Values { rows, .. }) = query.body.as_mut() else { return Ok(()) };
-    for row in rows {
-        for (n, value) in row.content.iter_mut().enumerate() {
-            let at = if columns.is_empty() { Some(n) } else { columns.get(n).copied() };
-            let Some(at) = at.filter(|at| *at < target.schema.fields().len()) else { continue };
-            if is_default(value) {
-                let default = parse_expressions(&default_of(target, at)?)?.pop();
-                *value = default.unwrap_or_else(|| value.clone());
-            }
-            let plain = std::mem::replace(value, Expr::Value(Value::Null.into()));
-            *value = cast(plain, target.schema.field(at))?;
-        }
-    }
-    Ok(())
-}
-
-fn is_default(value: &Expr) -> bool {
+pub(super) fn is_default(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(Ident { value, quote_style: None, .. })
         if value.eq_ignore_ascii_case("default"))
 }
 
 /// A column's default as SQL.
-fn default_of(target: &Target, at: usize) -> Result<String> {
+pub(super) fn default_of(target: &Target, at: usize) -> Result<String> {
     let column = target.table.record.columns.get(at);
     Ok(column.and_then(|column| column.default.clone()).unwrap_or_else(|| "NULL".to_owned()))
 }
 
 /// A value as one of a column's type, where that has a name in SQL.
-fn cast(value: Expr, field: &Field) -> Result<Expr> {
+pub(super) fn cast(value: Expr, field: &Field) -> Result<Expr> {
     let Ok(data_type) = sql_type(field) else { return Ok(value) };
     let text = format!("CAST(NULL AS {data_type})");
     let Some(Expr::Cast { kind, data_type, array, format, .. }) = parse_expressions(&text)?.pop()
@@ -472,11 +388,10 @@ fn written_type(field: &Field) -> Option<String> {
     }
 }
 
-fn query_of(sql: &str) -> Result<Query> {
-    match parse_one(sql)?.sql() {
-        Some(Statement::Query(query)) => Ok(query.as_ref().clone()),
-        _ => Err(Error::Invalid(format!("no query: {sql}"))),
-    }
+/// What RETURNING asks for, as it stands behind a SELECT.
+pub(super) fn list_of(items: &[SelectItem]) -> String {
+    let items: Vec<String> = items.iter().map(SelectItem::to_string).collect();
+    items.join(", ")
 }
 
 pub(super) fn quoted(name: &str) -> String {

@@ -162,6 +162,39 @@ public class Jdbc {
         connection.setAutoCommit(true);
     }
 
+    /** The keys that the server has made, which the driver asks for with RETURNING. */
+    static void keys(Connection connection) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            statement.execute("CREATE SCHEMA jdbc_written");
+            statement.execute("CREATE TABLE jdbc_written.t (id int DEFAULT 7, name text)");
+            statement.executeUpdate("INSERT INTO jdbc_written.t (name) VALUES ('a')",
+                Statement.RETURN_GENERATED_KEYS);
+            ResultSet keys = statement.getGeneratedKeys();
+            check(keys.next() && keys.getInt("id") == 7 && !keys.next(), "RETURN_GENERATED_KEYS");
+        }
+        String sql = "INSERT INTO jdbc_written.t (name) VALUES (?)";
+        try (PreparedStatement insert = connection.prepareStatement(sql, new String[] {"id"})) {
+            for (int time = 0; time < 8; time++) {
+                insert.setString(1, "b" + time);
+                check(insert.executeUpdate() == 1, "one row");
+                ResultSet keys = insert.getGeneratedKeys();
+                check(keys.next() && keys.getInt(1) == 7, time);
+            }
+            insert.setString(1, "c");
+            insert.addBatch();
+            insert.setString(1, "d");
+            insert.addBatch();
+            check(Arrays.equals(insert.executeBatch(), new int[] {1, 1}), "a batch");
+            check(column(insert.getGeneratedKeys(), "id").equals(List.of("7", "7")), "its keys");
+        }
+        try (Statement statement = connection.createStatement()) {
+            ResultSet rows = statement.executeQuery("DELETE FROM jdbc_written.t RETURNING name");
+            check(column(rows, "name").size() == 11, "DELETE with RETURNING as a query");
+            statement.execute("DROP TABLE jdbc_written.t PURGE");
+            statement.execute("DROP SCHEMA jdbc_written");
+        }
+    }
+
     static void copied(Connection connection) throws Exception {
         CopyManager copies = connection.unwrap(PGConnection.class).getCopyAPI();
         ByteArrayOutputStream out = new ByteArrayOutputStream();
@@ -210,6 +243,7 @@ public class Jdbc {
                 }
                 // Elsewhere the driver takes all rows at once.
                 if (mode.equals("extended")) fetched(connection);
+                keys(connection);
                 copied(connection);
                 stopped(connection, mode.equals("extended"));
                 connection.setReadOnly(true);

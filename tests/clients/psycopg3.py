@@ -202,12 +202,45 @@ def rest(connection):
     assert seen == 5000050000, seen
 
 
+def returning(connection):
+    """Rows of what is written: one by one, many at once, in a block."""
+    connection.execute("CREATE SCHEMA psycopg3_written")
+    connection.execute("CREATE TABLE psycopg3_written.t (id int, name text DEFAULT 'none')")
+    insert = "INSERT INTO psycopg3_written.t (id) VALUES (%s) RETURNING id, name"
+    for prepare in (False, True, True):
+        for binary in (False, True):
+            cursor = connection.cursor(binary=binary)
+            assert cursor.execute(insert, (1,), prepare=prepare).fetchall() == [(1, "none")]
+            assert cursor.rowcount == 1 and cursor.statusmessage == "INSERT 0 1"
+    cursor = connection.cursor()
+    cursor.executemany(insert, [(2,), (3,)], returning=True)
+    assert cursor.fetchone() == (2, "none") and cursor.nextset()
+    assert cursor.fetchone() == (3, "none")
+    cursor.execute("UPDATE psycopg3_written.t SET name = %s WHERE id > 1 RETURNING id", ("x",))
+    assert sorted(cursor.fetchall()) == [(2,), (3,)] and cursor.statusmessage == "UPDATE 2"
+    try:
+        with connection.transaction():
+            cursor.execute("DELETE FROM psycopg3_written.t RETURNING *")
+            assert len(cursor.fetchall()) == 8
+            raise KeyError("undone")
+    except KeyError:
+        pass
+    merge = """MERGE INTO psycopg3_written.t USING (SELECT %s::int AS id) s ON t.id = s.id
+               WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)"""
+    assert connection.execute(merge, (9,)).statusmessage == "MERGE 1"
+    assert connection.execute(merge, (1,), prepare=True).rowcount == 6
+    (count,) = connection.execute("SELECT count(*) FROM psycopg3_written.t").fetchone()
+    assert count == 3, count
+    connection.execute("DROP TABLE psycopg3_written.t PURGE")
+    connection.execute("DROP SCHEMA psycopg3_written")
+
+
 def main():
     with psycopg.connect(**ADDRESS, autocommit=True) as connection:
         assert connection.info.server_version // 10000 == 15, connection.info.server_version
         assert connection.info.encoding == "utf-8"
         for part in (texts_and_binaries, parameters, prepared, pipeline, cursors, copies,
-                     rest):
+                     returning, rest):
             part(connection)
     with psycopg.connect(**ADDRESS) as connection:
         blocks(connection)

@@ -279,3 +279,103 @@ async fn write(
     }
     (acknowledged, refused)
 }
+
+/// What RETURNING gives is what was committed: no two updates give the same number.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_returned_of_commits_only() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE counter (n int)").await;
+        client.rows("INSERT INTO counter VALUES (0)").await;
+        let mut writers = JoinSet::new();
+        for daemon in &daemons {
+            for _ in 0..3 {
+                let client = Client::connect(daemon).await;
+                client.rows("SET oribi.consistency = 'strong'").await;
+                writers.spawn(async move {
+                    let mut given = Vec::new();
+                    for _ in 0..10 {
+                        match client.try_rows("UPDATE counter SET n = n + 1 RETURNING n").await {
+                            Ok(rows) => given.extend(rows.into_iter().flatten()),
+                            Err(error) => {
+                                let code = error.code().map(|code| code.code());
+                                assert_eq!(code, Some("40001"), "{error:?}");
+                            }
+                        }
+                    }
+                    given
+                });
+            }
+        }
+        let given = writers.join_all().await.into_iter().flatten();
+        let mut given: Vec<u64> = given.map(|n| n.parse().expect("a number")).collect();
+        given.sort_unstable();
+        client.rows("SET oribi.consistency = 'strong'").await;
+        let last: u64 = client.value("SELECT n FROM counter").await.parse().expect("a number");
+        assert_eq!(given, (1..=last).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwritten_partition_keeps_what_others_add_meanwhile() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let (one, other) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        one.rows("CREATE TABLE t (id int, kind text) PARTITIONED BY (kind)").await;
+        one.rows("INSERT INTO t VALUES (1, 'a'), (2, 'b')").await;
+        other.rows("SET oribi.consistency = 'strong'").await;
+        one.rows("BEGIN").await;
+        one.rows("INSERT OVERWRITE t PARTITION (kind = 'a') VALUES (10)").await;
+        other.rows("INSERT INTO t VALUES (3, 'a')").await;
+        other.rows("UPDATE t SET id = -2 WHERE kind = 'b'").await;
+        one.rows("COMMIT").await;
+        let ids = "SELECT string_agg(id::text, ',' ORDER BY id) FROM t";
+        assert_eq!(other.value(ids).await, "-2,3,10");
+        // What another has changed in the partition itself is a conflict.
+        one.rows("BEGIN").await;
+        one.rows("INSERT OVERWRITE t PARTITION (kind = 'a') VALUES (20)").await;
+        other.rows("DELETE FROM t WHERE id = 3").await;
+        assert_eq!(one.outcome("COMMIT").await, "40001");
+        assert_eq!(other.value(ids).await, "-2,10");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_merges_that_miss_the_same_row_one_inserts_it() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE counter (id int, n int)").await;
+        let done = Arc::new(AtomicU64::new(0));
+        let mut writers = JoinSet::new();
+        for daemon in &daemons {
+            for _ in 0..3 {
+                let (client, done) = (Client::connect(daemon).await, done.clone());
+                client.rows("SET oribi.consistency = 'strong'").await;
+                writers.spawn(async move {
+                    let merge = "MERGE INTO counter t USING (SELECT 1 AS id) s ON t.id = s.id \
+                                 WHEN MATCHED THEN UPDATE SET n = t.n + 1 \
+                                 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1)";
+                    for _ in 0..10 {
+                        match client.outcome(merge).await.as_str() {
+                            "" => drop(done.fetch_add(1, Ordering::Relaxed)),
+                            code => assert_eq!(code, "40001"),
+                        }
+                    }
+                });
+            }
+        }
+        writers.join_all().await;
+        client.rows("SET oribi.consistency = 'strong'").await;
+        let done = done.load(Ordering::Relaxed);
+        assert!(done > 0, "none of the merges went through");
+        assert_eq!(client.rows("SELECT id, n FROM counter").await, [["1", &done.to_string()]]);
+    })
+    .await;
+}

@@ -12,7 +12,8 @@
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]).
 //!
-//! What depends on the types of an operator's two sides is settled before ([`operators`]).
+//! What depends on the types of an operator's two sides is settled before ([`operators`]), and a
+//! string next to a `uuid` becomes one ([`uuids`]).
 //! Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
@@ -29,6 +30,7 @@ mod rounding;
 mod sum;
 mod text;
 mod typed;
+mod uuids;
 mod zones;
 
 use std::sync::Arc;
@@ -54,6 +56,7 @@ use intervals::INTERVAL;
 pub use bounded::TooLarge;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
+pub(super) use uuids::Uuids;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
 };
-use crate::engine::{self, Target};
+use crate::engine::{self, Addition, Target};
 use crate::faults;
 use crate::storage::managed::{
     self, Alteration, Change, Commit, NewTable, Partitioning, SortColumn, columns_of,
@@ -219,7 +219,8 @@ impl Session {
         let table = unnamed(name, &made.columns, &made.definition);
         let target = self.engine_session().target(table.into()).await?;
         let query = EngineStatement::Statement(Box::new(Statement::Query(query.clone().into())));
-        let plan = self.engine_session().plan_insert(&target, &[], &query, &[]).await?;
+        let addition = Addition { columns: &[], source: &query, fixed: &[], returning: None };
+        let plan = self.engine_session().plan_insert(&target, addition, &[]).await?;
         let ready = self.engine_session().prepare(&plan, Vec::new()).await?;
         let written = self.engine_session().insert(&target, ready).await?;
         made.rows = Some(written.rows);

@@ -46,6 +46,9 @@ pub enum Change {
     Rows(Vec<RecordBatch>),
     /// Rows that take the place of others.
     Replace { removed: Removed, added: NewFiles, operation: Operation },
+    /// The same, where some rows are new since these snapshots had none like them: whatever others
+    /// have added since is a conflict.
+    Merge { seen: HashSet<i64>, removed: Removed, added: NewFiles, operation: Operation },
     /// Columns and properties.
     Alter(Vec<Alteration>),
     /// Snapshots that the history no longer has. What only they reached is the caller's to remove.
@@ -57,6 +60,12 @@ pub enum Change {
 pub struct NewFiles {
     pub spec_id: i32,
     pub files: Vec<DataFile>,
+}
+
+impl NewFiles {
+    pub fn urls(&self) -> Vec<String> {
+        self.files.iter().map(|file| file.file_path().to_owned()).collect()
+    }
 }
 
 /// Files that are no longer part of a table.
@@ -89,7 +98,9 @@ impl Change {
     /// Files that were written for it.
     pub fn added(&self) -> &[DataFile] {
         match self {
-            Self::Append(added) | Self::Replace { added, .. } => &added.files,
+            Self::Append(added) | Self::Replace { added, .. } | Self::Merge { added, .. } => {
+                &added.files
+            }
             Self::Rows(_) | Self::Alter(_) | Self::Expire(_) => &[],
         }
     }
@@ -184,7 +195,11 @@ impl<'a> Stage<'a> {
                     let content = self.content(&mut content, Operation::Append).await?;
                     content.add(added);
                 }
-                Change::Replace { removed, added, operation } => {
+                Change::Replace { removed, added, operation }
+                | Change::Merge { removed, added, operation, .. } => {
+                    if let Change::Merge { seen, .. } = change {
+                        self.refuse_new_rows(seen)?;
+                    }
                     let snapshot_id = self.snapshot_id();
                     let content = self.content(&mut content, operation.clone()).await?;
                     content.operation = operation.clone();
@@ -230,6 +245,24 @@ impl<'a> Stage<'a> {
     fn snapshot_id(&self) -> i64 {
         let (high, low) = self.mark.as_u64_pair();
         i64::try_from((high ^ low) & (i64::MAX as u64)).unwrap_or(i64::MAX)
+    }
+
+    /// Fails if others have added rows since these snapshots.
+    fn refuse_new_rows(&self, seen: &HashSet<i64>) -> Result<()> {
+        let conflict = || Error::Conflict { location: self.current_url.to_owned() };
+        let mut now = self.current.current_snapshot();
+        while let Some(snapshot) = now {
+            if seen.contains(&snapshot.snapshot_id()) {
+                return Ok(());
+            }
+            // Compaction, and rows that are gone.
+            if !matches!(snapshot.summary().operation, Operation::Replace | Operation::Delete) {
+                return Err(conflict());
+            }
+            let before = snapshot.parent_snapshot_id();
+            now = before.and_then(|id| self.current.snapshot_by_id(id));
+        }
+        if seen.is_empty() { Ok(()) } else { Err(conflict()) }
     }
 
     /// Takes files out of the content, whether they were there before or are new themselves.

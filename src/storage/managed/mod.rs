@@ -20,6 +20,7 @@
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
+//! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
 //! - [`abandoned`]: directories of tables that no catalog has any more.
 //! - [`publish`]: the write that makes the next state the current one.
 
@@ -33,6 +34,7 @@ mod expire;
 mod files;
 mod listing;
 mod orphans;
+mod overwrite;
 mod parquet_schema;
 mod partitioning;
 pub mod properties;
@@ -53,6 +55,7 @@ pub use create::{NewTable, Partitioning, SortColumn, create, table_location};
 pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
 pub use orphans::{Orphans, remove_orphans};
+pub use overwrite::Overwritten;
 pub use publish::{Commit, Commits, current, managed, next_record};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
 pub use write::{DataWriter, WriteContext};

@@ -42,7 +42,7 @@ use crate::storage::Error;
 pub const FILE_COLUMN: &str = "\u{2}file";
 
 /// The column of a scan with row ids that says which row of its file it is, from 0.
-pub const ROW_COLUMN: &str = "\u{2}row";
+pub const ROW_COLUMN: &str = "\u{2}pos";
 
 /// Manifests read at once.
 const CONCURRENT_READS: usize = 16;
