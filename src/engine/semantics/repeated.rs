@@ -2,7 +2,7 @@
 //! aggregate writes it out once for each row of a batch, outside of what the memory limit counts.
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{AggregateFunction, Alias, Case, ScalarFunction};
 use datafusion::logical_expr::{
