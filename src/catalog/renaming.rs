@@ -78,9 +78,8 @@ impl Catalog {
     /// identifier, password and settings stay.
     pub async fn rename_role(&self, name: &str, new: &str) -> Result<()> {
         check_role_name(new)?;
-        for reserved in [name, new].into_iter().filter(|name| is_predefined(name)) {
-            let text = format!("role name \"{reserved}\" is reserved");
-            return Err(Error::InvalidName(text));
+        if let Some(reserved) = [name, new].into_iter().find(|name| is_predefined(name)) {
+            return Err(Error::InvalidName(format!("role name \"{reserved}\" is reserved")));
         }
         let mut left = MAX_TRIES;
         loop {

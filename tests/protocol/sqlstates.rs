@@ -109,7 +109,7 @@ const STATES: &[(&str, &str)] = &[
     ("55006", "DROP ROLE oribi"),
     ("42P01", "COPY not_there FROM STDIN"),
     ("0A000", "LISTEN channel"),
-    ("42704", "SET ROLE nobody_at_all"),
+    ("22023", "SET ROLE nobody_at_all"),
     ("0A000", "ALTER TABLE states.v ADD COLUMN b int"),
     ("42P02", "SELECT $1"),
 ];

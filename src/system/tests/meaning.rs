@@ -121,7 +121,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     (
         "SELECT rolname, rolsuper FROM pg_roles WHERE rolname NOT LIKE 'pg~_%' ESCAPE '~' ORDER BY 1",
-        &["oribi|true"],
+        &["ann|false", "bob|false", "oribi|true"],
     ),
     (
         "SELECT pg_get_userbyid(10), 'oribi'::regrole::text, pg_get_userbyid(1)",

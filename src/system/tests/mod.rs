@@ -24,7 +24,7 @@ use super::{
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
-    TableName,
+    RoleRecord, TableName,
 };
 use crate::config::Config;
 use crate::coordination::embedded::{EmbeddedStore, Options};
@@ -275,6 +275,9 @@ async fn fill(catalog: &Catalog, directory: &Path) {
     let other = vec![column("a", DataType::Int32, true)];
     let database = DEFAULT_DATABASE;
     let fail = CreateMode::Fail;
+    for owner in ["ann", "bob"] {
+        catalog.create_role(owner, RoleRecord::default()).await.expect("new");
+    }
     catalog.create_schema(database, "more", "bob", fail).await.expect("new");
     catalog.create_database("shop", "ann", fail).await.expect("new");
     for (database, schema, name, columns, definition) in [
