@@ -9,16 +9,20 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import commits
 import coordination
 import data
+import metadata
 import report
 import rows
 import small
 import start
 import tpch
+import write
 from servers import Oribi, Postgres, Trouble
 
-SUITES = {"tpch": tpch, "small": small, "rows": rows, "coordination": coordination, "start": start}
+SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
+          "metadata": metadata, "coordination": coordination, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -79,6 +83,7 @@ def parse(arguments):
     parser.add_argument("--seconds", type=int, default=3, help="of each pgbench run")
     parser.add_argument("--clients", type=lambda s: [int(c) for c in s.split(",")],
                         default=[1, 8, 64], help="of pgbench, e.g. 1,8,64")
+    parser.add_argument("--files", type=int, default=100_000, help="metadata: files of the table")
     parser.add_argument("--datafusion", action="store_true",
                         help="tpch: DataFusion from PyPI, in process, as well")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",

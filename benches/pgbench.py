@@ -58,10 +58,10 @@ def pgbench(server, script, clients, mode, seconds):
     return Figures(float(tps[1]), percentile(times, 0.5), percentile(times, 0.99))
 
 
-def rounds(bench, servers, cases):
+def rounds(bench, servers, cases, prepare=lambda server: None):
     """{(case, server): [Figures, ...]}, interleaved; cases: {name: (script, clients, mode)}.
 
-    The first round is a short warm-up. A case that fails on a server is reported, then left out.
+    `prepare` is called with a server before each of its runs. The first round is a short warm-up. A case that fails on a server is reported, then left out.
     """
     results = {(case, server): [] for case in cases for server in servers}
     broken = set()
@@ -73,6 +73,7 @@ def rounds(bench, servers, cases):
                     continue
                 seconds = bench.options.seconds if turn else 1
                 try:
+                    prepare(servers[name])
                     figures = pgbench(servers[name], script, clients, mode, seconds)
                 except Trouble as trouble:
                     bench.report.fail(f"{case} on {name}", trouble)

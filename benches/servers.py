@@ -109,21 +109,21 @@ class Sql(Server):
 
 
 class Oribi(Sql):
-    def __init__(self, binary, folder, zookeeper=None, identity=None):
+    def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
+                 maintenance=None):
         super().__init__(folder)
         self.binary = Path(binary).resolve()
-        self.zookeeper = zookeeper
-        self.identity = identity
+        self.flags = {"--zookeeper": zookeeper, "--id": identity, "--warehouse": warehouse}
+        self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance}
 
     def start(self):
         command = [self.binary, "serve", "--data-dir", self.folder,
                    "--postgres", f"127.0.0.1:{self.port}",
                    "--peer", "127.0.0.1:0", "--web", "127.0.0.1:0"]
-        if self.zookeeper:
-            command += ["--zookeeper", self.zookeeper]
-        if self.identity:
-            command += ["--id", self.identity]
-        self.spawn(command)
+        for flag, value in self.flags.items():
+            command += [flag, value] if value else []
+        given = {name: value for name, value in self.variables.items() if value}
+        self.spawn(command, env=os.environ | given)
         return self.wait_until_ready()
 
     def define(self, table, path):

@@ -100,8 +100,18 @@ impl TableFiles {
         if let Some((list, _)) = self.listings.get(url) {
             return Ok(list);
         }
-        let manifest = self.manifest(url).await?;
-        let list = Arc::new(FileList::new(url, &manifest)?);
+        let bytes = self.read(url).await?;
+        let own = url.to_owned();
+        // On a thread of its own: a large one takes long, and several are read at once.
+        let parsed = tokio::task::spawn_blocking(move || {
+            let manifest = Manifest::parse_avro(&bytes).map_err(|error| damaged(&own, error))?;
+            FileList::new(&own, &manifest)
+        });
+        let parsed = parsed.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => Error::of_panic(url, panic),
+            Err(_) => Error::Stopped,
+        });
+        let list = Arc::new(parsed??);
         let size = list.memory_size();
         self.listings.insert(url.to_owned(), (list.clone(), size));
         Ok(list)

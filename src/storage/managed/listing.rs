@@ -9,8 +9,9 @@ use datafusion::common::ScalarValue;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, Datum, Manifest, PrimitiveLiteral, PrimitiveType,
 };
+use object_store::path::Path;
 
-use super::files::damaged;
+use super::files::{damaged, path};
 use crate::storage::{Error, Result};
 
 /// The live data files of one manifest.
@@ -18,6 +19,8 @@ use crate::storage::{Error, Result};
 pub struct FileList {
     /// Full URLs.
     pub urls: Vec<String>,
+    /// The same as paths in their store: to take URLs apart is what would cost most in a plan.
+    pub paths: Vec<Path>,
     /// Bytes, by file.
     pub sizes: Vec<u64>,
     pub rows: UInt64Array,
@@ -53,7 +56,9 @@ impl FileList {
             let bounds = ColumnBounds::new(&files, id);
             columns.insert(id, bounds.map_err(|error| damaged(url, error))?);
         }
+        let paths = files.iter().map(|file| path(file.file_path()));
         Ok(Self {
+            paths: paths.collect::<Result<_>>()?,
             urls: files.iter().map(|file| file.file_path().to_owned()).collect(),
             sizes: files.iter().map(|file| file.file_size_in_bytes()).collect(),
             rows: files.iter().map(|file| file.record_count()).collect::<Vec<_>>().into(),
@@ -67,7 +72,7 @@ impl FileList {
 
     /// Bytes of memory, by estimate.
     pub fn memory_size(&self) -> u64 {
-        let names: usize = self.urls.iter().map(|url| url.len() + 48).sum();
+        let names: usize = self.urls.iter().map(|url| 2 * (url.len() + 48)).sum();
         let columns: usize = (self.columns.values())
             .map(|column| {
                 let bound = |array: &Option<ArrayRef>| {

@@ -210,7 +210,7 @@ impl TableProvider for ManagedTable {
         let selection = self.select(session, filters).await?;
         let file_schema = self.file_schema();
         let limit_files = limit.filter(|_| filters.is_empty());
-        let files = selection.files(&file_schema, self.row_ids, limit_files)?;
+        let files = selection.files(&file_schema, self.row_ids, limit_files);
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.schema.project(columns)?),
@@ -250,26 +250,21 @@ impl TableProvider for ManagedTable {
 
 impl Selection {
     /// The files as the scan takes them; with a limit as many as have that many rows.
-    fn files(
-        &self,
-        schema: &Schema,
-        row_ids: bool,
-        limit: Option<usize>,
-    ) -> Result<Vec<PartitionedFile>> {
+    fn files(&self, schema: &Schema, row_ids: bool, limit: Option<usize>) -> Vec<PartitionedFile> {
         let detailed = self.kept.iter().map(Vec::len).sum::<usize>() <= DETAILED_FILES;
         let mut files = Vec::new();
         let (mut rows, mut before) = (0u64, 0usize);
         for (list, kept) in self.lists.iter().zip(&self.kept) {
             for at in kept {
                 if limit.is_some_and(|limit| rows > limit as u64) {
-                    return Ok(files);
+                    return files;
                 }
                 rows += list.rows.value(*at);
-                files.push(file_of(list, *at, schema, row_ids.then_some(before + at), detailed)?);
+                files.push(file_of(list, *at, schema, row_ids.then_some(before + at), detailed));
             }
             before += list.len();
         }
-        Ok(files)
+        files
     }
 
     /// What is known of all selected files together.
@@ -343,9 +338,9 @@ fn file_of(
     schema: &Schema,
     id: Option<usize>,
     detailed: bool,
-) -> Result<PartitionedFile> {
+) -> PartitionedFile {
     let meta = ObjectMeta {
-        location: files::path(&list.urls[at]).map_err(external)?,
+        location: list.paths[at].clone(),
         last_modified: DateTime::UNIX_EPOCH,
         size: list.sizes[at],
         e_tag: None,
@@ -356,7 +351,7 @@ fn file_of(
         file = file.with_partition_values(vec![ScalarValue::Int64(Some(id as i64))]);
     }
     if !detailed {
-        return Ok(file);
+        return file;
     }
     let column = |field: &FieldRef| {
         let known = field_id(field).and_then(|id| list.columns.get(&id));
@@ -379,7 +374,7 @@ fn file_of(
         total_byte_size: Precision::Inexact(list.sizes[at] as usize),
         column_statistics: schema.fields().iter().map(column).collect(),
     };
-    Ok(file.with_statistics(Arc::new(statistics)))
+    file.with_statistics(Arc::new(statistics))
 }
 
 /// What a manifest says of its files, for leaving some out.
