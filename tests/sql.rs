@@ -33,7 +33,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { catalog csv_json cursors ddl errors explain functions grants hive managed names policies prepared roles select semantics settings transactions types views }
+scripts! { catalog csv_json cursors ddl errors explain functions grants history hive managed names policies prepared roles select semantics settings transactions types views }
 
 #[test]
 fn every_script_is_run() {

@@ -17,6 +17,7 @@ use sqlparser::ast::{
     ArrayElemTypeDef, ColumnDef, DataType as SqlType, Expr, Ident, LimitClause, Query, Value,
 };
 
+use super::as_of::moment_in;
 use super::planner::{column_schema, session_types};
 use super::session::Session;
 use super::visit::visit_expressions;
@@ -114,6 +115,9 @@ pub(super) fn known(
     visit_expressions(statement.as_ref(), |expression| {
         if let Expr::Cast { expr, data_type, .. } = expression {
             note(expr, &|| cast_to(session, data_type).map(Arc::new));
+        }
+        if let Some((moment, kind)) = moment_in(expression) {
+            note(moment, &|| Some(of(kind.clone())));
         }
     });
     known

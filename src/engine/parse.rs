@@ -1,5 +1,7 @@
 //! From a client's text to statements.
 
+use std::borrow::Cow;
+
 use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
 use sqlparser::ast::{DataType, Expr, Statement as SqlStatement};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -7,7 +9,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
-use super::{Error, Result, complexity};
+use super::{Error, Result, as_of, complexity};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
@@ -44,8 +46,11 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
     complexity::refuse_long_chains(text)?;
+    let whole = text;
+    let marked = as_of::marked(text)?;
+    let text = marked.as_ref();
     let (mut copy_options, mut copy_filter) = (Vec::new(), None);
-    let statement = if first_word_is(text, "copy") {
+    let mut statement = if first_word_is(text, "copy") {
         let statement;
         (statement, copy_options, copy_filter) = copy::parse(text)?;
         EngineStatement::Statement(Box::new(statement))
@@ -68,7 +73,10 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
-    Ok(Parsed { statement, text: text.to_owned(), copy_options, copy_filter })
+    if matches!(marked, Cow::Owned(_)) {
+        as_of::restore(&mut statement);
+    }
+    Ok(Parsed { statement, text: whole.to_owned(), copy_options, copy_filter })
 }
 
 /// Parses what stands between the brackets of a call: `1, 'a', $1`.

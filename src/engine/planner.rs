@@ -24,14 +24,16 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
 use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
+use super::described::{described, without_request};
+use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::write::TARGET;
-use super::{Error, Result, complexity, parse};
+use super::{Error, Result, as_of, complexity, parse};
 use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
-use crate::storage::managed::ManagedTable;
+use crate::storage::managed::{ManagedTable, Moment};
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -47,10 +49,11 @@ pub(super) struct Scope {
     pub open: Option<TableName>,
     /// What [`super::write::TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
+    pub moments: Arc<Moments>,
 }
 
 /// What of a table's rows a role may read.
-struct RowPolicy {
+pub(super) struct RowPolicy {
     /// As SQL.
     condition: String,
     search_path: Vec<String>,
@@ -61,10 +64,14 @@ impl Session {
     pub(super) async fn plan_in(
         &self,
         scope: &Scope,
-        statement: Statement,
+        mut statement: Statement,
         parameters: Vec<Option<FieldRef>>,
         depth: usize,
     ) -> Result<LogicalPlan> {
+        let mut moments = Vec::new();
+        for as_of in as_of::take(&mut statement)? {
+            moments.push(self.moment(scope, &as_of, &parameters, depth).await?);
+        }
         let statement = match statement {
             Statement::Statement(statement) => {
                 let statement = self.engine().system().rewrite(*statement);
@@ -80,7 +87,14 @@ impl Session {
                 tables.insert(reference, target.clone());
                 continue;
             }
-            match self.resolve(scope, &reference, depth).await {
+            let found = match as_of::numbered(reference.table()) {
+                None => self.resolve(scope, &reference, depth).await,
+                Some((table, number)) => {
+                    let named = renamed(&reference, table);
+                    self.resolve_in(scope, &named, moments.get(number), depth).await
+                }
+            };
+            match found {
                 Ok(source) => drop(tables.insert(reference, source)),
                 // Functions in FROM are listed with the tables.
                 Err(Error::Catalog(catalog::Error::NotFound { .. }))
@@ -118,6 +132,17 @@ impl Session {
         reference: &'a TableReference,
         depth: usize,
     ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
+        self.resolve_in(scope, reference, None, depth)
+    }
+
+    /// The table a name stands for; with a clause that asks for it as it was, at that moment.
+    fn resolve_in<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a TableReference,
+        as_of: Option<&'a Option<Moment>>,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
         Box::pin(async move {
             let schemas = match reference.schema() {
                 Some(schema) => std::slice::from_ref(&schema.to_owned()).to_vec(),
@@ -133,7 +158,7 @@ impl Session {
                 names.iter().partition(|name| !cached || self.knows(name));
             let unknown = if self.is_table_function(reference) { Vec::new() } else { unknown };
             for name in known.into_iter().chain(unknown) {
-                match self.look_up(scope, name, depth).await {
+                match self.look_up(scope, name, as_of, depth).await {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => {}
                     // A schema that the role may not use is none that is searched.
@@ -144,15 +169,27 @@ impl Session {
                     Err(error) => return Err(error),
                 }
             }
-            let kind = catalog::ObjectKind::Table;
-            Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
+            let (kind, name) = (catalog::ObjectKind::Table, without_request(reference));
+            Err(catalog::Error::NotFound { kind, name }.into())
         })
     }
 
     /// Whether a name is a system table's, or in the catalog as far as this daemon knows.
     fn knows(&self, name: &TableName) -> bool {
+        let snapshot = self.info().catalog.snapshot();
         self.engine().system().has_schema(&name.schema)
-            || self.info().catalog.snapshot().table(name).is_some()
+            || snapshot.table(name).is_some()
+            || described(name).is_some_and(|name| snapshot.table(&name).is_some())
+    }
+
+    /// A table as this session has it.
+    pub(super) async fn found(&self, name: &TableName) -> Result<Option<Arc<Table>>> {
+        let consistency = self.info().settings.consistency();
+        match self.info().catalog.table(name, consistency).await {
+            Ok(table) => Ok(Some(self.info().staged.get(name).unwrap_or(table))),
+            Err(catalog::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_table_function(&self, reference: &TableReference) -> bool {
@@ -165,26 +202,38 @@ impl Session {
         &self,
         scope: &Scope,
         name: &TableName,
+        as_of: Option<&Option<Moment>>,
         depth: usize,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if self.engine().system().has_schema(&name.schema) {
             let table = self.engine().system().table(self.info(), &name.schema, &name.table);
-            return Ok(table.map_err(Error::planning)?.map(provider_as_source));
+            let table = table.map_err(Error::planning)?.map(provider_as_source);
+            return match (table, as_of) {
+                (Some(_), Some(_)) => {
+                    Err(storage::Error::NoHistory { table: name.table.clone() }.into())
+                }
+                (table, _) => Ok(table),
+            };
         }
-        let consistency = self.info().settings.consistency();
-        let table = match self.info().catalog.table(name, consistency).await {
-            Ok(table) => table,
-            Err(catalog::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let table = self.info().staged.get(name).unwrap_or(table);
+        if self.info().catalog.snapshot().table(name).is_none()
+            && let Some(description) = self.description(scope, name).await?
+        {
+            return match as_of {
+                None => Ok(Some(description)),
+                Some(_) => Err(storage::Error::NoHistory { table: name.table.clone() }.into()),
+            };
+        }
+        let Some(table) = self.found(name).await? else { return Ok(None) };
+        if let Some(moment) = as_of {
+            return self.past(scope, table, moment.as_ref(), depth).await.map(Some);
+        }
         if scope.open.as_ref() == Some(name) {
-            return self.source(&table, depth).await.map(Some);
+            return self.source(scope, &table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
         let source = match self.policy(scope, &table) {
-            None => self.source(&table, depth).await?,
-            Some(policy) => self.policed(scope, &table, policy, depth).await?,
+            None => self.source(scope, &table, depth).await?,
+            Some(policy) => self.policed(scope, &table, policy, "", depth).await?,
         };
         Ok(Some(match columns {
             Columns::All => source,
@@ -197,7 +246,12 @@ impl Session {
     }
 
     /// A table, or the plan of a view, read with its owner's rights.
-    async fn source(&self, table: &Table, depth: usize) -> Result<Arc<dyn TableSource>> {
+    async fn source(
+        &self,
+        scope: &Scope,
+        table: &Table,
+        depth: usize,
+    ) -> Result<Arc<dyn TableSource>> {
         if let Some(source) = self.engine().cached_source(self.info(), table) {
             return Ok(source);
         }
@@ -206,26 +260,11 @@ impl Session {
             Definition::External(external) => {
                 keep(storage::open(self.state(), &table.record.columns, external)?)
             }
-            Definition::Managed(managed) => {
+            Definition::Managed(_) => {
+                let (metadata, as_recorded) = self.metadata_of(table).await?;
                 let files = self.engine().files().clone();
-                match files.metadata(&managed.metadata).await {
-                    Ok(metadata) => keep(Arc::new(ManagedTable::new(files, metadata)?)),
-                    // Others have changed the table so often since this daemon has heard of it that
-                    // the old metadata is gone.
-                    Err(storage::Error::NotFound { path }) => {
-                        let strong = catalog::Consistency::Strong;
-                        let now = self.info().catalog.table(&table.name, strong).await?;
-                        if now.stat.mzxid == table.stat.mzxid {
-                            return Err(storage::Error::NotFound { path }.into());
-                        }
-                        let metadata = files.metadata(&storage::managed::managed(&now)?.metadata);
-                        provider_as_source(Arc::new(ManagedTable::new(
-                            files.clone(),
-                            metadata.await?,
-                        )?))
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+                let provider = Arc::new(ManagedTable::new(files, metadata)?);
+                if as_recorded { keep(provider) } else { provider_as_source(provider) }
             }
             Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {
@@ -234,6 +273,7 @@ impl Session {
                     role: table.record.owner.clone(),
                     open: None,
                     target: None,
+                    moments: scope.moments.clone(),
                 };
                 let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
                 match security_barrier {
@@ -246,7 +286,11 @@ impl Session {
 
     /// What of a table the scope's role may read. Before it is refused the store is asked: what was
     /// granted on one daemon counts on the next.
-    async fn readable(&self, scope: &Scope, table: Arc<Table>) -> Result<(Arc<Table>, Columns)> {
+    pub(super) async fn readable(
+        &self,
+        scope: &Scope,
+        table: Arc<Table>,
+    ) -> Result<(Arc<Table>, Columns)> {
         let catalog = &self.info().catalog;
         let session = self.info().database.as_ref();
         if let Ok(columns) = may_read(&catalog.snapshot(), scope, session, &table) {
@@ -267,7 +311,7 @@ impl Session {
 
     /// The condition of a table's policies for the scope's role, if there are any: one permissive
     /// policy and all restrictive ones must hold. Without a permissive one there are no rows.
-    fn policy(&self, scope: &Scope, table: &Table) -> Option<RowPolicy> {
+    pub(super) fn policy(&self, scope: &Scope, table: &Table) -> Option<RowPolicy> {
         let snapshot = self.info().catalog.snapshot();
         let access = snapshot.access(&scope.role);
         let policies = access.row_policies(table)?;
@@ -285,23 +329,26 @@ impl Session {
         })
     }
 
-    /// A table's rows as far as a policy leaves them.
-    async fn policed(
+    /// A table's rows as far as a policy leaves them; `as_of` is a clause behind its name, or nothing.
+    pub(super) async fn policed(
         &self,
         scope: &Scope,
         table: &Table,
         policy: RowPolicy,
+        as_of: &str,
         depth: usize,
     ) -> Result<Arc<dyn TableSource>> {
         let TableName { database, schema, table: name } = &table.name;
         let quoted = [database, schema, name].map(|n| format!("\"{}\"", n.replace('"', "\"\"")));
-        let sql = format!("SELECT * FROM {} WHERE {}", quoted.join("."), policy.condition);
+        let from = quoted.join(".");
+        let sql = format!("SELECT * FROM {from}{as_of} WHERE {}", policy.condition);
         let scope = Scope {
             database: database.clone(),
             search_path: policy.search_path,
             role: scope.role.clone(),
             open: Some(table.name.clone()),
             target: None,
+            moments: scope.moments.clone(),
         };
         let plan = self.plan_view(&scope, &sql, name, depth).await?;
         Ok(provider_as_source(Arc::new(Policed { plan })))
@@ -323,6 +370,15 @@ impl Session {
             return Err(Error::Syntax(format!("the definition of view \"{view}\" is empty")));
         };
         self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await
+    }
+}
+
+/// The name of another table in the same place.
+fn renamed(reference: &TableReference, table: &str) -> TableReference {
+    match (reference.catalog(), reference.schema()) {
+        (Some(catalog), Some(schema)) => TableReference::full(catalog, schema, table),
+        (_, Some(schema)) => TableReference::partial(schema, table),
+        _ => TableReference::bare(table),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -18,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cooperation::make_fair;
 use super::explain::explain_schema;
+use super::history::Moments;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::settings::Settings;
@@ -35,6 +37,11 @@ pub struct Plan {
     pub schema: SchemaRef,
     /// One row of constants: PostgreSQL computes them before it describes the result.
     pub constant: bool,
+    /// Whether it reads tables as they were at a moment that is another each time it runs: it is
+    /// planned anew each time.
+    pub moves: bool,
+    /// Whether that moment depends on parameters, so that it cannot be run without their values.
+    open: bool,
 }
 
 /// A plan for one execution.
@@ -113,6 +120,19 @@ impl Session {
         self.plan_with(&self.scope(), statement, declared, Ok).await
     }
 
+    /// The same for one execution, whose parameters have these values: the moments for which tables
+    /// are read may depend on them.
+    pub async fn plan_for(
+        &self,
+        statement: &Statement,
+        declared: &[Option<FieldRef>],
+        values: &[ScalarValue],
+    ) -> Result<Plan> {
+        let moments = Moments { values: values.to_vec(), ..Moments::default() };
+        let scope = Scope { moments: Arc::new(moments), ..self.scope() };
+        self.plan_with(&scope, statement, declared, Ok).await
+    }
+
     /// Plans a statement whose rows `finish` makes something of.
     pub(super) async fn plan_with(
         &self,
@@ -133,14 +153,17 @@ impl Session {
                 (finish(self.plan_in(scope, statement.clone(), fields, 0).await?)?, found)
             }
         };
+        let moves = scope.moments.moves.load(Ordering::Relaxed);
+        let open = scope.moments.open.load(Ordering::Relaxed);
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-            return Ok(Plan { logical, parameters, schema: explain_schema(), constant: false });
+            let (schema, constant) = (explain_schema(), false);
+            return Ok(Plan { logical, parameters, schema, constant, moves, open });
         }
         let constant = is_constant(&logical);
         // Only now all types are settled: branches of a CASE or a UNION take their common one.
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
-        Ok(Plan { logical, parameters, schema, constant })
+        Ok(Plan { logical, parameters, schema, constant, moves, open })
     }
 
     /// What the first name in a query stands for, as [`Self::plan`] would find it.
@@ -159,6 +182,7 @@ impl Session {
             role: self.info.user.to_string(),
             open: None,
             target: None,
+            moments: Arc::default(),
         }
     }
 
@@ -169,6 +193,9 @@ impl Session {
 
     /// The plan for one execution, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        if plan.open {
+            return Err(Error::not_supported("a parameter behind AS OF in this statement"));
+        }
         let state = self.state.clone();
         let logical = plan.logical.clone();
         let stop = CancellationToken::new();
@@ -251,8 +278,8 @@ impl Plan {
     pub fn explained(&self) -> Result<Self> {
         let plan = LogicalPlanBuilder::from(self.logical.clone()).explain(false, false);
         let logical = plan.and_then(|plan| plan.build()).map_err(Error::planning)?;
-        let parameters = self.parameters.clone();
-        Ok(Self { logical, parameters, schema: explain_schema(), constant: false })
+        let (parameters, schema) = (self.parameters.clone(), explain_schema());
+        Ok(Self { logical, parameters, schema, constant: false, ..*self })
     }
 
     /// Whether this is EXPLAIN, whose rows are lines of text.
@@ -277,15 +304,19 @@ impl Plan {
     }
 }
 
+/// Whether an expression by itself is another from one moment to the next.
+pub(super) fn changes(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether a plan makes one row, of nothing that could change from one moment to the next.
 fn is_constant(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Projection(projection) = plan else { return false };
     let LogicalPlan::EmptyRelation(empty) = projection.input.as_ref() else { return false };
-    let changes = |expr: &Expr| match expr {
-        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => true,
-        _ => false,
-    };
     let fixed = |expr: &Expr| !expr.exists(|expr| Ok(changes(expr))).unwrap_or(true);
     empty.produce_one_row && projection.expr.iter().all(fixed)
 }

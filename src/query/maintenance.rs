@@ -15,7 +15,7 @@ use super::life::Session;
 use super::running::Registered;
 use super::{Done, Error, Notice, Result};
 use crate::catalog::{
-    Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Table, TableName,
+    self, Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Managed, Table, TableName,
 };
 use crate::cluster::Election;
 use crate::config;
@@ -25,7 +25,8 @@ use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
 use crate::storage;
 use crate::storage::managed::{
-    Change, Commit, Commits, Orphans, expired, managed, reached, remove_orphans, retained_files,
+    Change, Commit, Commits, Orphans, expired, managed, own_files, reached, remove_orphans,
+    retained_files,
 };
 
 /// Commits of one compaction at most.
@@ -148,6 +149,7 @@ impl Maintenance {
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let after = reached(files, &metadata, |_| true).await?;
         let gone: Vec<String> = before.difference(&after).cloned().collect();
+        let gone = own_files(files, managed(&table)?, gone, true).await;
         let done = Vacuumed {
             snapshots: snapshots.len() as u64,
             files: gone.len() as u64,
@@ -161,13 +163,21 @@ impl Maintenance {
     async fn remove_orphans(&self, name: &TableName) -> Result<(u64, u64)> {
         let files = self.commits.files();
         let table = self.catalog.table(name, Consistency::Cached).await?;
+        // What lies beside the files of an adopted table may be another writer's.
+        if managed(&table)?.adopted.is_some() {
+            return Ok((0, 0));
+        }
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let others = self.other_places(&table);
         let grace = self.options.orphan_grace;
         let found = Orphans::list(files, metadata.location(), grace, &others).await?;
         // Only now: whatever was committed meanwhile is among the files that it names.
         let table = self.catalog.table(name, Consistency::Strong).await?;
-        let url = &managed(&table)?.metadata;
+        let Managed { metadata: url, adopted, .. } = managed(&table)?;
+        // Another of the same name, since.
+        if adopted.is_some() {
+            return Ok((0, 0));
+        }
         let metadata = files.metadata(url).await?;
         let named = retained_files(files, url, &metadata).await?;
         Ok(remove_orphans(files, found, &named).await?)
@@ -178,10 +188,7 @@ impl Maintenance {
         let tables = self.tables().into_values().flatten();
         let others = tables.filter(|other| other.record.oid != table.record.oid);
         let place = |other: Arc<Table>| match &other.record.definition {
-            Definition::Managed(managed) => {
-                let (location, _) = managed.metadata.rsplit_once("/metadata/")?;
-                Some(location.to_owned())
-            }
+            Definition::Managed(managed) => managed.location().map(str::to_owned),
             Definition::External(external) => Some(external.location.clone()),
             Definition::View { .. } => None,
         };
@@ -259,18 +266,23 @@ impl Maintenance {
             catalog: self.catalog.clone(),
             objects: Arc::default(),
             staged: Arc::default(),
+            files: self.engine.files().clone(),
         };
         engine::Session::new(self.engine.clone(), info)
     }
 }
 
 impl Session {
-    /// OPTIMIZE and VACUUM.
+    /// OPTIMIZE, VACUUM and ANALYZE.
     pub(super) async fn maintain(&self, registered: &Registered, upkeep: &Upkeep) -> Result<Done> {
         let mut notices = Vec::new();
-        for name in &upkeep.names {
+        for (at, name) in upkeep.names.iter().enumerate() {
             let full = self.existing(name).await?;
             let table = self.catalog().table(&full, Consistency::Strong).await?;
+            if upkeep.task == Task::Analyze {
+                notices.extend(self.analyze(&table, upkeep.columns.get(at)).await?);
+                continue;
+            }
             self.must_own_table(&full).await?;
             let Definition::Managed(_) = &table.record.definition else {
                 let reason = format!("skipping \"{}\": it is not a managed table", full.table);
@@ -283,9 +295,40 @@ impl Session {
         Ok(Done { tag: upkeep.tag().into(), notices, ..Done::default() })
     }
 
+    /// ANALYZE has nothing to gather: what plans are made with (rows, bytes, bounds, NULLs by file)
+    /// is part of each snapshot of a managed table, and of the files of others. So it only says what
+    /// PostgreSQL's would say of names and rights.
+    async fn analyze(
+        &self,
+        table: &Table,
+        columns: Option<&Vec<String>>,
+    ) -> Result<Option<Notice>> {
+        let name = &table.name.table;
+        let warning = |message: String| Ok(Some(Notice { code: "01000", message }));
+        if table.record.is_view() {
+            return warning(format!(
+                "skipping \"{name}\" --- cannot analyze non-tables or special system tables"
+            ));
+        }
+        match self.must_own_table(&table.name).await {
+            Err(Error::Catalog(catalog::Error::NotOwner { .. })) => {
+                return warning(format!("permission denied to analyze \"{name}\", skipping it"));
+            }
+            owned => owned?,
+        }
+        let missing = |wanted: &&String| !table.record.columns.iter().any(|c| c.name == **wanted);
+        match columns.into_iter().flatten().find(missing) {
+            None => Ok(None),
+            Some(name) => {
+                let (kind, name) = (catalog::ObjectKind::Column, name.clone());
+                Err(catalog::Error::NotFound { kind, name }.into())
+            }
+        }
+    }
+
     async fn maintain_one(&self, name: &TableName, upkeep: &Upkeep) -> Result<String> {
         let service = &self.queries().maintenance;
-        if upkeep.compact {
+        if upkeep.task == Task::Optimize {
             let done = service.compact(self.engine_session(), name, &[]).await?;
             let Compacted { files_in, files_out } = done;
             return Ok(format!("{files_in} files became {files_out}"));
@@ -293,6 +336,13 @@ impl Session {
         let mut done = service.expire(name, upkeep.retain, &[]).await?;
         (done.orphans, done.orphan_bytes) = service.remove_orphans(name).await?;
         let Vacuumed { snapshots, files, orphans, orphan_bytes } = done;
+        let table = self.catalog().table(name, Consistency::Cached).await?;
+        if managed(&table)?.adopted.is_some() {
+            return Ok(format!(
+                "{snapshots} snapshots expired with {files} files; the table was adopted, so files \
+                 from before and orphans stay"
+            ));
+        }
         Ok(format!(
             "{snapshots} snapshots expired with {files} files, {orphans} orphans of {orphan_bytes} \
              bytes removed"
@@ -300,19 +350,31 @@ impl Session {
     }
 }
 
-/// OPTIMIZE or VACUUM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Optimize,
+    Vacuum,
+    Analyze,
+}
+
+/// OPTIMIZE, VACUUM or ANALYZE.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Upkeep {
     pub names: Vec<ObjectName>,
-    /// OPTIMIZE.
-    pub compact: bool,
+    pub task: Task,
+    /// Columns that ANALYZE names, by table.
+    pub columns: Vec<Vec<String>>,
     /// Older snapshots go whatever the table's properties say.
     pub retain: Option<Duration>,
 }
 
 impl Upkeep {
     pub fn tag(&self) -> &'static str {
-        if self.compact { "OPTIMIZE" } else { "VACUUM" }
+        match self.task {
+            Task::Optimize => "OPTIMIZE",
+            Task::Vacuum => "VACUUM",
+            Task::Analyze => "ANALYZE",
+        }
     }
 
     /// An age as RETAIN gives it.

@@ -27,7 +27,7 @@ use crate::engine::{
     self, Plan, TARGET, Target, Written, parse_expressions, parse_one, parse_types,
 };
 use crate::storage::managed::{Change, FILE_COLUMN, NewFiles, ROW_COLUMN, Removed};
-use crate::values::types::{pg_type, type_modifier};
+use crate::values::types::written_type;
 
 /// A statement that writes, planned.
 #[derive(Clone, Debug)]
@@ -395,9 +395,14 @@ fn find(
 
 /// The one table that a statement changes, and the name under which it speaks of it.
 fn single_table(from: &[TableWithJoins]) -> Result<(&ObjectName, String)> {
-    let [TableWithJoins { relation: TableFactor::Table { name, alias, .. }, joins }] = from else {
+    let [TableWithJoins { relation: TableFactor::Table { name, alias, version, .. }, joins }] =
+        from
+    else {
         return Err(Error::NotSupported("a statement that changes several tables".to_owned()));
     };
+    if version.is_some() {
+        return Err(Error::NotSupported("changing a table as it was".to_owned()));
+    }
     if !joins.is_empty() {
         return Err(Error::NotSupported("a join as what a statement changes".to_owned()));
     }
@@ -453,23 +458,6 @@ pub(super) fn sql_type(field: &Field) -> Result<sqlparser::ast::DataType> {
         || Error::NotSupported(format!("a value for columns of type {}", field.data_type()));
     let written = written_type(field).ok_or_else(unnamed)?;
     parse_types(&written)?.pop().ok_or_else(unnamed)
-}
-
-/// A column's type as it is written in SQL; `None` for what has no name there.
-fn written_type(field: &Field) -> Option<String> {
-    let pg = pg_type(field);
-    let base = match pg.name().strip_prefix('_') {
-        Some(element) => format!("{element}[]"),
-        None => pg.name().to_owned(),
-    };
-    let modifier = type_modifier(field) - 4;
-    match base.as_str() {
-        "json" | "jsonb" | "record" => None,
-        "numeric" if modifier >= 0 => {
-            Some(format!("numeric({}, {})", modifier >> 16 & 0xffff, modifier & 0x7ff))
-        }
-        _ => Some(base),
-    }
 }
 
 fn query_of(sql: &str) -> Result<Query> {

@@ -1,5 +1,6 @@
 //! Managed tables: made, with or without rows, changed and dropped.
 
+mod adopt;
 mod parse;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use sqlparser::ast::{
     Value,
 };
 
+pub(super) use adopt::call;
 pub(super) use parse::with_clauses;
 
 use super::ddl::{exists, ident, mode};
@@ -153,7 +155,8 @@ impl Session {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
         }
-        let mut definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
+        let (uuid, adopted) = (metadata.uuid(), None);
+        let mut definition = Managed { uuid, metadata: metadata_url, adopted };
         let mut rows = None;
         if let Some(query) = &create.query {
             let table = unnamed(&name, &columns_now, &definition);
@@ -389,6 +392,10 @@ impl Session {
     /// DROP TABLE ... PURGE: the files go as well.
     pub(super) async fn purge(&self, table: &Table) -> Result<()> {
         let Definition::Managed(definition) = &table.record.definition else { return Ok(()) };
+        // Adopted since it was looked at: its files may be others' too.
+        if definition.adopted.is_some() {
+            return Ok(());
+        }
         let files = self.queries().commits.files();
         let metadata = files.metadata(&definition.metadata).await?;
         files.remove_directory(metadata.location()).await?;
@@ -425,17 +432,8 @@ fn without_ids(column: &Column) -> std::collections::BTreeMap<String, String> {
 
 /// A table that is not in the catalog yet.
 fn unnamed(name: &TableName, columns: &[Column], definition: &Managed) -> Table {
-    let record = catalog::TableRecord {
-        oid: 0,
-        owner: String::new(),
-        grants: catalog::Grants::default(),
-        row_security: None,
-        policies: Default::default(),
-        comment: None,
-        columns: columns.to_vec(),
-        definition: Definition::Managed(definition.clone()),
-        nonce: crate::id::nonce(),
-    };
+    let definition = Definition::Managed(definition.clone());
+    let record = catalog::TableRecord::new(0, "", columns.to_vec(), definition);
     Table { name: name.clone(), record, stat: catalog::Stat::default() }
 }
 
@@ -464,7 +462,7 @@ fn properties(list: &[SqlOption]) -> Result<HashMap<String, String>> {
             other => other.to_string(),
         };
         let name = property_name(key);
-        if name.starts_with("oribi.") {
+        if !managed::is_for_users(&name) {
             return Err(Error::Invalid(format!("the property \"{name}\" is not for users")));
         }
         // Files elsewhere would be nobody's: not kept within roots, not swept, not purged.

@@ -11,17 +11,21 @@
 //! - [`files`]: the small files that describe a table, through caches.
 //! - [`listing`]: a manifest's files in the form that scans use.
 //! - [`scan`]: a snapshot as the engine sees it.
+//! - [`history`]: which snapshot a moment means.
 //! - [`evolve`]: old files under present names and types.
 //! - [`write`](mod@write): rows become data files, whose form [`properties`] says.
 //! - [`transforms`]: what a column's values become as those of a partition.
 //! - [`rows`]: a few rows that wait for others before they become a file.
 //! - [`commit`]: a table's next state.
+//! - [`inspect`]: what is known of a table, as tables.
 //! - [`alter`]: changes of columns and properties.
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
+//! - [`adopt`]: tables of other writers, taken over.
 //! - [`publish`]: the write that makes the next state the current one.
 
+mod adopt;
 mod alter;
 mod commit;
 mod compact;
@@ -29,6 +33,8 @@ mod create;
 mod evolve;
 mod expire;
 mod files;
+mod history;
+mod inspect;
 mod listing;
 mod orphans;
 mod parquet_schema;
@@ -43,12 +49,18 @@ pub mod types;
 mod upload;
 pub mod write;
 
+pub use adopt::{Adoptable, examine, own_files};
 pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, stage};
 pub use compact::{Small, small_files};
-pub use create::{NewTable, Partitioning, SortColumn, create, table_location};
+pub use create::{
+    DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
+};
+pub use evolve::field_id;
 pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
+pub use history::Moment;
+pub use inspect::{Aspect, Inspection};
 pub use orphans::{Orphans, remove_orphans};
 pub use publish::{Commit, Commits, managed, next_record};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
@@ -62,7 +74,7 @@ use crate::storage::Result;
 /// A table's columns for the catalog: those of its metadata, with what the catalog knows of the ones
 /// that were there `before`.
 pub fn columns_of(metadata: &TableMetadata, before: &[Column]) -> Result<Vec<Column>> {
-    let schema = scan::scan_schema(metadata)?;
+    let schema = scan::scan_schema(metadata.current_schema())?;
     let columns = schema.fields().iter().map(|field| {
         let id = evolve::field_id(field);
         let known =

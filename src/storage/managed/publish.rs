@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::commit::{self, Change, Staged};
-use super::{TableFiles, columns_of, rows};
+use super::{TableFiles, columns_of, own_files, rows};
 use crate::catalog::{self, Catalog, Consistency, Definition, Managed, Swap, Table, TableRecord};
 use crate::cluster::Membership;
 use crate::coordination::Op;
@@ -233,8 +233,11 @@ impl Commits {
             faults::point("a commit is made");
             let swap = match swap {
                 Ok(Swap::Done(tables)) => {
-                    let expired = staged.into_iter().flat_map(|staged| staged.expired).collect();
-                    self.files.remove(expired).await;
+                    for (table, staged) in tables.iter().zip(staged) {
+                        let managed = managed(table)?;
+                        let own = own_files(&self.files, managed, staged.expired, false).await;
+                        self.files.remove(own).await;
+                    }
                     return Ok(tables);
                 }
                 Ok(other) => other,
