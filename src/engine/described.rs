@@ -102,7 +102,7 @@ impl Session {
         if !matches!(table.record.definition, Definition::Managed(_)) {
             return Err(storage::Error::NoHistory { table: name }.into());
         }
-        let (metadata, _) = self.metadata_of(&table).await?;
+        let (_, metadata) = self.metadata_of(&table).await?;
         Ok(Arc::new(Inspection::new(self.engine().files().clone(), metadata, aspect)?))
     }
 
@@ -126,7 +126,7 @@ impl Session {
             return Err(catalog::Error::WrongKind { name, expected }.into());
         }
         let metadata = match &table.record.definition {
-            Definition::Managed(_) => Some(self.metadata_of(&table).await?.0),
+            Definition::Managed(_) => Some(self.metadata_of(&table).await?.1),
             Definition::External(_) | Definition::View { .. } => None,
         };
         let text = definitions::statement(&table, metadata.as_deref());

@@ -25,9 +25,9 @@ use super::planner::Scope;
 use super::rights::Guarded;
 use super::session::{Session, changes};
 use super::{Error, Result, parse};
-use crate::catalog::{self, Columns, Consistency, ObjectKind, Table};
+use crate::catalog::{self, Columns, ObjectKind, Table};
 use crate::storage;
-use crate::storage::managed::{ManagedTable, Moment, field_id, managed};
+use crate::storage::managed::{self, ManagedTable, Moment, field_id};
 
 /// What the moments of one statement depend on.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl Session {
         if !matches!(table.record.definition, catalog::Definition::Managed(_)) {
             return Err(storage::Error::NoHistory { table: table.name.table.clone() }.into());
         }
-        let (metadata, _) = self.metadata_of(&table).await?;
+        let (_, metadata) = self.metadata_of(&table).await?;
         let files = self.engine().files().clone();
         let snapshot = match moment {
             None => None,
@@ -144,21 +144,13 @@ impl Session {
         Ok(provider_as_source(Arc::new(Guarded { inner, name, readable })))
     }
 
-    /// A managed table's metadata, and whether it is what the catalog's record names: others may
-    /// have changed the table so often since this daemon has heard of it that the old one is gone.
-    pub(super) async fn metadata_of(&self, table: &Table) -> Result<(Arc<TableMetadata>, bool)> {
-        let files = self.engine().files();
-        match files.metadata(&managed(table)?.metadata).await {
-            Ok(metadata) => Ok((metadata, true)),
-            Err(storage::Error::NotFound { path }) => {
-                let now = self.info().catalog.table(&table.name, Consistency::Strong).await?;
-                if now.stat.mzxid == table.stat.mzxid {
-                    return Err(storage::Error::NotFound { path }.into());
-                }
-                Ok((files.metadata(&managed(&now)?.metadata).await?, false))
-            }
-            Err(error) => Err(error.into()),
-        }
+    /// A managed table as this session sees it, with its metadata.
+    pub(super) async fn metadata_of(
+        &self,
+        table: &Arc<Table>,
+    ) -> Result<(Arc<Table>, Arc<TableMetadata>)> {
+        let table = self.as_staged(table.clone());
+        Ok(managed::current(self.engine().files(), &self.info().catalog, table).await?)
     }
 }
 

@@ -24,6 +24,8 @@
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
 //! - [`write`]: the rows of statements that write, gone to files.
+//! - [`ordering`]: the order that a table declares for them.
+//! - [`compact`]: small files made into few large ones.
 //!
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
@@ -40,6 +42,7 @@ mod explain;
 mod history;
 pub mod memory;
 pub mod objects;
+mod ordering;
 mod parameters;
 pub mod parse;
 pub mod patterns;

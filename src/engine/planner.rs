@@ -182,11 +182,17 @@ impl Session {
             || described(name).is_some_and(|name| snapshot.table(&name).is_some())
     }
 
-    /// A table as this session has it.
+    /// A table as the block that the session is in has made it, if it has.
+    pub(super) fn as_staged(&self, table: Arc<Table>) -> Arc<Table> {
+        let own = self.info().staged.get(&table.name);
+        own.filter(|own| own.record.oid == table.record.oid).unwrap_or(table)
+    }
+
+    /// A table of the catalog.
     pub(super) async fn found(&self, name: &TableName) -> Result<Option<Arc<Table>>> {
         let consistency = self.info().settings.consistency();
         match self.info().catalog.table(name, consistency).await {
-            Ok(table) => Ok(Some(self.info().staged.get(name).unwrap_or(table))),
+            Ok(table) => Ok(Some(table)),
             Err(catalog::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -228,11 +234,11 @@ impl Session {
             return self.past(scope, table, moment.as_ref(), depth).await.map(Some);
         }
         if scope.open.as_ref() == Some(name) {
-            return self.source(scope, &table, depth).await.map(Some);
+            return self.source(scope, table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
         let source = match self.policy(scope, &table) {
-            None => self.source(scope, &table, depth).await?,
+            None => self.source(scope, table.clone(), depth).await?,
             Some(policy) => self.policed(scope, &table, policy, "", depth).await?,
         };
         Ok(Some(match columns {
@@ -245,26 +251,26 @@ impl Session {
         }))
     }
 
-    /// A table, or the plan of a view, read with its owner's rights.
+    /// A table as this session sees it, or the plan of a view, read with its owner's rights.
     async fn source(
         &self,
         scope: &Scope,
-        table: &Table,
+        table: Arc<Table>,
         depth: usize,
     ) -> Result<Arc<dyn TableSource>> {
-        if let Some(source) = self.engine().cached_source(self.info(), table) {
+        let table = self.as_staged(table);
+        if let Some(source) = self.engine().cached_source(self.info(), &table) {
             return Ok(source);
         }
-        let keep = |provider| self.engine().keep_source(self.info(), table, provider);
+        let keep = |table, provider| self.engine().keep_source(self.info(), table, provider);
         Ok(match &table.record.definition {
             Definition::External(external) => {
-                keep(storage::open(self.state(), &table.record.columns, external)?)
+                keep(&table, storage::open(self.state(), &table.record.columns, external)?)
             }
             Definition::Managed(_) => {
-                let (metadata, as_recorded) = self.metadata_of(table).await?;
+                let (now, metadata) = self.metadata_of(&table).await?;
                 let files = self.engine().files().clone();
-                let provider = Arc::new(ManagedTable::new(files, metadata)?);
-                if as_recorded { keep(provider) } else { provider_as_source(provider) }
+                keep(&now, Arc::new(ManagedTable::new(files, metadata)?))
             }
             Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {

@@ -10,6 +10,7 @@ use sqlparser::ast::{
 };
 
 use super::life::Session;
+use super::running::Registered;
 use super::security::{self, Security};
 use super::tables::{self, AlterTable, CreateTable};
 use super::{Error, Notice, Result};
@@ -315,9 +316,14 @@ pub(super) fn rename(text: &str) -> Result<Option<Ddl>> {
 }
 
 impl Session {
-    /// Carries out a change of the catalog. Returns what the client is told beside the result, and
+    /// Carries out a change of the catalog. Only what goes before the change itself can be stopped:
+    /// what the client is told is what became of it. Returns what the client is told beside the result, and
     /// the tag if it is not the command's own.
-    pub(super) async fn change(&mut self, ddl: &Ddl) -> Result<(Vec<Notice>, Option<String>)> {
+    pub(super) async fn change(
+        &mut self,
+        registered: &Registered,
+        ddl: &Ddl,
+    ) -> Result<(Vec<Notice>, Option<String>)> {
         let catalog = self.catalog().clone();
         let (user, database) = (self.user().to_owned(), self.database().to_owned());
         let mut notices = Vec::new();
@@ -374,9 +380,11 @@ impl Session {
                     }
                 }
             }
-            Ddl::CreateExternal(create) => notices.extend(self.create_external(create).await?),
+            Ddl::CreateExternal(create) => {
+                notices.extend(self.create_external(registered, create).await?);
+            }
             Ddl::CreateTable(create) => {
-                let (rows, notice) = self.create_table(create).await?;
+                let (rows, notice) = self.create_table(registered, create).await?;
                 notices.extend(notice);
                 return Ok((notices, rows.map(|rows| format!("SELECT {rows}"))));
             }
@@ -433,7 +441,11 @@ impl Session {
         Ok((notices, None))
     }
 
-    async fn create_external(&mut self, create: &CreateExternal) -> Result<Option<Notice>> {
+    async fn create_external(
+        &mut self,
+        registered: &Registered,
+        create: &CreateExternal,
+    ) -> Result<Option<Notice>> {
         let name = self.target(&create.name)?;
         self.may_create(&name, create.mode).await?;
         let location = Location::parse(&create.location).map_err(crate::engine::Error::from)?;
@@ -458,7 +470,8 @@ impl Session {
             partitions: (!partitions.is_empty()).then_some(partitions),
             options: create.options.clone(),
         };
-        let (columns, external) = self.engine_session().describe_files(definition).await?;
+        let described = self.engine_session().describe_files(definition);
+        let (columns, external) = registered.until_stopped(described).await??;
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let definition = Definition::External(external);
         let created = catalog.create_table(&name, &user, columns, definition, create.mode).await?;

@@ -11,7 +11,7 @@ use crate::query::ddl::Ddl;
 use crate::query::life::Session;
 use crate::query::{Error, Result};
 use crate::storage::Location;
-use crate::storage::managed::{examine, managed};
+use crate::storage::managed::{Here, examine, managed};
 
 /// The procedure that a CALL is about, of which there is one.
 pub(in crate::query) fn call(call: &Function) -> Result<Ddl> {
@@ -53,7 +53,12 @@ impl Session {
         let location = Location::parse(url).map_err(engine::Error::from)?;
         self.may_use_location(&location).await?;
         let files = self.queries().commits.files().clone();
-        let found = examine(&files, &location.as_written(), self.roots()).await?;
+        let here = Here {
+            roots: self.roots(),
+            warehouse: self.queries().warehouse.as_deref(),
+            cluster: self.queries().membership.cluster(),
+        };
+        let found = examine(&files, &location.as_written(), here).await?;
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let definition = Definition::Managed(found.definition.clone());
         let columns = found.columns.clone();

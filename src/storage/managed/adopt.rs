@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use iceberg::spec::{FormatVersion, NestedFieldRef, TableMetadata, Type};
 use serde::Deserialize;
+use uuid::Uuid;
 
+use super::abandoned::CLUSTER;
 use super::columns_of;
 use super::expire::retained_files;
 use super::files::{TableFiles, file_key, store_url};
@@ -40,11 +42,19 @@ pub struct Adoptable {
     files: HashSet<String>,
 }
 
+/// Where a table is to be taken over.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    pub roots: &'a Roots,
+    pub warehouse: Option<&'a str>,
+    pub cluster: Uuid,
+}
+
 /// Reads what a metadata file names, and refuses what would not be read right.
-pub async fn examine(files: &TableFiles, url: &str, roots: &Roots) -> Result<Adoptable> {
+pub async fn examine(files: &TableFiles, url: &str, here: Here<'_>) -> Result<Adoptable> {
     check_version(files, url).await?;
     let metadata = files.metadata(url).await?;
-    check_properties(&metadata)?;
+    check_properties(&metadata, here.cluster)?;
     check_nested_columns(&metadata)?;
     let columns = columns_of(&metadata, &[])?;
     // Refuses row-level deletes, and formats other than Parquet.
@@ -57,9 +67,16 @@ pub async fn examine(files: &TableFiles, url: &str, roots: &Roots) -> Result<Ado
             let what = format!("a table at {location} with files elsewhere, such as {file},");
             return Err(Error::Unsupported { what });
         }
-        roots.check(&Location::from_catalog(&with_scheme(file)))?;
+        here.roots.check(&Location::from_catalog(&with_scheme(file)))?;
+        // There it would be taken for what is left of a dropped table.
+        if here.warehouse.is_some_and(|place| is_below(file, place))
+            && !is_below(file, metadata.location())
+        {
+            let what = format!("a table with a file elsewhere in the warehouse, {file},");
+            return Err(Error::Unsupported { what });
+        }
     }
-    roots.check(&Location::from_catalog(&with_scheme(metadata.location())))?;
+    here.roots.check(&Location::from_catalog(&with_scheme(metadata.location())))?;
     let definition = Managed {
         uuid: metadata.uuid(),
         metadata: url.to_owned(),
@@ -90,9 +107,9 @@ impl Adoptable {
             if place == location {
                 return refused("the table's location is already that of");
             }
-            let below = |url: &str| file_key(url).starts_with(&format!("{place}/"));
             if other.adopted.is_none()
-                && (below(&format!("{location}/")) || self.files.iter().any(|file| below(file)))
+                && (is_below(&location, &place)
+                    || self.files.iter().any(|file| is_below(file, &place)))
             {
                 return refused("the table has files in the directory of");
             }
@@ -150,9 +167,14 @@ async fn check_version(files: &TableFiles, url: &str) -> Result<()> {
     }
 }
 
-fn check_properties(metadata: &TableMetadata) -> Result<()> {
+fn check_properties(metadata: &TableMetadata, cluster: Uuid) -> Result<()> {
     let location = metadata.location();
     let properties = metadata.properties();
+    // It removes the directories of tables that it has dropped.
+    if properties.get(CLUSTER).is_some_and(|maker| *maker != cluster.to_string()) {
+        let what = format!("{location}: a table that another cluster of Oribi has made");
+        return Err(Error::Unsupported { what });
+    }
     if let Some(name) = ELSEWHERE.iter().find(|name| properties.contains_key(**name)) {
         let what = format!(
             "{location}: the property {name} (files go below the table's location; remove the \
@@ -186,6 +208,10 @@ fn check_nested_columns(metadata: &TableMetadata) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_below(url: &str, directory: &str) -> bool {
+    file_key(url).starts_with(&format!("{}/", file_key(directory)))
 }
 
 fn with_scheme(url: &str) -> String {

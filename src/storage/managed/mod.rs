@@ -23,8 +23,10 @@
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
 //! - [`adopt`]: tables of other writers, taken over.
+//! - [`abandoned`]: directories of tables that no catalog has any more.
 //! - [`publish`]: the write that makes the next state the current one.
 
+mod abandoned;
 mod adopt;
 mod alter;
 mod commit;
@@ -49,7 +51,8 @@ pub mod types;
 mod upload;
 pub mod write;
 
-pub use adopt::{Adoptable, examine, own_files};
+pub use abandoned::Abandoned;
+pub use adopt::{Adoptable, Here, examine, own_files};
 pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, stage};
 pub use compact::{Small, small_files};
@@ -62,7 +65,7 @@ pub use files::TableFiles;
 pub use history::Moment;
 pub use inspect::{Aspect, Inspection};
 pub use orphans::{Orphans, remove_orphans};
-pub use publish::{Commit, Commits, managed, next_record};
+pub use publish::{Commit, Commits, current, managed, next_record};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
 pub use write::{DataWriter, WriteContext};
 
