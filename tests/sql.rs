@@ -55,8 +55,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    catalog csv_json cursors ddl errors explain functions grants hive managed merge names overwrite
-    policies prepared returning roles select semantics settings transactions types views
+    catalog csv_json cursors ddl errors explain functions grants history hive managed merge names
+    overwrite policies prepared returning roles select semantics settings transactions types views
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "tables/adopt.rs"]
+mod adopt;
 #[path = "tables/crashes.rs"]
 mod crashes;
 #[path = "tables/duckdb.rs"]

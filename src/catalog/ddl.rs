@@ -3,7 +3,6 @@
 //! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
 //! there and so learns the truth ([`Catalog::settle`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use uuid::Uuid;
 use super::cache::{Catalog, display_name};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
-use super::{Consistency, Error, Grants, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
+use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
 use crate::id;
@@ -199,17 +198,7 @@ impl Catalog {
         };
         let is_view = matches!(definition, Definition::View { .. });
         let taken = || Error::AlreadyExists { kind: ObjectKind::Table, name: display_name(name) };
-        let record = |oid| TableRecord {
-            oid,
-            owner: owner.to_owned(),
-            grants: Grants::default(),
-            row_security: None,
-            policies: BTreeMap::new(),
-            comment: None,
-            columns,
-            definition,
-            nonce: id::nonce(),
-        };
+        let record = |oid| TableRecord::new(oid, owner, columns, definition);
         let path = path_of(name);
         let (record, op) = match (existing, mode) {
             (None, _) => {
@@ -238,8 +227,51 @@ impl Catalog {
         if_not_exists(created, mode)
     }
 
-    /// Drops a table or view, whose files stay. Returns what it was, or `None` if it was not there
-    /// and the mode allows that.
+    /// Creates a table whose files were there before, unless `check` finds something against it in
+    /// the catalog as the store has it in the moment of the write: of several daemons that do this
+    /// one comes after the other.
+    pub async fn adopt_table(
+        &self,
+        name: &TableName,
+        owner: &str,
+        columns: Vec<super::Column>,
+        definition: Definition,
+        check: impl Fn(&super::Snapshot) -> Result<()>,
+    ) -> Result<()> {
+        check_name(&name.table)?;
+        let path = path_of(name);
+        for _ in 0..MAX_TOUCHES {
+            // First: whoever adopts after this is read takes the turn away.
+            let (oid, turn) = self.oids.turn().await?;
+            self.coordination.sync().await?;
+            self.reload().await?;
+            let snapshot = self.snapshot();
+            if snapshot.table(name).is_some() {
+                let (kind, name) = (ObjectKind::Table, display_name(name));
+                return Err(Error::AlreadyExists { kind, name });
+            }
+            check(&snapshot)?;
+            let record = TableRecord::new(oid, owner, columns.clone(), definition.clone());
+            let touch = self.touch_schema(&name.database, &name.schema).await?;
+            let contested: Vec<String> =
+                [&turn].into_iter().chain(&touch).map(|op| op.path().to_owned()).collect();
+            let mut ops = vec![turn];
+            ops.extend(touch);
+            ops.push(create(&path, &record)?);
+            let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
+            let attempted = self.attempt(ops, &proof).await?;
+            self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
+            let Err(error) = attempted else { return Ok(()) };
+            match error.root() {
+                coordination::Error::BadVersion { path } if contested.contains(path) => {}
+                _ => return Err(refused(error, ObjectKind::Table, &display_name(name))),
+            }
+        }
+        Err(Error::Conflict { kind: ObjectKind::Table, name: display_name(name) })
+    }
+
+    /// Drops a table or view, and returns it; its files stay. `None` if it was not there and the
+    /// mode allows that.
     pub async fn drop_table(
         &self,
         name: &TableName,

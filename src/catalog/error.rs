@@ -38,6 +38,9 @@ pub enum Error {
     NotFound { kind: ObjectKind, name: String },
     #[error("{kind} \"{name}\" already exists")]
     AlreadyExists { kind: ObjectKind, name: String },
+    /// A table of another name.
+    #[error("{0}")]
+    AlreadyThere(String),
     #[error("\"{name}\" is not a {expected}")]
     WrongKind { name: String, expected: &'static str },
     #[error("{kind} \"{name}\" was changed by another daemon at the same time; try again")]

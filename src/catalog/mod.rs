@@ -34,8 +34,8 @@ pub use error::{Error, ObjectKind, Result};
 pub use grants::{Entry, Grantor, Grants, PUBLIC_ROLE, Privilege};
 pub use oids::FIRST_USER_OID;
 pub use record::{
-    Column, DatabaseRecord, Definition, External, FileFormat, Managed, Policy, PolicyCommand,
-    RowSecurity, SchemaRecord, TableRecord,
+    Adopted, Column, DatabaseRecord, Definition, External, FileFormat, Managed, Policy,
+    PolicyCommand, RowSecurity, SchemaRecord, TableRecord,
 };
 pub use roles::{FIRST_ROLE, Membership, PREDEFINED_ROLES, RoleRecord, is_predefined};
 pub use snapshot::{Database, Role, Schema, Snapshot, Table, TableName};

@@ -50,6 +50,26 @@ impl Oids {
         Ok(oid)
     }
 
+    /// An identifier nobody else has or will have, and the step that takes it. Of all who take one
+    /// this way at the same time only one is not refused: a turn.
+    pub async fn turn(&self) -> Result<(u32, Op)> {
+        let path = Path::Oids.to_string();
+        let node = match self.coordination.get(&path).await.map_err(unreachable)? {
+            Some(node) => node,
+            None => {
+                // Makes it.
+                self.next().await?;
+                let node = self.coordination.get(&path).await.map_err(unreachable)?;
+                node.ok_or_else(|| unreachable(coordination::Error::NoNode { path: path.clone() }))?
+            }
+        };
+        let invalid = |source| Error::BadRecord { path: path.clone(), source };
+        let Counter { next } = serde_json::from_slice(&node.data).map_err(invalid)?;
+        let data = serde_json::to_vec(&Counter { next: next + 1 }).map_err(invalid)?.into();
+        let version = Some(node.stat.version);
+        Ok((next, Op::Set { path: path.clone(), data, version }))
+    }
+
     async fn reserve_block(&self) -> Result<Range<u32>> {
         let path = Path::Oids.to_string();
         let mut last = None;

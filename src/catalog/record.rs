@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::grants::Grants;
+use crate::id;
 
 /// A database, at `/catalog/<database>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +142,29 @@ pub struct Managed {
     pub uuid: Uuid,
     /// URL of the current metadata file: all that a commit changes.
     pub metadata: String,
+    /// For a table that another writer has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Adopted>,
+}
+
+/// What a table was when it was taken over. None of what was there then is ever removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// URL of the metadata file.
+    pub metadata: String,
+    /// URL of the table's directory, as the metadata has it.
+    pub location: String,
+}
+
+impl Managed {
+    /// URL of the table's directory.
+    pub fn location(&self) -> Option<&str> {
+        match &self.adopted {
+            Some(adopted) => Some(&adopted.location),
+            // Where those lie that Oribi writes.
+            None => self.metadata.rsplit_once("/metadata/").map(|(location, _)| location),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +176,21 @@ pub enum FileFormat {
 }
 
 impl TableRecord {
+    /// A new one, on which nothing is granted yet.
+    pub fn new(oid: u32, owner: &str, columns: Vec<Column>, definition: Definition) -> Self {
+        Self {
+            oid,
+            owner: owner.to_owned(),
+            grants: Grants::default(),
+            row_security: None,
+            policies: BTreeMap::new(),
+            comment: None,
+            columns,
+            definition,
+            nonce: id::nonce(),
+        }
+    }
+
     pub fn is_view(&self) -> bool {
         matches!(self.definition, Definition::View { .. })
     }

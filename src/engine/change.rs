@@ -127,7 +127,7 @@ impl Session {
         scope.target = Some(self.changeable(&scope, target, rows, command).await?);
         let scope = &scope;
         let plan = |known| self.plan_found(scope, target, changes, known);
-        self.plan_with(&statements, declared, returned, plan).await
+        self.plan_with(scope, &statements, declared, returned, plan).await
     }
 
     async fn plan_found(

@@ -58,7 +58,7 @@ impl Session {
         let statements: Vec<_> =
             [source].into_iter().chain(returning.map(|(_, list)| list)).collect();
         let returned = returning.map(|_| target.schema.fields().len());
-        self.plan_with(&statements, declared, returned, plan).await
+        self.plan_with(scope, &statements, declared, returned, plan).await
     }
 
     /// The values of columns that are not given.

@@ -2,10 +2,14 @@
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
 //! - [`change`]: UPDATE, DELETE and MERGE.
+//! - [`as_of`]: the clauses that ask for a table as it was.
+//! - [`history`]: tables as they were.
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
+//! - [`described`]: what is known of a table beside its rows.
+//! - [`definitions`]: the statements that make tables and views again.
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
@@ -30,13 +34,17 @@
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
 
+mod as_of;
 mod change;
 mod compact;
 mod complexity;
 mod cooperation;
 mod copy;
+mod definitions;
+pub mod described;
 mod error;
 mod explain;
+mod history;
 mod insert;
 pub mod memory;
 pub mod objects;

@@ -18,6 +18,7 @@ use sqlparser::ast::{
     FunctionArguments, Ident, LimitClause, Query, Value,
 };
 
+use super::as_of::moment_in;
 use super::planner::{column_schema, session_types};
 use super::session::Session;
 use super::visit::visit_expressions;
@@ -118,6 +119,9 @@ pub(super) fn known(
         }
         for argument in counts(expression) {
             note(argument, &|| Some(of(DataType::Int32)));
+        }
+        if let Some((moment, kind)) = moment_in(expression) {
+            note(moment, &|| Some(of(kind.clone())));
         }
     });
     known

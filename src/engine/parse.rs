@@ -1,5 +1,7 @@
 //! From a client's text to statements.
 
+use std::borrow::Cow;
+
 use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
 use sqlparser::ast::{DataType, Expr, Statement as SqlStatement};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -7,7 +9,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
-use super::{Error, Result, complexity, spelling};
+use super::{Error, Result, as_of, complexity, spelling};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
@@ -46,8 +48,10 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
     complexity::refuse_long_chains(text)?;
     let known = spelling::known(text)?;
     let (whole, text) = (text, known.as_deref().unwrap_or(text));
+    let marked = as_of::marked(text)?;
+    let text = marked.as_ref();
     let (mut copy_options, mut copy_filter) = (Vec::new(), None);
-    let statement = if first_word_is(text, "copy") {
+    let mut statement = if first_word_is(text, "copy") {
         let statement;
         (statement, copy_options, copy_filter) = copy::parse(text)?;
         EngineStatement::Statement(Box::new(statement))
@@ -70,6 +74,9 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
+    if matches!(marked, Cow::Owned(_)) {
+        as_of::restore(&mut statement);
+    }
     Ok(Parsed { statement, text: whole.to_owned(), copy_options, copy_filter })
 }
 

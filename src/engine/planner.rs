@@ -31,15 +31,15 @@ use sqlparser::ast::{
 };
 
 use super::change::TARGET;
+use super::described::{described, without_request};
+use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
-use super::{Error, Result, complexity, parse};
-use crate::catalog::{
-    self, Columns, Definition, PUBLIC, PolicyCommand, Privilege, Snapshot, Table, TableName,
-};
+use super::{Error, Result, as_of, complexity, parse};
+use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
-use crate::storage::managed::{self, ManagedTable};
+use crate::storage::managed::{ManagedTable, Moment};
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -55,6 +55,7 @@ pub(super) struct Scope {
     pub open: Option<TableName>,
     /// What [`TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
+    pub moments: Arc<Moments>,
 }
 
 impl Session {
@@ -62,12 +63,13 @@ impl Session {
     pub(super) async fn plan_in(
         &self,
         scope: &Scope,
-        statement: Statement,
+        mut statement: Statement,
         parameters: Vec<Option<FieldRef>>,
         depth: usize,
     ) -> Result<LogicalPlan> {
+        let moments = self.moments(scope, &mut statement, &parameters, depth).await?;
         let statement = self.rewritten(statement);
-        let names = self.names(scope, &statement, depth).await?;
+        let names = self.names(scope, &statement, &moments, depth).await?;
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
         let planned = match statement {
             Statement::Statement(statement) if !parameters.is_empty() => {
@@ -91,8 +93,10 @@ impl Session {
         columns: &DFSchema,
         parameters: &[Option<FieldRef>],
     ) -> Result<Vec<Expr>> {
-        let statement = self.rewritten(list.clone());
-        let names = self.names(scope, &statement, 0).await?;
+        let mut statement = list.clone();
+        let moments = self.moments(scope, &mut statement, parameters, 0).await?;
+        let statement = self.rewritten(statement);
+        let names = self.names(scope, &statement, &moments, 0).await?;
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameters.to_vec());
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
         let planned = (|| {
@@ -117,8 +121,30 @@ impl Session {
         }
     }
 
+    /// The moments for which a statement asks for tables, in place of whose clauses it has numbers
+    /// from now on.
+    async fn moments(
+        &self,
+        scope: &Scope,
+        statement: &mut Statement,
+        parameters: &[Option<FieldRef>],
+        depth: usize,
+    ) -> Result<Vec<Option<Moment>>> {
+        let mut moments = Vec::new();
+        for as_of in as_of::take(statement)? {
+            moments.push(self.moment(scope, &as_of, parameters, depth).await?);
+        }
+        Ok(moments)
+    }
+
     /// The tables that a statement names, and whatever else its planner asks for.
-    async fn names(&self, scope: &Scope, statement: &Statement, depth: usize) -> Result<Names<'_>> {
+    async fn names(
+        &self,
+        scope: &Scope,
+        statement: &Statement,
+        moments: &[Option<Moment>],
+        depth: usize,
+    ) -> Result<Names<'_>> {
         complexity::refuse_many_relations(statement)?;
         let references = self.state().resolve_table_references(statement);
         let mut tables = HashMap::new();
@@ -127,7 +153,14 @@ impl Session {
                 tables.insert(reference, target.clone());
                 continue;
             }
-            match self.resolve(scope, &reference, depth).await {
+            let found = match as_of::numbered(reference.table()) {
+                None => self.resolve(scope, &reference, depth).await,
+                Some((table, number)) => {
+                    let named = renamed(&reference, table);
+                    self.resolve_in(scope, &named, moments.get(number), depth).await
+                }
+            };
+            match found {
                 Ok(source) => drop(tables.insert(reference, source)),
                 // Functions in FROM are listed with the tables.
                 Err(Error::Catalog(catalog::Error::NotFound { .. }))
@@ -146,6 +179,17 @@ impl Session {
         reference: &'a TableReference,
         depth: usize,
     ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
+        self.resolve_in(scope, reference, None, depth)
+    }
+
+    /// The table a name stands for; with a clause that asks for it as it was, at that moment.
+    fn resolve_in<'a>(
+        &'a self,
+        scope: &'a Scope,
+        reference: &'a TableReference,
+        as_of: Option<&'a Option<Moment>>,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<Arc<dyn TableSource>>> {
         Box::pin(async move {
             let names = self.candidates(scope, reference);
             let cached = self.info().settings.consistency() == catalog::Consistency::Cached;
@@ -155,7 +199,7 @@ impl Session {
                 names.iter().partition(|name| !cached || self.knows(name));
             let unknown = if self.is_table_function(reference) { Vec::new() } else { unknown };
             for name in known.into_iter().chain(unknown) {
-                match self.look_up(scope, name, depth).await {
+                match self.look_up(scope, name, as_of, depth).await {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => {}
                     // A schema that the role may not use is none that is searched.
@@ -166,8 +210,8 @@ impl Session {
                     Err(error) => return Err(error),
                 }
             }
-            let kind = catalog::ObjectKind::Table;
-            Err(catalog::Error::NotFound { kind, name: reference.to_string() }.into())
+            let (kind, name) = (catalog::ObjectKind::Table, without_request(reference));
+            Err(catalog::Error::NotFound { kind, name }.into())
         })
     }
 
@@ -197,8 +241,26 @@ impl Session {
 
     /// Whether a name is a system table's, or in the catalog as far as this daemon knows.
     fn knows(&self, name: &TableName) -> bool {
+        let snapshot = self.info().catalog.snapshot();
         self.engine().system().has_schema(&name.schema)
-            || self.info().catalog.snapshot().table(name).is_some()
+            || snapshot.table(name).is_some()
+            || described(name).is_some_and(|name| snapshot.table(&name).is_some())
+    }
+
+    /// A table as the block that the session is in has made it, if it has.
+    pub(super) fn as_staged(&self, table: Arc<Table>) -> Arc<Table> {
+        let own = self.info().staged.get(&table.name);
+        own.filter(|own| own.record.oid == table.record.oid).unwrap_or(table)
+    }
+
+    /// A table of the catalog.
+    pub(super) async fn found(&self, name: &TableName) -> Result<Option<Arc<Table>>> {
+        let consistency = self.info().settings.consistency();
+        match self.info().catalog.table(name, consistency).await {
+            Ok(table) => Ok(Some(table)),
+            Err(catalog::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn is_table_function(&self, reference: &TableReference) -> bool {
@@ -211,32 +273,38 @@ impl Session {
         &self,
         scope: &Scope,
         name: &TableName,
+        as_of: Option<&Option<Moment>>,
         depth: usize,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if self.engine().system().has_schema(&name.schema) {
             let table = self.engine().system().table(self.info(), &name.schema, &name.table);
-            return Ok(table.map_err(Error::planning)?.map(provider_as_source));
+            let table = table.map_err(Error::planning)?.map(provider_as_source);
+            return match (table, as_of) {
+                (Some(_), Some(_)) => {
+                    Err(storage::Error::NoHistory { table: name.table.clone() }.into())
+                }
+                (table, _) => Ok(table),
+            };
         }
-        let consistency = self.info().settings.consistency();
-        let table = match self.info().catalog.table(name, consistency).await {
-            Ok(table) => table,
-            Err(catalog::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        if self.info().catalog.snapshot().table(name).is_none()
+            && let Some(description) = self.description(scope, name).await?
+        {
+            return match as_of {
+                None => Ok(Some(description)),
+                Some(_) => Err(storage::Error::NoHistory { table: name.table.clone() }.into()),
+            };
+        }
+        let Some(table) = self.found(name).await? else { return Ok(None) };
+        if let Some(moment) = as_of {
+            return self.past(scope, table, moment.as_ref(), depth).await.map(Some);
+        }
         if scope.open.as_ref() == Some(name) {
-            return self.source(table, depth).await.map(Some);
+            return self.source(scope, table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
-        let source = match self.policy(scope, &table, PolicyCommand::Select) {
-            None => self.source(table.clone(), depth).await?,
-            // Who makes a copy would rather have none than one with rows missing.
-            Some(_) if self.info().settings.get("row_security") == Some("off") => {
-                let name = &table.name.table;
-                return Err(Error::Catalog(catalog::Error::Forbidden(format!(
-                    "query would be affected by row-level security policy for table \"{name}\""
-                ))));
-            }
-            Some(policy) => self.policed(scope, &table, policy, depth).await?,
+        let source = match self.reading_policy(scope, &table)? {
+            None => self.source(scope, table.clone(), depth).await?,
+            Some(policy) => self.policed(scope, &table, policy, "", depth).await?,
         };
         Ok(Some(match columns {
             Columns::All => source,
@@ -249,9 +317,13 @@ impl Session {
     }
 
     /// A table as this session sees it, or the plan of a view, read with its owner's rights.
-    async fn source(&self, table: Arc<Table>, depth: usize) -> Result<Arc<dyn TableSource>> {
-        let own = self.info().staged.get(&table.name);
-        let table = own.filter(|own| own.record.oid == table.record.oid).unwrap_or(table);
+    async fn source(
+        &self,
+        scope: &Scope,
+        table: Arc<Table>,
+        depth: usize,
+    ) -> Result<Arc<dyn TableSource>> {
+        let table = self.as_staged(table);
         if let Some(source) = self.engine().cached_source(self.info(), &table) {
             return Ok(source);
         }
@@ -261,9 +333,8 @@ impl Session {
                 keep(&table, storage::open(self.state(), &table.record.columns, external)?)
             }
             Definition::Managed(_) => {
+                let (now, metadata) = self.metadata_of(&table).await?;
                 let files = self.engine().files().clone();
-                let (now, metadata) =
-                    managed::current(&files, &self.info().catalog, table.clone()).await?;
                 keep(&now, Arc::new(ManagedTable::new(files, metadata)?))
             }
             Definition::View { sql, search_path, security_barrier } => {
@@ -273,6 +344,7 @@ impl Session {
                     role: table.record.owner.clone(),
                     open: None,
                     target: None,
+                    moments: scope.moments.clone(),
                 };
                 let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
                 match security_barrier {
@@ -285,7 +357,11 @@ impl Session {
 
     /// What of a table the scope's role may read. Before it is refused the store is asked: what was
     /// granted on one daemon counts on the next.
-    async fn readable(&self, scope: &Scope, table: Arc<Table>) -> Result<(Arc<Table>, Columns)> {
+    pub(super) async fn readable(
+        &self,
+        scope: &Scope,
+        table: Arc<Table>,
+    ) -> Result<(Arc<Table>, Columns)> {
         let catalog = &self.info().catalog;
         let session = self.info().database.as_ref();
         if let Ok(columns) = may_read(&catalog.snapshot(), scope, session, &table) {
@@ -320,6 +396,15 @@ impl Session {
             return Err(Error::Syntax(format!("the definition of view \"{view}\" is empty")));
         };
         self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await
+    }
+}
+
+/// The name of another table in the same place.
+fn renamed(reference: &TableReference, table: &str) -> TableReference {
+    match (reference.catalog(), reference.schema()) {
+        (Some(catalog), Some(schema)) => TableReference::full(catalog, schema, table),
+        (_, Some(schema)) => TableReference::partial(schema, table),
+        _ => TableReference::bare(table),
     }
 }
 

@@ -65,6 +65,19 @@ impl Session {
         Some(RowPolicy::of(&policies, |policy| policy.using.as_deref()))
     }
 
+    /// The policies for what the scope's role reads, if there are any. Who makes a copy would rather
+    /// have none than one with rows missing.
+    pub(super) fn reading_policy(&self, scope: &Scope, table: &Table) -> Result<Option<RowPolicy>> {
+        let policy = self.policy(scope, table, PolicyCommand::Select);
+        if policy.is_some() && self.info().settings.get("row_security") == Some("off") {
+            let name = &table.name.table;
+            return Err(Error::Catalog(catalog::Error::Forbidden(format!(
+                "query would be affected by row-level security policy for table \"{name}\""
+            ))));
+        }
+        Ok(policy)
+    }
+
     /// The policies for rows that it makes, if there are any.
     fn check(&self, scope: &Scope, table: &Table, command: PolicyCommand) -> Option<RowPolicy> {
         let snapshot = self.info().catalog.snapshot();
@@ -72,17 +85,18 @@ impl Session {
         Some(RowPolicy::of(&policies, |policy| policy.check.as_deref().or(policy.using.as_deref())))
     }
 
-    /// A table's rows as far as a policy leaves them.
+    /// A table's rows as far as a policy leaves them; `as_of` is a clause behind its name, or nothing.
     pub(super) async fn policed(
         &self,
         scope: &Scope,
         table: &Table,
         policy: RowPolicy,
+        as_of: &str,
         depth: usize,
     ) -> Result<Arc<dyn TableSource>> {
         let TableName { database, schema, table: name } = &table.name;
         let from = [database, schema, name].map(|name| quoted(name)).join(".");
-        let sql = format!("SELECT * FROM {from} WHERE {}", policy.condition);
+        let sql = format!("SELECT * FROM {from}{as_of} WHERE {}", policy.condition);
         let open = Some(table.name.clone());
         let scope = Scope { open, ..policy_scope(scope, table, policy) };
         let plan = self.plan_view(&scope, &sql, name, depth).await?;
@@ -166,6 +180,7 @@ fn policy_scope(scope: &Scope, table: &Table, policy: RowPolicy) -> Scope {
         role: scope.role.clone(),
         open: None,
         target: None,
+        moments: scope.moments.clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -18,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cooperation::make_fair;
 use super::explain::explain_schema;
+use super::history::Moments;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::settings::Settings;
@@ -41,6 +43,11 @@ pub struct Plan {
     pub(super) returned: Option<usize>,
     /// Of EXPLAIN of a statement that does something with the plan's rows: what that is.
     pub heading: Option<String>,
+    /// Whether it reads tables as they were at a moment that is another each time it runs: it is
+    /// planned anew each time.
+    pub moves: bool,
+    /// Whether that moment depends on parameters, so that it cannot be run without their values.
+    open: bool,
 }
 
 /// A statement as it is planned before all types are settled.
@@ -131,20 +138,41 @@ impl Session {
 
     /// Plans a statement that reads. `declared` are parameter types that the client insists on.
     pub async fn plan(&self, statement: &Statement, declared: &[Option<FieldRef>]) -> Result<Plan> {
+        self.plan_read(&self.scope(), statement, declared).await
+    }
+
+    /// The same for one execution, whose parameters have these values: the moments for which tables
+    /// are read may depend on them.
+    pub async fn plan_for(
+        &self,
+        statement: &Statement,
+        declared: &[Option<FieldRef>],
+        values: &[ScalarValue],
+    ) -> Result<Plan> {
+        let moments = Moments { values: values.to_vec(), ..Moments::default() };
+        let scope = Scope { moments: Arc::new(moments), ..self.scope() };
+        self.plan_read(&scope, statement, declared).await
+    }
+
+    async fn plan_read(
+        &self,
+        scope: &Scope,
+        statement: &Statement,
+        declared: &[Option<FieldRef>],
+    ) -> Result<Plan> {
         let plain = self.without_details(statement);
         let statement = plain.as_ref().unwrap_or(statement);
-        let scope = self.scope();
-        let scope = &scope;
         let plan = |known| async move {
             Ok(self.plan_in(scope, statement.clone(), known, 0).await?.into())
         };
-        self.plan_with(&[statement], declared, None, plan).await
+        self.plan_with(scope, &[statement], declared, None, plan).await
     }
 
     /// Plans statements that make one plan. From the column `returned` on, its columns are for the
     /// client, those before are to be written.
     pub(super) async fn plan_with<F: Future<Output = Result<Draft>>>(
         &self,
+        scope: &Scope,
         statements: &[&Statement],
         declared: &[Option<FieldRef>],
         returned: Option<usize>,
@@ -164,17 +192,29 @@ impl Session {
                 (draft.logical, found)
             }
         };
+        let moves = scope.moments.moves.load(Ordering::Relaxed);
+        let open = scope.moments.open.load(Ordering::Relaxed);
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
             let (schema, constant, returned) = (explain_schema(), false, None);
             let heading = None;
-            return Ok(Plan { logical, parameters, schema, constant, reads, returned, heading });
+            return Ok(Plan {
+                logical,
+                parameters,
+                schema,
+                constant,
+                reads,
+                returned,
+                heading,
+                moves,
+                open,
+            });
         }
         let constant = is_constant(&logical);
         // Only now all types are settled: branches of a CASE or a UNION take their common one.
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
         let heading = None;
-        Ok(Plan { logical, parameters, schema, constant, reads, returned, heading })
+        Ok(Plan { logical, parameters, schema, constant, reads, returned, heading, moves, open })
     }
 
     /// What the first name in a query stands for, as [`Self::plan`] would find it.
@@ -201,6 +241,7 @@ impl Session {
             role: self.info.user.to_string(),
             open: None,
             target: None,
+            moments: Arc::default(),
         }
     }
 
@@ -211,6 +252,9 @@ impl Session {
 
     /// The plan for one execution, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        if plan.open {
+            return Err(Error::not_supported("a parameter behind AS OF in this statement"));
+        }
         let state = self.state.clone();
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
@@ -296,7 +340,8 @@ impl Plan {
         let parameters = self.parameters.clone();
         let (schema, constant, returned) = (explain_schema(), false, None);
         let (reads, heading) = (self.reads.clone(), Some(heading));
-        Ok(Self { logical, parameters, schema, constant, reads, returned, heading })
+        let (moves, open) = (self.moves, self.open);
+        Ok(Self { logical, parameters, schema, constant, reads, returned, heading, moves, open })
     }
 
     /// The columns that RETURNING gives.
@@ -326,15 +371,19 @@ impl Plan {
     }
 }
 
+/// Whether an expression by itself is another from one moment to the next.
+pub(super) fn changes(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether a plan makes one row, of nothing that could change from one moment to the next.
 fn is_constant(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Projection(projection) = plan else { return false };
     let LogicalPlan::EmptyRelation(empty) = projection.input.as_ref() else { return false };
-    let changes = |expr: &Expr| match expr {
-        Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
-        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => true,
-        _ => false,
-    };
     let fixed = |expr: &Expr| !expr.exists(|expr| Ok(changes(expr))).unwrap_or(true);
     empty.produce_one_row && projection.expr.iter().all(fixed)
 }

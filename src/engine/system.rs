@@ -17,6 +17,7 @@ use super::objects::SessionObjects;
 use super::settings::Settings;
 use super::staged::StagedTables;
 use crate::catalog::Catalog;
+use crate::storage::managed::TableFiles;
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
 ///
@@ -36,6 +37,8 @@ pub struct SessionInfo {
     pub objects: Arc<SessionObjects>,
     /// Tables as its transaction block has made them.
     pub staged: Arc<StagedTables>,
+    /// The files of managed tables.
+    pub files: Arc<TableFiles>,
 }
 
 impl SessionInfo {

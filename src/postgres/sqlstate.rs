@@ -201,6 +201,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
             Kind::Role | Kind::Policy => "42710",
             Kind::Table | Kind::View => "42P07",
         },
+        E::AlreadyThere(_) => "42710",
         E::WrongKind { .. } => "42809",
         E::Conflict { .. } => "40001",
         E::Denied { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
@@ -243,7 +244,10 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::NoMemory(_) => "53200",
         E::Damaged { .. } => "XX001",
         E::Mixed { .. } => "42804",
-        E::BadLocation { .. } | E::BadOption { .. } | E::BadProperty { .. } => "22023",
+        E::BadMoment { .. }
+        | E::BadLocation { .. }
+        | E::BadOption { .. }
+        | E::BadProperty { .. } => "22023",
         E::NoPartition { .. } => "22003",
         E::NullValue { .. } => "23502",
         E::BadSchema(_)
@@ -253,7 +257,8 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::Unsupported { .. } | E::NotStorable { .. } => "0A000",
         E::NoColumn { .. } => "42703",
         E::ColumnExists { .. } => "42701",
-        E::NotManaged { .. } => "42809",
+        E::NotManaged { .. } | E::NoHistory { .. } => "42809",
+        E::NoSnapshot { .. } => "42704",
         E::NoWarehouse => "55000",
         E::Conflict { .. } | E::Busy { .. } => "40001",
         E::Unregistered => "25006",

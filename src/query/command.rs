@@ -2,8 +2,8 @@
 
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{
-    ContextModifier, Expr, ObjectName, Reset, Set, ShowStatementIn, ShowStatementOptions,
-    Statement, Value,
+    ContextModifier, Expr, Ident, ObjectName, ObjectNamePart, Reset, Set, ShowCreateObject,
+    ShowStatementIn, ShowStatementOptions, Statement, Value,
 };
 
 use super::ddl::{Ddl, ident};
@@ -11,6 +11,7 @@ use super::maintenance::Upkeep;
 use super::objects::ObjectCommand;
 use super::write::Action;
 use super::{Error, Result};
+use crate::engine::described::statement_of;
 use crate::engine::{Parsed, parse};
 
 /// A statement by what it asks for.
@@ -303,6 +304,19 @@ fn show(statement: &Statement) -> Result<Option<EngineStatement>> {
                 "SELECT table_schema, table_name, table_type FROM information_schema.tables \
                  WHERE {wanted} ORDER BY 1, 2"
             )
+        }
+        Statement::ShowCreate { obj_type, obj_name } => {
+            let view = match obj_type {
+                ShowCreateObject::Table => false,
+                ShowCreateObject::View => true,
+                other => return Err(Error::NotSupported(format!("SHOW CREATE {other}"))),
+            };
+            let mut name = obj_name.clone();
+            if let Some(ObjectNamePart::Identifier(last)) = name.0.last_mut() {
+                *last = Ident::with_quote('"', statement_of(&ident(last), view));
+            }
+            let title = if view { "Create View" } else { "Create Table" };
+            format!("SELECT statement AS \"{title}\" FROM {name}")
         }
         Statement::ShowColumns { show_options, .. } => {
             let table = show_in(show_options)

@@ -49,6 +49,11 @@ pub(super) enum Ddl {
     },
     CreateExternal(Box<CreateExternal>),
     CreateTable(Box<CreateTable>),
+    /// A table of another writer, by its metadata file.
+    Adopt {
+        name: ObjectName,
+        metadata: String,
+    },
     AlterTable(Box<AlterTable>),
     CreateView {
         name: ObjectName,
@@ -106,6 +111,7 @@ impl Ddl {
             Self::CreateSchema { .. } => "CREATE SCHEMA",
             Self::DropSchema { .. } => "DROP SCHEMA",
             Self::CreateExternal(_) | Self::CreateTable(_) => "CREATE TABLE",
+            Self::Adopt { .. } => "CALL",
             Self::AlterTable(_) => "ALTER TABLE",
             Self::CreateView { .. } => "CREATE VIEW",
             Self::DropTables { view: true, .. } => "DROP VIEW",
@@ -146,7 +152,7 @@ impl Ddl {
             columns: create.columns.clone(),
             format,
             location: location.clone(),
-            partitions: create.table_partition_cols.clone(),
+            partitions: create.table_partition_cols.iter().map(|name| unquoted(name)).collect(),
             options: (create.options.iter())
                 .map(|(name, value)| (name.to_ascii_lowercase(), option_text(value)))
                 .collect(),
@@ -191,6 +197,7 @@ impl Ddl {
                     mode: mode(view.if_not_exists, view.or_replace),
                 }
             }
+            Statement::Call(call) => tables::call(call)?,
             Statement::CreateTable(create) => {
                 Self::CreateTable(Box::new(CreateTable::new(create)?))
             }
@@ -381,6 +388,7 @@ impl Session {
                 notices.extend(notice);
                 return Ok((notices, rows.map(|rows| format!("SELECT {rows}"))));
             }
+            Ddl::Adopt { name, metadata } => self.adopt(name, metadata).await?,
             Ddl::AlterTable(alter) => notices.extend(self.alter_columns(alter).await?),
             Ddl::CreateView { name, columns, query, barrier, mode } => {
                 notices.extend(self.create_view(name, columns, query, (*barrier, *mode)).await?);
@@ -394,6 +402,9 @@ impl Session {
                         catalog.table(&name, Consistency::Strong).await?;
                     }
                     self.may_drop(&name).await?;
+                    if *purge {
+                        self.may_purge(&name).await?;
+                    }
                     targets.push(name);
                 }
                 for name in targets {
@@ -668,6 +679,14 @@ pub(super) fn single(name: &ObjectName) -> Result<String> {
     match name.0.as_slice() {
         [part] => Ok(part_name(part)),
         _ => Err(Error::Invalid(format!("improper qualified name: {name}"))),
+    }
+}
+
+/// A name that the parser has left in its quotes.
+fn unquoted(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(name) => name.replace("\"\"", "\""),
+        None => name.to_owned(),
     }
 }
 

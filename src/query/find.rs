@@ -380,9 +380,14 @@ fn refuse_order(command: &str, limit: bool, order: bool) -> Result<()> {
 
 /// The one table that a statement changes, and the name under which it speaks of it.
 fn single_table(from: &[TableWithJoins]) -> Result<(&ObjectName, String)> {
-    let [TableWithJoins { relation: TableFactor::Table { name, alias, .. }, joins }] = from else {
+    let [TableWithJoins { relation: TableFactor::Table { name, alias, version, .. }, joins }] =
+        from
+    else {
         return Err(Error::NotSupported("a statement that changes several tables".to_owned()));
     };
+    if version.is_some() {
+        return Err(Error::NotSupported("changing a table as it was".to_owned()));
+    }
     if !joins.is_empty() {
         return Err(Error::NotSupported("a join as what a statement changes".to_owned()));
     }

@@ -7,7 +7,7 @@ use sqlparser::ast::{Ident, ObjectName, Statement};
 use sqlparser::tokenizer::Token;
 
 use super::command::{Command, Modes, Request};
-use super::maintenance::Upkeep;
+use super::maintenance::{Task, Upkeep};
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
 use super::{Error, Result};
 use crate::engine::{self, Parsed, parse_one, tokens};
@@ -27,6 +27,7 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
         "optimize" => |reader| optimize(reader).map(|command| Some(Request::Command(command))),
         "vacuum" => |reader| vacuum(reader).map(|command| Some(Request::Command(command))),
+        "analyze" => |reader| analyze(reader).map(|command| Some(Request::Command(command))),
         "checkpoint" => |reader| {
             reader.require("checkpoint")?;
             // Nothing waits to be written.
@@ -189,7 +190,7 @@ fn optimize(reader: &mut Reader<'_>) -> Result<Command> {
     while reader.token(&Token::Comma) {
         names.push(reader.object_name()?);
     }
-    Ok(Command::Maintain(Upkeep { names, compact: true, retain: None }))
+    Ok(Command::Maintain(Upkeep { names, task: Task::Optimize, columns: Vec::new(), retain: None }))
 }
 
 /// VACUUM in all of PostgreSQL's forms, whose options change nothing here, with RETAIN behind.
@@ -216,7 +217,42 @@ fn vacuum(reader: &mut Reader<'_>) -> Result<Command> {
         true => Some(Upkeep::age(&reader.string()?)?),
         false => None,
     };
-    Ok(Command::Maintain(Upkeep { names, compact: false, retain }))
+    Ok(Command::Maintain(Upkeep { names, task: Task::Vacuum, columns: Vec::new(), retain }))
+}
+
+/// ANALYZE in PostgreSQL's forms, and with TABLE as others write it.
+fn analyze(reader: &mut Reader<'_>) -> Result<Command> {
+    reader.require("analyze")?;
+    if reader.brackets()?.is_none() {
+        reader.word("verbose");
+    }
+    if reader.at_end() {
+        return Ok(Command::Nothing("ANALYZE"));
+    }
+    if reader.left() > 1 {
+        reader.word("table");
+    }
+    let (mut names, mut columns) = (Vec::new(), Vec::new());
+    loop {
+        names.push(reader.object_name()?);
+        let mut named = Vec::new();
+        if reader.token(&Token::LParen) {
+            loop {
+                named.push(reader.name()?);
+                if !reader.token(&Token::Comma) {
+                    break;
+                }
+            }
+            if !reader.token(&Token::RParen) {
+                return Err(reader.unexpected());
+            }
+        }
+        columns.push(named);
+        if !reader.token(&Token::Comma) {
+            break;
+        }
+    }
+    Ok(Command::Maintain(Upkeep { names, task: Task::Analyze, columns, retain: None }))
 }
 
 /// EXPLAIN EXECUTE: what explains comes before the name, as it was written.

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::parser::Statement;
@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 
 use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
+use super::maintenance::Task;
 use super::objects::{Declare, ObjectCommand};
 use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
@@ -36,6 +37,7 @@ use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Plan, parse, parse_one, split};
 use crate::shutdown::GateGuard;
+use crate::values::types::pg_type;
 
 /// Texts of more bytes than this may take long to parse and to plan.
 const LONG_TEXT: usize = 4096;
@@ -82,6 +84,7 @@ impl Session {
             catalog: queries.catalog.clone(),
             objects: Arc::default(),
             staged: Arc::default(),
+            files: queries.engine.files().clone(),
         };
         info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
@@ -225,7 +228,7 @@ impl Session {
         self.engine.mark_start();
         let mut attempt = 1;
         loop {
-            registered.until_stopped(self.renew(prepared)).await??;
+            registered.until_stopped(self.renew(prepared, &values)).await??;
             let Body::Write(write) = &prepared.body else {
                 return Err(Error::Invalid("not a statement that writes".to_owned()));
             };
@@ -253,7 +256,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
-        registered.until_stopped(self.renew(prepared)).await??;
+        registered.until_stopped(self.renew(prepared, &values)).await??;
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
             return Err(Error::Invalid("a command has no plan".to_owned()));
         };
@@ -293,7 +296,9 @@ impl Session {
             (TransactionState::Idle, Some(Command::Lock(_))) if !self.several => {
                 Err(Error::OutsideTransaction("LOCK TABLE"))
             }
-            (TransactionState::InBlock, Some(Command::Maintain(upkeep))) => {
+            (TransactionState::InBlock, Some(Command::Maintain(upkeep)))
+                if upkeep.task != Task::Analyze =>
+            {
                 Err(Error::InsideTransaction(upkeep.tag()))
             }
             (_, Some(Command::Ddl(ddl))) if self.is_read_only() => Err(Error::ReadOnly(ddl.tag())),
@@ -401,10 +406,12 @@ impl Session {
         Ok(Read { statement: Arc::new(statement.clone()), plan, tag, copy: None })
     }
 
-    /// Plans anew what was planned from something that has changed since.
-    async fn renew(&mut self, prepared: &mut Prepared) -> Result<()> {
+    /// Plans anew what was planned from something that has changed since, or that depends on the
+    /// moment or on parameters.
+    async fn renew(&mut self, prepared: &mut Prepared, values: &[ScalarValue]) -> Result<()> {
         let now = self.origin();
-        let fresh = now.is(&prepared.planned_from);
+        let moves = prepared.plan().is_some_and(|plan| plan.moves);
+        let fresh = now.is(&prepared.planned_from) && !moves;
         if fresh && self.settings.consistency() == crate::catalog::Consistency::Cached {
             return Ok(());
         }
@@ -419,10 +426,10 @@ impl Session {
         }
         let Some(read) = prepared.body.read_mut() else { return Ok(()) };
         let renewed = match explained_write(&read.statement)? {
-            None => self.engine.plan(&read.statement, &prepared.declared).await?,
+            None => self.engine.plan_for(&read.statement, &prepared.declared, values).await?,
             Some(write) => self.plan_write(&write, &prepared.declared).await?.explained()?,
         };
-        if renewed.schema != read.plan.schema {
+        if !is_same_result(&renewed.schema, &read.plan.schema) {
             return Err(Error::ResultChanged);
         }
         read.plan = Arc::new(renewed);
@@ -490,6 +497,14 @@ impl Session {
             self.engine.set_settings(settings);
         }
     }
+}
+
+/// Whether rows of two schemas look the same to a client.
+fn is_same_result(a: &Schema, b: &Schema) -> bool {
+    let same = |(a, b): (&FieldRef, &FieldRef)| {
+        a.name() == b.name() && a.data_type() == b.data_type() && pg_type(a) == pg_type(b)
+    };
+    a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
 fn parse_statement(text: &str) -> Result<Source> {

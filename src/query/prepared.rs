@@ -107,9 +107,14 @@ impl Body {
 impl Prepared {
     /// Types of `$1`, `$2`, ...
     pub fn parameters(&self) -> &[FieldRef] {
+        self.plan().map_or(&[], |plan| &plan.parameters)
+    }
+
+    /// The rows that it reads.
+    pub(super) fn plan(&self) -> Option<&Plan> {
         match &self.body {
-            Body::Write(write) => write.plan.as_ref().map_or(&[], |plan| &plan.parameters),
-            body => body.read().map_or(&[], |read| &read.plan.parameters),
+            Body::Write(write) => write.plan.as_deref(),
+            body => body.read().map(|read| read.plan.as_ref()),
         }
     }
 

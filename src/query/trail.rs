@@ -34,6 +34,7 @@ fn subject(ddl: &Ddl) -> (Kind, String) {
         Ddl::DropSchema { names, .. } => names.join(", "),
         Ddl::CreateExternal(create) => create.name().to_string(),
         Ddl::CreateTable(create) => create.name.to_string(),
+        Ddl::Adopt { name, .. } => name.to_string(),
         Ddl::AlterTable(alter) => alter.name.to_string(),
         Ddl::CreateView { name, .. } | Ddl::Comment { name, .. } => name.to_string(),
         Ddl::DropTables { names, .. } => list(names),

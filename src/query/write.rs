@@ -21,7 +21,7 @@ use super::{Error, Result};
 use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
 use crate::engine::{self, Plan, Ready, Target, Written, parse_expressions, parse_types};
 use crate::storage::managed::{Change, NewFiles, Overwritten, Removed};
-use crate::values::types::{pg_type, type_modifier};
+use crate::values::types::written_type;
 
 /// A statement that writes, planned.
 #[derive(Clone, Debug)]
@@ -369,23 +369,6 @@ pub(super) fn sql_type(field: &Field) -> Result<sqlparser::ast::DataType> {
         || Error::NotSupported(format!("a value for columns of type {}", field.data_type()));
     let written = written_type(field).ok_or_else(unnamed)?;
     parse_types(&written)?.pop().ok_or_else(unnamed)
-}
-
-/// A column's type as it is written in SQL; `None` for what has no name there.
-fn written_type(field: &Field) -> Option<String> {
-    let pg = pg_type(field);
-    let base = match pg.name().strip_prefix('_') {
-        Some(element) => format!("{element}[]"),
-        None => pg.name().to_owned(),
-    };
-    let modifier = type_modifier(field) - 4;
-    match base.as_str() {
-        "json" | "jsonb" | "record" => None,
-        "numeric" if modifier >= 0 => {
-            Some(format!("numeric({}, {})", modifier >> 16 & 0xffff, modifier & 0x7ff))
-        }
-        _ => Some(base),
-    }
 }
 
 /// What RETURNING asks for, as it stands behind a SELECT.

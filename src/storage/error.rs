@@ -48,6 +48,13 @@ pub enum Error {
     ColumnExists { name: String },
     #[error("\"{table}\" is not a table that can be written: it only reads files of others")]
     NotManaged { table: String },
+    #[error("{reason}")]
+    BadMoment { reason: String },
+    #[error("\"{table}\" has no history: only managed tables have")]
+    NoHistory { table: String },
+    /// A moment of which the table's history has nothing.
+    #[error("table \"{table}\" has no {wanted}: {known}")]
+    NoSnapshot { table: String, wanted: String, known: String },
     #[error(
         "there is no place for managed tables: set \"warehouse\" to a directory or bucket that all \
          daemons of the cluster share"

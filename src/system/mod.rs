@@ -3,7 +3,7 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`maintenance`], [`settings`]: the schema `system`.
+//! - [`daemons`], [`queries`], [`tables`], [`maintenance`], [`settings`]: the schema `system`.
 //! - [`functions`]: scalar and table functions.
 //! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
 //! - [`types`]: PostgreSQL's types.
@@ -22,6 +22,7 @@ mod rewrite;
 mod rows;
 mod settings;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod types;

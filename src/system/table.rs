@@ -15,7 +15,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, daemons, information_schema, maintenance, pg_catalog, queries, settings,
+    Shared, View, daemons, information_schema, maintenance, pg_catalog, queries, settings, tables,
 };
 use crate::engine::system::SessionInfo;
 
@@ -29,6 +29,8 @@ pub enum Source {
     Maintenance,
     /// The clients of this daemon, and the statements of the others.
     Sessions,
+    /// Tables, whose metadata files have to be read.
+    Tables,
     Nothing,
 }
 
@@ -52,6 +54,7 @@ fn source(relation: &Relation) -> Source {
         ("information_schema", name) => information_schema::source(name),
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
+        (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
         (_, "settings") => Source::Rows(settings::rows),
         _ => Source::Nothing,
@@ -85,6 +88,10 @@ impl PartitionStream for Scan {
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     pg_catalog::sessions(&View::new(session, &shared), relation).await
+                }
+                Source::Tables => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    tables::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Rows(make) => {
                     let session = SessionInfo::of(context.session_config().options())?;

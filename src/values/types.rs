@@ -117,6 +117,23 @@ pub fn type_modifier(field: &Field) -> i32 {
     }
 }
 
+/// A column's type as it is written in SQL; `None` for what has no name there.
+pub fn written_type(field: &Field) -> Option<String> {
+    let pg = pg_type(field);
+    let base = match pg.name().strip_prefix('_') {
+        Some(element) => format!("{element}[]"),
+        None => pg.name().to_owned(),
+    };
+    let modifier = type_modifier(field) - 4;
+    match base.as_str() {
+        "json" | "jsonb" | "record" => None,
+        "numeric" if modifier >= 0 => {
+            Some(format!("numeric({}, {})", modifier >> 16 & 0xffff, modifier & 0x7ff))
+        }
+        _ => Some(base),
+    }
+}
+
 /// Bytes that a value of the type has (`pg_type.typlen`), -1 where that varies.
 pub fn type_size(pg: &Type) -> i16 {
     match *pg {

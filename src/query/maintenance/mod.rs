@@ -21,7 +21,8 @@ use super::life::Session;
 use super::running::Registered;
 use super::{Done, Error, Notice, Result};
 use crate::catalog::{
-    Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Snapshot, Table, TableName,
+    self, Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Managed, Snapshot, Table,
+    TableName,
 };
 use crate::cluster::Election;
 use crate::config;
@@ -30,8 +31,8 @@ use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
 use crate::storage::managed::{
-    Abandoned, Change, Commit, Commits, Orphans, expired, managed, reached, remove_orphans,
-    retained_files,
+    Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
+    remove_orphans, retained_files,
 };
 
 /// Commits of one compaction at most.
@@ -161,6 +162,7 @@ impl Maintenance {
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let after = reached(files, &metadata, |_| true).await?;
         let gone: Vec<String> = before.difference(&after).cloned().collect();
+        let gone = own_files(files, managed(&table)?, gone, true).await;
         let done = Work {
             snapshots_expired: snapshots.len() as u64,
             files_removed: gone.len() as u64,
@@ -174,13 +176,21 @@ impl Maintenance {
     async fn remove_orphans(&self, name: &TableName) -> Result<Work> {
         let files = self.commits.files();
         let table = self.catalog.table(name, Consistency::Cached).await?;
+        // What lies beside the files of an adopted table may be another writer's.
+        if managed(&table)?.adopted.is_some() {
+            return Ok(Work::default());
+        }
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let others = other_places(&self.catalog.snapshot(), &table);
         let grace = self.options.orphan_grace;
         let found = Orphans::list(files, metadata.location(), grace, &others).await?;
         // Only now: whatever was committed meanwhile is among the files that it names.
         let table = self.catalog.table(name, Consistency::Strong).await?;
-        let url = &managed(&table)?.metadata;
+        let Managed { metadata: url, adopted, .. } = managed(&table)?;
+        // Another of the same name, since.
+        if adopted.is_some() {
+            return Ok(Work::default());
+        }
         let metadata = files.metadata(url).await?;
         let named = retained_files(files, url, &metadata).await?;
         let (files_removed, bytes_removed) = remove_orphans(files, found, &named).await?;
@@ -304,18 +314,23 @@ impl Maintenance {
             catalog: self.catalog.clone(),
             objects: Arc::default(),
             staged: Arc::default(),
+            files: self.engine.files().clone(),
         };
         engine::Session::new(self.engine.clone(), info)
     }
 }
 
 impl Session {
-    /// OPTIMIZE and VACUUM.
+    /// OPTIMIZE, VACUUM and ANALYZE.
     pub(super) async fn maintain(&self, registered: &Registered, upkeep: &Upkeep) -> Result<Done> {
         let mut notices = Vec::new();
-        for name in &upkeep.names {
+        for (at, name) in upkeep.names.iter().enumerate() {
             let full = self.existing(name).await?;
             let table = self.catalog().table(&full, Consistency::Strong).await?;
+            if upkeep.task == Task::Analyze {
+                notices.extend(self.analyze(&table, upkeep.columns.get(at)).await?);
+                continue;
+            }
             self.must_own_table(&full).await?;
             let Definition::Managed(_) = &table.record.definition else {
                 let reason = format!("skipping \"{}\": it is not a managed table", full.table);
@@ -328,10 +343,41 @@ impl Session {
         Ok(Done { tag: upkeep.tag().into(), notices, ..Done::default() })
     }
 
+    /// ANALYZE has nothing to gather: what plans are made with (rows, bytes, bounds, NULLs by file)
+    /// is part of each snapshot of a managed table, and of the files of others. So it only says what
+    /// PostgreSQL's would say of names and rights.
+    async fn analyze(
+        &self,
+        table: &Table,
+        columns: Option<&Vec<String>>,
+    ) -> Result<Option<Notice>> {
+        let name = &table.name.table;
+        let warning = |message: String| Ok(Some(Notice { code: "01000", message }));
+        if table.record.is_view() {
+            return warning(format!(
+                "skipping \"{name}\" --- cannot analyze non-tables or special system tables"
+            ));
+        }
+        match self.must_own_table(&table.name).await {
+            Err(Error::Catalog(catalog::Error::NotOwner { .. })) => {
+                return warning(format!("permission denied to analyze \"{name}\", skipping it"));
+            }
+            owned => owned?,
+        }
+        let missing = |wanted: &&String| !table.record.columns.iter().any(|c| c.name == **wanted);
+        match columns.into_iter().flatten().find(missing) {
+            None => Ok(None),
+            Some(name) => {
+                let (kind, name) = (catalog::ObjectKind::Column, name.clone());
+                Err(catalog::Error::NotFound { kind, name }.into())
+            }
+        }
+    }
+
     async fn maintain_one(&self, name: &TableName, upkeep: &Upkeep) -> Result<String> {
         let service = &self.queries().maintenance;
         let object = &name.to_string();
-        if upkeep.compact {
+        if upkeep.task == Task::Optimize {
             let started = Utc::now();
             let done = service.compact(self.engine_session(), name, &[]).await?;
             let entry = service.log.entry(object, "compact", started, Ok(done));
@@ -345,6 +391,14 @@ impl Session {
         let entries =
             entries.map(|(kind, work)| service.log.entry(object, kind, started, Ok(work)));
         service.log.append(entries.into_iter().flatten().collect()).await;
+        let table = self.catalog().table(name, Consistency::Cached).await?;
+        if managed(&table)?.adopted.is_some() {
+            return Ok(format!(
+                "{} snapshots expired with {} files; the table was adopted, so files from before \
+                 and orphans stay",
+                expired.snapshots_expired, expired.files_removed
+            ));
+        }
         Ok(format!(
             "{} snapshots expired with {} files, {} orphans of {} bytes removed",
             expired.snapshots_expired,
@@ -355,19 +409,31 @@ impl Session {
     }
 }
 
-/// OPTIMIZE or VACUUM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Optimize,
+    Vacuum,
+    Analyze,
+}
+
+/// OPTIMIZE, VACUUM or ANALYZE.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Upkeep {
     pub names: Vec<ObjectName>,
-    /// OPTIMIZE.
-    pub compact: bool,
+    pub task: Task,
+    /// Columns that ANALYZE names, by table.
+    pub columns: Vec<Vec<String>>,
     /// Older snapshots go whatever the table's properties say.
     pub retain: Option<Duration>,
 }
 
 impl Upkeep {
     pub fn tag(&self) -> &'static str {
-        if self.compact { "OPTIMIZE" } else { "VACUUM" }
+        match self.task {
+            Task::Optimize => "OPTIMIZE",
+            Task::Vacuum => "VACUUM",
+            Task::Analyze => "ANALYZE",
+        }
     }
 
     /// An age as RETAIN gives it.
@@ -391,10 +457,7 @@ fn other_places(catalog: &Snapshot, table: &Table) -> Vec<String> {
 
 fn place(table: &Table) -> Option<String> {
     match &table.record.definition {
-        Definition::Managed(managed) => {
-            let (location, _) = managed.metadata.rsplit_once("/metadata/")?;
-            Some(location.to_owned())
-        }
+        Definition::Managed(managed) => managed.location().map(str::to_owned),
         Definition::External(external) => Some(external.location.clone()),
         Definition::View { .. } => None,
     }

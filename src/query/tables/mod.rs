@@ -1,5 +1,6 @@
 //! Managed tables: made, with or without rows, changed and dropped.
 
+mod adopt;
 mod parse;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use sqlparser::ast::{
 };
 use tracing::debug;
 
+pub(super) use adopt::call;
 pub(super) use parse::with_clauses;
 
 use super::ddl::{exists, ident, mode};
@@ -205,7 +207,8 @@ impl Session {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
         }
-        let definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
+        let (uuid, adopted) = (metadata.uuid(), None);
+        let definition = Managed { uuid, metadata: metadata_url, adopted };
         let mut made = Made { columns: now, definition, rows: None };
         if let Some(query) = &create.query {
             self.fill(name, query, &mut made).await?;
@@ -432,7 +435,10 @@ impl Session {
     /// DROP TABLE ... PURGE: the files go as well.
     pub(super) async fn purge(&self, table: &Table) -> Result<()> {
         match &table.record.definition {
-            Definition::Managed(_) => self.queries().maintenance.purge(table).await,
+            // Adopted since it was looked at: its files may be others' too.
+            Definition::Managed(managed) if managed.adopted.is_none() => {
+                self.queries().maintenance.purge(table).await
+            }
             _ => Ok(()),
         }
     }
@@ -467,17 +473,8 @@ fn without_ids(column: &Column) -> std::collections::BTreeMap<String, String> {
 
 /// A table that is not in the catalog yet.
 fn unnamed(name: &TableName, columns: &[Column], definition: &Managed) -> Table {
-    let record = catalog::TableRecord {
-        oid: 0,
-        owner: String::new(),
-        grants: catalog::Grants::default(),
-        row_security: None,
-        policies: Default::default(),
-        comment: None,
-        columns: columns.to_vec(),
-        definition: Definition::Managed(definition.clone()),
-        nonce: crate::id::nonce(),
-    };
+    let definition = Definition::Managed(definition.clone());
+    let record = catalog::TableRecord::new(0, "", columns.to_vec(), definition);
     Table { name: name.clone(), record, stat: catalog::Stat::default() }
 }
 
@@ -506,7 +503,7 @@ fn properties(list: &[SqlOption]) -> Result<HashMap<String, String>> {
             other => other.to_string(),
         };
         let name = property_name(key);
-        if name.starts_with("oribi.") {
+        if !managed::is_for_users(&name) {
             return Err(Error::Invalid(format!("the property \"{name}\" is not for users")));
         }
         // Files elsewhere would be nobody's: not kept within roots, not swept, not purged.

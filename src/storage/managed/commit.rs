@@ -14,10 +14,11 @@ use arrow::array::RecordBatch;
 use iceberg::spec::{
     DataFile, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestEntry, ManifestFile,
     ManifestListWriter, ManifestStatus, ManifestWriterBuilder, Operation, PartitionSpec, SchemaRef,
-    Snapshot, Summary, TableMetadata,
+    Snapshot, SnapshotRef, Summary, TableMetadata,
 };
 use uuid::Uuid;
 
+use super::adopt::{next_sequence_number, next_version};
 use super::alter::{self, Alteration};
 use super::create::DELETE_AFTER_COMMIT;
 use super::expire;
@@ -209,6 +210,8 @@ impl<'a> Stage<'a> {
             }
         }
         if let Some(content) = content {
+            builder =
+                builder.upgrade_format_version(next_version(&self.current)).map_err(invalid)?;
             let snapshot = self.snapshot(content, mark).await?;
             builder = builder.remove_snapshots(&expire::too_many(&self.current)?);
             builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).map_err(invalid)?;
@@ -234,7 +237,10 @@ impl<'a> Stage<'a> {
         operation: Operation,
     ) -> Result<&'c mut Content> {
         if content.is_none() {
-            let manifests = manifests(self.files, &self.current).await?;
+            let mut manifests = manifests(self.files, &self.current).await?;
+            for manifest in &mut manifests {
+                count_entries(self.files, manifest).await?;
+            }
             *content =
                 Some(Content { manifests, added: vec![], removed: Totals::default(), operation });
         }
@@ -370,7 +376,7 @@ impl<'a> Stage<'a> {
         let snapshot = Snapshot::builder()
             .with_snapshot_id(snapshot_id)
             .with_parent_snapshot_id(self.current.current_snapshot_id())
-            .with_sequence_number(self.current.next_sequence_number())
+            .with_sequence_number(next_sequence_number(&self.current))
             // Clocks of daemons differ; the table's own time only goes forward.
             .with_timestamp_ms(now.max(self.current.last_updated_ms() + 1))
             .with_manifest_list(list_url)
@@ -453,12 +459,12 @@ impl<'a> Stage<'a> {
         let invalid = |error| damaged(&url, error);
         let buffer = Buffer::new(&url);
         let output = buffer.output()?.writer().await.map_err(invalid)?;
-        let mut writer = match self.current.format_version() {
+        let mut writer = match next_version(&self.current) {
             FormatVersion::V2 => ManifestListWriter::v2(
                 output,
                 snapshot_id,
                 self.current.current_snapshot_id(),
-                self.current.next_sequence_number(),
+                next_sequence_number(&self.current),
             ),
             version => {
                 let what = format!("writing to tables of Iceberg's format version {version}");
@@ -535,9 +541,39 @@ pub(super) async fn manifests(
     files: &TableFiles,
     metadata: &TableMetadata,
 ) -> Result<Vec<ManifestFile>> {
-    let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
+    manifests_of(files, metadata, metadata.current_snapshot()).await
+}
+
+/// The manifests of one of a table's snapshots; none of a table without any.
+pub(super) async fn manifests_of(
+    files: &TableFiles,
+    metadata: &TableMetadata,
+    snapshot: Option<&SnapshotRef>,
+) -> Result<Vec<ManifestFile>> {
+    let Some(snapshot) = snapshot else { return Ok(Vec::new()) };
     let list = files.manifest_list(snapshot.manifest_list(), metadata.format_version()).await?;
     Ok(list.entries().to_vec())
+}
+
+/// Counts what the lists of version 1 may leave out and those of version 2 must have.
+async fn count_entries(files: &TableFiles, manifest: &mut ManifestFile) -> Result<()> {
+    let counts =
+        [manifest.added_files_count, manifest.existing_files_count, manifest.deleted_files_count];
+    let rows =
+        [manifest.added_rows_count, manifest.existing_rows_count, manifest.deleted_rows_count];
+    if counts.iter().all(Option::is_some) && rows.iter().all(Option::is_some) {
+        return Ok(());
+    }
+    let parsed = files.manifest(&manifest.manifest_path).await?;
+    let of = |status: ManifestStatus| {
+        let entries = parsed.entries().iter().filter(|entry| entry.status == status);
+        let rows: u64 = entries.clone().map(|entry| entry.data_file().record_count()).sum();
+        (u32::try_from(entries.count()).ok(), Some(rows))
+    };
+    (manifest.added_files_count, manifest.added_rows_count) = of(ManifestStatus::Added);
+    (manifest.existing_files_count, manifest.existing_rows_count) = of(ManifestStatus::Existing);
+    (manifest.deleted_files_count, manifest.deleted_rows_count) = of(ManifestStatus::Deleted);
+    Ok(())
 }
 
 /// An entry with what it has from its manifest's place in the list.

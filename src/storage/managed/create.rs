@@ -18,7 +18,12 @@ use crate::catalog::TableName;
 use crate::storage::{Error, Result};
 
 /// Whether metadata files go when they leave the metadata log.
-pub(super) const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
+pub const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
+
+/// Whether a table property is one that users set, and not for what writes tables here.
+pub fn is_for_users(property: &str) -> bool {
+    !property.starts_with("oribi.")
+}
 
 /// What CREATE TABLE says.
 #[derive(Clone, Debug)]

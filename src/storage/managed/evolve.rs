@@ -81,6 +81,7 @@ fn renamed(logical: &Schema, physical: &Schema) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-pub(super) fn field_id(field: &Field) -> Option<i32> {
+/// The id of a column, by which it is known whatever it is called.
+pub fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
 }

@@ -29,18 +29,19 @@ const DEFAULT_MAX_KEEP: usize = 1000;
 /// A branch or tag, as the metadata file has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Reference {
-    snapshot_id: i64,
+pub(super) struct Reference {
+    pub snapshot_id: i64,
     #[serde(rename = "type")]
-    kind: String,
-    min_snapshots_to_keep: Option<usize>,
-    max_snapshot_age_ms: Option<i64>,
+    pub kind: String,
+    pub min_snapshots_to_keep: Option<usize>,
+    pub max_snapshot_age_ms: Option<i64>,
+    pub max_ref_age_ms: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
-struct References {
+pub(super) struct References {
     #[serde(default)]
-    refs: BTreeMap<String, Reference>,
+    pub refs: BTreeMap<String, Reference>,
 }
 
 /// Snapshots that may go; with `retain` all that are older than that, whatever the properties say.
@@ -151,7 +152,7 @@ pub async fn retained_files(
 }
 
 /// The library keeps them to itself; their form in metadata files is the specification's.
-fn references(metadata: &TableMetadata) -> Result<References> {
+pub(super) fn references(metadata: &TableMetadata) -> Result<References> {
     let invalid = |error| damaged(metadata.location(), error);
     let value = serde_json::to_value(metadata).map_err(invalid)?;
     serde_json::from_value(value).map_err(invalid)

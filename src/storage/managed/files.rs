@@ -14,6 +14,7 @@ use iceberg::spec::{FormatVersion, Manifest, ManifestList, TableMetadata};
 use moka::sync::Cache;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -59,16 +60,15 @@ impl TableFiles {
             return Ok(metadata);
         }
         let bytes = self.read(url).await?;
-        let metadata = match url.ends_with(".gz.metadata.json") || bytes.starts_with(&[0x1f, 0x8b])
-        {
-            true => serde_json::from_reader(flate2::read::GzDecoder::new(bytes.as_ref())),
-            false => serde_json::from_slice(&bytes),
-        };
-        let metadata: TableMetadata = metadata.map_err(|error| damaged(url, error))?;
-        let metadata = Arc::new(metadata);
+        let metadata: Arc<TableMetadata> = Arc::new(parsed(url, &bytes)?);
         self.metadata
             .insert(url.to_owned(), (metadata.clone(), bytes.len() as u64 * METADATA_FACTOR));
         Ok(metadata)
+    }
+
+    /// Some of what a metadata file says.
+    pub(super) async fn json<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
+        parsed(url, &self.read(url).await?)
     }
 
     /// The manifests of a snapshot.
@@ -81,8 +81,15 @@ impl TableFiles {
             return Ok(list);
         }
         let bytes = self.read(url).await?;
-        let list = ManifestList::parse_with_version(&bytes, version)
-            .map_err(|error| damaged(url, error))?;
+        let list = ManifestList::parse_with_version(&bytes, version);
+        // Snapshots that a table has from before it became one of version 2.
+        let list = list.or_else(|error| match version {
+            FormatVersion::V2 => {
+                ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error)
+            }
+            _ => Err(error),
+        });
+        let list = list.map_err(|error| damaged(url, error))?;
         let list = Arc::new(list);
         let size = bytes.len() as u64 * METADATA_FACTOR;
         self.lists.insert(url.to_owned(), (list.clone(), size));
@@ -224,6 +231,24 @@ fn cache<T: Send + Sync + 'static>(bytes: u64) -> Cache<String, (Arc<T>, u64)> {
         .build()
 }
 
+/// Metadata as JSON, compressed or not.
+fn parsed<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T> {
+    let compressed = url.ends_with(".gz.metadata.json") || bytes.starts_with(&[0x1f, 0x8b]);
+    let parsed = match compressed {
+        true => serde_json::from_reader(flate2::read::GzDecoder::new(bytes)),
+        false => serde_json::from_slice(bytes),
+    };
+    parsed.map_err(|error| damaged(url, error))
+}
+
+/// A URL in one spelling, without a slash at the end: the same for all of a file's URLs.
+pub fn file_key(url: &str) -> String {
+    match split(url) {
+        Ok((store, path)) => format!("{}{path}", store.replacen("s3a://", "s3://", 1)),
+        Err(_) => url.to_owned(),
+    }
+}
+
 /// The store that a URL belongs to, as scans name it.
 pub(super) fn store_url(url: &str) -> Result<ObjectStoreUrl> {
     let (store, _) = split(url)?;
@@ -239,6 +264,11 @@ pub(super) fn path(url: &str) -> Result<Path> {
 /// is written: a percent sign is one, not the start of an escape. Other writers leave out the scheme
 /// of local files.
 fn split(url: &str) -> Result<(String, Path)> {
+    // Hadoop's spelling.
+    let url = match url.strip_prefix("file:") {
+        Some(path) if !path.starts_with("//") => path,
+        _ => url,
+    };
     let (store, path) = match url.split_once("://") {
         None if url.starts_with('/') => ("file:///".to_owned(), url),
         None => return Err(bad(url, "it must be an absolute path or a URL")),

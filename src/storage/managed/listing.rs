@@ -126,8 +126,13 @@ fn null_of(value: &ScalarValue) -> datafusion::error::Result<ScalarValue> {
 }
 
 /// A value of the specification as the engine's; `None` for what cannot be compared here.
-pub(super) fn scalar(datum: &Datum) -> Option<ScalarValue> {
-    let value = match (datum.data_type(), datum.literal()) {
+fn scalar(datum: &Datum) -> Option<ScalarValue> {
+    scalar_of(datum.data_type(), datum.literal())
+}
+
+/// The same of a value that stands apart from its type.
+pub(super) fn scalar_of(kind: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<ScalarValue> {
+    let value = match (kind, literal) {
         (PrimitiveType::Boolean, PrimitiveLiteral::Boolean(value)) => (*value).into(),
         (PrimitiveType::Int, PrimitiveLiteral::Int(value)) => (*value).into(),
         (PrimitiveType::Long, PrimitiveLiteral::Long(value)) => (*value).into(),

@@ -11,20 +11,24 @@
 //! - [`files`]: the small files that describe a table, through caches.
 //! - [`listing`]: a manifest's files in the form that scans use.
 //! - [`scan`]: a snapshot as the engine sees it.
+//! - [`history`]: which snapshot a moment means.
 //! - [`evolve`]: old files under present names and types.
 //! - [`write`](mod@write): rows become data files, whose form [`properties`] says.
 //! - [`transforms`]: what a column's values become as those of a partition.
 //! - [`rows`]: a few rows that wait for others before they become a file.
 //! - [`commit`]: a table's next state.
+//! - [`inspect`]: what is known of a table, as tables.
 //! - [`alter`]: changes of columns and properties.
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
 //! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
+//! - [`adopt`]: tables of other writers, taken over.
 //! - [`abandoned`]: directories of tables that no catalog has any more.
 //! - [`publish`]: the write that makes the next state the current one.
 
 mod abandoned;
+mod adopt;
 mod alter;
 mod commit;
 mod compact;
@@ -32,6 +36,8 @@ mod create;
 mod evolve;
 mod expire;
 mod files;
+mod history;
+mod inspect;
 mod listing;
 mod orphans;
 mod overwrite;
@@ -48,12 +54,18 @@ mod upload;
 pub mod write;
 
 pub use abandoned::Abandoned;
+pub use adopt::{Adoptable, Here, examine, own_files};
 pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, stage};
 pub use compact::{Small, small_files};
-pub use create::{NewTable, Partitioning, SortColumn, create, table_location};
+pub use create::{
+    DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
+};
+pub use evolve::field_id;
 pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
+pub use history::Moment;
+pub use inspect::{Aspect, Inspection};
 pub use orphans::{Orphans, remove_orphans};
 pub use overwrite::Overwritten;
 pub use publish::{Commit, Commits, current, managed, next_record};
@@ -68,7 +80,7 @@ use crate::storage::Result;
 /// A table's columns for the catalog: those of its metadata, with what the catalog knows of the ones
 /// that were there `before`.
 pub fn columns_of(metadata: &TableMetadata, before: &[Column]) -> Result<Vec<Column>> {
-    let schema = scan::scan_schema(metadata)?;
+    let schema = scan::scan_schema(metadata.current_schema())?;
     let columns = schema.fields().iter().map(|field| {
         let id = evolve::field_id(field);
         let known =

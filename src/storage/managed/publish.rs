@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::commit::{self, Change, Staged};
-use super::{Alteration, TableFiles, columns_of, rows};
+use super::{Alteration, TableFiles, columns_of, own_files, rows};
 use crate::catalog::{
     self, Catalog, Column, Consistency, Definition, Managed, Swap, Table, TableRecord,
 };
@@ -255,8 +255,12 @@ impl Commits {
             faults::point("a commit is made");
             let swap = match swap {
                 Ok(Swap::Done(tables)) => {
-                    let expired = staged.into_iter().flat_map(|staged| staged.expired).collect();
-                    self.files.remove(expired).await;
+                    for (table, staged) in tables.iter().zip(staged) {
+                        // By now another may have taken its name.
+                        let Ok(managed) = managed(table) else { continue };
+                        let own = own_files(&self.files, managed, staged.expired, false).await;
+                        self.files.remove(own).await;
+                    }
                     return Ok(tables);
                 }
                 Ok(other) => other,

@@ -27,7 +27,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::TableSchemaBuilder;
 use datafusion_functions_aggregate_common::min_max::{max_batch, min_batch};
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{ManifestContentType, ManifestFile, TableMetadata};
+use iceberg::spec::{ManifestContentType, ManifestFile, SnapshotRef, TableMetadata};
 use object_store::ObjectMeta;
 use parquet::arrow::RowNumber;
 
@@ -55,6 +55,7 @@ const DETAILED_FILES: usize = 1000;
 pub struct ManagedTable {
     files: Arc<TableFiles>,
     metadata: Arc<TableMetadata>,
+    snapshot: Option<SnapshotRef>,
     schema: SchemaRef,
     row_ids: bool,
     /// Only these files, by [`FILE_COLUMN`]; `None`: all.
@@ -74,8 +75,20 @@ impl ManagedTable {
         files: Arc<TableFiles>,
         metadata: Arc<TableMetadata>,
     ) -> crate::storage::Result<Self> {
-        let schema = scan_schema(&metadata)?;
-        Ok(Self { files, metadata, schema, row_ids: false, only: None })
+        let schema = scan_schema(metadata.current_schema())?;
+        let snapshot = metadata.current_snapshot().cloned();
+        Ok(Self { files, metadata, snapshot, schema, row_ids: false, only: None })
+    }
+
+    /// The table as it was at one of its snapshots, with the columns that it had then.
+    pub fn at(
+        files: Arc<TableFiles>,
+        metadata: Arc<TableMetadata>,
+        snapshot: SnapshotRef,
+    ) -> crate::storage::Result<Self> {
+        let invalid = |error| files::damaged(metadata.location(), error);
+        let schema = scan_schema(snapshot.schema(&metadata).map_err(invalid)?.as_ref())?;
+        Ok(Self { files, metadata, snapshot: Some(snapshot), schema, row_ids: false, only: None })
     }
 
     /// The same with [`FILE_COLUMN`] and [`ROW_COLUMN`] at the end, by which rows are found again.
@@ -100,7 +113,8 @@ impl ManagedTable {
     }
 
     async fn select(&self, session: &dyn Session, filters: &[Expr]) -> Result<Selection> {
-        let lists = live_files(&self.files, &self.metadata).await.map_err(external)?;
+        let lists = files_of(&self.files, &self.metadata, self.snapshot.as_ref()).await;
+        let lists = lists.map_err(external)?;
         let schema = self.file_schema();
         let predicate = match conjunction(filters.iter().filter(|e| self.prunes(e)).cloned()) {
             None => None,
@@ -136,8 +150,8 @@ impl ManagedTable {
 
 /// A table's columns as queries see them: strings and bytes as views, which the engine is quickest
 /// with.
-pub fn scan_schema(metadata: &TableMetadata) -> crate::storage::Result<SchemaRef> {
-    let stored = types::arrow_schema(metadata.current_schema())?;
+pub fn scan_schema(schema: &iceberg::spec::Schema) -> crate::storage::Result<SchemaRef> {
+    let stored = types::arrow_schema(schema)?;
     let fields = stored.fields().iter().map(|field| {
         let viewed = match field.data_type() {
             DataType::Utf8 => DataType::Utf8View,
@@ -168,7 +182,16 @@ pub async fn live_files(
     files: &TableFiles,
     metadata: &TableMetadata,
 ) -> crate::storage::Result<Vec<Arc<FileList>>> {
-    let manifests = commit::manifests(files, metadata).await?;
+    files_of(files, metadata, metadata.current_snapshot()).await
+}
+
+/// The files of one of a table's snapshots, by manifest.
+async fn files_of(
+    files: &TableFiles,
+    metadata: &TableMetadata,
+    snapshot: Option<&SnapshotRef>,
+) -> crate::storage::Result<Vec<Arc<FileList>>> {
+    let manifests = commit::manifests_of(files, metadata, snapshot).await?;
     let live =
         |manifest: &ManifestFile| manifest.has_added_files() || manifest.has_existing_files();
     if manifests.iter().any(|m| m.content == ManifestContentType::Deletes && live(m)) {

@@ -247,7 +247,7 @@ fn arrow_fields(path: &str, fields: &StructType) -> Result<Fields> {
     fields.fields().iter().map(field).collect()
 }
 
-fn arrow_field(path: &str, field: &NestedField) -> Result<Field> {
+pub(super) fn arrow_field(path: &str, field: &NestedField) -> Result<Field> {
     let nullable = !field.required;
     let nested = |field: &NestedField| arrow_field(&below(path, &field.name), field);
     let arrow = match field.field_type.as_ref() {

@@ -94,6 +94,7 @@ fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> 
             "table_name",
             "column_name",
             "ordinal_position",
+            "column_default",
             "is_nullable",
             "data_type",
             "character_octet_length",
@@ -125,7 +126,7 @@ fn column_row(
     item: &RelationItem<'_>,
     column: &ColumnItem<'_>,
     position: i64,
-) -> [Value; 21] {
+) -> [Value; 22] {
     let oid = column.kind.oid;
     let array = column.kind.dimensions > 0;
     let (data_type, udt_name) = data_type(oid);
@@ -141,6 +142,7 @@ fn column_row(
         item.name().into(),
         column.name.into(),
         position.into(),
+        column.default.into(),
         if column.not_null { "NO" } else { "YES" }.into(),
         data_type.into(),
         matches!(oid, 25 | 1042 | 1043).then_some(TEXT_LIMIT).into(),

@@ -27,6 +27,7 @@ pub fn source(name: &str) -> Source {
         "pg_namespace" => Source::Rows(objects::schemas),
         "pg_class" => Source::Rows(objects::relations),
         "pg_attribute" => Source::Rows(objects::columns),
+        "pg_attrdef" => Source::Rows(objects::defaults),
         "pg_tables" => Source::Rows(objects::tables),
         "pg_views" => Source::Rows(objects::views),
         "pg_description" => Source::Rows(objects::descriptions),

@@ -113,6 +113,7 @@ impl<'a> RelationItem<'a> {
                         dimensions: column.kind.starts_with('_').into(),
                     },
                     not_null: column.not_null,
+                    default: None,
                     grants: None,
                 })
                 .collect(),
@@ -127,6 +128,8 @@ pub struct ColumnItem<'a> {
     pub name: &'a str,
     pub kind: ColumnType,
     pub not_null: bool,
+    /// As SQL.
+    pub default: Option<&'a str>,
     /// What was granted on it alone.
     pub grants: Option<&'a Grants>,
 }
@@ -141,6 +144,7 @@ impl<'a> ColumnItem<'a> {
             name: &column.name,
             kind: types::column_type(&field),
             not_null: !column.nullable,
+            default: column.default.as_deref(),
             grants: some(&column.grants),
         }
     }
@@ -351,6 +355,7 @@ pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
             "attalign",
             "attstorage",
             "attnotnull",
+            "atthasdef",
             "attislocal",
             "attcollation",
             "attacl",
@@ -373,10 +378,23 @@ pub fn columns(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
                 layout.map_or("i", |layout| &layout.align).into(),
                 layout.map_or("x", |layout| &layout.storage).into(),
                 column.not_null.into(),
+                column.default.is_some().into(),
                 true.into(),
                 layout.map_or(0, |layout| layout.collation).into(),
                 column.grants.map_or(Value::Null, |grants| acl(Some(grants), item.owner(), &[])),
             ]);
+        }
+    }
+    rows.finish()
+}
+
+pub fn defaults(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, &["oid", "adrelid", "adnum", "adbin"]);
+    for item in user_relations(view) {
+        for (column, number) in item.columns().into_iter().zip(1i64..) {
+            let Some(default) = column.default else { continue };
+            // Nothing refers to a default by an identifier of its own.
+            rows.push([item.oid().into(), item.oid().into(), number.into(), default.into()]);
         }
     }
     rows.finish()

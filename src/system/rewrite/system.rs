@@ -30,6 +30,7 @@ impl VisitorMut for Before {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         replace_table_oids(select);
+        ask_defaults_by_key(select);
         if gives_nothing(select) {
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
@@ -128,6 +129,35 @@ fn is_empty_join(table: &TableWithJoins) -> bool {
             _ => false,
         }
     })
+}
+
+/// Clients look up a column's default only if there is one: a condition on the outer row alone,
+/// which the engine does not take, and which says no more than the key does.
+fn ask_defaults_by_key(select: &mut Select) {
+    let [TableWithJoins { relation: TableFactor::Table { name, args: None, .. }, joins }] =
+        select.from.as_slice()
+    else {
+        return;
+    };
+    let of_defaults = system_relation(name).is_some_and(|relation| relation.name == "pg_attrdef");
+    if of_defaults
+        && joins.is_empty()
+        && let Some(condition) = &mut select.selection
+    {
+        without_flag(condition);
+    }
+}
+
+fn without_flag(condition: &mut Expr) {
+    match condition {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            without_flag(left);
+            without_flag(right);
+        }
+        Expr::Nested(inner) => without_flag(inner),
+        flag if is_column(flag, &["atthasdef"]) => *flag = boolean(true),
+        _ => {}
+    }
 }
 
 /// Whether a SELECT has no rows to look at.

@@ -155,6 +155,7 @@ impl Fixture {
             settings: Arc::new(Settings::default()),
             catalog,
             objects: Arc::default(),
+            files: engine.files().clone(),
         };
         let mut session = Session::new(engine.clone(), info);
         session.mark_start();
