@@ -402,9 +402,7 @@ impl Session {
                         catalog.table(&name, Consistency::Strong).await?;
                     }
                     self.may_drop(&name).await?;
-                    if *purge {
-                        self.may_purge(&name).await?;
-                    }
+                    self.may_purge(&name, *purge).await?;
                     targets.push(name);
                 }
                 for name in targets {

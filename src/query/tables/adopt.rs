@@ -67,7 +67,10 @@ impl Session {
     }
 
     /// DROP ... PURGE removes all that is in a table's directory.
-    pub(in crate::query) async fn may_purge(&self, name: &TableName) -> Result<()> {
+    pub(in crate::query) async fn may_purge(&self, name: &TableName, purge: bool) -> Result<()> {
+        if !purge {
+            return Ok(());
+        }
         let Ok(table) = self.catalog().table(name, Consistency::Strong).await else {
             return Ok(());
         };
