@@ -30,7 +30,8 @@ use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine};
 use crate::password;
 use crate::postgres::Listener;
-use crate::query::maintenance::Maintenance;
+use crate::query::maintenance::log::Log;
+use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
@@ -144,8 +145,15 @@ impl Server {
         )
         .await?;
         let shutdown = Shutdown::default();
+        let election = Election::open(coordination.clone(), membership.clone()).await?;
+        let log = Log::open(coordination.clone(), membership.id()).await?;
         let system = System::new(
-            Arc::new(ClusterView::new(membership.clone(), registry.clone())),
+            Arc::new(ClusterView::new(
+                membership.clone(),
+                registry.clone(),
+                election.clone(),
+                log.clone(),
+            )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             setting_rows(&config),
         );
@@ -158,14 +166,15 @@ impl Server {
             membership.clone(),
             (engine.handle().clone(), engine.memory_pool().clone()),
         );
-        let election = Election::open(coordination.clone(), membership.clone()).await?;
+        let warehouse = warehouse(&config, &data_dir)?;
+        let cluster = membership.cluster();
         let maintenance = Maintenance::new(
             engine.clone(),
             catalog.clone(),
             commits.clone(),
-            config.maintenance.clone(),
+            log,
+            (config.maintenance.clone(), warehouse.clone().map(|url| Warehouse { url, cluster })),
         );
-        let warehouse = warehouse(&config, &data_dir)?;
         let foundation = Foundation {
             coordination: coordination.clone(),
             engine,

@@ -124,3 +124,96 @@ async fn the_leader_does_it_by_itself() {
     eventually("few files", async || (files(&warehouse, ".parquet").len() < 5).then_some(())).await;
     assert_eq!(value(&client, SUM).await, "12 66 12");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_does_not_grow_beyond_its_bound() {
+    let daemon = Daemon::start(&quiet());
+    let client = daemon.connect().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (a int, b text) \
+             WITH ('history.expire.max-snapshots-to-keep' = '10')",
+        )
+        .await
+        .expect("a table");
+    for n in 0..30 {
+        let insert = format!("INSERT INTO t VALUES ({n}, 'row {n}')");
+        client.batch_execute(&insert).await.expect("a row");
+    }
+    let metadata = files(&daemon.data_dir().join("warehouse"), ".metadata.json");
+    let newest = metadata.iter().max().expect("a table's metadata");
+    let text = fs::read_to_string(newest).expect("metadata");
+    let metadata: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let snapshots = metadata["snapshots"].as_array().map(Vec::len).unwrap_or_default();
+    assert!((10..=12).contains(&snapshots), "{snapshots} snapshots");
+    assert_eq!(value(&client, SUM).await, "30 435 30");
+    // What was written on the way is still read right, and swept as anything that nothing names.
+    client.batch_execute("VACUUM t RETAIN '0s'").await.expect("VACUUM");
+    assert_eq!(value(&client, SUM).await, "30 435 30");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
+    let shared = tempfile::tempdir().expect("a directory");
+    let warehouse = shared.path().to_owned();
+    let place = warehouse.to_string_lossy().into_owned();
+    let own = Options::new().env("ORIBI_WAREHOUSE", &place);
+    let other = Options::new().env("ORIBI_WAREHOUSE", &place);
+    let quiet = |options: &Options| options.clone().env("ORIBI_MAINTENANCE_INTERVAL", "none");
+
+    // Another cluster's table, dropped as well.
+    let daemon = Daemon::start(&quiet(&other));
+    let client = daemon.connect().await;
+    client
+        .batch_execute("CREATE TABLE others AS SELECT 1 AS a; DROP TABLE others")
+        .await
+        .expect("");
+    daemon.kill();
+
+    let daemon = Daemon::start(&quiet(&own));
+    let client = daemon.connect().await;
+    client
+        .batch_execute(
+            "CREATE TABLE kept AS SELECT * FROM generate_series(1, 10) AS s (a); \
+             CREATE TABLE dropped AS SELECT 1 AS a; DROP TABLE dropped",
+        )
+        .await
+        .expect("tables");
+    client.batch_execute("CREATE TABLE kept AS SELECT 1 AS a").await.expect_err("it exists");
+    client
+        .batch_execute("CREATE TABLE failed AS SELECT 1 / (a - 5) FROM kept")
+        .await
+        .expect_err("");
+    daemon.kill();
+    // One that dies before the table is in the catalog.
+    let dying = Daemon::start(&quiet(&own).env("ORIBI_FAULT", "metadata is written"));
+    let client = dying.connect().await;
+    client.batch_execute("CREATE TABLE died AS SELECT 2 AS a").await.expect_err("it died");
+    dying.wait(common::daemon::PATIENCE);
+
+    let there = |name: &str| {
+        let found = files(&warehouse, ".parquet");
+        let within = |file: &PathBuf| file.to_string_lossy().contains(&format!("/{name}-"));
+        found.iter().filter(|file| within(file)).count()
+    };
+    assert!(there("kept") > 0 && there("dropped") > 0 && there("died") > 0 && there("others") > 0);
+    assert_eq!(there("failed"), 0, "what failed is removed at once");
+
+    let keeping = own
+        .clone()
+        .env("ORIBI_MAINTENANCE_INTERVAL", "50ms")
+        .env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
+    let daemon = Daemon::start(&keeping);
+    let client = daemon.connect().await;
+    eventually("the dropped table's files go", async || {
+        (there("dropped") + there("died") == 0).then_some(())
+    })
+    .await;
+    let log = "SELECT count(*) FROM system.maintenance \
+               WHERE kind = 'dropped' AND files_removed > 3 AND bytes_removed > 100 AND error IS NULL";
+    eventually("an entry in the log", async || (value(&client, log).await == "1").then_some(()))
+        .await;
+    assert_eq!(value(&client, "SELECT sum(a) FROM kept").await, "55");
+    assert!(there("others") > 0, "another cluster's files are not ours to remove");
+    assert_eq!(value(&client, "SELECT count(*) FROM system.daemons WHERE leader").await, "1");
+}

@@ -247,6 +247,13 @@ impl Catalog {
         Ok(())
     }
 
+    /// The whole catalog as the store has it now.
+    pub async fn latest(&self) -> Result<Arc<Snapshot>> {
+        self.coordination.sync().await?;
+        self.reload().await?;
+        Ok(self.snapshot())
+    }
+
     /// Reads everything again and replaces the snapshot at once.
     pub(super) async fn reload(&self) -> Result<()> {
         let _guard = self.refreshing.lock().await;

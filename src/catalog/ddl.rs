@@ -4,6 +4,7 @@
 //! there and so learns the truth ([`Catalog::settle`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -236,18 +237,23 @@ impl Catalog {
         if_not_exists(created, mode)
     }
 
-    /// Drops a table or view; the files of an external table stay. Returns false if it was not
-    /// there and the mode allows that.
-    pub async fn drop_table(&self, name: &TableName, view: bool, mode: DropMode) -> Result<bool> {
+    /// Drops a table or view, whose files stay. Returns what it was, or `None` if it was not there
+    /// and the mode allows that.
+    pub async fn drop_table(
+        &self,
+        name: &TableName,
+        view: bool,
+        mode: DropMode,
+    ) -> Result<Option<Arc<Table>>> {
         let found = self.table(name, Consistency::Strong).await;
-        let Some(table) = if_exists(found, mode)? else { return Ok(false) };
+        let Some(table) = if_exists(found, mode)? else { return Ok(None) };
         expect_kind(&table, view)?;
         let path = path_of(name);
         let ops = vec![delete(path.clone(), Some(table.stat.version))];
         let proof = Proof::Deleted { path, czxid: table.stat.czxid };
         let dropped = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
-        dropped.map(|()| true)
+        dropped.map(|()| Some(table))
     }
 
     /// Moves a table or view to another name or schema of the same database.

@@ -41,6 +41,14 @@ pub struct Snapshot {
     pub roles: BTreeMap<String, Arc<Role>>,
 }
 
+impl Snapshot {
+    /// All tables and views.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        let schemas = self.databases.values().flat_map(|database| database.schemas.values());
+        schemas.flat_map(|schema| schema.tables.values())
+    }
+}
+
 /// A role with its record.
 #[derive(Clone, Debug)]
 pub struct Role {

@@ -50,6 +50,9 @@ pub enum Path<'a> {
     /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
     /// daemon that runs it.
     Query(Uuid),
+    /// `query::maintenance::log::Record`: what was done lately to keep tables in good order.
+    /// Persistent; written by the daemon that did it.
+    Maintenance,
     /// Parent of [`SignalsTo`](Self::SignalsTo).
     Signals,
     /// Parent of [`Signal`](Self::Signal), watched by the daemon of that id. Persistent and empty;
@@ -90,6 +93,7 @@ impl Display for Path<'_> {
             Self::Role(role) => write!(f, "/roles/{}", encode(role)),
             Self::Queries => f.write_str("/queries"),
             Self::Query(id) => write!(f, "/queries/{id}"),
+            Self::Maintenance => f.write_str("/maintenance"),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),
             Self::Signal(daemon, id) => write!(f, "/signals/{}/{id}", encode(daemon)),

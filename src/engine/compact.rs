@@ -3,14 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::compute::SortOptions;
 use datafusion::catalog::TableProvider;
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::sorts::sort::SortExec;
-use iceberg::spec::{NullOrder, Operation, SortDirection, Transform};
+use iceberg::spec::Operation;
 
 use super::session::Session;
 use super::write::{Target, Written};
@@ -25,13 +20,13 @@ impl Session {
     /// without a change there is nothing more to do.
     pub async fn compact(&self, target: &Target) -> Result<Written> {
         let files = self.engine().files();
-        let small = small_files(files, &target.metadata).await?;
+        let small = small_files(files, &target.metadata, MAX_BYTES).await?;
         let mut removed = HashSet::new();
         let mut added =
             NewFiles { spec_id: target.metadata.default_partition_spec_id(), files: Vec::new() };
         let mut bytes = 0;
         for part in small {
-            if bytes > MAX_BYTES {
+            if bytes >= MAX_BYTES {
                 break;
             }
             bytes += part.bytes;
@@ -56,7 +51,7 @@ impl Session {
         Ok(Written { rows, change: Some(Change::Replace { removed, added, operation }) })
     }
 
-    /// The rows of some files, in the table's order if it has one.
+    /// The rows of some files, in few.
     async fn rewrite(&self, target: &Target, urls: &HashSet<String>) -> Result<NewFiles> {
         let files = self.engine().files().clone();
         let lists = live_files(&files, &target.metadata).await?;
@@ -64,31 +59,8 @@ impl Session {
         let only = places.filter(|(_, url)| urls.contains(*url)).map(|(at, _)| at).collect();
         let table = ManagedTable::new(files, target.metadata.clone())?.only(only);
         let scan = table.scan(self.state(), None, &[], None).await.map_err(Error::running)?;
-        let one: Arc<dyn ExecutionPlan> = Arc::new(CoalescePartitionsExec::new(scan));
-        let plan: Arc<dyn ExecutionPlan> = match ordering(target, &one) {
-            Some(ordering) => Arc::new(SortExec::new(ordering, one)),
-            None => one,
-        };
-        let (_, written) = self.write_plan(target, plan, None).await?;
+        let one = Arc::new(CoalescePartitionsExec::new(scan));
+        let (_, written) = self.write_plan(target, one, None).await?;
         Ok(written)
     }
-}
-
-/// The order that the table declares, as far as it is one of columns.
-fn ordering(target: &Target, plan: &Arc<dyn ExecutionPlan>) -> Option<LexOrdering> {
-    let schema = plan.schema();
-    let mut sort = Vec::new();
-    for field in &target.metadata.default_sort_order().fields {
-        if field.transform != Transform::Identity {
-            break;
-        }
-        let name = target.metadata.current_schema().name_by_field_id(field.source_id)?;
-        let at = schema.index_of(name).ok()?;
-        let options = SortOptions {
-            descending: field.direction == SortDirection::Descending,
-            nulls_first: field.null_order == NullOrder::First,
-        };
-        sort.push(PhysicalSortExpr::new(Arc::new(Column::new(name, at)), options));
-    }
-    LexOrdering::new(sort)
 }

@@ -20,6 +20,8 @@
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
 //! - [`write`]: the rows of statements that write, gone to files.
+//! - [`ordering`]: the order that a table declares for them.
+//! - [`compact`]: small files made into few large ones.
 //!
 //! The engine has a tokio runtime of its own: a plan that keeps all its threads busy delays neither
 //! the network nor heartbeats.
@@ -32,6 +34,7 @@ mod error;
 mod explain;
 pub mod memory;
 pub mod objects;
+mod ordering;
 mod parameters;
 pub mod parse;
 pub mod patterns;

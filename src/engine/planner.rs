@@ -31,7 +31,7 @@ use super::{Error, Result, complexity, parse};
 use crate::catalog::{self, Columns, Definition, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
-use crate::storage::managed::ManagedTable;
+use crate::storage::managed::{self, ManagedTable};
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -177,13 +177,12 @@ impl Session {
             Err(catalog::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let table = self.info().staged.get(name).unwrap_or(table);
         if scope.open.as_ref() == Some(name) {
-            return self.source(&table, depth).await.map(Some);
+            return self.source(table, depth).await.map(Some);
         }
         let (table, columns) = self.readable(scope, table).await?;
         let source = match self.policy(scope, &table) {
-            None => self.source(&table, depth).await?,
+            None => self.source(table.clone(), depth).await?,
             Some(policy) => self.policed(scope, &table, policy, depth).await?,
         };
         Ok(Some(match columns {
@@ -196,36 +195,23 @@ impl Session {
         }))
     }
 
-    /// A table, or the plan of a view, read with its owner's rights.
-    async fn source(&self, table: &Table, depth: usize) -> Result<Arc<dyn TableSource>> {
-        if let Some(source) = self.engine().cached_source(self.info(), table) {
+    /// A table as this session sees it, or the plan of a view, read with its owner's rights.
+    async fn source(&self, table: Arc<Table>, depth: usize) -> Result<Arc<dyn TableSource>> {
+        let own = self.info().staged.get(&table.name);
+        let table = own.filter(|own| own.record.oid == table.record.oid).unwrap_or(table);
+        if let Some(source) = self.engine().cached_source(self.info(), &table) {
             return Ok(source);
         }
-        let keep = |provider| self.engine().keep_source(self.info(), table, provider);
+        let keep = |table, provider| self.engine().keep_source(self.info(), table, provider);
         Ok(match &table.record.definition {
             Definition::External(external) => {
-                keep(storage::open(self.state(), &table.record.columns, external)?)
+                keep(&table, storage::open(self.state(), &table.record.columns, external)?)
             }
-            Definition::Managed(managed) => {
+            Definition::Managed(_) => {
                 let files = self.engine().files().clone();
-                match files.metadata(&managed.metadata).await {
-                    Ok(metadata) => keep(Arc::new(ManagedTable::new(files, metadata)?)),
-                    // Others have changed the table so often since this daemon has heard of it that
-                    // the old metadata is gone.
-                    Err(storage::Error::NotFound { path }) => {
-                        let strong = catalog::Consistency::Strong;
-                        let now = self.info().catalog.table(&table.name, strong).await?;
-                        if now.stat.mzxid == table.stat.mzxid {
-                            return Err(storage::Error::NotFound { path }.into());
-                        }
-                        let metadata = files.metadata(&storage::managed::managed(&now)?.metadata);
-                        provider_as_source(Arc::new(ManagedTable::new(
-                            files.clone(),
-                            metadata.await?,
-                        )?))
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+                let (now, metadata) =
+                    managed::current(&files, &self.info().catalog, table.clone()).await?;
+                keep(&now, Arc::new(ManagedTable::new(files, metadata)?))
             }
             Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {

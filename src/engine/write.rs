@@ -30,17 +30,18 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use datafusion::sql::parser::Statement;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataFile, Operation, TableMetadata};
 use tokio::task::JoinSet;
 
+use super::ordering::in_order;
 use super::session::{Plan, Ready, Session};
 use super::{Error, Result};
 use crate::catalog::Table;
 use crate::storage::managed::{
     Change, Commit, DataWriter, FILE_COLUMN, ManagedTable, NewFiles, ROW_COLUMN, Removed, RowIds,
-    WriteContext, live_files, managed, rows,
+    WriteContext, current, live_files, rows,
 };
 use crate::storage::{self};
 
@@ -85,7 +86,7 @@ impl Target {
 impl Session {
     /// A table as the target of a statement.
     pub async fn target(&self, table: Arc<Table>) -> Result<Target> {
-        let metadata = self.engine().files().metadata(&managed(&table)?.metadata).await?;
+        let (table, metadata) = current(self.engine().files(), &self.info().catalog, table).await?;
         let fields: Vec<_> = table.record.columns.iter().map(|column| column.field()).collect();
         Ok(Target { table, metadata, schema: Arc::new(Schema::new(fields)) })
     }
@@ -201,20 +202,27 @@ impl Session {
         Ok(Written { rows, change })
     }
 
-    /// The rows of a plan that says it has few.
+    /// The rows of a plan that says it has few, if they are small as well.
     async fn collect(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Option<Vec<RecordBatch>>> {
         let context = self.context();
         let mut task = JoinSet::new();
         task.spawn_on(
             async move {
-                let rows = execute_stream(plan, context).map_err(Error::running)?;
-                rows.map(|batch| batch.map_err(Error::running)).try_collect::<Vec<_>>().await
+                let mut rows = execute_stream(plan, context).map_err(Error::running)?;
+                let (mut batches, mut bytes) = (Vec::new(), 0);
+                while let Some(batch) = rows.next().await {
+                    let batch = batch.map_err(Error::running)?;
+                    bytes += batch.get_array_memory_size();
+                    if bytes > rows::MAX_BYTES {
+                        return Ok(None);
+                    }
+                    batches.push(batch);
+                }
+                Ok(Some(batches))
             },
             self.engine().handle(),
         );
-        let batches = joined(task.join_next().await)?;
-        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        Ok((bytes <= rows::MAX_BYTES).then_some(batches))
+        joined(task.join_next().await)
     }
 
     /// Writes the rows of a plan in place of all that the target holds.
@@ -277,7 +285,8 @@ impl Session {
         plan: Arc<dyn ExecutionPlan>,
     ) -> Result<(RowIds, NewFiles)> {
         let context = self.context();
-        let (write, memory) = self.write_context(target)?;
+        let (plan, order) = in_order(target, plan);
+        let (write, memory) = self.write_context(target, order)?;
         let mut task = JoinSet::new();
         task.spawn_on(
             async move {
@@ -313,8 +322,9 @@ impl Session {
         without: Option<Arc<RowIds>>,
     ) -> Result<(u64, NewFiles)> {
         let mut tasks = JoinSet::new();
+        let (plan, order) = in_order(target, plan);
         for partition in 0..plan.output_partitioning().partition_count() {
-            let (write, memory) = self.write_context(target)?;
+            let (write, memory) = self.write_context(target, order)?;
             let part = Part {
                 plan: plan.clone(),
                 partition,
@@ -348,9 +358,14 @@ impl Session {
         }
     }
 
-    fn write_context(&self, target: &Target) -> Result<(WriteContext, MemoryReservation)> {
+    fn write_context(
+        &self,
+        target: &Target,
+        sort_order_id: Option<i32>,
+    ) -> Result<(WriteContext, MemoryReservation)> {
         let memory = MemoryConsumer::new("write").register(self.engine().memory_pool());
-        Ok((WriteContext::of(self.engine().files(), &target.metadata)?, memory))
+        let context = WriteContext::of(self.engine().files(), &target.metadata)?;
+        Ok((WriteContext { sort_order_id, ..context }, memory))
     }
 }
 

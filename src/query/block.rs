@@ -60,8 +60,8 @@ impl Session {
         let files = self.queries().commits.files();
         let before = staged.get(&commit.table.name).unwrap_or_else(|| commit.table.clone());
         let url = &managed::managed(&before)?.metadata;
-        let next = managed::stage(files, url, &commit.changes, &[]).await?;
-        let record = managed::next_record(&before, &next)?;
+        let next = managed::stage(files, url, &commit.changes, None).await?;
+        let record = managed::next_record(&before, &next, &commit.changes)?;
         let stat = Stat { mzxid: unique_version(), ..before.stat };
         let now = Arc::new(Table { name: before.name.clone(), record, stat });
         staged.add(commit, now, next.written);

@@ -115,7 +115,7 @@ impl Session {
             Command::Maintain(upkeep) => Box::pin(self.maintain(registered, upkeep)).await,
             Command::Nothing(tag) => done(tag),
             Command::Ddl(ddl) => {
-                let (notices, tag) = registered.until_stopped(self.change(ddl)).await??;
+                let (notices, tag) = self.change(registered, ddl).await?;
                 self.record(ddl);
                 let tag = tag.map_or(ddl.tag().into(), Cow::from);
                 Ok(Done { tag, notices, ..Done::default() })

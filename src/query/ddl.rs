@@ -10,6 +10,7 @@ use sqlparser::ast::{
 };
 
 use super::life::Session;
+use super::running::Registered;
 use super::security::{self, Security};
 use super::tables::{self, AlterTable, CreateTable};
 use super::{Error, Notice, Result};
@@ -308,9 +309,14 @@ pub(super) fn rename(text: &str) -> Result<Option<Ddl>> {
 }
 
 impl Session {
-    /// Carries out a change of the catalog. Returns what the client is told beside the result, and
+    /// Carries out a change of the catalog. Only what goes before the change itself can be stopped:
+    /// what the client is told is what became of it. Returns what the client is told beside the result, and
     /// the tag if it is not the command's own.
-    pub(super) async fn change(&mut self, ddl: &Ddl) -> Result<(Vec<Notice>, Option<String>)> {
+    pub(super) async fn change(
+        &mut self,
+        registered: &Registered,
+        ddl: &Ddl,
+    ) -> Result<(Vec<Notice>, Option<String>)> {
         let catalog = self.catalog().clone();
         let (user, database) = (self.user().to_owned(), self.database().to_owned());
         let mut notices = Vec::new();
@@ -367,9 +373,11 @@ impl Session {
                     }
                 }
             }
-            Ddl::CreateExternal(create) => notices.extend(self.create_external(create).await?),
+            Ddl::CreateExternal(create) => {
+                notices.extend(self.create_external(registered, create).await?);
+            }
             Ddl::CreateTable(create) => {
-                let (rows, notice) = self.create_table(create).await?;
+                let (rows, notice) = self.create_table(registered, create).await?;
                 notices.extend(notice);
                 return Ok((notices, rows.map(|rows| format!("SELECT {rows}"))));
             }
@@ -389,19 +397,20 @@ impl Session {
                     targets.push(name);
                 }
                 for name in targets {
-                    let known = catalog.snapshot().table(&name).cloned();
-                    let dropped = catalog.drop_table(&name, *view, *mode).await?;
-                    if let Some(table) = known.filter(|_| dropped && *purge)
-                        && let Err(error) = self.purge(&table).await
-                    {
-                        let table = &name.table;
-                        let message =
-                            format!("\"{table}\" is dropped, but its files stay: {error}");
-                        notices.push(Notice { code: "01000", message });
-                    }
-                    if !dropped {
-                        let kind = if *view { ObjectKind::View } else { ObjectKind::Table };
-                        notices.push(missing(kind, &name.table));
+                    match catalog.drop_table(&name, *view, *mode).await? {
+                        Some(table) if *purge => {
+                            if let Err(error) = self.purge(&table).await {
+                                let table = &name.table;
+                                let message =
+                                    format!("\"{table}\" is dropped, but its files stay: {error}");
+                                notices.push(Notice { code: "01000", message });
+                            }
+                        }
+                        Some(_) => {}
+                        None => {
+                            let kind = if *view { ObjectKind::View } else { ObjectKind::Table };
+                            notices.push(missing(kind, &name.table));
+                        }
                     }
                 }
             }
@@ -428,7 +437,11 @@ impl Session {
         Ok((notices, None))
     }
 
-    async fn create_external(&mut self, create: &CreateExternal) -> Result<Option<Notice>> {
+    async fn create_external(
+        &mut self,
+        registered: &Registered,
+        create: &CreateExternal,
+    ) -> Result<Option<Notice>> {
         let name = self.target(&create.name)?;
         self.may_create(&name, create.mode).await?;
         let location = Location::parse(&create.location).map_err(crate::engine::Error::from)?;
@@ -453,7 +466,8 @@ impl Session {
             partitions: (!partitions.is_empty()).then_some(partitions),
             options: create.options.clone(),
         };
-        let (columns, external) = self.engine_session().describe_files(definition).await?;
+        let described = self.engine_session().describe_files(definition);
+        let (columns, external) = registered.until_stopped(described).await??;
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let definition = Definition::External(external);
         let created = catalog.create_table(&name, &user, columns, definition, create.mode).await?;

@@ -75,6 +75,13 @@ pub enum Error {
     Value(#[from] decode::Error),
 }
 
+impl Error {
+    /// Whether others have changed what a statement has written.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Engine(engine::Error::Storage(error)) if error.is_conflict())
+    }
+}
+
 fn stop_message(stop: &Stop) -> &'static str {
     match stop {
         Stop::Cancelled => "canceling statement due to user request",

@@ -27,6 +27,7 @@ use super::running::{Admitted, Planned, Registered, Running};
 use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
 use super::transaction::Transaction;
+use super::write::Action;
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
 use crate::catalog::Catalog;
 use crate::engine::objects::SessionObjects;
@@ -37,6 +38,10 @@ use crate::shutdown::GateGuard;
 
 /// Texts of more bytes than this may take long to parse and to plan.
 const LONG_TEXT: usize = 4096;
+
+/// How often an INSERT outside of a block is carried out at most: again where the table's columns have
+/// changed meanwhile.
+const MAX_INSERTS: u32 = 5;
 
 /// One client's session.
 #[derive(Debug)]
@@ -202,13 +207,23 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
-        registered.until_stopped(self.renew(prepared)).await??;
-        let Body::Write(write) = &prepared.body else {
-            return Err(Error::Invalid("not a statement that writes".to_owned()));
-        };
-        self.transaction.note_query();
-        let write = write.clone();
-        self.write(&registered, &write, values).await
+        let mut attempt = 1;
+        loop {
+            registered.until_stopped(self.renew(prepared)).await??;
+            let Body::Write(write) = &prepared.body else {
+                return Err(Error::Invalid("not a statement that writes".to_owned()));
+            };
+            self.transaction.note_query();
+            let write = write.clone();
+            // A table whose columns have changed meanwhile can take new rows all the same.
+            let again = attempt < MAX_INSERTS
+                && write.action == Action::Insert
+                && self.transaction.state() == TransactionState::Idle;
+            match self.write(&registered, &write, values.clone()).await {
+                Err(error) if again && error.is_conflict() => attempt += 1,
+                done => return done,
+            }
+        }
     }
 
     async fn plan(

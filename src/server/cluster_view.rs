@@ -8,14 +8,17 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 
 use crate::catalog;
-use crate::cluster::{Membership, State};
+use crate::cluster::{Election, Membership, State};
 use crate::config::Config;
 use crate::engine::system::SessionInfo;
+use crate::query::maintenance::log::{Entry, Log};
 use crate::query::registry::Registry;
 use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
-use crate::system::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, Signal};
+use crate::system::{
+    Backends, Cluster, DaemonRow, MaintenanceRow, QueryRow, SessionRow, SettingRow, Signal,
+};
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -25,11 +28,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct ClusterView {
     membership: Arc<Membership>,
     registry: Arc<Registry>,
+    election: Arc<Election>,
+    log: Arc<Log>,
 }
 
 impl ClusterView {
-    pub fn new(membership: Arc<Membership>, registry: Arc<Registry>) -> Self {
-        Self { membership, registry }
+    pub fn new(
+        membership: Arc<Membership>,
+        registry: Arc<Registry>,
+        election: Arc<Election>,
+        log: Arc<Log>,
+    ) -> Self {
+        Self { membership, registry, election, log }
     }
 }
 
@@ -37,6 +47,7 @@ impl ClusterView {
 impl Cluster for ClusterView {
     fn daemons(&self) -> Vec<DaemonRow> {
         let members = self.membership.members();
+        let leader = self.election.leader();
         let row = |member: &crate::cluster::Member| {
             let record = &member.record;
             let local = member.id == self.membership.id();
@@ -58,6 +69,7 @@ impl Cluster for ClusterView {
                 memory: record.memory,
                 since: record.since.into(),
                 local,
+                leader: leader.as_ref() == Some(&member.id),
             }
         };
         members.iter().map(row).collect()
@@ -89,6 +101,25 @@ impl Cluster for ClusterView {
                 }
             })
             .collect()
+    }
+
+    async fn maintenance(&self) -> Result<Vec<MaintenanceRow>> {
+        let entries = self.log.entries().await.map_err(catalog::Error::from);
+        let entries = entries.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let row = |entry: Entry| MaintenanceRow {
+            daemon: entry.daemon,
+            object: entry.object,
+            kind: entry.kind,
+            started: entry.started.into(),
+            seconds: entry.seconds,
+            files_read: entry.work.files_read,
+            files_written: entry.work.files_written,
+            snapshots_expired: entry.work.snapshots_expired,
+            files_removed: entry.work.files_removed,
+            bytes_removed: entry.work.bytes_removed,
+            error: entry.error,
+        };
+        Ok(entries.into_iter().map(row).collect())
     }
 }
 

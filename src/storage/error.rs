@@ -103,6 +103,15 @@ impl Error {
         }
     }
 
+    /// Whether others have changed what a commit was made from, or were quicker too often.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Conflict { .. } | Self::Busy { .. } => true,
+            Self::Shared(error) => error.is_conflict(),
+            _ => false,
+        }
+    }
+
     /// A reader met bytes that it did not reckon with.
     pub fn of_panic(path: impl Into<String>, panic: Box<dyn Any + Send>) -> Self {
         let text = match panic.downcast::<String>() {

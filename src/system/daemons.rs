@@ -23,6 +23,7 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             "memory",
             "since",
             "local",
+            "leader",
         ],
     );
     for daemon in view.shared.cluster.daemons() {
@@ -39,6 +40,7 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             i64::try_from(daemon.memory).unwrap_or(i64::MAX).into(),
             daemon.since.into(),
             daemon.local.into(),
+            daemon.leader.into(),
         ]);
     }
     rows.finish()

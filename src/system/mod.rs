@@ -3,7 +3,7 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`settings`]: the schema `system`.
+//! - [`daemons`], [`queries`], [`maintenance`], [`settings`]: the schema `system`.
 //! - [`functions`]: scalar and table functions.
 //! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
 //! - [`types`]: PostgreSQL's types.
@@ -14,6 +14,7 @@
 mod daemons;
 mod functions;
 mod information_schema;
+mod maintenance;
 mod pg_catalog;
 mod queries;
 mod relations;
@@ -32,12 +33,13 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
 
-use crate::catalog::{Access, Database, Snapshot};
+use self::relations::Relation;
+use crate::catalog::{Access, Database, Error, ObjectKind, Snapshot};
 use crate::engine::system::{SessionInfo, SystemCatalog};
 use crate::tls::Tls;
 
@@ -59,6 +61,24 @@ pub struct DaemonRow {
     pub since: SystemTime,
     /// Whether it is the one that answers.
     pub local: bool,
+    /// Whether it keeps house for all.
+    pub leader: bool,
+}
+
+/// A piece of work on a table, as `system.maintenance` shows it.
+#[derive(Clone, Debug)]
+pub struct MaintenanceRow {
+    pub daemon: String,
+    pub object: String,
+    pub kind: String,
+    pub started: SystemTime,
+    pub seconds: f64,
+    pub files_read: u64,
+    pub files_written: u64,
+    pub snapshots_expired: u64,
+    pub files_removed: u64,
+    pub bytes_removed: u64,
+    pub error: Option<String>,
 }
 
 /// A statement, as `system.queries` shows it.
@@ -122,6 +142,9 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// The statements under way on all daemons. Must answer soon, with what it has by then.
     async fn queries(&self) -> Vec<QueryRow>;
+
+    /// What was done lately for managed tables, oldest first.
+    async fn maintenance(&self) -> Result<Vec<MaintenanceRow>>;
 }
 
 /// What one client may do to another.
@@ -230,6 +253,16 @@ impl<'a> View<'a> {
         access.has_role(role)
             || access.has_role("pg_read_all_stats")
             || access.has_role("pg_monitor")
+    }
+
+    /// Refuses a relation to whoever neither has this role nor watches over the cluster.
+    fn require(&self, role: &str, relation: &Relation) -> Result<()> {
+        let access = self.access();
+        if access.has_role(role) || access.has_role("pg_monitor") {
+            return Ok(());
+        }
+        let denied = Error::Denied { kind: ObjectKind::Table, name: relation.name.to_owned() };
+        Err(DataFusionError::External(Box::new(denied)))
     }
 
     /// The database the session is connected to; it may have been dropped meanwhile.

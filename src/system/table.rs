@@ -14,7 +14,9 @@ use datafusion::physical_plan::streaming::PartitionStream;
 
 use super::relations::Relation;
 use super::rows::Rows;
-use super::{Shared, View, daemons, information_schema, pg_catalog, queries, settings};
+use super::{
+    Shared, View, daemons, information_schema, maintenance, pg_catalog, queries, settings,
+};
 use crate::engine::system::SessionInfo;
 
 /// How a relation's rows are made.
@@ -23,6 +25,8 @@ pub enum Source {
     Rows(fn(&View<'_>, &'static Relation) -> Result<RecordBatch>),
     /// The statements of all daemons, which have to be asked.
     Queries,
+    /// What all daemons have done for tables, which the store has.
+    Maintenance,
     /// The clients of this daemon, and the statements of the others.
     Sessions,
     Nothing,
@@ -48,6 +52,7 @@ fn source(relation: &Relation) -> Source {
         ("information_schema", name) => information_schema::source(name),
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
+        (_, "maintenance") => Source::Maintenance,
         (_, "settings") => Source::Rows(settings::rows),
         _ => Source::Nothing,
     }
@@ -72,6 +77,10 @@ impl PartitionStream for Scan {
                 Source::Queries => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     queries::rows(&View::new(session, &shared), relation).await
+                }
+                Source::Maintenance => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    maintenance::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;

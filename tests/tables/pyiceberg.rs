@@ -8,12 +8,13 @@ use crate::python::{python, run};
 
 #[test]
 fn pyiceberg_reads_the_same_rows() {
-    let python = python(&["pyiceberg", "psycopg"], "pyiceberg 'psycopg[binary]'");
+    let python =
+        python(&["pyiceberg", "pyarrow", "psycopg"], "pyiceberg pyarrow 'psycopg[binary]'");
     let daemon = Daemon::start(&Options::new());
     let address = daemon.postgres();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables/read.py");
     let report = run(Command::new(python)
         .arg(script)
         .args([address.ip().to_string(), address.port().to_string()]));
-    assert!(report.ends_with("10 states agree\n"), "{report}");
+    assert!(report.ends_with("11 states agree\n"), "{report}");
 }

@@ -140,6 +140,44 @@ async fn what_is_written_on_one_daemon_is_read_on_another() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_go_through_while_columns_change() {
+    bounded(async {
+        let cluster = cluster();
+        let daemons = cluster.start_all(["a", "b"]);
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE t (n int)").await;
+        let mut writers = JoinSet::new();
+        for daemon in &daemons {
+            for writer in 0..3 {
+                let client = Client::connect(daemon).await;
+                client.rows("SET oribi.consistency = 'strong'").await;
+                writers.spawn(async move {
+                    for n in 0..20 {
+                        client.rows(&format!("INSERT INTO t (n) VALUES ({writer}{n:02})")).await;
+                    }
+                });
+            }
+        }
+        for change in 0..5 {
+            client.rows(&format!("ALTER TABLE t ADD COLUMN c{change} int")).await;
+            client.rows(&format!("ALTER TABLE t ALTER c{change} SET DEFAULT {change}")).await;
+            let enough = async || {
+                let count = client.value("SELECT count(*) FROM t").await;
+                count.parse::<u32>().is_ok_and(|count| count >= (change + 1) * 15)
+            };
+            until("some more rows", enough).await;
+        }
+        writers.join_all().await;
+        assert_eq!(client.value("SELECT count(*) FROM t").await, "120");
+        // What was written later has the defaults.
+        client.rows("INSERT INTO t (n) VALUES (-1)").await;
+        let row = client.rows("SELECT c0, c1, c2, c3, c4 FROM t WHERE n = -1").await;
+        assert_eq!(row[0], ["0", "1", "2", "3", "4"]);
+    })
+    .await;
+}
+
 /// Kills daemons at random while many write; `ORIBI_KILL_SECONDS` says how long.
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledged_rows_outlive_their_daemons() {

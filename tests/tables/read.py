@@ -13,6 +13,7 @@ os.environ["POLARS_ICEBERG_PLANNER"] = "pyiceberg"
 
 import polars
 import psycopg
+from pyarrow import parquet
 from pyiceberg.expressions import EqualTo
 from pyiceberg.table import StaticTable
 
@@ -90,4 +91,15 @@ oribi.execute("CREATE TABLE copied AS SELECT * FROM p")
 agree("copied")
 oribi.execute("TRUNCATE p")
 agree("p")
+oribi.execute(
+    "CREATE TABLE ordered (id bigint, s text) PARTITIONED BY (bucket(2, s)) SORTED BY (id DESC)"
+)
+oribi.execute(
+    "INSERT INTO ordered SELECT i * 7919 % 1000, 's' || i % 5 FROM generate_series(1, 1000) AS g (i)"
+)
+oribi.execute("UPDATE ordered SET id = id + 1 WHERE id % 10 = 0")
+for task in agree("ordered").scan().plan_files():
+    assert task.file.sort_order_id == 1, task.file
+    ids = parquet.read_table(task.file.file_path.removeprefix("file://"))["id"].to_pylist()
+    assert len(ids) > 1 and ids == sorted(ids, reverse=True), task.file.file_path
 print(f"{states} states agree")

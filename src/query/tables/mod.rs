@@ -7,17 +7,18 @@ use std::collections::HashMap;
 use arrow::datatypes::Field;
 use datafusion::sql::parser::Statement as EngineStatement;
 use futures::future::BoxFuture;
-use iceberg::spec::TableMetadata;
 use sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, ColumnDef, ColumnOption, CreateTable as SqlCreate,
     CreateTableLikeKind, CreateTableOptions, Expr, Ident, ObjectName, Query, SqlOption, Statement,
     Value,
 };
+use tracing::debug;
 
 pub(super) use parse::with_clauses;
 
 use super::ddl::{exists, ident, mode};
 use super::life::Session;
+use super::running::Registered;
 use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
@@ -25,7 +26,7 @@ use crate::catalog::{
 use crate::engine::{self, Target};
 use crate::faults;
 use crate::storage::managed::{
-    self, Alteration, Change, NewTable, Partitioning, SortColumn, columns_of,
+    self, Alteration, Change, Commit, NewTable, Partitioning, SortColumn, columns_of,
 };
 use crate::storage::{self, Location};
 
@@ -41,6 +42,14 @@ pub(super) struct CreateTable {
     properties: HashMap<String, String>,
     location: Option<String>,
     mode: CreateMode,
+}
+
+/// A new table, written but in no catalog yet.
+struct Made {
+    columns: Vec<Column>,
+    definition: Managed,
+    /// Of the query that it is made from.
+    rows: Option<u64>,
 }
 
 /// ALTER TABLE's changes of columns and properties.
@@ -112,12 +121,17 @@ impl Session {
     /// Returns how many rows the table has from the start, if it was made from a query.
     pub(super) fn create_table<'a>(
         &'a mut self,
+        registered: &'a Registered,
         create: &'a CreateTable,
     ) -> BoxFuture<'a, Result<(Option<u64>, Option<Notice>)>> {
-        Box::pin(self.create(create))
+        Box::pin(self.create(registered, create))
     }
 
-    async fn create(&mut self, create: &CreateTable) -> Result<(Option<u64>, Option<Notice>)> {
+    async fn create(
+        &mut self,
+        registered: &Registered,
+        create: &CreateTable,
+    ) -> Result<(Option<u64>, Option<Notice>)> {
         let name = self.target(&create.name)?;
         self.may_create(&name, create.mode).await?;
         let known = self.catalog().table(&name, Consistency::Strong).await;
@@ -143,70 +157,80 @@ impl Session {
             columns = from_query(&plan.schema, &create.columns)?;
         }
         let location = self.new_location(create, &name).await?;
+        let made = registered.until_stopped(self.make(create, &name, &columns, &location)).await;
+        let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
+        let created = match made.and_then(|made| made) {
+            Ok(Made { columns, definition, rows }) => {
+                let definition = Definition::Managed(definition);
+                faults::point("a new table is to be named");
+                let created = catalog.create_table(&name, &user, columns, definition, create.mode);
+                let created = created.await;
+                faults::point("a new table is named");
+                created.map(|created| (created, rows)).map_err(Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        let refused = match &created {
+            Ok((created, _)) => !created,
+            Err(error) => !matches!(error, Error::Catalog(catalog::Error::Unknown(_))),
+        };
+        if refused
+            && let Err(error) = self.queries().commits.files().remove_directory(&location).await
+        {
+            debug!(%location, %error, "files of a table that was not made stay for a while");
+        }
+        let (created, rows) = created?;
+        Ok((rows, (!created).then(|| exists(ObjectKind::Table, &name.table))))
+    }
+
+    /// Writes a new table's files, which nothing names yet.
+    async fn make(
+        &self,
+        create: &CreateTable,
+        name: &TableName,
+        columns: &[Column],
+        location: &str,
+    ) -> Result<Made> {
         let new = NewTable {
             fields: columns.iter().map(Column::field).collect(),
             partitioning: create.partitioning.clone(),
             sort: create.sort.clone(),
             properties: create.properties.clone(),
+            cluster: self.queries().membership.cluster(),
         };
-        let files = self.queries().commits.files().clone();
-        let first = managed::create(&files, &location, new).await?;
-        let made = self.fill_and_name(create, &name, &columns, first).await;
-        let is_left = match &made {
-            Ok((_, is_named)) => !is_named,
-            // It may be the table by now.
-            Err(Error::Catalog(catalog::Error::Unknown(_))) => false,
-            Err(_) => true,
-        };
-        if is_left && let Err(error) = files.remove_directory(&location).await {
-            tracing::debug!(location, %error, "files that nothing names could not be removed");
-        }
-        let (rows, is_named) = made?;
-        Ok((rows, (!is_named).then(|| exists(ObjectKind::Table, &name.table))))
-    }
-
-    /// Puts the rows of a query into a new table that has its first metadata, and the table into the
-    /// catalog: how many rows, and whether the name was free.
-    async fn fill_and_name(
-        &mut self,
-        create: &CreateTable,
-        name: &TableName,
-        columns: &[Column],
-        (metadata_url, metadata): (String, TableMetadata),
-    ) -> Result<(Option<u64>, bool)> {
-        let files = self.queries().commits.files().clone();
-        let mut columns_now = columns_of(&metadata, &[])?;
-        for (now, declared) in columns_now.iter_mut().zip(columns) {
+        let files = self.queries().commits.files();
+        let (metadata_url, metadata) = managed::create(files, location, new).await?;
+        let mut now = columns_of(&metadata, &[])?;
+        for (now, declared) in now.iter_mut().zip(columns) {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
         }
-        let mut definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
-        let mut rows = None;
+        let definition = Managed { uuid: metadata.uuid(), metadata: metadata_url };
+        let mut made = Made { columns: now, definition, rows: None };
         if let Some(query) = &create.query {
-            let table = unnamed(name, &columns_now, &definition);
-            let target = self.engine_session().target(table.into()).await?;
-            let query = EngineStatement::Statement(Box::new(Statement::Query(query.clone())));
-            let plan = self.engine_session().plan_insert(&target, &[], &query, &[]).await?;
-            let ready = self.engine_session().prepare(&plan, Vec::new()).await?;
-            let written = self.engine_session().insert(&target, ready).await?;
-            if let Some(change) = written.change {
-                let commit = self.queries().commits.settled(target.commit(change)).await?;
-                let changes = commit.changes;
-                let staged = managed::stage(&files, &definition.metadata, &changes, &[]).await?;
-                let added = changes.iter().flat_map(Change::added);
-                let mut new: Vec<_> = added.map(|file| file.file_path().to_owned()).collect();
-                new.extend(staged.written);
-                files.flush(new).await?;
-                definition.metadata = staged.metadata_url;
-            }
-            rows = Some(written.rows);
+            self.fill(name, query, &mut made).await?;
         }
-        let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
-        let definition = Definition::Managed(definition);
-        faults::point("a new table is to be named");
-        let named = catalog.create_table(name, &user, columns_now, definition, create.mode).await;
-        faults::point("a new table is named");
-        Ok((rows, named?))
+        Ok(made)
+    }
+
+    /// Writes a query's rows into a new table.
+    async fn fill(&self, name: &TableName, query: &Query, made: &mut Made) -> Result<()> {
+        let files = self.queries().commits.files();
+        let table = unnamed(name, &made.columns, &made.definition);
+        let target = self.engine_session().target(table.into()).await?;
+        let query = EngineStatement::Statement(Box::new(Statement::Query(query.clone().into())));
+        let plan = self.engine_session().plan_insert(&target, &[], &query, &[]).await?;
+        let ready = self.engine_session().prepare(&plan, Vec::new()).await?;
+        let written = self.engine_session().insert(&target, ready).await?;
+        made.rows = Some(written.rows);
+        let Some(change) = written.change else { return Ok(()) };
+        let Commit { changes, .. } = self.queries().commits.settled(target.commit(change)).await?;
+        let staged = managed::stage(files, &made.definition.metadata, &changes, None).await?;
+        let added = changes.iter().flat_map(Change::added);
+        let added = added.map(|file| file.file_path().to_owned());
+        files.flush(added.chain(staged.written).collect()).await?;
+        made.definition.metadata = staged.metadata_url;
+        Ok(())
     }
 
     /// Columns as CREATE TABLE writes them, or those of the table that it names as a model.
@@ -316,35 +340,22 @@ impl Session {
             return Err(Error::NotSupported(what));
         }
         let target = self.engine_session().target(table).await?;
-        let (mut steps, mut defaults) = (Vec::new(), Vec::new());
+        let mut steps = Vec::new();
         for step in &alter.steps {
-            self.alteration(step, &target, &mut steps, &mut defaults).await?;
+            self.alteration(step, &target, &mut steps).await?;
         }
         if !steps.is_empty() {
             self.keep(vec![(target, Change::Alter(steps))]).await?;
         }
-        if !defaults.is_empty() {
-            let set = |record: &mut catalog::TableRecord| {
-                for (name, default) in defaults {
-                    let column = record.columns.iter_mut().find(|column| column.name == name);
-                    let (kind, name) = (ObjectKind::Column, name.clone());
-                    let missing = catalog::Error::NotFound { kind, name };
-                    column.ok_or(missing)?.default = default;
-                }
-                Ok(())
-            };
-            self.catalog().alter_table(&name, &[], set).await?;
-        }
         Ok(None)
     }
 
-    /// One step of ALTER TABLE: what it means for the table, and for its columns' defaults.
+    /// What one step of ALTER TABLE means for the table.
     async fn alteration(
         &self,
         step: &AlterTableOperation,
         target: &Target,
         steps: &mut Vec<Alteration>,
-        defaults: &mut Vec<(String, Option<String>)>,
     ) -> Result<()> {
         use AlterTableOperation as Op;
         match step {
@@ -399,9 +410,12 @@ impl Session {
                             data_type: super::write::sql_type(target.schema.field(at))?,
                             options: Vec::new(),
                         };
-                        defaults.push((name, self.checked_default(value, &definition).await?));
+                        let default = self.checked_default(value, &definition).await?;
+                        steps.push(Alteration::SetDefault { name, default });
                     }
-                    AlterColumnOperation::DropDefault => defaults.push((name, None)),
+                    AlterColumnOperation::DropDefault => {
+                        steps.push(Alteration::SetDefault { name, default: None });
+                    }
                     other => return Err(Error::NotSupported(format!("ALTER COLUMN {other}"))),
                 }
             }
@@ -416,11 +430,10 @@ impl Session {
 
     /// DROP TABLE ... PURGE: the files go as well.
     pub(super) async fn purge(&self, table: &Table) -> Result<()> {
-        let Definition::Managed(definition) = &table.record.definition else { return Ok(()) };
-        let files = self.queries().commits.files();
-        let metadata = files.metadata(&definition.metadata).await?;
-        files.remove_directory(metadata.location()).await?;
-        Ok(())
+        match &table.record.definition {
+            Definition::Managed(_) => self.queries().maintenance.purge(table).await,
+            _ => Ok(()),
+        }
     }
 }
 

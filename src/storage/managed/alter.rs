@@ -39,6 +39,11 @@ pub enum Alteration {
     DropNotNull {
         name: String,
     },
+    /// SQL of what the column has in new rows that do not name it. Only the catalog keeps it.
+    SetDefault {
+        name: String,
+        default: Option<String>,
+    },
     SetProperties(HashMap<String, String>),
     ResetProperties(Vec<String>),
 }
@@ -143,7 +148,9 @@ impl Columns {
                 let at = self.find(name).ok_or_else(|| missing(name))?;
                 self.change(at, |field| field.required = false);
             }
-            Alteration::SetProperties(_) | Alteration::ResetProperties(_) => {}
+            Alteration::SetDefault { .. }
+            | Alteration::SetProperties(_)
+            | Alteration::ResetProperties(_) => {}
         }
         Ok(())
     }

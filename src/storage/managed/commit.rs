@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::alter::{self, Alteration};
 use super::create::DELETE_AFTER_COMMIT;
+use super::expire;
 use super::files::{Buffer, TableFiles, damaged};
 use super::listing::Totals;
 use crate::faults;
@@ -31,9 +32,9 @@ const MAX_SMALL_MANIFESTS: usize = 100;
 /// Bytes from which a manifest is no longer small (`commit.manifest.target-size-bytes`).
 const SMALL_MANIFEST: i64 = 8 << 20;
 
-/// Where a snapshot's summary names the commits that it carries out, by which a writer whose reply
-/// was lost finds its own.
-const COMMITS: &str = "oribi.commits";
+/// Where a snapshot's summary names the commit that made it, by which a writer whose reply was lost
+/// finds its own.
+const COMMIT: &str = "oribi.commit";
 
 /// What a statement does to a table.
 #[derive(Clone, Debug)]
@@ -94,16 +95,16 @@ impl Change {
     }
 }
 
-/// Writes a table's next state: `current_url` with changes of some commits.
+/// Writes a table's next state: `current_url` with the changes of a commit, which goes by `mark`.
 pub async fn stage(
     files: &TableFiles,
     current_url: &str,
     changes: &[Change],
-    commits: &[Uuid],
+    mark: Option<Uuid>,
 ) -> Result<Staged> {
     let current = files.metadata(current_url).await?;
     let mut stage = Stage::new(files, current, current_url);
-    let staged = stage.run(changes, commits).await;
+    let staged = stage.run(changes, mark).await;
     match staged {
         Ok((metadata_url, metadata)) => {
             let Stage { written, expired, .. } = stage;
@@ -116,13 +117,12 @@ pub async fn stage(
     }
 }
 
-/// Whether a table's history has a commit.
-pub fn has_commit(metadata: &TableMetadata, commit: Uuid) -> bool {
-    let id = commit.to_string();
+/// Whether a table's history has a snapshot that this commit made.
+pub fn has_commit(metadata: &TableMetadata, mark: Uuid) -> bool {
+    let mark = mark.to_string();
     metadata.snapshots().any(|snapshot| {
-        let commits = snapshot.summary().additional_properties.get(COMMITS);
-        commits.is_some_and(|commits| commits.split(' ').any(|known| known == id))
-    }) || metadata.properties().get(COMMITS).is_some_and(|known| *known == id)
+        snapshot.summary().additional_properties.get(COMMIT).is_some_and(|known| *known == mark)
+    })
 }
 
 struct Stage<'a> {
@@ -159,7 +159,7 @@ impl<'a> Stage<'a> {
     async fn run(
         &mut self,
         changes: &[Change],
-        commits: &[Uuid],
+        mark: Option<Uuid>,
     ) -> Result<(String, Arc<TableMetadata>)> {
         let url = self.current_url.to_owned();
         let invalid = |error| damaged(&url, error);
@@ -194,11 +194,9 @@ impl<'a> Stage<'a> {
             }
         }
         if let Some(content) = content {
-            let snapshot = self.snapshot(content, commits).await?;
+            let snapshot = self.snapshot(content, mark).await?;
+            builder = builder.remove_snapshots(&expire::too_many(&self.current)?);
             builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).map_err(invalid)?;
-        } else if let Some(commit) = commits.last() {
-            let mark = [(COMMITS.to_owned(), commit.to_string())].into();
-            builder = builder.set_properties(mark).map_err(invalid)?;
         }
         let built = builder.build().map_err(invalid)?;
         let metadata = built.metadata;
@@ -309,7 +307,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Writes the snapshot's new manifests and its list.
-    async fn snapshot(&mut self, content: Content, commits: &[Uuid]) -> Result<Snapshot> {
+    async fn snapshot(&mut self, content: Content, mark: Option<Uuid>) -> Result<Snapshot> {
         let snapshot_id = self.snapshot_id();
         let Content { mut manifests, added, removed, operation } = content;
         // What an earlier snapshot has deleted is no news.
@@ -318,7 +316,7 @@ impl<'a> Stage<'a> {
                 || manifest.has_existing_files()
                 || manifest.added_snapshot_id == snapshot_id
         });
-        let summary = self.summary(&added, removed, operation, commits);
+        let summary = self.summary(&added, removed, operation, mark);
         let mut by_spec: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
         let mut manifests = self.merge(manifests, snapshot_id).await?;
         for (spec, file) in added {
@@ -448,7 +446,7 @@ impl<'a> Stage<'a> {
         added: &[(i32, DataFile)],
         removed: Totals,
         operation: Operation,
-        commits: &[Uuid],
+        mark: Option<Uuid>,
     ) -> Summary {
         let added: Totals = added.iter().map(|(_, file)| Totals::of(file)).sum();
         let before = self.current.current_snapshot().map(|snapshot| snapshot.summary());
@@ -477,10 +475,7 @@ impl<'a> Stage<'a> {
             (changed.into_iter().filter(|(_, figure)| *figure > 0))
                 .map(|(name, figure)| (name.to_owned(), figure.to_string())),
         );
-        if !commits.is_empty() {
-            let commits: Vec<String> = commits.iter().map(Uuid::to_string).collect();
-            figures.push((COMMITS.to_owned(), commits.join(" ")));
-        }
+        figures.extend(mark.map(|mark| (COMMIT.to_owned(), mark.to_string())));
         Summary { operation, additional_properties: figures.into_iter().collect() }
     }
 

@@ -20,10 +20,16 @@ pub struct Small {
 }
 
 /// Files below three quarters of the target size, by partition, where there are so many of them that
-/// at least half go. That keeps files that can hardly grow from being written again and again.
-pub async fn small_files(files: &TableFiles, metadata: &TableMetadata) -> Result<Vec<Small>> {
+/// at least half go. That keeps files that can hardly grow from being written again and again. What
+/// is more than `limit` bytes comes in several parts.
+pub async fn small_files(
+    files: &TableFiles,
+    metadata: &TableMetadata,
+    limit: u64,
+) -> Result<Vec<Small>> {
     let target = WriteProperties::parse(metadata.properties())?.target_file_size;
     let mut partitions: HashMap<Struct, Small> = HashMap::new();
+    let mut full = Vec::new();
     for manifest in manifests(files, metadata).await? {
         // What the writer would put elsewhere is left where it is.
         if manifest.content != ManifestContentType::Data
@@ -38,6 +44,9 @@ pub async fn small_files(files: &TableFiles, metadata: &TableMetadata) -> Result
                 let small = partitions.entry(file.partition().clone()).or_default();
                 small.urls.push(file.file_path().to_owned());
                 small.bytes += file.file_size_in_bytes();
+                if small.bytes >= limit {
+                    full.push(std::mem::take(small));
+                }
             }
         }
     }
@@ -45,5 +54,5 @@ pub async fn small_files(files: &TableFiles, metadata: &TableMetadata) -> Result
         let made = usize::try_from(small.bytes.div_ceil(target)).unwrap_or(usize::MAX);
         small.urls.len() >= MIN_FILES.max(made.saturating_mul(2))
     };
-    Ok(partitions.into_values().filter(worth).collect())
+    Ok(full.into_iter().chain(partitions.into_values()).filter(worth).collect())
 }

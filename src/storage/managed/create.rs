@@ -10,6 +10,7 @@ use iceberg::spec::{
 use uuid::Uuid;
 
 use super::TableFiles;
+use super::abandoned::CLUSTER;
 use super::commit::metadata_directory;
 use super::properties::WriteProperties;
 use super::types;
@@ -29,6 +30,8 @@ pub struct NewTable {
     pub sort: Vec<SortColumn>,
     /// Iceberg's table properties.
     pub properties: HashMap<String, String>,
+    /// Whose the table is.
+    pub cluster: Uuid,
 }
 
 /// One field of a partition specification.
@@ -115,16 +118,17 @@ fn metadata(location: &str, table: NewTable) -> Result<TableMetadata> {
         order,
         location.to_owned(),
         FormatVersion::V2,
-        properties(table.properties),
+        properties(table.properties, table.cluster),
     );
     Ok(builder.map_err(refused)?.build().map_err(refused)?.metadata)
 }
 
 /// Properties that a new table has unless it is told otherwise.
-fn properties(given: HashMap<String, String>) -> HashMap<String, String> {
+fn properties(given: HashMap<String, String>, cluster: Uuid) -> HashMap<String, String> {
     // What has left the log is of no use to anybody.
     let mut all = HashMap::from([(DELETE_AFTER_COMMIT.to_owned(), "true".to_owned())]);
     all.extend(given);
+    all.insert(CLUSTER.to_owned(), cluster.to_string());
     all
 }
 

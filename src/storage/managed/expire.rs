@@ -16,8 +16,15 @@ use crate::storage::{Error, Result};
 const MAX_AGE: &str = "history.expire.max-snapshot-age-ms";
 const MIN_KEEP: &str = "history.expire.min-snapshots-to-keep";
 
+/// Snapshots that a history has at most, in about: the metadata file, which each commit writes anew,
+/// names all of them. Not one of the specification's properties.
+const MAX_KEEP: &str = "history.expire.max-snapshots-to-keep";
+
 /// Five days, in milliseconds.
 const DEFAULT_MAX_AGE: i64 = 5 * 24 * 60 * 60 * 1000;
+
+/// Some 600 KB of metadata.
+const DEFAULT_MAX_KEEP: usize = 1000;
 
 /// A branch or tag, as the metadata file has it.
 #[derive(Deserialize)]
@@ -88,6 +95,23 @@ pub fn expired(
         !kept.contains(&id) && (named.contains(&id) || !young(snapshot, max_age))
     });
     Ok(gone.map(|snapshot| snapshot.snapshot_id()).collect())
+}
+
+/// The oldest snapshots of a history that has got a tenth too long. What only they reach is left for
+/// the orphan sweep.
+pub(super) fn too_many(metadata: &TableMetadata) -> Result<Vec<i64>> {
+    let limit = number(metadata, MAX_KEEP)?.unwrap_or(DEFAULT_MAX_KEEP).max(1);
+    let count = metadata.snapshots().len();
+    if count <= limit.saturating_add(limit / 10) {
+        return Ok(Vec::new());
+    }
+    let mut named: HashSet<i64> = metadata.current_snapshot_id().into_iter().collect();
+    named.extend(references(metadata)?.refs.into_values().map(|reference| reference.snapshot_id));
+    let mut by_age: Vec<_> =
+        metadata.snapshots().map(|s| (s.sequence_number(), s.snapshot_id())).collect();
+    by_age.sort_unstable();
+    let oldest = by_age.into_iter().take(count - limit).map(|(_, id)| id);
+    Ok(oldest.filter(|id| !named.contains(id)).collect())
 }
 
 /// The files that snapshots reach: manifest lists, manifests, and what is alive in them.

@@ -20,8 +20,10 @@
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
+//! - [`abandoned`]: directories of tables that no catalog has any more.
 //! - [`publish`]: the write that makes the next state the current one.
 
+mod abandoned;
 mod alter;
 mod commit;
 mod compact;
@@ -43,6 +45,7 @@ pub mod types;
 mod upload;
 pub mod write;
 
+pub use abandoned::Abandoned;
 pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, stage};
 pub use compact::{Small, small_files};
@@ -50,7 +53,7 @@ pub use create::{NewTable, Partitioning, SortColumn, create, table_location};
 pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
 pub use orphans::{Orphans, remove_orphans};
-pub use publish::{Commit, Commits, managed, next_record};
+pub use publish::{Commit, Commits, current, managed, next_record};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};
 pub use write::{DataWriter, WriteContext};
 

@@ -9,21 +9,25 @@
 //! 4. Another was quicker: what was written is removed, and it starts again from the table as it is
 //!    now. Appends always go through in the end; whatever depends on rows that are gone, or on
 //!    columns that have changed, is a conflict (40001).
-//! 5. The reply was lost: the table's own history tells, since each snapshot names its commits.
+//! 5. The reply was lost: the table's own history tells. It names the metadata files that went
+//!    before, and each snapshot names its commit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion::execution::memory_pool::MemoryPool;
+use iceberg::spec::TableMetadata;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::commit::{self, Change, Staged};
-use super::{TableFiles, columns_of, rows};
-use crate::catalog::{self, Catalog, Consistency, Definition, Managed, Swap, Table, TableRecord};
+use super::{Alteration, TableFiles, columns_of, rows};
+use crate::catalog::{
+    self, Catalog, Column, Consistency, Definition, Managed, Swap, Table, TableRecord,
+};
 use crate::cluster::Membership;
 use crate::coordination::Op;
 use crate::coordination::paths::Path;
@@ -103,6 +107,9 @@ impl Commits {
 
     /// The change of a table with all its rows in files.
     pub async fn settled(&self, commit: Commit) -> Result<Commit> {
+        if !commit.changes.iter().any(|change| matches!(change, Change::Rows(_))) {
+            return Ok(commit);
+        }
         let metadata = self.files.metadata(&managed(&commit.table)?.metadata).await?;
         let changes = rows::to_files(&self.files, &metadata, commit.changes, &self.memory).await?;
         Ok(Commit { changes, ..commit })
@@ -146,7 +153,7 @@ impl Commits {
                 for queue in &queues {
                     turns.push(queue.turn.lock().await);
                 }
-                own.carry_out(commits, vec![id::nonce()]).await
+                own.carry_out(commits).await
             },
             &self.handle,
         );
@@ -167,13 +174,12 @@ impl Commits {
 
     /// Carries out a group in one snapshot, and tells each what came of it.
     async fn run(&self, group: Vec<Waiting>) {
-        let commits: Vec<Uuid> = group.iter().map(|_| id::nonce()).collect();
         let (all, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|waiting| (waiting.commit, waiting.reply)).unzip();
         let Some(first) = all.first().cloned() else { return };
         let changes = all.into_iter().flat_map(|commit| commit.changes).collect();
         let one = Commit { changes, ..first };
-        match self.carry_out(vec![one], commits).await {
+        match self.carry_out(vec![one]).await {
             Ok(tables) => {
                 for reply in replies {
                     let table = tables.first().cloned().ok_or(Error::Stopped);
@@ -191,38 +197,54 @@ impl Commits {
     }
 
     /// Puts rows that wait into files, and carries out all changes in one step.
-    async fn carry_out(
-        &self,
-        mut commits: Vec<Commit>,
-        marks: Vec<Uuid>,
-    ) -> Result<Vec<Arc<Table>>> {
+    async fn carry_out(&self, mut commits: Vec<Commit>) -> Result<Vec<Arc<Table>>> {
         let mut own = Vec::new();
-        for commit in &mut commits {
-            let metadata = self.files.metadata(&managed(&commit.table)?.metadata).await?;
-            let changes = std::mem::take(&mut commit.changes);
-            let before = changes.iter().flat_map(Change::added).count();
-            commit.changes = rows::to_files(&self.files, &metadata, changes, &self.memory).await?;
-            let added = commit.changes.iter().flat_map(Change::added).skip(before);
-            own.extend(added.map(|file| file.file_path().to_owned()));
-        }
-        faults::point("rows are in files");
-        let done = self.replace(commits, marks).await;
+        let done = match self.to_files(&mut commits, &mut own).await {
+            Ok(tables) => {
+                faults::point("rows are in files");
+                self.replace(commits, tables).await
+            }
+            Err(error) => Err(error),
+        };
         if done.as_ref().is_err_and(Error::left_nothing) {
             self.files.remove(own).await;
         }
         done
     }
 
-    async fn replace(&self, commits: Vec<Commit>, marks: Vec<Uuid>) -> Result<Vec<Arc<Table>>> {
-        let mut tables: Vec<Arc<Table>> = Vec::new();
-        for commit in &commits {
-            tables.push(self.now(commit, Consistency::Cached).await?);
+    /// Puts rows that wait into files, which `own` gathers; the tables as they are now.
+    async fn to_files(
+        &self,
+        commits: &mut [Commit],
+        own: &mut Vec<String>,
+    ) -> Result<Vec<Arc<Table>>> {
+        let mut tables = Vec::new();
+        for commit in commits {
+            let (table, metadata) = self.now(commit).await?;
+            let changes = std::mem::take(&mut commit.changes);
+            let before = changes.iter().flat_map(Change::added).count();
+            commit.changes = rows::to_files(&self.files, &metadata, changes, &self.memory).await?;
+            let added = commit.changes.iter().flat_map(Change::added).skip(before);
+            own.extend(added.map(|file| file.file_path().to_owned()));
+            tables.push(table);
         }
+        Ok(tables)
+    }
+
+    async fn replace(
+        &self,
+        commits: Vec<Commit>,
+        mut tables: Vec<Arc<Table>>,
+    ) -> Result<Vec<Arc<Table>>> {
+        let mut traces = Traces { mark: id::nonce(), metadata_urls: Vec::new() };
         let mut unregistered = false;
         for attempt in 0..MAX_ATTEMPTS {
-            let staged = self.stage(&commits, &tables, &marks).await?;
-            let records: Vec<_> = (tables.iter().zip(&staged))
-                .map(|(table, staged)| Ok((table.clone(), next_record(table, staged)?)))
+            let staged = self.stage(&commits, &tables, traces.mark).await?;
+            traces.metadata_urls.extend(staged.first().map(|first| first.metadata_url.clone()));
+            let records: Vec<_> = (tables.iter().zip(&staged).zip(&commits))
+                .map(|((table, staged), commit)| {
+                    Ok((table.clone(), next_record(table, staged, &commit.changes)?))
+                })
                 .collect::<Result<_>>()?;
             self.files.flush(new_files(&commits, &staged)).await?;
             let fence = Path::Incarnation(self.membership.record().await.incarnation).to_string();
@@ -241,7 +263,7 @@ impl Commits {
                 // What became of it is unknown: what was written may be the table by now.
                 Err(error) => return Err(error.into()),
             };
-            match self.look_again(&commits, &mut tables, &marks).await {
+            match self.look_again(&commits, &mut tables, &traces).await {
                 Ok(true) => return Ok(tables),
                 Ok(false) => {}
                 // Whether it was made is not known: nothing of it may be removed.
@@ -250,8 +272,14 @@ impl Commits {
                 }
                 Err(error) => return Err(error),
             }
-            for staged in staged {
-                self.files.remove(staged.written).await;
+            match swap {
+                // Whatever is on its way still is refused by the table's version or names files
+                // that are there.
+                Swap::Ambiguous => {}
+                _ => {
+                    let written = staged.into_iter().flat_map(|staged| staged.written);
+                    self.files.remove(written.collect()).await;
+                }
             }
             match swap {
                 Swap::Fenced if unregistered => return Err(Error::Unregistered),
@@ -268,47 +296,47 @@ impl Commits {
         &self,
         commits: &[Commit],
         tables: &mut [Arc<Table>],
-        marks: &[Uuid],
+        traces: &Traces,
     ) -> Result<bool> {
         for (table, commit) in tables.iter_mut().zip(commits) {
             *table = self.catalog.table(&commit.table.name, Consistency::Strong).await?;
         }
-        if self.have_landed(tables, marks).await? {
-            return Ok(true);
+        if let Some(first) = tables.first_mut() {
+            let (now, metadata) = current(&self.files, &self.catalog, first.clone()).await?;
+            if traces.are_in(managed(&now)?, &metadata) {
+                return Ok(true);
+            }
         }
-        for commit in commits {
-            self.now(commit, Consistency::Cached).await?;
+        for (table, commit) in tables.iter_mut().zip(commits) {
+            (*table, _) = self.now(commit).await?;
         }
         Ok(false)
     }
 
     /// The table that a commit is for as it is now, if it still is the one.
-    async fn now(&self, commit: &Commit, consistency: Consistency) -> Result<Arc<Table>> {
+    async fn now(&self, commit: &Commit) -> Result<(Arc<Table>, Arc<TableMetadata>)> {
         let name = &commit.table.name;
-        let now = self.catalog.table(name, consistency).await?;
-        let conflict = || Error::Conflict { location: name.table.clone() };
+        let now = self.catalog.table(name, Consistency::Cached).await?;
+        let (now, metadata) = current(&self.files, &self.catalog, now).await?;
         let same = now.record.oid == commit.table.record.oid
-            && managed(&now)?.uuid == managed(&commit.table)?.uuid;
-        if !same {
-            return Err(conflict());
+            && managed(&now)?.uuid == managed(&commit.table)?.uuid
+            && metadata.current_schema_id() == commit.schema_id;
+        match same {
+            true => Ok((now, metadata)),
+            false => Err(Error::Conflict { location: name.table.clone() }),
         }
-        let metadata = self.files.metadata(&managed(&now)?.metadata).await?;
-        if metadata.current_schema_id() != commit.schema_id {
-            return Err(conflict());
-        }
-        Ok(now)
     }
 
     async fn stage(
         &self,
         commits: &[Commit],
         tables: &[Arc<Table>],
-        marks: &[Uuid],
+        mark: Uuid,
     ) -> Result<Vec<Staged>> {
         let mut all = Vec::new();
         for (commit, table) in commits.iter().zip(tables) {
             let url = &managed(table)?.metadata;
-            match commit::stage(&self.files, url, &commit.changes, marks).await {
+            match commit::stage(&self.files, url, &commit.changes, Some(mark)).await {
                 Ok(staged) => all.push(staged),
                 Err(error) => {
                     let written =
@@ -320,13 +348,43 @@ impl Commits {
         }
         Ok(all)
     }
+}
 
-    /// Whether a commit has become part of the tables although its writer was not told.
-    async fn have_landed(&self, tables: &[Arc<Table>], marks: &[Uuid]) -> Result<bool> {
-        let (Some(table), Some(mark)) = (tables.first(), marks.first()) else { return Ok(false) };
-        let metadata = self.files.metadata(&managed(table)?.metadata).await?;
-        Ok(commit::has_commit(&metadata, *mark))
+/// By what a commit is recognised that was made although its writer was not told.
+struct Traces {
+    /// In the snapshot.
+    mark: Uuid,
+    /// The first table's metadata, of each attempt.
+    metadata_urls: Vec<String>,
+}
+
+impl Traces {
+    fn are_in(&self, now: &Managed, metadata: &TableMetadata) -> bool {
+        let log = metadata.metadata_log().iter().map(|entry| &entry.metadata_file);
+        log.chain([&now.metadata]).any(|url| self.metadata_urls.contains(url))
+            || commit::has_commit(metadata, self.mark)
     }
+}
+
+/// A table with its metadata. Where others have changed it so often since this daemon has heard of it
+/// that the metadata is gone, the table as it is now.
+pub async fn current(
+    files: &TableFiles,
+    catalog: &Catalog,
+    table: Arc<Table>,
+) -> Result<(Arc<Table>, Arc<TableMetadata>)> {
+    let missing = match files.metadata(&managed(&table)?.metadata).await {
+        Err(error @ Error::NotFound { .. }) => error,
+        metadata => return Ok((table, metadata?)),
+    };
+    let now = catalog.table(&table.name, Consistency::Strong).await?;
+    let newer = now.record.oid == table.record.oid && now.stat.mzxid > table.stat.mzxid;
+    // A state that no store knows is a transaction block's own, and nobody else has changed that.
+    if !newer || table.stat.mzxid < 0 {
+        return Err(missing);
+    }
+    let metadata = files.metadata(&managed(&now)?.metadata).await?;
+    Ok((now, metadata))
 }
 
 /// All files that a commit brings.
@@ -373,17 +431,29 @@ pub fn managed(table: &Table) -> Result<&Managed> {
     }
 }
 
-/// The record that names a staged state.
-pub fn next_record(table: &Table, staged: &Staged) -> Result<TableRecord> {
+/// The record that names a staged state, to which changes have led.
+pub fn next_record(table: &Table, staged: &Staged, changes: &[Change]) -> Result<TableRecord> {
     let before = managed(table)?;
     let definition =
         Definition::Managed(Managed { metadata: staged.metadata_url.clone(), ..before.clone() });
-    Ok(TableRecord {
-        columns: columns_of(&staged.metadata, &table.record.columns)?,
-        definition,
-        nonce: id::nonce(),
-        ..table.record.clone()
-    })
+    let mut columns = columns_of(&staged.metadata, &table.record.columns)?;
+    set_defaults(&mut columns, changes)?;
+    Ok(TableRecord { columns, definition, nonce: id::nonce(), ..table.record.clone() })
+}
+
+/// Version 2 of the format has no defaults: they are the catalog's.
+fn set_defaults(columns: &mut [Column], changes: &[Change]) -> Result<()> {
+    let steps = changes.iter().flat_map(|change| match change {
+        Change::Alter(steps) => steps.as_slice(),
+        _ => &[],
+    });
+    for step in steps {
+        let Alteration::SetDefault { name, default } = step else { continue };
+        let column = columns.iter_mut().find(|column| column.name == *name);
+        let column = column.ok_or_else(|| Error::NoColumn { name: name.clone() })?;
+        column.default.clone_from(default);
+    }
+    Ok(())
 }
 
 /// Waits longer with each attempt, and never as long as the next daemon.

@@ -19,7 +19,9 @@ use datafusion::common::ScalarValue;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
-use super::{Backends, Cluster, DaemonRow, QueryRow, SessionRow, SettingRow, Signal, System};
+use super::{
+    Backends, Cluster, DaemonRow, MaintenanceRow, QueryRow, SessionRow, SettingRow, Signal, System,
+};
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
     TableName,
@@ -50,6 +52,7 @@ impl Cluster for One {
             memory: 1 << 30,
             since: SystemTime::UNIX_EPOCH,
             local: true,
+            leader: true,
         }]
     }
 
@@ -69,6 +72,10 @@ impl Cluster for One {
             started: None,
             error: None,
         }]
+    }
+
+    async fn maintenance(&self) -> datafusion::error::Result<Vec<MaintenanceRow>> {
+        Ok(Vec::new())
     }
 }
 

@@ -2,20 +2,26 @@
 //! files that nothing names removed. Owners ask for it with OPTIMIZE and VACUUM; the daemon that
 //! leads does it for all tables, one at a time.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod log;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
 use sqlparser::ast::ObjectName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
+use self::log::{Entry, Log};
 use super::life::Session;
 use super::running::Registered;
 use super::{Done, Error, Notice, Result};
 use crate::catalog::{
-    Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Table, TableName,
+    Catalog, Consistency, DEFAULT_DATABASE, Definition, FIRST_ROLE, Snapshot, Table, TableName,
 };
 use crate::cluster::Election;
 use crate::config;
@@ -23,9 +29,9 @@ use crate::coordination::Op;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
-use crate::storage;
 use crate::storage::managed::{
-    Change, Commit, Commits, Orphans, expired, managed, reached, remove_orphans, retained_files,
+    Abandoned, Change, Commit, Commits, Orphans, expired, managed, reached, remove_orphans,
+    retained_files,
 };
 
 /// Commits of one compaction at most.
@@ -37,21 +43,16 @@ const MAX_CONFLICTS: u32 = 3;
 /// Directories are listed no more often than this: what is looked for there is days old.
 const LIST_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// What OPTIMIZE has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compacted {
-    pub files_in: u64,
-    pub files_out: u64,
-}
-
-/// What VACUUM has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Vacuumed {
-    pub snapshots: u64,
-    /// That only these snapshots reached.
-    pub files: u64,
-    pub orphans: u64,
-    pub orphan_bytes: u64,
+/// What a piece of work came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Files that became others.
+    pub files_read: u64,
+    pub files_written: u64,
+    pub snapshots_expired: u64,
+    /// Files that nothing needs any more.
+    pub files_removed: u64,
+    pub bytes_removed: u64,
 }
 
 /// Works on tables, whoever asks for it.
@@ -60,7 +61,16 @@ pub struct Maintenance {
     engine: Arc<Engine>,
     catalog: Arc<Catalog>,
     commits: Arc<Commits>,
+    log: Arc<Log>,
     options: config::Maintenance,
+    warehouse: Option<Warehouse>,
+}
+
+/// Where managed tables are made, and who makes them.
+#[derive(Clone, Debug)]
+pub struct Warehouse {
+    pub url: String,
+    pub cluster: Uuid,
 }
 
 /// What the leader remembers between its rounds, by object identifier.
@@ -69,6 +79,8 @@ struct Seen {
     /// The metadata of tables in which nothing was left to compact.
     compacted: HashMap<u32, String>,
     listed: HashMap<u32, Instant>,
+    /// When the warehouse was.
+    swept: Option<Instant>,
 }
 
 impl Maintenance {
@@ -76,9 +88,10 @@ impl Maintenance {
         engine: Arc<Engine>,
         catalog: Arc<Catalog>,
         commits: Arc<Commits>,
-        options: config::Maintenance,
+        log: Arc<Log>,
+        (options, warehouse): (config::Maintenance, Option<Warehouse>),
     ) -> Arc<Self> {
-        Arc::new(Self { engine, catalog, commits, options })
+        Arc::new(Self { engine, catalog, commits, log, options, warehouse })
     }
 
     /// Makes large files of small ones. A conflict is no error: the next round sees the table anew.
@@ -87,8 +100,8 @@ impl Maintenance {
         session: &engine::Session,
         name: &TableName,
         fences: &[Op],
-    ) -> Result<Compacted> {
-        let mut done = Compacted::default();
+    ) -> Result<Work> {
+        let mut done = Work::default();
         let mut conflicts = 0;
         for _ in 0..MAX_ROUNDS {
             let table = self.catalog.table(name, Consistency::Cached).await?;
@@ -97,19 +110,19 @@ impl Maintenance {
             let Some(change) = written.change else { break };
             let added = change.added();
             let urls: Vec<_> = added.iter().map(|file| file.file_path().to_owned()).collect();
-            let files_out = urls.len() as u64;
+            let files_written = urls.len() as u64;
             let commit = Commit { fences: fences.to_vec(), ..target.commit(change) };
             match self.commits.commit(commit).await {
                 Ok(_) => {
-                    done.files_in += written.rows;
-                    done.files_out += files_out;
+                    done.files_read += written.rows;
+                    done.files_written += files_written;
                 }
                 Err(error) => {
                     if error.left_nothing() {
                         self.commits.files().remove(urls).await;
                     }
                     conflicts += 1;
-                    if !is_conflict(&error) {
+                    if !error.is_conflict() {
                         return Err(error.into());
                     }
                     if conflicts > MAX_CONFLICTS {
@@ -127,14 +140,14 @@ impl Maintenance {
         name: &TableName,
         retain: Option<Duration>,
         fences: &[Op],
-    ) -> Result<Vacuumed> {
+    ) -> Result<Work> {
         let files = self.commits.files();
         let table = self.catalog.table(name, Consistency::Strong).await?;
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
-        let now = chrono::Utc::now().timestamp_millis();
+        let now = Utc::now().timestamp_millis();
         let snapshots = expired(&metadata, retain, now)?;
         if snapshots.is_empty() {
-            return Ok(Vacuumed::default());
+            return Ok(Work::default());
         }
         let before = reached(files, &metadata, |id| snapshots.contains(&id)).await?;
         let commit = Commit {
@@ -148,21 +161,21 @@ impl Maintenance {
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let after = reached(files, &metadata, |_| true).await?;
         let gone: Vec<String> = before.difference(&after).cloned().collect();
-        let done = Vacuumed {
-            snapshots: snapshots.len() as u64,
-            files: gone.len() as u64,
-            ..Vacuumed::default()
+        let done = Work {
+            snapshots_expired: snapshots.len() as u64,
+            files_removed: gone.len() as u64,
+            ..Work::default()
         };
         files.remove(gone).await;
         Ok(done)
     }
 
     /// Removes files of a table that nothing names and that are older than the grace period.
-    async fn remove_orphans(&self, name: &TableName) -> Result<(u64, u64)> {
+    async fn remove_orphans(&self, name: &TableName) -> Result<Work> {
         let files = self.commits.files();
         let table = self.catalog.table(name, Consistency::Cached).await?;
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
-        let others = self.other_places(&table);
+        let others = other_places(&self.catalog.snapshot(), &table);
         let grace = self.options.orphan_grace;
         let found = Orphans::list(files, metadata.location(), grace, &others).await?;
         // Only now: whatever was committed meanwhile is among the files that it names.
@@ -170,32 +183,37 @@ impl Maintenance {
         let url = &managed(&table)?.metadata;
         let metadata = files.metadata(url).await?;
         let named = retained_files(files, url, &metadata).await?;
-        Ok(remove_orphans(files, found, &named).await?)
+        let (files_removed, bytes_removed) = remove_orphans(files, found, &named).await?;
+        Ok(Work { files_removed, bytes_removed, ..Work::default() })
     }
 
-    /// Where other tables have their files.
-    fn other_places(&self, table: &Table) -> Vec<String> {
-        let tables = self.tables().into_values().flatten();
-        let others = tables.filter(|other| other.record.oid != table.record.oid);
-        let place = |other: Arc<Table>| match &other.record.definition {
-            Definition::Managed(managed) => {
-                let (location, _) = managed.metadata.rsplit_once("/metadata/")?;
-                Some(location.to_owned())
-            }
-            Definition::External(external) => Some(external.location.clone()),
-            Definition::View { .. } => None,
-        };
-        others.filter_map(place).collect()
+    /// Removes the files of a table that was dropped.
+    pub(super) async fn purge(&self, table: &Table) -> Result<()> {
+        let files = self.commits.files();
+        let metadata = files.metadata(&managed(table)?.metadata).await?;
+        let others = other_places(&self.catalog.snapshot(), table);
+        let all = Orphans::list(files, metadata.location(), Duration::ZERO, &others).await?;
+        remove_orphans(files, all, &HashSet::new()).await?;
+        Ok(())
     }
 
-    /// All tables, by database.
-    fn tables(&self) -> BTreeMap<String, Vec<Arc<Table>>> {
-        let snapshot = self.catalog.snapshot();
-        let tables = |schemas: &BTreeMap<String, crate::catalog::Schema>| {
-            schemas.values().flat_map(|schema| schema.tables.values().cloned()).collect()
-        };
-        let databases = snapshot.databases.iter();
-        databases.map(|(name, database)| (name.clone(), tables(&database.schemas))).collect()
+    /// Removes the directories of tables that were dropped, or never finished, longer ago than the
+    /// grace period.
+    async fn sweep(&self, warehouse: &Warehouse, election: &Election) -> Result<Work> {
+        let Warehouse { url, cluster } = warehouse;
+        let files = self.commits.files();
+        let known = places(&self.catalog.snapshot());
+        let grace = self.options.orphan_grace;
+        let found = Abandoned::list(files, url, *cluster, grace, &known).await?;
+        if found.is_empty() {
+            return Ok(Work::default());
+        }
+        let known = places(self.catalog.latest().await?.as_ref());
+        if election.fence().is_none() {
+            return Ok(Work::default());
+        }
+        let (files_removed, bytes_removed) = found.remove(files, &known).await?;
+        Ok(Work { files_removed, bytes_removed, ..Work::default() })
     }
 
     /// Looks after all tables while this daemon leads, until `stop`. Needed exactly once.
@@ -206,7 +224,9 @@ impl Maintenance {
         loop {
             let round = async {
                 tokio::time::sleep(interval).await;
-                self.round(&election, &session, &mut seen).await;
+                let mut entries = Vec::new();
+                self.round(&election, &session, &mut seen, &mut entries).await;
+                self.log.append(entries).await;
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -215,15 +235,35 @@ impl Maintenance {
         }
     }
 
-    async fn round(&self, election: &Election, session: &engine::Session, seen: &mut Seen) {
-        let tables: Vec<Arc<Table>> = self.tables().into_values().flatten().collect();
+    /// Looks at each table once; `entries` gathers what was done.
+    async fn round(
+        &self,
+        election: &Election,
+        session: &engine::Session,
+        seen: &mut Seen,
+        entries: &mut Vec<Entry>,
+    ) {
+        let mut note = |object: &str, kind, started, done: Result<Work>| {
+            if done.as_ref().is_ok_and(|work| *work == Work::default()) {
+                return;
+            }
+            let entry = self.log.entry(object, kind, started, done);
+            match &entry.error {
+                None => info!(object, kind, work = ?entry.work, "maintenance"),
+                Some(error) => warn!(object, kind, error, "maintenance failed and is tried again"),
+            }
+            entries.push(entry);
+        };
+        let tables: Vec<Arc<Table>> = self.catalog.snapshot().tables().cloned().collect();
         seen.compacted.retain(|oid, _| tables.iter().any(|table| table.record.oid == *oid));
         seen.listed.retain(|oid, _| tables.iter().any(|table| table.record.oid == *oid));
         for table in tables {
             let Definition::Managed(definition) = &table.record.definition else { continue };
             let Some(fence) = election.fence() else { return };
             let (oid, fences) = (table.record.oid, [fence]);
+            let object = table.name.to_string();
             if seen.compacted.get(&oid) != Some(&definition.metadata) {
+                let started = Utc::now();
                 let compacted = self.compact(session, &table.name, &fences).await;
                 let now = match self.catalog.table(&table.name, Consistency::Cached).await {
                     Ok(now) => now,
@@ -237,14 +277,22 @@ impl Maintenance {
                 {
                     seen.compacted.insert(oid, managed.metadata.clone());
                 }
-                tell(&table.name, "compact", compacted, Compacted::default());
+                note(&object, "compact", started, compacted);
             }
-            let expired = self.expire(&table.name, None, &fences).await;
-            tell(&table.name, "expire", expired, Vacuumed::default());
+            let started = Utc::now();
+            note(&object, "expire", started, self.expire(&table.name, None, &fences).await);
             if seen.listed.get(&oid).is_none_or(|at| at.elapsed() >= LIST_EVERY) {
                 seen.listed.insert(oid, Instant::now());
-                tell(&table.name, "orphans", self.remove_orphans(&table.name).await, (0, 0));
+                let started = Utc::now();
+                note(&object, "orphans", started, self.remove_orphans(&table.name).await);
             }
+        }
+        if let Some(warehouse) = &self.warehouse
+            && seen.swept.is_none_or(|at| at.elapsed() >= LIST_EVERY)
+        {
+            seen.swept = Some(Instant::now());
+            let started = Utc::now();
+            note(&warehouse.url, "dropped", started, self.sweep(warehouse, election).await);
         }
     }
 
@@ -285,17 +333,26 @@ impl Session {
 
     async fn maintain_one(&self, name: &TableName, upkeep: &Upkeep) -> Result<String> {
         let service = &self.queries().maintenance;
+        let object = &name.to_string();
         if upkeep.compact {
+            let started = Utc::now();
             let done = service.compact(self.engine_session(), name, &[]).await?;
-            let Compacted { files_in, files_out } = done;
-            return Ok(format!("{files_in} files became {files_out}"));
+            service.log.append(vec![service.log.entry(object, "compact", started, Ok(done))]).await;
+            return Ok(format!("{} files became {}", done.files_read, done.files_written));
         }
-        let mut done = service.expire(name, upkeep.retain, &[]).await?;
-        (done.orphans, done.orphan_bytes) = service.remove_orphans(name).await?;
-        let Vacuumed { snapshots, files, orphans, orphan_bytes } = done;
+        let started = Utc::now();
+        let expired = service.expire(name, upkeep.retain, &[]).await?;
+        let orphans = service.remove_orphans(name).await?;
+        let entries = [("expire", expired), ("orphans", orphans)];
+        let entries =
+            entries.map(|(kind, work)| service.log.entry(object, kind, started, Ok(work)));
+        service.log.append(entries.into()).await;
         Ok(format!(
-            "{snapshots} snapshots expired with {files} files, {orphans} orphans of {orphan_bytes} \
-             bytes removed"
+            "{} snapshots expired with {} files, {} orphans of {} bytes removed",
+            expired.snapshots_expired,
+            expired.files_removed,
+            orphans.files_removed,
+            orphans.bytes_removed
         ))
     }
 }
@@ -323,19 +380,24 @@ impl Upkeep {
     }
 }
 
-fn is_conflict(error: &storage::Error) -> bool {
-    match error {
-        storage::Error::Conflict { .. } | storage::Error::Busy { .. } => true,
-        storage::Error::Shared(error) => is_conflict(error),
-        _ => false,
-    }
+/// Where tables have their files.
+fn places(catalog: &Snapshot) -> Vec<String> {
+    catalog.tables().filter_map(|table| place(table)).collect()
 }
 
-/// What came of one table's turn goes to the log, if anything did.
-fn tell<T: PartialEq + std::fmt::Debug>(name: &TableName, kind: &str, done: Result<T>, nothing: T) {
-    match done {
-        Ok(done) if done == nothing => {}
-        Ok(done) => info!(table = %name, kind, ?done, "maintenance"),
-        Err(error) => warn!(table = %name, kind, %error, "maintenance failed and is tried again"),
+/// Where tables other than this one have theirs.
+fn other_places(catalog: &Snapshot, table: &Table) -> Vec<String> {
+    let others = catalog.tables().filter(|other| other.record.oid != table.record.oid);
+    others.filter_map(|table| place(table)).collect()
+}
+
+fn place(table: &Table) -> Option<String> {
+    match &table.record.definition {
+        Definition::Managed(managed) => {
+            let (location, _) = managed.metadata.rsplit_once("/metadata/")?;
+            Some(location.to_owned())
+        }
+        Definition::External(external) => Some(external.location.clone()),
+        Definition::View { .. } => None,
     }
 }

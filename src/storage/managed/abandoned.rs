@@ -1,0 +1,119 @@
+//! Directories of tables that are in no catalog any more: those of tables that were dropped, and of
+//! those that died while they were made.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use iceberg::spec::TableMetadata;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use uuid::Uuid;
+
+use super::TableFiles;
+use super::files::{self, of_store};
+use crate::storage::{Error, Result};
+
+/// The property that names the cluster which made a table. Only its own daemons remove the table's
+/// directory: others may share the warehouse.
+pub(super) const CLUSTER: &str = "oribi.cluster";
+
+/// A warehouse holds tables below a database and a schema ([`super::table_location`]).
+const DEPTH: usize = 3;
+
+/// Directories of a warehouse that may go.
+#[derive(Debug)]
+pub struct Abandoned {
+    warehouse: String,
+    /// With their files.
+    directories: Vec<(Path, Vec<ObjectMeta>)>,
+}
+
+impl Abandoned {
+    /// Lists the directories of tables that `cluster` has made, in which no file is younger than
+    /// the grace period, except those of tables that are `known`.
+    pub async fn list(
+        files: &TableFiles,
+        warehouse: &str,
+        cluster: Uuid,
+        grace: Duration,
+        known: &[String],
+    ) -> Result<Self> {
+        let place = files.place(warehouse)?;
+        let known = paths(known)?;
+        let grace = chrono::Duration::from_std(grace).unwrap_or(chrono::Duration::MAX);
+        let limit = Utc::now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let mut directories = vec![place.path];
+        for _ in 0..DEPTH {
+            let mut deeper = Vec::new();
+            for directory in directories {
+                let listed = place.store.list_with_delimiter(Some(&directory)).await;
+                deeper.extend(listed.map_err(|error| of_store(warehouse, error))?.common_prefixes);
+            }
+            directories = deeper;
+        }
+        let mut found = Self { warehouse: warehouse.to_owned(), directories: Vec::new() };
+        for directory in directories {
+            if overlaps(&directory, &known) {
+                continue;
+            }
+            let listed = place.store.list(Some(&directory)).try_collect::<Vec<ObjectMeta>>().await;
+            let listed = listed.map_err(|error| of_store(warehouse, error))?;
+            let old = listed.iter().all(|file| file.last_modified < limit);
+            if old && maker(place.store.as_ref(), &listed).await == Some(cluster) {
+                found.directories.push((directory, listed));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.directories.is_empty()
+    }
+
+    /// Removes those that are not `known` by now; how many files, and their bytes.
+    pub async fn remove(self, files: &TableFiles, known: &[String]) -> Result<(u64, u64)> {
+        let place = files.place(&self.warehouse)?;
+        let known = paths(known)?;
+        let (mut count, mut bytes) = (0, 0);
+        for (directory, mut files) in self.directories {
+            if overlaps(&directory, &known) {
+                continue;
+            }
+            // What tells whose the directory is goes last, so that what stays is found again.
+            files.sort_by_key(|file| is_metadata(&file.location));
+            for file in files {
+                crate::faults::point("a file of a dropped table is to be removed");
+                match place.store.delete(&file.location).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+                        count += 1;
+                        bytes += file.size;
+                    }
+                    Err(error) => return Err(Error::not_written(file.location.to_string(), error)),
+                }
+            }
+        }
+        Ok((count, bytes))
+    }
+}
+
+fn paths(urls: &[String]) -> Result<Vec<Path>> {
+    urls.iter().map(|url| files::path(url)).collect()
+}
+
+/// Whether a directory is, holds or lies in one of those.
+fn overlaps(directory: &Path, known: &[Path]) -> bool {
+    known.iter().any(|known| known.prefix_matches(directory) || directory.prefix_matches(known))
+}
+
+fn is_metadata(path: &Path) -> bool {
+    path.as_ref().ends_with(".metadata.json")
+}
+
+/// The cluster that made the table in a directory, if its newest metadata says so.
+async fn maker(store: &dyn ObjectStore, listed: &[ObjectMeta]) -> Option<Uuid> {
+    let metadata = listed.iter().map(|file| &file.location).filter(|path| is_metadata(path));
+    let bytes = store.get(metadata.max()?).await.ok()?.bytes().await.ok()?;
+    let metadata: TableMetadata = serde_json::from_slice(&bytes).ok()?;
+    metadata.properties().get(CLUSTER)?.parse().ok()
+}
