@@ -428,12 +428,13 @@ impl Session {
         Ok(())
     }
 
-    /// DROP TABLE ... PURGE: the files go as well.
-    pub(super) async fn purge(&self, table: &Table) -> Result<()> {
-        match &table.record.definition {
-            Definition::Managed(_) => self.queries().maintenance.purge(table).await,
-            _ => Ok(()),
-        }
+    /// DROP TABLE ... PURGE: the files go as well. The table is gone already, so that a failure is a
+    /// warning.
+    pub(super) async fn purge(&self, table: &Table) -> Option<Notice> {
+        let Definition::Managed(_) = &table.record.definition else { return None };
+        let error = self.queries().maintenance.purge(table).await.err()?;
+        let message = format!("\"{}\" is dropped, but its files stay: {error}", table.name.table);
+        Some(Notice { code: "01000", message })
     }
 }
 
