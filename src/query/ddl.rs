@@ -407,14 +407,7 @@ impl Session {
                 }
                 for name in targets {
                     match catalog.drop_table(&name, *view, *mode).await? {
-                        Some(table) if *purge => {
-                            if let Err(error) = self.purge(&table).await {
-                                let table = &name.table;
-                                let message =
-                                    format!("\"{table}\" is dropped, but its files stay: {error}");
-                                notices.push(Notice { code: "01000", message });
-                            }
-                        }
+                        Some(table) if *purge => notices.extend(self.purge(&table).await),
                         Some(_) => {}
                         None => {
                             let kind = if *view { ObjectKind::View } else { ObjectKind::Table };

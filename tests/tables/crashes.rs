@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::common::daemon::{Daemon, Options, PATIENCE};
-use crate::support::{Client, db_error};
+use crate::support::{Client, db_error, until};
 
 /// All points at which a statement may be made to end, and whether it is done then, if that is the same
 /// for all.
@@ -198,6 +198,26 @@ pub async fn assert_tidy(client: &Client, table: &str, what: &str) {
     let found = files(&place(client, table).await).into_iter();
     let found: BTreeSet<String> = found.map(|file| format!("file://{}", file.display())).collect();
     assert_eq!(found, named, "{table} after {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_goes_on_with_what_a_dropped_table_has_left() {
+    let options = Options::new().env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
+    let quiet = options.clone().env("ORIBI_MAINTENANCE_INTERVAL", "none");
+    let eager = options.env("ORIBI_MAINTENANCE_INTERVAL", "50ms");
+    let daemon = Daemon::start(&quiet);
+    set_up(&daemon).await;
+    let client = Client::connect(&daemon).await;
+    let dropped = place(&client, "u").await;
+    client.rows("DROP TABLE u").await;
+    drop((client, daemon));
+    let dying = Daemon::start(&eager.clone().env("ORIBI_FAULT", SWEEPING));
+    dying.wait(PATIENCE);
+    assert!(!files(&dropped).is_empty());
+    let daemon = Daemon::start(&eager);
+    let gone = async || !dropped.exists() || files(&dropped).is_empty();
+    until("the dropped table's files are gone", gone).await;
+    assert_eq!(answer(&daemon, T).await, "21 6 6");
 }
 
 /// So that a new step of a statement is not left out above.

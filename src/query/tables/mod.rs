@@ -432,15 +432,17 @@ impl Session {
         Ok(())
     }
 
-    /// DROP TABLE ... PURGE: the files go as well.
-    pub(super) async fn purge(&self, table: &Table) -> Result<()> {
+    /// DROP TABLE ... PURGE: the files go as well. The table is gone already, so that a failure is a
+    /// warning.
+    pub(super) async fn purge(&self, table: &Table) -> Option<Notice> {
         match &table.record.definition {
             // Adopted since it was looked at: its files may be others' too.
-            Definition::Managed(managed) if managed.adopted.is_none() => {
-                self.queries().maintenance.purge(table).await
-            }
-            _ => Ok(()),
+            Definition::Managed(managed) if managed.adopted.is_none() => {}
+            _ => return None,
         }
+        let error = self.queries().maintenance.purge(table).await.err()?;
+        let message = format!("\"{}\" is dropped, but its files stay: {error}", table.name.table);
+        Some(Notice { code: "01000", message })
     }
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::TableFiles;
 use super::files::{self, of_store};
-use crate::storage::Result;
+use crate::storage::{Error, Result};
 
 /// The property that names the cluster which made a table. Only its own daemons remove the table's
 /// directory: others may share the warehouse.
@@ -89,7 +89,7 @@ impl Abandoned {
                         count += 1;
                         bytes += file.size;
                     }
-                    Err(error) => return Err(of_store(file.location.as_ref(), error)),
+                    Err(error) => return Err(Error::not_written(file.location.to_string(), error)),
                 }
             }
         }
