@@ -74,7 +74,7 @@ SELECT "people"."id" AS id, "people"."name" AS name FROM public.people LIMIT 100
 -- Superset: the columns of a virtual data set, 1
 SELECT * FROM (SELECT id, name FROM people) AS virtual_table LIMIT 1
 
--- Superset: a chart, 1; fails: to_date does not know PostgreSQL's patterns
+-- Superset: a chart, 1
 SELECT DATE_TRUNC('year', born) AS __timestamp, COUNT(*) AS count FROM public.people WHERE born >= TO_DATE('1980-01-01', 'YYYY-MM-DD') AND born < TO_DATE('2030-01-01', 'YYYY-MM-DD') GROUP BY DATE_TRUNC('year', born) ORDER BY count DESC LIMIT 10000
 
 -- dbt: relations, 1
