@@ -31,7 +31,7 @@ const POINTS: &[(&str, Option<bool>)] = &[
     ("an orphan is to be removed", Some(true)),
 ];
 
-/// A point that no statement comes to, only the leader; `tests/maintenance.rs` tries it.
+/// A point that no statement comes to, only the daemon that leads.
 const SWEEP: &str = "a file of a dropped table is to be removed";
 
 /// A statement, and what a query answers before and after it: a row, or a SQLSTATE.
@@ -211,8 +211,7 @@ async fn another_goes_on_with_what_a_dropped_table_has_left() {
     let dropped = place(&client, "u").await;
     client.rows("DROP TABLE u").await;
     drop((client, daemon));
-    let dying = Daemon::start(&eager.clone().env("ORIBI_FAULT", SWEEPING));
-    dying.wait(PATIENCE);
+    Daemon::spawn(&eager.clone().env("ORIBI_FAULT", SWEEP));
     assert!(!files(&dropped).is_empty());
     let daemon = Daemon::start(&eager);
     let gone = async || !dropped.exists() || files(&dropped).is_empty();
