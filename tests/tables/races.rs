@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::common::daemon::Daemon;
+use crate::crashes::assert_tidy;
 use crate::support::{Client, Cluster, bounded, until};
 
 fn cluster() -> Cluster {
@@ -242,6 +243,20 @@ async fn acknowledged_rows_outlive_their_daemons() {
     );
     assert!(!acknowledged.is_empty());
     assert_eq!((lost, twice, unwanted), (0, 0, 0));
+    // What the dead have left behind goes, and nothing else does.
+    drop((client, daemon));
+    for daemon in daemons.lock().expect("a list").drain(..) {
+        daemon.kill();
+    }
+    let cluster = Arc::into_inner(cluster).expect("nobody else starts daemons");
+    let cluster = cluster.with("MAINTENANCE_INTERVAL", "none");
+    let cluster = cluster.with("MAINTENANCE_ORPHAN_GRACE", "0s");
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    client.rows("VACUUM t").await;
+    assert_tidy(&client, "t", "the kills").await;
+    client.rows("SET oribi.consistency = 'strong'").await;
+    assert_eq!(client.value("SELECT count(*) FROM t").await, total.to_string());
 }
 
 /// Inserts rows until the end; which were acknowledged, and which were refused. Of those whose
