@@ -98,8 +98,10 @@ oribi.execute(
     "INSERT INTO ordered SELECT i * 7919 % 1000, 's' || i % 5 FROM generate_series(1, 1000) AS g (i)"
 )
 oribi.execute("UPDATE ordered SET id = id + 1 WHERE id % 10 = 0")
-for task in agree("ordered").scan().plan_files():
+ordered = agree("ordered")
+for task in ordered.scan().plan_files():
     assert task.file.sort_order_id == 1, task.file
-    ids = parquet.read_table(task.file.file_path.removeprefix("file://"))["id"].to_pylist()
+    with ordered.io.new_input(task.file.file_path).open() as file:
+        ids = parquet.read_table(file)["id"].to_pylist()
     assert len(ids) > 1 and ids == sorted(ids, reverse=True), task.file.file_path
 print(f"{states} states agree")
