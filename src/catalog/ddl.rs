@@ -258,6 +258,7 @@ impl Catalog {
             let mut ops = vec![turn];
             ops.extend(touch);
             ops.push(create(&path, &record)?);
+            ops.push(owner_is_there(owner));
             let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
             let attempted = self.attempt(ops, &proof).await?;
             self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;

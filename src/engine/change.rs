@@ -19,7 +19,8 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use iceberg::spec::{Operation, TableMetadata};
@@ -273,7 +274,13 @@ impl Session {
     ) -> Result<Found> {
         let (context, kept) = (self.context(), self.memory());
         let writes = returned.unwrap_or(plan.schema().fields().len()) > IDS;
-        let (plan, order) = if writes { in_order(target, plan, IDS) } else { (plan, None) };
+        let sorted = writes && !target.metadata.default_sort_order().is_unsorted();
+        // One writer takes all rows.
+        let plan = match sorted && plan.output_partitioning().partition_count() > 1 {
+            true => Arc::new(CoalescePartitionsExec::new(plan)),
+            false => plan,
+        };
+        let (plan, order) = if sorted { in_order(target, plan, IDS) } else { (plan, None) };
         let (write, memory) = self.write_context(target, order)?;
         let spec_id = target.metadata.default_partition_spec_id();
         let mut task = JoinSet::new();

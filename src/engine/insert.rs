@@ -183,6 +183,7 @@ pub(super) fn columns_of<'a>(
                 Expr::ScalarSubquery(subquery) => &subquery.outer_ref_columns,
                 Expr::Exists(exists) => &exists.subquery.outer_ref_columns,
                 Expr::InSubquery(within) => &within.subquery.outer_ref_columns,
+                Expr::SetComparison(compared) => &compared.subquery.outer_ref_columns,
                 _ => return Ok(TreeNodeRecursion::Continue),
             };
             let outer =

@@ -84,9 +84,12 @@ impl Session {
         merge: &Merge,
         declared: &[Option<FieldRef>],
     ) -> Result<Planned> {
-        let TableFactor::Table { name, alias, .. } = &merge.table else {
+        let TableFactor::Table { name, alias, version, .. } = &merge.table else {
             return Err(Error::NotSupported("MERGE INTO something other than a table".to_owned()));
         };
+        if version.is_some() {
+            return Err(Error::NotSupported("changing a table as it was".to_owned()));
+        }
         refuse_unreachable(&merge.clauses)?;
         let needs = |target: &Target| merge_needs(&merge.clauses, target);
         let target = self.writable(name, Action::Merge, needs).await?;

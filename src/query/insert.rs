@@ -172,6 +172,10 @@ impl Session {
         let written = async {
             // The rights to its columns were looked at before the first row.
             let target = self.writable(table, Action::Insert, |_| Ok(Needs::new())).await?;
+            let snapshot = self.catalog().snapshot();
+            if snapshot.access(self.user()).row_policies(&target.table).is_some() {
+                return Err(copy::Error::RowSecurity.into());
+            }
             let columns: Vec<usize> =
                 columns.iter().map(|name| target.column(name)).collect::<Result<_, _>>()?;
             let batches =

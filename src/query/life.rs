@@ -18,6 +18,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::parser::Statement;
+use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
 use super::command::{Command, Request, explained_write, recognise};
@@ -35,12 +36,15 @@ use crate::catalog::Catalog;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
-use crate::engine::{self, Plan, parse, parse_one, split};
+use crate::engine::{self, Plan, parse, parse_one, split, tokens};
 use crate::shutdown::GateGuard;
 use crate::values::types::pg_type;
 
 /// Texts of more bytes than this may take long to parse and to plan.
 const LONG_TEXT: usize = 4096;
+
+/// What names begin with that only the daemon gives.
+const OWN: char = '\u{2}';
 
 /// How often an INSERT outside of a block is carried out at most: again where the table's columns have
 /// changed meanwhile.
@@ -507,7 +511,19 @@ fn is_same_result(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
+/// Refuses a text in which a client uses names that only the daemon gives.
+fn refuse_own_names(text: &str) -> Result<()> {
+    let is_own = |(_, token): &(usize, Token)| matches!(token, Token::Word(word) if word.value.contains(OWN));
+    // What is wrong with the text the parser says better.
+    if text.contains(OWN) && tokens(text).is_ok_and(|tokens| tokens.iter().any(is_own)) {
+        let reason = "an identifier may not contain the character U+0002".to_owned();
+        return Err(engine::Error::Syntax(reason).into());
+    }
+    Ok(())
+}
+
 fn parse_statement(text: &str) -> Result<Source> {
+    refuse_own_names(text)?;
     if let Some(request) = grammar::read(text)? {
         return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
     }

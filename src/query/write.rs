@@ -312,6 +312,12 @@ impl Session {
                 return Err(denied(ObjectKind::Table, &name.table));
             }
             match access.row_policies(table) {
+                Some(_) if self.settings().get("row_security") == Some("off") => {
+                    Err(catalog::Error::Forbidden(format!(
+                        "query would be affected by row-level security policy for table \"{}\"",
+                        name.table
+                    )))
+                }
                 // Rows that it must not see would go as well, or be met.
                 Some(_) if matches!(action, Action::Overwrite | Action::Merge) => {
                     Err(catalog::Error::Forbidden(format!(

@@ -30,6 +30,7 @@ use crate::coordination::Op;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
+use crate::storage;
 use crate::storage::managed::{
     Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
     remove_orphans, retained_files,
@@ -218,11 +219,14 @@ impl Maintenance {
         if found.is_empty() {
             return Ok(Work::default());
         }
-        let known = places(self.catalog.latest().await?.as_ref());
-        if election.fence().is_none() {
-            return Ok(Work::default());
-        }
-        let (files_removed, bytes_removed) = found.remove(files, &known).await?;
+        let known = async || {
+            let known = places(self.catalog.latest().await?.as_ref());
+            match election.fence() {
+                Some(_) => Ok(known),
+                None => Err(storage::Error::Stopped),
+            }
+        };
+        let (files_removed, bytes_removed) = found.remove(files, known).await?;
         Ok(Work { files_removed, bytes_removed, ..Work::default() })
     }
 

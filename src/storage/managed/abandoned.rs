@@ -71,13 +71,17 @@ impl Abandoned {
         self.directories.is_empty()
     }
 
-    /// Removes those that are not `known` by now; how many files, and their bytes.
-    pub async fn remove(self, files: &TableFiles, known: &[String]) -> Result<(u64, u64)> {
+    /// Removes those that are not `known` by then, which is asked for each of them; how many files,
+    /// and their bytes.
+    pub async fn remove(
+        self,
+        files: &TableFiles,
+        known: impl AsyncFn() -> Result<Vec<String>>,
+    ) -> Result<(u64, u64)> {
         let place = files.place(&self.warehouse)?;
-        let known = paths(known)?;
         let (mut count, mut bytes) = (0, 0);
         for (directory, mut files) in self.directories {
-            if overlaps(&directory, &known) {
+            if overlaps(&directory, &paths(&known().await?)?) {
                 continue;
             }
             // What tells whose the directory is goes last, so that what stays is found again.

@@ -37,6 +37,9 @@ const SMALL_MANIFEST: i64 = 8 << 20;
 /// finds its own.
 const COMMIT: &str = "oribi.commit";
 
+/// How many files a snapshot brings, in its summary.
+const ADDED_FILES: &str = "added-data-files";
+
 /// What a statement does to a table.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -256,17 +259,26 @@ impl<'a> Stage<'a> {
     /// Fails if others have added rows since these snapshots.
     fn refuse_new_rows(&self, seen: &HashSet<i64>) -> Result<()> {
         let conflict = || Error::Conflict { location: self.current_url.to_owned() };
-        let mut now = self.current.current_snapshot();
+        // Nobody has ever added any.
+        let Some(current) = self.current.current_snapshot() else { return Ok(()) };
+        let mut now = Some(current);
         while let Some(snapshot) = now {
             if seen.contains(&snapshot.snapshot_id()) {
                 return Ok(());
             }
             // Compaction, and rows that are gone.
-            if !matches!(snapshot.summary().operation, Operation::Replace | Operation::Delete) {
-                return Err(conflict());
-            }
+            let summary = snapshot.summary();
+            let harmless = match summary.operation {
+                Operation::Replace => true,
+                Operation::Delete => !summary.additional_properties.contains_key(ADDED_FILES),
+                _ => false,
+            };
             let before = snapshot.parent_snapshot_id();
             now = before.and_then(|id| self.current.snapshot_by_id(id));
+            // What came before may have been forgotten meanwhile.
+            if !harmless || (before.is_some() && now.is_none()) {
+                return Err(conflict());
+            }
         }
         if seen.is_empty() { Ok(()) } else { Err(conflict()) }
     }
@@ -349,6 +361,12 @@ impl<'a> Stage<'a> {
     async fn snapshot(&mut self, content: Content, mark: Option<Uuid>) -> Result<Snapshot> {
         let snapshot_id = self.snapshot_id();
         let Content { mut manifests, added, removed, operation } = content;
+        // Several changes of one block.
+        let operation = match operation {
+            Operation::Delete if !added.is_empty() => Operation::Overwrite,
+            Operation::Append if removed.files > 0 => Operation::Overwrite,
+            operation => operation,
+        };
         // What an earlier snapshot has deleted is no news.
         manifests.retain(|manifest| {
             manifest.has_added_files()
@@ -503,7 +521,7 @@ impl<'a> Stage<'a> {
             total("total-equality-deletes", 0, 0),
         ];
         let changed = [
-            ("added-data-files", added.files),
+            (ADDED_FILES, added.files),
             ("added-records", added.rows),
             ("added-files-size", added.bytes),
             ("deleted-data-files", removed.files),

@@ -234,7 +234,22 @@ impl Commits {
     async fn replace(
         &self,
         commits: Vec<Commit>,
+        tables: Vec<Arc<Table>>,
+    ) -> Result<Vec<Arc<Table>>> {
+        let mut in_doubt = false;
+        match self.try_to_replace(commits, tables, &mut in_doubt).await {
+            // Nothing of what may have been made may be removed.
+            Err(error) if in_doubt => Err(Error::Uncertain(Box::new(error))),
+            done => done,
+        }
+    }
+
+    /// `in_doubt` says afterwards whether an attempt that failed may have been made after all.
+    async fn try_to_replace(
+        &self,
+        commits: Vec<Commit>,
         mut tables: Vec<Arc<Table>>,
+        in_doubt: &mut bool,
     ) -> Result<Vec<Arc<Table>>> {
         let mut traces = Traces { mark: id::nonce(), metadata_urls: Vec::new() };
         let mut unregistered = false;
@@ -267,18 +282,12 @@ impl Commits {
                 // What became of it is unknown: what was written may be the table by now.
                 Err(error) => return Err(error.into()),
             };
-            match self.look_again(&commits, &mut tables, &traces).await {
-                Ok(true) => return Ok(tables),
-                Ok(false) => {}
-                // Whether it was made is not known: nothing of it may be removed.
-                Err(error) if matches!(swap, Swap::Ambiguous) => {
-                    return Err(Error::Uncertain(Box::new(error)));
-                }
-                Err(error) => return Err(error),
+            *in_doubt |= matches!(swap, Swap::Ambiguous);
+            if self.look_again(&commits, &mut tables, &traces).await? {
+                return Ok(tables);
             }
             match swap {
-                // Whatever is on its way still is refused by the table's version or names files
-                // that are there.
+                // What is on its way still may be made as long as nobody else is quicker.
                 Swap::Ambiguous => {}
                 _ => {
                     let written = staged.into_iter().flat_map(|staged| staged.written);
@@ -288,6 +297,7 @@ impl Commits {
             match swap {
                 Swap::Fenced if unregistered => return Err(Error::Unregistered),
                 Swap::Fenced => unregistered = true,
+                Swap::Outrun => *in_doubt = false,
                 _ => {}
             }
             pause(attempt).await;
