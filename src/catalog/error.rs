@@ -62,6 +62,11 @@ pub enum Error {
     /// Somebody has granted on what is to be revoked.
     #[error("dependent privileges exist")]
     DependentPrivileges,
+    #[error(
+        "cannot drop or rename column \"{column}\" of table \"{table}\": policy \"{policy}\" is about \
+         it; drop the policy first"
+    )]
+    InPolicy { column: String, table: String, policy: String },
     #[error("{0}")]
     InvalidName(String),
     #[error("unrecognized privilege type: \"{0}\"")]

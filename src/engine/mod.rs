@@ -6,6 +6,7 @@
 //! - [`history`]: tables as they were.
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
+//! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
 //! - [`described`]: what is known of a table beside its rows.
@@ -46,6 +47,7 @@ mod error;
 mod explain;
 mod history;
 mod insert;
+mod list;
 pub mod memory;
 pub mod objects;
 mod ordering;

@@ -6,36 +6,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::{ViewTable, provider_as_source, source_as_provider};
-use datafusion::error::{DataFusionError, Result as EngineResult};
+use datafusion::error::Result as EngineResult;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::expr_rewriter::normalize_col_with_schemas_and_ambiguity_check;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
-    WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
-use sqlparser::ast::{
-    DataType as SqlType, Ident, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    Statement as SqlStatement, TimezoneInfo,
-};
+use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
 
 use super::change::TARGET;
 use super::described::{described, without_request};
 use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
-use super::{Error, Result, as_of, complexity, parse};
+use super::{Error, Result, as_of, complexity, list, parse};
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
@@ -99,14 +93,7 @@ impl Session {
         let names = self.names(scope, &statement, &moments, 0).await?;
         let mut context = PlannerContext::new().with_prepare_param_data_types(parameters.to_vec());
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
-        let planned = (|| {
-            name_queries(&planner, &statement, &mut context)?;
-            let items = select_list(&statement).into_iter();
-            let items = items.map(|item| list_item(&planner, item, columns, &mut context));
-            let items = items.collect::<EngineResult<Vec<_>>>()?.concat();
-            items.iter().try_for_each(refuse_groups)?;
-            Ok(items)
-        })();
+        let planned = list::expressions(&planner, &statement, columns, &mut context);
         drop(planner);
         names.settle(planned)
     }
@@ -435,100 +422,6 @@ fn may_read(
     let kind =
         if table.record.is_view() { catalog::ObjectKind::View } else { catalog::ObjectKind::Table };
     access.readable(table).ok_or_else(|| denied(kind, name))
-}
-
-/// What stands behind the SELECT of a plain query.
-fn select_list(statement: &Statement) -> Vec<SelectItem> {
-    let Statement::Statement(statement) = statement else { return Vec::new() };
-    let SqlStatement::Query(query) = statement.as_ref() else { return Vec::new() };
-    match query.body.as_ref() {
-        SetExpr::Select(select) => select.projection.clone(),
-        _ => Vec::new(),
-    }
-}
-
-/// Refuses what would look at several rows at once.
-fn refuse_groups(expr: &Expr) -> EngineResult<()> {
-    let has = |is: fn(&Expr) -> bool| expr.exists(|expr| Ok(is(expr)));
-    for (found, what) in [
-        (has(|expr| matches!(expr, Expr::AggregateFunction(_)))?, "aggregate"),
-        (has(|expr| matches!(expr, Expr::WindowFunction(_)))?, "window"),
-    ] {
-        if found {
-            return Err(plan_datafusion_err!(
-                "{what} functions are not allowed in SET, WHEN, VALUES and RETURNING"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The queries of a WITH, for what refers to them.
-fn name_queries(
-    planner: &SqlToRel<'_, Names<'_>>,
-    statement: &Statement,
-    context: &mut PlannerContext,
-) -> EngineResult<()> {
-    let Statement::Statement(statement) = statement else { return Ok(()) };
-    let SqlStatement::Query(query) = statement.as_ref() else { return Ok(()) };
-    for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-        let query = SqlStatement::Query(cte.query.clone());
-        let plan = planner.sql_statement_to_plan_with_context(query, context)?;
-        let name = folded(&cte.alias.name);
-        let mut plan = LogicalPlanBuilder::from(plan).alias(name.as_str())?;
-        if !cte.alias.columns.is_empty() {
-            let columns = plan.schema().columns().into_iter().zip(&cte.alias.columns);
-            let columns: Vec<Expr> = columns
-                .map(|(column, alias)| Expr::Column(column).alias(folded(&alias.name)))
-                .collect();
-            plan = plan.project(columns)?.alias(name.as_str())?;
-        }
-        context.insert_cte(name, plan.build()?);
-    }
-    Ok(())
-}
-
-fn folded(ident: &Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
-}
-
-fn list_item(
-    planner: &SqlToRel<'_, Names<'_>>,
-    item: SelectItem,
-    columns: &DFSchema,
-    context: &mut PlannerContext,
-) -> EngineResult<Vec<Expr>> {
-    let mut one = |expr, alias: Option<Ident>| {
-        let expr = planner.sql_to_expr(expr, columns, context)?;
-        let expr = normalize_col_with_schemas_and_ambiguity_check(expr, &[&[columns]], &[])?;
-        Ok(vec![match alias {
-            Some(alias) => expr.alias(folded(&alias)),
-            None => expr,
-        }])
-    };
-    let all = |of: &dyn Fn(&TableReference) -> bool| -> Vec<Expr> {
-        let shown = columns.iter().filter(|(relation, field)| {
-            !field.name().starts_with('\u{2}') && relation.is_none_or(of)
-        });
-        shown.map(|column| Expr::Column(column.into())).collect()
-    };
-    match item {
-        SelectItem::UnnamedExpr(expr) => one(expr, None),
-        SelectItem::ExprWithAlias { expr, alias } => one(expr, Some(alias)),
-        SelectItem::Wildcard(_) => Ok(all(&|_| true)),
-        SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-            let last = name.0.last().and_then(|part| part.as_ident());
-            let last = last.map(folded);
-            match all(&|relation| Some(relation.table()) == last.as_deref()) {
-                found if found.is_empty() => Err(plan_datafusion_err!("Invalid qualifier {name}")),
-                found => Ok(found),
-            }
-        }
-        other => Err(DataFusionError::NotImplemented(format!("{other} is not supported"))),
-    }
 }
 
 fn parser_options(state: &SessionState) -> ParserOptions {

@@ -205,7 +205,9 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::WrongKind { .. } => "42809",
         E::Conflict { .. } => "40001",
         E::Denied { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
-        E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges => "2BP01",
+        E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges | E::InPolicy { .. } => {
+            "2BP01"
+        }
         E::InvalidGrant(_) => "0LP01",
         E::UnknownPrivilege(_) => "22023",
         E::Reserved(_) | E::InvalidName(_) => "42939",

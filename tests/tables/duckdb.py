@@ -95,7 +95,7 @@ def write(table, partitioning):
 
 write("plain", "")
 write("parted", "PARTITIONED BY (day(moment), bucket(4, id), s)")
-write("by_date", "PARTITIONED BY (d, truncate(100, i))")
+write("by_date", "PARTITIONED BY (d, truncate(100, id))")
 oribi("CREATE TABLE nested AS SELECT i, ARRAY[i, NULL, i + 1] AS a FROM generate_series(1, 5) g(i)")
 agree("nested", "i")
 (lists,) = reader.execute(f"SELECT list(a ORDER BY i) FROM iceberg_scan('{metadata('nested')}')").fetchone()

@@ -30,7 +30,6 @@ use crate::coordination::Op;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
-use crate::storage;
 use crate::storage::managed::{
     Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
     remove_orphans, retained_files,
@@ -215,19 +214,16 @@ impl Maintenance {
         let files = self.commits.files();
         let known = places(&self.catalog.snapshot());
         let grace = self.options.orphan_grace;
-        let found = Abandoned::list(files, url, *cluster, grace, &known).await?;
-        if found.is_empty() {
-            return Ok(Work::default());
-        }
-        let known = async || {
+        let mut found = Abandoned::list(files, url, *cluster, grace, &known).await?;
+        let mut work = Work::default();
+        while !found.is_empty() && election.fence().is_some() {
+            // One may have been taken over since they were listed.
             let known = places(self.catalog.latest().await?.as_ref());
-            match election.fence() {
-                Some(_) => Ok(known),
-                None => Err(storage::Error::Stopped),
-            }
-        };
-        let (files_removed, bytes_removed) = found.remove(files, known).await?;
-        Ok(Work { files_removed, bytes_removed, ..Work::default() })
+            let (files_removed, bytes_removed) = found.remove_one(files, &known).await?;
+            work.files_removed += files_removed;
+            work.bytes_removed += bytes_removed;
+        }
+        Ok(work)
     }
 
     /// Looks after all tables while this daemon leads, until `stop`. Needed exactly once.

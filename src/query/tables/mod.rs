@@ -13,6 +13,7 @@ use sqlparser::ast::{
     CreateTableLikeKind, CreateTableOptions, Expr, Ident, ObjectName, Query, SqlOption, Statement,
     Value,
 };
+use sqlparser::tokenizer::Token;
 use tracing::debug;
 
 pub(super) use adopt::call;
@@ -244,6 +245,9 @@ impl Session {
         }
         let mut columns = Vec::new();
         if let Some(like) = &create.like {
+            // Whoever may not read it is not told of its columns.
+            let read = engine::parse_one(&format!("SELECT 1 FROM {like}"))?;
+            self.engine_session().plan(&read.statement, &[]).await?;
             let model = self.existing(like).await?;
             let model = self.catalog().table(&model, Consistency::Cached).await?;
             columns.extend(model.record.columns.iter().map(|column| Column {
@@ -345,6 +349,7 @@ impl Session {
         }
         let target = self.engine_session().target(table).await?;
         let mut steps = Vec::new();
+        refuse_columns_of_policies(&target.table, &alter.steps)?;
         for step in &alter.steps {
             self.alteration(step, &target, &mut steps).await?;
         }
@@ -444,6 +449,31 @@ impl Session {
         let message = format!("\"{}\" is dropped, but its files stay: {error}", table.name.table);
         Some(Notice { code: "01000", message })
     }
+}
+
+/// Policies know columns by their names.
+fn refuse_columns_of_policies(table: &Table, steps: &[AlterTableOperation]) -> Result<()> {
+    use AlterTableOperation as Op;
+    let touched = steps.iter().flat_map(|step| match step {
+        Op::DropColumn { column_names, .. } => column_names.as_slice(),
+        Op::RenameColumn { old_column_name, .. } => std::slice::from_ref(old_column_name),
+        _ => &[],
+    });
+    for column in touched.map(ident) {
+        for (name, policy) in &table.record.policies {
+            let conditions = [&policy.using, &policy.check].into_iter().flatten();
+            let mut words = Vec::new();
+            for condition in conditions {
+                words.extend(engine::tokens(condition)?);
+            }
+            let names_it = |(_, token): &(usize, Token)| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case(&column));
+            if words.iter().any(names_it) {
+                let (policy, table) = (name.clone(), table.name.table.clone());
+                return Err(catalog::Error::InPolicy { column, table, policy }.into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Columns of a table made from a query, with other names if they are given.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::TableFiles;
 use super::files::{self, of_store};
-use crate::storage::{Error, Result};
+use crate::storage::Result;
 
 /// The property that names the cluster which made a table. Only its own daemons remove the table's
 /// directory: others may share the warehouse.
@@ -71,30 +71,24 @@ impl Abandoned {
         self.directories.is_empty()
     }
 
-    /// Removes those that are not `known` by then, which is asked for each of them; how many files,
-    /// and their bytes.
-    pub async fn remove(
-        self,
-        files: &TableFiles,
-        known: impl AsyncFn() -> Result<Vec<String>>,
-    ) -> Result<(u64, u64)> {
+    /// Removes one of them, if it is not `known` by now; how many files, and their bytes.
+    pub async fn remove_one(&mut self, files: &TableFiles, known: &[String]) -> Result<(u64, u64)> {
         let place = files.place(&self.warehouse)?;
         let (mut count, mut bytes) = (0, 0);
-        for (directory, mut files) in self.directories {
-            if overlaps(&directory, &paths(&known().await?)?) {
-                continue;
-            }
-            // What tells whose the directory is goes last, so that what stays is found again.
-            files.sort_by_key(|file| is_metadata(&file.location));
-            for file in files {
-                crate::faults::point("a file of a dropped table is to be removed");
-                match place.store.delete(&file.location).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {
-                        count += 1;
-                        bytes += file.size;
-                    }
-                    Err(error) => return Err(Error::not_written(file.location.to_string(), error)),
+        let Some((directory, mut files)) = self.directories.pop() else { return Ok((0, 0)) };
+        if overlaps(&directory, &paths(known)?) {
+            return Ok((0, 0));
+        }
+        // What tells whose the directory is goes last, so that what stays is found again.
+        files.sort_by_key(|file| is_metadata(&file.location));
+        for file in files {
+            crate::faults::point("a file of a dropped table is to be removed");
+            match place.store.delete(&file.location).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+                    count += 1;
+                    bytes += file.size;
                 }
+                Err(error) => return Err(of_store(file.location.as_ref(), error)),
             }
         }
         Ok((count, bytes))

@@ -142,6 +142,9 @@ impl Columns {
                         ),
                     });
                 }
+                if self.fields[at].field_type != wanted {
+                    refuse_partition_column(current, name, self.fields[at].id)?;
+                }
                 self.change(at, |field| *field.field_type = *wanted);
             }
             Alteration::DropNotNull { name } => {
