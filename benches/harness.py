@@ -9,6 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import cluster
 import commits
 import coordination
 import data
@@ -22,7 +23,7 @@ import write
 from servers import Oribi, Postgres, Trouble
 
 SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
-          "metadata": metadata, "coordination": coordination, "start": start}
+          "metadata": metadata, "coordination": coordination, "cluster": cluster, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub engine: Engine,
     pub query: Query,
     pub connections: Connections,
+    pub distribution: Distribution,
+    pub peers: Peers,
     pub maintenance: Maintenance,
     pub tls: Tls,
     pub audit: Audit,
@@ -130,6 +132,35 @@ pub struct Query {
     #[serde(with = "humantime_serde")]
     pub register_interval: Duration,
     pub register_text_limit: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distribution {
+    pub min_bytes: Size,
+    pub retries: u32,
+    pub spool: Size,
+    pub compression: Compression,
+}
+
+/// How rows are compressed on their way between daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    None,
+    Lz4,
+    Zstd,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    #[serde(with = "empty_is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub key: Option<PathBuf>,
+    #[serde(with = "empty_is_none")]
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

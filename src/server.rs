@@ -20,14 +20,14 @@ use tracing::{error, info, warn};
 
 use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
-use crate::cluster::{self, Election, Membership, State};
+use crate::cluster::{self, Election, Membership, State, Workers};
 use crate::config::{self, Config, Switch};
 use crate::coordination::embedded::{self, EmbeddedStore};
 use crate::coordination::zookeeper::{self, ZooKeeper};
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Peers};
 use crate::password;
 use crate::postgres::Listener;
 use crate::query::maintenance::log::Log;
@@ -40,7 +40,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::storage::managed::Commits;
 use crate::storage::{self, Location, Roots};
 use crate::system::System;
-use crate::tls::{self, Acceptor};
+use crate::tls::{self, Acceptor, PeerIdentity};
 use crate::web;
 use cluster_view::{Clients, ClusterView, setting_rows};
 
@@ -78,6 +78,8 @@ pub enum Error {
     Evicted,
     #[error("setting \"{key}\": {path}: {reason}")]
     File { key: &'static str, path: PathBuf, reason: String },
+    #[error("setting \"{key}\" {reason}")]
+    Setting { key: &'static str, reason: String },
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
 }
@@ -90,6 +92,7 @@ impl Error {
             Self::NoDataDir
                 | Self::Config(_)
                 | Self::File { .. }
+                | Self::Setting { .. }
                 | Self::Tls(_)
                 | Self::Coordination(coordination::Error::Setting { .. })
         )
@@ -203,7 +206,7 @@ impl Server {
             tasks: TaskTracker::new(),
             _data_dir: data_dir,
         };
-        server.launch(sockets).await;
+        server.launch(sockets).await?;
         Ok(server)
     }
 
@@ -217,7 +220,7 @@ impl Server {
     }
 
     /// Starts the tasks that run as long as the daemon, and opens its door.
-    async fn launch(&self, sockets: Sockets) {
+    async fn launch(&self, sockets: Sockets) -> Result<(), Error> {
         let Self { queries, signals, membership, end, tasks, .. } = self;
         tasks.spawn(membership.clone().follow(end.clone()));
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
@@ -227,7 +230,16 @@ impl Server {
         tasks.spawn(self.election.clone().follow(draining.clone()));
         let maintenance = queries.maintenance.clone();
         tasks.spawn(maintenance.run(self.election.clone(), draining.clone()));
-        tasks.spawn(turn_away(sockets.peer, end.clone()));
+        let peers = Peers {
+            workers: Workers::new(membership.clone()),
+            identity: peer_identity(&self.config.peers, membership).await?,
+            gate: queries.gate.clone(),
+        };
+        let listening =
+            |source| Error::Listen { key: "peer", address: self.addresses.peer, source };
+        let socket = sockets.peer.into_std().map_err(listening)?;
+        let settings = self.config.distribution.clone();
+        tasks.spawn(queries.engine.join(settings, peers, socket, end.clone())?);
         let health = web::serve(sockets.web, membership.clone(), end.clone());
         tasks.spawn(async move {
             if let Err(error) = health.await {
@@ -242,6 +254,7 @@ impl Server {
         tasks.spawn(listener.run(end.clone()));
         let Addresses { postgres, peer, web } = self.addresses;
         info!(id = membership.id(), %postgres, %peer, %web, "ready");
+        Ok(())
     }
 
     /// Serves until `stop`, then drains. A signal while it drains ends the patience.
@@ -366,15 +379,23 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
     Ok(Some(format!("file://{}", directory.display())))
 }
 
-/// Nothing is spoken between daemons yet: the port is held and told, and strangers get nothing.
-async fn turn_away(socket: TcpListener, end: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            accepted = socket.accept() => if accepted.is_err() {
-                tokio::time::sleep(RECONNECT).await;
-            },
-        }
+/// What this daemon shows the others: the operator's certificate, or one of the cluster.
+async fn peer_identity(
+    config: &config::Peers,
+    membership: &Membership,
+) -> Result<PeerIdentity, Error> {
+    let missing = |key| {
+        let reason = "is missing: peers.certificate, peers.key and peers.ca go together";
+        Error::Setting { key, reason: reason.to_owned() }
+    };
+    match (&config.certificate, &config.key, &config.ca) {
+        (None, None, None) => Ok(membership.peer_identity().await?),
+        (Some(certificate), Some(key), Some(ca)) => PeerIdentity::of_files(certificate, key, ca)
+            .map_err(cluster::Error::from)
+            .map_err(Error::from),
+        (None, ..) => Err(missing("peers.certificate")),
+        (_, None, _) => Err(missing("peers.key")),
+        (.., None) => Err(missing("peers.ca")),
     }
 }
 

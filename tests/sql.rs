@@ -1,5 +1,6 @@
 //! The scripts of `tests/sql`, run through the port with the simple protocol: each column is text.
-//! All of them are run with embedded coordination and with a real ZooKeeper, to the same answers.
+//! All of them are run with embedded coordination and with a real ZooKeeper, and nearly all on three
+//! daemons that run together whatever they can, to the same answers.
 //!
 //! Each script has a database of its own, called like the script, and may write files into
 //! `$__TEST_DIR__`. `ORIBI_SQL_UPDATE=1` writes the daemon's answers into the scripts instead of
@@ -11,13 +12,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use common::daemon::{Daemon, Options, Shared, explain};
+use common::daemon::{Daemon, Options, Shared, eventually, explain};
 use common::zookeeper;
 use sqllogictest::{
     AsyncDB, DBOutput, DefaultColumnType, Runner, default_normalizer, default_validator,
     strict_column_validator,
 };
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 static EMBEDDED: Shared = Shared::new(Options::new);
 static ON_ZOOKEEPER: Shared = Shared::new(on_zookeeper);
@@ -29,15 +30,44 @@ fn on_zookeeper() -> Options {
     options.arg(format!("--zookeeper={ensemble}/scripts")).env("ORIBI_WAREHOUSE", warehouse)
 }
 
-/// Two tests for each script.
+static TOGETHER: [Shared; 3] =
+    [Shared::new(|| of_three("a")), Shared::new(|| of_three("b")), Shared::new(|| of_three("c"))];
+
+/// A daemon of three. Each has a warehouse of its own, which all can read.
+fn of_three(id: &str) -> Options {
+    let options = Options::new();
+    let warehouse = options.directory().join("warehouse");
+    let ensemble = zookeeper::shared().connect_string();
+    let options = options.arg(format!("--zookeeper={ensemble}/together"));
+    options.arg(format!("--id={id}")).env("ORIBI_WAREHOUSE", warehouse)
+}
+
+/// Scripts about what is another where statements run on several daemons.
+const ALONE: [&str; 2] = ["explain", "settings"];
+
+/// Three tests for each script.
 macro_rules! scripts {
     ($($name:ident)*) => {
         const SCRIPTS: &[&str] = &[$(concat!(stringify!($name), ".slt")),*];
 
+        mod together {
+            $(#[tokio::test]
+            async fn $name() {
+                // Ends after the daemons.
+                let _server = super::zookeeper::shared();
+                if !super::updates() && !super::ALONE.contains(&stringify!($name)) {
+                    let [a, b, c] = super::TOGETHER.each_ref().map(|daemon| daemon.get());
+                    super::all_there(&a).await;
+                    super::run(stringify!($name), &a, "-c oribi.distribution=always").await;
+                    drop((b, c));
+                }
+            })*
+        }
+
         mod embedded {
             $(#[tokio::test]
             async fn $name() {
-                super::run(stringify!($name), &super::EMBEDDED.get()).await;
+                super::run(stringify!($name), &super::EMBEDDED.get(), "").await;
             })*
         }
 
@@ -47,7 +77,7 @@ macro_rules! scripts {
                 // Ends after the daemon.
                 let _server = super::zookeeper::shared();
                 if !super::updates() {
-                    super::run(stringify!($name), &super::ON_ZOOKEEPER.get()).await;
+                    super::run(stringify!($name), &super::ON_ZOOKEEPER.get(), "").await;
                 }
             })*
         }
@@ -74,9 +104,27 @@ fn updates() -> bool {
     std::env::var_os("ORIBI_SQL_UPDATE").is_some()
 }
 
-async fn run(name: &str, daemon: &Daemon) {
+/// Waits until a daemon of three sees the others.
+async fn all_there(daemon: &Daemon) {
+    let client = daemon.connect().await;
+    let ready = "SELECT count(*) FROM system.daemons WHERE state = 'ready'";
+    eventually("three daemons", async || {
+        let count: i64 = client.query_one(ready, &[]).await.expect("a count").get(0);
+        (count == 3).then_some(())
+    })
+    .await;
+}
+
+async fn run(name: &str, daemon: &Daemon, options: &str) {
     make_database(daemon, name).await;
-    let mut runner = Runner::new(|| async { Ok(Session(daemon.connect_to(name).await)) });
+    let connect = async || {
+        let mut config = daemon.client_config();
+        config.dbname(name).options(options);
+        let (client, connection) = config.connect(NoTls).await.expect("a connection");
+        tokio::spawn(connection);
+        Ok(Session(client))
+    };
+    let mut runner = Runner::new(connect);
     runner.with_column_validator(strict_column_validator);
     let script = directory().join(format!("{name}.slt"));
     if updates() {

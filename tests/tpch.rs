@@ -4,22 +4,18 @@
 
 mod common;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#[path = "tpch/answers.rs"]
+mod answers;
+
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use common::daemon::{Handle, Options, Shared, binary, explain};
+use answers::{Answer, QUERIES, Row};
+use common::daemon::{Handle, Options, Shared, explain};
 use postgres_types::{FromSql, Type};
 use tempfile::TempDir;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 static DAEMON: Shared = Shared::new(Options::new);
-
-const TABLES: [&str; 8] =
-    ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
-
-const QUERIES: usize = 22;
 
 #[tokio::test]
 async fn texts_at_scale_0_01() {
@@ -50,17 +46,7 @@ impl Bench {
         let daemon = DAEMON.get();
         let client = daemon.connect().await;
         let schema = format!("sf{}", scale.replace('.', "_"));
-        let directory = data.path().join(format!("tpch/sf{scale}"));
-        let mut setup =
-            format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path = {schema};");
-        for table in TABLES {
-            let file = directory.join(format!("{table}.parquet"));
-            let (schema, file) = (&schema, file.display());
-            setup += &format!(
-                "CREATE EXTERNAL TABLE IF NOT EXISTS {schema}.{table} STORED AS PARQUET \
-                 LOCATION '{file}';"
-            );
-        }
+        let setup = answers::tables(&schema, &data.path().join(format!("tpch/sf{scale}")));
         let made = client.batch_execute(&setup).await;
         made.unwrap_or_else(|error| panic!("{setup}: {}", explain(&error)));
         Self { scale, client, _data: data, _daemon: daemon }
@@ -69,9 +55,7 @@ impl Bench {
     async fn check_all(&self, fetch: impl AsyncFn(&Client, &str) -> Result<Vec<Row>, String>) {
         let mut failures = Vec::new();
         for number in 1..=QUERIES {
-            let sql = read(&format!("queries/q{number:02}.sql"));
-            let expected =
-                Answer::parse(&read(&format!("answers/sf{}/q{number:02}.tsv", self.scale)));
+            let (sql, expected) = (answers::query(number), Answer::to(number, self.scale));
             let compared = match fetch(&self.client, &sql).await {
                 Ok(rows) => expected.compare(rows),
                 Err(error) => Err(error),
@@ -93,22 +77,11 @@ fn data() -> Arc<TempDir> {
     }
     let data = Arc::new(TempDir::with_prefix("oribi-tpch-").expect("a temporary directory"));
     for scale in ["0.01", "0.1"] {
-        let mut command = Command::new(binary());
-        command.args(["demo", "--generate-only", "--scale", scale, "--data-dir"]);
-        let output = command.arg(data.path()).output().expect("oribi demo starts");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "oribi demo --generate-only --scale {scale}: {errors}");
+        answers::generate(scale, data.path());
     }
     *made = Arc::downgrade(&data);
     data
 }
-
-fn read(name: &str) -> String {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tpch").join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-type Row = Vec<Option<String>>;
 
 /// The rows as the simple protocol shows them.
 async fn texts(client: &Client, sql: &str) -> Result<Vec<Row>, String> {
@@ -184,77 +157,6 @@ fn numeric(raw: &[u8]) -> Option<String> {
     let whole = if whole.is_empty() { "0" } else { whole };
     let point = if scale > 0 { "." } else { "" };
     Some(format!("{sign}{whole}{point}{}", &fraction[..scale]))
-}
-
-/// What a query must give.
-struct Answer {
-    ordered: bool,
-    kinds: Vec<String>,
-    rows: Vec<Row>,
-}
-
-impl Answer {
-    fn parse(text: &str) -> Self {
-        let mut lines = text.lines();
-        let ordered = match lines.next() {
-            Some("# order: total") => true,
-            Some("# order: none") => false,
-            other => panic!("the first line is {other:?}"),
-        };
-        let header = lines.next().expect("a line with the columns");
-        let kind = |column: &str| column.rsplit(':').next().unwrap_or_default().to_owned();
-        let value = |text: &str| (text != "\\N").then(|| text.to_owned());
-        Self {
-            ordered,
-            kinds: header.split('\t').map(kind).collect(),
-            rows: lines.map(|line| line.split('\t').map(value).collect()).collect(),
-        }
-    }
-
-    fn compare(&self, rows: Vec<Row>) -> Result<(), String> {
-        if rows.len() != self.rows.len() {
-            return Err(format!("{} rows came instead of {}", rows.len(), self.rows.len()));
-        }
-        if let Some(row) = rows.iter().find(|row| row.len() != self.kinds.len()) {
-            return Err(format!("{} columns came instead of {}", row.len(), self.kinds.len()));
-        }
-        let (mut actual, mut expected) = (rows, self.rows.clone());
-        actual.iter_mut().for_each(|row| self.normalise(row));
-        if !self.ordered {
-            actual.sort();
-            expected.sort();
-        }
-        for (number, (actual, expected)) in (1..).zip(actual.iter().zip(&expected)) {
-            let mut cells = actual.iter().zip(expected).zip(&self.kinds);
-            if !cells.all(|((actual, expected), kind)| equal(kind, actual, expected)) {
-                return Err(format!("row {number} is {actual:?} instead of {expected:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn normalise(&self, row: &mut Row) {
-        for (value, kind) in row.iter_mut().zip(&self.kinds) {
-            if let Some(text) = value
-                && kind == "decimal"
-                && text.contains('.')
-            {
-                *text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
-            }
-        }
-    }
-}
-
-fn equal(kind: &str, actual: &Option<String>, expected: &Option<String>) -> bool {
-    let (Some(actual), Some(expected)) = (actual, expected) else { return actual == expected };
-    if kind != "approx" {
-        return actual == expected;
-    }
-    let (Ok(actual), Ok(expected)) = (actual.parse::<f64>(), expected.parse::<f64>()) else {
-        return false;
-    };
-    let difference = (actual - expected).abs();
-    difference <= 1e-5 || difference <= 1e-9 * expected.abs()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Why a daemon cannot join.
 
-use crate::coordination;
+use crate::{coordination, tls};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -21,6 +21,8 @@ pub enum Error {
     BadRecord { path: String, source: serde_json::Error },
     #[error("cannot write {path}: {source}")]
     File { path: String, source: std::io::Error },
+    #[error(transparent)]
+    Peers(#[from] tls::PeerError),
     #[error(transparent)]
     Coordination(#[from] coordination::Error),
 }

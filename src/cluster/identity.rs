@@ -10,6 +10,7 @@ use super::{Error, Result};
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, Mode};
 use crate::id;
+use crate::tls;
 
 #[derive(Serialize, Deserialize)]
 struct ClusterRecord {
@@ -67,6 +68,33 @@ async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
             (Some(uuid), _) => Ok(uuid),
             (None, error) => Err(error.into()),
         },
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct PeerKey {
+    key: String,
+}
+
+/// The key with which the cluster's daemons sign the certificates that they show each other.
+pub(super) async fn peer_key(coordination: &dyn Coordination) -> Result<String> {
+    let path = Path::PeerKey.to_string();
+    let read = async || -> Result<Option<String>> {
+        let Some(node) = coordination.get(&path).await? else { return Ok(None) };
+        let record: PeerKey = serde_json::from_slice(&node.data)
+            .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
+        Ok(Some(record.key))
+    };
+    if let Some(key) = read().await? {
+        return Ok(key);
+    }
+    let record = PeerKey { key: tls::new_cluster_key()? };
+    let data = serde_json::to_vec(&record)
+        .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
+    match coordination.create(&path, data.into(), Mode::Persistent).await {
+        Ok(_) => Ok(record.key),
+        // Whoever was first, or whatever became of a lost reply: what is there now counts.
+        Err(error) => read().await?.ok_or_else(|| error.into()),
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Error, Result, identity};
 use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
 use crate::id;
+use crate::tls::PeerIdentity;
 
 /// Reads under way at once while all records are read anew.
 const CONCURRENT_READS: usize = 64;
@@ -131,6 +132,22 @@ impl Membership {
             State::Ready if !self.may_act() => State::Degraded,
             wanted => wanted,
         }
+    }
+
+    /// What this daemon shows to its peers, and knows them by, as the cluster's own key has it.
+    pub async fn peer_identity(&self) -> Result<PeerIdentity> {
+        let key = identity::peer_key(self.coordination.as_ref()).await?;
+        Ok(PeerIdentity::of_cluster(&key)?)
+    }
+
+    /// Live daemons as they change.
+    pub fn watch_members(&self) -> watch::Receiver<Arc<Vec<Member>>> {
+        self.members.subscribe()
+    }
+
+    /// The build of this daemon.
+    pub fn build(&self) -> &'static str {
+        self.options.build
     }
 
     /// The cluster's UUID: the same on all daemons, and after restarts.

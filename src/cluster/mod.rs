@@ -4,7 +4,8 @@
 //! - [`membership`]: registers it, follows the others, and registers anew after a lost session.
 //! - [`lease`]: how long this daemon may take itself for registered, on its own clock.
 //! - [`election`]: which of the daemons leads.
-//! - [`identity`]: the cluster's UUID, by which a store that lost its data is recognised.
+//! - [`workers`]: which of the daemons can take a part of a statement.
+//! - [`identity`]: the cluster's UUID, by which a store that lost its data is recognised, and its key.
 //!
 //! Rooms above read [`Membership::members`] and [`Membership::state`] from memory; nothing on the
 //! way of a statement waits for the store.
@@ -15,8 +16,10 @@ mod identity;
 mod lease;
 mod membership;
 mod record;
+mod workers;
 
 pub use election::{Election, Leadership};
 pub use error::{Error, Result};
 pub use membership::{Membership, Options};
 pub use record::{Member, Record, State};
+pub use workers::{Worker, Workers};

@@ -16,6 +16,9 @@ pub enum Path<'a> {
     /// `{"uuid"}`. Persistent; made once, by the first daemon. Missing or different later means
     /// that the store lost its data, and no daemon goes on by itself.
     Cluster,
+    /// `{"key"}`: the private key (PEM) with which daemons sign the certificates that they show each
+    /// other. Persistent; made once, by the first daemon. Who can read it belongs to the cluster.
+    PeerKey,
     /// Parent of [`Daemon`](Self::Daemon).
     Daemons,
     /// `cluster::Record`. Ephemeral; written by the daemon of that id.
@@ -71,6 +74,7 @@ impl Display for Path<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster => f.write_str("/cluster"),
+            Self::PeerKey => f.write_str("/peer-key"),
             Self::Daemons => f.write_str("/daemons"),
             Self::Daemon(id) => write!(f, "/daemons/{}", encode(id)),
             Self::Incarnations => f.write_str("/incarnations"),

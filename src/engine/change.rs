@@ -29,7 +29,8 @@ use tokio::task::JoinSet;
 use super::insert::{assigned, columns_of, named, project, value_name};
 use super::ordering::in_order;
 use super::planner::Scope;
-use super::session::{Draft, Plan, Ready, Session};
+use super::ready::Ready;
+use super::session::{Draft, Plan, Session};
 use super::write::{Output, Returned, Target, Written, arrow, joined, no_ids};
 use super::{Error, Result};
 use crate::catalog::PolicyCommand;
@@ -208,7 +209,7 @@ impl Session {
 
     /// Carries out what a plan of [`Self::plan_changes`] finds.
     pub async fn change(&self, target: &Target, ready: Ready, only_once: bool) -> Result<Written> {
-        let Ready { plan, stop, returned } = ready;
+        let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         let Found { ids, inserted, mut added, returned } =
             self.find(target, plan, returned, only_once).await?;

@@ -27,16 +27,26 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use tokio_util::sync::CancellationToken;
 
+use super::through::{Said, Through};
+
 /// Lets every operator that multiplies rows pause, or end once `stop` is cancelled.
 pub(super) fn make_fair(
     plan: Arc<dyn ExecutionPlan>,
     stop: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {
+    let stoppable = plan.transform_up(|node| {
+        let join = node.downcast_ref::<NestedLoopJoinExec>();
+        Ok(match join.map(|join| watched(join, stop)).transpose()?.flatten() {
+            Some(watched) => Transformed::yes(watched),
+            None => Transformed::no(node),
+        })
+    })?;
+    pausing(stoppable.data)
+}
+
+/// Lets every operator that multiplies rows pause.
+pub(super) fn pausing(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let fair = plan.transform_up(|node| {
-        let node = match node.downcast_ref::<NestedLoopJoinExec>() {
-            Some(join) => watched(join, stop)?.unwrap_or(node),
-            None => node,
-        };
         let multiplies = node.is::<NestedLoopJoinExec>()
             || node.is::<CrossJoinExec>()
             || node.is::<HashJoinExec>()
@@ -50,8 +60,24 @@ pub(super) fn make_fair(
     Ok(fair.data)
 }
 
+/// The same for a part of a statement that came from another daemon with its pauses: joins end once
+/// nobody has the part's plan any more.
+pub(super) fn watch_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let watched = plan.transform_up(|node| {
+        let inner = node.downcast_ref::<CooperativeExec>().map(CooperativeExec::input);
+        let Some(join) = inner.and_then(|inner| inner.downcast_ref::<NestedLoopJoinExec>()) else {
+            return Ok(Transformed::no(node));
+        };
+        let stop = CancellationToken::new();
+        let Some(rows) = watched(join, &stop)? else { return Ok(Transformed::no(node)) };
+        let held = Some(Arc::new(stop.drop_guard()));
+        Ok(Transformed::yes(Arc::new(Through { said: Said::Watched, rows, held }) as _))
+    })?;
+    Ok(watched.data)
+}
+
 /// The join with a condition that fails once the statement is stopped.
-fn watched(
+pub(super) fn watched(
     join: &NestedLoopJoinExec,
     stop: &CancellationToken,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {

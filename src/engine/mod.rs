@@ -18,6 +18,9 @@
 //! - [`patterns`]: what is wrong with a regular expression.
 //! - [`policies`]: row-level security.
 //! - [`rights`]: tables as a role may read them.
+//! - [`through`]: steps of a plan that pass rows on.
+//! - [`ready`]: plans for one execution.
+//! - [`distribution`]: large statements on several daemons.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
 //! - [`memory`]: the limits that all statements share.
 //! - [`semantics`]: expressions that mean something else in PostgreSQL.
@@ -43,6 +46,7 @@ mod cooperation;
 mod copy;
 mod definitions;
 pub mod described;
+mod distribution;
 mod error;
 mod explain;
 mod history;
@@ -56,6 +60,7 @@ pub mod parse;
 pub mod patterns;
 mod planner;
 mod policies;
+mod ready;
 mod rights;
 mod rows;
 mod semantics;
@@ -64,13 +69,14 @@ pub mod settings;
 mod spelling;
 pub mod staged;
 pub mod system;
+mod through;
 pub mod visit;
 mod words;
 mod write;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
@@ -83,16 +89,20 @@ use datafusion::logical_expr::TableSource;
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
+pub use distribution::Peers;
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
+pub use ready::Ready;
 pub use rows::Rows;
 pub use semantics::TooLarge;
-pub use session::{Plan, Ready, Session};
+pub use session::{Plan, Session};
 pub use spelling::{NO_ALIAS, NOTHING};
 pub use write::{Returned, Target, Written};
 
@@ -100,6 +110,7 @@ use crate::catalog::Table;
 use crate::config;
 use crate::storage;
 use crate::storage::managed::TableFiles;
+use distribution::Distribution;
 use system::{SessionInfo, SystemCatalog};
 
 /// Definitions kept ready to scan. One takes a few kilobytes.
@@ -116,6 +127,8 @@ pub struct Engine {
     /// What every session starts from.
     template: SessionState,
     system: Arc<dyn SystemCatalog>,
+    /// Unset as long as the daemon has no peers.
+    distribution: OnceLock<Arc<Distribution>>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
 }
@@ -156,8 +169,38 @@ impl Engine {
             roots: places.roots.clone(),
             template,
             system,
+            distribution: OnceLock::new(),
             sources: Mutex::default(),
         }))
+    }
+
+    /// From now on large statements are spread over the cluster, and parts of those of other daemons
+    /// run here: `socket` is where they ask for it, until `end`. Returns what listens to them, to be
+    /// run on threads that no statement keeps busy.
+    pub fn join(
+        &self,
+        settings: config::Distribution,
+        peers: Peers,
+        socket: std::net::TcpListener,
+        end: CancellationToken,
+    ) -> Result<impl Future<Output = ()> + use<>> {
+        let distribution = Distribution::new(settings, peers, &self.template);
+        let pulse = distribution.pulse(end.clone())?;
+        if self.distribution.set(distribution.clone()).is_err() {
+            return Err(Error::Start("the engine has peers already".to_owned()));
+        }
+        let nursing = (distribution.clone(), end.clone());
+        self.handle.spawn(async move { nursing.0.nurse(nursing.1).await });
+        self.handle.spawn(async move {
+            if let Err(error) = distribution.serve(socket, end).await {
+                error!(%error, "the port for other daemons has failed");
+            }
+        });
+        Ok(pulse)
+    }
+
+    fn distribution(&self) -> Option<&Arc<Distribution>> {
+        self.distribution.get()
     }
 
     pub fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
@@ -242,7 +285,7 @@ fn template(
     environment: Arc<RuntimeEnv>,
     system: &dyn SystemCatalog,
 ) -> SessionState {
-    let mut session = SessionConfig::new()
+    let mut session = distribution::prepared(SessionConfig::new())
         .with_target_partitions(config.target_partitions.get())
         .with_batch_size(config.batch_size)
         .with_information_schema(false)

@@ -8,24 +8,20 @@
 //! them by failing.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Column;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown,
 };
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
-};
+use datafusion::physical_plan::ExecutionPlan;
 
+use super::through::{Said, Through};
 use crate::catalog::{Error, ObjectKind};
 
 /// A table of which only some columns may be read.
@@ -118,64 +114,7 @@ impl TableProvider for Policed {
             plan = plan.limit(0, Some(limit))?;
         }
         let rows = state.create_physical_plan(&plan.build()?).await?;
-        Ok(Arc::new(Barrier { rows }))
-    }
-}
-
-/// Keeps the optimiser from moving conditions of the statement below those of the policies.
-struct Barrier {
-    rows: Arc<dyn ExecutionPlan>,
-}
-
-impl Debug for Barrier {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Barrier").finish_non_exhaustive()
-    }
-}
-
-impl DisplayAs for Barrier {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("SecurityBarrier")
-    }
-}
-
-impl ExecutionPlan for Barrier {
-    fn name(&self) -> &'static str {
-        "SecurityBarrier"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.rows.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.rows]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = children.pop().unwrap_or_else(|| self.rows.clone());
-        Ok(Arc::new(Self { rows }))
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        self.rows.execute(partition, context)
+        // Keeps the optimiser from moving conditions of the statement below those of the policies.
+        Ok(Through::new(Said::SecurityBarrier, rows))
     }
 }

@@ -1,9 +1,6 @@
 //! A physical plan running on the engine's runtime, and its rows arriving elsewhere.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use datafusion::execution::TaskContext;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use tokio::runtime::Handle;
@@ -11,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::session::Ready;
+use super::distribution::Spool;
+use super::ready::Ready;
 use super::{Error, Result};
 
 /// Results on their way from the engine to a slower reader.
@@ -46,32 +44,18 @@ impl<T: Send + 'static> Rows<T> {
     pub(super) fn start(
         runtime: &Handle,
         ready: Ready,
-        context: Arc<TaskContext>,
         mut transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Self {
         let (sender, results) = mpsc::channel(IN_FLIGHT);
-        let Ready { plan, stop, .. } = ready;
+        let stop = ready.stop.clone().drop_guard();
         let task = runtime.spawn(async move {
-            let mut stream = match execute_stream(plan, context) {
-                Ok(stream) => stream,
-                Err(error) => return drop(sender.send(Err(Error::running(error))).await),
-            };
-            while let Some(batch) = stream.next().await {
-                let batch = match batch {
-                    Ok(batch) => batch,
-                    Err(error) => return drop(sender.send(Err(Error::running(error))).await),
-                };
-                for part in parts(&batch) {
-                    let result = transform(part);
-                    let failed = result.is_err();
-                    if sender.send(result).await.is_err() || failed {
-                        return;
-                    }
-                }
+            let mut next = Some(ready);
+            while let Some(ready) = next.take() {
+                next = run(ready, &sender, &mut transform).await;
             }
         });
         let task = Some(AbortOnDropHandle::new(task));
-        Self { results, task, _stop: stop.drop_guard() }
+        Self { results, task, _stop: stop }
     }
 
     /// The next result; `None` at the end. Cancel safe.
@@ -85,4 +69,63 @@ impl<T: Send + 'static> Rows<T> {
             Err(error) => Some(Err(error.into())),
         }
     }
+}
+
+/// Runs a plan to its end. Returns what is to run in its place, if a worker was lost under it and
+/// nobody has seen anything of its result.
+async fn run<T: Send + 'static>(
+    ready: Ready,
+    sender: &mpsc::Sender<Result<T>>,
+    transform: &mut (impl FnMut(RecordBatch) -> Result<T> + Send),
+) -> Option<Ready> {
+    let Ready { plan, context, again, .. } = ready;
+    let mut spool = Spool::new(again.as_ref().map_or(0, |again| again.spool));
+    let mut unseen = true;
+    let failed = match execute_stream(plan, context) {
+        Err(error) => Some(error),
+        Ok(mut stream) => loop {
+            let (leaving, end) = match stream.next().await {
+                Some(Ok(batch)) => (spool.push(batch), false),
+                Some(Err(error)) => break Some(error),
+                None => (spool.finish(), true),
+            };
+            for batch in leaving {
+                unseen = false;
+                if !pass_on(&batch, sender, transform).await {
+                    return None;
+                }
+            }
+            if end {
+                break None;
+            }
+        },
+    };
+    let error = match (failed?, again) {
+        (error, None) => Error::running(error),
+        (error, Some(again)) if unseen => match again.after(&error).await {
+            Ok(Some(ready)) => return Some(ready),
+            Ok(None) => Error::running(error),
+            Err(error) => error,
+        },
+        (error, Some(again)) => again.lost(error).await,
+    };
+    // Whoever does not listen any more need not know.
+    let _ = sender.send(Err(error)).await;
+    None
+}
+
+/// Sends what becomes of a batch; returns whether anybody wants more.
+async fn pass_on<T: Send + 'static>(
+    batch: &RecordBatch,
+    sender: &mpsc::Sender<Result<T>>,
+    transform: &mut (impl FnMut(RecordBatch) -> Result<T> + Send),
+) -> bool {
+    for part in parts(batch) {
+        let result = transform(part);
+        let failed = result.is_err();
+        if sender.send(result).await.is_err() || failed {
+            return false;
+        }
+    }
+    true
 }

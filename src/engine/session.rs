@@ -11,17 +11,16 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::cooperation::make_fair;
 use super::explain::explain_schema;
 use super::history::Moments;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
+use super::ready::{Course, Ready};
 use super::settings::Settings;
 use super::system::SessionInfo;
 use super::{Engine, Error, Result, Rows};
@@ -61,16 +60,6 @@ impl From<LogicalPlan> for Draft {
     fn from(logical: LogicalPlan) -> Self {
         Self { logical, reads: BTreeSet::new() }
     }
-}
-
-/// A plan for one execution.
-#[derive(Debug)]
-pub struct Ready {
-    pub(super) plan: Arc<dyn ExecutionPlan>,
-    /// Ends what cannot pause.
-    pub(super) stop: CancellationToken,
-    /// See [`Plan::returned`].
-    pub(super) returned: Option<usize>,
 }
 
 /// A session's view of the engine.
@@ -250,12 +239,40 @@ impl Session {
         self.state.analyzer().execute_and_check(plan, options, |_, _| {}).map_err(Error::planning)
     }
 
-    /// The plan for one execution, on the engine's threads since optimising is work.
+    /// The plan for one execution on this daemon, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        self.prepare_with(plan, values, |course, logical, returned, stop| async move {
+            course.here(&logical, returned, stop).await
+        })
+        .await
+    }
+
+    /// The same for one that only reads: it may run on several daemons.
+    pub async fn prepare_reading(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        self.prepare_with(plan, values, |course, logical, returned, stop| async move {
+            course.anywhere(logical, returned, None, stop).await
+        })
+        .await
+    }
+
+    async fn prepare_with<F>(
+        &self,
+        plan: &Plan,
+        values: Vec<ScalarValue>,
+        ready: impl FnOnce(Course, LogicalPlan, Option<usize>, CancellationToken) -> F + Send + 'static,
+    ) -> Result<Ready>
+    where
+        F: Future<Output = Result<Ready>> + Send + 'static,
+    {
         if plan.open {
             return Err(Error::not_supported("a parameter behind AS OF in this statement"));
         }
-        let state = self.state.clone();
+        let course = Course {
+            state: self.state.clone(),
+            context: self.context(),
+            settings: self.info.settings.clone(),
+            distribution: self.engine.distribution().cloned(),
+        };
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
         let task = self.engine.handle().spawn(async move {
@@ -267,10 +284,7 @@ impl Session {
                     ))
                     .map_err(Error::planning)?,
             };
-            let physical = state.create_physical_plan(&logical).await.map_err(Error::planning)?;
-            let physical = make_fair(physical, &stop).map_err(Error::planning)?;
-            let plan = storage::name_files(physical).map_err(Error::planning)?;
-            Ok(Ready { plan, stop, returned })
+            ready(course, logical, returned, stop).await
         });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,
@@ -284,7 +298,7 @@ impl Session {
         ready: Ready,
         transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Rows<T> {
-        Rows::start(self.engine.handle(), ready, self.context(), transform)
+        Rows::start(self.engine.handle(), ready, transform)
     }
 
     /// What a running plan needs. Functions are part of the plan: that they are found by name is

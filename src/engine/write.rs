@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::insert::insert_plan;
 use super::ordering::in_order;
-use super::session::{Ready, Session};
+use super::ready::Ready;
+use super::session::Session;
 use super::{Error, Result};
 use crate::catalog::Table;
 use crate::storage;
@@ -129,7 +130,7 @@ impl Session {
     /// Writes the rows of a plan into new files of the target, each of the plan's partitions on its
     /// own.
     pub async fn insert(&self, target: &Target, ready: Ready) -> Result<Written> {
-        let Ready { plan, stop, returned } = ready;
+        let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         if rows::may_wait(&target.metadata)
             && is_small(&plan)
@@ -184,7 +185,7 @@ impl Session {
         ready: Ready,
         overwritten: &Overwritten,
     ) -> Result<Written> {
-        let Ready { plan, stop, returned } = ready;
+        let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         let Output { rows, added, returned } =
             self.write_plan(target, plan, None, returned).await?;
@@ -212,7 +213,8 @@ impl Session {
         let part = Arc::new(Arriving { schema: schema.clone(), batches: rows });
         let plan = StreamingTableExec::try_new(schema, vec![part], None, None, false, None);
         let plan = Arc::new(plan.map_err(Error::planning)?);
-        Ok(Ready { plan, stop: CancellationToken::new(), returned: None })
+        let (context, stop) = (self.context(), CancellationToken::new());
+        Ok(Ready { plan, context, stop, returned: None, again: None })
     }
 
     /// Runs a plan's partitions, each into files of its own. With `without`, the plan is a scan with

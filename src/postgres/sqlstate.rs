@@ -304,6 +304,11 @@ impl From<engine::Error> for Report {
             E::Plan(error) => planning(&error),
             E::Execution(error) => execution(&error),
             E::Stopping => return Self::fatal("57P01", message),
+            E::WorkerLost { .. } => {
+                let hint = "Run the statement again: it will run without that worker. A larger \
+                            distribution.spool lets the daemon do so itself for larger results.";
+                return Self::error("58000", message).hint(hint);
+            }
             E::Start(_) => "XX000",
             E::Panic(text) => {
                 tracing::error!(panic = text, "a statement met a defect");

@@ -269,7 +269,7 @@ impl Session {
         }
         let (tag, explain, heading) = (*tag, plan.is_explain(), plan.heading.clone());
         let constant = plan.constant || tag == "SHOW";
-        let plan = registered.until_stopped(self.engine.prepare(plan, values)).await??;
+        let plan = registered.until_stopped(self.engine.prepare_reading(plan, values)).await??;
         let written = false;
         Ok(Planned { registered, plan, tag: tag.into(), explain, heading, constant, written })
     }

@@ -51,6 +51,16 @@ pub struct Settings {
     changed: BTreeMap<String, String>,
 }
 
+/// Whether a statement runs on several daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribute {
+    Off,
+    /// If it reads enough.
+    Auto,
+    /// Whenever it can.
+    Always,
+}
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -215,6 +225,15 @@ impl Settings {
         match self.get("oribi.consistency") {
             Some("strong") => Consistency::Strong,
             _ => Consistency::Cached,
+        }
+    }
+
+    /// Whether statements are spread over the cluster.
+    pub fn distribute(&self) -> Distribute {
+        match self.get("oribi.distribution") {
+            Some("off") => Distribute::Off,
+            Some("always") => Distribute::Always,
+            _ => Distribute::Auto,
         }
     }
 

@@ -9,17 +9,39 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr_adapter::{
     DefaultPhysicalExprAdapterFactory, PhysicalExprAdapter, PhysicalExprAdapterFactory,
 };
-use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 /// Brings expressions on a table's columns to the columns of one file.
 #[derive(Debug)]
 pub(super) struct ByFieldId;
+
+/// Whether a scan finds columns in its files by field id.
+pub fn finds_by_field_id(scan: &FileScanConfig) -> bool {
+    scan.expr_adapter_factory.is_some()
+}
+
+/// A scan that came from another daemon, finding columns by field id again.
+pub fn with_field_ids(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let found = plan.transform_up(|node| {
+        let source = node.downcast_ref::<DataSourceExec>().map(DataSourceExec::data_source);
+        let Some(scan) = source.and_then(|source| source.downcast_ref::<FileScanConfig>()) else {
+            return Ok(Transformed::no(node));
+        };
+        let scan = FileScanConfigBuilder::from(scan.clone())
+            .with_expr_adapter(Some(Arc::new(ByFieldId)))
+            .build();
+        Ok(Transformed::yes(DataSourceExec::from_data_source(scan) as _))
+    })?;
+    Ok(found.data)
+}
 
 #[derive(Debug)]
 struct Adapter {

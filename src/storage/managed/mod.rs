@@ -61,7 +61,7 @@ pub use compact::{Small, small_files};
 pub use create::{
     DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
 };
-pub use evolve::field_id;
+pub use evolve::{field_id, finds_by_field_id, with_field_ids};
 pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
 pub use history::Moment;

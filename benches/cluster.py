@@ -1,0 +1,207 @@
+"""Three daemons on one ZooKeeper and the same files: the 22 queries on all against one, what they send
+each other, and how long a client waits when a worker dies, hangs or is restarted."""
+
+import os
+import signal
+import threading
+import time
+
+import psycopg
+
+import data
+import tpch
+from servers import Trouble, ZooKeeper
+
+# All daemons have a part in it.
+JOINED = """SELECT count(*), sum(l_quantity) FROM lineitem, orders
+WHERE l_orderkey = o_orderkey AND o_orderdate < DATE '1996-01-01'"""
+
+# Deaths and pauses of workers, each; queries during a rolling restart, at least.
+TRIALS, RESTART_QUERIES = 50, 10_000
+
+
+class Cluster:
+    def __init__(self, bench):
+        self.bench = bench
+        self.zookeeper = ZooKeeper(bench.scratch / "zookeeper-cluster")
+        bench.stack.callback(self.zookeeper.stop)
+        self.zookeeper.start()
+        self.daemons = {
+            name: bench.new_oribi(f"cluster-{name}", identity=name, maintenance="none",
+                                  zookeeper=f"127.0.0.1:{self.zookeeper.port}/oribi")
+            for name in "abc"}
+        for table in data.TABLES:
+            self.daemons["a"].define(table, bench.files / f"{table}.parquet")
+        self.wait_for({"a", "b", "c"})
+
+    def connect(self, name, distribution):
+        connection = self.daemons[name].connect()
+        connection.execute(f"SET oribi.distribution = '{distribution}'")
+        return connection
+
+    def workers(self, connection):
+        """Who would take part, as the daemon sees it now."""
+        first = connection.execute(f"EXPLAIN {JOINED}").fetchone()[0]
+        if not first.startswith("Workers: "):
+            return {"a"}
+        return set(first.removeprefix("Workers: ").split(" (")[0].split(", "))
+
+    def wait_for(self, names, patience=120):
+        deadline = time.monotonic() + patience
+        with self.connect("a", "always") as connection:
+            while self.workers(connection) != names:
+                if time.monotonic() > deadline:
+                    raise Trouble(f"the cluster is not {names} but {self.workers(connection)}")
+                time.sleep(0.01)
+
+
+def measure_queries(bench, cluster):
+    queries = tpch.queries()
+    times = {way: {number: [] for number in queries} for way in ("always", "off")}
+    with cluster.connect("a", "always") as spread, cluster.connect("a", "off") as alone:
+        connections = {"always": spread, "off": alone}
+        for turn in range(bench.options.rounds + 1):
+            for number, sql in queries.items():
+                rows = {}
+                for way, connection in connections.items():
+                    begin = time.perf_counter()
+                    rows[way] = connection.execute(sql).fetchall()
+                    if turn:  # the first round is for warming up
+                        times[way][number].append((time.perf_counter() - begin) * 1000)
+                if not turn and not tpch.same(rows["always"], rows["off"]):
+                    bench.report.fail(f"Q{number:02}", "other rows on three daemons")
+    tpch.table(bench, "cluster: three daemons on the same cores", times["always"], times["off"],
+               "one daemon")
+
+
+class Asking(threading.Thread):
+    """A client that asks the same all the time; what it got, and how long it waited at most."""
+
+    def __init__(self, connect, expected, sql=JOINED):
+        super().__init__(daemon=True)
+        self.make, self.expected, self.sql = connect, expected, sql
+        self.ended, self.count, self.failures, self.waits = threading.Event(), 0, [], []
+
+    def run(self):
+        connection = self.make()
+        while not self.ended.is_set():
+            begin = time.monotonic()
+            try:
+                if connection.execute(self.sql).fetchone() != self.expected:
+                    self.failures.append("another answer")
+            except psycopg.Error as error:
+                self.failures.append(str(error))
+                connection = self.make()
+            self.waits.append((begin, time.monotonic()))
+            self.count += 1
+
+    def longest_since(self, moment):
+        return max((end - max(begin, moment) for begin, end in self.waits if end > moment),
+                   default=0)
+
+
+def measure_failures(bench, cluster):
+    """A worker dies or hangs under queries: how long until it is left alone, and the longest wait."""
+    victim = cluster.daemons["c"]
+    with cluster.connect("a", "always") as connection:
+        expected = connection.execute(JOINED).fetchone()
+        noticed, waited, failed = {}, {}, {}
+        for how, name in ((signal.SIGKILL, "kill -9"), (signal.SIGSTOP, "SIGSTOP")):
+            noticed[name], waited[name], failed[name] = [], [], 0
+            for _ in range(TRIALS):
+                asking = Asking(lambda: cluster.connect("a", "always"), expected)
+                asking.start()
+                while not asking.count:
+                    time.sleep(0.01)
+                os.kill(victim.process.pid, how)
+                begin = time.monotonic()
+                while "c" in cluster.workers(connection):
+                    time.sleep(0.002)
+                noticed[name].append((time.monotonic() - begin) * 1000)
+                after = asking.count
+                while asking.count < after + 2:
+                    time.sleep(0.01)
+                asking.ended.set()
+                asking.join()
+                waited[name].append(asking.longest_since(begin) * 1000)
+                failed[name] += len(asking.failures)
+                for failure in asking.failures:
+                    bench.report.fail(f"cluster, {name}", failure)
+                if how == signal.SIGKILL:
+                    victim.process.wait()
+                    victim.start()
+                else:
+                    os.kill(victim.process.pid, signal.SIGCONT)
+                cluster.wait_for({"a", "b", "c"})
+    for title, samples in (("until a worker is left alone", noticed),
+                           ("longest wait of a query", waited)):
+        bench.report.table(f"cluster: {title}", "ms",
+                           [(name, times, []) for name, times in samples.items()], "less")
+    print("failed queries:", failed)
+
+
+def measure_restart(bench, cluster):
+    """All daemons restarted one after another, with SIGTERM, under clients that know all hosts."""
+    with cluster.connect("a", "off") as connection:
+        expected = connection.execute("SELECT count(*) FROM nation").fetchone()
+    hosts = ",".join("127.0.0.1" for _ in cluster.daemons)
+    ports = ",".join(str(daemon.port) for daemon in cluster.daemons.values())
+
+    def connect():
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return psycopg.connect(
+                    f"host={hosts} port={ports} user=oribi dbname=oribi "
+                    "load_balance_hosts=random connect_timeout=5",
+                    autocommit=True, prepare_threshold=None)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+
+    class Restarted(Asking):
+        def run(self):
+            connection = self.make()
+            while not self.ended.is_set():
+                try:
+                    if connection.execute(self.sql).fetchone() != self.expected:
+                        self.failures.append("another answer")
+                    self.count += 1
+                except psycopg.errors.AdminShutdown:
+                    # Said between statements: nothing was asked that was not answered.
+                    connection = self.make()
+                except psycopg.Error as error:
+                    self.failures.append(f"{type(error).__name__}: {error}")
+                    connection = self.make()
+
+    clients = [Restarted(connect, expected, "SELECT count(*) FROM nation") for _ in range(8)]
+    for client in clients:
+        client.start()
+    restarts = 0
+    while sum(client.count for client in clients) < RESTART_QUERIES or restarts < 6:
+        for daemon in cluster.daemons.values():
+            daemon.stop()
+            daemon.start()
+            restarts += 1
+        cluster.wait_for({"a", "b", "c"})
+    for client in clients:
+        client.ended.set()
+    for client in clients:
+        client.join()
+    asked = sum(client.count for client in clients)
+    failures = [failure for client in clients for failure in client.failures]
+    print(f"rolling restart: {restarts} restarts, {asked} queries, {len(failures)} failed")
+    for failure in failures[:5]:
+        bench.report.fail("cluster, rolling restart", failure)
+
+
+def run(bench):
+    cluster = Cluster(bench)
+    bench.report.version("oribi", cluster.daemons["a"].version())
+    bench.report.version("zookeeper", cluster.zookeeper.version())
+    measure_queries(bench, cluster)
+    measure_restart(bench, cluster)
+    measure_failures(bench, cluster)
+    for daemon in cluster.daemons.values():
+        daemon.stop()
+    cluster.zookeeper.stop()

@@ -1,0 +1,131 @@
+//! Who can take a part of a statement: the ready daemons of exactly the same build, apart from those
+//! that have failed lately.
+//!
+//! The store notices a death when the session ends, seconds later. Whoever meets it first, because
+//! a call fails, keeps the daemon out of the next statements until it has answered a question again.
+//! It is asked after a pause that grows with each failure. Suspicion costs a worker for some time and
+//! never more, so it needs no agreement.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::membership::Membership;
+use super::record::{Member, State};
+
+/// The pause after the first failure, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A daemon that takes parts of statements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    pub id: String,
+    /// Of the session it has with the store: a daemon that came back is another.
+    pub incarnation: Uuid,
+    /// Where it listens to its peers, as `host:port`.
+    pub peer: String,
+}
+
+/// The workers that this daemon knows of.
+#[derive(Debug)]
+pub struct Workers {
+    membership: Arc<Membership>,
+    suspects: Mutex<HashMap<Uuid, Suspect>>,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    worker: Worker,
+    /// When it is asked again.
+    due: Instant,
+    failures: u32,
+}
+
+impl Workers {
+    pub fn new(membership: Arc<Membership>) -> Arc<Self> {
+        Arc::new(Self { membership, suspects: Mutex::default() })
+    }
+
+    /// This daemon's own name.
+    pub fn own_id(&self) -> &str {
+        self.membership.id()
+    }
+
+    /// The build that all of them have.
+    pub fn build(&self) -> &'static str {
+        self.membership.build()
+    }
+
+    /// Who can be asked now, by id, this daemon included if it is ready itself.
+    pub fn ready(&self) -> Vec<Worker> {
+        let mut workers = self.candidates();
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        if !suspects.is_empty() {
+            suspects.retain(|incarnation, _| workers.iter().any(|w| w.incarnation == *incarnation));
+            workers.retain(|worker| !suspects.contains_key(&worker.incarnation));
+        }
+        workers
+    }
+
+    /// The ready daemons of this build, whether they are well or not.
+    fn candidates(&self) -> Vec<Worker> {
+        let members = self.membership.members();
+        let fits = |member: &&Member| {
+            member.record.state == State::Ready && member.record.build == self.build()
+        };
+        let worker = |member: &Member| Worker {
+            id: member.id.clone(),
+            incarnation: member.record.incarnation,
+            peer: member.record.peer.clone(),
+        };
+        members.iter().filter(fits).map(worker).collect()
+    }
+
+    /// The next few ready workers after this daemon in the order of names, whether they are well or
+    /// not.
+    pub fn successors(&self, count: usize) -> Vec<Worker> {
+        let own = self.own_id();
+        let all = self.candidates();
+        let (before, after): (Vec<_>, Vec<_>) =
+            all.into_iter().filter(|worker| worker.id != own).partition(|w| w.id.as_str() < own);
+        after.into_iter().chain(before).take(count).collect()
+    }
+
+    /// Whether a worker has not failed lately.
+    pub fn is_well(&self, worker: &Worker) -> bool {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        !suspects.contains_key(&worker.incarnation)
+    }
+
+    /// The cluster's members, as they change.
+    pub fn watch(&self) -> watch::Receiver<Arc<Vec<Member>>> {
+        self.membership.watch_members()
+    }
+
+    /// A call has failed: nothing is asked of it until it has answered again.
+    pub fn suspect(&self, worker: &Worker) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = suspects.get(&worker.incarnation).map_or(0, |suspect| suspect.failures);
+        let (first, longest) = PAUSES;
+        let due = Instant::now() + (first * 2u32.saturating_pow(failures)).min(longest);
+        let suspect = Suspect { worker: worker.clone(), due, failures: (failures + 1).min(16) };
+        suspects.insert(worker.incarnation, suspect);
+    }
+
+    /// Those that may be asked again by now.
+    pub fn due(&self) -> Vec<Worker> {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = suspects.values().filter(|suspect| suspect.due <= now);
+        due.map(|suspect| suspect.worker.clone()).collect()
+    }
+
+    /// It has answered.
+    pub fn trust(&self, worker: &Worker) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.remove(&worker.incarnation);
+    }
+}

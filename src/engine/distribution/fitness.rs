@@ -1,0 +1,126 @@
+//! Which plans can run on several daemons and give the same rows, and which are worth it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::Volatility;
+use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion_proto::bytes::{
+    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+};
+
+use super::codec::{Codec, scan_of};
+
+/// Bytes that a value of a type without a fixed width takes, for estimates.
+const VARIABLE_WIDTH: usize = 24;
+
+/// Bytes of files that a plan reads, after files and columns were left out that it does not need.
+pub(super) fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+    let mut bytes = 0;
+    // The closure never fails.
+    let _ = plan.apply(|node| {
+        bytes += scan_of(node).map_or(0, bytes_of_scan);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    bytes
+}
+
+/// The same of one scan. Columns count by the width of their types.
+pub(super) fn bytes_of_scan(scan: &FileScanConfig) -> u64 {
+    let files = scan.file_groups.iter().flat_map(|group| group.files());
+    let bytes: u64 = files.map(|file| file.effective_size()).sum();
+    let schema = scan.file_schema();
+    let width = |kind: &DataType| kind.primitive_width().unwrap_or(VARIABLE_WIDTH);
+    let all: usize = schema.fields().iter().map(|field| width(field.data_type())).sum();
+    let Some(projection) = scan.file_source().projection() else { return bytes };
+    let read: usize = (projection.column_indices().into_iter())
+        .filter_map(|at| schema.fields().get(at))
+        .map(|field| width(field.data_type()))
+        .sum();
+    (bytes as u128 * read as u128 / all.max(1) as u128) as u64
+}
+
+/// Why a plan stays on this daemon; `None` if it need not.
+///
+/// Refused is what would lose a part of its meaning on the way, what datafusion-distributed 4.0 is
+/// known to answer wrongly, and what depends on this session.
+pub(super) fn obstacle(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static str>> {
+    let mut found = None;
+    plan.apply(|node| {
+        found = obstacle_of(node)?;
+        Ok(match found {
+            Some(_) => TreeNodeRecursion::Stop,
+            None => TreeNodeRecursion::Continue,
+        })
+    })?;
+    Ok(found)
+}
+
+fn obstacle_of(node: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static str>> {
+    if let Some(scan) = scan_of(node) {
+        return Ok(obstacle_of_scan(scan));
+    }
+    if node.is::<DataSourceExec>() {
+        // Rows in memory.
+        return Ok(None);
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>()
+        && join.null_aware
+    {
+        return Ok(Some("NOT IN looks at all rows at once"));
+    }
+    let joins = node.children().len() > 1;
+    if joins && node.children().into_iter().any(has_limit) {
+        // A limit on a side that is broadcast would count for each of its readers.
+        return Ok(Some("a limit below a join"));
+    }
+    let mut depends = false;
+    node.apply_expressions(&mut |expr: &Arc<dyn PhysicalExpr>| {
+        expr.apply(|expr| {
+            let call = expr.downcast_ref::<ScalarFunctionExpr>();
+            depends |=
+                call.is_some_and(|call| call.fun().signature().volatility != Volatility::Immutable);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(depends.then_some("a function depends on the session"))
+}
+
+fn obstacle_of_scan(scan: &FileScanConfig) -> Option<&'static str> {
+    if !scan.file_source().is::<ParquetSource>() {
+        return Some("files that are not Parquet");
+    }
+    if scan.preserve_order {
+        return Some("files are read in order");
+    }
+    if scan.output_partitioning.is_some() {
+        return Some("files lie in partitions that the plan relies on");
+    }
+    // The way to another daemon has 32 bits for it.
+    if scan.limit.is_some_and(|limit| u32::try_from(limit).is_err()) {
+        return Some("a limit of more than 32 bits");
+    }
+    None
+}
+
+fn has_limit(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let limits = |node: &Arc<dyn ExecutionPlan>| {
+        Ok(node.fetch().is_some() || node.is::<GlobalLimitExec>() || node.is::<LocalLimitExec>())
+    };
+    plan.exists(limits).unwrap_or(true)
+}
+
+/// Whether another daemon would understand the plan: it is written down and read again.
+pub(super) fn travels(plan: &Arc<dyn ExecutionPlan>, context: &TaskContext) -> Result<()> {
+    let bytes = physical_plan_to_bytes_with_extension_codec(plan.clone(), &Codec)?;
+    physical_plan_from_bytes_with_extension_codec(&bytes, context, &Codec)?;
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! Large statements on several daemons at once, with `datafusion-distributed`.
+//!
+//! Every daemon coordinates what its clients ask for and works for the others. A statement is
+//! planned here as always; whether it is spread is decided on that plan, by the bytes it has to read
+//! and by what would become of it elsewhere. A spread plan is cut into stages whose tasks run on the
+//! workers that were ready when it was planned, and no others.
+//!
+//! - [`fitness`]: which plans can be spread, and which are worth it.
+//! - [`travel`]: build and settings, which go along.
+//! - [`codec`]: steps of a plan that only this engine knows.
+//! - [`channels`]: connections to the others.
+//! - [`worker`]: this daemon as one of the others.
+//! - [`pulse`]: notices deaths.
+//! - [`again`]: statements under which a worker died.
+//! - [`analysis`]: EXPLAIN ANALYZE.
+
+mod again;
+mod analysis;
+mod channels;
+mod codec;
+mod fitness;
+mod pulse;
+mod travel;
+mod worker;
+
+use std::collections::HashMap;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as EngineResult;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::prelude::SessionConfig;
+use datafusion_distributed::{
+    CompressionType, DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedExec,
+    DistributedExt, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt,
+    Worker as PlanWorker, WorkerResolver, display_plan_ascii,
+};
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use url::Url;
+
+use super::cooperation::{pausing, watched};
+use super::settings::{Distribute, Settings};
+use super::{Error, Result};
+use crate::cluster::{Worker, Workers};
+use crate::config;
+use crate::shutdown::Gate;
+use crate::storage;
+use crate::tls::PeerIdentity;
+pub(super) use again::{Again, Spool};
+use analysis::Analysis;
+use channels::{Channels, url};
+use codec::{Codec, mark_field_ids, scan_of};
+use fitness::{bytes_of_scan, bytes_to_read, obstacle, travels};
+use pulse::Pulse;
+use travel::Travel;
+
+/// How long a stranger may take to show a certificate.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long a connection may be quiet before the other side is asked whether it lives.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How often those that have failed are asked whether they are well, as far as they are due.
+const CONVALESCENCE: Duration = Duration::from_millis(250);
+
+/// The other daemons, as far as the engine needs to know.
+#[derive(Debug)]
+pub struct Peers {
+    pub workers: Arc<Workers>,
+    pub identity: PeerIdentity,
+    /// Parts of statements that run here are inside.
+    pub gate: Gate,
+}
+
+/// Spreads statements over the cluster.
+pub(super) struct Distribution {
+    settings: config::Distribution,
+    peers: Peers,
+    channels: Channels,
+    worker: PlanWorker,
+    /// What a plan that comes from elsewhere finds here.
+    context: Arc<TaskContext>,
+}
+
+/// A statement on several daemons.
+pub(super) struct Spread {
+    pub plan: Arc<dyn ExecutionPlan>,
+    pub context: Arc<TaskContext>,
+    pub workers: Vec<Worker>,
+}
+
+/// The workers of one statement, from its planning to its end.
+#[derive(Debug)]
+struct Pinned {
+    urls: Vec<Url>,
+    own: Url,
+    /// Bytes to read that make one task.
+    task_bytes: u64,
+}
+
+impl Debug for Distribution {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Distribution").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Distribution {
+    pub fn new(settings: config::Distribution, peers: Peers, template: &SessionState) -> Arc<Self> {
+        let channels = Channels::new(&peers.identity);
+        let sessions = worker::Sessions {
+            template: Arc::new(template.clone()),
+            channels: channels.clone(),
+            build: peers.workers.build(),
+            gate: peers.gate.clone(),
+        };
+        let worker = PlanWorker::from_session_builder(sessions)
+            .with_runtime_env(template.runtime_env().clone())
+            .with_version(peers.workers.build());
+        Arc::new(Self { settings, peers, channels, worker, context: template.task_ctx() })
+    }
+
+    /// Serves the other daemons until `end`. To be run on the engine's threads, which the parts of
+    /// statements keep busy.
+    pub async fn serve(&self, socket: std::net::TcpListener, end: CancellationToken) -> Result<()> {
+        worker::serve(self.worker.clone(), &self.peers.identity, socket, end).await
+    }
+
+    /// Listens to the hearts of others until `end`. To be run on threads that no statement keeps busy.
+    pub fn pulse(&self, end: CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
+        let pulse = Pulse::new(self.peers.workers.clone(), &self.peers.identity)?;
+        Ok(pulse.run(end))
+    }
+
+    /// Asks those that have failed whether they are well again, until `end`.
+    pub async fn nurse(&self, end: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(CONVALESCENCE) => {}
+            }
+            self.examine(&self.peers.workers.due()).await;
+            let ready = self.peers.workers.ready();
+            let urls: Vec<Url> = ready.iter().filter_map(|worker| url(worker).ok()).collect();
+            self.channels.keep(&urls);
+        }
+    }
+
+    /// Asks workers whether they are well; those that are not are left alone from now on. Returns
+    /// their names.
+    async fn examine(&self, workers: &[Worker]) -> Vec<String> {
+        let workers = workers.iter().filter(|worker| worker.id != self.peers.workers.own_id());
+        let asked = workers.map(async |worker| {
+            let well = self.channels.answers(worker, self.peers.workers.build()).await;
+            (worker, well)
+        });
+        let mut failed = Vec::new();
+        for (worker, well) in join_all(asked).await {
+            match well {
+                true => self.peers.workers.trust(worker),
+                false => {
+                    info!(worker = worker.id, "a worker does not answer and is left alone");
+                    self.peers.workers.suspect(worker);
+                    failed.push(worker.id.clone());
+                }
+            }
+        }
+        failed
+    }
+
+    /// The statement on several daemons, if that is possible and worth it. `local` is its plan for
+    /// this one alone.
+    pub async fn spread(
+        &self,
+        state: &SessionState,
+        settings: &Settings,
+        logical: &LogicalPlan,
+        local: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Option<Spread>> {
+        let least = match settings.distribute() {
+            Distribute::Off => return Ok(None),
+            Distribute::Auto => self.settings.min_bytes.0.max(1),
+            Distribute::Always => 0,
+        };
+        let bytes = bytes_to_read(local);
+        if bytes < least || bytes == 0 {
+            return Ok(None);
+        }
+        let workers = self.peers.workers.ready();
+        if workers.len() < 2 {
+            return Ok(None);
+        }
+        let analysed = local.is::<AnalyzeExec>();
+        let state = self.session(state, settings, &workers, least, analysed)?;
+        let planned = Box::pin(self.spread_on(&state, logical, local)).await;
+        let Some(plan) = planned.map_err(Error::planning)? else { return Ok(None) };
+        let context = Arc::new(TaskContext::new(
+            None,
+            state.session_id().to_owned(),
+            state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            state.runtime_env().clone(),
+        ));
+        Ok(Some(Spread { plan, context, workers }))
+    }
+
+    async fn spread_on(
+        &self,
+        state: &SessionState,
+        logical: &LogicalPlan,
+        local: &Arc<dyn ExecutionPlan>,
+    ) -> EngineResult<Option<Arc<dyn ExecutionPlan>>> {
+        // Subqueries of one row become joins: the way to another daemon knows no others.
+        let subquery = |node: &Arc<dyn ExecutionPlan>| Ok(node.name() == "ScalarSubqueryExec");
+        let plan = match local.exists(subquery)? {
+            true => state.create_physical_plan(logical).await?,
+            false => local.clone(),
+        };
+        if let Some(reason) = obstacle(&plan)? {
+            debug!(reason, "a statement stays on this daemon");
+            return Ok(None);
+        }
+        let plan = pausing(plan)?;
+        let plan = mark_field_ids(plan)?;
+        let analysed = plan.downcast_ref::<AnalyzeExec>();
+        let part = analysed.map_or(&plan, AnalyzeExec::input);
+        if let Err(error) = travels(part, &self.context) {
+            debug!(%error, "a statement stays on this daemon: its plan cannot travel");
+            return Ok(None);
+        }
+        let mut builder = SessionStateBuilder::new()
+            .with_query_planner(Arc::new(Given(part.clone())))
+            .with_distributed_planner();
+        let Some(planner) = builder.query_planner().take() else { return Ok(None) };
+        let nothing = LogicalPlanBuilder::empty(false).build()?;
+        let spread = planner.create_physical_plan(&nothing, state).await?;
+        if !spread.is::<DistributedExec>() {
+            return Ok(None);
+        }
+        Ok(Some(match analysed {
+            Some(analyze) => Arc::new(Analysis::new(analyze, spread)),
+            None => spread,
+        }))
+    }
+
+    /// The session of one spread statement.
+    fn session(
+        &self,
+        state: &SessionState,
+        settings: &Settings,
+        workers: &[Worker],
+        least: u64,
+        analysed: bool,
+    ) -> Result<SessionState> {
+        let failed = Error::planning;
+        let urls: Vec<Url> =
+            workers.iter().map(url).collect::<EngineResult<_>>().map_err(failed)?;
+        let place = workers.iter().position(|worker| worker.id == self.peers.workers.own_id());
+        // Not ready itself, a daemon is no worker, but can run what needs no others.
+        let own = place.and_then(|at| urls.get(at)).or(urls.first()).cloned();
+        let Some(own) = own else { return Err(Error::Start("no worker".to_owned())) };
+        let mut state = state.clone();
+        let config = state.config_mut();
+        config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        let headers = Travel::of(settings).headers(self.peers.workers.build()).map_err(failed)?;
+        config.set_distributed_passthrough_headers(headers).map_err(failed)?;
+        config
+            .set_distributed_compression(compression(self.settings.compression))
+            .map_err(failed)?;
+        config.set_distributed_metrics_collection(analysed).map_err(failed)?;
+        config.set_distributed_channel_resolver(self.channels.clone());
+        config.set_distributed_user_codec(Codec);
+        config.set_distributed_worker_resolver(Resolver(urls.clone()));
+        if place.is_some() {
+            let context = self.worker.to_local_worker_context(own.clone());
+            config.set_distributed_local_worker_context(context);
+        }
+        config.set_distributed_desired_task_count_handler(desired_tasks);
+        config.set_distributed_route_tasks_handler(route);
+        let task_bytes = (least / workers.len() as u64).max(1);
+        config.set_extension(Arc::new(Pinned { urls, own, task_bytes }));
+        Ok(state)
+    }
+
+    /// How often a statement may run again.
+    pub fn retries(&self) -> u32 {
+        self.settings.retries
+    }
+
+    /// Bytes of the first part of a result that are held back.
+    pub fn spool(&self) -> usize {
+        usize::try_from(self.settings.spool.0).unwrap_or(usize::MAX)
+    }
+
+    /// A spread plan as EXPLAIN shows it.
+    pub fn explain(&self, spread: &Spread) -> String {
+        let names: Vec<&str> = spread.workers.iter().map(|worker| worker.id.as_str()).collect();
+        let plan = display_plan_ascii(spread.plan.as_ref(), false);
+        format!("Workers: {} (task 0 of a stage runs on the first)\n{plan}", names.join(", "))
+    }
+}
+
+fn compression(wanted: config::Compression) -> Option<CompressionType> {
+    match wanted {
+        config::Compression::None => None,
+        config::Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+        config::Compression::Zstd => Some(CompressionType::ZSTD),
+    }
+}
+
+/// What sessions start with so that their plans can be spread.
+pub(super) fn prepared(config: SessionConfig) -> SessionConfig {
+    let mut builder = SessionStateBuilder::new().with_config(config).with_distributed_planner();
+    let mut config = builder.config().take().unwrap_or_default();
+    // For spread plans only.
+    config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
+    config
+}
+
+/// Makes the part of a spread plan that runs here like any other plan: scans name their files, and
+/// joins end once `stop` is cancelled.
+pub(super) fn own_part(
+    plan: Arc<dyn ExecutionPlan>,
+    stop: &CancellationToken,
+) -> EngineResult<Arc<dyn ExecutionPlan>> {
+    let own = plan.transform_down(|node| {
+        if node.is_network_boundary() {
+            return Ok(Transformed::new(node, false, TreeNodeRecursion::Jump));
+        }
+        if node.children().is_empty() {
+            return Ok(Transformed::yes(storage::name_files(node)?));
+        }
+        let join = node.downcast_ref::<NestedLoopJoinExec>();
+        Ok(match join.map(|join| watched(join, stop)).transpose()?.flatten() {
+            Some(watched) => Transformed::yes(watched),
+            None => Transformed::no(node),
+        })
+    })?;
+    Ok(own.data)
+}
+
+/// Gives a plan that is there already.
+#[derive(Debug)]
+struct Given(Arc<dyn ExecutionPlan>);
+
+#[async_trait]
+impl QueryPlanner for Given {
+    async fn create_physical_plan(
+        &self,
+        _: &LogicalPlan,
+        _: &dyn Session,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The workers of one statement.
+struct Resolver(Vec<Url>);
+
+impl WorkerResolver for Resolver {
+    fn get_urls(&self) -> EngineResult<Vec<Url>> {
+        Ok(self.0.clone())
+    }
+}
+
+/// How many tasks a scan is worth.
+fn desired_tasks(
+    event: DesiredTaskCountEvent<'_>,
+) -> Option<EngineResult<DesiredTaskCountEventResponse>> {
+    let scan = scan_of(event.plan)?;
+    let pinned = event.session_config.get_extension::<Pinned>()?;
+    // Each task would return that many rows.
+    if scan.limit.is_some() {
+        return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
+    }
+    let tasks = bytes_of_scan(scan).div_ceil(pinned.task_bytes).max(1);
+    let tasks = usize::try_from(tasks).unwrap_or(usize::MAX).min(pinned.urls.len());
+    Some(Ok(DesiredTaskCountEventResponse::desired(tasks)))
+}
+
+/// The same task of the same scan goes to the same worker each time, where the files' pages and
+/// footers are in memory already; what needs one task only stays here.
+fn route(event: RouteTasksEvent<'_>) -> Option<EngineResult<RouteTasksEventResponse>> {
+    let pinned = event.task_ctx.session_config().get_extension::<Pinned>()?;
+    let urls = match event.task_count {
+        1 => vec![pinned.own.clone()],
+        count => pinned.urls.iter().cycle().take(count).cloned().collect(),
+    };
+    Some(Ok(RouteTasksEventResponse::new(urls)))
+}

@@ -1,0 +1,117 @@
+//! Plans for one execution, on this daemon or on several.
+
+use std::sync::Arc;
+
+use datafusion::common::display::{PlanType, StringifiedPlan};
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::explain::ExplainExec;
+use tokio_util::sync::CancellationToken;
+
+use super::cooperation::make_fair;
+use super::distribution::{Again, Distribution, own_part};
+use super::settings::Settings;
+use super::{Error, Result};
+use crate::storage;
+
+/// A plan for one execution.
+#[derive(Debug)]
+pub struct Ready {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    pub(super) context: Arc<TaskContext>,
+    /// Ends what cannot pause.
+    pub(super) stop: CancellationToken,
+    /// See [`Plan::returned`](super::Plan::returned).
+    pub(super) returned: Option<usize>,
+    /// Of a plan that runs on several daemons.
+    pub(super) again: Option<Box<Again>>,
+}
+
+/// How a statement comes to its plan.
+#[derive(Clone, Debug)]
+pub(super) struct Course {
+    pub state: Arc<SessionState>,
+    pub context: Arc<TaskContext>,
+    pub settings: Arc<Settings>,
+    pub distribution: Option<Arc<Distribution>>,
+}
+
+impl Course {
+    /// A plan that runs here.
+    pub async fn here(
+        &self,
+        logical: &LogicalPlan,
+        returned: Option<usize>,
+        stop: CancellationToken,
+    ) -> Result<Ready> {
+        let physical = self.physical(logical).await?;
+        self.run_here(physical, returned, stop)
+    }
+
+    /// A plan that runs on several daemons if that is worth it. When a worker is lost under it, it
+    /// may run again `left` times.
+    pub async fn anywhere(
+        self,
+        logical: LogicalPlan,
+        returned: Option<usize>,
+        left: Option<u32>,
+        stop: CancellationToken,
+    ) -> Result<Ready> {
+        let local = self.physical(&logical).await?;
+        let Some(distribution) = self.distribution.clone() else {
+            return self.run_here(local, returned, stop);
+        };
+        if let LogicalPlan::Explain(explain) = &logical
+            && let Some(shown) = local.downcast_ref::<ExplainExec>()
+        {
+            let inner = self.physical(&explain.plan).await?;
+            let spread =
+                distribution.spread(&self.state, &self.settings, &explain.plan, &inner).await?;
+            let plan = match spread {
+                Some(spread) => with_physical(shown, &distribution.explain(&spread)),
+                None => local,
+            };
+            return self.run_here(plan, returned, stop);
+        }
+        let spread = distribution.spread(&self.state, &self.settings, &logical, &local).await?;
+        let Some(spread) = spread else { return self.run_here(local, returned, stop) };
+        let plan = own_part(spread.plan, &stop).map_err(Error::planning)?;
+        let again = Again {
+            left: left.unwrap_or(distribution.retries()),
+            spool: distribution.spool(),
+            distribution,
+            course: self,
+            logical,
+            returned,
+            workers: spread.workers,
+            stop: stop.clone(),
+        };
+        Ok(Ready { plan, context: spread.context, stop, returned, again: Some(Box::new(again)) })
+    }
+
+    async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        self.state.create_physical_plan(logical).await.map_err(Error::planning)
+    }
+
+    fn run_here(
+        &self,
+        physical: Arc<dyn ExecutionPlan>,
+        returned: Option<usize>,
+        stop: CancellationToken,
+    ) -> Result<Ready> {
+        let plan = make_fair(physical, &stop).map_err(Error::planning)?;
+        let plan = storage::name_files(plan).map_err(Error::planning)?;
+        Ok(Ready { plan, context: self.context.clone(), stop, returned, again: None })
+    }
+}
+
+/// What EXPLAIN shows, with another text for the plan that runs.
+fn with_physical(shown: &ExplainExec, text: &str) -> Arc<dyn ExecutionPlan> {
+    let plans = shown.stringified_plans().iter().map(|plan| match plan.plan_type {
+        PlanType::FinalPhysicalPlan => StringifiedPlan::new(PlanType::FinalPhysicalPlan, text),
+        _ => plan.clone(),
+    });
+    Arc::new(ExplainExec::new(shown.schema(), plans.collect(), shown.verbose()))
+}

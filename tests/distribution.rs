@@ -1,0 +1,320 @@
+//! Statements that several daemons run together: right answers, workers that die under them, and a
+//! port on which strangers get nothing.
+
+mod common;
+
+#[path = "tpch/answers.rs"]
+#[allow(dead_code)]
+mod answers;
+#[path = "cluster/support.rs"]
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use answers::{Answer, QUERIES, Row};
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SCALE: &str = "0.01";
+
+/// A query whose stages all three daemons have a part in, and its answer at [`SCALE`].
+const JOINED: &str = "SELECT count(*), sum(l_quantity) FROM lineitem, orders \
+                      WHERE l_orderkey = o_orderkey AND o_orderdate < DATE '1996-01-01'";
+
+/// Three daemons with the tables of TPC-H.
+struct Three {
+    cluster: Cluster,
+    daemons: [Daemon; 3],
+}
+
+impl Three {
+    async fn start() -> Self {
+        Self::with(|cluster| cluster).await
+    }
+
+    async fn with(configure: impl FnOnce(Cluster) -> Cluster) -> Self {
+        let cluster = configure(Cluster::on_shared_zookeeper());
+        answers::generate(SCALE, &cluster.path(""));
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let three = Self { cluster, daemons };
+        let client = Client::connect(&three.daemons[0]).await;
+        all_ready(&client, &["a", "b", "c"]).await;
+        client.rows(&three.tables()).await;
+        three
+    }
+
+    fn tables(&self) -> String {
+        answers::tables("public", &self.cluster.path(&format!("tpch/sf{SCALE}")))
+    }
+
+    /// A client whose statements run on all daemons.
+    async fn client(&self, at: usize) -> Client {
+        let client = Client::connect(&self.daemons[at]).await;
+        client.rows("SET oribi.distribution = 'always'").await;
+        client
+    }
+}
+
+fn texts(rows: Vec<Vec<String>>) -> Vec<Row> {
+    rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect()
+}
+
+/// What EXPLAIN says of a statement.
+async fn explained(client: &Client, sql: &str) -> String {
+    let lines = client.rows(&format!("EXPLAIN {sql}")).await;
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+/// Whether the statement would run on exactly these daemons.
+async fn runs_on(client: &Client, sql: &str, daemons: &str) -> bool {
+    explained(client, sql).await.starts_with(&format!("Workers: {daemons} "))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_daemons_answer_the_22_queries_as_one_does() {
+    bounded(async {
+        let three = Three::start().await;
+        let mut alone = Vec::new();
+        for at in 0..3 {
+            let client = three.client(at).await;
+            for number in 1..=QUERIES {
+                let sql = answers::query(number);
+                if !runs_on(&client, &sql, "a, b, c").await {
+                    alone.push((at, number));
+                }
+                let compared = Answer::to(number, SCALE).compare(texts(client.rows(&sql).await));
+                compared.unwrap_or_else(|difference| panic!("Q{number} on {at}: {difference}"));
+            }
+        }
+        // Nested loop joins stay where they are.
+        let expected: Vec<_> =
+            (0..3).flat_map(|at| [11, 15, 22].map(|number| (at, number))).collect();
+        assert_eq!(alone, expected, "queries that ran on one daemon");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_statements_stay_where_they_are() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = Client::connect(&three.daemons[0]).await;
+        assert!(!explained(&client, JOINED).await.contains("Workers:"));
+        client.rows("SET oribi.distribution = 'always'").await;
+        assert!(runs_on(&client, JOINED, "a, b, c").await, "{}", explained(&client, JOINED).await);
+        for alone in [
+            "SELECT 1",
+            "SELECT count(*) FROM system.daemons",
+            "SELECT count(*) FROM generate_series(1, 1000)",
+            // Each worker would return as many rows.
+            "SELECT l_orderkey FROM lineitem LIMIT 5",
+            "SELECT * FROM orders, (SELECT l_orderkey FROM lineitem LIMIT 5) l \
+             WHERE l_orderkey = o_orderkey",
+            // Looks at rows of all workers at once.
+            "SELECT count(*) FROM orders WHERE o_orderkey NOT IN (SELECT l_orderkey FROM lineitem)",
+            // Depends on the session.
+            "SELECT count(*) FROM orders WHERE o_comment <> current_setting('application_name')",
+        ] {
+            let plan = explained(&client, alone).await;
+            assert!(!plan.contains("Workers:"), "{alone}:\n{plan}");
+            client.rows(alone).await;
+        }
+        client.rows("SET oribi.distribution = 'off'").await;
+        assert!(!explained(&client, JOINED).await.contains("Workers:"));
+        let limited = "SELECT count(*) FROM (SELECT l_orderkey FROM lineitem LIMIT 5) l";
+        client.rows("SET oribi.distribution = 'always'").await;
+        assert_eq!(client.value(limited).await, "5");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_all_kinds_are_the_same_on_workers() {
+    bounded(async {
+        let three = Three::with(|cluster| {
+            let warehouse = cluster.path("warehouse").display().to_string();
+            cluster.with("WAREHOUSE", &warehouse)
+        })
+        .await;
+        let client = three.client(0).await;
+        for statement in [
+            "CREATE TABLE changed (id INT, name TEXT, dropped INT, at TIMESTAMPTZ)",
+            "INSERT INTO changed SELECT x, 'n' || x, x, '2024-03-31 00:30:00+00'::timestamptz + x * interval '1 hour' FROM generate_series(1, 500) a(x)",
+            "ALTER TABLE changed RENAME COLUMN name TO title",
+            "ALTER TABLE changed DROP COLUMN dropped",
+            "ALTER TABLE changed ADD COLUMN name TEXT DEFAULT 'new'",
+            "ALTER TABLE changed ALTER COLUMN id TYPE BIGINT",
+            "INSERT INTO changed SELECT x, 'm' || x, now(), 'other' FROM generate_series(501, 1000) a(x)",
+            "DELETE FROM changed WHERE id % 10 = 0",
+            "CREATE TABLE parted (id INT, kind TEXT) PARTITIONED BY (kind)",
+            "INSERT INTO parted SELECT x, 'k' || x % 5 FROM generate_series(1, 1000) a(x)",
+            "CREATE VIEW kinds AS SELECT kind, count(*) AS n FROM parted GROUP BY kind",
+            "CREATE ROLE reader LOGIN",
+            "GRANT SELECT ON parted, changed, kinds TO reader",
+            "ALTER TABLE parted ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY some ON parted USING (kind <> 'k1')",
+        ] {
+            client.rows(statement).await;
+        }
+        let hive = three.cluster.path("hive");
+        client.rows(&format!("COPY (SELECT 1) TO STDOUT")).await;
+        for (day, query) in [("2024-01-01", 1), ("2024-01-02", 6)] {
+            let directory = hive.join(format!("day={day}"));
+            std::fs::create_dir_all(&directory).expect("a directory");
+            let source = three.cluster.path(&format!("tpch/sf{SCALE}/nation.parquet"));
+            std::fs::copy(&source, directory.join(format!("{query}.parquet"))).expect("a copy");
+        }
+        client
+            .rows(&format!(
+                "CREATE EXTERNAL TABLE hive STORED AS PARQUET PARTITIONED BY (day) LOCATION '{}'",
+                hive.display()
+            ))
+            .await;
+        let reader = Client::connect_as(&three.daemons[1], "reader").await;
+        for (client, sql) in [
+            (&client, "SELECT count(*), sum(id), min(title), max(title), count(DISTINCT name) FROM changed"),
+            (&client, "SELECT name, count(*) FROM changed GROUP BY name ORDER BY name"),
+            (&client, "SELECT title, at FROM changed WHERE id BETWEEN 1 AND 60 ORDER BY id"),
+            (&client, "SELECT date_trunc('day', at), count(*) FROM changed WHERE id <= 500 GROUP BY 1 ORDER BY 1"),
+            (&client, "SELECT kind, n FROM kinds ORDER BY kind"),
+            (&client, "SELECT day, count(*), sum(n_nationkey) FROM hive GROUP BY day ORDER BY day"),
+            (&client, "SELECT c.title, p.kind FROM changed c JOIN parted p ON c.id = p.id ORDER BY c.id LIMIT 20"),
+            (&client, "SELECT count(*) FROM parted a FULL JOIN changed b ON a.id = b.id + 500"),
+            (&reader, "SELECT kind, count(*) FROM parted GROUP BY kind ORDER BY kind"),
+            (&reader, "SELECT count(*) FROM parted p JOIN changed c ON p.id = c.id"),
+        ] {
+            for zone in ["UTC", "America/New_York", "Europe/Berlin"] {
+                client.rows(&format!("SET TimeZone = '{zone}'")).await;
+                client.rows("SET oribi.distribution = 'off'").await;
+                let expected = client.rows(sql).await;
+                client.rows("SET oribi.distribution = 'always'").await;
+                let plan = explained(client, sql).await;
+                assert!(plan.starts_with("Workers: a, b, c "), "{sql}:\n{plan}");
+                assert_eq!(client.rows(sql).await, expected, "{sql}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_killed_or_stopped_is_not_noticed() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = three.client(0).await;
+        let expected = client.rows(JOINED).await;
+        for paused in [false, true] {
+            let stop = Arc::new(AtomicBool::new(false));
+            let asking = {
+                let (stop, client) = (stop.clone(), three.client(0).await);
+                let expected = expected.clone();
+                tokio::spawn(async move {
+                    let mut asked = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(client.rows(JOINED).await, expected);
+                        asked += 1;
+                    }
+                    asked
+                })
+            };
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            match paused {
+                true => three.daemons[2].pause(),
+                false => three.daemons[1].kill(),
+            }
+            let left = if paused { "a" } else { "a, c" };
+            until("the daemon is left alone", async || match paused {
+                true => !explained(&client, JOINED).await.contains("Workers:"),
+                false => runs_on(&client, JOINED, left).await,
+            })
+            .await;
+            stop.store(true, Ordering::Relaxed);
+            let asked = asking.await.expect("every answer was right");
+            assert!(asked > 0);
+            assert_eq!(client.rows(JOINED).await, expected);
+        }
+        // Awake again it takes part again, as soon as it answers.
+        three.daemons[2].resume();
+        until("it takes part again", async || runs_on(&client, JOINED, "a, c").await).await;
+        assert_eq!(client.rows(JOINED).await, expected);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_on_a_worker_fails_as_here() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = three.client(0).await;
+        let sql = "SELECT sum(1 / (l_linenumber - 1)) FROM lineitem";
+        assert!(runs_on(&client, sql, "a, b, c").await);
+        let error = client.refused(sql).await;
+        assert_eq!(error.code().code(), "22012", "{error}");
+        // Nobody is left alone for that.
+        assert!(runs_on(&client, JOINED, "a, b, c").await);
+        let lines = client.rows(&format!("EXPLAIN ANALYZE {JOINED}")).await;
+        let analysed = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
+        assert!(analysed.contains("Stage 1") && analysed.contains("output_rows="), "{analysed}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_get_nothing() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = three.client(0).await;
+        let peer = client.value("SELECT peer FROM system.daemons WHERE id = 'b'").await;
+        // Plaintext HTTP/2.
+        let mut stream = TcpStream::connect(&peer).await.expect("it listens");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.len() < 32, "no more than TLS's refusal: {answer:?}");
+        // TLS without a certificate, and with one of somebody else.
+        let own = three.cluster.path("own");
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=oribi",
+                "-days",
+                "1",
+            ])
+            .args(["-addext", "subjectAltName=DNS:oribi", "-keyout"])
+            .arg(&own)
+            .arg("-out")
+            .arg(own.with_extension("crt"))
+            .output()
+            .expect("openssl");
+        assert!(made.status.success(), "{made:?}");
+        for with in [false, true] {
+            let mut command = Command::new("openssl");
+            command.args(["s_client", "-connect", &peer, "-alpn", "h2", "-servername", "oribi"]);
+            command.args(["-tls1_3", "-ign_eof"]);
+            if with {
+                command.arg("-cert").arg(own.with_extension("crt")).arg("-key").arg(&own);
+            }
+            command.stdin(std::process::Stdio::null());
+            let shown = tokio::task::spawn_blocking(move || command.output().expect("openssl"));
+            let shown = shown.await.expect("it ends");
+            let text = String::from_utf8_lossy(&shown.stderr).into_owned()
+                + &String::from_utf8_lossy(&shown.stdout);
+            assert!(text.contains("alert"), "it is sent away: {text}");
+        }
+        assert!(runs_on(&client, JOINED, "a, b, c").await);
+        // The key is in the store, and not for everybody's eyes.
+        let store = Store::of(&three.cluster).await;
+        let key = store.get("/peer-key").await.expect("a key");
+        assert!(key["key"].as_str().is_some_and(|key| key.contains("PRIVATE KEY")));
+    })
+    .await;
+}
