@@ -42,8 +42,8 @@ use datafusion::physical_plan::joins::NestedLoopJoinExec;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     CompressionType, DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedExec,
-    DistributedExt, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt,
-    Worker as PlanWorker, WorkerResolver, display_plan_ascii,
+    DistributedExt, NetworkBoundaryExt, RouteTasksEvent, RouteTasksEventResponse,
+    SessionStateBuilderExt, Worker as PlanWorker, WorkerResolver, display_plan_ascii,
 };
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
