@@ -16,6 +16,7 @@ import data
 import metadata
 import report
 import rows
+import scale
 import small
 import start
 import tpch
@@ -23,7 +24,7 @@ import write
 from servers import Oribi, Postgres, Trouble
 
 SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
-          "metadata": metadata, "coordination": coordination, "cluster": cluster, "start": start}
+          "metadata": metadata, "coordination": coordination, "cluster": cluster, "scale": scale, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -185,18 +185,24 @@ class ZooKeeper(Server):
         config = self.folder / "zoo.cfg"
         config.write_text(f"tickTime=2000\ndataDir={self.folder}\nclientPort={self.port}\n"
                           "clientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
-                          "4lw.commands.whitelist=srvr\n")
+                          "4lw.commands.whitelist=srvr,mntr\n")
         self.spawn(["java", "-Xmx512m", "-cp", ZOOKEEPER_JAR,
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain", config])
         return self.wait_until_ready()
 
-    def srvr(self):
-        """The answer of the four-letter word, as a dictionary."""
+    def ask(self, word, separator):
+        """The answer to a four-letter word, as a dictionary."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(b"srvr")
+            connection.sendall(word)
             text = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
-        lines = (line.split(": ", 1) for line in text.splitlines())
+        lines = (line.split(separator, 1) for line in text.splitlines())
         return {line[0]: line[1] for line in lines if len(line) == 2}
+
+    def srvr(self):
+        return self.ask(b"srvr", ": ")
+
+    def mntr(self):
+        return self.ask(b"mntr", "\t")
 
     def ready(self):
         if "Zxid" not in self.srvr():

@@ -125,9 +125,19 @@ async fn small_statements_stay_where_they_are() {
         }
         client.rows("SET oribi.distribution = 'off'").await;
         assert!(!explained(&client, JOINED).await.contains("Workers:"));
-        let limited = "SELECT count(*) FROM (SELECT l_orderkey FROM lineitem LIMIT 5) l";
         client.rows("SET oribi.distribution = 'always'").await;
-        assert_eq!(client.value(limited).await, "5");
+        for limited in [
+            "SELECT l_orderkey FROM lineitem LIMIT 5",
+            "SELECT l_orderkey FROM lineitem WHERE l_quantity > 10 LIMIT 5",
+            "SELECT l_orderkey FROM lineitem ORDER BY l_quantity LIMIT 5",
+            "SELECT DISTINCT l_orderkey FROM lineitem LIMIT 5",
+            "SELECT l_orderkey FROM lineitem UNION ALL SELECT o_orderkey FROM orders LIMIT 5",
+            "SELECT l_orderkey, count(*) FROM lineitem GROUP BY 1 LIMIT 5",
+        ] {
+            let counted = format!("SELECT count(*), count(DISTINCT 1) FROM ({limited}) l");
+            assert_eq!(client.value(&counted).await, "5", "{limited}");
+            assert_eq!(client.rows(limited).await.len(), 5, "{limited}");
+        }
     })
     .await;
 }
