@@ -22,6 +22,7 @@
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
+//! - [`unfinished`]: files that were begun and are not whole.
 //! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
 //! - [`adopt`]: tables of other writers, taken over.
 //! - [`abandoned`]: directories of tables that no catalog has any more.
@@ -50,6 +51,7 @@ mod scan;
 mod statistics;
 mod transforms;
 pub mod types;
+mod unfinished;
 mod upload;
 pub mod write;
 
