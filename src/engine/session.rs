@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::common::format::ExplainFormat;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::session_state::SessionState;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cooperation::make_fair;
-use super::explain::explain_schema;
+use super::explain::{analyse_discreetly, explain, explain_schema};
 use super::history::Moments;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
@@ -257,7 +258,7 @@ impl Session {
         }
         let state = self.state.clone();
         let (logical, returned) = (plan.logical.clone(), plan.returned);
-        let stop = CancellationToken::new();
+        let (stop, details) = (CancellationToken::new(), self.sees_details());
         let task = self.engine.handle().spawn(async move {
             let logical = match values.is_empty() {
                 true => logical,
@@ -267,10 +268,21 @@ impl Session {
                     ))
                     .map_err(Error::planning)?,
             };
-            let physical = state.create_physical_plan(&logical).await.map_err(Error::planning)?;
-            let physical = make_fair(physical, &stop).map_err(Error::planning)?;
-            let plan = storage::name_files(physical).map_err(Error::planning)?;
-            Ok(Ready { plan, stop, returned })
+            let physical = match &logical {
+                LogicalPlan::Explain(plan)
+                    if !plan.verbose && plan.explain_format == ExplainFormat::Indent =>
+                {
+                    explain(&state, plan, details).await
+                }
+                logical => state.create_physical_plan(logical).await,
+            };
+            let physical = make_fair(physical.map_err(Error::planning)?, &stop);
+            let named = physical.and_then(storage::name_files);
+            let plan = named.and_then(|plan| match details {
+                true => Ok(plan),
+                false => analyse_discreetly(plan),
+            });
+            Ok(Ready { plan: plan.map_err(Error::planning)?, stop, returned })
         });
         match AbortOnDropHandle::new(task).await {
             Ok(result) => result,

@@ -58,10 +58,11 @@ pub mod write;
 pub use abandoned::Abandoned;
 pub use adopt::{Adoptable, Here, examine, own_files};
 pub use alter::Alteration;
-pub use commit::{Change, NewFiles, Removed, Staged, stage};
+pub use commit::{Change, NewFiles, Removed, Staged, snapshots, stage};
 pub use compact::{Small, small_files};
 pub use create::{
     DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
+    written_location,
 };
 pub use evolve::field_id;
 pub use expire::{expired, reached, retained_files};
