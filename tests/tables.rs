@@ -7,6 +7,8 @@ mod common;
 mod adopt;
 #[path = "tables/crashes.rs"]
 mod crashes;
+#[path = "tables/described.rs"]
+mod described;
 #[path = "tables/duckdb.rs"]
 mod duckdb;
 #[path = "tables/lost_replies.rs"]

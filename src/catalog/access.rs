@@ -140,6 +140,12 @@ impl Access<'_> {
         (!some.is_empty()).then_some(Columns::Some(some))
     }
 
+    /// Whether it may read all columns and rows: what is known of a table's files and of its history
+    /// is for those who may.
+    pub fn reads_all(&self, table: &Table) -> bool {
+        self.readable(table) == Some(Columns::All) && self.row_policies(table).is_none()
+    }
+
     /// Whether catalogs show the table to it: whether it may do anything at all with it.
     pub fn sees(&self, table: &Table) -> bool {
         let any = |grants: &super::Grants| grants.grantees().any(|role| self.counts(role));

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectNamePart, Query, Statement, TableAlias,
-    TableFactor, TableFunctionArgs, TableVersion, VisitorMut,
+    TableFactor, TableFunctionArgs, TableVersion, Value, VisitorMut,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -137,7 +137,7 @@ fn expression_length(tokens: &[(usize, Token)]) -> Result<usize> {
 }
 
 /// The SQL in a statement of the engine's kind.
-fn sql(statement: &mut EngineStatement) -> Option<&mut Statement> {
+pub(super) fn sql(statement: &mut EngineStatement) -> Option<&mut Statement> {
     match statement {
         EngineStatement::Statement(statement) => Some(statement),
         EngineStatement::Explain(explain) => sql(&mut explain.statement),
@@ -280,12 +280,25 @@ impl AsOf {
         }
     }
 
+    /// What PostgreSQL's words for a moment mean, as an expression.
+    pub fn spoken(&self) -> Option<&'static str> {
+        let Self::Time(Expr::Value(value)) = self else { return None };
+        let Value::SingleQuotedString(text) = &value.value else { return None };
+        Some(match text.trim().to_ascii_lowercase().as_str() {
+            "now" => "now()",
+            "today" => "CURRENT_DATE",
+            "yesterday" => "CURRENT_DATE - INTERVAL '1 day'",
+            "tomorrow" => "CURRENT_DATE + INTERVAL '1 day'",
+            _ => return None,
+        })
+    }
+
     /// Whether it depends on parameters.
     pub fn has_parameters(&self) -> bool {
         let mut found = false;
         visit_expressions(self.expr(), |expr| {
             if let Expr::Value(value) = expr {
-                found |= matches!(value.value, sqlparser::ast::Value::Placeholder(_));
+                found |= matches!(value.value, Value::Placeholder(_));
             }
         });
         found

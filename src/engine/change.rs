@@ -26,7 +26,7 @@ use futures::StreamExt;
 use iceberg::spec::{Operation, TableMetadata};
 use tokio::task::JoinSet;
 
-use super::insert::{assigned, columns_of, named, project, value_name};
+use super::insert::{assigned, columns_of, named, project, refuse_unassignable, value_name};
 use super::ordering::in_order;
 use super::planner::Scope;
 use super::ready::Ready;
@@ -36,7 +36,7 @@ use super::{Error, Result};
 use crate::catalog::PolicyCommand;
 use crate::storage::managed::{
     Change, DataWriter, FILE_COLUMN, ManagedTable, NewFiles, ROW_COLUMN, Removed, RowIds,
-    live_files,
+    live_files, snapshots,
 };
 
 /// The name under which a statement that finds rows of its target names it: nothing that a client
@@ -155,6 +155,7 @@ impl Session {
             reads.extend(columns_of(condition.iter().chain(&given), &changes.name)?);
             let mut values = self.unchanged(target, changes, clause).await?;
             for (at, value) in clause.columns.iter().zip(given) {
+                refuse_unassignable(&value, target.schema.field(*at), &columns)?;
                 values[*at] = assigned(value, target.schema.field(*at), &columns)?;
             }
             clauses.push(Planned { clause, condition, values });
@@ -231,10 +232,7 @@ impl Session {
         let operation =
             if added.files.is_empty() { Operation::Delete } else { Operation::Overwrite };
         let change = match inserted > 0 && is_serializable(&target.metadata) {
-            true => {
-                let seen = target.metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
-                Change::Merge { seen: seen.collect(), removed, added, operation }
-            }
+            true => Change::Merge { seen: snapshots(&target.metadata), removed, added, operation },
             false => Change::Replace { removed, added, operation },
         };
         Ok(Written { rows, change: Some(change), returned })

@@ -3,13 +3,22 @@
 
 use iceberg::spec::{NullOrder, SortDirection, SortField, TableMetadata, Transform};
 
-use crate::catalog::{Column, Definition, External, FileFormat, Table};
-use crate::storage::managed::{DELETE_AFTER_COMMIT, is_for_users};
+use super::system::SessionInfo;
+use crate::catalog::{Column, Definition, External, FileFormat, Managed, Table};
+use crate::storage::managed::{DELETE_AFTER_COMMIT, is_for_users, written_location};
 use crate::values::types::written_type;
 
-/// The statement for a table or view; `metadata` is that of a managed table.
-pub(super) fn statement(table: &Table, metadata: Option<&TableMetadata>) -> String {
-    let name = format!("{}.{}", quoted(&table.name.schema), quoted(&table.name.table));
+/// The statement for a table or view, as a session of its database, or of another one, makes it
+/// again; `metadata` is that of a managed table.
+pub(super) fn statement(
+    table: &Table,
+    metadata: Option<&TableMetadata>,
+    session: &SessionInfo,
+) -> String {
+    let mut name = format!("{}.{}", quoted(&table.name.schema), quoted(&table.name.table));
+    if *table.name.database != *session.database {
+        name = format!("{}.{name}", quoted(&table.name.database));
+    }
     match (&table.record.definition, metadata) {
         (Definition::View { sql, security_barrier, .. }, _) => {
             let options = if *security_barrier { " WITH (security_barrier = true)" } else { "" };
@@ -18,10 +27,12 @@ pub(super) fn statement(table: &Table, metadata: Option<&TableMetadata>) -> Stri
         (Definition::External(external), _) => {
             external_statement(&name, &table.record.columns, external)
         }
-        (Definition::Managed(_), metadata) => {
+        (Definition::Managed(managed), metadata) => {
             let mut lines =
                 vec![format!("CREATE TABLE {name} (\n{}\n)", columns(&table.record.columns))];
-            lines.extend(metadata.into_iter().flat_map(clauses));
+            if let Some(metadata) = metadata {
+                lines.extend(clauses(metadata, location(managed, metadata, session)));
+            }
             lines.join("\n")
         }
     }
@@ -83,8 +94,20 @@ fn columns(columns: &[Column]) -> String {
     columns.iter().map(line).collect::<Vec<_>>().join(",\n")
 }
 
+/// Where a managed table's files are, if it says so itself.
+fn location<'a>(
+    managed: &Managed,
+    metadata: &'a TableMetadata,
+    session: &SessionInfo,
+) -> Option<&'a str> {
+    match managed.adopted {
+        None => written_location(metadata.location(), session.warehouse.as_deref()),
+        Some(_) => Some(metadata.location()),
+    }
+}
+
 /// What a managed table has beside its columns.
-fn clauses(metadata: &TableMetadata) -> Vec<String> {
+fn clauses(metadata: &TableMetadata, location: Option<&str>) -> Vec<String> {
     let name = |id: i32| quoted(metadata.current_schema().name_by_field_id(id).unwrap_or_default());
     let mut clauses = Vec::new();
     let partitioning: Vec<String> = (metadata.default_partition_spec().fields().iter())
@@ -100,6 +123,7 @@ fn clauses(metadata: &TableMetadata) -> Vec<String> {
     if !sort.is_empty() {
         clauses.push(format!("SORTED BY ({})", sort.join(", ")));
     }
+    clauses.extend(location.map(|location| format!("LOCATION {}", literal(location))));
     let mut properties: Vec<(&str, &str)> = (metadata.properties().iter())
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .filter(|(name, value)| {

@@ -129,7 +129,7 @@ impl Session {
             Definition::Managed(_) => Some(self.metadata_of(&table).await?.1),
             Definition::External(_) | Definition::View { .. } => None,
         };
-        let text = definitions::statement(&table, metadata.as_deref());
+        let text = definitions::statement(&table, metadata.as_deref(), self.info());
         let schema = Schema::new(vec![Field::new("statement", DataType::Utf8, false)]);
         let schema = Arc::new(schema);
         let rows =

@@ -29,6 +29,9 @@ pub enum Error {
     Settings(#[from] super::settings::Error),
     #[error("function {0} does not exist")]
     NoFunction(String),
+    /// PostgreSQL has no cast for an assignment between these types.
+    #[error("column \"{column}\" is of type {wanted} but expression is of type {found}")]
+    NotAssignable { column: String, wanted: String, found: String },
     #[error("type \"{0}\" does not exist")]
     NoType(String),
     #[error("view \"{view}\" refers to itself, or views refer to each other too deeply")]

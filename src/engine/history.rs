@@ -15,10 +15,11 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
+use datafusion::error::DataFusionError::External;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableSource};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use iceberg::spec::TableMetadata;
+use postgres_types::Type;
 
 use super::as_of::AsOf;
 use super::planner::Scope;
@@ -27,7 +28,9 @@ use super::session::{Session, changes};
 use super::{Error, Result, parse};
 use crate::catalog::{self, Columns, ObjectKind, Table};
 use crate::storage;
-use crate::storage::managed::{self, ManagedTable, Moment, field_id};
+use crate::storage::managed::{ManagedTable, Moment, field_id};
+use crate::values::decode::decode_in;
+use crate::values::encode::{Format, TimeZone};
 
 /// What the moments of one statement depend on.
 #[derive(Debug, Default)]
@@ -58,7 +61,8 @@ impl Session {
                 return Ok(None);
             }
         }
-        let parsed = parse::parse_one(&format!("SELECT {}", as_of.expr()))?;
+        let expr = as_of.spoken().map_or_else(|| as_of.expr().to_string(), str::to_owned);
+        let parsed = parse::parse_one(&format!("SELECT {expr}"))?;
         let plan = self.plan_in(scope, parsed.statement, parameters.to_vec(), depth);
         let mut plan = Box::pin(plan).await?;
         if as_of.has_parameters() {
@@ -108,7 +112,11 @@ impl Session {
         let files = self.engine().files().clone();
         let snapshot = match moment {
             None => None,
-            Some(moment) => Some(moment.find(&table.name.table, &metadata)?),
+            Some(moment) => {
+                let catalog = self.info().catalog.snapshot();
+                let told = catalog.access(&scope.role).reads_all(&table);
+                Some(moment.find(&table.name.table, &metadata, told)?)
+            }
         };
         let clause = snapshot.as_ref().map_or_else(String::new, |snapshot| {
             format!(" FOR SYSTEM_VERSION AS OF {}", snapshot.snapshot_id())
@@ -142,15 +150,6 @@ impl Session {
         }
         let inner = source_as_provider(&source).map_err(Error::planning)?;
         Ok(provider_as_source(Arc::new(Guarded { inner, name, readable })))
-    }
-
-    /// A managed table as this session sees it, with its metadata.
-    pub(super) async fn metadata_of(
-        &self,
-        table: &Arc<Table>,
-    ) -> Result<(Arc<Table>, Arc<TableMetadata>)> {
-        let table = self.as_staged(table.clone());
-        Ok(managed::current(self.engine().files(), &self.info().catalog, table).await?)
     }
 }
 
@@ -207,14 +206,17 @@ fn version(value: &ScalarValue) -> Result<Moment> {
 fn time(value: &ScalarValue, zone: &str) -> Result<Moment> {
     let plain = DataType::Timestamp(TimeUnit::Microsecond, None);
     let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
+    if let Some(Some(text)) = value.try_as_str() {
+        let (session, pg) = (TimeZone::parse(zone).unwrap_or_default(), Type::TIMESTAMPTZ);
+        let value = decode_in(&session, Some(text.as_bytes()), Format::Text, &pg, &zoned);
+        return time(&value.map_err(|error| Error::Plan(External(Box::new(error))))?, zone);
+    }
     let cast = match value.data_type() {
         _ if value.is_null() => return Err(no_moment(value)),
         DataType::Date32 | DataType::Date64 => {
             value.cast_to(&plain).and_then(|midnight| midnight.cast_to(&zoned))
         }
-        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Timestamp(..) => {
-            value.cast_to(&zoned)
-        }
+        DataType::Timestamp(..) => value.cast_to(&zoned),
         _ => return Err(no_moment(value)),
     };
     match cast.map_err(Error::planning)? {

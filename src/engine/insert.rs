@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
@@ -14,6 +14,7 @@ use super::session::{Draft, Plan, Session};
 use super::write::Target;
 use super::{Error, Result};
 use crate::catalog::PolicyCommand;
+use crate::values::types::{pg_type, sql_name};
 
 /// What INSERT adds.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +129,14 @@ pub(super) fn insert_plan(
         let reason = "INSERT has more target columns than expressions".to_owned();
         return Err(Error::Syntax(reason));
     }
+    if let LogicalPlan::Values(values) = &plan {
+        for row in &values.values {
+            for (n, value) in row.iter().enumerate() {
+                let at = columns.get(n).copied().unwrap_or(n);
+                refuse_unassignable(value, target.schema.field(at), &DFSchema::empty())?;
+            }
+        }
+    }
     let place = |at: usize| match columns.is_empty() {
         true => (at < given).then_some(at),
         false => columns.iter().position(|column| *column == at),
@@ -137,12 +146,58 @@ pub(super) fn insert_plan(
         None => defaults[at].clone().unwrap_or_else(|| lit(ScalarValue::Null)),
     });
     let input = plan.schema().clone();
-    let assigned = values.zip(target.schema.fields()).map(|(value, field)| {
+    let assigned = (0..).zip(values).zip(target.schema.fields()).map(|((at, value), field)| {
+        if place(at).is_some() {
+            refuse_unassignable(&value, field, &input)?;
+        }
         let value = assigned(value, field, &input)?;
         Ok(named(value, name.map(TableReference::bare), field))
     });
     let assigned: Vec<Expr> = assigned.collect::<Result<_>>()?;
     project(plan, assigned)
+}
+
+/// Types between which PostgreSQL has no cast that an assignment makes.
+#[derive(PartialEq)]
+enum Kind {
+    Truth,
+    Number,
+    Time,
+}
+
+impl Kind {
+    fn of(kind: &DataType) -> Option<Self> {
+        match kind {
+            DataType::Boolean => Some(Self::Truth),
+            kind if kind.is_numeric() => Some(Self::Number),
+            kind if kind.is_temporal() => Some(Self::Time),
+            _ => None,
+        }
+    }
+}
+
+/// Refuses a value that a column takes with an explicit cast only. Statements with values of their
+/// own have each of them in a cast to its column, which is not the client's.
+pub(super) fn refuse_unassignable(value: &Expr, field: &Field, input: &DFSchema) -> Result<()> {
+    let mut given = value;
+    while let Expr::Alias(alias) = given {
+        given = &alias.expr;
+    }
+    if let Expr::Cast(cast) = given {
+        given = &cast.expr;
+    }
+    // What has no type by itself takes the column's.
+    let Ok((_, given)) = given.to_field(input) else { return Ok(()) };
+    let (Some(found), Some(wanted)) = (Kind::of(given.data_type()), Kind::of(field.data_type()))
+    else {
+        return Ok(());
+    };
+    if found == wanted {
+        return Ok(());
+    }
+    let name = |field: &Field| sql_name(pg_type(field).name());
+    let (column, wanted, found) = (field.name().clone(), name(field), name(&given));
+    Err(Error::NotAssignable { column, wanted, found })
 }
 
 /// A value brought to a column, as an assignment does.

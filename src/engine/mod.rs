@@ -6,6 +6,7 @@
 //! - [`history`]: tables as they were.
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
+//! - [`joins`]: the columns that joins merge.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
@@ -51,6 +52,7 @@ mod error;
 mod explain;
 mod history;
 mod insert;
+pub mod joins;
 mod list;
 pub mod memory;
 pub mod objects;
@@ -164,7 +166,10 @@ impl Engine {
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
-            files: Arc::new(TableFiles::new(environment.object_store_registry.clone())),
+            files: Arc::new(TableFiles::new(
+                environment.object_store_registry.clone(),
+                environment.memory_pool.clone(),
+            )),
             environment,
             roots: places.roots.clone(),
             template,

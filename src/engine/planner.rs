@@ -22,14 +22,14 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
-use sqlparser::ast::{DataType as SqlType, TimezoneInfo};
+use sqlparser::ast::{DataType as SqlType, Statement as SqlStatement, TimezoneInfo};
 
 use super::change::TARGET;
 use super::described::{described, without_request};
 use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
-use super::{Error, Result, as_of, complexity, list, parse};
+use super::{Error, Result, as_of, complexity, joins, list, parse};
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
@@ -62,9 +62,14 @@ impl Session {
         depth: usize,
     ) -> Result<LogicalPlan> {
         let moments = self.moments(scope, &mut statement, &parameters, depth).await?;
-        let statement = self.rewritten(statement);
+        let mut statement = self.rewritten(statement);
         let names = self.names(scope, &statement, &moments, depth).await?;
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
+        joins::spell_out(&mut statement, &|query| {
+            let query = Statement::Statement(Box::new(SqlStatement::Query(Box::new(query))));
+            let plan = planner.statement_to_plan(query).ok()?;
+            Some(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
+        });
         let planned = match statement {
             Statement::Statement(statement) if !parameters.is_empty() => {
                 let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
@@ -234,12 +239,6 @@ impl Session {
             || described(name).is_some_and(|name| snapshot.table(&name).is_some())
     }
 
-    /// A table as the block that the session is in has made it, if it has.
-    pub(super) fn as_staged(&self, table: Arc<Table>) -> Arc<Table> {
-        let own = self.info().staged.get(&table.name);
-        own.filter(|own| own.record.oid == table.record.oid).unwrap_or(table)
-    }
-
     /// A table of the catalog.
     pub(super) async fn found(&self, name: &TableName) -> Result<Option<Arc<Table>>> {
         let consistency = self.info().settings.consistency();
@@ -310,7 +309,7 @@ impl Session {
         table: Arc<Table>,
         depth: usize,
     ) -> Result<Arc<dyn TableSource>> {
-        let table = self.as_staged(table);
+        let table = self.as_seen(table).await?;
         if let Some(source) = self.engine().cached_source(self.info(), &table) {
             return Ok(source);
         }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use datafusion::common::display::{PlanType, StringifiedPlan};
+use datafusion::common::format::ExplainFormat;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::analyze::AnalyzeExec;
 use datafusion::physical_plan::explain::ExplainExec;
 use tokio_util::sync::CancellationToken;
 
 use super::cooperation::make_fair;
 use super::distribution::{Again, Distribution, own_part};
+use super::explain::{analyse_discreetly, explain};
 use super::settings::Settings;
 use super::{Error, Result};
 use crate::storage;
@@ -35,6 +38,8 @@ pub(super) struct Course {
     pub state: Arc<SessionState>,
     pub context: Arc<TaskContext>,
     pub settings: Arc<Settings>,
+    /// Whether EXPLAIN shows everything.
+    pub details: bool,
     pub distribution: Option<Arc<Distribution>>,
 }
 
@@ -70,10 +75,16 @@ impl Course {
             let spread =
                 distribution.spread(&self.state, &self.settings, &explain.plan, &inner).await?;
             let plan = match spread {
-                Some(spread) => with_physical(shown, &distribution.explain(&spread)),
+                Some(spread) => with_physical(shown, |text| match self.details {
+                    true => distribution.explain(&spread),
+                    false => format!("{}\n{text}", spread.heading()),
+                }),
                 None => local,
             };
             return self.run_here(plan, returned, stop);
+        }
+        if local.is::<AnalyzeExec>() && !self.details {
+            return self.run_here(local, returned, stop);
         }
         let spread = distribution.spread(&self.state, &self.settings, &logical, &local).await?;
         let Some(spread) = spread else { return self.run_here(local, returned, stop) };
@@ -92,7 +103,15 @@ impl Course {
     }
 
     async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        self.state.create_physical_plan(logical).await.map_err(Error::planning)
+        let plan = match logical {
+            LogicalPlan::Explain(plan)
+                if !plan.verbose && plan.explain_format == ExplainFormat::Indent =>
+            {
+                explain(&self.state, plan, self.details).await
+            }
+            logical => self.state.create_physical_plan(logical).await,
+        };
+        plan.map_err(Error::planning)
     }
 
     fn run_here(
@@ -101,16 +120,22 @@ impl Course {
         returned: Option<usize>,
         stop: CancellationToken,
     ) -> Result<Ready> {
-        let plan = make_fair(physical, &stop).map_err(Error::planning)?;
-        let plan = storage::name_files(plan).map_err(Error::planning)?;
+        let named = make_fair(physical, &stop).and_then(storage::name_files);
+        let plan = named.and_then(|plan| match self.details {
+            true => Ok(plan),
+            false => analyse_discreetly(plan),
+        });
+        let plan = plan.map_err(Error::planning)?;
         Ok(Ready { plan, context: self.context.clone(), stop, returned, again: None })
     }
 }
 
 /// What EXPLAIN shows, with another text for the plan that runs.
-fn with_physical(shown: &ExplainExec, text: &str) -> Arc<dyn ExecutionPlan> {
+fn with_physical(shown: &ExplainExec, text: impl Fn(&str) -> String) -> Arc<dyn ExecutionPlan> {
     let plans = shown.stringified_plans().iter().map(|plan| match plan.plan_type {
-        PlanType::FinalPhysicalPlan => StringifiedPlan::new(PlanType::FinalPhysicalPlan, text),
+        PlanType::FinalPhysicalPlan => {
+            StringifiedPlan::new(PlanType::FinalPhysicalPlan, text(plan.plan.as_str()))
+        }
         _ => plan.clone(),
     });
     Arc::new(ExplainExec::new(shown.schema(), plans.collect(), shown.verbose()))

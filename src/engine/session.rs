@@ -271,6 +271,7 @@ impl Session {
             state: self.state.clone(),
             context: self.context(),
             settings: self.info.settings.clone(),
+            details: self.sees_details(),
             distribution: self.engine.distribution().cloned(),
         };
         let (logical, returned) = (plan.logical.clone(), plan.returned);

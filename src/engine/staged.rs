@@ -1,20 +1,29 @@
-//! Tables as a transaction block has made them: its own statements see them, nobody else does until
-//! it commits.
+//! Tables as a transaction block sees them: those that it has made, which nobody else sees until it
+//! commits, and, at REPEATABLE READ and SERIALIZABLE, all others as it has first read them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::catalog::{Table, TableName};
-use crate::storage::managed::{Change, Commit};
+use iceberg::spec::TableMetadata;
+
+use super::{Result, Session};
+use crate::catalog::{Definition, Table, TableName};
+use crate::storage;
+use crate::storage::managed::{self, Change, Commit, field_id};
 
 /// One session's own tables.
 #[derive(Debug, Default)]
 pub struct StagedTables {
     tables: Mutex<Tables>,
+    /// Those that the block has read, if it is to see them like this until it ends.
+    held: Mutex<Option<BTreeMap<TableName, Held>>>,
     /// Grows with each change: what was planned before is planned anew.
     generation: AtomicU64,
 }
+
+/// A managed table at one snapshot.
+pub type Held = (Arc<Table>, Arc<TableMetadata>);
 
 /// What a block has written so far, by table.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +81,79 @@ impl StagedTables {
         std::mem::replace(&mut *self.lock(), tables)
     }
 
+    /// Holds tables from now on as they are first read, or no longer.
+    pub fn hold(&self, on: bool) {
+        let mut held = self.lock_held();
+        if held.is_some() != on {
+            *held = on.then(BTreeMap::new);
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_holding(&self) -> bool {
+        self.lock_held().is_some()
+    }
+
+    /// A table as the block has first read it.
+    fn held(&self, table: &Table) -> Option<Held> {
+        let held = self.lock_held().as_ref()?.get(&table.name).cloned();
+        held.filter(|(held, _)| held.record.oid == table.record.oid)
+    }
+
+    fn keep(&self, table: &Held) {
+        if let Some(held) = self.lock_held().as_mut() {
+            held.insert(table.0.name.clone(), table.clone());
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Option<BTreeMap<TableName, Held>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// A table as this session sees it: as its block has made it, or as it has first read it.
+    pub(super) async fn as_seen(&self, table: Arc<Table>) -> Result<Arc<Table>> {
+        let staged = &self.info().staged;
+        let own = staged.get(&table.name).filter(|own| own.record.oid == table.record.oid);
+        let is_managed = matches!(table.record.definition, Definition::Managed(_));
+        let seen = match own {
+            Some(own) => own,
+            None if !staged.is_holding() || !is_managed => return Ok(table),
+            None => self.held(&table).await?.0,
+        };
+        // Rights are those of now, and go by the names of columns.
+        match has_same_columns(&table, &seen) {
+            true => Ok(seen),
+            false => Err(storage::Error::Conflict { table: table.name.table.clone() }.into()),
+        }
+    }
+
+    /// The same table with its metadata.
+    pub(super) async fn metadata_of(&self, table: &Arc<Table>) -> Result<Held> {
+        let seen = self.as_seen(table.clone()).await?;
+        match self.info().staged.held(&seen) {
+            Some(held) if held.0.stat.mzxid == seen.stat.mzxid => Ok(held),
+            _ => self.current(seen).await,
+        }
+    }
+
+    async fn held(&self, table: &Arc<Table>) -> Result<Held> {
+        let staged = &self.info().staged;
+        if let Some(held) = staged.held(table) {
+            return Ok(held);
+        }
+        let held = self.current(table.clone()).await?;
+        staged.keep(&held);
+        Ok(held)
+    }
+
+    async fn current(&self, table: Arc<Table>) -> Result<Held> {
+        Ok(managed::current(self.engine().files(), &self.info().catalog, table).await?)
     }
 }
 
@@ -100,6 +180,15 @@ impl Tables {
             })
             .collect()
     }
+}
+
+/// Whether the names of a table's columns mean the same in another of its states.
+fn has_same_columns(table: &Table, other: &Table) -> bool {
+    let columns = |table: &Table| -> Vec<(String, Option<i32>)> {
+        let columns = table.record.columns.iter();
+        columns.map(|column| (column.name.clone(), field_id(&column.field()))).collect()
+    };
+    columns(table) == columns(other)
 }
 
 /// The identity of a state that no store knows: different from all that one does.

@@ -39,6 +39,8 @@ pub struct SessionInfo {
     pub staged: Arc<StagedTables>,
     /// The files of managed tables.
     pub files: Arc<TableFiles>,
+    /// Where managed tables are made unless they say otherwise.
+    pub warehouse: Option<Arc<str>>,
 }
 
 impl SessionInfo {

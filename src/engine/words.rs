@@ -26,7 +26,9 @@ pub(super) fn of(root: &DataFusionError) -> Option<String> {
 pub(super) fn hint(error: &DataFusionError) -> Option<String> {
     let DataFusionError::SchemaError(error, _) = error.find_root() else { return None };
     let SchemaError::FieldNotFound { valid_fields, .. } = error.as_ref() else { return None };
-    let mut names: Vec<String> = valid_fields.iter().map(Column::flat_name).collect();
+    // Some columns only the engine knows.
+    let named = valid_fields.iter().filter(|column| !column.name.starts_with('\u{2}'));
+    let mut names: Vec<String> = named.map(Column::flat_name).collect();
     names.dedup();
     let more = names.len() > SHOWN_COLUMNS;
     names.truncate(SHOWN_COLUMNS);

@@ -40,7 +40,7 @@ use crate::catalog::Table;
 use crate::storage;
 use crate::storage::managed::{
     Change, Commit, DataWriter, FILE_COLUMN, NewFiles, Overwritten, ROW_COLUMN, RowIds,
-    WriteContext, current, rows,
+    WriteContext, rows,
 };
 
 /// Rows that may wait in memory for those of other statements.
@@ -96,7 +96,7 @@ impl Target {
 impl Session {
     /// A table as the target of a statement.
     pub async fn target(&self, table: Arc<Table>) -> Result<Target> {
-        let (table, metadata) = current(self.engine().files(), &self.info().catalog, table).await?;
+        let (table, metadata) = self.metadata_of(&table).await?;
         let fields: Vec<_> = table.record.columns.iter().map(|column| column.field()).collect();
         Ok(Target { table, metadata, schema: Arc::new(Schema::new(fields)) })
     }

@@ -228,7 +228,7 @@ impl From<storage::Error> for Report {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
             E::Catalog(error) => (*error).into(),
-            E::Conflict { .. } => report.hint("Run the transaction again."),
+            error if error.is_conflict() => report.hint("Retry the transaction."),
             _ => report,
         }
     }
@@ -296,6 +296,10 @@ impl From<engine::Error> for Report {
                 let hint = "No function matches the given name. Names of functions are in lower \
                             case.";
                 return Self::error("42883", message).hint(hint);
+            }
+            E::NotAssignable { .. } => {
+                let hint = "You will need to rewrite or cast the expression.";
+                return Self::error("42804", message).hint(hint);
             }
             E::NoType(_) => "42704",
             E::ViewTooDeep { .. } => "42P17",

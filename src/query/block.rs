@@ -59,8 +59,8 @@ impl Session {
         let staged = &self.engine_session().info().staged;
         let files = self.queries().commits.files();
         let before = staged.get(&commit.table.name).unwrap_or_else(|| commit.table.clone());
-        let url = &managed::managed(&before)?.metadata;
-        let next = managed::stage(files, url, &commit.changes, None).await?;
+        let state = (before.name.table.as_str(), managed::managed(&before)?.metadata.as_str());
+        let next = managed::stage(files, state, &commit.changes, None).await?;
         let record = managed::next_record(&before, &next, &commit.changes)?;
         let stat = Stat { mzxid: unique_version(), ..before.stat };
         let now = Arc::new(Table { name: before.name.clone(), record, stat });

@@ -137,6 +137,7 @@ impl Session {
     fn end_block(&mut self, commit: bool, chain: bool) -> Result<Done> {
         let tag = if commit { "COMMIT" } else { "ROLLBACK" };
         let before = self.settings().clone();
+        self.engine_session().info().staged.hold(false);
         let Some((settings, committed)) = self.transaction.end(commit) else {
             if chain {
                 return Err(Error::OutsideTransaction(match commit {

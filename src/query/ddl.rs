@@ -666,6 +666,11 @@ fn part_name(part: &sqlparser::ast::ObjectNamePart) -> String {
     part.as_ident().map(ident).unwrap_or_else(|| part.to_string())
 }
 
+/// A name as messages show it, which have quotes of their own around it.
+pub(super) fn shown(name: &ObjectName) -> String {
+    name.0.iter().map(part_name).collect::<Vec<_>>().join(".")
+}
+
 pub(super) fn single(name: &ObjectName) -> Result<String> {
     match name.0.as_slice() {
         [part] => Ok(part_name(part)),

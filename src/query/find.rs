@@ -13,7 +13,8 @@ use super::write::{Action, Needs, Planned, cast, default_of, is_default, list_of
 use super::{Error, Result};
 use crate::catalog::{ObjectKind, Privilege};
 use crate::engine::{
-    Changes, Clause, Deed, NOTHING, SOURCE_COLUMN, Side, TARGET, Target, parse_one,
+    Changes, Clause, Deed, NOTHING, SOURCE_COLUMN, Side, TARGET, Target, parse_expressions,
+    parse_one,
 };
 use crate::storage::managed::Overwritten;
 
@@ -37,15 +38,9 @@ impl Session {
             columns: Vec::new(),
             values: None,
         };
-        let changes = Changes {
-            rows: writer.rows(delete.using.as_deref(), delete.selection.as_ref())?,
-            clauses: vec![clause],
-            returning: writer.returning(delete.returning.as_deref())?,
-            name: writer.called,
-            only_once: false,
-        };
-        let plan = self.engine_session().plan_changes(&target, &changes, declared).await?;
-        Ok((target, plan, Overwritten::All))
+        let rows = writer.rows(delete.using.as_deref(), delete.selection.as_ref())?;
+        let changes = writer.changes(rows, vec![clause], delete.returning.as_deref())?;
+        self.planned(target, &changes, declared).await
     }
 
     pub(super) async fn plan_update(
@@ -67,15 +62,10 @@ impl Session {
             }
         });
         let writer = Writer::new(with, called);
-        let changes = Changes {
-            rows: writer.rows(from, update.selection.as_ref())?,
-            clauses: vec![writer.update(Side::Both, None, &update.assignments, &target)?],
-            returning: writer.returning(update.returning.as_deref())?,
-            name: writer.called,
-            only_once: false,
-        };
-        let plan = self.engine_session().plan_changes(&target, &changes, declared).await?;
-        Ok((target, plan, Overwritten::All))
+        let rows = writer.rows(from, update.selection.as_ref())?;
+        let clause = writer.update(Side::Both, None, &update.assignments, &target)?;
+        let changes = writer.changes(rows, vec![clause], update.returning.as_deref())?;
+        self.planned(target, &changes, declared).await
     }
 
     pub(super) async fn plan_merge(
@@ -101,14 +91,18 @@ impl Session {
             Some(other) => return Err(Error::NotSupported(format!("MERGE with {other}"))),
             None => None,
         };
-        let changes = Changes {
-            rows: writer.merged(merge, &clauses)?,
-            clauses,
-            returning: writer.returning(returning)?,
-            name: writer.called,
-            only_once: true,
-        };
-        let plan = self.engine_session().plan_changes(&target, &changes, declared).await?;
+        let rows = writer.merged(merge, &clauses)?;
+        let changes = Changes { only_once: true, ..writer.changes(rows, clauses, returning)? };
+        self.planned(target, &changes, declared).await
+    }
+
+    async fn planned(
+        &self,
+        target: Target,
+        changes: &Changes,
+        declared: &[Option<FieldRef>],
+    ) -> Result<Planned> {
+        let plan = self.engine_session().plan_changes(&target, changes, declared).await?;
         Ok((target, plan, Overwritten::All))
     }
 }
@@ -173,8 +167,15 @@ impl Writer {
         ))
     }
 
-    fn returning(&self, items: Option<&[SelectItem]>) -> Result<Option<Parsed>> {
-        items.map(|items| self.select(&list_of(items))).transpose()
+    /// What becomes of the rows that a SELECT finds.
+    fn changes(
+        self,
+        rows: Parsed,
+        clauses: Vec<Clause>,
+        returning: Option<&[SelectItem]>,
+    ) -> Result<Changes> {
+        let returning = returning.map(|items| self.select(&list_of(items))).transpose()?;
+        Ok(Changes { rows, clauses, returning, name: self.called, only_once: false })
     }
 
     fn update(
@@ -277,13 +278,12 @@ fn insert_columns(insert: &MergeInsertExpr, target: &Target) -> Result<Vec<usize
 
 /// A value as SQL, brought to its column's type.
 fn value_of(value: &Expr, target: &Target, at: usize) -> Result<String> {
-    match is_default(value) {
-        true => {
-            let default = default_of(target, at)?;
-            Ok(default)
-        }
-        false => Ok(cast(value.clone(), target.schema.field(at))?.to_string()),
+    let value = match is_default(value) {
+        true => parse_expressions(&default_of(target, at)?)?.pop(),
+        false => None,
     }
+    .unwrap_or_else(|| value.clone());
+    Ok(cast(value, target.schema.field(at))?.to_string())
 }
 
 /// Columns with the values that SET gives them.

@@ -13,7 +13,7 @@ use sqlparser::ast::{
 
 use super::command::writes;
 use super::copy;
-use super::ddl::{ident, single};
+use super::ddl::{ident, shown, single};
 use super::life::Session;
 use super::running::Registered;
 use super::write::{Action, Needs, Planned, cast, default_of, is_default, list_of};
@@ -124,7 +124,7 @@ impl Session {
         let found = self.catalog().table(&name, self.settings().consistency()).await;
         let found = found.map_err(|error| match error {
             catalog::Error::NotFound { kind: kind @ ObjectKind::Table, .. } => {
-                catalog::Error::NotFound { kind, name: table.to_string() }
+                catalog::Error::NotFound { kind, name: shown(table) }
             }
             other => other,
         })?;

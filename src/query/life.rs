@@ -89,6 +89,7 @@ impl Session {
             objects: Arc::default(),
             staged: Arc::default(),
             files: queries.engine.files().clone(),
+            warehouse: queries.warehouse.as_deref().map(Arc::from),
         };
         info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
@@ -155,6 +156,10 @@ impl Session {
 
     /// A statement begins: from here on it is listed, and can be stopped.
     pub fn start(&self, text: &Arc<str>) -> Result<Registered> {
+        let level = self.settings.get("transaction_isolation");
+        let lasting = matches!(level, Some("repeatable read" | "serializable"));
+        let in_block = self.transaction.state() != TransactionState::Idle;
+        self.engine.info().staged.hold(lasting && in_block);
         Ok(self.admit()?.register(self, text))
     }
 
@@ -511,19 +516,26 @@ fn is_same_result(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
-/// Refuses a text in which a client uses names that only the daemon gives.
-fn refuse_own_names(text: &str) -> Result<()> {
-    let is_own = |(_, token): &(usize, Token)| matches!(token, Token::Word(word) if word.value.contains(OWN));
+/// Refuses a text in which a client uses names that only the daemon gives, or that are none.
+fn refuse_names(text: &str) -> Result<()> {
+    if !text.contains(OWN) && !text.contains("\"\"") {
+        return Ok(());
+    }
     // What is wrong with the text the parser says better.
-    if text.contains(OWN) && tokens(text).is_ok_and(|tokens| tokens.iter().any(is_own)) {
-        let reason = "an identifier may not contain the character U+0002".to_owned();
-        return Err(engine::Error::Syntax(reason).into());
+    for (_, token) in tokens(text).unwrap_or_default() {
+        let Token::Word(word) = token else { continue };
+        let reason = match word.value.as_str() {
+            "" => "zero-length delimited identifier",
+            name if name.contains(OWN) => "an identifier may not contain the character U+0002",
+            _ => continue,
+        };
+        return Err(engine::Error::Syntax(reason.to_owned()).into());
     }
     Ok(())
 }
 
 fn parse_statement(text: &str) -> Result<Source> {
-    refuse_own_names(text)?;
+    refuse_names(text)?;
     if let Some(request) = grammar::read(text)? {
         return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
     }

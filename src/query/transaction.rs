@@ -1,7 +1,8 @@
 //! What BEGIN promises here: a block of reads, of rows that COMMIT makes part of their tables in one
 //! step, and of settings that ROLLBACK takes back.
 //!
-//! Each statement of a block reads the state of its own moment (PostgreSQL's READ COMMITTED). What
+//! Each statement of a block reads the state of its own moment (PostgreSQL's READ COMMITTED), at
+//! REPEATABLE READ and SERIALIZABLE that of the moment when the block first read the table. What
 //! commits by itself, DDL above all, is refused inside a block rather than faked.
 
 use std::sync::Arc;

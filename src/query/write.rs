@@ -14,13 +14,13 @@ use iceberg::spec::Operation;
 use sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, SetExpr, Statement, Truncate, With};
 
 use super::command::writes;
-use super::ddl::ident;
+use super::ddl::{ident, shown};
 use super::life::Session;
 use super::running::Registered;
-use super::{Error, Result};
+use super::{Error, Result, TransactionState};
 use crate::catalog::{self, Definition, ObjectKind, Privilege, Table};
 use crate::engine::{self, Plan, Ready, Target, Written, parse_expressions, parse_types};
-use crate::storage::managed::{Change, NewFiles, Overwritten, Removed};
+use crate::storage::managed::{Change, NewFiles, Overwritten, Removed, snapshots};
 use crate::values::types::written_type;
 
 /// A statement that writes, planned.
@@ -195,10 +195,21 @@ impl Session {
         values: Vec<ScalarValue>,
     ) -> Result<Wrote> {
         let (Some(plan), [target]) = (&write.plan, write.targets.as_slice()) else {
+            let in_block = self.transaction.state() == TransactionState::InBlock;
             let all = |target: &Target| {
                 let (removed, added) = (Removed::All, NewFiles::default());
                 let operation = Operation::Delete;
-                (target.clone(), Change::Replace { removed, added, operation })
+                let change = match in_block {
+                    // Rows that others add before the block ends were never looked at.
+                    true => Change::Merge {
+                        seen: snapshots(&target.metadata),
+                        removed,
+                        added,
+                        operation,
+                    },
+                    false => Change::Replace { removed, added, operation },
+                };
+                (target.clone(), change)
             };
             self.keep(write.targets.iter().map(all).collect()).await?;
             return Ok(Wrote { tag: write.action.tag(0), returned: None });
@@ -245,7 +256,7 @@ impl Session {
             Some(table) => table,
             None => match self.catalog().table(&full, consistency).await {
                 Err(catalog::Error::NotFound { kind, .. }) => {
-                    let name = name.to_string();
+                    let name = shown(name);
                     return Err(catalog::Error::NotFound { kind, name }.into());
                 }
                 table => table?,

@@ -52,8 +52,8 @@ pub enum Error {
     BadMoment { reason: String },
     #[error("\"{table}\" has no history: only managed tables have")]
     NoHistory { table: String },
-    /// A moment of which the table's history has nothing.
-    #[error("table \"{table}\" has no {wanted}: {known}")]
+    /// A moment of which the table's history has nothing; `known` is what it has.
+    #[error("table \"{table}\" has no {wanted}{known}")]
     NoSnapshot { table: String, wanted: String, known: String },
     #[error(
         "there is no place for managed tables: set \"warehouse\" to a directory or bucket that all \
@@ -61,10 +61,10 @@ pub enum Error {
     )]
     NoWarehouse,
     /// What a change was made from is no longer so. Nothing was changed.
-    #[error("could not serialize access to {location} due to concurrent update")]
-    Conflict { location: String },
+    #[error("could not serialize access to table \"{table}\" due to concurrent update")]
+    Conflict { table: String },
     /// Others kept changing the table. Nothing was changed.
-    #[error("could not serialize access to {table}: others change it too often; try again")]
+    #[error("could not serialize access to table \"{table}\": others change it too often")]
     Busy { table: String },
     /// This daemon's place in the cluster is lost. Nothing was changed.
     #[error("this daemon is not registered in the cluster at the moment; try again")]

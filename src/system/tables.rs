@@ -1,5 +1,6 @@
 //! `system.tables`: tables and views of all databases, with where their files are: whoever reads
-//! Iceberg finds the current metadata of managed tables here.
+//! Iceberg finds the current metadata of managed tables here. What a table holds, and when it was
+//! changed, is for those who may read all of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::View;
 use super::relations::Relation;
 use super::rows::{Rows, Value};
-use crate::catalog::{Columns, Definition, FileFormat, Managed, Privilege, Table};
+use crate::catalog::{Definition, FileFormat, Managed, Privilege, Table};
 
 /// How long metadata files are waited for, all together. What has not been read by then is missing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -99,10 +100,14 @@ async fn row(view: &View<'_>, table: &Table, deadline: Instant) -> Vec<Value> {
     };
     match metadata(view, managed, deadline).await {
         Ok(metadata) => {
-            row.extend([metadata.location().into(), (&managed.metadata).into()]);
-            row.extend(figures(&metadata, may_count(view, table)));
-            row.push(Value::Null);
+            row.push(metadata.location().into());
+            if view.access().reads_all(table) {
+                row.push((&managed.metadata).into());
+                row.extend(figures(&metadata));
+            }
+            row.resize(COLUMNS.len(), Value::Null);
         }
+        Err(_) if !view.access().reads_all(table) => row.resize(COLUMNS.len(), Value::Null),
         Err(error) => {
             row.extend([Value::Null, (&managed.metadata).into()]);
             row.resize(COLUMNS.len() - 1, Value::Null);
@@ -124,20 +129,13 @@ async fn metadata(
     }
 }
 
-/// How much a table holds is for those who may read all of it.
-fn may_count(view: &View<'_>, table: &Table) -> bool {
-    let access = view.access();
-    access.readable(table) == Some(Columns::All) && access.row_policies(table).is_none()
-}
-
 /// The current snapshot, its time, and what its writer has counted.
-fn figures(metadata: &TableMetadata, counted: bool) -> [Value; 5] {
+fn figures(metadata: &TableMetadata) -> [Value; 5] {
     let Some(snapshot) = metadata.current_snapshot() else {
-        let nothing = || if counted { Value::Int(0) } else { Value::Null };
-        return [Value::Null, Value::Null, nothing(), nothing(), nothing()];
+        return [Value::Null, Value::Null, Value::Int(0), Value::Int(0), Value::Int(0)];
     };
     let figure = |name: &str| {
-        let figure = snapshot.summary().additional_properties.get(name).filter(|_| counted);
+        let figure = snapshot.summary().additional_properties.get(name);
         figure.and_then(|figure| figure.parse::<i64>().ok()).into()
     };
     [

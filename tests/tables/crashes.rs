@@ -191,7 +191,8 @@ async fn place(client: &Client, table: &str) -> PathBuf {
 /// A table's directory holds what the table consists of, all of it and nothing else.
 pub async fn assert_tidy(client: &Client, table: &str, what: &str) {
     let url = metadata(client, table).await;
-    let reader = TableFiles::new(Arc::new(Stores::new(&Roots::default())));
+    let memory = Arc::new(UnboundedMemoryPool::default());
+    let reader = TableFiles::new(Arc::new(Stores::new(&Roots::default())), memory);
     let state = reader.metadata(&url).await.expect("metadata");
     let named = retained_files(&reader, &url, &state).await.expect("a whole table");
     let named: BTreeSet<String> = named.into_iter().collect();

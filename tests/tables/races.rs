@@ -2,7 +2,7 @@
 //! same rows is carried out one after the other or refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -18,6 +18,27 @@ fn cluster() -> Cluster {
     cluster.with("WAREHOUSE", &warehouse)
 }
 
+/// Clients that write at the same time, `each` on every daemon; they are numbered.
+async fn writers<T, F>(
+    daemons: &[Daemon],
+    each: usize,
+    work: impl Fn(Client, usize) -> F,
+) -> JoinSet<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut writers = JoinSet::new();
+    for daemon in daemons {
+        for _ in 0..each {
+            let client = Client::connect(daemon).await;
+            client.rows("SET oribi.consistency = 'strong'").await;
+            writers.spawn(work(client, writers.len()));
+        }
+    }
+    writers
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_from_any_number_of_daemons_all_succeed() {
     bounded(async {
@@ -25,18 +46,12 @@ async fn appends_from_any_number_of_daemons_all_succeed() {
         let daemons = cluster.start_all(["a", "b", "c"]);
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE t (daemon text, n int)").await;
-        let mut writers = JoinSet::new();
-        for (at, daemon) in daemons.iter().enumerate() {
-            for writer in 0..4 {
-                let client = Client::connect(daemon).await;
-                writers.spawn(async move {
-                    for n in 0..10 {
-                        client.rows(&format!("INSERT INTO t VALUES ('{at}-{writer}', {n})")).await;
-                    }
-                });
+        let write = |client: Client, writer| async move {
+            for n in 0..10 {
+                client.rows(&format!("INSERT INTO t VALUES ('{writer}-', {n})")).await;
             }
-        }
-        writers.join_all().await;
+        };
+        writers(&daemons, 4, write).await.join_all().await;
         for daemon in &daemons {
             let client = Client::connect(daemon).await;
             client.rows("SET oribi.consistency = 'strong'").await;
@@ -55,25 +70,18 @@ async fn no_update_is_lost() {
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE counter (n int)").await;
         client.rows("INSERT INTO counter VALUES (0)").await;
-        let done = Arc::new(AtomicU64::new(0));
-        let mut writers = JoinSet::new();
-        for daemon in &daemons {
-            for _ in 0..3 {
-                let (client, done) = (Client::connect(daemon).await, done.clone());
-                client.rows("SET oribi.consistency = 'strong'").await;
-                writers.spawn(async move {
-                    for _ in 0..10 {
-                        match client.outcome("UPDATE counter SET n = n + 1").await.as_str() {
-                            "" => drop(done.fetch_add(1, Ordering::Relaxed)),
-                            code => assert_eq!(code, "40001"),
-                        }
-                    }
-                });
+        let count = |client: Client, _| async move {
+            let mut done = 0u64;
+            for _ in 0..10 {
+                match client.outcome("UPDATE counter SET n = n + 1").await.as_str() {
+                    "" => done += 1,
+                    code => assert_eq!(code, "40001"),
+                }
             }
-        }
-        writers.join_all().await;
+            done
+        };
+        let done: u64 = writers(&daemons, 3, count).await.join_all().await.into_iter().sum();
         client.rows("SET oribi.consistency = 'strong'").await;
-        let done = done.load(Ordering::Relaxed);
         assert!(done > 0, "none of the updates went through");
         assert_eq!(client.value("SELECT n FROM counter").await, done.to_string());
     })
@@ -153,18 +161,12 @@ async fn inserts_go_through_while_columns_change() {
         let daemons = cluster.start_all(["a", "b"]);
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE t (n int)").await;
-        let mut writers = JoinSet::new();
-        for daemon in &daemons {
-            for writer in 0..3 {
-                let client = Client::connect(daemon).await;
-                client.rows("SET oribi.consistency = 'strong'").await;
-                writers.spawn(async move {
-                    for n in 0..20 {
-                        client.rows(&format!("INSERT INTO t (n) VALUES ({writer}{n:02})")).await;
-                    }
-                });
+        let write = |client: Client, writer| async move {
+            for n in 0..20 {
+                client.rows(&format!("INSERT INTO t (n) VALUES ({writer}{n:02})")).await;
             }
-        }
+        };
+        let writers = writers(&daemons, 3, write).await;
         for change in 0..5 {
             client.rows(&format!("ALTER TABLE t ADD COLUMN c{change} int")).await;
             client.rows(&format!("ALTER TABLE t ALTER c{change} SET DEFAULT {change}")).await;
@@ -304,27 +306,20 @@ async fn rows_are_returned_of_commits_only() {
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE counter (n int)").await;
         client.rows("INSERT INTO counter VALUES (0)").await;
-        let mut writers = JoinSet::new();
-        for daemon in &daemons {
-            for _ in 0..3 {
-                let client = Client::connect(daemon).await;
-                client.rows("SET oribi.consistency = 'strong'").await;
-                writers.spawn(async move {
-                    let mut given = Vec::new();
-                    for _ in 0..10 {
-                        match client.try_rows("UPDATE counter SET n = n + 1 RETURNING n").await {
-                            Ok(rows) => given.extend(rows.into_iter().flatten()),
-                            Err(error) => {
-                                let code = error.code().map(|code| code.code());
-                                assert_eq!(code, Some("40001"), "{error:?}");
-                            }
-                        }
+        let count = |client: Client, _| async move {
+            let mut given = Vec::new();
+            for _ in 0..10 {
+                match client.try_rows("UPDATE counter SET n = n + 1 RETURNING n").await {
+                    Ok(rows) => given.extend(rows.into_iter().flatten()),
+                    Err(error) => {
+                        let code = error.code().map(|code| code.code());
+                        assert_eq!(code, Some("40001"), "{error:?}");
                     }
-                    given
-                });
+                }
             }
-        }
-        let given = writers.join_all().await.into_iter().flatten();
+            given
+        };
+        let given = writers(&daemons, 3, count).await.join_all().await.into_iter().flatten();
         let mut given: Vec<u64> = given.map(|n| n.parse().expect("a number")).collect();
         given.sort_unstable();
         client.rows("SET oribi.consistency = 'strong'").await;

@@ -308,9 +308,8 @@ impl Distribution {
 
     /// A spread plan as EXPLAIN shows it.
     pub fn explain(&self, spread: &Spread) -> String {
-        let names: Vec<&str> = spread.workers.iter().map(|worker| worker.id.as_str()).collect();
         let plan = display_plan_ascii(spread.plan.as_ref(), false);
-        format!("Workers: {} (task 0 of a stage runs on the first)\n{plan}", names.join(", "))
+        format!("{}\n{plan}", spread.heading())
     }
 }
 
@@ -319,6 +318,14 @@ fn compression(wanted: config::Compression) -> Option<CompressionType> {
         config::Compression::None => None,
         config::Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
         config::Compression::Zstd => Some(CompressionType::ZSTD),
+    }
+}
+
+impl Spread {
+    /// Who takes part.
+    pub fn heading(&self) -> String {
+        let names: Vec<&str> = self.workers.iter().map(|worker| worker.id.as_str()).collect();
+        format!("Workers: {} (task 0 of a stage runs on the first)", names.join(", "))
     }
 }
 

@@ -315,6 +315,7 @@ impl Maintenance {
             objects: Arc::default(),
             staged: Arc::default(),
             files: self.engine.files().clone(),
+            warehouse: self.warehouse.as_ref().map(|warehouse| warehouse.url.as_str().into()),
         };
         engine::Session::new(self.engine.clone(), info)
     }

@@ -19,7 +19,7 @@ use tracing::debug;
 pub(super) use adopt::call;
 pub(super) use parse::with_clauses;
 
-use super::ddl::{exists, ident, mode};
+use super::ddl::{exists, ident, mode, shown};
 use super::life::Session;
 use super::running::Registered;
 use super::{Error, Notice, Result};
@@ -143,7 +143,7 @@ impl Session {
                 return Ok((None, Some(exists(ObjectKind::Table, &name.table))));
             }
             (Ok(_), CreateMode::Fail) => {
-                let (kind, name) = (ObjectKind::Table, create.name.to_string());
+                let (kind, name) = (ObjectKind::Table, shown(&create.name));
                 return Err(catalog::Error::AlreadyExists { kind, name }.into());
             }
             _ => {}
@@ -230,7 +230,8 @@ impl Session {
         made.rows = Some(written.rows);
         let Some(change) = written.change else { return Ok(()) };
         let Commit { changes, .. } = self.queries().commits.settled(target.commit(change)).await?;
-        let staged = managed::stage(files, &made.definition.metadata, &changes, None).await?;
+        let state = (name.table.as_str(), made.definition.metadata.as_str());
+        let staged = managed::stage(files, state, &changes, None).await?;
         let added = changes.iter().flat_map(Change::added);
         let added = added.map(|file| file.file_path().to_owned());
         files.flush(added.chain(staged.written).collect()).await?;

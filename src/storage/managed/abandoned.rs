@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::TableFiles;
 use super::files::{self, of_store};
+use super::unfinished::remove_unfinished;
 use crate::storage::Result;
 
 /// The property that names the cluster which made a table. Only its own daemons remove the table's
@@ -25,6 +26,8 @@ const DEPTH: usize = 3;
 #[derive(Debug)]
 pub struct Abandoned {
     warehouse: String,
+    /// What is younger stays.
+    limit: DateTime<Utc>,
     /// With their files.
     directories: Vec<(Path, Vec<ObjectMeta>)>,
 }
@@ -52,7 +55,7 @@ impl Abandoned {
             }
             directories = deeper;
         }
-        let mut found = Self { warehouse: warehouse.to_owned(), directories: Vec::new() };
+        let mut found = Self { warehouse: warehouse.to_owned(), limit, directories: Vec::new() };
         for directory in directories {
             if overlaps(&directory, &known) {
                 continue;
@@ -74,11 +77,14 @@ impl Abandoned {
     /// Removes one of them, if it is not `known` by now; how many files, and their bytes.
     pub async fn remove_one(&mut self, files: &TableFiles, known: &[String]) -> Result<(u64, u64)> {
         let place = files.place(&self.warehouse)?;
-        let (mut count, mut bytes) = (0, 0);
         let Some((directory, mut files)) = self.directories.pop() else { return Ok((0, 0)) };
-        if overlaps(&directory, &paths(known)?) {
+        let known = paths(known)?;
+        if overlaps(&directory, &known) {
             return Ok((0, 0));
         }
+        let store = files::store_url(&self.warehouse)?;
+        let (mut count, mut bytes) =
+            remove_unfinished(&store, &directory, self.limit, &known).await?;
         // What tells whose the directory is goes last, so that what stays is found again.
         files.sort_by_key(|file| is_metadata(&file.location));
         for file in files {

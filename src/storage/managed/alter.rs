@@ -101,6 +101,7 @@ impl Columns {
                     (Some(_), false) => return Err(exists(field.name())),
                     (None, _) => {}
                 }
+                self.refuse_partition_name(current, field.name(), None)?;
                 let added = types::iceberg_type(field, self.last_id)?;
                 if added.required {
                     let name = field.name();
@@ -129,6 +130,7 @@ impl Columns {
                 if self.find(new).is_some() {
                     return Err(exists(new));
                 }
+                self.refuse_partition_name(current, new, Some(self.fields[at].id))?;
                 self.change(at, |field| field.name = new.clone());
             }
             Alteration::SetType { name, field } => {
@@ -156,6 +158,30 @@ impl Columns {
             | Alteration::ResetProperties(_) => {}
         }
         Ok(())
+    }
+
+    /// The name of a partition field is one among those of the columns, and stays when the column
+    /// that it is made from gets another one: only that column may have it.
+    fn refuse_partition_name(
+        &self,
+        current: &TableMetadata,
+        name: &str,
+        id: Option<i32>,
+    ) -> Result<()> {
+        let mut fields = current.partition_specs_iter().flat_map(|spec| spec.fields());
+        let taken = fields.find(|field| {
+            let own = Some(field.source_id) == id && field.transform == Transform::Identity;
+            field.name == name && !own
+        });
+        let Some(taken) = taken else { return Ok(()) };
+        let source = self.fields.iter().find(|field| field.id == taken.source_id);
+        let source = source.map_or("", |field| field.name.as_str());
+        Err(Error::BadAlteration {
+            reason: format!(
+                "no column can be called \"{name}\": the table is partitioned under that name, by \
+                 column \"{source}\""
+            ),
+        })
     }
 
     fn find(&self, name: &str) -> Option<usize> {

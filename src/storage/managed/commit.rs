@@ -22,7 +22,7 @@ use super::adopt::{next_sequence_number, next_version};
 use super::alter::{self, Alteration};
 use super::create::DELETE_AFTER_COMMIT;
 use super::expire;
-use super::files::{Buffer, TableFiles, damaged};
+use super::files::{Buffer, HeldManifest, TableFiles, damaged};
 use super::listing::Totals;
 use crate::faults;
 use crate::storage::{Error, Result};
@@ -50,8 +50,8 @@ pub enum Change {
     Rows(Vec<RecordBatch>),
     /// Rows that take the place of others.
     Replace { removed: Removed, added: NewFiles, operation: Operation },
-    /// The same, where some rows are new since these snapshots had none like them: whatever others
-    /// have added since is a conflict.
+    /// The same, made from all rows of these snapshots: whatever others have added since is a
+    /// conflict.
     Merge { seen: HashSet<i64>, removed: Removed, added: NewFiles, operation: Operation },
     /// Columns and properties.
     Alter(Vec<Alteration>),
@@ -111,14 +111,15 @@ impl Change {
 }
 
 /// Writes a table's next state: `current_url` with the changes of a commit, which goes by `mark`.
+/// `table` is its name, for conflicts.
 pub async fn stage(
     files: &TableFiles,
-    current_url: &str,
+    (table, current_url): (&str, &str),
     changes: &[Change],
     mark: Option<Uuid>,
 ) -> Result<Staged> {
     let current = files.metadata(current_url).await?;
-    let mut stage = Stage::new(files, current, current_url);
+    let mut stage = Stage::new(files, current, (table, current_url));
     let staged = stage.run(changes, mark).await;
     match staged {
         Ok((metadata_url, metadata)) => {
@@ -132,6 +133,11 @@ pub async fn stage(
     }
 }
 
+/// All snapshots that a table's history has.
+pub fn snapshots(metadata: &TableMetadata) -> HashSet<i64> {
+    metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).collect()
+}
+
 /// Whether a table's history has a snapshot that this commit made.
 pub fn has_commit(metadata: &TableMetadata, mark: Uuid) -> bool {
     let mark = mark.to_string();
@@ -142,6 +148,7 @@ pub fn has_commit(metadata: &TableMetadata, mark: Uuid) -> bool {
 
 struct Stage<'a> {
     files: &'a TableFiles,
+    table: &'a str,
     current: Arc<TableMetadata>,
     current_url: &'a str,
     /// The new state's own mark in all names.
@@ -166,9 +173,17 @@ impl Content {
 }
 
 impl<'a> Stage<'a> {
-    fn new(files: &'a TableFiles, current: Arc<TableMetadata>, current_url: &'a str) -> Self {
+    fn new(
+        files: &'a TableFiles,
+        current: Arc<TableMetadata>,
+        (table, current_url): (&'a str, &'a str),
+    ) -> Self {
         let (mark, written, expired) = (Uuid::now_v7(), Vec::new(), Vec::new());
-        Self { files, current, current_url, mark, written, expired }
+        Self { files, table, current, current_url, mark, written, expired }
+    }
+
+    fn conflict(&self) -> Error {
+        Error::Conflict { table: self.table.to_owned() }
     }
 
     async fn run(
@@ -247,7 +262,7 @@ impl<'a> Stage<'a> {
             *content =
                 Some(Content { manifests, added: vec![], removed: Totals::default(), operation });
         }
-        content.as_mut().ok_or_else(|| Error::Conflict { location: self.current_url.to_owned() })
+        content.as_mut().ok_or_else(|| self.conflict())
     }
 
     /// The new snapshot's id: 63 random bits, as other writers of Iceberg make them.
@@ -258,7 +273,6 @@ impl<'a> Stage<'a> {
 
     /// Fails if others have added rows since these snapshots.
     fn refuse_new_rows(&self, seen: &HashSet<i64>) -> Result<()> {
-        let conflict = || Error::Conflict { location: self.current_url.to_owned() };
         // Nobody has ever added any.
         let Some(current) = self.current.current_snapshot() else { return Ok(()) };
         let mut now = Some(current);
@@ -277,10 +291,10 @@ impl<'a> Stage<'a> {
             now = before.and_then(|id| self.current.snapshot_by_id(id));
             // What came before may have been forgotten meanwhile.
             if !harmless || (before.is_some() && now.is_none()) {
-                return Err(conflict());
+                return Err(self.conflict());
             }
         }
-        if seen.is_empty() { Ok(()) } else { Err(conflict()) }
+        if seen.is_empty() { Ok(()) } else { Err(self.conflict()) }
     }
 
     /// Takes files out of the content, whether they were there before or are new themselves.
@@ -319,9 +333,7 @@ impl<'a> Stage<'a> {
         content.added.retain(|(_, file)| !gone(file.file_path()));
         found += before - content.added.len();
         match removed {
-            Removed::Files(urls) if urls.len() != found => {
-                Err(Error::Conflict { location: self.current_url.to_owned() })
-            }
+            Removed::Files(urls) if urls.len() != found => Err(self.conflict()),
             _ => Ok(()),
         }
     }
@@ -334,7 +346,8 @@ impl<'a> Stage<'a> {
         snapshot_id: i64,
     ) -> Result<(ManifestFile, Totals)> {
         let url = manifest.manifest_path.clone();
-        let (entries, metadata) = self.files.manifest(&url).await?.into_parts();
+        let HeldManifest { manifest: parsed, memory: _memory } = self.files.manifest(&url).await?;
+        let (entries, metadata) = parsed.into_parts();
         let live = entries.iter().filter(|entry| entry.is_alive());
         let totals = (live.clone().filter(|entry| gone(entry.file_path())))
             .map(|entry| Totals::of(entry.data_file()))
@@ -381,7 +394,7 @@ impl<'a> Stage<'a> {
         }
         for (spec, files) in by_spec {
             let spec = self.current.partition_spec_by_id(spec).cloned();
-            let spec = spec.ok_or_else(|| Error::Conflict { location: self.current_url.into() })?;
+            let spec = spec.ok_or_else(|| self.conflict())?;
             let entries: Vec<_> =
                 files.into_iter().map(|file| new_entry(file, snapshot_id)).collect();
             let schema = self.current.current_schema().clone();

@@ -72,6 +72,14 @@ pub fn table_location(warehouse: &str, name: &TableName) -> String {
     )
 }
 
+/// What LOCATION says where a table's files lie elsewhere than [`table_location`] puts them in the
+/// warehouse.
+pub fn written_location<'a>(location: &'a str, warehouse: Option<&str>) -> Option<&'a str> {
+    let place = location.rsplitn(4, '/').nth(3).unwrap_or(location);
+    let here = warehouse.is_some_and(|here| here.trim_end_matches('/') == place);
+    (!here).then_some(place)
+}
+
 /// Writes the first metadata of an empty table; returns its URL.
 pub async fn create(
     files: &TableFiles,

@@ -2,11 +2,13 @@
 //! changes once it is written, and written under names that nobody has used before.
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
 use futures::{StreamExt, TryStreamExt};
 use iceberg::io::{FileIO, OutputFile};
@@ -29,10 +31,15 @@ const CACHE_BYTES: u64 = 256 << 20;
 /// What a parsed table metadata file takes, by its size on disk.
 const METADATA_FACTOR: u64 = 4;
 
+/// What a parsed manifest takes, by its size on disk: its entries have maps by column, and come
+/// compressed.
+const MANIFEST_FACTOR: usize = 16;
+
 /// Files of managed tables by URL.
 #[derive(Debug)]
 pub struct TableFiles {
     stores: Arc<dyn ObjectStoreRegistry>,
+    memory: Arc<dyn MemoryPool>,
     metadata: Cache<String, (Arc<TableMetadata>, u64)>,
     lists: Cache<String, (Arc<ManifestList>, u64)>,
     listings: Cache<String, (Arc<FileList>, u64)>,
@@ -44,10 +51,25 @@ pub(super) struct Place {
     pub path: Path,
 }
 
+/// A manifest with the memory that it takes.
+pub struct HeldManifest {
+    pub manifest: Manifest,
+    pub memory: MemoryReservation,
+}
+
+impl Deref for HeldManifest {
+    type Target = Manifest;
+
+    fn deref(&self) -> &Manifest {
+        &self.manifest
+    }
+}
+
 impl TableFiles {
-    pub fn new(stores: Arc<dyn ObjectStoreRegistry>) -> Self {
+    pub fn new(stores: Arc<dyn ObjectStoreRegistry>, memory: Arc<dyn MemoryPool>) -> Self {
         Self {
             stores,
+            memory,
             metadata: cache(CACHE_BYTES / 4),
             lists: cache(CACHE_BYTES / 4),
             listings: cache(CACHE_BYTES / 2),
@@ -97,9 +119,8 @@ impl TableFiles {
     }
 
     /// A manifest's entries, all of what the specification has.
-    pub async fn manifest(&self, url: &str) -> Result<Manifest> {
-        let bytes = self.read(url).await?;
-        Manifest::parse_avro(&bytes).map_err(|error| damaged(url, error))
+    pub async fn manifest(&self, url: &str) -> Result<HeldManifest> {
+        self.parsed_manifest(url, Ok).await
     }
 
     /// A manifest's live files in the form that scans use.
@@ -107,21 +128,34 @@ impl TableFiles {
         if let Some((list, _)) = self.listings.get(url) {
             return Ok(list);
         }
-        let bytes = self.read(url).await?;
         let own = url.to_owned();
-        // On a thread of its own: a large one takes long, and several are read at once.
-        let parsed = tokio::task::spawn_blocking(move || {
-            let manifest = Manifest::parse_avro(&bytes).map_err(|error| damaged(&own, error))?;
-            FileList::new(&own, &manifest)
-        });
-        let parsed = parsed.await.map_err(|error| match error.try_into_panic() {
-            Ok(panic) => Error::of_panic(url, panic),
-            Err(_) => Error::Stopped,
-        });
-        let list = Arc::new(parsed??);
+        let list =
+            self.parsed_manifest(url, move |manifest| FileList::new(&own, &manifest)).await?;
+        let list = Arc::new(list);
         let size = list.memory_size();
         self.listings.insert(url.to_owned(), (list.clone(), size));
         Ok(list)
+    }
+
+    /// What `make` makes of a manifest, on a thread of its own: a large one takes long, and several
+    /// are read at once.
+    async fn parsed_manifest<T: Send + 'static>(
+        &self,
+        url: &str,
+        make: impl FnOnce(HeldManifest) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let bytes = self.read(url).await?;
+        let memory = MemoryConsumer::new("manifest").register(&self.memory);
+        memory.try_grow(bytes.len() * MANIFEST_FACTOR).map_err(Error::NoMemory)?;
+        let own = url.to_owned();
+        let parsed = tokio::task::spawn_blocking(move || {
+            let manifest = Manifest::parse_avro(&bytes).map_err(|error| damaged(&own, error))?;
+            make(HeldManifest { manifest, memory })
+        });
+        parsed.await.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => Error::of_panic(url, panic),
+            Err(_) => Error::Stopped,
+        })?
     }
 
     /// Writes a table's metadata and keeps it at hand: it is read next.

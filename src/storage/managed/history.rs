@@ -21,8 +21,9 @@ pub enum Moment {
 
 impl Moment {
     /// The snapshot that was the current one at the moment, as the table's log has it: another one
-    /// may have been made before, on a branch of its own.
-    pub fn find(&self, table: &str, metadata: &TableMetadata) -> Result<SnapshotRef> {
+    /// may have been made before, on a branch of its own. An error names what there is to those who
+    /// may be `told`.
+    pub fn find(&self, table: &str, metadata: &TableMetadata, told: bool) -> Result<SnapshotRef> {
         let found = match self {
             Self::Snapshot(id) => metadata.snapshot_by_id(*id),
             Self::Name(name) => metadata.snapshot_for_ref(name),
@@ -39,7 +40,8 @@ impl Moment {
         };
         found.cloned().ok_or_else(|| {
             let (table, wanted) = (table.to_owned(), wanted());
-            Error::NoSnapshot { table, wanted, known: known(metadata) }
+            let known = if told { format!(": {}", known(metadata)) } else { String::new() };
+            Error::NoSnapshot { table, wanted, known }
         })
     }
 }

@@ -17,6 +17,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result as EngineResult};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use iceberg::spec::{
@@ -236,20 +237,22 @@ impl Inspection {
         ))
     }
 
-    /// All live files with the partition specifications of their manifests.
-    async fn live(&self) -> Result<Vec<(i32, DataFile)>> {
-        let mut live = Vec::new();
+    /// All live files with the partition specifications of their manifests, and the memory that they
+    /// take.
+    async fn live(&self) -> Result<(Vec<(i32, DataFile)>, Vec<MemoryReservation>)> {
+        let (mut live, mut memory) = (Vec::new(), Vec::new());
         for manifest in manifests(&self.files, &self.metadata).await? {
             let parsed = self.files.manifest(&manifest.manifest_path).await?;
             let entries = parsed.entries().iter().filter(|entry| entry.is_alive());
             let spec = manifest.partition_spec_id;
             live.extend(entries.map(|entry| (spec, entry.data_file().clone())));
+            memory.push(parsed.memory);
         }
-        Ok(live)
+        Ok((live, memory))
     }
 
     async fn data_files(&self) -> Result<Vec<ArrayRef>> {
-        let all = self.live().await?;
+        let (all, _memory) = self.live().await?;
         let files = || all.iter().map(|(_, file)| file);
         let number = |of: fn(&DataFile) -> u64| -> ArrayRef {
             let numbers = files().map(|file| i64::try_from(of(file)).unwrap_or(i64::MAX));
@@ -277,12 +280,12 @@ impl Inspection {
         columns.extend([
             number(DataFile::record_count),
             number(DataFile::file_size_in_bytes),
-            counts(files().map(DataFile::column_sizes)),
-            counts(files().map(DataFile::value_counts)),
-            counts(files().map(DataFile::null_value_counts)),
-            counts(files().map(DataFile::nan_value_counts)),
-            bounds(files().map(DataFile::lower_bounds)),
-            bounds(files().map(DataFile::upper_bounds)),
+            self.counts(files().map(DataFile::column_sizes)),
+            self.counts(files().map(DataFile::value_counts)),
+            self.counts(files().map(DataFile::null_value_counts)),
+            self.counts(files().map(DataFile::nan_value_counts)),
+            self.bounds(files().map(DataFile::lower_bounds)),
+            self.bounds(files().map(DataFile::upper_bounds)),
             Arc::new(keys.finish()),
             Arc::new(offsets.finish()),
             Arc::new(ids.finish()),
@@ -292,7 +295,7 @@ impl Inspection {
     }
 
     async fn partitions(&self) -> Result<Vec<ArrayRef>> {
-        let all = self.live().await?;
+        let (all, _memory) = self.live().await?;
         let mut places: HashMap<(i32, &Struct), usize> = HashMap::new();
         let mut rows: Vec<(i32, &Struct)> = Vec::new();
         let mut totals: Vec<[u64; 3]> = Vec::new();
@@ -317,6 +320,43 @@ impl Inspection {
             columns.push(Arc::new(Int64Array::from_iter_values(figures)));
         }
         Ok(columns)
+    }
+
+    /// What is known of a file's columns, by field id; of those that are there no more, nothing.
+    fn present<'m, V>(
+        &self,
+        known: &'m HashMap<i32, V>,
+    ) -> impl Iterator<Item = (i32, &'m V)> + use<'m, V> {
+        let schema = self.metadata.current_schema();
+        let here = known.iter().filter(|(id, _)| schema.field_by_id(**id).is_some());
+        here.map(|(id, value)| (*id, value)).collect::<BTreeMap<_, _>>().into_iter()
+    }
+
+    fn counts<'a>(&self, files: impl Iterator<Item = &'a HashMap<i32, u64>>) -> ArrayRef {
+        let mut builder = MapBuilder::new(Some(names()), Int32Builder::new(), Int64Builder::new());
+        for counts in files {
+            for (id, count) in self.present(counts) {
+                builder.keys().append_value(id);
+                builder.values().append_value(i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+            let _ = builder.append(true);
+        }
+        Arc::new(builder.finish())
+    }
+
+    /// Bounds as people read them.
+    fn bounds<'a>(&self, files: impl Iterator<Item = &'a HashMap<i32, Datum>>) -> ArrayRef {
+        let mut builder = MapBuilder::new(Some(names()), Int32Builder::new(), StringBuilder::new());
+        for bounds in files {
+            for (id, bound) in self.present(bounds) {
+                let literal = Literal::Primitive(bound.literal().clone());
+                builder.keys().append_value(id);
+                let text = human(Transform::Identity, bound.data_type(), Some(&literal));
+                builder.values().append_value(text);
+            }
+            let _ = builder.append(true);
+        }
+        Arc::new(builder.finish())
     }
 }
 
@@ -517,34 +557,6 @@ fn times(millis: impl Iterator<Item = i64>) -> ArrayRef {
 
 fn texts_by_text() -> MapBuilder<StringBuilder, StringBuilder> {
     MapBuilder::new(Some(names()), StringBuilder::new(), StringBuilder::new())
-}
-
-/// Counts of columns by field id.
-fn counts<'a>(files: impl Iterator<Item = &'a HashMap<i32, u64>>) -> ArrayRef {
-    let mut builder = MapBuilder::new(Some(names()), Int32Builder::new(), Int64Builder::new());
-    for counts in files {
-        for (id, count) in counts.iter().collect::<BTreeMap<_, _>>() {
-            builder.keys().append_value(*id);
-            builder.values().append_value(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
-        let _ = builder.append(true);
-    }
-    Arc::new(builder.finish())
-}
-
-/// Bounds of columns by field id, as people read them.
-fn bounds<'a>(files: impl Iterator<Item = &'a HashMap<i32, Datum>>) -> ArrayRef {
-    let mut builder = MapBuilder::new(Some(names()), Int32Builder::new(), StringBuilder::new());
-    for bounds in files {
-        for (id, bound) in bounds.iter().collect::<BTreeMap<_, _>>() {
-            let literal = Literal::Primitive(bound.literal().clone());
-            builder.keys().append_value(*id);
-            let text = human(Transform::Identity, bound.data_type(), Some(&literal));
-            builder.values().append_value(text);
-        }
-        let _ = builder.append(true);
-    }
-    Arc::new(builder.finish())
 }
 
 #[async_trait]

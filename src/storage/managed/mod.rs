@@ -22,6 +22,7 @@
 //! - [`compact`]: which small files are worth being made one.
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
+//! - [`unfinished`]: files that were begun and are not whole.
 //! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
 //! - [`adopt`]: tables of other writers, taken over.
 //! - [`abandoned`]: directories of tables that no catalog has any more.
@@ -50,16 +51,18 @@ mod scan;
 mod statistics;
 mod transforms;
 pub mod types;
+mod unfinished;
 mod upload;
 pub mod write;
 
 pub use abandoned::Abandoned;
 pub use adopt::{Adoptable, Here, examine, own_files};
 pub use alter::Alteration;
-pub use commit::{Change, NewFiles, Removed, Staged, stage};
+pub use commit::{Change, NewFiles, Removed, Staged, snapshots, stage};
 pub use compact::{Small, small_files};
 pub use create::{
     DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
+    written_location,
 };
 pub use evolve::{field_id, finds_by_field_id, with_field_ids};
 pub use expire::{expired, reached, retained_files};

@@ -10,6 +10,7 @@ use object_store::path::Path;
 
 use super::TableFiles;
 use super::files::{of_store, store_url};
+use super::unfinished::remove_unfinished;
 use crate::storage::{Error, Result};
 
 /// Files of a table's directory that were older than the grace period when it was listed.
@@ -17,6 +18,9 @@ use crate::storage::{Error, Result};
 pub struct Orphans {
     location: String,
     old: Vec<(Path, u64)>,
+    limit: DateTime<Utc>,
+    /// Where other tables lie.
+    apart: Vec<Path>,
 }
 
 impl Orphans {
@@ -30,29 +34,29 @@ impl Orphans {
         grace: Duration,
         others: &[String],
     ) -> Result<Self> {
-        let mut found = Self { location: location.to_owned(), old: Vec::new() };
+        let grace = chrono::Duration::from_std(grace).unwrap_or(chrono::Duration::MAX);
+        let limit = Utc::now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let (old, apart) = (Vec::new(), Vec::new());
+        let mut found = Self { location: location.to_owned(), old, limit, apart };
         let place = files.place(location)?;
         let store = store_url(location)?;
-        let mut apart = Vec::new();
         for other in others {
             if store_url(other).is_ok_and(|of| of == store) {
-                apart.push(files.place(other)?.path);
+                found.apart.push(files.place(other)?.path);
             }
         }
         // Nobody has a whole bucket to itself, nor a directory that lies within another's.
         let shared = place.path.as_ref().is_empty()
-            || apart.iter().any(|other| place.path.prefix_matches(other));
+            || found.apart.iter().any(|other| place.path.prefix_matches(other));
         if shared {
             return Ok(found);
         }
-        let grace = chrono::Duration::from_std(grace).unwrap_or(chrono::Duration::MAX);
-        let limit = Utc::now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
         let mut listed = place.store.list(Some(&place.path));
         while let Some(file) = listed.try_next().await.map_err(|error| of_store(location, error))? {
             let name = file.location.filename().unwrap_or_default();
             let ours =
                 [".parquet", ".avro", ".metadata.json"].iter().any(|end| name.ends_with(end));
-            let foreign = apart.iter().any(|other| file.location.prefix_matches(other));
+            let foreign = found.apart.iter().any(|other| file.location.prefix_matches(other));
             if ours && !foreign && file.last_modified < limit {
                 found.old.push((file.location, file.size));
             }
@@ -67,15 +71,18 @@ pub async fn remove_orphans(
     found: Orphans,
     named: &HashSet<String>,
 ) -> Result<(u64, u64)> {
+    let (store, place) = (store_url(&found.location)?, files.place(&found.location)?);
+    let (mut count, mut bytes) = match place.path.as_ref().is_empty() {
+        true => (0, 0),
+        false => remove_unfinished(&store, &place.path, found.limit, &found.apart).await?,
+    };
     if found.old.is_empty() {
-        return Ok((0, 0));
+        return Ok((count, bytes));
     }
-    let place = files.place(&found.location)?;
     let mut live = HashSet::new();
     for url in named {
         live.insert(files.place(url)?.path);
     }
-    let (mut count, mut bytes) = (0, 0);
     for (path, size) in found.old {
         if live.contains(&path) {
             continue;

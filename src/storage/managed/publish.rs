@@ -337,7 +337,7 @@ impl Commits {
             && metadata.current_schema_id() == commit.schema_id;
         match same {
             true => Ok((now, metadata)),
-            false => Err(Error::Conflict { location: name.table.clone() }),
+            false => Err(Error::Conflict { table: name.table.clone() }),
         }
     }
 
@@ -349,8 +349,8 @@ impl Commits {
     ) -> Result<Vec<Staged>> {
         let mut all = Vec::new();
         for (commit, table) in commits.iter().zip(tables) {
-            let url = &managed(table)?.metadata;
-            match commit::stage(&self.files, url, &commit.changes, Some(mark)).await {
+            let state = (table.name.table.as_str(), managed(table)?.metadata.as_str());
+            match commit::stage(&self.files, state, &commit.changes, Some(mark)).await {
                 Ok(staged) => all.push(staged),
                 Err(error) => {
                     let written =

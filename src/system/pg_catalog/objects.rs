@@ -289,7 +289,7 @@ pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
             RelationItem::System(relation) => (relation.columns.len(), Value::Null, None, None),
             RelationItem::User { table, .. } => {
                 let record = &table.record;
-                let options = options(&record.definition);
+                let options = options(&record.definition, view.access().reads_all(table));
                 (record.columns.len(), options, record.row_security, some(&record.grants))
             }
         };
@@ -316,12 +316,14 @@ pub fn relations(view: &View<'_>, relation: &'static Relation) -> Result<RecordB
 
 /// Where an external table's files are, in the notation of PostgreSQL's storage parameters: psql's
 /// `\d+` shows it.
-fn options(definition: &Definition) -> Value {
+fn options(definition: &Definition, reads_all: bool) -> Value {
     let External { location, format, partition_columns, options } = match definition {
         Definition::External(external) => external,
         Definition::Managed(managed) => {
-            let list = ["format=iceberg".to_owned(), format!("metadata={}", managed.metadata)];
-            return Value::List(list.into_iter().map(Value::Text).collect());
+            // A new name tells of a change, which is for those who may read all of it.
+            let metadata = reads_all.then(|| format!("metadata={}", managed.metadata));
+            let list = ["format=iceberg".to_owned()].into_iter().chain(metadata);
+            return Value::List(list.map(Value::Text).collect());
         }
         Definition::View { .. } => return Value::Null,
     };

@@ -15,7 +15,8 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, operators, using};
+use super::{calls, factors, operators};
+use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
 /// Schemas whose functions are known by their bare names.
@@ -43,7 +44,7 @@ impl VisitorMut for Dialect {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        using::rewrite(select);
+        joins::name_sides(select);
         lone_series(select);
         ControlFlow::Continue(())
     }

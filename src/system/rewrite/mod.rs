@@ -5,7 +5,6 @@
 //! - [`factors`]: functions in FROM.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
-//! - [`using`]: the columns that joins merge.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's and to_char's patterns in the engine's notations.
 //! - [`type_names`]: types by PostgreSQL's names.
@@ -23,7 +22,6 @@ mod operators;
 mod patterns;
 mod system;
 mod type_names;
-mod using;
 
 use std::ops::ControlFlow;
 

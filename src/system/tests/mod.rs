@@ -156,6 +156,7 @@ impl Fixture {
             catalog,
             objects: Arc::default(),
             files: engine.files().clone(),
+            warehouse: None,
         };
         let mut session = Session::new(engine.clone(), info);
         session.mark_start();
