@@ -59,8 +59,10 @@ impl Three {
     }
 }
 
+/// Rows as answers have them; no text is empty there.
 fn texts(rows: Vec<Vec<String>>) -> Vec<Row> {
-    rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect()
+    let known = |value: String| (!value.is_empty()).then_some(value);
+    rows.into_iter().map(|row| row.into_iter().map(known).collect()).collect()
 }
 
 /// What EXPLAIN says of a statement.
@@ -90,10 +92,7 @@ async fn three_daemons_answer_the_22_queries_as_one_does() {
                 compared.unwrap_or_else(|difference| panic!("Q{number} on {at}: {difference}"));
             }
         }
-        // Nested loop joins stay where they are.
-        let expected: Vec<_> =
-            (0..3).flat_map(|at| [11, 15, 22].map(|number| (at, number))).collect();
-        assert_eq!(alone, expected, "queries that ran on one daemon");
+        assert_eq!(alone, [], "queries that ran on one daemon");
     })
     .await;
 }
@@ -115,9 +114,10 @@ async fn small_statements_stay_where_they_are() {
             "SELECT * FROM orders, (SELECT l_orderkey FROM lineitem LIMIT 5) l \
              WHERE l_orderkey = o_orderkey",
             // Looks at rows of all workers at once.
-            "SELECT count(*) FROM orders WHERE o_orderkey NOT IN (SELECT l_orderkey FROM lineitem)",
+            "SELECT count(*) FROM orders WHERE o_orderkey NOT IN \
+             (SELECT nullif(l_orderkey, 1) FROM lineitem)",
             // Depends on the session.
-            "SELECT count(*) FROM orders WHERE o_comment <> current_setting('application_name')",
+            "SELECT count(current_setting(o_clerk, true)) FROM orders",
         ] {
             let plan = explained(&client, alone).await;
             assert!(!plan.contains("Workers:"), "{alone}:\n{plan}");
@@ -156,10 +156,12 @@ async fn tables_of_all_kinds_are_the_same_on_workers() {
             "INSERT INTO changed SELECT x, 'n' || x, x, '2024-03-31 00:30:00+00'::timestamptz + x * interval '1 hour' FROM generate_series(1, 500) a(x)",
             "ALTER TABLE changed RENAME COLUMN name TO title",
             "ALTER TABLE changed DROP COLUMN dropped",
-            "ALTER TABLE changed ADD COLUMN name TEXT DEFAULT 'new'",
+            "ALTER TABLE changed ADD COLUMN name TEXT",
             "ALTER TABLE changed ALTER COLUMN id TYPE BIGINT",
             "INSERT INTO changed SELECT x, 'm' || x, now(), 'other' FROM generate_series(501, 1000) a(x)",
             "DELETE FROM changed WHERE id % 10 = 0",
+            "INSERT INTO changed SELECT x, 'o' || x, now(), NULL FROM generate_series(1001, 1100) a(x)",
+            "INSERT INTO changed SELECT x, 'p' || x, NULL, 'last' FROM generate_series(1101, 1200) a(x)",
             "CREATE TABLE parted (id INT, kind TEXT) PARTITIONED BY (kind)",
             "INSERT INTO parted SELECT x, 'k' || x % 5 FROM generate_series(1, 1000) a(x)",
             "CREATE VIEW kinds AS SELECT kind, count(*) AS n FROM parted GROUP BY kind",
@@ -171,7 +173,6 @@ async fn tables_of_all_kinds_are_the_same_on_workers() {
             client.rows(statement).await;
         }
         let hive = three.cluster.path("hive");
-        client.rows(&format!("COPY (SELECT 1) TO STDOUT")).await;
         for (day, query) in [("2024-01-01", 1), ("2024-01-02", 6)] {
             let directory = hive.join(format!("day={day}"));
             std::fs::create_dir_all(&directory).expect("a directory");

@@ -7,17 +7,19 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::execution::TaskContext;
-use datafusion::logical_expr::Volatility;
+use datafusion::execution::{FunctionRegistry, TaskContext};
+use datafusion::logical_expr::{AggregateUDF, Volatility};
 use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion_distributed::DistributedCodec;
 use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
 };
 
-use super::codec::{Codec, scan_of};
+use super::codec::scan_of;
 
 /// Bytes that a value of a type without a fixed width takes, for estimates.
 const VARIABLE_WIDTH: usize = 24;
@@ -52,10 +54,13 @@ pub(super) fn bytes_of_scan(scan: &FileScanConfig) -> u64 {
 ///
 /// Refused is what would lose a part of its meaning on the way, what datafusion-distributed 4.0 is
 /// known to answer wrongly, and what depends on this session.
-pub(super) fn obstacle(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static str>> {
+pub(super) fn obstacle(
+    plan: &Arc<dyn ExecutionPlan>,
+    elsewhere: &TaskContext,
+) -> Result<Option<&'static str>> {
     let mut found = None;
     plan.apply(|node| {
-        found = obstacle_of(node)?;
+        found = obstacle_of(node, elsewhere)?;
         Ok(match found {
             Some(_) => TreeNodeRecursion::Stop,
             None => TreeNodeRecursion::Continue,
@@ -64,7 +69,10 @@ pub(super) fn obstacle(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static 
     Ok(found)
 }
 
-fn obstacle_of(node: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static str>> {
+fn obstacle_of(
+    node: &Arc<dyn ExecutionPlan>,
+    elsewhere: &TaskContext,
+) -> Result<Option<&'static str>> {
     if let Some(scan) = scan_of(node) {
         return Ok(obstacle_of_scan(scan));
     }
@@ -82,16 +90,30 @@ fn obstacle_of(node: &Arc<dyn ExecutionPlan>) -> Result<Option<&'static str>> {
         // A limit on a side that is broadcast would count for each of its readers.
         return Ok(Some("a limit below a join"));
     }
-    let mut depends = false;
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        let other = |function: &AggregateUDF| {
+            elsewhere.udaf(function.name()).map_or(true, |known| *known != *function)
+        };
+        if aggregate.aggr_expr().iter().any(|call| other(call.fun())) {
+            return Ok(Some("an aggregate function is another there"));
+        }
+    }
+    let mut found = None;
     node.apply_expressions(&mut |expr: &Arc<dyn PhysicalExpr>| {
         expr.apply(|expr| {
-            let call = expr.downcast_ref::<ScalarFunctionExpr>();
-            depends |=
-                call.is_some_and(|call| call.fun().signature().volatility != Volatility::Immutable);
+            let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            let function = call.fun();
+            if function.signature().volatility != Volatility::Immutable {
+                found = Some("a function depends on the session");
+            } else if elsewhere.udf(function.name()).map_or(true, |known| *known != *function) {
+                found = Some("a function is another there");
+            }
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    Ok(depends.then_some("a function depends on the session"))
+    Ok(found)
 }
 
 fn obstacle_of_scan(scan: &FileScanConfig) -> Option<&'static str> {
@@ -120,7 +142,8 @@ fn has_limit(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 /// Whether another daemon would understand the plan: it is written down and read again.
 pub(super) fn travels(plan: &Arc<dyn ExecutionPlan>, context: &TaskContext) -> Result<()> {
-    let bytes = physical_plan_to_bytes_with_extension_codec(plan.clone(), &Codec)?;
-    physical_plan_from_bytes_with_extension_codec(&bytes, context, &Codec)?;
+    let codec = DistributedCodec::new_combined_with_user(context.session_config());
+    let bytes = physical_plan_to_bytes_with_extension_codec(plan.clone(), &codec)?;
+    physical_plan_from_bytes_with_extension_codec(&bytes, context, &codec)?;
     Ok(())
 }

@@ -34,7 +34,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::analyze::AnalyzeExec;
@@ -51,6 +51,7 @@ use tracing::{debug, info};
 use url::Url;
 
 use super::cooperation::{pausing, watched};
+use super::semantics::unnamed_functions;
 use super::settings::{Distribute, Settings};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
@@ -119,6 +120,11 @@ impl Debug for Distribution {
 impl Distribution {
     pub fn new(settings: config::Distribution, peers: Peers, template: &SessionState) -> Arc<Self> {
         let channels = Channels::new(&peers.identity);
+        let mut template = template.clone();
+        for function in unnamed_functions() {
+            // The registry of a state takes any function, and replaces one of the same name.
+            let _ = template.register_udf(function);
+        }
         let sessions = worker::Sessions {
             template: Arc::new(template.clone()),
             channels: channels.clone(),
@@ -128,6 +134,7 @@ impl Distribution {
         let worker = PlanWorker::from_session_builder(sessions)
             .with_runtime_env(template.runtime_env().clone())
             .with_version(peers.workers.build());
+        template.config_mut().set_distributed_user_codec(Codec);
         Arc::new(Self { settings, peers, channels, worker, context: template.task_ctx() })
     }
 
@@ -230,7 +237,7 @@ impl Distribution {
             true => state.create_physical_plan(logical).await?,
             false => local.clone(),
         };
-        if let Some(reason) = obstacle(&plan)? {
+        if let Some(reason) = obstacle(&plan, &self.context)? {
             debug!(reason, "a statement stays on this daemon");
             return Ok(None);
         }

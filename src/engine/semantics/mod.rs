@@ -96,6 +96,14 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
+/// The functions that the rule puts in place of operators. No statement can call them: names lead to
+/// them only where plans come from other daemons.
+pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
+    let Semantics { checked, round, joined, interval_order, .. } = Semantics::default();
+    let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(intervals::Scaled::new(divided)));
+    vec![checked, round, joined, interval_order, scaled(false), scaled(true)]
+}
+
 /// The forms of the engine's functions that do not make huge values, or have PostgreSQL's types.
 pub(super) fn amended_functions(
     known: impl Fn(&str) -> Option<Arc<ScalarUDF>>,
