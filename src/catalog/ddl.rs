@@ -1,22 +1,14 @@
-//! DDL: version-checked writes of the coordination store.
-//!
-//! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
-//! there and so learns the truth ([`Catalog::settle`]).
+//! DDL: databases, schemas, tables and views, made, changed and dropped.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use serde::Serialize;
-use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::cache::{Catalog, display_name};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
+use super::transact::{Proof, create, delete, refused, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
 use crate::coordination::paths::{CatalogName, Path};
-use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
+use crate::coordination::{self, Op};
 use crate::id;
 
 /// PostgreSQL's limit is 63 (`NAMEDATALEN`); nothing here needs one as low.
@@ -24,15 +16,6 @@ const MAX_NAME: usize = 255;
 
 /// PostgreSQL's own for the schema `public` (its `pg_namespace.dat`).
 pub const PUBLIC_SCHEMA_OID: u32 = 2200;
-
-/// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
-const MAX_STEPS: usize = 2000;
-
-/// Bytes in one transaction, for the same reason.
-const MAX_BYTES: usize = 512 * 1024;
-
-/// How long a writer whose reply was lost tries to learn the truth.
-pub(super) const SETTLE: Duration = Duration::from_secs(20);
 
 /// How often one writer tries again because others put something into the same schema.
 const MAX_TOUCHES: usize = 50;
@@ -50,14 +33,6 @@ pub enum CreateMode {
 pub enum DropMode {
     Fail,
     IfExists,
-}
-
-/// How a writer recognises its own write.
-pub(super) enum Proof {
-    /// The node holds this nonce.
-    Written { path: String, nonce: Uuid },
-    /// The node that this transaction created is gone.
-    Deleted { path: String, czxid: i64 },
 }
 
 impl Catalog {
@@ -456,103 +431,6 @@ impl Catalog {
             }
         }
     }
-
-    /// Carries out a change; says what a failed step means for `name`.
-    pub(super) async fn commit(
-        &self,
-        ops: Vec<Op>,
-        proof: Proof,
-        kind: ObjectKind,
-        name: &str,
-    ) -> Result<()> {
-        self.attempt(ops, &proof).await?.map_err(|error| refused(error, kind, name))
-    }
-
-    /// Tries to carry out a change. The inner error is the store's refusal: nothing has changed.
-    async fn attempt(
-        &self,
-        ops: Vec<Op>,
-        proof: &Proof,
-    ) -> Result<Result<(), coordination::Error>> {
-        let bytes = ops.iter().map(op_size).sum::<usize>();
-        if ops.len() > MAX_STEPS || bytes > MAX_BYTES {
-            let limit = MAX_STEPS.min(ops.len() * MAX_BYTES / bytes.max(1));
-            return Err(Error::TooMany { count: ops.len(), limit });
-        }
-        match self.coordination.transact(ops).await {
-            Ok(_) => Ok(Ok(())),
-            Err(error) if error.may_have_landed() => self.settle(error, proof).await.map(Ok),
-            Err(error) => Ok(Err(error)),
-        }
-    }
-
-    /// Finds out whether a write whose reply was lost has landed.
-    async fn settle(&self, error: coordination::Error, proof: &Proof) -> Result<()> {
-        let deadline = Instant::now() + SETTLE;
-        while self.in_touch_again(deadline).await {
-            match self.landed(proof).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(Error::Unavailable(error)),
-                Err(later) if later.is_unavailable() => {}
-                Err(_) => break,
-            }
-        }
-        Err(Error::Unknown(error))
-    }
-
-    /// Waits until the store answers again after the reply to a write was lost; false if it does
-    /// not in time. Requests of one session are carried out in order, so once a later `sync`
-    /// succeeds, what is read is final.
-    pub(super) async fn in_touch_again(&self, deadline: Instant) -> bool {
-        let mut session = self.coordination.session();
-        loop {
-            match tokio::time::timeout_at(deadline, self.coordination.sync()).await {
-                Ok(Ok(())) => return true,
-                Ok(Err(later)) if later.is_unavailable() => {}
-                Ok(Err(_)) | Err(_) => return false,
-            }
-            let connected = session.wait_for(|session| session.state == SessionState::Connected);
-            let connected = tokio::time::timeout_at(deadline, connected).await;
-            if !connected.is_ok_and(|session| session.is_ok()) {
-                return false;
-            }
-            // In touch again, perhaps only just not yet when it was tried.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn landed(&self, proof: &Proof) -> coordination::Result<bool> {
-        #[derive(serde::Deserialize)]
-        struct Marked {
-            nonce: Uuid,
-        }
-        Ok(match proof {
-            Proof::Written { path, nonce } => {
-                self.coordination.get(path).await?.is_some_and(|node| {
-                    serde_json::from_slice::<Marked>(&node.data)
-                        .is_ok_and(|record| record.nonce == *nonce)
-                })
-            }
-            Proof::Deleted { path, czxid } => {
-                self.coordination.get(path).await?.is_none_or(|node| node.stat.czxid != *czxid)
-            }
-        })
-    }
-}
-
-/// What a refused step means for `name`.
-fn refused(error: coordination::Error, kind: ObjectKind, name: &str) -> Error {
-    let name = name.to_owned();
-    match error.root() {
-        coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
-        coordination::Error::BadVersion { .. }
-        | coordination::Error::NotEmpty { .. }
-        | coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
-        coordination::Error::TooLarge { bytes, limit, .. } => {
-            Error::TooLarge { bytes: *bytes, limit: *limit }
-        }
-        _ => error.into(),
-    }
 }
 
 pub(super) fn path_of(name: &TableName) -> String {
@@ -580,29 +458,6 @@ fn expect_kind(table: &Table, view: bool) -> Result<()> {
     Err(Error::WrongKind { name: display_name(&table.name), expected })
 }
 
-fn encode(path: &str, record: &impl Serialize) -> Result<Bytes> {
-    let data = serde_json::to_vec(record)
-        .map_err(|source| Error::BadRecord { path: path.to_owned(), source })?;
-    if data.len() > MAX_DATA {
-        return Err(Error::TooLarge { bytes: data.len(), limit: MAX_DATA });
-    }
-    Ok(data.into())
-}
-
-pub(super) fn create(path: &str, record: &impl Serialize) -> Result<Op> {
-    let data = encode(path, record)?;
-    Ok(Op::Create { path: path.to_owned(), data, mode: Mode::Persistent })
-}
-
-pub(super) fn set(path: &str, record: &impl Serialize, version: i32) -> Result<Op> {
-    let data = encode(path, record)?;
-    Ok(Op::Set { path: path.to_owned(), data, version: Some(version) })
-}
-
-pub(super) fn delete(path: String, version: Option<i32>) -> Op {
-    Op::Delete { path, version }
-}
-
 /// The step that fails once the owner of what is made has been dropped or renamed meanwhile.
 pub(super) fn owner_is_there(owner: &str) -> Op {
     Op::Check { path: Path::Role(owner).to_string(), version: None }
@@ -619,14 +474,6 @@ fn delete_all(name: &str, database: &Database) -> Vec<Op> {
         }
     }
     ops
-}
-
-fn op_size(op: &Op) -> usize {
-    let data = match op {
-        Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
-        Op::Check { .. } | Op::Delete { .. } => 0,
-    };
-    op.path().len() + data + 64
 }
 
 fn if_not_exists(created: Result<()>, mode: CreateMode) -> Result<bool> {

@@ -26,6 +26,7 @@ mod renaming;
 mod roles;
 mod snapshot;
 mod swap;
+mod transact;
 
 pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};

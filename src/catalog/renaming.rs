@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::cache::Catalog;
-use super::ddl::{Proof, create, delete, path_of, set, stale_is_fine};
+use super::ddl::{path_of, stale_is_fine};
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{RoleRecord, check_role_name};
 use super::snapshot::Snapshot;
+use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, Result, is_predefined};
 use crate::coordination::Op;
 use crate::coordination::paths::Path;

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::cache::Catalog;
-use super::ddl::{Proof, create, delete, set, stale_is_fine};
+use super::ddl::stale_is_fine;
 use super::snapshot::{Role, Snapshot};
+use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{Coordination, Mode, Op};

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cache::Catalog;
-use super::ddl::{SETTLE, node_name, path_of, set};
+use super::ddl::{node_name, path_of};
 use super::record::TableRecord;
 use super::snapshot::Table;
+use super::transact::{SETTLE, set};
 use super::{Consistency, Error, Result};
 use crate::coordination::{self, Op};
 

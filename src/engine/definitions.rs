@@ -94,15 +94,17 @@ fn columns(columns: &[Column]) -> String {
     columns.iter().map(line).collect::<Vec<_>>().join(",\n")
 }
 
-/// Where a managed table's files are, if it says so itself.
+/// What LOCATION says: where another table would have its files beside this one's, unless that is in
+/// the warehouse anyway.
 fn location<'a>(
     managed: &Managed,
     metadata: &'a TableMetadata,
     session: &SessionInfo,
 ) -> Option<&'a str> {
+    let location = metadata.location().trim_end_matches('/');
     match managed.adopted {
-        None => written_location(metadata.location(), session.warehouse.as_deref()),
-        Some(_) => Some(metadata.location()),
+        None => written_location(location, session.warehouse.as_deref()),
+        Some(_) => location.rsplit_once('/').map(|(place, _)| place),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
 use oribi::storage::managed::{TableFiles, retained_files};
 use oribi::storage::{Roots, Stores};
 use tokio::sync::Semaphore;

@@ -31,7 +31,7 @@ async fn a_plan_that_has_run_keeps_values_to_itself() {
         for query in ["SELECT id FROM parts", "SELECT * FROM ids"] {
             let plan = plan(query).await;
             assert!(plan.contains("files=2") && plan.contains("output_rows="), "{plan}");
-            for hidden in ["atlantis", "utopia", "7700", ".parquet"] {
+            for hidden in ["atlantis", "utopia", "77001", "77002", ".parquet"] {
                 assert!(!plan.contains(hidden), "{hidden} in {plan}");
             }
         }

@@ -39,6 +39,21 @@ where
     writers
 }
 
+/// Has many clients carry out a statement that changes one row; how often they were not refused.
+async fn times_done(daemons: &[Daemon], statement: &'static str) -> u64 {
+    let count = move |client: Client, _| async move {
+        let mut done = 0u64;
+        for _ in 0..10 {
+            match client.outcome(statement).await.as_str() {
+                "" => done += 1,
+                code => assert_eq!(code, "40001"),
+            }
+        }
+        done
+    };
+    writers(daemons, 3, count).await.join_all().await.into_iter().sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn appends_from_any_number_of_daemons_all_succeed() {
     bounded(async {
@@ -70,17 +85,7 @@ async fn no_update_is_lost() {
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE counter (n int)").await;
         client.rows("INSERT INTO counter VALUES (0)").await;
-        let count = |client: Client, _| async move {
-            let mut done = 0u64;
-            for _ in 0..10 {
-                match client.outcome("UPDATE counter SET n = n + 1").await.as_str() {
-                    "" => done += 1,
-                    code => assert_eq!(code, "40001"),
-                }
-            }
-            done
-        };
-        let done: u64 = writers(&daemons, 3, count).await.join_all().await.into_iter().sum();
+        let done = times_done(&daemons, "UPDATE counter SET n = n + 1").await;
         client.rows("SET oribi.consistency = 'strong'").await;
         assert!(done > 0, "none of the updates went through");
         assert_eq!(client.value("SELECT n FROM counter").await, done.to_string());
@@ -362,28 +367,11 @@ async fn of_merges_that_miss_the_same_row_one_inserts_it() {
         let daemons = cluster.start_all(["a", "b"]);
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE counter (id int, n int)").await;
-        let done = Arc::new(AtomicU64::new(0));
-        let mut writers = JoinSet::new();
-        for daemon in &daemons {
-            for _ in 0..3 {
-                let (client, done) = (Client::connect(daemon).await, done.clone());
-                client.rows("SET oribi.consistency = 'strong'").await;
-                writers.spawn(async move {
-                    let merge = "MERGE INTO counter t USING (SELECT 1 AS id) s ON t.id = s.id \
-                                 WHEN MATCHED THEN UPDATE SET n = t.n + 1 \
-                                 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1)";
-                    for _ in 0..10 {
-                        match client.outcome(merge).await.as_str() {
-                            "" => drop(done.fetch_add(1, Ordering::Relaxed)),
-                            code => assert_eq!(code, "40001"),
-                        }
-                    }
-                });
-            }
-        }
-        writers.join_all().await;
+        let merge = "MERGE INTO counter t USING (SELECT 1 AS id) s ON t.id = s.id \
+                     WHEN MATCHED THEN UPDATE SET n = t.n + 1 \
+                     WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1)";
+        let done = times_done(&daemons, merge).await;
         client.rows("SET oribi.consistency = 'strong'").await;
-        let done = done.load(Ordering::Relaxed);
         assert!(done > 0, "none of the merges went through");
         assert_eq!(client.rows("SELECT id, n FROM counter").await, [["1", &done.to_string()]]);
     })

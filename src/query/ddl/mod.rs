@@ -1,26 +1,31 @@
-//! Statements that change the catalog: recognised from the parsed text, carried out on the store.
+//! Statements that change the catalog, carried out on the store.
+//!
+//! - [`parse`]: which they are.
+//! - [`names`]: what their names stand for.
+
+mod names;
+mod parse;
 
 use std::collections::BTreeMap;
 
 use arrow::datatypes::Field;
-use datafusion::sql::parser::CreateExternalTable;
-use sqlparser::ast::{
-    AlterSchemaOperation, AlterTableOperation, ColumnDef, CommentObject, CreateTableOptions, Ident,
-    ObjectName, ObjectType, Query, RenameTableNameKind, SchemaName, SqlOption, Statement, Value,
-};
+use sqlparser::ast::{ColumnDef, CommentObject, Ident, ObjectName, Query};
+
+pub(super) use names::{ident, shown, single};
+pub(super) use parse::beyond_the_parser;
 
 use super::life::Session;
 use super::running::Registered;
-use super::security::{self, Security};
-use super::tables::{self, AlterTable, CreateTable};
+use super::security::Security;
+use super::tables::{AlterTable, CreateTable};
 use super::{Error, Notice, Result};
 use crate::catalog::{
     self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
-    PUBLIC, RESERVED_SCHEMAS, TableName,
+    TableName,
 };
-use crate::engine::parse;
 use crate::engine::system::{NAME_MARK, shown_name};
 use crate::storage::{self, Location};
+use names::part_name;
 
 /// A change of the catalog.
 #[derive(Clone, Debug)]
@@ -122,197 +127,6 @@ impl Ddl {
             Self::Security(change) => change.tag(),
         }
     }
-
-    pub fn external(create: &CreateExternalTable) -> Result<Self> {
-        let format = match create.file_type.to_ascii_uppercase().as_str() {
-            "PARQUET" => FileFormat::Parquet,
-            "CSV" => FileFormat::Csv,
-            "JSON" | "NDJSON" => FileFormat::Json,
-            other => {
-                return Err(Error::Invalid(format!(
-                    "the format {other} is not supported; use PARQUET, CSV or JSON"
-                )));
-            }
-        };
-        let [location] = create.locations.as_slice() else {
-            return Err(Error::NotSupported("more than one LOCATION".to_owned()));
-        };
-        for (given, what) in [
-            (create.temporary, "TEMPORARY"),
-            (create.unbounded, "UNBOUNDED"),
-            (!create.order_exprs.is_empty(), "WITH ORDER"),
-            (!create.constraints.is_empty(), "a constraint on an external table"),
-        ] {
-            if given {
-                return Err(Error::NotSupported(what.to_owned()));
-            }
-        }
-        Ok(Self::CreateExternal(Box::new(CreateExternal {
-            name: create.name.clone(),
-            columns: create.columns.clone(),
-            format,
-            location: location.clone(),
-            partitions: create.table_partition_cols.iter().map(|name| unquoted(name)).collect(),
-            options: (create.options.iter())
-                .map(|(name, value)| (name.to_ascii_lowercase(), option_text(value)))
-                .collect(),
-            mode: mode(create.if_not_exists, create.or_replace),
-        })))
-    }
-
-    /// Recognises a change of the catalog among standard statements.
-    pub fn recognise(statement: &Statement) -> Result<Option<Self>> {
-        Ok(Some(match statement {
-            Statement::CreateDatabase { db_name, if_not_exists, .. } => {
-                Self::CreateDatabase { name: single(db_name)?, mode: mode(*if_not_exists, false) }
-            }
-            Statement::CreateSchema { schema_name, if_not_exists, .. } => match schema_name {
-                SchemaName::Simple(name) => {
-                    let (name, mode) = (single(name)?, mode(*if_not_exists, false));
-                    Self::CreateSchema { name, owner: None, mode }
-                }
-                SchemaName::NamedAuthorization(name, user) => {
-                    let (name, mode) = (single(name)?, mode(*if_not_exists, false));
-                    Self::CreateSchema { name, owner: Some(ident(user)), mode }
-                }
-                SchemaName::UnnamedAuthorization(user) => {
-                    let (name, mode) = (ident(user), mode(*if_not_exists, false));
-                    Self::CreateSchema { name: name.clone(), owner: Some(name), mode }
-                }
-            },
-            Statement::CreateView(view) => {
-                for (given, what) in [
-                    (view.materialized, "CREATE MATERIALIZED VIEW"),
-                    (view.temporary, "CREATE TEMPORARY VIEW"),
-                ] {
-                    if given {
-                        return Err(Error::NotSupported(what.to_owned()));
-                    }
-                }
-                Self::CreateView {
-                    barrier: security_barrier(&view.options)?,
-                    name: view.name.clone(),
-                    columns: view.columns.iter().map(|column| column.name.clone()).collect(),
-                    query: view.query.clone(),
-                    mode: mode(view.if_not_exists, view.or_replace),
-                }
-            }
-            Statement::Call(call) => tables::call(call)?,
-            Statement::CreateTable(create) => {
-                Self::CreateTable(Box::new(CreateTable::new(create)?))
-            }
-            Statement::Drop { object_type, if_exists, names, cascade, purge, .. } => {
-                let mode = if *if_exists { DropMode::IfExists } else { DropMode::Fail };
-                drop_object(*object_type, names, mode, (*cascade, *purge))?
-            }
-            Statement::AlterTable(alter) => match alter.operations.as_slice() {
-                [AlterTableOperation::RenameTable { table_name }] => {
-                    let (RenameTableNameKind::To(new) | RenameTableNameKind::As(new)) = table_name;
-                    let mode = if alter.if_exists { DropMode::IfExists } else { DropMode::Fail };
-                    let (name, new) = (alter.name.clone(), new.clone());
-                    Self::RenameTable { name, new, view: false, mode }
-                }
-                steps => match AlterTable::new(&alter.name, alter.if_exists, steps) {
-                    Some(alter) => Self::AlterTable(Box::new(alter)),
-                    None => return Err(Error::NotSupported(format!("{statement}"))),
-                },
-            },
-            Statement::AlterSchema(alter) => match alter.operations.as_slice() {
-                [AlterSchemaOperation::Rename { .. }] => {
-                    return Err(Error::NotSupported("ALTER SCHEMA RENAME".to_owned()));
-                }
-                _ => return Err(Error::NotSupported("ALTER SCHEMA".to_owned())),
-            },
-            Statement::Comment { object_type, object_name, comment, .. } => Self::Comment {
-                on: *object_type,
-                name: object_name.clone(),
-                comment: comment.clone(),
-            },
-            _ => return Ok(None),
-        }))
-    }
-}
-
-/// A view's options, of which there is one. What is not understood is refused: a view that hides
-/// less than it says is worse than none.
-fn security_barrier(options: &CreateTableOptions) -> Result<bool> {
-    let list = match options {
-        CreateTableOptions::None => return Ok(false),
-        CreateTableOptions::With(list) => list.as_slice(),
-        _ => return Err(Error::NotSupported("this kind of options of a view".to_owned())),
-    };
-    let mut barrier = false;
-    for option in list {
-        let (name, value) = match option {
-            SqlOption::Ident(name) => (ident(name), "true".to_owned()),
-            SqlOption::KeyValue { key, value } => (ident(key), value.to_string()),
-            other => return Err(Error::Invalid(format!("unrecognized parameter \"{other}\""))),
-        };
-        let value = value.trim_matches('\'').to_lowercase();
-        match (name.as_str(), value.as_str()) {
-            ("security_barrier", "true" | "on" | "yes" | "1") => barrier = true,
-            ("security_barrier", "false" | "off" | "no" | "0") => barrier = false,
-            ("security_invoker", "false" | "off" | "no" | "0") => {}
-            ("security_invoker", _) => {
-                let text = "security_invoker (a view reads with its owner's rights)";
-                return Err(Error::NotSupported(text.to_owned()));
-            }
-            ("check_option", _) => {
-                return Err(Error::NotSupported("check_option of a view".to_owned()));
-            }
-            _ => return Err(Error::Invalid(format!("unrecognized parameter \"{name}\""))),
-        }
-    }
-    Ok(barrier)
-}
-
-fn drop_object(
-    kind: ObjectType,
-    names: &[ObjectName],
-    mode: DropMode,
-    (cascade, purge): (bool, bool),
-) -> Result<Ddl> {
-    Ok(match kind {
-        ObjectType::Table => Ddl::DropTables { names: names.to_vec(), view: false, mode, purge },
-        ObjectType::View => Ddl::DropTables { names: names.to_vec(), view: true, mode, purge },
-        ObjectType::Schema => {
-            let names = names.iter().map(single).collect::<Result<_>>()?;
-            Ddl::DropSchema { names, mode, cascade }
-        }
-        ObjectType::Database => match names {
-            [name] => Ddl::DropDatabase { name: single(name)?, mode },
-            _ => return Err(Error::Invalid("DROP DATABASE takes one name".to_owned())),
-        },
-        other => return Err(Error::NotSupported(format!("DROP {other}"))),
-    })
-}
-
-/// Recognises `ALTER {DATABASE | VIEW | SCHEMA} name RENAME TO name`, which the SQL parser does not
-/// know.
-pub(super) fn rename(text: &str) -> Result<Option<Ddl>> {
-    let words: Vec<&str> = text.split_whitespace().take(3).collect();
-    let [alter, kind, _] = words.as_slice() else { return Ok(None) };
-    if !alter.eq_ignore_ascii_case("alter") {
-        return Ok(None);
-    }
-    let view = kind.eq_ignore_ascii_case("view");
-    if !view && !kind.eq_ignore_ascii_case("database") {
-        return Ok(None);
-    }
-    // The same words after ALTER TABLE are known.
-    let after = text.trim_start()[alter.len()..].trim_start();
-    let as_table = format!("ALTER TABLE {}", after[kind.len()..].trim_start());
-    let Ok(parsed) = parse(&as_table) else { return Ok(None) };
-    let [parsed] = parsed.as_slice() else { return Ok(None) };
-    let Some(Ddl::RenameTable { name, new, mode, .. }) =
-        parsed.sql().map(Ddl::recognise).transpose()?.flatten()
-    else {
-        return Ok(None);
-    };
-    Ok(Some(match view {
-        true => Ddl::RenameTable { name, new, view: true, mode },
-        false => Ddl::RenameDatabase { name: single(&name)?, new: single(&new)? },
-    }))
 }
 
 impl Session {
@@ -571,66 +385,6 @@ impl Session {
         }
         Ok(())
     }
-
-    /// The full name of something to be made.
-    pub(super) async fn target(&self, name: &ObjectName) -> Result<TableName> {
-        let parts: Vec<String> = name.0.iter().map(part_name).collect();
-        Ok(match parts.as_slice() {
-            [table] => {
-                // The first schema of the search path that holds users' tables.
-                let snapshot = self.catalog().snapshot();
-                let schemas = snapshot.databases.get(self.database()).map(|d| &d.schemas);
-                let path = self.search_path();
-                let schema = path
-                    .iter()
-                    .find(|name| schemas.is_some_and(|known| known.contains_key(*name)))
-                    .map_or(PUBLIC, String::as_str);
-                TableName::new(self.database(), schema, table)
-            }
-            [qualifier, table] => self.qualified(qualifier, table).await,
-            [database, schema, table] => TableName::new(database, schema, table),
-            _ => return Err(Error::Invalid(format!("improper qualified name: {name}"))),
-        })
-    }
-
-    /// `qualifier.table`: in a schema of this database or, where that has none of this name, in the
-    /// database of this name.
-    async fn qualified(&self, qualifier: &str, table: &str) -> TableName {
-        let snapshot = self.catalog().snapshot();
-        let own = snapshot.databases.get(self.database());
-        let is_schema = RESERVED_SCHEMAS.contains(&qualifier)
-            || own.is_some_and(|database| database.schemas.contains_key(qualifier));
-        match is_schema || self.catalog().database(qualifier).await.is_err() {
-            true => TableName::new(self.database(), qualifier, table),
-            false => TableName::new(qualifier, PUBLIC, table),
-        }
-    }
-
-    /// The full name of something that is there; if it is not, the name under which it would be
-    /// made.
-    pub(super) async fn existing(&self, name: &ObjectName) -> Result<TableName> {
-        let target = self.target(name).await?;
-        if name.0.len() == 1 {
-            for schema in self.search_path() {
-                let name = TableName::new(&target.database, &schema, &target.table);
-                if self.catalog().snapshot().table(&name).is_some() {
-                    return Ok(name);
-                }
-            }
-        }
-        Ok(target)
-    }
-}
-
-/// Reads a statement that the parser does not know, or not well enough.
-pub(super) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
-    if let Some(create) = tables::with_clauses(text)? {
-        return Ok(Some(Ddl::CreateTable(Box::new(create))));
-    }
-    if let Some(security) = security::parse(text)? {
-        return Ok(Some(Ddl::Security(Box::new(security))));
-    }
-    rename(text.trim().trim_end_matches(';'))
 }
 
 pub(super) fn exists(kind: ObjectKind, name: &str) -> Notice {
@@ -651,45 +405,5 @@ pub(super) fn mode(if_not_exists: bool, or_replace: bool) -> CreateMode {
         (_, true) => CreateMode::Replace,
         (true, false) => CreateMode::IfNotExists,
         (false, false) => CreateMode::Fail,
-    }
-}
-
-/// An identifier as PostgreSQL folds it.
-pub(super) fn ident(ident: &Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
-}
-
-fn part_name(part: &sqlparser::ast::ObjectNamePart) -> String {
-    part.as_ident().map(ident).unwrap_or_else(|| part.to_string())
-}
-
-/// A name as messages show it, which have quotes of their own around it.
-pub(super) fn shown(name: &ObjectName) -> String {
-    name.0.iter().map(part_name).collect::<Vec<_>>().join(".")
-}
-
-pub(super) fn single(name: &ObjectName) -> Result<String> {
-    match name.0.as_slice() {
-        [part] => Ok(part_name(part)),
-        _ => Err(Error::Invalid(format!("improper qualified name: {name}"))),
-    }
-}
-
-/// A name that the parser has left in its quotes.
-fn unquoted(name: &str) -> String {
-    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
-        Some(name) => name.replace("\"\"", "\""),
-        None => name.to_owned(),
-    }
-}
-
-fn option_text(value: &Value) -> String {
-    match value {
-        Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => text.clone(),
-        Value::EscapedStringLiteral(text) => text.clone(),
-        other => other.to_string(),
     }
 }

@@ -1,0 +1,162 @@
+//! Version-checked writes of the coordination store.
+//!
+//! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
+//! there and so learns the truth ([`Catalog::settle`]).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::cache::Catalog;
+use super::{Error, ObjectKind, Result};
+use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
+
+/// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
+const MAX_STEPS: usize = 2000;
+
+/// Bytes in one transaction, for the same reason.
+const MAX_BYTES: usize = 512 * 1024;
+
+/// How long a writer whose reply was lost tries to learn the truth.
+pub(super) const SETTLE: Duration = Duration::from_secs(20);
+
+/// How a writer recognises its own write.
+pub(super) enum Proof {
+    /// The node holds this nonce.
+    Written { path: String, nonce: Uuid },
+    /// The node that this transaction created is gone.
+    Deleted { path: String, czxid: i64 },
+}
+
+impl Catalog {
+    /// Carries out a change; says what a failed step means for `name`.
+    pub(super) async fn commit(
+        &self,
+        ops: Vec<Op>,
+        proof: Proof,
+        kind: ObjectKind,
+        name: &str,
+    ) -> Result<()> {
+        self.attempt(ops, &proof).await?.map_err(|error| refused(error, kind, name))
+    }
+
+    /// Tries to carry out a change. The inner error is the store's refusal: nothing has changed.
+    pub(super) async fn attempt(
+        &self,
+        ops: Vec<Op>,
+        proof: &Proof,
+    ) -> Result<Result<(), coordination::Error>> {
+        let bytes = ops.iter().map(op_size).sum::<usize>();
+        if ops.len() > MAX_STEPS || bytes > MAX_BYTES {
+            let limit = MAX_STEPS.min(ops.len() * MAX_BYTES / bytes.max(1));
+            return Err(Error::TooMany { count: ops.len(), limit });
+        }
+        match self.coordination.transact(ops).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if error.may_have_landed() => self.settle(error, proof).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Finds out whether a write whose reply was lost has landed.
+    async fn settle(&self, error: coordination::Error, proof: &Proof) -> Result<()> {
+        let deadline = Instant::now() + SETTLE;
+        while self.in_touch_again(deadline).await {
+            match self.landed(proof).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Error::Unavailable(error)),
+                Err(later) if later.is_unavailable() => {}
+                Err(_) => break,
+            }
+        }
+        Err(Error::Unknown(error))
+    }
+
+    /// Waits until the store answers again after the reply to a write was lost; false if it does
+    /// not in time. Requests of one session are carried out in order, so once a later `sync`
+    /// succeeds, what is read is final.
+    pub(super) async fn in_touch_again(&self, deadline: Instant) -> bool {
+        let mut session = self.coordination.session();
+        loop {
+            match tokio::time::timeout_at(deadline, self.coordination.sync()).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(later)) if later.is_unavailable() => {}
+                Ok(Err(_)) | Err(_) => return false,
+            }
+            let connected = session.wait_for(|session| session.state == SessionState::Connected);
+            let connected = tokio::time::timeout_at(deadline, connected).await;
+            if !connected.is_ok_and(|session| session.is_ok()) {
+                return false;
+            }
+            // In touch again, perhaps only just not yet when it was tried.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn landed(&self, proof: &Proof) -> coordination::Result<bool> {
+        #[derive(serde::Deserialize)]
+        struct Marked {
+            nonce: Uuid,
+        }
+        Ok(match proof {
+            Proof::Written { path, nonce } => {
+                self.coordination.get(path).await?.is_some_and(|node| {
+                    serde_json::from_slice::<Marked>(&node.data)
+                        .is_ok_and(|record| record.nonce == *nonce)
+                })
+            }
+            Proof::Deleted { path, czxid } => {
+                self.coordination.get(path).await?.is_none_or(|node| node.stat.czxid != *czxid)
+            }
+        })
+    }
+}
+
+/// What a refused step means for `name`.
+pub(super) fn refused(error: coordination::Error, kind: ObjectKind, name: &str) -> Error {
+    let name = name.to_owned();
+    match error.root() {
+        coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
+        coordination::Error::BadVersion { .. }
+        | coordination::Error::NotEmpty { .. }
+        | coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
+        coordination::Error::TooLarge { bytes, limit, .. } => {
+            Error::TooLarge { bytes: *bytes, limit: *limit }
+        }
+        _ => error.into(),
+    }
+}
+
+fn encode(path: &str, record: &impl Serialize) -> Result<Bytes> {
+    let data = serde_json::to_vec(record)
+        .map_err(|source| Error::BadRecord { path: path.to_owned(), source })?;
+    if data.len() > MAX_DATA {
+        return Err(Error::TooLarge { bytes: data.len(), limit: MAX_DATA });
+    }
+    Ok(data.into())
+}
+
+pub(super) fn create(path: &str, record: &impl Serialize) -> Result<Op> {
+    let data = encode(path, record)?;
+    Ok(Op::Create { path: path.to_owned(), data, mode: Mode::Persistent })
+}
+
+pub(super) fn set(path: &str, record: &impl Serialize, version: i32) -> Result<Op> {
+    let data = encode(path, record)?;
+    Ok(Op::Set { path: path.to_owned(), data, version: Some(version) })
+}
+
+pub(super) fn delete(path: String, version: Option<i32>) -> Op {
+    Op::Delete { path, version }
+}
+
+fn op_size(op: &Op) -> usize {
+    let data = match op {
+        Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+        Op::Check { .. } | Op::Delete { .. } => 0,
+    };
+    op.path().len() + data + 64
+}
