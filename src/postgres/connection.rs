@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
@@ -25,6 +26,9 @@ const READ_MUCH: usize = 128 * 1024;
 
 /// The longest start-up packet, as in PostgreSQL (`MAX_STARTUP_PACKET_LENGTH`).
 const MAX_STARTUP: usize = 10_000;
+
+/// How long a connection is kept after the last word, for the client to read it.
+const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -214,10 +218,17 @@ impl Connection {
     }
 
     /// Sends what waits and closes the connection.
+    ///
+    /// What the client sends at the same moment is read and dropped for a while: where it arrives at
+    /// a socket that is closed, the client's system forgets what it has received, and the client
+    /// never learns why the connection ended.
     pub async fn close(&mut self) {
-        if self.flush().await.is_ok() {
-            let _ = self.socket.shutdown().await;
+        if self.flush().await.is_err() || self.socket.shutdown().await.is_err() {
+            return;
         }
+        let mut dropped = [0; 4096];
+        let drain = async { while let Ok(1..) = self.socket.read(&mut dropped).await {} };
+        let _ = tokio::time::timeout(LINGER, drain).await;
     }
 }
 
