@@ -11,7 +11,6 @@ mod crashes;
 mod duckdb;
 #[path = "tables/lost_replies.rs"]
 mod lost_replies;
-#[allow(dead_code)]
 #[path = "coordination/proxy.rs"]
 mod proxy;
 #[path = "tables/pyiceberg.rs"]
