@@ -67,7 +67,7 @@ async fn nothing_is_read_beyond_the_roots() {
                     Ok(()) => refused(client, &format!("SELECT * FROM {table}")).await,
                     Err(error) => explain(&error),
                 };
-                assert!(refusal.contains("storage.roots"), "{location}: {refusal}");
+                assert!(refusal.contains("42501"), "{location}: {refusal}");
                 continue;
             }
             let made = client.batch_execute(&create(&format!("{who}{at}"), location)).await;
@@ -109,14 +109,14 @@ async fn nothing_is_read_beyond_the_roots() {
     fs::remove_dir_all(inside.join("later")).expect("removed");
     symlink(&outside, inside.join("later")).expect("a link");
     let refusal = refused(&reader, "SELECT sum(x) FROM later").await;
-    assert!(refusal.contains("storage.roots"), "{refusal}");
+    assert!(refusal.contains("42501"), "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_table_is_taken_over_from_beyond_the_roots() {
     let directory = tempfile::tempdir().expect("a directory");
     let (inside, outside) = (directory.path().join("in"), directory.path().join("out"));
-    // The same table in both places.
+    // Two tables of one cluster, which are in its catalog no more.
     let metadata = |place: &Path| {
         let found = super::files(place).into_iter();
         let found = found.filter(|file| file.to_string_lossy().ends_with(".metadata.json"));
@@ -124,11 +124,17 @@ async fn no_table_is_taken_over_from_beyond_the_roots() {
     };
     for place in [&inside, &outside] {
         fs::create_dir(place).expect("a directory");
-        let daemon = Daemon::start(&Options::new().env("ORIBI_WAREHOUSE", place));
-        let client = daemon.connect().await;
-        client.batch_execute("CREATE TABLE t AS SELECT 7 AS x").await.expect("a table");
     }
-    let daemon = Daemon::start(&Options::new().env("ORIBI_STORAGE_ROOTS", &inside));
+    let options = Options::new().env("ORIBI_WAREHOUSE", &inside);
+    let daemon = Daemon::start(&options);
+    let made = format!(
+        "CREATE TABLE t AS SELECT 7 AS x; CREATE TABLE u (x int) LOCATION '{}'; \
+         INSERT INTO u VALUES (8); DROP TABLE t; DROP TABLE u",
+        outside.join("u").display()
+    );
+    daemon.connect().await.batch_execute(&made).await.expect("tables");
+    daemon.kill();
+    let daemon = Daemon::start(&options.env("ORIBI_STORAGE_ROOTS", &inside));
     let oribi = daemon.connect().await;
     let setup = "CREATE ROLE reader LOGIN; GRANT CREATE ON SCHEMA public TO reader; \
                  GRANT pg_read_server_files TO reader";
