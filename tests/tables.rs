@@ -19,5 +19,7 @@ mod pyiceberg;
 mod python;
 #[path = "tables/races.rs"]
 mod races;
+#[path = "tables/statistics.rs"]
+mod statistics;
 #[path = "cluster/support.rs"]
 mod support;
