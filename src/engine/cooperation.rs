@@ -89,9 +89,6 @@ fn has_had_its_share() -> bool {
     LET_GO.with(|let_go| {
         let now = Instant::now();
         let since = let_go.get().map(|last| now - last);
-        let SHARE = std::env::var("ORIBI_SHARE")
-            .ok()
-            .map_or(SHARE, |s| Duration::from_secs(s.parse().unwrap()));
         if since.is_none_or(|since| since >= SHARE) {
             let_go.set(Some(now));
         }
