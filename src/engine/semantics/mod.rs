@@ -235,10 +235,11 @@ fn same_dimensions(from: &DataType, to: &DataType) -> Result<()> {
     if given == wanted || given == 0 || wanted == 0 || holds_nothing(from) {
         return Ok(());
     }
-    let brackets = "[]".repeat(given);
+    let written = |dimensions: usize| "[]".repeat(dimensions);
     Err(DataFusionError::NotImplemented(format!(
-        "a conversion of arrays of {given} dimensions to those of {wanted} (the type that holds them \
-         is written with {brackets})"
+        "an array of a type with {} cannot become one of a type with {}: dimensions are fixed",
+        written(given),
+        written(wanted)
     )))
 }
 
