@@ -17,7 +17,7 @@ use layers::{Layers, flatten};
 use rules::Rules;
 use values::empty_is_none;
 
-pub use values::{Count, Limit, Places, Share, Size};
+pub use values::{Count, Limit, Places, Rate, Share, Size};
 
 /// The default file, part of the binary.
 pub const DEFAULTS: &str = include_str!("../config/oribi.toml");
@@ -169,6 +169,7 @@ pub struct Maintenance {
     pub interval: Limit,
     #[serde(with = "humantime_serde")]
     pub orphan_grace: Duration,
+    pub rate: Rate,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -12,8 +12,9 @@ mod python;
 mod tools;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::daemon::{Handle, Options, Shared, explain};
 use programs::psql;
@@ -168,6 +169,63 @@ async fn psql_copies() {
     assert!(errors.contains("COPY FROM on external tables, which are only read"), "{errors}");
 }
 
+#[tokio::test]
+async fn psql_copies_into_a_table() {
+    let daemon = prepare().await;
+    let file = daemon.options().directory().join("to-copy.csv");
+    fs::write(&file, "name;id\nAnn;1\n'Zoë; Dr.';3\n").expect("a file is written");
+    let script = daemon.options().directory().join("copy.sql");
+    let text = format!(
+        "CREATE SCHEMA psql_copied;\nCREATE TABLE psql_copied.t (id int, name text);\n\
+         \\copy psql_copied.t (name, id) from '{}' with csv header delimiter ';' quote ''''\n\
+         COPY psql_copied.t FROM STDIN;\n4\t\\N\n5\tfive\n\\.\n\
+         \\copy psql_copied.t from stdin csv\n6,six\n\\.\n\
+         \\copy (select * from psql_copied.t order by id) to stdout csv\n\
+         BEGIN;\nCOPY psql_copied.t FROM STDIN;\n7\tgone\n\\.\nROLLBACK;\n\
+         COPY psql_copied.t FROM STDIN;\n8\tgood\nbad\tbad\n\\.\n\
+         SELECT count(*) FROM psql_copied.t \\g (format=unaligned tuples_only=on)\n",
+        file.display()
+    );
+    fs::write(&script, text).expect("a script is written");
+    let output = psql(&daemon, &["-q", "-f"]).arg(&script).output().expect("psql starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(printed, "1,Ann\n3,Zoë; Dr.\n4,\n5,five\n6,six\n5\n", "{errors}");
+    for expected in [
+        "ERROR:  invalid input syntax for type integer: \"bad\"",
+        "CONTEXT:  COPY t, line 2, column id: \"bad\"",
+    ] {
+        assert!(errors.contains(expected), "{expected} is missing:\n{errors}");
+    }
+    assert_eq!(errors.matches("ERROR").count(), 1, "{errors}");
+}
+
+/// `\watch` asks again and again, until it is interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_watches() {
+    let daemon = prepare().await;
+    let client = daemon.connect().await;
+    client
+        .batch_execute("CREATE SCHEMA watching; CREATE TABLE watching.t (n int)")
+        .await
+        .expect("t");
+    let script = daemon.options().directory().join("watch.sql");
+    let text = "SELECT 'seen', count(*) FROM watching.t \\watch 0.05\n";
+    fs::write(&script, text).expect("a script is written");
+    let mut psql = psql(&daemon, &["-A", "-t", "-f"]);
+    let mut psql = psql.arg(&script).stdout(Stdio::piped()).spawn().expect("psql starts");
+    let mut lines = BufReader::new(psql.stdout.take().expect("a pipe")).lines();
+    for rows in 0..3 {
+        for _ in 0..2 {
+            let seen = lines.find(|line| line.as_ref().is_ok_and(|l| *l == format!("seen|{rows}")));
+            assert!(seen.is_some(), "{rows} rows are not seen");
+        }
+        client.batch_execute("INSERT INTO watching.t VALUES (1)").await.expect("a row");
+    }
+    psql.kill().expect("psql runs on");
+    psql.wait().expect("it ends");
+}
+
 macro_rules! python_clients {
     ($($name:ident: $modules:expr, $packages:expr;)*) => {
         $(#[tokio::test]
@@ -258,8 +316,8 @@ const LOST: [&str; 2] = ["40001", "42P07"];
 /// A daemon with a table, a view and comments.
 async fn prepare() -> Handle {
     let daemon = DAEMON.get();
-    let file = daemon.options().directory().join("people.csv");
-    fs::write(&file, PEOPLE).expect("people.csv is written");
+    // Other tests read it already.
+    let file = daemon.options().shared_file("people.csv", PEOPLE);
     let setup = format!(
         "CREATE EXTERNAL TABLE IF NOT EXISTS people (id int, name text, born date, \
          height numeric(4,2), member boolean) STORED AS CSV LOCATION '{}'; \

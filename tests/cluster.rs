@@ -5,14 +5,20 @@ mod common;
 
 #[path = "cluster/catalog.rs"]
 mod catalog;
+#[path = "cluster/credentials.rs"]
+mod credentials;
 #[path = "cluster/election.rs"]
 mod election;
+#[path = "cluster/housekeeping.rs"]
+mod housekeeping;
 #[path = "cluster/loss.rs"]
 mod loss;
 #[path = "cluster/members.rs"]
 mod members;
 #[path = "cluster/outages.rs"]
 mod outages;
+#[path = "cluster/psql.rs"]
+mod psql;
 #[path = "cluster/queries.rs"]
 mod queries;
 #[path = "cluster/races.rs"]

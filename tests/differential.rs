@@ -1,9 +1,10 @@
 //! The same messages to a real PostgreSQL and to a daemon: what comes back must be the same.
 //!
 //! Scripts are text files in `tests/differential`; [`script`] says how to read them. A difference
-//! that is meant, or not repaired yet, is marked in the script with its reason; a mark that hides
-//! nothing fails as well. `ORIBI_TEST_CASE` names one case to run alone, by a part of its name;
-//! `ORIBI_TEST_UNMARK=1` takes the marks away that hide nothing.
+//! that is meant, or not repaired yet, is marked in the script with its reason and a digest of what
+//! Oribi says; a mark that hides nothing, or another difference, fails as well. `ORIBI_TEST_CASE` names
+//! one case to run alone, by a part of its name; `ORIBI_TEST_UNMARK=1` takes the marks away that hide
+//! nothing, `ORIBI_TEST_RECORD=1` writes the digests of what is said now.
 
 mod common;
 #[path = "differential/script.rs"]
@@ -80,7 +81,7 @@ fn run(topic: &str) {
     let cases = script::load(topic);
     let pair = pair();
     let mut report = String::new();
-    let mut needless = Vec::new();
+    let (mut needless, mut anew) = (Vec::new(), Vec::new());
     for case in cases.iter().filter(|case| case.name.contains(&only)) {
         let theirs = talk(pair.postgres.address(), case);
         let ours = talk(pair.oribi.postgres(), case);
@@ -88,11 +89,17 @@ fn run(topic: &str) {
         writeln!(report, "\n{topic}.txt:{} {}: {complaint:?}", case.line, case.name).ok();
         match complaint {
             Complaint::Differs => report.push_str(&transcript::compared(&theirs, &ours)),
+            Complaint::DiffersAnew => {
+                report.push_str(&transcript::compared(&theirs, &ours));
+                anew.push((case, ours));
+            }
             Complaint::Needless => needless.push(case),
         }
     }
     if std::env::var_os("ORIBI_TEST_UNMARK").is_some() {
         script::unmark(topic, &needless);
+    } else if std::env::var_os("ORIBI_TEST_RECORD").is_some() {
+        script::record(topic, &anew);
     }
     assert!(report.is_empty(), "of {} cases (- PostgreSQL, + Oribi)\n{report}", cases.len());
 }

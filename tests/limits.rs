@@ -2,6 +2,8 @@
 //! so by itself, with a message that names what to mend, and leaves nothing behind.
 
 mod common;
+#[path = "limits/roots.rs"]
+mod roots;
 
 use std::fs;
 use std::path::{Path, PathBuf};

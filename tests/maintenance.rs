@@ -126,6 +126,30 @@ async fn the_leader_does_it_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_takes_its_time() {
+    const RATE: u64 = 256;
+    let quiet = quiet();
+    let daemon = Daemon::start(&quiet);
+    let client = daemon.connect().await;
+    fill(&client, 8).await;
+    drop((client, daemon));
+    let paced = quiet
+        .env("ORIBI_MAINTENANCE_RATE", RATE.to_string())
+        .env("ORIBI_MAINTENANCE_INTERVAL", "50ms");
+    let daemon = Daemon::start(&paced);
+    let client = daemon.connect().await;
+    let log =
+        "SELECT seconds::text FROM system.maintenance WHERE kind = 'compact' AND files_read = 8";
+    let seconds =
+        eventually("an entry in the log", async || value(&client, log).await.parse::<f64>().ok())
+            .await;
+    assert_eq!(value(&client, "SELECT count(*) FROM \"t$files\"").await, "1");
+    let bytes = value(&client, "SELECT sum(file_size_in_bytes) FROM \"t$files\"").await;
+    let bytes: f64 = bytes.parse().expect("a number");
+    assert!(bytes > 500.0 && seconds >= bytes / RATE as f64, "{bytes} bytes in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_does_not_grow_beyond_its_bound() {
     let daemon = Daemon::start(&quiet());
     let client = daemon.connect().await;

@@ -5,6 +5,10 @@ mod activity;
 mod common;
 #[path = "protocol/copy.rs"]
 mod copy;
+#[path = "protocol/copy_in.rs"]
+mod copy_in;
+#[path = "protocol/copy_rights.rs"]
+mod copy_rights;
 #[path = "protocol/cursors.rs"]
 mod cursors;
 #[path = "protocol/extended.rs"]

@@ -125,7 +125,7 @@ fn pyiceberg_reads_the_same_rows_from_a_bucket() {
         daemon.postgres().port().to_string(),
         properties.to_string(),
     ]));
-    assert!(report.ends_with("11 states agree\n"), "{report}");
+    assert!(report.ends_with("14 states agree\n"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

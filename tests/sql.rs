@@ -86,7 +86,7 @@ macro_rules! scripts {
 
 scripts! {
     catalog csv_json cursors ddl errors explain functions grants history hive managed merge names
-    overwrite policies prepared returning roles select semantics settings transactions types views
+    overwrite policies prepared returning roles select semantics settings transactions types upkeep views
 }
 
 #[test]

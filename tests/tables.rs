@@ -13,7 +13,6 @@ mod described;
 mod duckdb;
 #[path = "tables/lost_replies.rs"]
 mod lost_replies;
-#[allow(dead_code)]
 #[path = "coordination/proxy.rs"]
 mod proxy;
 #[path = "tables/pyiceberg.rs"]
@@ -22,5 +21,7 @@ mod pyiceberg;
 mod python;
 #[path = "tables/races.rs"]
 mod races;
+#[path = "tables/statistics.rs"]
+mod statistics;
 #[path = "cluster/support.rs"]
 mod support;

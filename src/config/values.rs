@@ -79,10 +79,15 @@ pub struct Places(pub Vec<String>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub Option<Duration>);
 
+/// Bytes a second, or no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(pub Option<u64>);
+
 as_text!(Size);
 as_text!(Share);
 as_text!(Count);
 as_text!(Limit);
+as_text!(Rate);
 as_text!(Places);
 as_text!(Rules);
 
@@ -190,6 +195,29 @@ impl FromStr for Limit {
         match humantime::parse_duration(text) {
             Ok(duration) if !duration.is_zero() => Ok(Self(Some(duration))),
             _ => Err(format!("{text:?} is neither \"none\" nor a duration such as \"30s\"")),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<Size>()) {
+            ("none", _) => Ok(Self(None)),
+            (_, Ok(Size(bytes))) if bytes > 0 => Ok(Self(Some(bytes))),
+            _ => Err(format!(
+                "{text:?} is neither \"none\" nor a size, by the second, such as \"64MiB\""
+            )),
+        }
+    }
+}
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("none"),
+            Some(bytes) => Size(bytes).fmt(f),
         }
     }
 }

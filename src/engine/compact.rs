@@ -12,21 +12,18 @@ use super::write::{Target, Written};
 use super::{Error, Result};
 use crate::storage::managed::{Change, ManagedTable, NewFiles, Removed, live_files, small_files};
 
-/// Bytes that one commit takes up, about: a conflict costs no more than that much work.
-const MAX_BYTES: u64 = 4 << 30;
-
 impl Session {
-    /// Writes small files anew, partition by partition, up to some amount. `rows` are files that go;
-    /// without a change there is nothing more to do.
-    pub async fn compact(&self, target: &Target) -> Result<Written> {
+    /// Writes small files anew, partition by partition, up to about `limit` bytes. `rows` are files
+    /// that go; without a change there is nothing more to do.
+    pub async fn compact(&self, target: &Target, limit: u64) -> Result<Written> {
         let files = self.engine().files();
-        let small = small_files(files, &target.metadata, MAX_BYTES).await?;
+        let small = small_files(files, &target.metadata, limit).await?;
         let mut removed = HashSet::new();
         let mut added =
             NewFiles { spec_id: target.metadata.default_partition_spec_id(), files: Vec::new() };
         let mut bytes = 0;
         for part in small {
-            if bytes >= MAX_BYTES {
+            if bytes >= limit {
                 break;
             }
             bytes += part.bytes;

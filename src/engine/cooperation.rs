@@ -5,12 +5,15 @@
 //! pause: other statements would starve and nobody could cancel it. Such operators are put on a
 //! share of their own.
 //!
-//! A nested loop join may look at billions of pairs before it has a row to give: its condition looks
-//! whether the statement still runs.
+//! A nested loop join may look at billions of pairs before it has a row to give, in one poll that no
+//! share ends: its condition looks whether the statement still runs, and gives the other tasks of its
+//! thread another one.
 
+use std::cell::Cell;
 use std::fmt::{self, Display, Formatter};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
@@ -28,6 +31,14 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use tokio_util::sync::CancellationToken;
 
 use super::through::{Said, Through};
+
+/// How long other tasks wait for a thread on which a condition is computed again and again.
+const SHARE: Duration = Duration::from_millis(10);
+
+thread_local! {
+    /// When this thread last let its other tasks go.
+    static LET_GO: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Lets every operator that multiplies rows pause, or end once `stop` is cancelled.
 pub(super) fn make_fair(
@@ -98,6 +109,19 @@ pub(super) fn watched(
     Ok(Some(Arc::new(join)))
 }
 
+/// Whether this thread's other tasks have waited long enough. From then on they count as let go: the
+/// rest of the poll runs on this thread without them.
+fn has_had_its_share() -> bool {
+    LET_GO.with(|let_go| {
+        let now = Instant::now();
+        let since = let_go.get().map(|last| now - last);
+        if since.is_none_or(|since| since >= SHARE) {
+            let_go.set(Some(now));
+        }
+        since.is_some_and(|since| since >= SHARE)
+    })
+}
+
 /// A condition, as long as the statement runs.
 #[derive(Debug)]
 struct Watched {
@@ -135,8 +159,15 @@ impl PhysicalExpr for Watched {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        match self.stop.is_cancelled() {
-            true => Err(DataFusionError::Execution("the statement was stopped".to_owned())),
+        if self.stop.is_cancelled() {
+            return Err(DataFusionError::Execution("the statement was stopped".to_owned()));
+        }
+        match has_had_its_share() {
+            true => tokio::task::block_in_place(|| {
+                // Or the thread that takes over the tasks may never be as quick as the condition.
+                std::thread::yield_now();
+                self.inner.evaluate(batch)
+            }),
             false => self.inner.evaluate(batch),
         }
     }

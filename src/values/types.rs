@@ -119,19 +119,24 @@ pub fn type_modifier(field: &Field) -> i32 {
 
 /// A column's type as it is written in SQL; `None` for what has no name there.
 pub fn written_type(field: &Field) -> Option<String> {
+    // With all its dimensions, which PostgreSQL's own types do not tell.
+    if let Some(element) = element(storage(field.data_type())) {
+        return Some(written_type(element)? + "[]");
+    }
     let pg = pg_type(field);
-    let base = match pg.name().strip_prefix('_') {
-        Some(element) => format!("{element}[]"),
-        None => pg.name().to_owned(),
-    };
     let modifier = type_modifier(field) - 4;
-    match base.as_str() {
+    match pg.name() {
         "json" | "jsonb" | "record" => None,
         "numeric" if modifier >= 0 => {
             Some(format!("numeric({}, {})", modifier >> 16 & 0xffff, modifier & 0x7ff))
         }
-        _ => Some(base),
+        name => Some(name.to_owned()),
     }
+}
+
+/// How many dimensions an array has; 0 for what is none.
+pub fn dimensions(data_type: &DataType) -> usize {
+    element(storage(data_type)).map_or(0, |element| 1 + dimensions(element.data_type()))
 }
 
 /// Bytes that a value of the type has (`pg_type.typlen`), -1 where that varies.

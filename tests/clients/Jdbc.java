@@ -210,6 +210,42 @@ public class Jdbc {
         check(connection.isValid(10), "after a copy that was refused");
     }
 
+    /** Rows into a table; what fails leaves nothing. */
+    static void copiedIn(Connection connection) throws Exception {
+        CopyManager copies = connection.unwrap(PGConnection.class).getCopyAPI();
+        try (Statement statement = connection.createStatement()) {
+            statement.execute("CREATE SCHEMA jdbc_copied");
+            statement.execute("CREATE TABLE jdbc_copied.t (id int, name text)");
+            String text = "1\tone\n2\t\\N\n";
+            long rows = copies.copyIn("COPY jdbc_copied.t FROM STDIN", new StringReader(text));
+            check(rows == 2, rows);
+            byte[] csv = "name;id\n\"Zoë; Dr.\";3\n".getBytes("UTF-8");
+            rows = copies.copyIn("COPY jdbc_copied.t (name, id) FROM STDIN (FORMAT csv, HEADER, "
+                + "DELIMITER ';')", new ByteArrayInputStream(csv), 5);
+            check(rows == 1, rows);
+            CopyIn cancelled = copies.copyIn("COPY jdbc_copied.t FROM STDIN");
+            cancelled.writeToCopy("4\tfour\n".getBytes(), 0, 7);
+            cancelled.cancelCopy();
+            try {
+                copies.copyIn("COPY jdbc_copied.t FROM STDIN", new StringReader("5\tfive\nsix\n"));
+                throw new AssertionError("no error");
+            } catch (SQLException error) {
+                check(error.getSQLState().equals("22P02"), error.getSQLState());
+                check(error.getMessage().contains("COPY t, line 2, column id: \"six\""),
+                    error.getMessage());
+            }
+            connection.setAutoCommit(false);
+            copies.copyIn("COPY jdbc_copied.t FROM STDIN", new StringReader("6\tsix\n"));
+            connection.rollback();
+            connection.setAutoCommit(true);
+            String all = "SELECT id || ' ' || coalesce(name, '-') AS x FROM jdbc_copied.t ORDER BY id";
+            List<String> found = column(statement.executeQuery(all), "x");
+            check(found.equals(List.of("1 one", "2 -", "3 Zoë; Dr.")), found);
+            statement.execute("DROP TABLE jdbc_copied.t PURGE");
+            statement.execute("DROP SCHEMA jdbc_copied");
+        }
+    }
+
     static void stopped(Connection connection, boolean limits) throws SQLException {
         try (Statement statement = connection.createStatement()) {
             statement.setQueryTimeout(1);
@@ -245,6 +281,7 @@ public class Jdbc {
                 if (mode.equals("extended")) fetched(connection);
                 keys(connection);
                 copied(connection);
+                copiedIn(connection);
                 stopped(connection, mode.equals("extended"));
                 connection.setReadOnly(true);
                 check(connection.getTransactionIsolation() == Connection.TRANSACTION_READ_COMMITTED,

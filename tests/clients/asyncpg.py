@@ -15,6 +15,51 @@ import asyncpg
 HOST, PORT = sys.argv[1:]
 
 
+async def copies_in(connection):
+    """Rows into a table; what fails leaves nothing."""
+    await connection.execute("CREATE SCHEMA asyncpg_copied")
+    await connection.execute("CREATE TABLE asyncpg_copied.t (id int, name text, at timestamptz)")
+    moment = datetime.datetime(2024, 2, 29, 1, 2, 3, tzinfo=datetime.timezone.utc)
+    rows = [(1, "one", moment), (2, None, None)]
+    place = {"table_name": "t", "schema_name": "asyncpg_copied"}
+    # In binary.
+    tag = await connection.copy_records_to_table(records=rows, **place)
+    assert tag == "COPY 2", tag
+    tag = await connection.copy_to_table(source=io.BytesIO(b"id;name\n3;three\n"), **place,
+                                         columns=["id", "name"], format="csv", header=True,
+                                         delimiter=";")
+    assert tag == "COPY 1", tag
+    tag = await connection.copy_to_table(source=io.BytesIO(b"4\tfour\t\\N\n"), **place)
+    assert tag == "COPY 1", tag
+    try:
+        await connection.copy_to_table(source=io.BytesIO(b"5\tfive\t\\N\n6"), **place)
+        raise AssertionError("no error")
+    except asyncpg.BadCopyFileFormatError as error:
+        assert "line 2" in error.context, error.context
+
+    async def failing():
+        yield (6, "six", None)
+        raise KeyError("gives up")
+
+    for records, expected in [(failing(), KeyError), ([("x", 1, 2)], TypeError)]:
+        try:
+            await connection.copy_records_to_table(records=records, **place)
+            raise AssertionError("no error")
+        except expected:
+            pass
+    try:
+        async with connection.transaction():
+            await connection.copy_records_to_table(records=rows, **place)
+            raise KeyError("rolls back")
+    except KeyError:
+        pass
+    found = await connection.fetch("SELECT * FROM asyncpg_copied.t ORDER BY id")
+    found = [tuple(row) for row in found]
+    assert found == [*rows, (3, "three", None), (4, "four", None)], found
+    await connection.execute("DROP TABLE asyncpg_copied.t PURGE")
+    await connection.execute("DROP SCHEMA asyncpg_copied")
+
+
 async def main():
     connection = await asyncpg.connect(host=HOST, port=int(PORT), user="oribi", database="oribi")
     rows = await connection.fetch(
@@ -56,6 +101,7 @@ async def main():
         raise AssertionError("no error")
     except asyncpg.FeatureNotSupportedError:
         pass
+    await copies_in(connection)
     async with connection.transaction(readonly=True):
         total = 0
         async for row in connection.cursor("SELECT * FROM generate_series(1, 1000)", prefetch=64):

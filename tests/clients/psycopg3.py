@@ -183,6 +183,52 @@ def copies(connection):
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def copies_in(connection):
+    """Rows into a table, as text, CSV and binary; what fails leaves nothing."""
+    connection.execute("CREATE SCHEMA psycopg3_copied")
+    connection.execute("CREATE TABLE psycopg3_copied.t (id int, name text, born date)")
+    rows = [(1, "tab\there", datetime.date(2024, 2, 29)), (2, None, None)]
+    copy_in = "COPY psycopg3_copied.t FROM STDIN"
+    cursor = connection.cursor()
+    with cursor.copy(copy_in) as copy:
+        for row in rows:
+            copy.write_row(row)
+    assert cursor.rowcount == 2, cursor.rowcount
+    with cursor.copy(copy_in + " (FORMAT binary)") as copy:
+        copy.set_types(["int4", "text", "date"])
+        for row in rows:
+            copy.write_row(row)
+    with cursor.copy(copy_in + " (FORMAT csv, HEADER)") as copy:
+        copy.write("id,name,born\n1,\"tab\there\",")
+        copy.write("2024-02-29\n2,,\n")
+    found = cursor.execute("SELECT * FROM psycopg3_copied.t ORDER BY id").fetchall()
+    assert found == [rows[0]] * 3 + [rows[1]] * 3, found
+    # An exception of the client's own is a CopyFail.
+    try:
+        with cursor.copy(copy_in) as copy:
+            copy.write_row(rows[0])
+            raise KeyError("gives up")
+    except KeyError:
+        pass
+    try:
+        with cursor.copy(copy_in) as copy:
+            copy.write("1\tx\t\\N\n2\ty\n")
+        raise AssertionError("no error")
+    except psycopg.errors.BadCopyFileFormat as error:
+        assert error.diag.context == 'COPY t, line 2: "2\ty"', error.diag.context
+    try:
+        with connection.transaction():
+            with cursor.copy(copy_in) as copy:
+                copy.write_row(rows[0])
+            raise KeyError("rolls back")
+    except KeyError:
+        pass
+    (count,) = cursor.execute("SELECT count(*) FROM psycopg3_copied.t").fetchone()
+    assert count == 6, count
+    connection.execute("DROP TABLE psycopg3_copied.t PURGE")
+    connection.execute("DROP SCHEMA psycopg3_copied")
+
+
 def rest(connection):
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute("SELECT id AS key, name FROM people WHERE id = 1").fetchone()
@@ -240,7 +286,7 @@ def main():
         assert connection.info.server_version // 10000 == 15, connection.info.server_version
         assert connection.info.encoding == "utf-8"
         for part in (texts_and_binaries, parameters, prepared, pipeline, cursors, copies,
-                     returning, rest):
+                     copies_in, returning, rest):
             part(connection)
     with psycopg.connect(**ADDRESS) as connection:
         blocks(connection)

@@ -128,14 +128,26 @@ async fn slow_statements_cost_one_transaction_a_tick() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heavy_statement_starves_nobody() {
+    starves_nobody(HEAVY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fruitless_statement_starves_nobody() {
+    starves_nobody(FRUITLESS).await;
+}
+
+async fn starves_nobody(sql: &'static str) {
     bounded(async {
-        let cluster = Cluster::on_shared_zookeeper();
+        // A part of the statement for each thread.
+        let cluster = Cluster::on_shared_zookeeper()
+            .with("ENGINE_THREADS", "2")
+            .with("ENGINE_TARGET_PARTITIONS", "2");
         let daemons = [cluster.start("a"), cluster.start("b")];
         let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
         all_ready(&b, &["a", "b"]).await;
         let heavy = Client::connect(&daemons[0]).await;
         let cancel = heavy.cancel_token();
-        let running = tokio::spawn(async move { heavy.outcome(HEAVY).await });
+        let running = tokio::spawn(async move { heavy.outcome(sql).await });
         let seen = "SELECT count(*) FROM system.queries WHERE daemon = 'a' AND sql LIKE '%JOIN%'";
         until("the statement is seen", async || b.value(seen).await == "1").await;
         let begun = Instant::now();

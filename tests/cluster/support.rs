@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::SinkExt;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -31,6 +33,10 @@ pub const ENDLESS: &str =
 /// One that keeps all cores busy, and makes far more rows than it reads.
 pub const HEAVY: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x) \
                          JOIN generate_series(1, 1000000) b(y) ON a.x % 10 = b.y % 10";
+
+/// One that keeps all cores busy, and finds no row however long it looks.
+pub const FRUITLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000) a(x) \
+                             JOIN generate_series(1, 1000000) b(y) ON a.x + b.y < 0";
 
 pub async fn bounded<T>(case: impl Future<Output = T>) -> T {
     tokio::time::timeout(5 * PATIENCE, case).await.expect("the case ends in time")
@@ -168,6 +174,13 @@ impl Client {
             _ => None,
         };
         Ok(messages.iter().filter_map(row).collect())
+    }
+
+    /// Copies lines into a table.
+    pub async fn try_copy(&self, sql: &str, lines: &[u8]) -> Result<(), tokio_postgres::Error> {
+        let mut sink = std::pin::pin!(self.client.copy_in::<_, Bytes>(sql).await?);
+        sink.send(Bytes::copy_from_slice(lines)).await?;
+        sink.finish().await.map(drop)
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<String>> {

@@ -83,6 +83,21 @@ impl Options {
         self.directory.path()
     }
 
+    /// A file there for tests that share a daemon: whole from the moment that it is there, however
+    /// many write it.
+    #[allow(dead_code)]
+    pub fn shared_file(&self, name: &str, content: &str) -> PathBuf {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let path = self.directory.path().join(name);
+        if !path.exists() {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let new = self.directory.path().join(format!("{name}.new-{count}"));
+            fs::write(&new, content).expect("a file is written");
+            fs::rename(&new, &path).expect("it gets its name");
+        }
+        path
+    }
+
     fn command(&self, log: &Path) -> Command {
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars_os() {

@@ -1,10 +1,13 @@
 //! A loopback proxy between a client and ZooKeeper that cuts connections and loses replies.
+//! Each test file uses a part of it.
+#![allow(dead_code)]
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,6 +24,17 @@ pub enum Break {
     Silence,
 }
 
+/// What a reply answers that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Any,
+    /// A transaction that writes in the catalog.
+    Commit,
+}
+
+/// The type of a request that is a transaction (`ZooDefs.OpCode.multi`).
+const MULTI: i32 = 14;
+
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -30,7 +44,7 @@ pub struct Proxy {
 struct Shared {
     server: SocketAddr,
     gate: watch::Sender<Gate>,
-    lose: Mutex<Option<Break>>,
+    lose: Mutex<Option<(Request, Break)>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -78,7 +92,12 @@ impl Proxy {
     /// Passes the next request on to the server, but not its reply: the connection breaks instead,
     /// and new ones are refused until [`restore`](Self::restore).
     pub fn lose_next_reply(&self, how: Break) {
-        *self.shared.lose.lock().unwrap() = Some(how);
+        *self.shared.lose.lock().unwrap() = Some((Request::Any, how));
+    }
+
+    /// The same with the reply to the next transaction that writes in the catalog.
+    pub fn lose_next_commit(&self, how: Break) {
+        *self.shared.lose.lock().unwrap() = Some((Request::Commit, how));
     }
 }
 
@@ -109,9 +128,10 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let server = TcpStream::connect(shared.server).await?;
     let (client_reader, mut client_writer) = client.into_split();
     let (server_reader, server_writer) = server.into_split();
+    let commits = Mutex::default();
     let lost = tokio::select! {
-        _ = forward(client_reader, server_writer) => return Ok(()),
-        lost = replies(server_reader, &mut client_writer, &shared) => lost?,
+        _ = requests(client_reader, server_writer, &commits) => return Ok(()),
+        lost = replies(server_reader, &mut client_writer, &shared, &commits) => lost?,
         _ = gate.wait_for(|gate| gate.generation != generation) => return Ok(()),
     };
     shared.gate.send_modify(|gate| gate.shut = true);
@@ -125,8 +145,35 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<u64> {
-    copy(&mut from, &mut to).await
+/// Forwards requests, frame by frame, and notes the ids of those that write in the catalog.
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    commits: &Mutex<HashSet<i32>>,
+) -> io::Result<()> {
+    let mut first = true;
+    loop {
+        let frame = frame(&mut from).await?;
+        let number = |at: usize| {
+            let bytes = frame.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
+            bytes.map_or(0, |bytes| i32::from_be_bytes(*bytes))
+        };
+        // The first opens the session, and is made otherwise.
+        let writes = frame.windows(9).any(|part| part == b"/catalog/");
+        if !first && number(4) == MULTI && writes {
+            commits.lock().unwrap().insert(number(0));
+        }
+        first = false;
+        to.write_u32(frame.len() as u32).await?;
+        to.write_all(&frame).await?;
+    }
+}
+
+async fn frame(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    let mut frame = vec![0; length as usize];
+    from.read_exact(&mut frame).await?;
+    Ok(frame)
 }
 
 /// Forwards replies, frame by frame, until one is to be lost. A reply to a request, unlike a ping
@@ -135,18 +182,19 @@ async fn replies(
     mut from: OwnedReadHalf,
     to: &mut OwnedWriteHalf,
     shared: &Shared,
+    commits: &Mutex<HashSet<i32>>,
 ) -> io::Result<Break> {
     loop {
-        let length = from.read_u32().await?;
-        let mut frame = vec![0; length as usize];
-        from.read_exact(&mut frame).await?;
+        let frame = frame(&mut from).await?;
         let xid = frame.first_chunk().map_or(0, |xid| i32::from_be_bytes(*xid));
+        let commit = commits.lock().unwrap().remove(&xid);
+        let wanted = |(request, _): &mut (Request, Break)| request == &Request::Any || commit;
         if xid > 0
-            && let Some(how) = shared.lose.lock().unwrap().take()
+            && let Some((_, how)) = shared.lose.lock().unwrap().take_if(wanted)
         {
             return Ok(how);
         }
-        to.write_u32(length).await?;
+        to.write_u32(frame.len() as u32).await?;
         to.write_all(&frame).await?;
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! # A case's name: its comment.
 //! with messages                        the texts of errors are compared as well
-//! known difference: why                it differs, and that is known
+//! known difference 1a2b3c4d: why       it differs, and that is known; what Oribi says, in short
 //! another text: why                    only the texts of errors differ, and that is known
 //! Start 3.0 user=oribi database=oribi  instead of the usual log-in, which is not compared
 //! Query SELECT 1                       the rest of the line; indented lines continue it
@@ -20,7 +20,7 @@
 //!
 //! # A list: each line is a case by itself.
 //! each simple                          or: text, binary (extended), both (simple, and binary)
-//! known difference: why                of the line that follows
+//! known difference 1a2b3c4d: why       of the line that follows
 //! SELECT 1
 //!
 //! # A list of values: a parameter in text comes back in binary; that, as a parameter, in text.
@@ -44,11 +44,26 @@ pub struct Case {
     /// The line of its mark, if it has one.
     mark: usize,
     /// Why it differs.
-    known: Option<String>,
+    known: Option<Known>,
     /// Why the texts of its errors differ.
     another_text: Option<String>,
     messages: bool,
     pub steps: Vec<Step>,
+}
+
+/// A difference that is known.
+struct Known {
+    /// The [`transcript::digest`] of what Oribi says instead; none if it was not recorded yet.
+    digest: Option<String>,
+}
+
+impl Known {
+    /// What stands behind `known difference`.
+    fn parse(text: &str) -> Option<Self> {
+        let (digest, reason) = text.split_once(':')?;
+        let digest = Some(digest.trim()).filter(|digest| !digest.is_empty());
+        (!reason.trim().is_empty()).then(|| Self { digest: digest.map(str::to_owned) })
+    }
 }
 
 /// What is wrong with a case.
@@ -56,6 +71,8 @@ pub struct Case {
 pub enum Complaint {
     /// It differs, or in more than the text that is marked.
     Differs,
+    /// It differs in another way than the one that is known.
+    DiffersAnew,
     /// It is marked and differs no longer.
     Needless,
 }
@@ -65,11 +82,19 @@ impl Case {
     pub fn judge(&self, theirs: &Transcript, ours: &Transcript) -> Option<Complaint> {
         let same = |texts| transcript::same(theirs, ours, texts);
         match (&self.known, &self.another_text) {
-            (Some(_), _) => same(self.messages).then_some(Complaint::Needless),
+            (Some(_), _) if same(self.messages) => Some(Complaint::Needless),
+            (Some(known), _) => {
+                let recorded = known.digest.as_ref() == Some(&self.digest(ours));
+                (!recorded).then_some(Complaint::DiffersAnew)
+            }
             (None, Some(_)) if !same(false) => Some(Complaint::Differs),
             (None, Some(_)) => same(true).then_some(Complaint::Needless),
             (None, None) => (!same(self.messages)).then_some(Complaint::Differs),
         }
+    }
+
+    fn digest(&self, ours: &Transcript) -> String {
+        transcript::digest(ours, self.messages)
     }
 }
 
@@ -136,6 +161,19 @@ pub fn unmark(topic: &str, cases: &[&Case]) {
     std::fs::write(&path, left).expect("a script is written");
 }
 
+/// Writes beside marks what Oribi says now.
+pub fn record(topic: &str, said: &[(&Case, Transcript)]) {
+    let path = path(topic);
+    let text = std::fs::read_to_string(&path).expect("a script");
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for (case, ours) in said {
+        let line = &mut lines[case.mark - 1];
+        let (_, reason) = line.split_once(':').expect("a reason");
+        *line = format!("known difference {}:{reason}", case.digest(ours));
+    }
+    std::fs::write(&path, lines.join("\n") + "\n").expect("a script is written");
+}
+
 /// All cases of `tests/differential/<topic>.txt`.
 pub fn load(topic: &str) -> Vec<Case> {
     let path = path(topic);
@@ -165,9 +203,10 @@ fn section<'a>(
         }
         if let Some(comment) = line.strip_prefix('#') {
             comment.trim().clone_into(&mut case.name);
-        } else if let Some(reason) = line.strip_prefix("known difference:") {
-            assert!(!reason.trim().is_empty(), "line {number}: a reason is missing");
-            case.known = Some(reason.trim().to_owned());
+        } else if let Some(known) = line.strip_prefix("known difference") {
+            let known = Known::parse(known);
+            assert!(known.is_some(), "line {number}: a reason is missing");
+            case.known = known;
             case.mark = number;
         } else if let Some(reason) = line.strip_prefix("another text:") {
             case.another_text = Some(reason.trim().to_owned());

@@ -113,7 +113,8 @@ impl Session {
         if negotiation {
             return Some(Heard::Negotiation(message[5..].to_vec()));
         }
-        let shown = format!("{:?}", &message[..]);
+        // Not what is in it, such as a key: it is another one each time.
+        let shown = format!("{:?} of {length} bytes", char::from(message[0]));
         match Message::parse(&mut message) {
             Ok(Some(message)) => Some(Heard::Message(message)),
             Ok(None) => None,

@@ -153,3 +153,14 @@ pub fn same(theirs: &Transcript, ours: &Transcript, texts: bool) -> bool {
     let line = |heard: &[Heard]| heard.iter().map(|heard| shown(heard, texts)).collect::<Vec<_>>();
     theirs.len() == ours.len() && theirs.iter().zip(ours).all(|((_, a), (_, b))| line(a) == line(b))
 }
+
+/// A few digits that another transcript does not have: FNV-1a, folded to 32 bits.
+pub fn digest(transcript: &Transcript, texts: bool) -> String {
+    let lines = transcript.iter().flat_map(|(_, heard)| heard).map(|heard| shown(heard, texts));
+    let hash = lines
+        .flat_map(|line| (line + "\n").into_bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
+}

@@ -1,6 +1,5 @@
 //! COPY ... TO STDOUT, message by message.
 
-use std::fs;
 use std::time::Instant;
 
 use super::DAEMON;
@@ -19,8 +18,7 @@ const ENDLESS: &str = "COPY (SELECT * FROM generate_series(1, 1000000000000)) TO
 
 /// A session in whose search path are the table and the view of `copy.txt`.
 fn log_in(daemon: &Daemon) -> Wire {
-    let file = daemon.options().directory().join("copy.csv");
-    fs::write(&file, "1,x\n,\n").expect("copy.csv is written");
+    let file = daemon.options().shared_file("copy.csv", "1,x\n,\n");
     let setup = format!(
         "CREATE SCHEMA IF NOT EXISTS copying; CREATE EXTERNAL TABLE IF NOT EXISTS copying.t \
          (a int, b text) STORED AS CSV LOCATION '{}' OPTIONS ('has_header' 'false'); \

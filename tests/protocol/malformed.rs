@@ -44,14 +44,12 @@ fn malformed_messages_are_refused() {
         wire.raw(bytes);
         // Whether the connection can go on is the daemon's choice; the error is not.
         let error = wire.until('E');
-        let too_large = what.contains("huge") || what.contains("negative length");
-        let code = code(&error);
-        let expected =
-            ["08P01", if *what == "a query that is not UTF-8" { "22021" } else { "08P01" }];
-        assert!(
-            expected.contains(&code.as_str()) || too_large && code == "54000",
-            "{what}: {code}"
-        );
+        let expected = match *what {
+            "a query that is not UTF-8" => "22021",
+            "a huge length" | "a negative length" => "54000",
+            _ => "08P01",
+        };
+        assert_eq!(code(&error), expected, "{what}");
         assert_eq!(column(&other.query("SELECT 1")), ["1"], "another client, after {what}");
     }
 }
@@ -72,6 +70,55 @@ fn a_long_message_is_taken_up_to_the_limit() {
     let mut wire = Wire::log_in(&daemon);
     let text = "x".repeat(5 << 20);
     assert_eq!(column(&wire.query(&format!("SELECT length('{text}')"))), [text.len().to_string()]);
+}
+
+#[test]
+fn the_limit_of_a_message_is_kept_to_the_byte() {
+    const LIMIT: usize = 1 << 20;
+    let daemon = Daemon::start(&Options::new().env("ORIBI_CONNECTIONS_MESSAGE_LIMIT", "1MiB"));
+    let mut wire = Wire::log_in(&daemon);
+    // The length counts itself and the zero byte at the end.
+    let long = |length: usize| {
+        let (before, after) = ("SELECT length('", "')");
+        let text = length - 5 - before.len() - after.len();
+        (text.to_string(), super::wire::query(&format!("{before}{}{after}", "x".repeat(text))))
+    };
+    for length in [LIMIT - 1, LIMIT] {
+        let (expected, message) = long(length);
+        assert_eq!(message.len(), length + 1);
+        wire.send([message]);
+        assert_eq!(column(&wire.until('Z')), [expected]);
+    }
+    // One byte more ends the connection before the rest of it is taken, and no other.
+    let mut other = Wire::log_in(&daemon);
+    wire.raw(&long(LIMIT + 1).1[..100]);
+    let messages = wire.until_closed();
+    assert_eq!(code(&messages), "54000");
+    let error = super::wire::first(&messages, 'E');
+    assert_eq!(error.field(b'S').as_deref(), Some("FATAL"));
+    assert_eq!(column(&other.query("SELECT 'alive'")), ["alive"]);
+    // Data to copy: a message as any other, and a row of several messages, of which the rest is
+    // passed over.
+    other.query("CREATE TABLE copied (a text)");
+    let copy = |wire: &mut Wire| {
+        wire.send([super::wire::query("COPY copied FROM STDIN")]);
+        wire.until('G');
+    };
+    let data = |length: usize| message(b'd', &vec![b'x'; length - 4]);
+    copy(&mut other);
+    other.send([data(LIMIT - 100), message(b'd', b"\n"), data(LIMIT - 100), message(b'c', b"")]);
+    assert_eq!(super::wire::first(&other.until('Z'), 'C').text(), "COPY 2");
+    copy(&mut other);
+    other.send([data(LIMIT), data(LIMIT), data(LIMIT), message(b'c', b"")]);
+    assert_eq!(code(&other.until('Z')), "54000");
+    assert_eq!(column(&other.query("SELECT count(*) FROM copied")), ["2"]);
+    copy(&mut other);
+    other.raw(&data(LIMIT + 1)[..100]);
+    let messages = other.until_closed();
+    assert_eq!(code(&messages), "54000");
+    assert_eq!(super::wire::first(&messages, 'E').field(b'S').as_deref(), Some("FATAL"));
+    let mut again = Wire::log_in(&daemon);
+    assert_eq!(column(&again.query("SELECT count(*) FROM copied")), ["2"]);
 }
 
 /// Whatever is too deep for the parser or the planner fails by itself; the daemon lives.

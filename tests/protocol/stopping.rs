@@ -9,7 +9,7 @@ use super::DAEMON;
 use super::wire::{
     Wire, bind, cancel, code, column, execute, first, kinds, parse, query, status, sync,
 };
-use crate::common::daemon::{Daemon, PATIENCE};
+use crate::common::daemon::{Daemon, Options, PATIENCE};
 
 /// A statement should stop within 100 ms; a machine busy with other tests may take longer.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
@@ -205,7 +205,8 @@ fn a_client_that_does_not_read_costs_no_memory() {
     const ROWS: usize = 5_000_000;
     const ALLOWED: u64 = 128 << 20;
     let text = "x".repeat(150);
-    let daemon = DAEMON.get();
+    // One of its own: what other tests ask for is not to be measured.
+    let daemon = Daemon::start(&Options::new());
     let mut other = Wire::log_in(&daemon);
     let mut wire = Wire::log_in(&daemon);
     let before = daemon.resident_bytes();
@@ -222,11 +223,15 @@ fn a_client_that_does_not_read_costs_no_memory() {
     let mut buffer = vec![0; 1 << 20];
     let mut read = 0;
     let end = b"Z\0\0\0\x05I";
+    // The end may come in two parts.
+    let mut tail = Vec::new();
     loop {
         let count = wire.read_some(&mut buffer);
         assert!(count > 0, "the connection ended after {read} bytes");
         read += count;
-        if buffer[..count].ends_with(end) {
+        tail.extend_from_slice(&buffer[count.saturating_sub(end.len())..count]);
+        tail.drain(..tail.len().saturating_sub(end.len()));
+        if tail == end {
             break;
         }
         assert!(grown() < ALLOWED, "{} MiB more after {read} bytes", grown() >> 20);

@@ -52,11 +52,15 @@ const fn case(
     Case { statement, query, old, new }
 }
 
+/// The lines of a COPY ... FROM STDIN.
+const LINES: &[u8] = b"7\tseven\n8\teight\n";
+
+const P: &str = "SELECT string_agg(kind || x, ' ' ORDER BY x) FROM p";
 const T: &str = "SELECT sum(x), count(*), count(DISTINCT s) FROM t";
 const BOTH: &str = "SELECT (SELECT sum(x) FROM t), (SELECT sum(n) FROM u)";
 const NEW: &str = "SELECT count(*), min(x) FROM new";
 
-/// From the rows 1 to 6 in `t`, each in a file of its own, and 1 in `u`.
+/// From the rows 1 to 6 in `t`, each in a file of its own, 1 in `u`, and `a1 a2 b3 c4` in `p`.
 const CASES: &[Case] = &[
     case("INSERT INTO t VALUES (10, 'x'), (20, 'y')", T, "21 6 6", "51 8 8"),
     case("INSERT INTO t SELECT x + 100, 'z' FROM t", T, "21 6 6", "642 12 7"),
@@ -79,8 +83,26 @@ const CASES: &[Case] = &[
         "42703",
         "6",
     ),
+    case(
+        "MERGE INTO t USING (VALUES (1), (7)) news (x) ON t.x = news.x \
+         WHEN MATCHED THEN UPDATE SET s = 'merged' \
+         WHEN NOT MATCHED THEN INSERT VALUES (news.x, 'merged')",
+        T,
+        "21 6 6",
+        "28 7 6",
+    ),
+    case("COPY t FROM STDIN", T, "21 6 6", "36 8 8"),
+    case("INSERT OVERWRITE p PARTITION (kind = 'a') VALUES (10)", P, "a1 a2 b3 c4", "b3 c4 a10"),
+    case("DELETE FROM p WHERE kind < 'c'", P, "a1 a2 b3 c4", "c4"),
+    case("DROP TABLE u PURGE", "SELECT sum(n) FROM u", "1", "42P01"),
     case("OPTIMIZE t", T, "21 6 6", "21 6 6"),
     case("VACUUM t RETAIN '0s'", T, "21 6 6", "21 6 6"),
+];
+
+/// Those that pass some points twice: two tables, or several partitions.
+const TWICE: &[Case] = &[
+    case("BEGIN; UPDATE t SET x = 0; INSERT INTO u VALUES (5); COMMIT", BOTH, "21 1", "0 6"),
+    case("UPDATE p SET x = x + 10 WHERE kind < 'c'", P, "a1 a2 b3 c4", "c4 a11 a12 b13"),
 ];
 
 /// Cases at the same time.
@@ -88,49 +110,73 @@ const AT_ONCE: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_old_tables_or_the_new_ones() {
-    let (mut cases, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
-    for case in CASES {
+    let all: BTreeSet<&str> = POINTS.iter().map(|(point, _)| *point).collect();
+    assert_eq!(die(CASES, POINTS, 0).await, all, "no statement comes to some of the points");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nor_is_it_another_when_a_point_is_passed_once_before() {
+    let steps = &POINTS[..6];
+    let all: BTreeSet<&str> = steps.iter().map(|(point, _)| *point).collect();
+    let mut reached = die(TWICE, steps, 1).await;
+    // All rows are in files once.
+    reached.insert("rows are in files");
+    assert_eq!(reached, all, "no statement comes to some of the points twice");
+}
+
+type Points = &'static [(&'static str, Option<bool>)];
+
+/// Which points the statements came to after they had passed them so often.
+async fn die(cases: &'static [Case], points: Points, passed: u32) -> BTreeSet<&'static str> {
+    let (mut dying, places) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
+    for case in cases {
         let places = places.clone();
-        cases.spawn(async move {
+        dying.spawn(async move {
             let _place = places.acquire().await;
-            die_at_every_point(case).await
+            die_at_every_point(case, points, passed).await
         });
     }
     let mut reached = BTreeSet::new();
-    while let Some(case) = cases.join_next().await {
+    while let Some(case) = dying.join_next().await {
         reached
             .extend(case.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic())));
     }
-    let all: BTreeSet<&str> = POINTS.iter().map(|(point, _)| *point).collect();
-    assert_eq!(reached, all, "no statement comes to some of the points");
+    reached
 }
 
 /// Which points the statement came to.
-async fn die_at_every_point(case: &Case) -> BTreeSet<&'static str> {
+async fn die_at_every_point(case: &Case, points: Points, passed: u32) -> BTreeSet<&'static str> {
     let options = Options::new()
         .env("ORIBI_MAINTENANCE_INTERVAL", "none")
         .env("ORIBI_MAINTENANCE_ORPHAN_GRACE", "0s");
     let mut reached = BTreeSet::new();
     let mut daemon = Daemon::start(&options);
-    for (point, done) in POINTS {
+    for (point, done) in points {
         set_up(&daemon).await;
         drop(daemon);
-        let dying = Daemon::start(&options.clone().env("ORIBI_FAULT", *point));
-        let outcome = Client::connect(&dying).await.try_rows(case.statement).await;
+        let fault = options.clone().env("ORIBI_FAULT", *point);
+        let dying = Daemon::start(&fault.env("ORIBI_FAULT_AFTER", passed.to_string()));
+        let client = Client::connect(&dying).await;
+        let outcome = match case.statement.starts_with("COPY") {
+            true => client.try_copy(case.statement, LINES).await,
+            false => client.try_rows(case.statement).await.map(drop),
+        };
+        drop(client);
         let what = format!("{} that died at \"{point}\"", case.statement);
-        let expected: &[&str] = match outcome {
-            // Not every statement comes to every point.
-            Ok(_) => &[case.new],
-            Err(error) => {
-                assert!(error.is_closed() || error.as_db_error().is_none(), "{what}: {error:?}");
-                dying.wait(PATIENCE);
-                reached.insert(*point);
-                match done {
-                    Some(true) => &[case.new],
-                    Some(false) => &[case.old],
-                    None => &[case.old, case.new],
-                }
-            }
+        // Not every statement comes to every point.
+        let Err(error) = outcome else {
+            assert_eq!(answer(&dying, case.query).await, case.new, "{}", case.statement);
+            drop(dying);
+            daemon = Daemon::start(&options);
+            continue;
+        };
+        assert!(error.is_closed() || error.as_db_error().is_none(), "{what}: {error:?}");
+        dying.wait(PATIENCE);
+        reached.insert(*point);
+        let expected: &[&str] = match done {
+            Some(true) => &[case.new],
+            Some(false) => &[case.old],
+            None => &[case.old, case.new],
         };
         drop(dying);
         daemon = Daemon::start(&options);
@@ -140,7 +186,7 @@ async fn die_at_every_point(case: &Case) -> BTreeSet<&'static str> {
         client.rows("INSERT INTO t (x) VALUES (1000)").await;
         assert_eq!(client.value("SELECT count(*) FROM t WHERE x = 1000").await, "1", "{what}");
         client.rows("DELETE FROM t WHERE x = 1000").await;
-        for table in ["t", "u", "new"] {
+        for table in ["t", "u", "p", "new"] {
             if answer(&daemon, &format!("SELECT 1 FROM {table} LIMIT 1")).await != "42P01" {
                 client.rows(&format!("VACUUM {table}")).await;
                 assert_tidy(&client, table, &what).await;
@@ -153,13 +199,15 @@ async fn die_at_every_point(case: &Case) -> BTreeSet<&'static str> {
 
 async fn set_up(daemon: &Daemon) {
     let client = Client::connect(daemon).await;
-    for table in ["t", "u", "new"] {
+    for table in ["t", "u", "p", "new"] {
         client.rows(&format!("DROP TABLE IF EXISTS {table} PURGE")).await;
     }
     client.rows("CREATE TABLE t (x bigint, s text)").await;
     for n in 1..=6 {
         client.rows(&format!("INSERT INTO t VALUES ({n}, 'row {n}')")).await;
     }
+    client.rows("CREATE TABLE p (x bigint, kind text) PARTITIONED BY (kind)").await;
+    client.rows("INSERT INTO p VALUES (1, 'a'), (2, 'a'), (3, 'b'), (4, 'c')").await;
     client.rows("CREATE TABLE u (n int)").await;
     client.rows("INSERT INTO u VALUES (1)").await;
     // Something that housekeeping finds.

@@ -16,5 +16,5 @@ fn pyiceberg_reads_the_same_rows() {
     let report = run(Command::new(python)
         .arg(script)
         .args([address.ip().to_string(), address.port().to_string()]));
-    assert!(report.ends_with("11 states agree\n"), "{report}");
+    assert!(report.ends_with("14 states agree\n"), "{report}");
 }

@@ -98,10 +98,33 @@ oribi.execute(
     "INSERT INTO ordered SELECT i * 7919 % 1000, 's' || i % 5 FROM generate_series(1, 1000) AS g (i)"
 )
 oribi.execute("UPDATE ordered SET id = id + 1 WHERE id % 10 = 0")
-ordered = agree("ordered")
-for task in ordered.scan().plan_files():
-    assert task.file.sort_order_id == 1, task.file
-    with ordered.io.new_input(task.file.file_path).open() as file:
-        ids = parquet.read_table(file)["id"].to_pylist()
-    assert len(ids) > 1 and ids == sorted(ids, reverse=True), task.file.file_path
+
+
+def is_ordered():
+    """How many files there are, each ordered, and how many partitions."""
+    ordered = agree("ordered")
+    tasks = list(ordered.scan().plan_files())
+    for task in tasks:
+        assert task.file.sort_order_id == 1, task.file
+        with ordered.io.new_input(task.file.file_path).open() as file:
+            ids = parquet.read_table(file)["id"].to_pylist()
+        assert ids == sorted(ids, reverse=True), task.file.file_path
+    return len(tasks), len({repr(task.file.partition) for task in tasks})
+
+
+is_ordered()
+# Compaction keeps the order, the rows and what others can read.
+for n in range(6):
+    oribi.execute(
+        f"INSERT INTO ordered SELECT i * 7919 % 1000 + {n}, 's' || i % 5"
+        " FROM generate_series(1, 100) AS g (i)"
+    )
+before = oribi.execute("SELECT count(*), sum(id) FROM ordered").fetchone()
+files, partitions = is_ordered()
+assert files > 6 * partitions > 6, (files, partitions)
+oribi.execute("OPTIMIZE ordered")
+assert is_ordered() == (partitions, partitions)
+oribi.execute("VACUUM ordered RETAIN '0s'")
+assert is_ordered() == (partitions, partitions)
+assert oribi.execute("SELECT count(*), sum(id) FROM ordered").fetchone() == before
 print(f"{states} states agree")

@@ -40,6 +40,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -50,7 +51,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
-use crate::values::types::is_text;
+use crate::values::types::{dimensions, is_text};
 use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
@@ -220,6 +221,7 @@ impl Semantics {
             return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
         };
         let (from, to) = (source.data_type(), field.data_type());
+        same_dimensions(from, to)?;
         if let Some(function) = text::ValueOf::cast(&source, &field) {
             return Ok(Transformed::yes(function.call(vec![*expr])));
         }
@@ -232,6 +234,26 @@ impl Semantics {
             None => Transformed::no(Expr::Cast(Cast { expr, field })),
         })
     }
+}
+
+/// Refuses an array as one of other dimensions: the engine would write the inner arrays as texts, or
+/// make arrays of the values.
+fn same_dimensions(from: &DataType, to: &DataType) -> Result<()> {
+    let (given, wanted) = (dimensions(from), dimensions(to));
+    if given == wanted || given == 0 || wanted == 0 || holds_nothing(from) {
+        return Ok(());
+    }
+    let written = |dimensions: usize| "[]".repeat(dimensions);
+    Err(DataFusionError::NotImplemented(format!(
+        "an array of a type with {} cannot become one of a type with {}: dimensions are fixed",
+        written(given),
+        written(wanted)
+    )))
+}
+
+/// Whether it is the type of `ARRAY[]`.
+fn holds_nothing(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::List(element) if element.data_type().is_null())
 }
 
 /// `round` of a float, which takes the even one of two.

@@ -25,7 +25,7 @@ use crate::catalog::{
     TableName,
 };
 use crate::cluster::Election;
-use crate::config;
+use crate::config::{self, Rate};
 use crate::coordination::Op;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
@@ -40,6 +40,14 @@ const MAX_ROUNDS: u32 = 100;
 
 /// How often a compaction starts again because rows that it moved have changed.
 const MAX_CONFLICTS: u32 = 3;
+
+/// Bytes that one commit of a compaction takes up, about: a conflict costs no more than that much
+/// work.
+const MAX_BYTES: u64 = 4 << 30;
+
+/// With a rate, so much that the pause behind it is a matter of seconds; but not so little that files
+/// of the usual size (512 MiB) are cut.
+const PACED_BYTES: u64 = 1 << 30;
 
 /// Directories are listed no more often than this: what is looked for there is days old.
 const LIST_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -95,22 +103,27 @@ impl Maintenance {
         Arc::new(Self { engine, catalog, commits, log, options, warehouse })
     }
 
-    /// Makes large files of small ones. A conflict is no error: the next round sees the table anew.
+    /// Makes large files of small ones, no faster than the rate says. A conflict is no error: the next
+    /// round sees the table anew.
     async fn compact(
         &self,
         session: &engine::Session,
         name: &TableName,
         fences: &[Op],
+        rate: Rate,
     ) -> Result<Work> {
+        let limit = if rate.0.is_some() { PACED_BYTES } else { MAX_BYTES };
         let mut done = Work::default();
         let mut conflicts = 0;
         for _ in 0..MAX_ROUNDS {
             let table = self.catalog.table(name, Consistency::Cached).await?;
             let target = session.target(table).await?;
-            let written = session.compact(&target).await?;
+            let begun = Instant::now();
+            let written = session.compact(&target, limit).await?;
             let Some(change) = written.change else { break };
             let added = change.added();
             let urls: Vec<_> = added.iter().map(|file| file.file_path().to_owned()).collect();
+            let bytes: u64 = added.iter().map(|file| file.file_size_in_bytes()).sum();
             let files_written = urls.len() as u64;
             let commit = Commit { fences: fences.to_vec(), ..target.commit(change) };
             match self.commits.commit(commit).await {
@@ -130,6 +143,10 @@ impl Maintenance {
                         break;
                     }
                 }
+            }
+            if let Rate(Some(rate)) = rate {
+                let due = Duration::from_secs_f64(bytes as f64 / rate as f64);
+                tokio::time::sleep_until(begun + due).await;
             }
         }
         Ok(done)
@@ -271,7 +288,8 @@ impl Maintenance {
             let object = table.name.to_string();
             if seen.compacted.get(&oid) != Some(&definition.metadata) {
                 let started = Utc::now();
-                let compacted = self.compact(session, &table.name, &fences).await;
+                let compacted =
+                    self.compact(session, &table.name, &fences, self.options.rate).await;
                 let now = match self.catalog.table(&table.name, Consistency::Cached).await {
                     Ok(now) => now,
                     Err(error) => {
@@ -380,7 +398,7 @@ impl Session {
         let object = &name.to_string();
         if upkeep.task == Task::Optimize {
             let started = Utc::now();
-            let done = service.compact(self.engine_session(), name, &[]).await?;
+            let done = service.compact(self.engine_session(), name, &[], Rate(None)).await?;
             let entry = service.log.entry(object, "compact", started, Ok(done));
             service.log.append(entry.into_iter().collect()).await;
             return Ok(format!("{} files became {}", done.files_read, done.files_written));
