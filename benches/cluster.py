@@ -21,18 +21,21 @@ TRIALS, RESTART_QUERIES = 50, 10_000
 
 
 class Cluster:
-    def __init__(self, bench):
-        self.bench = bench
-        self.zookeeper = ZooKeeper(bench.scratch / "zookeeper-cluster")
-        bench.stack.callback(self.zookeeper.stop)
-        self.zookeeper.start()
+    """Daemons by name, each with some cores of its own or all with all of them."""
+
+    def __init__(self, bench, zookeeper, cores):
         self.daemons = {
-            name: bench.new_oribi(f"cluster-{name}", identity=name, maintenance="none",
-                                  zookeeper=f"127.0.0.1:{self.zookeeper.port}/oribi")
-            for name in "abc"}
+            name: bench.new_oribi(f"cluster-{len(cores)}-{name}", identity=name, maintenance="none",
+                                  zookeeper=f"127.0.0.1:{zookeeper.port}/oribi-{len(cores)}",
+                                  cores=own)
+            for name, own in cores.items()}
         for table in data.TABLES:
             self.daemons["a"].define(table, bench.files / f"{table}.parquet")
-        self.wait_for({"a", "b", "c"})
+        self.wait_for(set(cores))
+
+    def stop(self):
+        for daemon in self.daemons.values():
+            daemon.stop()
 
     def connect(self, name, distribution):
         connection = self.daemons[name].connect()
@@ -55,7 +58,7 @@ class Cluster:
                 time.sleep(0.01)
 
 
-def measure_queries(bench, cluster):
+def measure_queries(bench, cluster, title):
     queries = tpch.queries()
     times = {way: {number: [] for number in queries} for way in ("always", "off")}
     with cluster.connect("a", "always") as spread, cluster.connect("a", "off") as alone:
@@ -69,9 +72,8 @@ def measure_queries(bench, cluster):
                     if turn:  # the first round is for warming up
                         times[way][number].append((time.perf_counter() - begin) * 1000)
                 if not turn and not tpch.same(rows["always"], rows["off"]):
-                    bench.report.fail(f"Q{number:02}", "other rows on three daemons")
-    tpch.table(bench, "cluster: three daemons on the same cores", times["always"], times["off"],
-               "one daemon")
+                    bench.report.fail(f"Q{number:02}", "other rows on several daemons")
+    tpch.table(bench, f"cluster: {title}", times["always"], times["off"], "one daemon")
 
 
 class Asking(threading.Thread):
@@ -196,12 +198,20 @@ def measure_restart(bench, cluster):
 
 
 def run(bench):
-    cluster = Cluster(bench)
+    zookeeper = ZooKeeper(bench.scratch / "zookeeper-cluster")
+    bench.stack.callback(zookeeper.stop)
+    zookeeper.start()
+    bench.report.version("zookeeper", zookeeper.version())
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        pinned = {name: {core} for name, core in zip("abcdefgh", cores)}
+        cluster = Cluster(bench, zookeeper, pinned)
+        measure_queries(bench, cluster, f"{len(pinned)} daemons with a core each")
+        cluster.stop()
+    cluster = Cluster(bench, zookeeper, dict.fromkeys("abc"))
     bench.report.version("oribi", cluster.daemons["a"].version())
-    bench.report.version("zookeeper", cluster.zookeeper.version())
-    measure_queries(bench, cluster)
+    measure_queries(bench, cluster, "three daemons on the same cores")
     measure_restart(bench, cluster)
     measure_failures(bench, cluster)
-    for daemon in cluster.daemons.values():
-        daemon.stop()
-    cluster.zookeeper.stop()
+    cluster.stop()
+    zookeeper.stop()

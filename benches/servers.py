@@ -41,6 +41,8 @@ class Server:
 
     patience = 60  # seconds to become ready, and to end
 
+    cores = None  # all, or a set of their numbers
+
     def __init__(self, folder):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,10 +50,16 @@ class Server:
         self.process = None
         self.log = self.folder.with_suffix(".log")
 
+    def prepare(self):
+        """In the child, before its program begins."""
+        die_with_parent()
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)
+
     def spawn(self, command, **more):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL, preexec_fn=die_with_parent,
+                                            stdin=subprocess.DEVNULL, preexec_fn=self.prepare,
                                             cwd=self.folder, **more)
 
     def wait_until_ready(self):
@@ -110,8 +118,9 @@ class Sql(Server):
 
 class Oribi(Sql):
     def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
-                 maintenance=None):
+                 maintenance=None, cores=None):
         super().__init__(folder)
+        self.cores = cores
         self.binary = Path(binary).resolve()
         self.flags = {"--zookeeper": zookeeper, "--id": identity, "--warehouse": warehouse}
         self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance}
