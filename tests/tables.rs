@@ -11,6 +11,8 @@ mod crashes;
 mod described;
 #[path = "tables/duckdb.rs"]
 mod duckdb;
+#[path = "tables/frozen.rs"]
+mod frozen;
 #[path = "tables/lost_replies.rs"]
 mod lost_replies;
 #[path = "coordination/proxy.rs"]
