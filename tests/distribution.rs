@@ -296,6 +296,23 @@ const AT_ONCE: &[&str] = &[
     "SELECT a.n_name, b.n_name FROM nation a CROSS JOIN nation b",
     "SELECT n_name, x FROM nation CROSS JOIN LATERAL generate_series(1, 3) g(x)",
     "SELECT n_name, x FROM nation, unnest(ARRAY[1, 2]) u(x)",
+    "SELECT o_orderkey, count(*) FILTER (WHERE o_totalprice > 100000) OVER (PARTITION BY o_custkey) \
+     FROM orders",
+    "SELECT o_orderkey, first_value(nullif(o_orderstatus, 'O')) IGNORE NULLS OVER (PARTITION BY \
+     o_custkey ORDER BY o_orderkey) FROM orders",
+    "SELECT l_orderkey, l_linenumber, sum(l_quantity) OVER (PARTITION BY l_orderkey ORDER BY \
+     l_linenumber DESC), lag(l_linenumber) OVER (PARTITION BY l_orderkey ORDER BY l_linenumber) \
+     FROM lineitem",
+    "SELECT k, count(*), sum(n) FROM (SELECT c_custkey k, row_number() OVER (ORDER BY c_custkey) n \
+     FROM customer UNION ALL SELECT o_custkey, row_number() OVER (ORDER BY o_custkey) FROM orders) u \
+     GROUP BY k",
+    "SELECT k, n, count(*) OVER (PARTITION BY k) FROM (SELECT c_custkey k, row_number() OVER (ORDER BY \
+     c_custkey) n FROM customer UNION ALL SELECT o_custkey, row_number() OVER (ORDER BY o_custkey) \
+     FROM orders) u",
+    "SELECT s, count(*), sum(m) FROM (SELECT 'a' s, max(o_orderkey) m FROM orders UNION ALL \
+     SELECT 'b', max(l_orderkey) FROM lineitem UNION ALL SELECT 'a', max(c_custkey) FROM customer \
+     UNION ALL SELECT 'b', 1 UNION ALL SELECT 'a', min(o_orderkey) FROM orders) u GROUP BY s",
+    "SELECT o_orderkey FROM orders UNION ALL SELECT 0",
     "WITH n AS (SELECT n_regionkey k, count(*) c FROM nation GROUP BY 1) \
      SELECT a.k, b.c FROM n a JOIN n b ON a.k = b.k + 1",
     "WITH RECURSIVE up(k) AS (SELECT min(n_nationkey) FROM nation UNION ALL SELECT k + 1 FROM up \
@@ -306,9 +323,10 @@ const AT_ONCE: &[&str] = &[
 async fn steps_that_look_at_all_rows_see_them_all() {
     bounded(async {
         let three = Three::start().await;
-        let client = three.client(0).await;
         let mut spread = 0;
-        for partitions in [1, 2, 8] {
+        // What a coordinator does itself it does not send: each sends other parts.
+        for (at, partitions) in [(0, 1), (0, 2), (1, 8), (2, 3)] {
+            let client = three.client(at).await;
             client
                 .rows(&format!("SET datafusion.execution.target_partitions = {partitions}"))
                 .await;

@@ -28,9 +28,7 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
-use tokio_util::sync::CancellationToken;
-
-use super::through::{Said, Through};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long other tasks wait for a thread on which a condition is computed again and again.
 const SHARE: Duration = Duration::from_millis(10);
@@ -72,17 +70,18 @@ pub(super) fn pausing(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
 }
 
 /// The same for a part of a statement that came from another daemon with its pauses: nested loop
-/// joins, also those that were made on the way, pause, and end once nobody has the part's plan any
-/// more.
+/// joins, also those that were made on the way, end once nobody has the part's plan any more.
 pub(super) fn watch_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let watched = plan.transform_up(|node| {
         let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else {
             return Ok(Transformed::no(node));
         };
         let stop = CancellationToken::new();
-        let Some(rows) = watched(join, &stop)? else { return Ok(Transformed::no(node)) };
-        let held = Some(Arc::new(stop.drop_guard()));
-        Ok(Transformed::yes(Arc::new(Through { said: Said::Watched, rows, held }) as _))
+        let held = Arc::new(stop.clone().drop_guard());
+        Ok(match watched_while(join, &stop, Some(held))? {
+            Some(watched) => Transformed::yes(watched),
+            None => Transformed::no(node),
+        })
     })?;
     Ok(watched.data)
 }
@@ -92,8 +91,16 @@ pub(super) fn watched(
     join: &NestedLoopJoinExec,
     stop: &CancellationToken,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    watched_while(join, stop, None)
+}
+
+fn watched_while(
+    join: &NestedLoopJoinExec,
+    stop: &CancellationToken,
+    held: Option<Arc<DropGuard>>,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(filter) = join.filter() else { return Ok(None) };
-    let condition = Watched { inner: filter.expression().clone(), stop: stop.clone() };
+    let condition = Watched { inner: filter.expression().clone(), stop: stop.clone(), held };
     let filter = JoinFilter::new(
         Arc::new(condition),
         filter.column_indices().to_vec(),
@@ -127,6 +134,8 @@ fn has_had_its_share() -> bool {
 struct Watched {
     inner: Arc<dyn PhysicalExpr>,
     stop: CancellationToken,
+    /// Stops it once the plan is dropped.
+    held: Option<Arc<DropGuard>>,
 }
 
 impl PartialEq for Watched {
@@ -181,7 +190,7 @@ impl PhysicalExpr for Watched {
         mut children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
         let inner = children.pop().unwrap_or_else(|| self.inner.clone());
-        Ok(Arc::new(Self { inner, stop: self.stop.clone() }))
+        Ok(Arc::new(Self { inner, stop: self.stop.clone(), held: self.held.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
 };
-use tokio_util::sync::DropGuard;
 
 /// What a step says of the rows below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +18,6 @@ pub(super) enum Said {
     SecurityBarrier,
     /// A scan that finds columns in its files by field id.
     FieldIds,
-    /// A join that pauses, and that ends when nobody has the plan any more.
-    Watched,
 }
 
 /// Passes rows on.
@@ -29,13 +25,11 @@ pub(super) enum Said {
 pub(super) struct Through {
     pub said: Said,
     pub rows: Arc<dyn ExecutionPlan>,
-    /// Ends what goes on below, once the plan is dropped.
-    pub held: Option<Arc<DropGuard>>,
 }
 
 impl Through {
     pub fn new(said: Said, rows: Arc<dyn ExecutionPlan>) -> Arc<Self> {
-        Arc::new(Self { said, rows, held: None })
+        Arc::new(Self { said, rows })
     }
 }
 
@@ -44,7 +38,6 @@ impl Said {
         match self {
             Self::SecurityBarrier => "SecurityBarrier",
             Self::FieldIds => "FieldIds",
-            Self::Watched => "CooperativeExec",
         }
     }
 }
@@ -84,7 +77,7 @@ impl ExecutionPlan for Through {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = children.pop().unwrap_or_else(|| self.rows.clone());
-        Ok(Arc::new(Self { said: self.said, rows, held: self.held.clone() }))
+        Ok(Arc::new(Self { said: self.said, rows }))
     }
 
     fn execute(
@@ -92,10 +85,6 @@ impl ExecutionPlan for Through {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.rows.execute(partition, context)?;
-        Ok(match self.said {
-            Said::Watched => make_cooperative(rows),
-            Said::SecurityBarrier | Said::FieldIds => rows,
-        })
+        self.rows.execute(partition, context)
     }
 }

@@ -107,7 +107,7 @@ impl Cause {
     }
 }
 
-/// In the words of datafusion-distributed 4.0, of a worker that was asked for the rows of a part which
+/// In the words of datafusion-distributed 4.0, which gives no other sign, of a worker that was asked for the rows of a part which
 /// it was not given, or no longer has.
 const NO_PLAN: &str = "timed-out while waiting for the plan";
 
@@ -133,7 +133,8 @@ impl Spool {
     pub fn push(&mut self, batch: RecordBatch) -> Vec<RecordBatch> {
         self.bytes += batch.get_array_memory_size();
         self.held.push(batch);
-        if self.bytes > self.limit {
+        // Rows without columns have no bytes.
+        if self.limit == 0 || self.bytes > self.limit {
             return self.finish();
         }
         self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -188,6 +189,8 @@ mod tests {
         assert!(spool.push(batch()).is_empty());
         assert_eq!(spool.push(batch()).len(), 3);
         assert_eq!(spool.push(batch()).len(), 1);
+        let empty = RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()));
+        assert_eq!(spool.push(empty).len(), 1);
         assert!(spool.due().is_none());
     }
 }

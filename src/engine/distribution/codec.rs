@@ -46,7 +46,6 @@ impl PhysicalExtensionCodec for Codec {
         bytes.extend_from_slice(match through.said {
             Said::SecurityBarrier => b"barrier",
             Said::FieldIds => b"field-ids",
-            Said::Watched => return Err(unknown(node.name())),
         });
         Ok(())
     }

@@ -67,7 +67,7 @@ pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 use channels::{Channels, url};
 use codec::{Codec, mark_field_ids};
-use fitness::{bytes_to_read, obstacle, travels};
+use fitness::{arrives, bytes_to_read, obstacle};
 use places::assign;
 use pulse::Pulse;
 pub(super) use stages::own_part;
@@ -277,9 +277,16 @@ impl Distribution {
         let plan = mark_field_ids(plan)?;
         let analysed = plan.downcast_ref::<AnalyzeExec>();
         let part = analysed.map_or(&plan, AnalyzeExec::input);
-        if let Err(error) = travels(part, &self.context) {
-            debug!(%error, "a statement stays on this daemon: its plan cannot travel");
-            return Ok(None);
+        match arrives(part, &self.context) {
+            Ok(true) => {}
+            Ok(false) => {
+                debug!("a statement stays on this daemon: its plan would be another elsewhere");
+                return Ok(None);
+            }
+            Err(error) => {
+                debug!(%error, "a statement stays on this daemon: its plan cannot travel");
+                return Ok(None);
+            }
         }
         let mut builder = SessionStateBuilder::new()
             .with_query_planner(Arc::new(Given(part.clone())))

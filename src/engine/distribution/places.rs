@@ -1,7 +1,7 @@
 //! Which files a worker reads: as far as possible the same ones each time, whoever coordinates and
 //! whoever else is there, so that their footers and pages are in its memory already.
 //!
-//! Files are cut into pieces, and each piece goes to the worker that ranks highest for it
+//! Files are cut into pieces, and each piece goes to the task of the worker that ranks highest for it
 //! (rendezvous hashing: a worker that comes or goes moves only its own pieces), unless that one has
 //! its share already: then to the next (bounded loads, Mirrokni et al. 2018).
 
@@ -23,10 +23,10 @@ use super::stages::Pinned;
 
 /// Pieces for each task from which on shares become even. With fewer, files are cut in as many parts of
 /// the same size as there are partitions: a task without work costs more than a cold file.
-const PIECES: usize = 8;
+const PIECES_FOR_TASK: usize = 8;
 
 /// Bytes of a piece at most: larger than most files and row groups, so that few are cut.
-const PIECE: u64 = 256 << 20;
+const PIECE_BYTES: u64 = 256 << 20;
 
 /// How much more than its share a worker takes of what it has seen before, in percent.
 const SURPLUS: u64 = 10;
@@ -43,7 +43,7 @@ pub(super) fn assign(
         return None;
     }
     let pieces = pieces(scan);
-    if pieces.len() < PIECES * event.task_count {
+    if pieces.len() < PIECES_FOR_TASK * event.task_count {
         return None;
     }
     let workers = &pinned.urls[..event.task_count];
@@ -68,14 +68,14 @@ fn pieces(scan: &FileScanConfig) -> Vec<PartitionedFile> {
         if let Some(last) = pieces.last_mut()
             && last.object_meta.location == file.object_meta.location
             && last.range().1 == start
-            && !start.is_multiple_of(PIECE)
+            && !start.is_multiple_of(PIECE_BYTES)
         {
-            let (from, until) = (last.range().0, end.min(start.next_multiple_of(PIECE)));
+            let (from, until) = (last.range().0, end.min(start.next_multiple_of(PIECE_BYTES)));
             last.range = range(from, until);
             start = until;
         }
         while start < end {
-            let until = end.min((start + 1).next_multiple_of(PIECE));
+            let until = end.min((start + 1).next_multiple_of(PIECE_BYTES));
             let mut piece = file.clone();
             piece.range = range(start, until);
             pieces.push(piece);
@@ -116,7 +116,7 @@ fn rank(worker: &Url, piece: &PartitionedFile) -> u64 {
     // With the same keys in every process.
     let mut hasher = DefaultHasher::new();
     let (path, (start, _)) = place(piece);
-    (worker.as_str(), path, start / PIECE).hash(&mut hasher);
+    (worker.as_str(), path, start / PIECE_BYTES).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -194,9 +194,9 @@ mod tests {
             .build();
             pieces(&scan).iter().map(PartitionedFile::range).collect::<Vec<_>>()
         };
-        let end = 2 * PIECE + 7;
-        let whole = vec![(0, PIECE), (PIECE, 2 * PIECE), (2 * PIECE, end)];
+        let end = 2 * PIECE_BYTES + 7;
+        let whole = vec![(0, PIECE_BYTES), (PIECE_BYTES, 2 * PIECE_BYTES), (2 * PIECE_BYTES, end)];
         assert_eq!(cut(&[(0, end)]), whole);
-        assert_eq!(cut(&[(PIECE + 5, end), (0, 9), (9, PIECE + 5)]), whole);
+        assert_eq!(cut(&[(PIECE_BYTES + 5, end), (0, 9), (9, PIECE_BYTES + 5)]), whole);
     }
 }

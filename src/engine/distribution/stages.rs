@@ -3,15 +3,17 @@
 //!
 //! A stage of several tasks runs its steps once in each, on a part of the rows. That gives the same
 //! rows only as long as no step relies on seeing all of them. One that does asks for a single
-//! partition, which is also what it gets from a scan of one partition; so such a scan is never cut.
+//! partition, which is also what it gets from a scan of one partition; so such a scan is never cut. What
+//! else may have one partition in each task, such as a union, is found when the stages are made.
 
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::physical_expr::Distribution;
+use datafusion::physical_expr::{AcrossPartitions, Distribution};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::NestedLoopJoinExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{
@@ -35,8 +37,12 @@ pub(super) struct Pinned {
     pub task_bytes: u64,
 }
 
-/// The union of datafusion-distributed, each of whose branches runs in some of a stage's tasks.
+/// The union of datafusion-distributed, each of whose branches runs in some of a stage's tasks. The
+/// crate keeps its type to itself.
 const UNION: &str = "ChildrenIsolatorUnionExec";
+
+/// More tasks than one, should their number not be known.
+const SEVERAL: usize = 2;
 
 /// How many tasks a scan is worth.
 pub(super) fn desired_tasks(
@@ -44,8 +50,10 @@ pub(super) fn desired_tasks(
 ) -> Option<Result<DesiredTaskCountEventResponse>> {
     let scan = scan_of(event.plan)?;
     let pinned = event.session_config.get_extension::<Pinned>()?;
-    // What is above one partition may rely on that; and each task would return all of a limit's rows.
-    if is_single(event.plan) || scan.limit.is_some() {
+    // What is above one partition may rely on that, or on an order; and each task would return all of a
+    // limit's rows.
+    let ordered = !scan.output_ordering.is_empty();
+    if is_single(event.plan) || ordered || scan.limit.is_some() {
         return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
     }
     let tasks = bytes_of_scan(scan).div_ceil(pinned.task_bytes).max(1);
@@ -53,7 +61,8 @@ pub(super) fn desired_tasks(
     Some(Ok(DesiredTaskCountEventResponse::desired(tasks)))
 }
 
-/// Task `n` of a stage runs on the worker `n`; what needs one task only stays here.
+/// Task `n` of a stage runs on the worker `n`; what needs one task only stays here, if this daemon is
+/// a worker.
 pub(super) fn route(event: RouteTasksEvent<'_>) -> Option<Result<RouteTasksEventResponse>> {
     let pinned = event.task_ctx.session_config().get_extension::<Pinned>()?;
     let urls = match event.task_count {
@@ -100,20 +109,23 @@ fn defect_of_stage(plan: &Arc<dyn ExecutionPlan>, tasks: usize) -> Result<Option
     Ok(found)
 }
 
-/// How many of a stage's tasks run one branch of a union; several, if that cannot be told.
+/// How many of a stage's tasks run one branch of a union, which only its scans tell; several, if they
+/// do not.
 fn tasks_of_branch(branch: &Arc<dyn ExecutionPlan>) -> Result<usize> {
-    let mut tasks = 2;
+    let mut tasks = SEVERAL;
     branch.apply(|node| {
-        if node.is::<NetworkCoalesceExec>() {
-            tasks = 1;
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        if let Some(leaf) = node.downcast_ref::<DistributedLeafExec>() {
-            tasks = leaf.variants().len();
-        }
-        Ok(match node.is_network_boundary() {
-            true => TreeNodeRecursion::Jump,
-            false => TreeNodeRecursion::Continue,
+        let known = match node.downcast_ref::<DistributedLeafExec>() {
+            Some(leaf) => Some(leaf.variants().len()),
+            None if node.name() == UNION => Some(SEVERAL),
+            // What is not cut keeps all that is with it in one task.
+            None if node.is::<NetworkCoalesceExec>() => Some(1),
+            None if node.is_network_boundary() => return Ok(TreeNodeRecursion::Jump),
+            None => node.children().is_empty().then_some(1),
+        };
+        tasks = known.unwrap_or(tasks);
+        Ok(match known {
+            Some(_) => TreeNodeRecursion::Stop,
+            None => TreeNodeRecursion::Continue,
         })
     })?;
     Ok(tasks)
@@ -126,26 +138,30 @@ fn defect_of(node: &Arc<dyn ExecutionPlan>, tasks: usize) -> Option<String> {
         return (parts != tasks)
             .then(|| format!("a scan in {parts} parts, in a stage of {tasks} tasks"));
     }
-    if tasks == 1 {
-        return None;
-    }
-    if node.children().is_empty() {
+    let several = tasks > 1;
+    if several && node.children().is_empty() {
         return Some(format!("{name} would give its rows in each of {tasks} tasks"));
     }
     if node.is::<CoalescePartitionsExec>() || node.is::<SortPreservingMergeExec>() {
-        let all = node.children().into_iter().all(|child| child.is::<NetworkBroadcastExec>());
-        return (!all).then(|| format!("{name} merges the rows of one task of {tasks}"));
+        let part = several && !gathers_all(node);
+        return part.then(|| format!("{name} merges the rows of one task of {tasks}"));
     }
-    if node.fetch().is_some() && is_single(node) {
+    if several && node.fetch().is_some() && is_single(node) {
         return Some(format!("{name} is limited in each of {tasks} tasks"));
+    }
+    if several && node.is::<RepartitionExec>() && node.children().into_iter().any(claims_order) {
+        // Of one partition it keeps the order, and the shuffle of several tasks loses it.
+        return Some(format!("{name} claims an order in each of {tasks} tasks"));
     }
     let asked = node.input_distribution_requirements();
     node.children().into_iter().enumerate().find_map(|(at, child)| {
         let whole = match asked.child_distribution(at) {
             None | Some(Distribution::UnspecifiedDistribution) => true,
             // Broadcast: each task has all rows.
-            Some(Distribution::SinglePartition) => gathers_all(child),
-            Some(_) => !is_single(child),
+            Some(Distribution::SinglePartition) => {
+                is_single(child) && (!several || gathers_all(child))
+            }
+            Some(_) => !several || !is_single(child),
         };
         (!whole).then(|| format!("{name} sees the rows of one task of {tasks}"))
     })
@@ -161,6 +177,15 @@ fn is_single(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.output_partitioning().partition_count() == 1
 }
 
+/// Whether one partition says that its rows have an order, be it that a column is constant in it.
+fn claims_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let known = plan.equivalence_properties();
+    let constants = known.constants();
+    let mut differing =
+        constants.iter().filter(|it| it.across_partitions == AcrossPartitions::Heterogeneous);
+    is_single(plan) && (plan.output_ordering().is_some() || differing.next().is_some())
+}
+
 /// Makes the part of a spread plan that runs here like any other plan: scans name their files, and
 /// joins end once `stop` is cancelled.
 pub(in crate::engine) fn own_part(
@@ -172,7 +197,10 @@ pub(in crate::engine) fn own_part(
             return Ok(Transformed::new(node, false, TreeNodeRecursion::Jump));
         }
         if node.children().is_empty() {
-            return Ok(Transformed::yes(storage::name_files(node)?));
+            // One task runs here, which reads all.
+            let leaf =
+                node.downcast_ref::<DistributedLeafExec>().map(|leaf| leaf.original().clone());
+            return Ok(Transformed::yes(storage::name_files(leaf.unwrap_or(node))?));
         }
         let join = node.downcast_ref::<NestedLoopJoinExec>();
         Ok(match join.map(|join| watched(join, stop)).transpose()?.flatten() {

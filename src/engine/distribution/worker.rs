@@ -77,9 +77,10 @@ impl Sessions {
         if build != Some(self.build) {
             let own = self.build;
             let other = build.unwrap_or("unknown");
-            return Err(DataFusionError::Execution(format!(
-                "this daemon is of build {own}, the one that asks of build {other}"
-            )));
+            // Not an error of the statement's: it can run elsewhere.
+            return Err(DataFusionError::External(
+                format!("this daemon is of build {own}, the one that asks of build {other}").into(),
+            ));
         }
         Travel::read(headers)
     }
