@@ -67,18 +67,29 @@ def networks(bench, names):
         return dict.fromkeys(names), "127.0.0.1"
 
 
+def leader(cluster):
+    """Who leads, once all agree: one that comes back learns it a moment later."""
+    while True:
+        seen = set()
+        for name in cluster.daemons:
+            with cluster.connect(name, "off") as connection:
+                seen.add(connection.execute(LEADER).fetchone())
+        if len(seen) == 1 and None not in seen:
+            return seen.pop()[0]
+        time.sleep(0.1)
+
+
 class Trial:
     """One fault of one daemon, seen by a client of another."""
 
-    def __init__(self, bench, cluster, fault, role):
-        with cluster.connect("a", "off") as connection:
-            leader, = connection.execute(LEADER).fetchone()
-        others = sorted(set(cluster.daemons) - {leader})
-        victim = leader if role == "housekeeper" else others[-1]
+    def __init__(self, cluster, fault, role):
+        led_by = leader(cluster)
+        others = sorted(set(cluster.daemons) - {led_by})
+        victim = led_by if role == "housekeeper" else others[-1]
         witness = others[0]
         fault = fault(cluster.daemons[victim])
         with cluster.connect(witness, "always") as connection:
-            self.run(cluster, fault, witness, victim, connection, victim == leader)
+            self.run(cluster, fault, witness, victim, connection, victim == led_by)
         cluster.wait_for(set(cluster.daemons))
 
     def run(self, cluster, fault, witness, victim, connection, led):
@@ -122,7 +133,7 @@ def run(bench):
     for role in ("worker", "housekeeper"):
         for fault in faults:
             case = f"{role}, {fault.name}"
-            trials = [Trial(bench, cluster, fault, role) for _ in range(bench.options.trials)]
+            trials = [Trial(cluster, fault, role) for _ in range(bench.options.trials)]
             for figure, title in titles.items():
                 samples = [getattr(trial, figure) for trial in trials]
                 if None not in samples:

@@ -28,9 +28,10 @@ pub fn point(name: &str) {
         Some(Fault { point, left: AtomicU64::new(left), stops })
     });
     let Some(fault) = fault else { return };
-    if fault.point == name && fault.left.fetch_sub(1, Ordering::Relaxed) == 0 {
-        if !fault.stops || kill_process(getpid(), Signal::STOP).is_err() {
-            std::process::abort();
-        }
+    if fault.point != name || fault.left.fetch_sub(1, Ordering::Relaxed) != 0 {
+        return;
+    }
+    if !fault.stops || kill_process(getpid(), Signal::STOP).is_err() {
+        std::process::abort();
     }
 }
