@@ -264,6 +264,85 @@ async fn a_worker_that_is_killed_or_stopped_is_not_noticed() {
     .await;
 }
 
+/// Statements whose steps look at all rows at once, in places where a stage could have several tasks.
+const AT_ONCE: &[&str] = &[
+    "SELECT o_orderkey, s FROM orders, (SELECT sum(n_regionkey) s FROM nation) n",
+    "SELECT o_orderkey, s FROM orders, (SELECT count(DISTINCT n_regionkey) s FROM nation) n",
+    "SELECT count(*), sum(s) FROM lineitem, (SELECT avg(o_totalprice) s FROM orders) n",
+    "SELECT c_custkey, n FROM customer, (SELECT n_nationkey, row_number() OVER (ORDER BY n_name) n \
+     FROM nation) r WHERE c_nationkey = n_nationkey",
+    "SELECT c_custkey, n FROM customer LEFT JOIN (SELECT n_nationkey, rank() OVER (PARTITION BY \
+     n_regionkey ORDER BY n_name) n FROM nation) r ON c_nationkey = n_nationkey",
+    "SELECT n_name, o_orderkey FROM nation LEFT JOIN orders ON o_orderkey < n_nationkey",
+    "SELECT n_name, o_orderkey FROM orders RIGHT JOIN nation ON o_orderkey < n_nationkey",
+    "SELECT n_name, count(o_orderkey) FROM nation FULL JOIN orders ON o_orderkey = n_nationkey \
+     GROUP BY n_name",
+    "SELECT r_name, n_name FROM region LEFT JOIN nation ON r_regionkey = n_regionkey + 3",
+    "SELECT n_name FROM nation WHERE EXISTS (SELECT 1 FROM customer WHERE c_nationkey > n_nationkey \
+     AND c_acctbal < 0)",
+    "SELECT n_name FROM nation WHERE n_nationkey NOT IN (SELECT c_nationkey FROM customer \
+     WHERE c_acctbal > 9900)",
+    "SELECT n_name, (SELECT count(*) FROM customer WHERE c_nationkey = n_nationkey) FROM nation",
+    "SELECT n_name FROM nation WHERE n_nationkey > (SELECT avg(c_nationkey) FROM customer)",
+    "SELECT o_orderkey FROM orders WHERE o_totalprice = (SELECT max(o_totalprice) FROM orders)",
+    "SELECT * FROM (SELECT o_orderkey FROM orders ORDER BY o_totalprice DESC, o_orderkey LIMIT 7) o \
+     JOIN lineitem ON l_orderkey = o_orderkey",
+    "SELECT o_orderkey, row_number() OVER (ORDER BY o_orderkey) FROM orders",
+    "SELECT o_custkey, o_orderkey, sum(o_totalprice) OVER (PARTITION BY o_custkey ORDER BY o_orderkey) \
+     FROM orders",
+    "SELECT o_orderkey, lag(o_orderkey) OVER (ORDER BY o_orderkey) FROM orders \
+     ORDER BY o_orderkey OFFSET 100 LIMIT 20",
+    "SELECT count(*), (SELECT count(*) FROM region) FROM nation",
+    "SELECT r_name FROM region UNION ALL SELECT n_name FROM nation UNION ALL SELECT max(c_name) FROM customer",
+    "SELECT c_nationkey FROM customer UNION SELECT n_nationkey FROM nation",
+    "SELECT c_custkey FROM customer EXCEPT SELECT o_custkey FROM orders",
+    "SELECT c_custkey FROM customer INTERSECT SELECT o_custkey FROM orders",
+    "SELECT l_returnflag, l_linestatus, count(*) FROM lineitem GROUP BY GROUPING SETS \
+     ((l_returnflag, l_linestatus), (l_returnflag), ())",
+    "SELECT n_regionkey, array_agg(n_name ORDER BY n_name) FROM nation GROUP BY n_regionkey",
+    "SELECT string_agg(n_name, ',' ORDER BY n_name DESC) FROM nation",
+    "SELECT a.n_name, b.n_name FROM nation a CROSS JOIN nation b",
+    "SELECT n_name, x FROM nation CROSS JOIN LATERAL generate_series(1, 3) g(x)",
+    "SELECT n_name, x FROM nation, unnest(ARRAY[1, 2]) u(x)",
+    "WITH n AS (SELECT n_regionkey k, count(*) c FROM nation GROUP BY 1) \
+     SELECT a.k, b.c FROM n a JOIN n b ON a.k = b.k + 1",
+    "WITH RECURSIVE up(k) AS (SELECT min(n_nationkey) FROM nation UNION ALL SELECT k + 1 FROM up \
+     JOIN nation ON n_nationkey = k WHERE k < 10) SELECT k FROM up",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_look_at_all_rows_see_them_all() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = three.client(0).await;
+        let mut spread = 0;
+        for partitions in [1, 2, 8] {
+            client
+                .rows(&format!("SET datafusion.execution.target_partitions = {partitions}"))
+                .await;
+            for sql in AT_ONCE {
+                client.rows("SET oribi.distribution = 'off'").await;
+                let mut expected = client.rows(sql).await;
+                expected.sort();
+                assert!(!expected.is_empty(), "{sql}");
+                client.rows("SET oribi.distribution = 'always'").await;
+                let plan = explained(&client, sql).await;
+                spread += usize::from(plan.starts_with("Workers: a, b, c "));
+                let mut rows = client.rows(sql).await;
+                rows.sort();
+                assert!(
+                    rows == expected,
+                    "{sql}, {partitions} partitions: {} rows in place of {}\n{plan}",
+                    rows.len(),
+                    expected.len()
+                );
+            }
+        }
+        assert!(spread > AT_ONCE.len(), "{spread} ran on several daemons");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_cut_off_is_not_noticed() {
     bounded(async {

@@ -71,12 +71,12 @@ pub(super) fn pausing(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
     Ok(fair.data)
 }
 
-/// The same for a part of a statement that came from another daemon with its pauses: joins end once
-/// nobody has the part's plan any more.
+/// The same for a part of a statement that came from another daemon with its pauses: nested loop
+/// joins, also those that were made on the way, pause, and end once nobody has the part's plan any
+/// more.
 pub(super) fn watch_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let watched = plan.transform_up(|node| {
-        let inner = node.downcast_ref::<CooperativeExec>().map(CooperativeExec::input);
-        let Some(join) = inner.and_then(|inner| inner.downcast_ref::<NestedLoopJoinExec>()) else {
+        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else {
             return Ok(Transformed::no(node));
         };
         let stop = CancellationToken::new();

@@ -47,8 +47,8 @@ pub enum Error {
     #[error("{}", message(.0))]
     Execution(DataFusionError),
     /// Daemons that worked on it are gone, and a part of its result has left already.
-    #[error("lost the worker {workers} under the statement, after rows had been sent")]
-    WorkerLost { workers: String },
+    #[error("lost {lost} under the statement, after rows had been sent")]
+    WorkerLost { lost: String },
     /// The engine's threads have ended under it.
     #[error("terminating connection due to administrator command")]
     Stopping,

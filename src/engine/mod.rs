@@ -189,7 +189,8 @@ impl Engine {
         socket: std::net::TcpListener,
         end: CancellationToken,
     ) -> Result<impl Future<Output = ()> + use<>> {
-        let distribution = Distribution::new(settings, peers, &self.template);
+        let distribution =
+            Distribution::new(settings, peers, &self.template, tokio::runtime::Handle::current());
         let pulse = distribution.pulse(end.clone())?;
         if self.distribution.set(distribution.clone()).is_err() {
             return Err(Error::Start("the engine has peers already".to_owned()));

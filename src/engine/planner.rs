@@ -109,6 +109,10 @@ impl Session {
                 let statement = self.engine().system().rewrite(*statement);
                 Statement::Statement(Box::new(statement))
             }
+            Statement::Explain(mut explain) => {
+                explain.statement = Box::new(self.rewritten(*explain.statement));
+                Statement::Explain(explain)
+            }
             other => other,
         }
     }

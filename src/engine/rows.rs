@@ -5,6 +5,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -84,10 +85,11 @@ async fn run<T: Send + 'static>(
     let failed = match execute_stream(plan, context) {
         Err(error) => Some(error),
         Ok(mut stream) => loop {
-            let (leaving, end) = match stream.next().await {
-                Some(Ok(batch)) => (spool.push(batch), false),
-                Some(Err(error)) => break Some(error),
-                None => (spool.finish(), true),
+            let (leaving, end) = match before(spool.due(), stream.next()).await {
+                Ok(Some(Ok(batch))) => (spool.push(batch), false),
+                Ok(Some(Err(error))) => break Some(error),
+                Ok(None) => (spool.finish(), true),
+                Err(Elapsed) => (spool.finish(), false),
             };
             for batch in leaving {
                 unseen = false;
@@ -112,6 +114,20 @@ async fn run<T: Send + 'static>(
     // Whoever does not listen any more need not know.
     let _ = sender.send(Err(error)).await;
     None
+}
+
+/// The time has come.
+struct Elapsed;
+
+/// The future's output, if that comes before the time that is due.
+async fn before<F: Future>(
+    due: Option<Instant>,
+    future: F,
+) -> std::result::Result<F::Output, Elapsed> {
+    match due {
+        None => Ok(future.await),
+        Some(due) => timeout_at(due, future).await.map_err(|_| Elapsed),
+    }
 }
 
 /// Sends what becomes of a batch; returns whether anybody wants more.

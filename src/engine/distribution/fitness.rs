@@ -6,13 +6,13 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{FunctionRegistry, TaskContext};
 use datafusion::logical_expr::{AggregateUDF, Volatility};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
+use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion_distributed::DistributedCodec;
 use datafusion_proto::bytes::{
@@ -73,12 +73,13 @@ fn obstacle_of(
     node: &Arc<dyn ExecutionPlan>,
     elsewhere: &TaskContext,
 ) -> Result<Option<&'static str>> {
-    if let Some(scan) = scan_of(node) {
-        return Ok(obstacle_of_scan(scan));
+    if let Some(reason) = scan_of(node).and_then(obstacle_of_scan) {
+        return Ok(Some(reason));
     }
-    if node.is::<DataSourceExec>() {
-        // Rows in memory.
-        return Ok(None);
+    if let Some(cut) = node.downcast_ref::<RepartitionExec>()
+        && cut.preserve_order()
+    {
+        return Ok(Some("rows are shuffled in order"));
     }
     if let Some(join) = node.downcast_ref::<HashJoinExec>()
         && join.null_aware
@@ -119,6 +120,9 @@ fn obstacle_of(
 fn obstacle_of_scan(scan: &FileScanConfig) -> Option<&'static str> {
     if !scan.file_source().is::<ParquetSource>() {
         return Some("files that are not Parquet");
+    }
+    if !scan.file_source().table_schema().virtual_columns().is_empty() {
+        return Some("columns that are not in files");
     }
     if scan.preserve_order {
         return Some("files are read in order");

@@ -6,6 +6,8 @@
 //! workers that were ready when it was planned, and no others.
 //!
 //! - [`fitness`]: which plans can be spread, and which are worth it.
+//! - [`stages`]: how they are cut.
+//! - [`places`]: which files a worker reads.
 //! - [`travel`]: build and settings, which go along.
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
@@ -19,7 +21,9 @@ mod analysis;
 mod channels;
 mod codec;
 mod fitness;
+mod places;
 mod pulse;
+mod stages;
 mod travel;
 mod worker;
 
@@ -30,41 +34,44 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::analyze::AnalyzeExec;
-use datafusion::physical_plan::joins::NestedLoopJoinExec;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
-    CompressionType, DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedExec,
-    DistributedExt, NetworkBoundaryExt, RouteTasksEvent, RouteTasksEventResponse,
-    SessionStateBuilderExt, Worker as PlanWorker, WorkerResolver, display_plan_ascii,
+    CompressionType, DistributedExec, DistributedExt, SessionStateBuilderExt, Worker as PlanWorker,
+    WorkerResolver, display_plan_ascii,
 };
 use futures::future::join_all;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
 use url::Url;
 
-use super::cooperation::{pausing, watched};
+use super::cooperation::pausing;
 use super::semantics::unnamed_functions;
 use super::settings::{Distribute, Settings};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
 use crate::config;
 use crate::shutdown::Gate;
-use crate::storage;
 use crate::tls::PeerIdentity;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 use channels::{Channels, url};
-use codec::{Codec, mark_field_ids, scan_of};
-use fitness::{bytes_of_scan, bytes_to_read, obstacle, travels};
+use codec::{Codec, mark_field_ids};
+use fitness::{bytes_to_read, obstacle, travels};
+use places::assign;
 use pulse::Pulse;
+pub(super) use stages::own_part;
+use stages::{Pinned, defect, desired_tasks, route};
 use travel::Travel;
 
 /// How long a stranger may take to show a certificate.
@@ -75,6 +82,15 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How often those that have failed are asked whether they are well, as far as they are due.
 const CONVALESCENCE: Duration = Duration::from_millis(250);
+
+/// Partitions that a plan needs so that its steps say which of them need all rows.
+const PARTITIONS: usize = 2;
+
+/// Bytes of the smallest and of the largest buffer for what a worker sends.
+const BUFFER: (usize, usize) = (1 << 20, 64 << 20);
+
+/// How many buffers fit into the engine's memory.
+const BUFFERS: usize = 64;
 
 /// The other daemons, as far as the engine needs to know.
 #[derive(Debug)]
@@ -90,6 +106,9 @@ pub(super) struct Distribution {
     settings: config::Distribution,
     peers: Peers,
     channels: Channels,
+    /// Connections for questions only, driven by threads that no statement keeps busy.
+    probes: Channels,
+    network: Handle,
     worker: PlanWorker,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
@@ -102,15 +121,6 @@ pub(super) struct Spread {
     pub workers: Vec<Worker>,
 }
 
-/// The workers of one statement, from its planning to its end.
-#[derive(Debug)]
-struct Pinned {
-    urls: Vec<Url>,
-    own: Url,
-    /// Bytes to read that make one task.
-    task_bytes: u64,
-}
-
 impl Debug for Distribution {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Distribution").field("settings", &self.settings).finish_non_exhaustive()
@@ -118,7 +128,13 @@ impl Debug for Distribution {
 }
 
 impl Distribution {
-    pub fn new(settings: config::Distribution, peers: Peers, template: &SessionState) -> Arc<Self> {
+    /// Of a cluster that is spoken to from the threads of `network`.
+    pub fn new(
+        settings: config::Distribution,
+        peers: Peers,
+        template: &SessionState,
+        network: Handle,
+    ) -> Arc<Self> {
         let channels = Channels::new(&peers.identity);
         let mut template = template.clone();
         for function in unnamed_functions() {
@@ -135,7 +151,9 @@ impl Distribution {
             .with_runtime_env(template.runtime_env().clone())
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
-        Arc::new(Self { settings, peers, channels, worker, context: template.task_ctx() })
+        let probes = Channels::new(&peers.identity);
+        let context = template.task_ctx();
+        Arc::new(Self { settings, peers, channels, probes, network, worker, context })
     }
 
     /// Serves the other daemons until `end`. To be run on the engine's threads, which the parts of
@@ -146,7 +164,8 @@ impl Distribution {
 
     /// Listens to the hearts of others until `end`. To be run on threads that no statement keeps busy.
     pub fn pulse(&self, end: CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
-        let pulse = Pulse::new(self.peers.workers.clone(), &self.peers.identity)?;
+        let pulse =
+            Pulse::new(self.peers.workers.clone(), self.probes.clone(), &self.peers.identity)?;
         Ok(pulse.run(end))
     }
 
@@ -161,16 +180,19 @@ impl Distribution {
             let ready = self.peers.workers.ready();
             let urls: Vec<Url> = ready.iter().filter_map(|worker| url(worker).ok()).collect();
             self.channels.keep(&urls);
+            self.probes.keep(&urls);
         }
     }
 
     /// Asks workers whether they are well; those that are not are left alone from now on. Returns
     /// their names.
     async fn examine(&self, workers: &[Worker]) -> Vec<String> {
-        let workers = workers.iter().filter(|worker| worker.id != self.peers.workers.own_id());
-        let asked = workers.map(async |worker| {
-            let well = self.channels.answers(worker, self.peers.workers.build()).await;
-            (worker, well)
+        let others = workers.iter().filter(|worker| worker.id != self.peers.workers.own_id());
+        let asked = others.map(async |worker| {
+            let (probes, build) = (self.probes.clone(), self.peers.workers.build());
+            let asking = worker.clone();
+            let answer = self.network.spawn(async move { probes.is_well(&asking, build).await });
+            (worker, AbortOnDropHandle::new(answer).await.unwrap_or(false))
         });
         let mut failed = Vec::new();
         for (worker, well) in join_all(asked).await {
@@ -210,8 +232,15 @@ impl Distribution {
         }
         let analysed = local.is::<AnalyzeExec>();
         let state = self.session(state, settings, &workers, least, analysed)?;
-        let planned = Box::pin(self.spread_on(&state, logical, local)).await;
-        let Some(plan) = planned.map_err(Error::planning)? else { return Ok(None) };
+        let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return Ok(None),
+            // Its plan for this daemon alone is there.
+            Err(error) => {
+                warn!(%error, "a statement stays on this daemon: it could not be spread");
+                return Ok(None);
+            }
+        };
         let context = Arc::new(TaskContext::new(
             None,
             state.session_id().to_owned(),
@@ -233,9 +262,12 @@ impl Distribution {
     ) -> EngineResult<Option<Arc<dyn ExecutionPlan>>> {
         // Subqueries of one row become joins: the way to another daemon knows no others.
         let subquery = |node: &Arc<dyn ExecutionPlan>| Ok(node.name() == "ScalarSubqueryExec");
-        let plan = match local.exists(subquery)? {
-            true => state.create_physical_plan(logical).await?,
-            false => local.clone(),
+        let options = state.config_options();
+        let planned = options.execution.target_partitions >= PARTITIONS
+            && options.optimizer.repartition_file_min_size > 0;
+        let plan = match planned && !local.exists(subquery)? {
+            true => local.clone(),
+            false => state.create_physical_plan(logical).await?,
         };
         if let Some(reason) = obstacle(&plan, &self.context)? {
             debug!(reason, "a statement stays on this daemon");
@@ -256,6 +288,10 @@ impl Distribution {
         let nothing = LogicalPlanBuilder::empty(false).build()?;
         let spread = planner.create_physical_plan(&nothing, state).await?;
         if !spread.is::<DistributedExec>() {
+            return Ok(None);
+        }
+        if let Some(reason) = defect(&spread)? {
+            warn!(reason, "a statement stays on this daemon: its stages would not give its rows");
             return Ok(None);
         }
         Ok(Some(match analysed {
@@ -282,7 +318,13 @@ impl Distribution {
         let Some(own) = own else { return Err(Error::Start("no worker".to_owned())) };
         let mut state = state.clone();
         let config = state.config_mut();
-        config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        let options = config.options_mut();
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        options.execution.target_partitions = options.execution.target_partitions.max(PARTITIONS);
+        if least == 0 {
+            // Whatever it reads.
+            options.optimizer.repartition_file_min_size = 0;
+        }
         let headers = Travel::of(settings).headers(self.peers.workers.build()).map_err(failed)?;
         config.set_distributed_passthrough_headers(headers).map_err(failed)?;
         config
@@ -296,11 +338,23 @@ impl Distribution {
             let context = self.worker.to_local_worker_context(own.clone());
             config.set_distributed_local_worker_context(context);
         }
+        let buffers = self.buffer_bytes();
+        config.set_distributed_worker_connection_buffer_budget_bytes(buffers).map_err(failed)?;
         config.set_distributed_desired_task_count_handler(desired_tasks);
+        config.set_distributed_scale_up_leaf_node_handler(assign);
         config.set_distributed_route_tasks_handler(route);
         let task_bytes = (least / workers.len() as u64).max(1);
         config.set_extension(Arc::new(Pinned { urls, own, task_bytes }));
         Ok(state)
+    }
+
+    /// Bytes of rows that wait here for each worker that a stage reads from.
+    fn buffer_bytes(&self) -> usize {
+        let (least, most) = BUFFER;
+        match self.context.runtime_env().memory_pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => (bytes / BUFFERS).clamp(least, most),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => most,
+        }
     }
 
     /// How often a statement may run again.
@@ -345,28 +399,6 @@ pub(super) fn prepared(config: SessionConfig) -> SessionConfig {
     config
 }
 
-/// Makes the part of a spread plan that runs here like any other plan: scans name their files, and
-/// joins end once `stop` is cancelled.
-pub(super) fn own_part(
-    plan: Arc<dyn ExecutionPlan>,
-    stop: &CancellationToken,
-) -> EngineResult<Arc<dyn ExecutionPlan>> {
-    let own = plan.transform_down(|node| {
-        if node.is_network_boundary() {
-            return Ok(Transformed::new(node, false, TreeNodeRecursion::Jump));
-        }
-        if node.children().is_empty() {
-            return Ok(Transformed::yes(storage::name_files(node)?));
-        }
-        let join = node.downcast_ref::<NestedLoopJoinExec>();
-        Ok(match join.map(|join| watched(join, stop)).transpose()?.flatten() {
-            Some(watched) => Transformed::yes(watched),
-            None => Transformed::no(node),
-        })
-    })?;
-    Ok(own.data)
-}
-
 /// Gives a plan that is there already.
 #[derive(Debug)]
 struct Given(Arc<dyn ExecutionPlan>);
@@ -389,30 +421,4 @@ impl WorkerResolver for Resolver {
     fn get_urls(&self) -> EngineResult<Vec<Url>> {
         Ok(self.0.clone())
     }
-}
-
-/// How many tasks a scan is worth.
-fn desired_tasks(
-    event: DesiredTaskCountEvent<'_>,
-) -> Option<EngineResult<DesiredTaskCountEventResponse>> {
-    let scan = scan_of(event.plan)?;
-    let pinned = event.session_config.get_extension::<Pinned>()?;
-    // Each task would return that many rows.
-    if scan.limit.is_some() {
-        return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
-    }
-    let tasks = bytes_of_scan(scan).div_ceil(pinned.task_bytes).max(1);
-    let tasks = usize::try_from(tasks).unwrap_or(usize::MAX).min(pinned.urls.len());
-    Some(Ok(DesiredTaskCountEventResponse::desired(tasks)))
-}
-
-/// The same task of the same scan goes to the same worker each time, where the files' pages and
-/// footers are in memory already; what needs one task only stays here.
-fn route(event: RouteTasksEvent<'_>) -> Option<EngineResult<RouteTasksEventResponse>> {
-    let pinned = event.task_ctx.session_config().get_extension::<Pinned>()?;
-    let urls = match event.task_count {
-        1 => vec![pinned.own.clone()],
-        count => pinned.urls.iter().cycle().take(count).cloned().collect(),
-    };
-    Some(Ok(RouteTasksEventResponse::new(urls)))
 }

@@ -44,18 +44,16 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct Pulse {
     workers: Arc<Workers>,
-    /// Connections of its own: those for rows are driven by threads that statements keep busy.
-    channels: Channels,
+    probes: Channels,
     connector: TlsConnector,
     /// See [`PeerIdentity::name`].
     name: Option<&'static str>,
 }
 
 impl Pulse {
-    pub fn new(workers: Arc<Workers>, identity: &PeerIdentity) -> Result<Self> {
-        let channels = Channels::new(identity);
+    pub fn new(workers: Arc<Workers>, probes: Channels, identity: &PeerIdentity) -> Result<Self> {
         let connector = TlsConnector::from(Arc::new(client(identity)?));
-        Ok(Self { workers, channels, connector, name: identity.name })
+        Ok(Self { workers, probes, connector, name: identity.name })
     }
 
     /// Listens until `end`.
@@ -88,7 +86,7 @@ impl Pulse {
                 Err(_) => "it cannot be reached",
             };
             debug!(worker = worker.id, heard, "asking whether a daemon lives");
-            if !self.channels.answers(&worker, self.workers.build()).await
+            if !self.probes.is_well(&worker, self.workers.build()).await
                 && self.workers.is_well(&worker)
             {
                 info!(worker = worker.id, heard, "a daemon does not answer and is left alone");
@@ -118,7 +116,7 @@ impl Pulse {
         let mut missed = 0;
         while missed < MISSED {
             tokio::time::sleep(BEAT).await;
-            match self.channels.answers(worker, self.workers.build()).await {
+            match self.probes.answers(worker, self.workers.build()).await {
                 true => missed = 0,
                 false => missed += 1,
             }

@@ -231,9 +231,9 @@ impl Settings {
     /// Whether statements are spread over the cluster.
     pub fn distribute(&self) -> Distribute {
         match self.get("oribi.distribution") {
-            Some("off") => Distribute::Off,
+            Some("auto") => Distribute::Auto,
             Some("always") => Distribute::Always,
-            _ => Distribute::Auto,
+            _ => Distribute::Off,
         }
     }
 
