@@ -13,6 +13,7 @@ import cluster
 import commits
 import coordination
 import data
+import faults
 import metadata
 import report
 import rows
@@ -24,7 +25,8 @@ import write
 from servers import Oribi, Postgres, Trouble
 
 SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
-          "metadata": metadata, "coordination": coordination, "cluster": cluster, "scale": scale, "start": start}
+          "metadata": metadata, "coordination": coordination, "cluster": cluster, "faults": faults,
+          "scale": scale, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -86,6 +88,8 @@ def parse(arguments):
     parser.add_argument("--clients", type=lambda s: [int(c) for c in s.split(",")],
                         default=[1, 8, 64], help="of pgbench, e.g. 1,8,64")
     parser.add_argument("--files", type=int, default=100_000, help="metadata: files of the table")
+    parser.add_argument("--trials", type=int, default=50, help="faults: of each kind")
+    parser.add_argument("--daemons", type=int, default=30, help="scale: at most")
     parser.add_argument("--datafusion", action="store_true",
                         help="tpch: DataFusion from PyPI, in process, as well")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",

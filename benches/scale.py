@@ -6,8 +6,6 @@ import time
 
 from servers import Trouble, ZooKeeper
 
-DAEMONS = 30
-
 # Long enough for several heartbeats and reads of the own record.
 REST = 20
 
@@ -51,7 +49,8 @@ def run(bench):
     bench.report.version("zookeeper", zookeeper.version())
     samples, shown = {}, {}
     servers = []
-    for count in (10, DAEMONS):
+    most = bench.options.daemons
+    for count in (most // 3, most):
         while len(servers) < count:
             name = f"d{len(servers):02}"
             servers.append(bench.new_oribi(

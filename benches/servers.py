@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -34,6 +35,60 @@ def die_with_parent():
 
 def tail(path, lines=15):
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+class Namespace:
+    """A network of its own for a server: its loopback, and a cable to a switch that all share."""
+
+    switch, subnet = f"oribi{os.getpid() % 100_000}", "10.77.0"
+
+    def __init__(self, number):
+        self.name, self.cable = f"{self.switch}-{number}", f"ob{os.getpid() % 100_000}-{number}"
+        self.address = f"{self.subnet}.{number + 10}"
+        for line in (f"netns add {self.name}",
+                     f"link add {self.cable} type veth peer name eth0 netns {self.name}",
+                     f"link set {self.cable} master {self.switch} up",
+                     f"-n {self.name} addr add {self.address}/24 dev eth0",
+                     f"-n {self.name} link set eth0 up", f"-n {self.name} link set lo up"):
+            ip(line)
+
+    @classmethod
+    def plug_in(cls, stack):
+        """Makes the switch, on which this process has an address of its own; that address."""
+        ip(f"link add {cls.switch} type bridge")
+        stack.callback(ip, f"link del {cls.switch}")
+        ip(f"addr add {cls.subnet}.1/24 dev {cls.switch}")
+        ip(f"link set {cls.switch} up")
+        return f"{cls.subnet}.1"
+
+    def remove(self):
+        ip(f"netns del {self.name}")
+
+    def cut(self, yes):
+        """Nothing arrives any more, and nobody is told."""
+        ip(f"link set {self.cable} {'down' if yes else 'up'}")
+
+    @contextmanager
+    def inside(self):
+        """What the calling thread connects to meanwhile is in there."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/thread-self/ns/net") as here, open(f"/run/netns/{self.name}") as there:
+            if libc.setns(there.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                yield
+            finally:
+                libc.setns(here.fileno(), CLONE_NEWNET)
+
+
+CLONE_NEWNET = 0x40000000
+
+
+def ip(line):
+    try:
+        subprocess.run(["ip", *line.split()], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Trouble(f"ip {line}: {getattr(error, 'stderr', error)}") from None
 
 
 class Server:
@@ -101,8 +156,15 @@ class Sql(Server):
 
     user = database = "oribi"
 
+    namespace = None  # that of the machine
+
+    def inside(self):
+        return self.namespace.inside() if self.namespace else nullcontext()
+
     def ready(self):
-        with wire.Connection(self.port, self.user, self.database, timeout=5) as connection:
+        with self.inside():
+            connection = wire.Connection(self.port, self.user, self.database, timeout=5)
+        with connection:
             connection.simple("SELECT 1")
 
     def dsn(self):
@@ -113,22 +175,26 @@ class Sql(Server):
 
     def connect(self):
         """Without psycopg's own preparing after five times, which would change the run midway."""
-        return psycopg.connect(self.dsn(), autocommit=True, prepare_threshold=None)
+        with self.inside():
+            return psycopg.connect(self.dsn(), autocommit=True, prepare_threshold=None)
 
 
 class Oribi(Sql):
     def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
-                 maintenance=None, cores=None):
+                 maintenance=None, cores=None, namespace=None):
         super().__init__(folder)
-        self.cores = cores
+        self.cores, self.namespace = cores, namespace
         self.binary = Path(binary).resolve()
         self.flags = {"--zookeeper": zookeeper, "--id": identity, "--warehouse": warehouse}
         self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance}
 
     def start(self):
+        peer = self.namespace.address if self.namespace else "127.0.0.1"
         command = [self.binary, "serve", "--data-dir", self.folder,
                    "--postgres", f"127.0.0.1:{self.port}",
-                   "--peer", "127.0.0.1:0", "--web", "127.0.0.1:0"]
+                   "--peer", f"{peer}:0", "--web", "127.0.0.1:0"]
+        if self.namespace:
+            command = ["ip", "netns", "exec", self.namespace.name, *command]
         for flag, value in self.flags.items():
             command += [flag, value] if value else []
         given = {name: value for name, value in self.variables.items() if value}
@@ -185,15 +251,16 @@ class Postgres(Sql):
 class ZooKeeper(Server):
     """A standalone ensemble member from Debian's package."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, host="127.0.0.1"):
         super().__init__(folder)
+        self.host = host
         if not ZOOKEEPER_JAR.exists() or not shutil.which("java"):
             raise Trouble("no ZooKeeper (Debian's packages zookeeper and a Java runtime)")
 
     def start(self):
         config = self.folder / "zoo.cfg"
         config.write_text(f"tickTime=2000\ndataDir={self.folder}\nclientPort={self.port}\n"
-                          "clientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
+                          f"clientPortAddress={self.host}\nadmin.enableServer=false\n"
                           "4lw.commands.whitelist=srvr,mntr\n")
         self.spawn(["java", "-Xmx512m", "-cp", ZOOKEEPER_JAR,
                     "org.apache.zookeeper.server.quorum.QuorumPeerMain", config])
@@ -201,7 +268,7 @@ class ZooKeeper(Server):
 
     def ask(self, word, separator):
         """The answer to a four-letter word, as a dictionary."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection((self.host, self.port), timeout=5) as connection:
             connection.sendall(word)
             text = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
         lines = (line.split(separator, 1) for line in text.splitlines())

@@ -1,15 +1,19 @@
-//! Places where a test may have the daemon die: between any two steps of a write.
+//! Places where a test may have the daemon die or stop: between any two steps of a write.
 //!
 //! `ORIBI_FAULT=<point>` in the environment makes the process abort when it comes to that point, as
-//! suddenly as `kill -9` would; `ORIBI_FAULT_AFTER=<n>` lets it pass n times first. Without it a
-//! point costs one look at a constant.
+//! suddenly as `kill -9` would; `ORIBI_FAULT_AFTER=<n>` lets it pass n times first. With
+//! `ORIBI_FAULT_BY=stop` it stops as by SIGSTOP, until a SIGCONT. Without a fault a point costs one
+//! look at a constant.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::process::{Signal, getpid, kill_process};
+
 struct Fault {
     point: String,
     left: AtomicU64,
+    stops: bool,
 }
 
 static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
@@ -20,10 +24,14 @@ pub fn point(name: &str) {
         let point = std::env::var("ORIBI_FAULT").ok()?;
         let left = std::env::var("ORIBI_FAULT_AFTER").ok();
         let left = left.and_then(|left| left.parse().ok()).unwrap_or(0);
-        Some(Fault { point, left: AtomicU64::new(left) })
+        let stops = std::env::var("ORIBI_FAULT_BY").is_ok_and(|how| how == "stop");
+        Some(Fault { point, left: AtomicU64::new(left), stops })
     });
     let Some(fault) = fault else { return };
-    if fault.point == name && fault.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+    if fault.point != name || fault.left.fetch_sub(1, Ordering::Relaxed) != 0 {
+        return;
+    }
+    if !fault.stops || kill_process(getpid(), Signal::STOP).is_err() {
         std::process::abort();
     }
 }

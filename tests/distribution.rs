@@ -9,12 +9,14 @@ mod answers;
 #[path = "cluster/support.rs"]
 mod support;
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use answers::{Answer, QUERIES, Row};
+use common::link::{Link, State};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -212,6 +214,24 @@ async fn tables_of_all_kinds_are_the_same_on_workers() {
     .await;
 }
 
+/// Asks the same all the time, until told to stop: how often every answer was right.
+fn keep_asking(
+    client: Client,
+    expected: Vec<Vec<String>>,
+) -> (Arc<AtomicBool>, tokio::task::JoinHandle<usize>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = stop.clone();
+    let asking = tokio::spawn(async move {
+        let mut asked = 0;
+        while !seen.load(Ordering::Relaxed) {
+            assert_eq!(client.rows(JOINED).await, expected);
+            asked += 1;
+        }
+        asked
+    });
+    (stop, asking)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_killed_or_stopped_is_not_noticed() {
     bounded(async {
@@ -219,19 +239,7 @@ async fn a_worker_that_is_killed_or_stopped_is_not_noticed() {
         let client = three.client(0).await;
         let expected = client.rows(JOINED).await;
         for paused in [false, true] {
-            let stop = Arc::new(AtomicBool::new(false));
-            let asking = {
-                let (stop, client) = (stop.clone(), three.client(0).await);
-                let expected = expected.clone();
-                tokio::spawn(async move {
-                    let mut asked = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        assert_eq!(client.rows(JOINED).await, expected);
-                        asked += 1;
-                    }
-                    asked
-                })
-            };
+            let (stop, asking) = keep_asking(three.client(0).await, expected.clone());
             tokio::time::sleep(Duration::from_millis(300)).await;
             match paused {
                 true => three.daemons[2].pause(),
@@ -349,6 +357,38 @@ async fn steps_that_look_at_all_rows_see_them_all() {
             }
         }
         assert!(spread > AT_ONCE.len(), "{spread} ran on several daemons");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_cut_off_is_not_noticed() {
+    bounded(async {
+        // Others reach a daemon at an address where it does not listen itself.
+        let three = Three::with(|cluster| cluster.with("ADVERTISE", "127.0.0.2")).await;
+        let mut links = Vec::new();
+        for daemon in &three.daemons {
+            let peer = daemon.addresses().peer;
+            let reached = SocketAddr::from(([127, 0, 0, 2], peer.port()));
+            links.push(Link::start(reached, peer).await);
+        }
+        let client = three.client(0).await;
+        let all = async || runs_on(&client, JOINED, "a, b, c").await;
+        until("all take part", all).await;
+        let expected = client.rows(JOINED).await;
+        for state in [State::Silent, State::Refusing] {
+            let (stop, asking) = keep_asking(three.client(0).await, expected.clone());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            links[2].set(state);
+            let left = async || runs_on(&client, JOINED, "a, b").await;
+            until("the daemon is left alone", left).await;
+            assert_eq!(client.rows(JOINED).await, expected);
+            stop.store(true, Ordering::Relaxed);
+            assert!(asking.await.expect("every answer was right") > 0);
+            links[2].set(State::Whole);
+            until("it takes part again", all).await;
+            assert_eq!(client.rows(JOINED).await, expected);
+        }
     })
     .await;
 }

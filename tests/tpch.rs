@@ -9,11 +9,11 @@ mod answers;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use answers::{Answer, QUERIES, Row};
+use answers::{Answer, QUERIES, Row, texts};
 use common::daemon::{Handle, Options, Shared, explain};
 use postgres_types::{FromSql, Type};
 use tempfile::TempDir;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 static DAEMON: Shared = Shared::new(Options::new);
 
@@ -81,18 +81,6 @@ fn data() -> Arc<TempDir> {
     }
     *made = Arc::downgrade(&data);
     data
-}
-
-/// The rows as the simple protocol shows them.
-async fn texts(client: &Client, sql: &str) -> Result<Vec<Row>, String> {
-    let messages = client.simple_query(sql).await.map_err(|error| explain(&error))?;
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-        }
-        _ => None,
-    });
-    Ok(rows.collect())
 }
 
 /// The rows from binary values, brought into the same form.

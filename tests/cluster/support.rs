@@ -118,9 +118,19 @@ impl Cluster {
         Daemon::launch(&self.options(id, data_dir))
     }
 
+    /// Starts a daemon that reaches the ensemble at other addresses.
+    pub fn start_through(&self, id: &str, hosts: &str) -> Daemon {
+        let (_, chroot) = self.zookeeper().split_once('/').expect("a chroot");
+        Daemon::start(&self.options_on(Some(&format!("{hosts}/{chroot}")), id, id))
+    }
+
     fn options(&self, id: &str, data_dir: &str) -> Options {
+        self.options_on(self.zookeeper.as_deref(), id, data_dir)
+    }
+
+    fn options_on(&self, zookeeper: Option<&str>, id: &str, data_dir: &str) -> Options {
         let mut options = Options::new().data_dir(self.path(data_dir)).arg(format!("--id={id}"));
-        if let Some(zookeeper) = &self.zookeeper {
+        if let Some(zookeeper) = zookeeper {
             options = options.arg(format!("--zookeeper={zookeeper}"));
         }
         for (name, value) in &self.variables {

@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod link;
 pub mod postgres;
 pub mod s3;
 pub mod zookeeper;

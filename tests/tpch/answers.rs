@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::daemon::binary;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::common::daemon::{binary, explain};
 
 const TABLES: [&str; 8] =
     ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"];
@@ -59,7 +61,8 @@ impl Answer {
         Self::parse(&read(&format!("answers/sf{scale}/q{number:02}.tsv")))
     }
 
-    fn parse(text: &str) -> Self {
+    /// From its normal form.
+    pub fn parse(text: &str) -> Self {
         let mut lines = text.lines();
         let ordered = match lines.next() {
             Some("# order: total") => true,
@@ -109,6 +112,18 @@ impl Answer {
             }
         }
     }
+}
+
+/// The rows as the simple protocol shows them.
+pub async fn texts(client: &Client, sql: &str) -> Result<Vec<Row>, String> {
+    let messages = client.simple_query(sql).await.map_err(|error| explain(&error))?;
+    let rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+        }
+        _ => None,
+    });
+    Ok(rows.collect())
 }
 
 fn equal(kind: &str, actual: &Option<String>, expected: &Option<String>) -> bool {

@@ -32,7 +32,8 @@ def kind_of(name, duck_type):
         return "decimal"
     if re.fullmatch(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?", duck_type):
         return "int"
-    return {"DATE": "date", "VARCHAR": "text"}[duck_type]
+    return {"DATE": "date", "TIMESTAMP": "text", "VARCHAR": "text", "FLOAT": "approx",
+            "DOUBLE": "approx"}[duck_type]
 
 
 def normal(value, kind):

@@ -19,8 +19,9 @@ use crate::values::encode::TimeZone;
 const QUOTIENT_SCALE: i8 = 16;
 /// Digits that the engine adds to a dividend's scale.
 const ENGINE_ADDS: i8 = 4;
-/// Digits in all.
-const MAX_PRECISION: i32 = 38;
+/// Digits in all, of an exact number that is kept and of one that is computed with.
+const MAX_PRECISION: u8 = 38;
+const WIDE_PRECISION: u8 = 76;
 
 /// The rules.
 #[derive(Debug)]
@@ -72,10 +73,22 @@ impl ExprPlanner for Operators {
                 return Ok(PlannerResult::Planned(scale(&self.divided, left, right)));
             }
             (BinaryOperator::Divide, Kind::Number, Kind::Number) => {
+                if let Some(scale) = wide_quotient(&left_type, &right_type) {
+                    let quotient = wide((left, &left_type), Operator::Divide, (right, &right_type));
+                    return Ok(PlannerResult::Planned(cast(quotient, kept(scale))));
+                }
                 match dividend(&left_type, &right_type) {
                     Some(wider) => (cast(left, wider), right),
                     None => (left, right),
                 }
+            }
+            (BinaryOperator::Multiply, Kind::Number, Kind::Number) => {
+                if let Some(scale) = wide_product(&left_type, &right_type) {
+                    let product =
+                        wide((left, &left_type), Operator::Multiply, (right, &right_type));
+                    return Ok(PlannerResult::Planned(cast(product, kept(scale))));
+                }
+                (left, right)
             }
             _ => (left, right),
         };
@@ -132,20 +145,56 @@ fn scale(function: &Arc<ScalarUDF>, interval: Expr, factor: Expr) -> Expr {
     function.call(vec![interval, cast(factor, DataType::Float64)])
 }
 
+/// The type of an exact number with as many digits behind the point.
+fn kept(scale: i8) -> DataType {
+    DataType::Decimal128(MAX_PRECISION, scale)
+}
+
+/// Computes with twice the bits, which lose no digit on the way.
+fn wide(left: (Expr, &DataType), operator: Operator, right: (Expr, &DataType)) -> Expr {
+    let widened = |(expr, kind): (Expr, &DataType)| {
+        let (precision, scale) = digits(kind).unwrap_or((MAX_PRECISION, 0));
+        cast(expr, DataType::Decimal256(precision, scale))
+    };
+    binary_expr(widened(left), operator, widened(right))
+}
+
+/// Digits behind the point of a quotient that the engine cannot compute in 38 digits, since it
+/// makes the dividend longer by all those of the divisor: such as a quotient of quotients.
+fn wide_quotient(left: &DataType, right: &DataType) -> Option<i8> {
+    let ((precision, scale), (_, divisor_scale)) = exact(left, right)?;
+    let used = i32::from(precision) + i32::from(divisor_scale) + i32::from(ENGINE_ADDS);
+    let wide = i32::from(MAX_PRECISION) < used && used <= i32::from(WIDE_PRECISION);
+    wide.then(|| (scale + ENGINE_ADDS).min(QUOTIENT_SCALE).max(scale))
+}
+
+/// Digits behind the point of a product that may need more than 38 digits in all, mostly for those
+/// behind the point: such as that of two quotients, whose digits are rounded anyway.
+fn wide_product(left: &DataType, right: &DataType) -> Option<i8> {
+    let ((precision, scale), (other_precision, other_scale)) = exact(left, right)?;
+    let wide = precision + other_precision >= MAX_PRECISION;
+    let kept = scale.max(other_scale).max(QUOTIENT_SCALE);
+    (wide && scale + other_scale > kept).then_some(kept)
+}
+
 /// The type of a dividend with which the quotient has as many digits as in PostgreSQL, or as many
 /// as there is room for; `None` if it has so anyway.
 fn dividend(left: &DataType, right: &DataType) -> Option<DataType> {
-    let exact = |kind: &DataType| matches!(kind, DataType::Decimal128(..));
-    if !exact(left) && !exact(right) {
-        return None;
-    }
-    let (precision, scale) = digits(left)?;
-    let (_, divisor_scale) = digits(right)?;
+    let ((precision, scale), (_, divisor_scale)) = exact(left, right)?;
     let used = i32::from(precision) + i32::from(divisor_scale) + i32::from(ENGINE_ADDS);
-    let room = MAX_PRECISION - used;
+    let room = i32::from(MAX_PRECISION) - used;
     let more = i32::from(QUOTIENT_SCALE - ENGINE_ADDS - scale).min(room);
     let more = u8::try_from(more).ok().filter(|more| *more > 0)?;
     Some(DataType::Decimal128(precision + more, scale + more as i8))
+}
+
+/// Precision and scale of two numbers that make an exact one.
+fn exact(left: &DataType, right: &DataType) -> Option<((u8, i8), (u8, i8))> {
+    let decimal = |kind: &DataType| matches!(kind, DataType::Decimal128(..));
+    if !decimal(left) && !decimal(right) {
+        return None;
+    }
+    Some((digits(left)?, digits(right)?))
 }
 
 /// Precision and scale of an exact number.
