@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::info;
 use uuid::Uuid;
 
 use super::{Error, Result};
@@ -74,27 +75,48 @@ async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
 #[derive(Serialize, Deserialize)]
 struct PeerKey {
     key: String,
+    /// Whether it was made where nobody else could read it.
+    #[serde(default)]
+    protected: bool,
 }
 
-/// The key with which the cluster's daemons sign the certificates that they show each other.
-pub(super) async fn peer_key(coordination: &dyn Coordination) -> Result<String> {
+/// The key with which the cluster's daemons sign the certificates that they show each other. One that
+/// others could read once is not used where they cannot any more: it is replaced.
+pub(super) async fn peer_key(coordination: &dyn Coordination, protected: bool) -> Result<String> {
     let path = Path::PeerKey.to_string();
-    let read = async || -> Result<Option<String>> {
+    let read = async || -> Result<Option<(PeerKey, i32)>> {
         let Some(node) = coordination.get(&path).await? else { return Ok(None) };
-        let record: PeerKey = serde_json::from_slice(&node.data)
+        let record = serde_json::from_slice(&node.data)
             .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
-        Ok(Some(record.key))
+        Ok(Some((record, node.stat.version)))
     };
-    if let Some(key) = read().await? {
-        return Ok(key);
-    }
-    let record = PeerKey { key: tls::new_cluster_key()? };
+    let fit = |record: &PeerKey| record.protected || !protected;
+    let found = read().await?;
+    let version = match found {
+        Some((record, _)) if fit(&record) => return Ok(record.key),
+        Some((_, version)) => Some(version),
+        None => None,
+    };
+    let record = PeerKey { key: tls::new_cluster_key()?, protected };
     let data = serde_json::to_vec(&record)
-        .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
-    match coordination.create(&path, data.into(), Mode::Persistent).await {
-        Ok(_) => Ok(record.key),
+        .map_err(|source| Error::BadRecord { path: path.clone(), source })?
+        .into();
+    let written = match version {
+        Some(_) => coordination.set(&path, data, version).await.map(drop),
+        None => coordination.create(&path, data, Mode::Persistent).await.map(drop),
+    };
+    match written {
+        Ok(()) => {
+            if version.is_some() {
+                info!(path, "the key between daemons could be read by others: it is a new one now");
+            }
+            Ok(record.key)
+        }
         // Whoever was first, or whatever became of a lost reply: what is there now counts.
-        Err(error) => read().await?.ok_or_else(|| error.into()),
+        Err(error) => match read().await? {
+            Some((record, _)) if fit(&record) => Ok(record.key),
+            _ => Err(error.into()),
+        },
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`travel`]: build and settings, which go along.
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
+//! - [`door`]: the port to which they connect.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
 //! - [`again`]: statements under which a worker died.
@@ -18,6 +19,7 @@ mod again;
 mod analysis;
 mod channels;
 mod codec;
+mod door;
 mod fitness;
 mod pulse;
 mod travel;
@@ -46,6 +48,7 @@ use datafusion_distributed::{
     SessionStateBuilderExt, Worker as PlanWorker, WorkerResolver, display_plan_ascii,
 };
 use futures::future::join_all;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use url::Url;
@@ -58,7 +61,7 @@ use crate::cluster::{Worker, Workers};
 use crate::config;
 use crate::shutdown::Gate;
 use crate::storage;
-use crate::tls::PeerIdentity;
+use crate::tls::Peering;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 use channels::{Channels, url};
@@ -67,12 +70,6 @@ use fitness::{bytes_of_scan, bytes_to_read, obstacle, travels};
 use pulse::Pulse;
 use travel::Travel;
 
-/// How long a stranger may take to show a certificate.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// How long a connection may be quiet before the other side is asked whether it lives.
-const QUIET: Duration = Duration::from_secs(10);
-
 /// How often those that have failed are asked whether they are well, as far as they are due.
 const CONVALESCENCE: Duration = Duration::from_millis(250);
 
@@ -80,7 +77,9 @@ const CONVALESCENCE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Peers {
     pub workers: Arc<Workers>,
-    pub identity: PeerIdentity,
+    pub peering: Arc<Peering>,
+    /// Runs no statements: where connections are driven.
+    pub network: Handle,
     /// Parts of statements that run here are inside.
     pub gate: Gate,
 }
@@ -118,8 +117,13 @@ impl Debug for Distribution {
 }
 
 impl Distribution {
-    pub fn new(settings: config::Distribution, peers: Peers, template: &SessionState) -> Arc<Self> {
-        let channels = Channels::new(&peers.identity);
+    pub fn new(
+        settings: config::Distribution,
+        peers: Peers,
+        template: &SessionState,
+        roots: storage::Roots,
+    ) -> Arc<Self> {
+        let channels = Channels::new(peers.peering.clone(), peers.network.clone());
         let mut template = template.clone();
         for function in unnamed_functions() {
             // The registry of a state takes any function, and replaces one of the same name.
@@ -130,6 +134,7 @@ impl Distribution {
             channels: channels.clone(),
             build: peers.workers.build(),
             gate: peers.gate.clone(),
+            roots,
         };
         let worker = PlanWorker::from_session_builder(sessions)
             .with_runtime_env(template.runtime_env().clone())
@@ -138,20 +143,29 @@ impl Distribution {
         Arc::new(Self { settings, peers, channels, worker, context: template.task_ctx() })
     }
 
-    /// Serves the other daemons until `end`. To be run on the engine's threads, which the parts of
-    /// statements keep busy.
-    pub async fn serve(&self, socket: std::net::TcpListener, end: CancellationToken) -> Result<()> {
-        worker::serve(self.worker.clone(), &self.peers.identity, socket, end).await
-    }
-
-    /// Listens to the hearts of others until `end`. To be run on threads that no statement keeps busy.
-    pub fn pulse(&self, end: CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
-        let pulse = Pulse::new(self.peers.workers.clone(), &self.peers.identity)?;
-        Ok(pulse.run(end))
+    /// Serves the other daemons until `end`, whose parts of statements run on the threads of `engine`,
+    /// and keeps an eye on them. To be run on threads that no statement keeps busy. An error says that
+    /// the port for them has failed.
+    pub async fn keep(
+        self: Arc<Self>,
+        engine: Handle,
+        socket: std::net::TcpListener,
+        end: CancellationToken,
+    ) -> Result<()> {
+        let Peers { workers, peering, network: _, gate } = &self.peers;
+        let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
+        let worker = self.worker.clone();
+        let served = door::serve(worker.clone(), engine, peering.clone(), socket, end.clone());
+        let beside = async {
+            let sweep = worker::sweep(worker, gate.clone(), end.clone());
+            tokio::join!(pulse.run(end.clone()), self.nurse(&end), sweep);
+            Ok(())
+        };
+        tokio::try_join!(served, beside).map(drop)
     }
 
     /// Asks those that have failed whether they are well again, until `end`.
-    pub async fn nurse(&self, end: CancellationToken) {
+    async fn nurse(&self, end: &CancellationToken) {
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
