@@ -271,7 +271,7 @@ impl Server {
                 failed.cancel();
             }
         });
-        let health = web::serve(sockets.web, membership.clone(), end.clone());
+        let health = web::serve(sockets.web, queries.clone(), end.clone());
         tasks.spawn(async move {
             if let Err(error) = health.await {
                 error!(%error, "the web port has failed");

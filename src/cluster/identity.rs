@@ -173,3 +173,33 @@ pub(super) async fn ensure_roots(coordination: &dyn Coordination) -> Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coordination::embedded::{self, EmbeddedStore};
+
+    #[tokio::test]
+    async fn a_key_that_others_could_read_is_replaced_once_they_cannot() {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let limit = Duration::from_secs(60);
+        let options = embedded::Options { session_timeout: limit, request_timeout: limit };
+        let session = store.connect(options);
+        let open = peer_key(session.as_ref(), false).await.expect("a key");
+        assert_eq!(peer_key(session.as_ref(), false).await.expect("a key"), open);
+        let closed = peer_key(session.as_ref(), true).await.expect("a key");
+        assert_ne!(closed, open);
+        for protected in [true, false] {
+            assert_eq!(peer_key(session.as_ref(), protected).await.expect("a key"), closed);
+        }
+        // As earlier versions have written it.
+        let path = Path::PeerKey.to_string();
+        let old = serde_json::json!({ "key": open }).to_string();
+        session.set(&path, old.into(), None).await.expect("written");
+        assert_eq!(peer_key(session.as_ref(), false).await.expect("a key"), open);
+        let new = peer_key(session.as_ref(), true).await.expect("a key");
+        assert!(new != open && new != closed);
+    }
+}

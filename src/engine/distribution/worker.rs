@@ -154,3 +154,79 @@ fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
 fn refused(reason: String) -> DataFusionError {
     DataFusionError::Execution(format!("refused from another daemon: {reason}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::catalog::memory::DataSourceExec;
+    use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
+    use datafusion::execution::object_store::ObjectStoreUrl;
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion_datasource::PartitionedFile;
+
+    use super::*;
+
+    fn scan(store: &str, path: &str) -> Arc<dyn ExecutionPlan> {
+        let url = ObjectStoreUrl::parse(store).expect("a store");
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let source = Arc::new(ParquetSource::new(schema));
+        let config = FileScanConfigBuilder::new(url, source)
+            .with_file(PartitionedFile::new(path, 1))
+            .build();
+        DataSourceExec::from_data_source(config)
+    }
+
+    #[test]
+    fn parts_read_where_files_may_lie_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = std::fs::canonicalize(directory.path()).expect("it is there");
+        let root = root.display().to_string();
+        let roots = storage::Roots::new(&[root.clone(), "s3://herd/tables".to_owned()]);
+        let roots = roots.expect("roots");
+        for (store, path, good) in [
+            ("file://", format!("{root}/a.parquet"), true),
+            ("file://", "/etc/passwd".to_owned(), false),
+            ("s3://herd", "tables/a.parquet".to_owned(), true),
+            ("s3://herd", "secrets/a.parquet".to_owned(), false),
+            ("s3://other", "tables/a.parquet".to_owned(), false),
+        ] {
+            let plan = scan(store, path.trim_start_matches('/'));
+            assert_eq!(check(&plan, &roots).is_ok(), good, "{store} {path}");
+            check(&plan, &storage::Roots::default()).expect("everywhere");
+        }
+    }
+
+    #[test]
+    fn parts_that_write_are_refused() {
+        #[derive(Debug)]
+        struct Sink(arrow::datatypes::SchemaRef);
+        impl datafusion::physical_plan::DisplayAs for Sink {
+            fn fmt_as(
+                &self,
+                _: datafusion::physical_plan::DisplayFormatType,
+                _: &mut std::fmt::Formatter<'_>,
+            ) -> std::fmt::Result {
+                Ok(())
+            }
+        }
+        #[async_trait]
+        impl datafusion::datasource::sink::DataSink for Sink {
+            fn schema(&self) -> &arrow::datatypes::SchemaRef {
+                &self.0
+            }
+            async fn write_all(
+                &self,
+                _: datafusion::execution::SendableRecordBatchStream,
+                _: &Arc<datafusion::execution::TaskContext>,
+            ) -> Result<u64> {
+                Ok(0)
+            }
+        }
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let rows = Arc::new(EmptyExec::new(schema.clone()));
+        check(&(rows.clone() as _), &storage::Roots::default()).expect("it only reads");
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(DataSinkExec::new(rows, Arc::new(Sink(schema)), None));
+        let error = check(&plan, &storage::Roots::default()).expect_err("it writes");
+        assert!(error.to_string().contains("writes"), "{error}");
+    }
+}
