@@ -141,10 +141,10 @@ impl Client {
             let patience = self.patience();
             let message = tokio::select! {
                 biased;
-                () = terminated.cancelled() => return self.part(terminated_by_command()).await,
+                () = terminated.cancelled() => return self.take_leave(terminated_by_command()).await,
                 // A client in the middle of its messages gets its answers first.
-                () = settled(&draining), if self.is_idle() => return self.part(terminated_by_command()).await,
-                report = patience => return self.part(report).await,
+                () = settled(&draining), if self.is_idle() => return self.take_leave(terminated_by_command()).await,
+                report = patience => return self.take_leave(report).await,
                 message = self.connection.next() => message,
             };
             let message = match message {
@@ -317,7 +317,7 @@ impl Client {
     /// Its next question may be under way already. It is told again then, and not only that the
     /// connection has ended: libpq takes what it reads between two questions for a notice, which most
     /// programs never see, and would not know whether the question was run.
-    async fn part(&mut self, report: Report) -> io::Result<()> {
+    async fn take_leave(&mut self, report: Report) -> io::Result<()> {
         self.report(report.clone())?;
         self.connection.flush().await?;
         let crossing = tokio::time::timeout(LINGER, self.connection.next()).await;
