@@ -140,9 +140,10 @@ fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
         let Some(scan) = scan_of(node).filter(|_| !roots.is_everywhere()) else {
             return Ok(TreeNodeRecursion::Continue);
         };
-        let base = scan.object_store_url.as_str().trim_end_matches('/');
+        // Ends with a slash.
+        let base = scan.object_store_url.as_str();
         for file in scan.file_groups.iter().flat_map(FileGroup::iter) {
-            let url = format!("{base}/{}", file.object_meta.location);
+            let url = format!("{base}{}", file.object_meta.location);
             let outside = |error: storage::Error| refused(error.to_string());
             roots.check(&Location::parse(&url).map_err(outside)?).map_err(outside)?;
         }
