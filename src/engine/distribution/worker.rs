@@ -160,6 +160,7 @@ fn refused(reason: String) -> DataFusionError {
 mod tests {
     use datafusion::catalog::memory::DataSourceExec;
     use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
+    use datafusion::execution::SessionStateBuilder;
     use datafusion::execution::object_store::ObjectStoreUrl;
     use datafusion::physical_plan::empty::EmptyExec;
     use datafusion_datasource::PartitionedFile;
@@ -174,6 +175,25 @@ mod tests {
             .with_file(PartitionedFile::new(path, 1))
             .build();
         DataSourceExec::from_data_source(config)
+    }
+
+    #[tokio::test]
+    async fn those_of_another_build_are_refused() {
+        let key = crate::tls::new_cluster_key().expect("a key");
+        let peering = crate::tls::Peering::of_cluster(&key).expect("certificates");
+        let sessions = Sessions {
+            template: Arc::new(SessionStateBuilder::new().build()),
+            channels: Channels::new(peering, tokio::runtime::Handle::current()),
+            build: "same",
+            gate: Gate::default(),
+            roots: storage::Roots::default(),
+        };
+        let headers = |build| Travel::default().headers(build).expect("headers");
+        sessions.admit(&headers("same")).expect("of the same build");
+        for headers in [headers("other"), HeaderMap::new()] {
+            let error = sessions.admit(&headers).expect_err("of another build");
+            assert!(error.to_string().contains("build"), "{error}");
+        }
     }
 
     #[test]
