@@ -96,16 +96,20 @@ async fn cursors_that_nobody_reads_stop_nobody_else() {
         tables(&cluster, &[&a, &b], &["a", "b"]).await;
         let client = spread(&a).await;
         let expected = client.rows(JOINED).await;
-        // Each has more to say than what waits at its reader (64 MiB) and on its way.
-        let cursor = "DECLARE c CURSOR FOR SELECT l_orderkey, repeat(l_comment, 120) FROM lineitem";
+        // Each worker has more to say of each than what its reader takes in (64 MiB), what waits
+        // between steps (some batches), and what is on its way.
+        let cursor = "DECLARE c CURSOR FOR SELECT l_orderkey, repeat(min(l_comment), 200) \
+                      FROM lineitem GROUP BY l_orderkey, l_linenumber";
         let mut unread = Vec::new();
         for _ in 0..20 {
             let client = spread(&a).await;
+            client.rows("SET datafusion.execution.batch_size = 512").await;
             client.rows("BEGIN").await;
             client.rows(cursor).await;
             assert_eq!(client.rows("FETCH 1 FROM c").await.len(), 1);
             unread.push(client);
         }
+        client.rows("SET statement_timeout = '30s'").await;
         for _ in 0..5 {
             assert_eq!(client.rows(JOINED).await, expected);
             assert!(runs_on(&client, "a, b").await, "a worker was suspected");
