@@ -161,6 +161,8 @@ pub struct Peers {
     pub key: Option<PathBuf>,
     #[serde(with = "empty_is_none")]
     pub ca: Option<PathBuf>,
+    /// What their certificates must name.
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

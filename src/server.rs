@@ -40,7 +40,7 @@ use crate::shutdown::{self, Shutdown};
 use crate::storage::managed::Commits;
 use crate::storage::{self, Location, Roots};
 use crate::system::System;
-use crate::tls::{self, Acceptor, PeerIdentity};
+use crate::tls::{self, Acceptor, Peering};
 use crate::web;
 use cluster_view::{Clients, ClusterView, setting_rows};
 
@@ -49,6 +49,10 @@ const RECONNECT: Duration = Duration::from_secs(1);
 
 /// How long clients may take to go once their statements are cancelled, and threads to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long no other daemon has asked for anything, before the port for them is closed: the word that
+/// this one drains takes milliseconds, planning a statement some more.
+const UNASKED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -76,6 +80,8 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error("this daemon's record was removed or replaced in the coordination store")]
     Evicted,
+    #[error("the port for other daemons has failed")]
+    Peers,
     #[error("setting \"{key}\": {path}: {reason}")]
     File { key: &'static str, path: PathBuf, reason: String },
     #[error("setting \"{key}\" {reason}")]
@@ -114,13 +120,17 @@ pub struct Server {
     addresses: Addresses,
     coordination: Arc<dyn Coordination>,
     membership: Arc<Membership>,
+    workers: Arc<Workers>,
     election: Arc<Election>,
     queries: Arc<Queries>,
     signals: Arc<Signals>,
     tls: Option<Arc<Acceptor>>,
+    peering: Arc<Peering>,
     shutdown: Shutdown,
     /// Ends the background tasks and the listeners.
     end: CancellationToken,
+    /// Something has ended without which this daemon is of no use to the others.
+    failed: CancellationToken,
     tasks: TaskTracker,
     _data_dir: DataDir,
 }
@@ -131,6 +141,7 @@ impl Server {
         let directory = config.data_dir.as_ref().ok_or(Error::NoDataDir)?;
         let data_dir = DataDir::open(directory)?;
         let tls = Acceptor::open(&config.tls)?;
+        let peering = Peering::of_files(&config.peers)?;
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
         let coordination = connect(&config, &data_dir).await?;
@@ -192,17 +203,25 @@ impl Server {
             warehouse,
         };
         let queries = Queries::open(foundation).await?;
+        let peering = match peering {
+            Some(peering) => peering,
+            None => membership.peering().await?,
+        };
+        let workers = Workers::new(membership.clone());
         let server = Self {
             config,
             addresses,
             coordination,
             membership,
+            workers,
             election,
             queries,
             signals,
             tls,
+            peering,
             shutdown,
             end: CancellationToken::new(),
+            failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _data_dir: data_dir,
         };
@@ -216,7 +235,11 @@ impl Server {
 
     /// What can be read again while the daemon runs.
     pub fn reloader(&self) -> Reloader {
-        Reloader { tls: self.tls.clone(), audit: self.queries.audit.clone() }
+        Reloader {
+            tls: self.tls.clone(),
+            peering: self.peering.clone(),
+            audit: self.queries.audit.clone(),
+        }
     }
 
     /// Starts the tasks that run as long as the daemon, and opens its door.
@@ -231,16 +254,24 @@ impl Server {
         let maintenance = queries.maintenance.clone();
         tasks.spawn(maintenance.run(self.election.clone(), draining.clone()));
         let peers = Peers {
-            workers: Workers::new(membership.clone()),
-            identity: peer_identity(&self.config.peers, membership).await?,
+            workers: self.workers.clone(),
+            peering: self.peering.clone(),
+            network: tokio::runtime::Handle::current(),
             gate: queries.gate.clone(),
         };
         let listening =
             |source| Error::Listen { key: "peer", address: self.addresses.peer, source };
         let socket = sockets.peer.into_std().map_err(listening)?;
         let settings = self.config.distribution.clone();
-        tasks.spawn(queries.engine.join(settings, peers, socket, end.clone())?);
-        let health = web::serve(sockets.web, membership.clone(), end.clone());
+        let peers = queries.engine.join(settings, peers, socket, end.clone())?;
+        let failed = self.failed.clone();
+        tasks.spawn(async move {
+            if let Err(error) = peers.await {
+                error!(%error, "the port for other daemons has failed");
+                failed.cancel();
+            }
+        });
+        let health = web::serve(sockets.web, queries.clone(), end.clone());
         tasks.spawn(async move {
             if let Err(error) = health.await {
                 error!(%error, "the web port has failed");
@@ -261,18 +292,18 @@ impl Server {
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         // Listens from the start: the streams made by whoever waits for the first signal end with it.
         let mut signals = shutdown::Signals::listen().map_err(Error::Signals)?;
-        let evicted = tokio::select! {
-            () = stop => false,
-            () = self.membership.evicted().cancelled() => true,
+        let reason = tokio::select! {
+            () = stop => None,
+            () = self.membership.evicted().cancelled() => Some(Error::Evicted),
+            () = self.failed.cancelled() => Some(Error::Peers),
         };
-        info!(evicted, "stopping");
+        info!(reason = reason.as_ref().map(tracing::field::display), "stopping");
         signals.forget();
         self.membership.set_state(State::Draining).await;
         self.queries.gate.close();
         self.shutdown.draining.cancel();
-        let patience = self.config.shutdown.drain_timeout;
         tokio::select! {
-            empty = self.queries.gate.empty(patience) => if !empty {
+            empty = self.empty() => if !empty {
                 warn!(inside = ?self.queries.gate.inside(), "cancelling what still runs");
             },
             () = signals.next() => warn!("a second signal: ending at once"),
@@ -293,8 +324,21 @@ impl Server {
             warn!("the engine's threads did not end in time");
         }
         info!("stopped");
-        // A supervisor starts an evicted daemon again; it was not asked to stop.
-        if evicted { Err(Error::Evicted) } else { Ok(()) }
+        // A supervisor starts it again where it was not asked to stop.
+        reason.map_or(Ok(()), Err)
+    }
+
+    /// Waits until nothing runs here any more, at most until the deadline; returns whether that was so.
+    ///
+    /// Other daemons learn from the store that this one drains. Until they have, they send parts of
+    /// statements, which are run: who would find the port closed would have to begin anew.
+    async fn empty(&self) -> bool {
+        let patience = self.config.shutdown.drain_timeout;
+        let others = !self.workers.successors(1).is_empty();
+        match others {
+            true => self.queries.gate.quiet(UNASKED, patience).await,
+            false => self.queries.gate.empty(patience).await,
+        }
     }
 }
 
@@ -302,6 +346,7 @@ impl Server {
 #[derive(Clone, Debug)]
 pub struct Reloader {
     tls: Option<Arc<Acceptor>>,
+    peering: Arc<Peering>,
     audit: Audit,
 }
 
@@ -310,14 +355,15 @@ impl Reloader {
     /// whether all could. Blocks for as long as reading the files takes.
     pub fn reload(&self) -> bool {
         self.audit.reopen();
-        let Some(tls) = &self.tls else { return true };
-        match tls.reload() {
-            Ok(()) => true,
-            Err(error) => {
+        let clients = self.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
+        let mut all = true;
+        for reloaded in [clients, self.peering.reload()] {
+            if let Err(error) = reloaded {
                 error!(%error, "the certificate stays as it was");
-                false
+                all = false;
             }
         }
+        all
     }
 }
 
@@ -377,26 +423,6 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
     let directory = made()
         .map_err(|source| Error::Warehouse { path: directory.display().to_string(), source })?;
     Ok(Some(format!("file://{}", directory.display())))
-}
-
-/// What this daemon shows the others: the operator's certificate, or one of the cluster.
-async fn peer_identity(
-    config: &config::Peers,
-    membership: &Membership,
-) -> Result<PeerIdentity, Error> {
-    let missing = |key| {
-        let reason = "is missing: peers.certificate, peers.key and peers.ca go together";
-        Error::Setting { key, reason: reason.to_owned() }
-    };
-    match (&config.certificate, &config.key, &config.ca) {
-        (None, None, None) => Ok(membership.peer_identity().await?),
-        (Some(certificate), Some(key), Some(ca)) => PeerIdentity::of_files(certificate, key, ca)
-            .map_err(cluster::Error::from)
-            .map_err(Error::from),
-        (None, ..) => Err(missing("peers.certificate")),
-        (_, None, _) => Err(missing("peers.key")),
-        (.., None) => Err(missing("peers.ca")),
-    }
 }
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
@@ -471,6 +497,7 @@ async fn join(
     let options = cluster::Options {
         id,
         data_dir: data_dir.path().to_owned(),
+        protected: config.zookeeper.is_none() || config.coordination.credentials.is_some(),
         store: config.zookeeper.clone().unwrap_or_else(|| "embedded".to_owned()),
         postgres: reachable(addresses.postgres),
         peer: reachable(addresses.peer),

@@ -23,6 +23,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Inside {
     closed: bool,
+    /// How often anybody has entered.
+    entries: u64,
     by_name: BTreeMap<&'static str, usize>,
 }
 
@@ -40,6 +42,7 @@ impl Gate {
         if inside.closed {
             return None;
         }
+        inside.entries += 1;
         *inside.by_name.entry(name).or_default() += 1;
         Some(GateGuard { gate: self.clone(), name })
     }
@@ -47,6 +50,7 @@ impl Gate {
     /// Enters even when the gate is closed, for who is inside already.
     pub fn enter_again(&self, name: &'static str) -> GateGuard {
         let mut inside = self.0.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.entries += 1;
         *inside.by_name.entry(name).or_default() += 1;
         GateGuard { gate: self.clone(), name }
     }
@@ -59,6 +63,23 @@ impl Gate {
     /// Who is inside, with their number.
     pub fn inside(&self) -> BTreeMap<&'static str, usize> {
         self.0.inside.lock().unwrap_or_else(PoisonError::into_inner).by_name.clone()
+    }
+
+    /// Waits until all have left and nobody has come for a while, at most until the deadline; returns
+    /// whether that was so. A closed gate lets those in who [enter again](Self::enter_again).
+    pub async fn quiet(&self, quiet: Duration, deadline: Duration) -> bool {
+        let entries = || self.0.inside.lock().unwrap_or_else(PoisonError::into_inner).entries;
+        let wait = async {
+            loop {
+                self.empty(Duration::MAX).await;
+                let before = entries();
+                tokio::time::sleep(quiet).await;
+                if entries() == before && self.inside().is_empty() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(deadline, wait).await.is_ok()
     }
 
     /// Waits until all have left, at most until the deadline; returns whether they have.
@@ -150,5 +171,21 @@ mod tests {
         assert!(!gate.empty(Duration::from_millis(1)).await);
         drop(second);
         assert!(gate.empty(Duration::from_secs(60)).await);
+    }
+
+    #[tokio::test]
+    async fn a_gate_is_quiet_when_nobody_has_come_for_a_while() {
+        let (gate, long) = (Gate::default(), Duration::from_secs(60));
+        gate.close();
+        let (quiet, begun) = (Duration::from_millis(300), std::time::Instant::now());
+        // Comes and goes while somebody looks elsewhere.
+        let coming = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(gate.enter_again("part"));
+        };
+        assert!(tokio::join!(gate.quiet(quiet, long), coming).0);
+        assert!(begun.elapsed() >= 2 * quiet, "{:?}", begun.elapsed());
+        let _stays = gate.enter_again("part");
+        assert!(!gate.quiet(quiet, 3 * quiet).await);
     }
 }

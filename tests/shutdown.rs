@@ -2,6 +2,9 @@
 
 mod common;
 
+#[path = "clients/python.rs"]
+#[allow(dead_code)]
+mod python;
 #[path = "cluster/support.rs"]
 mod support;
 
@@ -282,6 +285,39 @@ async fn systemd_is_told() {
         daemon.terminate();
         told("STOPPING=1");
         assert_eq!(daemon.wait(PATIENCE).code(), Some(0), "{}", daemon.log());
+    })
+    .await;
+}
+
+/// Clients that know all daemons ask all the time, and daemons drain one after another under them:
+/// what was not run is said to be so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_know_all_daemons_lose_no_query_without_a_word() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let ports: Vec<_> = daemons.iter().map(|it| it.postgres().port().to_string()).collect();
+        let conninfo = format!(
+            "host=127.0.0.1,127.0.0.1,127.0.0.1 port={} user=oribi dbname=oribi",
+            ports.join(",")
+        );
+        let (running, end) = (cluster.path("running"), cluster.path("end"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/drained.py");
+        let mut command = std::process::Command::new(python::python(&["psycopg"], "psycopg"));
+        command.arg(script).arg(conninfo).arg(&running).arg(&end);
+        let asking = tokio::task::spawn_blocking(move || python::run(&mut command));
+        until("the clients run", async || running.exists() || asking.is_finished()).await;
+        for daemon in &daemons[..2] {
+            daemon.terminate();
+            until("it has ended", async || daemon.ended().is_some()).await;
+            assert_eq!(daemon.wait(PATIENCE).code(), Some(0), "{}", daemon.log());
+            // Those that are left go on for a while.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        std::fs::write(&end, "").expect("written");
+        let seen = asking.await.expect("no query was lost");
+        let sent_away = seen.contains("57P01") || seen.contains("replaced");
+        assert!(sent_away, "nobody was sent away: {seen}");
     })
     .await;
 }

@@ -22,7 +22,7 @@ pub enum Error {
     #[error("cannot write {path}: {source}")]
     File { path: String, source: std::io::Error },
     #[error(transparent)]
-    Peers(#[from] tls::PeerError),
+    Peers(#[from] tls::Error),
     #[error(transparent)]
     Coordination(#[from] coordination::Error),
 }

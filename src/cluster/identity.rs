@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing::info;
 use uuid::Uuid;
 
 use super::{Error, Result};
@@ -74,27 +75,48 @@ async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
 #[derive(Serialize, Deserialize)]
 struct PeerKey {
     key: String,
+    /// Whether it was made where nobody else could read it.
+    #[serde(default)]
+    protected: bool,
 }
 
-/// The key with which the cluster's daemons sign the certificates that they show each other.
-pub(super) async fn peer_key(coordination: &dyn Coordination) -> Result<String> {
+/// The key with which the cluster's daemons sign the certificates that they show each other. One that
+/// others could read once is not used where they cannot any more: it is replaced.
+pub(super) async fn peer_key(coordination: &dyn Coordination, protected: bool) -> Result<String> {
     let path = Path::PeerKey.to_string();
-    let read = async || -> Result<Option<String>> {
+    let read = async || -> Result<Option<(PeerKey, i32)>> {
         let Some(node) = coordination.get(&path).await? else { return Ok(None) };
-        let record: PeerKey = serde_json::from_slice(&node.data)
+        let record = serde_json::from_slice(&node.data)
             .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
-        Ok(Some(record.key))
+        Ok(Some((record, node.stat.version)))
     };
-    if let Some(key) = read().await? {
-        return Ok(key);
-    }
-    let record = PeerKey { key: tls::new_cluster_key()? };
+    let fit = |record: &PeerKey| record.protected || !protected;
+    let found = read().await?;
+    let version = match found {
+        Some((record, _)) if fit(&record) => return Ok(record.key),
+        Some((_, version)) => Some(version),
+        None => None,
+    };
+    let record = PeerKey { key: tls::new_cluster_key()?, protected };
     let data = serde_json::to_vec(&record)
-        .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
-    match coordination.create(&path, data.into(), Mode::Persistent).await {
-        Ok(_) => Ok(record.key),
+        .map_err(|source| Error::BadRecord { path: path.clone(), source })?
+        .into();
+    let written = match version {
+        Some(_) => coordination.set(&path, data, version).await.map(drop),
+        None => coordination.create(&path, data, Mode::Persistent).await.map(drop),
+    };
+    match written {
+        Ok(()) => {
+            if version.is_some() {
+                info!(path, "the key between daemons could be read by others: it is a new one now");
+            }
+            Ok(record.key)
+        }
         // Whoever was first, or whatever became of a lost reply: what is there now counts.
-        Err(error) => read().await?.ok_or_else(|| error.into()),
+        Err(error) => match read().await? {
+            Some((record, _)) if fit(&record) => Ok(record.key),
+            _ => Err(error.into()),
+        },
     }
 }
 
@@ -150,4 +172,34 @@ pub(super) async fn ensure_roots(coordination: &dyn Coordination) -> Result<()> 
         coordination::ensure(coordination, &path.to_string()).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coordination::embedded::{self, EmbeddedStore};
+
+    #[tokio::test]
+    async fn a_key_that_others_could_read_is_replaced_once_they_cannot() {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let limit = Duration::from_secs(60);
+        let options = embedded::Options { session_timeout: limit, request_timeout: limit };
+        let session = store.connect(options);
+        let open = peer_key(session.as_ref(), false).await.expect("a key");
+        assert_eq!(peer_key(session.as_ref(), false).await.expect("a key"), open);
+        let closed = peer_key(session.as_ref(), true).await.expect("a key");
+        assert_ne!(closed, open);
+        for protected in [true, false] {
+            assert_eq!(peer_key(session.as_ref(), protected).await.expect("a key"), closed);
+        }
+        // As earlier versions have written it.
+        let path = Path::PeerKey.to_string();
+        let old = serde_json::json!({ "key": open }).to_string();
+        session.set(&path, old.into(), None).await.expect("written");
+        assert_eq!(peer_key(session.as_ref(), false).await.expect("a key"), open);
+        let new = peer_key(session.as_ref(), true).await.expect("a key");
+        assert!(new != open && new != closed);
+    }
 }

@@ -17,7 +17,7 @@ use super::{Error, Result, identity};
 use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
 use crate::id;
-use crate::tls::PeerIdentity;
+use crate::tls::Peering;
 
 /// Reads under way at once while all records are read anew.
 const CONCURRENT_READS: usize = 64;
@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub struct Options {
     pub id: String,
     pub data_dir: PathBuf,
+    /// Whether nobody else can read what is in the store.
+    pub protected: bool,
     /// The store's name, such as the ensemble's address: cluster identities are kept by it.
     pub store: String,
     pub postgres: String,
@@ -135,9 +137,10 @@ impl Membership {
     }
 
     /// What this daemon shows to its peers, and knows them by, as the cluster's own key has it.
-    pub async fn peer_identity(&self) -> Result<PeerIdentity> {
-        let key = identity::peer_key(self.coordination.as_ref()).await?;
-        Ok(PeerIdentity::of_cluster(&key)?)
+    pub async fn peering(&self) -> Result<Arc<Peering>> {
+        let protected = self.options.protected;
+        let key = identity::peer_key(self.coordination.as_ref(), protected).await?;
+        Ok(Peering::of_cluster(&key)?)
     }
 
     /// Live daemons as they change.

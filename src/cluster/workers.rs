@@ -129,3 +129,102 @@ impl Workers {
         suspects.remove(&worker.incarnation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cluster::Options;
+    use crate::coordination::embedded::{self, EmbeddedStore};
+
+    /// A daemon of a cluster whose members have one build but for that one.
+    async fn member(store: &Arc<EmbeddedStore>, dir: &Path, id: &str) -> Arc<Membership> {
+        let limit = Duration::from_secs(60);
+        let session = embedded::Options { session_timeout: limit, request_timeout: limit };
+        let data_dir = dir.join(id);
+        std::fs::create_dir_all(&data_dir).expect("a directory");
+        let options = Options {
+            id: id.to_owned(),
+            data_dir,
+            protected: true,
+            store: "test".to_owned(),
+            postgres: String::new(),
+            peer: format!("{id}:7439"),
+            web: String::new(),
+            version: "1",
+            build: if id == "other" { "other" } else { "same" },
+            cores: 1,
+            memory: 1,
+        };
+        Membership::join(store.connect(session), options).await.expect("it joins")
+    }
+
+    fn ids(workers: &[Worker]) -> Vec<&str> {
+        workers.iter().map(|worker| worker.id.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn those_that_have_failed_are_left_alone_until_they_answer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let mut all = Vec::new();
+        for id in ["a", "b", "c", "joining", "other"] {
+            let joined = member(&store, dir.path(), id).await;
+            if id != "joining" {
+                joined.set_state(State::Ready).await;
+            }
+            all.push(joined);
+        }
+        let own = all[1].clone();
+        let end = tokio_util::sync::CancellationToken::new();
+        let follow = tokio::runtime::Handle::current().spawn(own.clone().follow(end.clone()));
+        let workers = Workers::new(own.clone());
+        let mut members = workers.watch();
+        while ids(&workers.ready()) != ["a", "b", "c"] {
+            members.changed().await.expect("members");
+        }
+        // The next by name, and round.
+        assert_eq!(ids(&workers.successors(8)), ["c", "a"]);
+        assert_eq!(ids(&workers.successors(1)), ["c"]);
+
+        let c = workers.ready().remove(2);
+        assert!(workers.is_well(&c) && workers.due().is_empty());
+        workers.suspect(&c);
+        assert!(!workers.is_well(&c));
+        assert_eq!(ids(&workers.ready()), ["a", "b"]);
+        // It is listened to all the same, and asked after a pause that grows.
+        assert_eq!(ids(&workers.successors(8)), ["c", "a"]);
+        assert!(workers.due().is_empty());
+        let pause = |workers: &Workers| {
+            let suspects = workers.suspects.lock().expect("nobody panicked");
+            suspects[&c.incarnation].due.saturating_duration_since(Instant::now())
+        };
+        let mut before = pause(&workers);
+        assert!(before <= PAUSES.0);
+        for _ in 0..20 {
+            workers.suspect(&c);
+            let now = pause(&workers);
+            assert!(now > before || now > PAUSES.1 / 2, "{now:?} after {before:?}");
+            assert!(now <= PAUSES.1);
+            before = now;
+        }
+        workers.suspects.lock().expect("nobody panicked").values_mut().for_each(|suspect| {
+            suspect.due = Instant::now();
+        });
+        assert_eq!(ids(&workers.due()), ["c"]);
+        workers.trust(&c);
+        assert_eq!(ids(&workers.ready()), ["a", "b", "c"]);
+
+        // One that has come back is another, and nobody remembers the first.
+        workers.suspect(&c);
+        all[2].set_state(State::Draining).await;
+        while !ids(&workers.candidates()).eq(&["a", "b"]) {
+            members.changed().await.expect("members");
+        }
+        assert_eq!(ids(&workers.ready()), ["a", "b"]);
+        assert!(workers.due().is_empty() && workers.is_well(&c));
+        end.cancel();
+        follow.await.expect("it ends");
+    }
+}

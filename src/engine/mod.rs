@@ -92,7 +92,6 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
@@ -180,29 +179,20 @@ impl Engine {
     }
 
     /// From now on large statements are spread over the cluster, and parts of those of other daemons
-    /// run here: `socket` is where they ask for it, until `end`. Returns what listens to them, to be
-    /// run on threads that no statement keeps busy.
+    /// run here: `socket` is where they ask for it, until `end`. Returns what serves and watches them,
+    /// to be run on threads that no statement keeps busy; it fails if the port does.
     pub fn join(
         &self,
         settings: config::Distribution,
         peers: Peers,
         socket: std::net::TcpListener,
         end: CancellationToken,
-    ) -> Result<impl Future<Output = ()> + use<>> {
-        let distribution =
-            Distribution::new(settings, peers, &self.template, tokio::runtime::Handle::current());
-        let pulse = distribution.pulse(end.clone())?;
+    ) -> Result<impl Future<Output = Result<()>> + use<>> {
+        let distribution = Distribution::new(settings, peers, &self.template, self.roots.clone());
         if self.distribution.set(distribution.clone()).is_err() {
             return Err(Error::Start("the engine has peers already".to_owned()));
         }
-        let nursing = (distribution.clone(), end.clone());
-        self.handle.spawn(async move { nursing.0.nurse(nursing.1).await });
-        self.handle.spawn(async move {
-            if let Err(error) = distribution.serve(socket, end).await {
-                error!(%error, "the port for other daemons has failed");
-            }
-        });
-        Ok(pulse)
+        Ok(distribution.keep(self.handle.clone(), socket, end))
     }
 
     fn distribution(&self) -> Option<&Arc<Distribution>> {

@@ -28,7 +28,7 @@ const READ_MUCH: usize = 128 * 1024;
 const MAX_STARTUP: usize = 10_000;
 
 /// How long a connection is kept after the last word, for the client to read it.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

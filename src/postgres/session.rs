@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::authentication::{Lobby, Places, Seat, Throttle};
 use super::cancel::Cancels;
-use super::connection::{self, Connection};
+use super::connection::{self, Connection, LINGER};
 use super::encryption::negotiate;
 use super::extended::Extended;
 use super::frontend::{Frontend, Malformed};
@@ -141,10 +141,10 @@ impl Client {
             let patience = self.patience();
             let message = tokio::select! {
                 biased;
-                () = terminated.cancelled() => return self.dismiss(terminated_by_command()).await,
+                () = terminated.cancelled() => return self.take_leave(terminated_by_command()).await,
                 // A client in the middle of its messages gets its answers first.
-                () = draining.cancelled(), if self.is_idle() => return self.dismiss(terminated_by_command()).await,
-                report = patience => return self.dismiss(report).await,
+                () = settled(&draining), if self.is_idle() => return self.take_leave(terminated_by_command()).await,
+                report = patience => return self.take_leave(report).await,
                 message = self.connection.next() => message,
             };
             let message = match message {
@@ -312,6 +312,24 @@ impl Client {
         self.dismiss(Report::fatal(code, error.to_string())).await
     }
 
+    /// Says good-bye to a client that waits for nothing.
+    ///
+    /// Its next question may be under way already. It is told again then, and not only that the
+    /// connection has ended: libpq takes what it reads between two questions for a notice, which most
+    /// programs never see, and would not know whether the question was run.
+    async fn take_leave(&mut self, report: Report) -> io::Result<()> {
+        self.report(report.clone())?;
+        self.connection.flush().await?;
+        let crossing = tokio::time::timeout(LINGER, self.connection.next()).await;
+        if let Ok(Ok(Some(message))) = crossing
+            && !matches!(message, Frontend::Terminate)
+        {
+            self.report(report)?;
+        }
+        self.connection.close().await;
+        Ok(())
+    }
+
     /// Says good-bye to a client.
     async fn dismiss(&mut self, report: Report) -> io::Result<()> {
         self.report(report)?;
@@ -383,6 +401,16 @@ impl Client {
 
 fn terminated_by_command() -> Report {
     Report::fatal("57P01", "terminating connection due to administrator command")
+}
+
+/// How long a client has waited for nothing before a daemon that drains sends it away: one that asks
+/// again at once is told so in answer to that.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// Ends a while after the daemon has begun to drain, or the client to wait for nothing.
+async fn settled(draining: &CancellationToken) {
+    draining.cancelled().await;
+    tokio::time::sleep(SETTLED).await;
 }
 
 /// How long a session that was ended may take to say so.

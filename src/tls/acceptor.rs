@@ -2,40 +2,23 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tracing::{info, warn};
-use x509_certificate::{CapturedX509Certificate, X509Certificate};
+use x509_certificate::CapturedX509Certificate;
 
-use super::facts::{Tls, distinguished};
+use super::facts::Tls;
+use super::files::{Error, certificates, describe, parsed, private_key, roots};
 use crate::config::{self, TlsMode, TlsVersion};
-use crate::secret;
 
 /// The protocol's name within TLS (ALPN), as registered for PostgreSQL.
 const PROTOCOL: &[u8] = b"postgresql";
-
-/// A setting that TLS cannot be set up with.
-#[derive(Debug, thiserror::Error)]
-#[error("setting \"tls.{key}\": {reason}")]
-pub struct Error {
-    key: &'static str,
-    reason: String,
-}
-
-impl Error {
-    fn new(key: &'static str, reason: impl ToString) -> Self {
-        Self { key, reason: reason.to_string() }
-    }
-}
 
 /// Does handshakes with clients.
 pub struct Acceptor {
@@ -59,13 +42,13 @@ impl Acceptor {
             return Ok(None);
         }
         if settings.certificate.is_none() {
-            let needless = [("key", &settings.key), ("client_ca", &settings.client_ca)];
+            let needless = [("tls.key", &settings.key), ("tls.client_ca", &settings.client_ca)];
             if let Some((key, _)) = needless.into_iter().find(|(_, path)| path.is_some()) {
                 return Err(Error::new(key, "is of no use without tls.certificate"));
             }
             return match settings.mode {
                 TlsMode::Require => {
-                    Err(Error::new("mode", "\"require\" needs tls.certificate and tls.key"))
+                    Err(Error::new("tls.mode", "\"require\" needs tls.certificate and tls.key"))
                 }
                 TlsMode::Allow | TlsMode::Off => Ok(None),
             };
@@ -115,37 +98,40 @@ impl Debug for Acceptor {
 impl Identity {
     fn read(settings: &config::Tls) -> Result<Self, Error> {
         let certificate = settings.certificate.as_deref();
-        let certificate = certificate.ok_or_else(|| Error::new("certificate", "is not set"))?;
-        let chain = certificates("certificate", certificate)?;
+        let certificate = certificate.ok_or_else(|| Error::new("tls.certificate", "is not set"))?;
+        let chain = certificates("tls.certificate", certificate)?;
         let key = settings.key.as_deref();
-        let key = key.ok_or_else(|| Error::new("key", "is not set, and tls.certificate is"))?;
+        let key = key.ok_or_else(|| Error::new("tls.key", "is not set, and tls.certificate is"))?;
         let pem = chain.iter().map(pem_of).collect::<Result<String, _>>()?;
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions(settings.min_version))
-            .map_err(|error| Error::new("min_version", error))?;
+            .map_err(|error| Error::new("tls.min_version", error))?;
         let builder = match &settings.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let roots = Arc::new(roots("client_ca", path)?);
+                let known = certificates("tls.client_ca", path)?;
+                let roots = Arc::new(roots("tls.client_ca", known)?);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                     // Who must have one is for the host rules to say.
                     .allow_unauthenticated()
                     .build()
-                    .map_err(|error| Error::new("client_ca", error))?;
+                    .map_err(|error| Error::new("tls.client_ca", error))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let shown = chain.first().map(|first| parsed(first)).transpose()?;
+        let shown = chain.first().map(|first| parsed("tls.certificate", first)).transpose()?;
         let mut config =
-            builder.with_single_cert(chain, private_key(key)?).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    let certificate = certificate.display();
-                    let key = key.display();
-                    Error::new("key", format!("{key} is not the key of {certificate}"))
+            builder.with_single_cert(chain, private_key("tls.key", key)?).map_err(|error| {
+                match error {
+                    rustls::Error::InconsistentKeys(_) => {
+                        let certificate = certificate.display();
+                        let key = key.display();
+                        Error::new("tls.key", format!("{key} is not the key of {certificate}"))
+                    }
+                    rustls::Error::InvalidCertificate(_) => Error::new("tls.certificate", error),
+                    other => Error::new("tls.key", other),
                 }
-                rustls::Error::InvalidCertificate(_) => Error::new("certificate", error),
-                other => Error::new("key", other),
             })?;
         if let Some(shown) = shown {
             describe(certificate, &shown);
@@ -168,59 +154,9 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
-/// All certificates of a PEM file; at least one.
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let shown = path.display();
-    let text = std::fs::read(path)
-        .map_err(|error| Error::new(key, format!("cannot read {shown}: {error}")))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| Error::new(key, format!("{shown}: {error}")))?;
-    if found.is_empty() {
-        return Err(Error::new(key, format!("{shown} holds no certificate (PEM)")));
-    }
-    Ok(found)
-}
-
-fn roots(key: &'static str, path: &Path) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        let added = roots.add(certificate);
-        added.map_err(|error| Error::new(key, format!("{}: {error}", path.display())))?;
-    }
-    Ok(roots)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = secret::read(path).map_err(|error| Error::new("key", error))?;
-    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
-        let shown = path.display();
-        Error::new(
-            "key",
-            match error {
-                pem::Error::NoItemsFound => format!("{shown} holds no unencrypted key (PEM)"),
-                other => format!("{shown}: {other}"),
-            },
-        )
-    })
-}
-
 /// Byte for byte as clients are shown it: encoded anew it could be another, to which no password
 /// would be bound.
 fn pem_of(certificate: &CertificateDer<'_>) -> Result<String, Error> {
     let certificate = CapturedX509Certificate::from_der(certificate.to_vec());
-    certificate.map(|it| it.encode_pem()).map_err(|error| Error::new("certificate", error))
-}
-
-fn parsed(certificate: &[u8]) -> Result<X509Certificate, Error> {
-    X509Certificate::from_der(certificate).map_err(|error| Error::new("certificate", error))
-}
-
-/// Says in the log which certificate is in use from now on.
-fn describe(path: &Path, certificate: &X509Certificate) {
-    let subject = distinguished(certificate.subject_name());
-    let (from, until) = (certificate.validity_not_before(), certificate.validity_not_after());
-    info!(path = %path.display(), subject, %from, %until, "TLS certificate");
-    if !certificate.time_constraints_valid(None) {
-        warn!(path = %path.display(), %from, %until, "the TLS certificate is not valid now");
-    }
+    certificate.map(|it| it.encode_pem()).map_err(|error| Error::new("tls.certificate", error))
 }

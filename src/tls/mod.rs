@@ -2,13 +2,16 @@
 //!
 //! - [`acceptor`]: the daemon's certificate and key, checked before they are used and read anew
 //!   when asked to; handshakes.
+//! - [`files`]: certificates and keys as the operator gives them.
 //! - [`facts`]: what is known of an encrypted connection once the handshake is done.
 //! - [`peers`]: the certificates by which daemons know each other.
 
 mod acceptor;
 mod facts;
+mod files;
 mod peers;
 
-pub use acceptor::{Acceptor, Error};
+pub use acceptor::Acceptor;
 pub use facts::{ClientCertificate, Tls};
-pub use peers::{PeerError, PeerIdentity, new_cluster_key};
+pub use files::Error;
+pub use peers::{PeerIdentity, Peering, new_cluster_key};

@@ -1,24 +1,27 @@
-//! Health over HTTP, for load balancers and supervisors.
+//! Health over HTTP, for load balancers and supervisors, and what is in use, for monitoring.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 as long as the process serves requests |
 //! | `/readyz` | 200 while clients are served (ready, degraded), 503 while joining or draining |
+//! | `/metrics` | what runs here and what it takes, in Prometheus' text format |
 //!
-//! Both answer `{"id", "state", "version"}`.
+//! The first two answer `{"id", "state", "version"}`.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Membership, State};
+use crate::query::Queries;
 
 #[derive(Debug, Serialize)]
 struct Health {
@@ -30,27 +33,50 @@ struct Health {
 /// Serves until `stop`.
 pub async fn serve(
     socket: TcpListener,
-    membership: Arc<Membership>,
+    queries: Arc<Queries>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state(membership);
+        .route("/metrics", get(metrics))
+        .with_state(queries);
     axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-async fn live(Shared(membership): Shared<Arc<Membership>>) -> Json<Health> {
-    Json(health(&membership))
+async fn live(Shared(queries): Shared<Arc<Queries>>) -> Json<Health> {
+    Json(health(&queries.membership))
 }
 
-async fn ready(Shared(membership): Shared<Arc<Membership>>) -> (StatusCode, Json<Health>) {
-    let health = health(&membership);
+async fn ready(Shared(queries): Shared<Arc<Queries>>) -> (StatusCode, Json<Health>) {
+    let health = health(&queries.membership);
     let status = match health.state {
         State::Ready | State::Degraded => StatusCode::OK,
         State::Joining | State::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, Json(health))
+}
+
+async fn metrics(
+    Shared(queries): Shared<Arc<Queries>>,
+) -> ([(HeaderName, &'static str); 1], String) {
+    let engine = &queries.engine;
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, values: Vec<(String, u64)>| {
+        text += &format!("# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (labels, value) in values {
+            text += &format!("{name}{labels} {value}\n");
+        }
+    };
+    let plain = |value| vec![(String::new(), value)];
+    let reserved = engine.memory_pool().reserved() as u64;
+    gauge("oribi_memory_reserved_bytes", "Memory that statements have reserved.", plain(reserved));
+    let spilled = engine.spilled_bytes();
+    gauge("oribi_spilled_bytes", "Bytes in statements' temporary files.", plain(spilled));
+    let inside = queries.gate.inside().into_iter();
+    let running = inside.map(|(what, count)| (format!("{{what=\"{what}\"}}"), count as u64));
+    gauge("oribi_running", "What keeps this daemon from ending.", running.collect());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
 fn health(membership: &Membership) -> Health {

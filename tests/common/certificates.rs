@@ -55,6 +55,18 @@ impl Authority {
         self.sign(name, parameters)
     }
 
+    /// For a daemon, as far as the change leaves it one.
+    #[allow(dead_code)]
+    pub fn daemon(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
+        let names = CertificateParams::new(vec!["oribi".to_owned()]).expect("a name");
+        let mut parameters = named(name);
+        parameters.subject_alt_names = names.subject_alt_names;
+        parameters.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut parameters);
+        self.sign(name, parameters)
+    }
+
     fn sign(&self, name: &str, parameters: CertificateParams) -> Certified {
         let key = KeyPair::generate().expect("a key");
         let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");

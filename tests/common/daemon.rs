@@ -217,6 +217,11 @@ impl Daemon {
         self.addresses.postgres
     }
 
+    #[allow(dead_code)]
+    pub fn peer(&self) -> SocketAddr {
+        self.addresses.peer
+    }
+
     pub fn web(&self) -> SocketAddr {
         self.addresses.web
     }

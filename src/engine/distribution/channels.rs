@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
 use datafusion_distributed::{ChannelResolver, GetWorkerInfoRequest, WorkerChannel};
+use tokio::runtime::Handle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use url::Url;
 
 use crate::cluster::Worker;
-use crate::engine::Error;
-use crate::tls::PeerIdentity;
+use crate::tls::{PeerIdentity, Peering};
 
 /// The longest that a connection and its handshake may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -25,41 +25,70 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_
 /// How long a daemon may take to answer a question.
 const PROBE: Duration = Duration::from_secs(1);
 
+/// Pause before a question that had no answer is asked once more.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A clock that is late by this says that it is this machine which is busy.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Bytes of what stands before an answer: errors travel there, with the text of a statement.
 const HEADERS: u32 = 1 << 20;
 
-/// Bytes under way on one stream, and on all streams of a connection.
-pub(super) const WINDOWS: (u32, u32) = (4 << 20, 64 << 20);
+/// Bytes under way on one stream, and on all streams of a connection: streams that nobody reads stop
+/// their senders, each by itself, and never the connection that others share. So it has all that
+/// HTTP/2 can count.
+pub(super) const WINDOWS: (u32, u32) = (1 << 20, (1 << 31) - 1);
 
 /// Connections by URL.
 #[derive(Clone)]
 pub(super) struct Channels {
-    tls: ClientTlsConfig,
-    open: Arc<Mutex<HashMap<Url, Channel>>>,
+    peering: Arc<Peering>,
+    /// Where connections are driven: no statement keeps its threads busy.
+    network: Handle,
+    open: Arc<Mutex<Open>>,
+}
+
+struct Open {
+    /// By which they were made.
+    identity: Arc<PeerIdentity>,
+    channels: HashMap<Url, Channel>,
+}
+
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Well,
+    /// Nobody listens, or it is of another build.
+    Failed,
+    /// None in time.
+    Silent,
+    /// None in time, but this machine was late itself.
+    Unknown,
 }
 
 impl Channels {
-    pub fn new(identity: &PeerIdentity) -> Self {
-        let own = Identity::from_pem(&identity.certificate, &identity.key);
-        let ca = Certificate::from_pem(&identity.ca);
-        let mut tls = ClientTlsConfig::new().identity(own).ca_certificate(ca).timeout(CONNECT);
-        if let Some(name) = identity.name {
-            tls = tls.domain_name(name);
-        }
-        Self { tls, open: Arc::default() }
+    /// `network` is where the connections are driven.
+    pub fn new(peering: Arc<Peering>, network: Handle) -> Self {
+        let open = Open { identity: peering.current(), channels: HashMap::new() };
+        Self { peering, network, open: Arc::new(Mutex::new(open)) }
     }
 
     /// A connection; made when it is used first, and again after it was lost.
     fn channel(&self, url: &Url) -> Result<Channel> {
+        let identity = self.peering.current();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(url) {
+        if !Arc::ptr_eq(&open.identity, &identity) {
+            // New certificates: what runs on the old connections keeps them.
+            *open = Open { identity: identity.clone(), channels: HashMap::new() };
+        }
+        if let Some(channel) = open.channels.get(url) {
             return Ok(channel.clone());
         }
         let (every, patience) = KEEPALIVE;
         let (stream, connection) = WINDOWS;
         let endpoint = Endpoint::from_shared(url.to_string()).map_err(external)?;
-        let channel = endpoint
-            .tls_config(self.tls.clone())
+        let endpoint = endpoint
+            .tls_config(tls(&identity))
             .map_err(external)?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
@@ -68,21 +97,39 @@ impl Channels {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(stream)
             .initial_connection_window_size(connection)
-            .http2_max_header_list_size(HEADERS)
-            .connect_lazy();
-        open.insert(url.clone(), channel.clone());
+            .http2_max_header_list_size(HEADERS);
+        // What drives a connection is spawned where it is made.
+        let _network = self.network.enter();
+        let channel = endpoint.connect_lazy();
+        open.channels.insert(url.clone(), channel.clone());
         Ok(channel)
     }
 
-    /// Whether a daemon answers, and is of this build.
+    /// Whether a daemon answers, and is of this build. Silence is asked a second time; that of a
+    /// machine which is busy itself says nothing of the other.
     pub async fn answers(&self, worker: &Worker, build: &str) -> bool {
+        let answer = match self.ask(worker, build).await {
+            Answer::Silent | Answer::Unknown => {
+                tokio::time::sleep(PAUSE).await;
+                self.ask(worker, build).await
+            }
+            answer => answer,
+        };
+        matches!(answer, Answer::Well | Answer::Unknown)
+    }
+
+    /// Asks a daemon once.
+    pub async fn ask(&self, worker: &Worker, build: &str) -> Answer {
         let ask = async {
             let mut client = self.get_worker_client_for_url(&url(worker)?).await?;
             client.get_worker_info(GetWorkerInfoRequest {}).await
         };
+        let asked = Instant::now();
         match tokio::time::timeout(PROBE, ask).await {
-            Ok(Ok(info)) => info.version == build,
-            Ok(Err(_)) | Err(_) => false,
+            Ok(Ok(info)) if info.version == build => Answer::Well,
+            Ok(Ok(_) | Err(_)) => Answer::Failed,
+            Err(_) if asked.elapsed() > PROBE + LATE => Answer::Unknown,
+            Err(_) => Answer::Silent,
         }
     }
 
@@ -94,7 +141,7 @@ impl Channels {
     /// Closes connections to all but these, once nothing runs on them.
     pub fn keep(&self, workers: &[Url]) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|url, _| workers.contains(url));
+        open.channels.retain(|url, _| workers.contains(url));
     }
 }
 
@@ -105,6 +152,14 @@ impl ChannelResolver for Channels {
     }
 }
 
+fn tls(identity: &PeerIdentity) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .identity(Identity::from_pem(&identity.certificate, &identity.key))
+        .ca_certificate(Certificate::from_pem(&identity.ca))
+        .domain_name(identity.name.to_str())
+        .timeout(CONNECT)
+}
+
 /// Where a daemon listens to its peers.
 pub(super) fn url(worker: &Worker) -> Result<Url> {
     Url::parse(&format!("https://{}", worker.peer)).map_err(external)
@@ -112,10 +167,4 @@ pub(super) fn url(worker: &Worker) -> Result<Url> {
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
     DataFusionError::External(Box::new(error))
-}
-
-impl From<tonic::transport::Error> for Error {
-    fn from(error: tonic::transport::Error) -> Self {
-        Self::Start(format!("peer: {error}"))
-    }
 }

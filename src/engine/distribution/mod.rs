@@ -11,6 +11,7 @@
 //! - [`travel`]: build and settings, which go along.
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
+//! - [`door`]: the port to which they connect.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
 //! - [`again`]: statements under which a worker died.
@@ -20,6 +21,7 @@ mod again;
 mod analysis;
 mod channels;
 mod codec;
+mod door;
 mod fitness;
 mod places;
 mod pulse;
@@ -62,7 +64,8 @@ use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
 use crate::config;
 use crate::shutdown::Gate;
-use crate::tls::PeerIdentity;
+use crate::storage;
+use crate::tls::Peering;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 use channels::{Channels, url};
@@ -73,12 +76,6 @@ use pulse::Pulse;
 pub(super) use stages::own_part;
 use stages::{Pinned, defect, desired_tasks, route};
 use travel::Travel;
-
-/// How long a stranger may take to show a certificate.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// How long a connection may be quiet before the other side is asked whether it lives.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// How often those that have failed are asked whether they are well, as far as they are due.
 const CONVALESCENCE: Duration = Duration::from_millis(250);
@@ -96,7 +93,9 @@ const BUFFERS: usize = 64;
 #[derive(Debug)]
 pub struct Peers {
     pub workers: Arc<Workers>,
-    pub identity: PeerIdentity,
+    pub peering: Arc<Peering>,
+    /// Runs no statements: where connections are driven.
+    pub network: Handle,
     /// Parts of statements that run here are inside.
     pub gate: Gate,
 }
@@ -106,9 +105,6 @@ pub(super) struct Distribution {
     settings: config::Distribution,
     peers: Peers,
     channels: Channels,
-    /// Connections for questions only, driven by threads that no statement keeps busy.
-    probes: Channels,
-    network: Handle,
     worker: PlanWorker,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
@@ -128,14 +124,13 @@ impl Debug for Distribution {
 }
 
 impl Distribution {
-    /// Of a cluster that is spoken to from the threads of `network`.
     pub fn new(
         settings: config::Distribution,
         peers: Peers,
         template: &SessionState,
-        network: Handle,
+        roots: storage::Roots,
     ) -> Arc<Self> {
-        let channels = Channels::new(&peers.identity);
+        let channels = Channels::new(peers.peering.clone(), peers.network.clone());
         let mut template = template.clone();
         for function in unnamed_functions() {
             // The registry of a state takes any function, and replaces one of the same name.
@@ -146,31 +141,39 @@ impl Distribution {
             channels: channels.clone(),
             build: peers.workers.build(),
             gate: peers.gate.clone(),
+            roots,
         };
         let worker = PlanWorker::from_session_builder(sessions)
             .with_runtime_env(template.runtime_env().clone())
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
-        let probes = Channels::new(&peers.identity);
         let context = template.task_ctx();
-        Arc::new(Self { settings, peers, channels, probes, network, worker, context })
+        Arc::new(Self { settings, peers, channels, worker, context })
     }
 
-    /// Serves the other daemons until `end`. To be run on the engine's threads, which the parts of
-    /// statements keep busy.
-    pub async fn serve(&self, socket: std::net::TcpListener, end: CancellationToken) -> Result<()> {
-        worker::serve(self.worker.clone(), &self.peers.identity, socket, end).await
-    }
-
-    /// Listens to the hearts of others until `end`. To be run on threads that no statement keeps busy.
-    pub fn pulse(&self, end: CancellationToken) -> Result<impl Future<Output = ()> + use<>> {
-        let pulse =
-            Pulse::new(self.peers.workers.clone(), self.probes.clone(), &self.peers.identity)?;
-        Ok(pulse.run(end))
+    /// Serves the other daemons until `end`, whose parts of statements run on the threads of `engine`,
+    /// and keeps an eye on them. To be run on threads that no statement keeps busy. An error says that
+    /// the port for them has failed.
+    pub async fn keep(
+        self: Arc<Self>,
+        engine: Handle,
+        socket: std::net::TcpListener,
+        end: CancellationToken,
+    ) -> Result<()> {
+        let Peers { workers, peering, network: _, gate } = &self.peers;
+        let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
+        let worker = self.worker.clone();
+        let served = door::serve(worker.clone(), engine, peering.clone(), socket, end.clone());
+        let beside = async {
+            let sweep = worker::sweep(worker, gate.clone(), end.clone());
+            tokio::join!(pulse.run(end.clone()), self.nurse(&end), sweep);
+            Ok(())
+        };
+        tokio::try_join!(served, beside).map(drop)
     }
 
     /// Asks those that have failed whether they are well again, until `end`.
-    pub async fn nurse(&self, end: CancellationToken) {
+    async fn nurse(&self, end: &CancellationToken) {
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
@@ -180,7 +183,6 @@ impl Distribution {
             let ready = self.peers.workers.ready();
             let urls: Vec<Url> = ready.iter().filter_map(|worker| url(worker).ok()).collect();
             self.channels.keep(&urls);
-            self.probes.keep(&urls);
         }
     }
 
@@ -189,9 +191,10 @@ impl Distribution {
     async fn examine(&self, workers: &[Worker]) -> Vec<String> {
         let others = workers.iter().filter(|worker| worker.id != self.peers.workers.own_id());
         let asked = others.map(async |worker| {
-            let (probes, build) = (self.probes.clone(), self.peers.workers.build());
+            let (channels, build) = (self.channels.clone(), self.peers.workers.build());
             let asking = worker.clone();
-            let answer = self.network.spawn(async move { probes.is_well(&asking, build).await });
+            let answer = async move { channels.answers(&asking, build).await };
+            let answer = self.peers.network.spawn(answer);
             (worker, AbortOnDropHandle::new(answer).await.unwrap_or(false))
         });
         let mut failed = Vec::new();

@@ -8,9 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -19,10 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::channels::Channels;
+use super::channels::{Answer, Channels};
 use crate::cluster::{Worker, Workers};
 use crate::engine::{Error, Result};
-use crate::tls::PeerIdentity;
+use crate::tls::Peering;
 
 /// Daemons to which a connection is held: enough for two deaths at once to be noticed by somebody,
 /// few enough for large clusters.
@@ -31,8 +28,9 @@ const HELD: usize = 8;
 /// Time from one beat to the next.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// Beats that may be missed in a row: a busy daemon takes its time.
-const MISSED: u32 = 3;
+/// Beats that may be missed in a row before the last question, which has two tries: a busy daemon
+/// takes its time.
+const MISSED: u32 = 2;
 
 /// Pause before a connection is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,16 +42,13 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct Pulse {
     workers: Arc<Workers>,
-    probes: Channels,
-    connector: TlsConnector,
-    /// See [`PeerIdentity::name`].
-    name: Option<&'static str>,
+    channels: Channels,
+    peering: Arc<Peering>,
 }
 
 impl Pulse {
-    pub fn new(workers: Arc<Workers>, probes: Channels, identity: &PeerIdentity) -> Result<Self> {
-        let connector = TlsConnector::from(Arc::new(client(identity)?));
-        Ok(Self { workers, probes, connector, name: identity.name })
+    pub fn new(workers: Arc<Workers>, channels: Channels, peering: Arc<Peering>) -> Self {
+        Self { workers, channels, peering }
     }
 
     /// Listens until `end`.
@@ -86,7 +81,7 @@ impl Pulse {
                 Err(_) => "it cannot be reached",
             };
             debug!(worker = worker.id, heard, "asking whether a daemon lives");
-            if !self.probes.is_well(&worker, self.workers.build()).await
+            if !self.channels.answers(&worker, self.workers.build()).await
                 && self.workers.is_well(&worker)
             {
                 info!(worker = worker.id, heard, "a daemon does not answer and is left alone");
@@ -98,12 +93,11 @@ impl Pulse {
 
     async fn connect(&self, worker: &Worker) -> Result<impl AsyncRead + Unpin + use<>> {
         let failed = |error: std::io::Error| Error::Start(error.to_string());
-        let host = worker.peer.rsplit_once(':').map_or("", |(host, _)| host);
-        let name = self.name.unwrap_or(host.trim_matches(['[', ']'])).to_owned();
-        let name = ServerName::try_from(name).map_err(|error| Error::Start(error.to_string()))?;
+        let identity = self.peering.current();
+        let connector = TlsConnector::from(identity.client.clone());
         let connect = async {
             let stream = TcpStream::connect(&worker.peer).await?;
-            self.connector.connect(name, stream).await
+            connector.connect(identity.name.clone(), stream).await
         };
         match tokio::time::timeout(CONNECT, connect).await {
             Ok(stream) => stream.map_err(failed),
@@ -116,9 +110,11 @@ impl Pulse {
         let mut missed = 0;
         while missed < MISSED {
             tokio::time::sleep(BEAT).await;
-            match self.probes.answers(worker, self.workers.build()).await {
-                true => missed = 0,
-                false => missed += 1,
+            match self.channels.ask(worker, self.workers.build()).await {
+                Answer::Well => missed = 0,
+                Answer::Failed | Answer::Silent => missed += 1,
+                // That says more of this daemon than of the other.
+                Answer::Unknown => {}
             }
         }
     }
@@ -128,27 +124,4 @@ impl Pulse {
 async fn closed(mut stream: impl AsyncRead + Unpin) {
     let mut buffer = [0; 256];
     while let Ok(1..) = stream.read(&mut buffer).await {}
-}
-
-fn client(identity: &PeerIdentity) -> Result<ClientConfig> {
-    let bad = |error: &dyn std::fmt::Display| Error::Start(format!("peers: {error}"));
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(identity.ca.as_bytes()) {
-        let certificate = certificate.map_err(|error| bad(&error))?;
-        roots.add(certificate).map_err(|error| bad(&error))?;
-    }
-    let own: Vec<_> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes())
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| bad(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).map_err(|e| bad(&e))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(&error))?;
-    let mut config = builder
-        .with_root_certificates(roots)
-        .with_client_auth_cert(own, key)
-        .map_err(|error| bad(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
 }

@@ -1,29 +1,33 @@
 //! This daemon as a worker: takes parts of other daemons' statements and runs them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::physical_plan::FileGroup;
+use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
-    DistributedConfig, DistributedExt, Worker, WorkerPlanRewriteEvent,
-    WorkerPlanRewriteEventResponse, WorkerQueryContext, WorkerSessionBuilder,
+    DistributedConfig, DistributedExt, MaybeEncoded, SetPlanRequest, TaskKey, Worker,
+    WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
+    WorkerSessionBuilder,
 };
+use futures::{StreamExt, stream};
 use http::HeaderMap;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use url::Url;
+use uuid::Uuid;
 
-use super::channels::{Channels, WINDOWS};
-use super::codec::Codec;
+use super::channels::Channels;
+use super::codec::{Codec, scan_of};
 use super::travel::{self, Travel};
-use crate::engine::Error;
 use crate::engine::cooperation::watch_part;
 use crate::shutdown::{Gate, GateGuard};
-use crate::storage;
-use crate::tls::PeerIdentity;
+use crate::storage::{self, Location};
 
 /// Makes the session in which a part of a statement runs: as that of its coordinator, as far as it
 /// matters for the part.
@@ -34,7 +38,15 @@ pub(super) struct Sessions {
     pub build: &'static str,
     /// Keeps the daemon from ending under the part.
     pub gate: Gate,
+    /// Where files may lie.
+    pub roots: storage::Roots,
 }
+
+/// What the gate calls a part.
+const PART: &str = "part of a statement";
+
+/// Pause between two looks for parts that have ended: the table lets go of nothing sooner.
+const SWEEP: Duration = Duration::from_millis(350);
 
 /// Held as long as anybody holds the part.
 struct Inside(#[expect(dead_code, reason = "held, not read")] GateGuard);
@@ -50,13 +62,17 @@ impl WorkerSessionBuilder for Sessions {
         travel.apply(&mut options)?;
         options.extensions.insert(distributed);
         *config.options_mut() = options;
-        config.set_extension(Arc::new(Inside(self.gate.enter_again("part of a statement"))));
+        config.set_extension(Arc::new(Inside(self.gate.enter_again(PART))));
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
-        config.set_distributed_worker_plan_rewrite_handler(|event: WorkerPlanRewriteEvent<'_>| {
-            let plan = storage::name_files(watch_part(event.plan)?)?;
-            Ok(WorkerPlanRewriteEventResponse::new(plan))
-        });
+        let roots = self.roots.clone();
+        config.set_distributed_worker_plan_rewrite_handler(
+            move |event: WorkerPlanRewriteEvent<'_>| {
+                check(&event.plan, &roots)?;
+                let plan = storage::name_files(watch_part(event.plan)?)?;
+                Ok(WorkerPlanRewriteEventResponse::new(plan))
+            },
+        );
         let mut state = self.template.as_ref().clone();
         let options = config.options().as_ref();
         let changed: Vec<_> = (state.scalar_functions().values())
@@ -86,30 +102,153 @@ impl Sessions {
     }
 }
 
-/// Serves other daemons until `end`. Who does not show a certificate of the cluster gets nothing.
-pub(super) async fn serve(
-    worker: Worker,
-    identity: &PeerIdentity,
-    socket: std::net::TcpListener,
-    end: CancellationToken,
-) -> Result<(), Error> {
-    let failed = |error: std::io::Error| Error::Start(format!("peer: {error}"));
-    socket.set_nonblocking(true).map_err(failed)?;
-    let socket = TcpListener::from_std(socket).map_err(failed)?;
-    let own = Identity::from_pem(&identity.certificate, &identity.key);
-    let tls = ServerTlsConfig::new()
-        .identity(own)
-        .client_ca_root(Certificate::from_pem(&identity.ca))
-        .timeout(super::HANDSHAKE);
-    let (stream, connection) = WINDOWS;
-    Server::builder()
-        .tls_config(tls)?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(stream)
-        .initial_connection_window_size(connection)
-        .http2_keepalive_interval(Some(super::QUIET))
-        .add_service(worker.into_worker_server())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(socket), end.cancelled_owned())
-        .await?;
+/// Has the table of parts forget those that have ended, until `end`.
+///
+/// It forgets a part when the part's statement is over, but lets go of what it has forgotten, the
+/// plan with its rows and all that runs below it, only when it is used for something else, a while
+/// later. A daemon that nobody asks for anything would keep it for ever. So it is used, by a part that
+/// no daemon sends.
+pub(super) async fn sweep(worker: Worker, gate: Gate, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        if !gate.inside().contains_key(PART) {
+            continue;
+        }
+        let Ok(target_worker_url) = Url::parse("https://nobody") else { return };
+        let nobodys = SetPlanRequest {
+            task_key: TaskKey { query_id: Uuid::nil(), stage_id: 0, task_number: 0 },
+            task_count: 0,
+            plan: MaybeEncoded::Encoded(Vec::new()),
+            work_unit_feed_declarations: Vec::new(),
+            target_worker_url,
+            query_start_time_ns: 0,
+        };
+        // Refused, since it comes without a build.
+        let _ =
+            worker.coordinator_channel(HeaderMap::new(), nobodys, stream::empty().boxed()).await;
+    }
+}
+
+/// Only what reads may come from elsewhere, and only what lies where files may lie.
+fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
+    plan.apply(|node| {
+        if node.is::<DataSinkExec>() {
+            return Err(refused("a part of a statement writes".to_owned()));
+        }
+        let Some(scan) = scan_of(node).filter(|_| !roots.is_everywhere()) else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        // Ends with a slash.
+        let base = scan.object_store_url.as_str();
+        for file in scan.file_groups.iter().flat_map(FileGroup::iter) {
+            let url = format!("{base}{}", file.object_meta.location);
+            let outside = |error: storage::Error| refused(error.to_string());
+            roots.check(&Location::parse(&url).map_err(outside)?).map_err(outside)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
     Ok(())
+}
+
+fn refused(reason: String) -> DataFusionError {
+    DataFusionError::Execution(format!("refused from another daemon: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::catalog::memory::DataSourceExec;
+    use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
+    use datafusion::execution::SessionStateBuilder;
+    use datafusion::execution::object_store::ObjectStoreUrl;
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion_datasource::PartitionedFile;
+
+    use super::*;
+
+    fn scan(store: &str, path: &str) -> Arc<dyn ExecutionPlan> {
+        let url = ObjectStoreUrl::parse(store).expect("a store");
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let source = Arc::new(ParquetSource::new(schema));
+        let config = FileScanConfigBuilder::new(url, source)
+            .with_file(PartitionedFile::new(path, 1))
+            .build();
+        DataSourceExec::from_data_source(config)
+    }
+
+    #[tokio::test]
+    async fn those_of_another_build_are_refused() {
+        let key = crate::tls::new_cluster_key().expect("a key");
+        let peering = crate::tls::Peering::of_cluster(&key).expect("certificates");
+        let sessions = Sessions {
+            template: Arc::new(SessionStateBuilder::new().build()),
+            channels: Channels::new(peering, tokio::runtime::Handle::current()),
+            build: "same",
+            gate: Gate::default(),
+            roots: storage::Roots::default(),
+        };
+        let headers = |build| Travel::default().headers(build).expect("headers");
+        sessions.admit(&headers("same")).expect("of the same build");
+        for headers in [headers("other"), HeaderMap::new()] {
+            let error = sessions.admit(&headers).expect_err("of another build");
+            assert!(error.to_string().contains("build"), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_read_where_files_may_lie_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = std::fs::canonicalize(directory.path()).expect("it is there");
+        let root = root.display().to_string();
+        let roots = storage::Roots::new(&[root.clone(), "s3://herd/tables".to_owned()]);
+        let roots = roots.expect("roots");
+        for (store, path, good) in [
+            ("file://", format!("{root}/a.parquet"), true),
+            ("file://", "/etc/passwd".to_owned(), false),
+            ("s3://herd", "tables/a.parquet".to_owned(), true),
+            ("s3://herd", "secrets/a.parquet".to_owned(), false),
+            ("s3://other", "tables/a.parquet".to_owned(), false),
+        ] {
+            let plan = scan(store, path.trim_start_matches('/'));
+            assert_eq!(check(&plan, &roots).is_ok(), good, "{store} {path}");
+            check(&plan, &storage::Roots::default()).expect("everywhere");
+        }
+    }
+
+    #[test]
+    fn parts_that_write_are_refused() {
+        #[derive(Debug)]
+        struct Sink(arrow::datatypes::SchemaRef);
+        impl datafusion::physical_plan::DisplayAs for Sink {
+            fn fmt_as(
+                &self,
+                _: datafusion::physical_plan::DisplayFormatType,
+                _: &mut std::fmt::Formatter<'_>,
+            ) -> std::fmt::Result {
+                Ok(())
+            }
+        }
+        #[async_trait]
+        impl datafusion::datasource::sink::DataSink for Sink {
+            fn schema(&self) -> &arrow::datatypes::SchemaRef {
+                &self.0
+            }
+            async fn write_all(
+                &self,
+                _: datafusion::execution::SendableRecordBatchStream,
+                _: &Arc<datafusion::execution::TaskContext>,
+            ) -> Result<u64> {
+                Ok(0)
+            }
+        }
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        let rows = Arc::new(EmptyExec::new(schema.clone()));
+        check(&(rows.clone() as _), &storage::Roots::default()).expect("it only reads");
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(DataSinkExec::new(rows, Arc::new(Sink(schema)), None));
+        let error = check(&plan, &storage::Roots::default()).expect_err("it writes");
+        assert!(error.to_string().contains("writes"), "{error}");
+    }
 }
