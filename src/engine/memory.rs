@@ -13,6 +13,8 @@ use datafusion::execution::memory_pool::{
 };
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Result};
 use crate::config::{self, Share, Size};
 use crate::storage::{Roots, Stores};
@@ -65,14 +67,24 @@ fn group_limit_v1() -> Option<u64> {
 }
 
 /// The memory that one statement may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
     pub bytes: u64,
-    /// The pool that says so, for people.
-    pub pool: Arc<str>,
+    /// What statement this is, for people.
+    statement: String,
 }
 
 impl Bound {
+    /// For a statement that is in a pool.
+    pub fn of_pool(bytes: u64, pool: &str) -> Self {
+        Self { bytes, statement: format!("a statement of pool \"{pool}\"") }
+    }
+
+    /// For what another daemon has run here.
+    pub(super) fn of_guest(bytes: u64) -> Self {
+        Self { bytes, statement: "a statement of another daemon".to_owned() }
+    }
+
     /// What a statement runs with that takes its memory from what all share, but no more than this.
     pub(super) fn of(self, shared: &RuntimeEnv) -> Arc<RuntimeEnv> {
         let pool = Bounded {
@@ -81,6 +93,20 @@ impl Bound {
             bound: self,
         };
         Arc::new(RuntimeEnv { memory_pool: Arc::new(pool), ..shared.clone() })
+    }
+}
+
+/// What a statement is held to that runs with this.
+pub(super) fn bound_of(environment: &RuntimeEnv) -> Option<&Bound> {
+    environment.memory_pool.downcast_ref::<Bounded>().map(|pool| &pool.bound)
+}
+
+/// Bytes that are a share of others.
+pub(super) fn part_of(share: Share, whole: usize) -> u64 {
+    let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+    match share {
+        Share::Bytes(bytes) => bytes.min(whole),
+        Share::Percent(percent) => whole / 100 * u64::from(percent),
     }
 }
 
@@ -125,12 +151,10 @@ impl MemoryPool for Bounded {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> EngineResult<()> {
         self.own.try_grow(reservation, additional).map_err(|error| {
-            let (bytes, pool) = (Size(self.bound.bytes), &self.bound.pool);
-            let reason = error.message();
+            let Bound { bytes, statement } = &self.bound;
+            let (bytes, reason) = (Size(*bytes), error.message());
             // Operators that can spill do so after this kind of error.
-            DataFusionError::ResourcesExhausted(format!(
-                "a statement of pool \"{pool}\" may use {bytes}: {reason}"
-            ))
+            DataFusionError::ResourcesExhausted(format!("{statement} may use {bytes}: {reason}"))
         })?;
         self.shared
             .try_grow(reservation, additional)

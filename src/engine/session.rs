@@ -13,7 +13,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
@@ -26,7 +26,7 @@ use super::memory::Bound;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::ready::{Course, Ready};
-use super::settings::Settings;
+use super::settings::{Distribute, Settings};
 use super::system::SessionInfo;
 use super::{Engine, Error, Result, Rows};
 use crate::storage;
@@ -303,7 +303,7 @@ impl Session {
             return Err(Error::not_supported("a parameter behind AS OF in this statement"));
         }
         let course = Course {
-            state: self.state.clone(),
+            state: self.present_state(),
             context: self.context(),
             settings: self.info.settings.clone(),
             details: self.sees_details(),
@@ -335,6 +335,18 @@ impl Session {
         transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Rows<T> {
         Rows::start(self.engine.handle(), ready, transform)
+    }
+
+    /// What plans are made with that may run on several daemons. A copy is made only if the statement
+    /// is held to less memory than there is.
+    fn present_state(&self) -> Arc<SessionState> {
+        match &self.bounded {
+            Some(environment) if self.info.settings.distribute() != Distribute::Off => {
+                let state = SessionStateBuilder::new_from_existing(self.state.as_ref().clone());
+                Arc::new(state.with_runtime_env(environment.clone()).build())
+            }
+            _ => self.state.clone(),
+        }
     }
 
     /// What a running plan needs. Functions are part of the plan: that they are found by name is

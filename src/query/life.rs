@@ -202,8 +202,8 @@ impl Session {
             }
         }
         let pool = self.entrance.pool(&role);
-        let memory = pool.and_then(|pool| Some((pool.limits().memory?, pool.name.clone())));
-        self.engine.set_memory(memory.map(|(bytes, pool)| Bound { bytes, pool }));
+        let memory = pool.and_then(|pool| Some(Bound::of_pool(pool.limits().memory?, &pool.name)));
+        self.engine.set_memory(memory);
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! - [`travel`]: build and settings, which go along.
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
+//! - [`guests`]: how much others may have run here.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
 //! - [`again`]: statements under which a worker died.
@@ -19,6 +20,7 @@ mod analysis;
 mod channels;
 mod codec;
 mod fitness;
+mod guests;
 mod pulse;
 mod travel;
 mod worker;
@@ -64,6 +66,7 @@ use analysis::Analysis;
 use channels::{Channels, url};
 use codec::{Codec, mark_field_ids, scan_of};
 use fitness::{bytes_of_scan, bytes_to_read, obstacle, travels};
+use guests::Guests;
 use pulse::Pulse;
 use travel::Travel;
 
@@ -90,6 +93,7 @@ pub(super) struct Distribution {
     settings: config::Distribution,
     peers: Peers,
     channels: Channels,
+    guests: Arc<Guests>,
     worker: PlanWorker,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
@@ -125,17 +129,19 @@ impl Distribution {
             // The registry of a state takes any function, and replaces one of the same name.
             let _ = template.register_udf(function);
         }
+        let guests = Guests::new(settings.clone(), template.runtime_env().clone());
         let sessions = worker::Sessions {
             template: Arc::new(template.clone()),
             channels: channels.clone(),
             build: peers.workers.build(),
             gate: peers.gate.clone(),
+            guests: guests.clone(),
         };
         let worker = PlanWorker::from_session_builder(sessions)
             .with_runtime_env(template.runtime_env().clone())
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
-        Arc::new(Self { settings, peers, channels, worker, context: template.task_ctx() })
+        Arc::new(Self { settings, peers, channels, guests, worker, context: template.task_ctx() })
     }
 
     /// Serves the other daemons until `end`. To be run on the engine's threads, which the parts of
@@ -281,9 +287,13 @@ impl Distribution {
         let own = place.and_then(|at| urls.get(at)).or(urls.first()).cloned();
         let Some(own) = own else { return Err(Error::Start("no worker".to_owned())) };
         let mut state = state.clone();
+        let environment = state.runtime_env().clone();
         let config = state.config_mut();
         config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        let headers = Travel::of(settings).headers(self.peers.workers.build()).map_err(failed)?;
+        let mut travel = Travel::of(settings);
+        let host = self.guests.host(&mut travel, &environment);
+        config.set_extension(Arc::new(host));
+        let headers = travel.headers(self.peers.workers.build()).map_err(failed)?;
         config.set_distributed_passthrough_headers(headers).map_err(failed)?;
         config
             .set_distributed_compression(compression(self.settings.compression))

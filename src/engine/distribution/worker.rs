@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion_distributed::{
     DistributedConfig, DistributedExt, Worker, WorkerPlanRewriteEvent,
     WorkerPlanRewriteEventResponse, WorkerQueryContext, WorkerSessionBuilder,
@@ -18,6 +18,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::channels::{Channels, WINDOWS};
 use super::codec::Codec;
+use super::guests::{Guest, Guests};
 use super::travel::{self, Travel};
 use crate::engine::Error;
 use crate::engine::cooperation::watch_part;
@@ -34,30 +35,34 @@ pub(super) struct Sessions {
     pub build: &'static str,
     /// Keeps the daemon from ending under the part.
     pub gate: Gate,
+    pub guests: Arc<Guests>,
 }
 
 /// Held as long as anybody holds the part.
-struct Inside(#[expect(dead_code, reason = "held, not read")] GateGuard);
+struct Inside(#[expect(dead_code, reason = "held, not read")] (GateGuard, Option<Guest>));
 
 #[async_trait]
 impl WorkerSessionBuilder for Sessions {
     async fn build_session_state(&self, context: WorkerQueryContext) -> Result<SessionState> {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
+        let (guest, environment) = self.guests.admit(&travel)?;
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
         let mut options = self.template.config().options().as_ref().clone();
         travel.apply(&mut options)?;
         options.extensions.insert(distributed);
         *config.options_mut() = options;
-        config.set_extension(Arc::new(Inside(self.gate.enter_again("part of a statement"))));
+        let inside = self.gate.enter_again("part of a statement");
+        config.set_extension(Arc::new(Inside((inside, guest))));
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
         config.set_distributed_worker_plan_rewrite_handler(|event: WorkerPlanRewriteEvent<'_>| {
             let plan = storage::name_files(watch_part(event.plan)?)?;
             Ok(WorkerPlanRewriteEventResponse::new(plan))
         });
-        let mut state = self.template.as_ref().clone();
+        let state = SessionStateBuilder::new_from_existing(self.template.as_ref().clone());
+        let mut state = state.with_runtime_env(environment).build();
         let options = config.options().as_ref();
         let changed: Vec<_> = (state.scalar_functions().values())
             .filter_map(|function| function.inner().with_updated_config(options))
