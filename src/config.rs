@@ -141,6 +141,8 @@ pub struct Distribution {
     pub retries: u32,
     pub spool: Size,
     pub compression: Compression,
+    pub max_parts: usize,
+    pub statement_memory: Share,
 }
 
 /// How rows are compressed on their way between daemons.

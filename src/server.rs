@@ -30,6 +30,7 @@ use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine, Peers};
 use crate::password;
 use crate::postgres::Listener;
+use crate::query::admission::Admission;
 use crate::query::maintenance::log::Log;
 use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
@@ -161,12 +162,14 @@ impl Server {
         let shutdown = Shutdown::default();
         let election = Election::open(coordination.clone(), membership.clone()).await?;
         let log = Log::open(coordination.clone(), membership.id()).await?;
+        let admission = Admission::new(catalog.clone(), membership.clone());
         let system = System::new(
             Arc::new(ClusterView::new(
                 membership.clone(),
                 registry.clone(),
                 election.clone(),
                 log.clone(),
+                admission.clone(),
             )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             setting_rows(&config),
@@ -200,6 +203,7 @@ impl Server {
             audit: audit_trail(&config, membership.id())?,
             commits,
             maintenance,
+            admission,
             warehouse,
         };
         let queries = Queries::open(foundation).await?;
@@ -247,6 +251,7 @@ impl Server {
         let Self { queries, signals, membership, end, tasks, .. } = self;
         tasks.spawn(membership.clone().follow(end.clone()));
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
+        tasks.spawn(queries.admission.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
         tasks.spawn(signals.clone().follow(end.clone()));
         let draining = &self.shutdown.draining;

@@ -466,3 +466,48 @@ async fn strangers_get_nothing() {
     })
     .await;
 }
+
+/// A worker refuses what is too much for it, at once, and the statement's client does not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_workers_refuse_runs_where_it_was_asked() {
+    bounded(async {
+        let three = Three::with(|cluster| {
+            let filter = "info,oribi::engine::distribution::guests=debug";
+            cluster.with("DISTRIBUTION_MAX_PARTS", "1").with("LOG_FILTER", filter)
+        })
+        .await;
+        let refusals = || {
+            let refused = |daemon: &Daemon| daemon.log().matches("there are too many").count();
+            three.daemons.iter().map(refused).sum::<usize>()
+        };
+        let client = three.client(0).await;
+        client.rows("SET oribi.distribution = 'off'").await;
+        let expected = client.rows(JOINED).await;
+        client.rows("SET oribi.distribution = 'always'").await;
+        let mut before = refusals();
+        for _ in 0..5 {
+            assert!(runs_on(&client, JOINED, "a, b, c").await);
+            assert_eq!(client.rows(JOINED).await, expected);
+            until("a refusal", async || refusals() > before).await;
+            before = refusals();
+        }
+    })
+    .await;
+}
+
+/// Another daemon's statement gets no more memory than it may; its own client is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_cannot_take_a_workers_memory() {
+    bounded(async {
+        let three =
+            Three::with(|cluster| cluster.with("DISTRIBUTION_STATEMENT_MEMORY", "48KiB")).await;
+        let client = three.client(0).await;
+        let refused = client.refused(JOINED).await;
+        assert_eq!(refused.code().code(), "53200", "{refused}");
+        let message = "a statement of another daemon may use 48.0 KiB";
+        assert!(refused.message().contains(message), "{refused}");
+        client.rows("SET oribi.distribution = 'off'").await;
+        client.rows(JOINED).await;
+    })
+    .await;
+}

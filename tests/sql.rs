@@ -85,7 +85,7 @@ macro_rules! scripts {
 
 scripts! {
     catalog csv_json cursors ddl errors explain functions grants history hive managed merge names
-    overwrite policies prepared returning roles select semantics settings transactions types upkeep views
+    overwrite policies pools prepared returning roles select semantics settings transactions types upkeep views
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The daemon's copy of the catalog and how it is kept up to date.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::oids::Oids;
+use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{self, RoleRecord};
 use super::snapshot::{Database, Role, Snapshot, Table, TableName};
@@ -54,6 +56,7 @@ impl Catalog {
     pub async fn open(coordination: Arc<dyn Coordination>) -> Result<Arc<Self>> {
         roles::bootstrap(coordination.as_ref()).await?;
         bootstrap(coordination.as_ref()).await?;
+        coordination::ensure(coordination.as_ref(), &Path::Pools.to_string()).await?;
         let catalog = Self {
             oids: Oids::new(coordination.clone()),
             coordination,
@@ -69,17 +72,24 @@ impl Catalog {
         self.snapshot.borrow().clone()
     }
 
+    /// The catalog as it changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
     /// Follows the store's changes until `stop`. Needed exactly once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let watch = |path: Path<'_>| self.coordination.watch(&path.to_string(), Scope::Subtree);
         let (mut objects, mut roles) = (watch(Path::Catalog), watch(Path::Roles));
+        let mut pools = watch(Path::Pools);
         // A change that could not be read: everything is read again until that succeeds.
         let mut behind = false;
         loop {
-            let (event, of_roles) = tokio::select! {
-                event = objects.next() => (event, false),
-                event = roles.next() => (event, true),
-                () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), false),
+            let (event, part) = tokio::select! {
+                event = objects.next() => (event, Part::Objects),
+                event = roles.next() => (event, Part::Roles),
+                event = pools.next() => (event, Part::Pools),
+                () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), Part::Objects),
                 () = stop.cancelled() => return,
             };
             let Some(event) = event else { return };
@@ -88,7 +98,8 @@ impl Catalog {
                     Some(name) => self.refresh(&name).await,
                     None => Ok(()),
                 },
-                Event::Resync if of_roles && !behind => self.reload_roles().await,
+                Event::Resync if part == Part::Roles && !behind => self.reload_roles().await,
+                Event::Resync if part == Part::Pools && !behind => self.reload_pools().await,
                 Event::Resync | Event::Changed(_) => self.reload().await,
             };
             behind = result.is_err();
@@ -188,6 +199,13 @@ impl Catalog {
                     self.update(|snapshot| snapshot.set_role(role, node));
                 }
             }
+            CatalogName::Pool(pool) => {
+                let node = self.read(&Path::Pool(pool)).await?;
+                let known = self.snapshot().pools.get(pool).map(|known| known.stat);
+                if is_news(known.as_ref(), &node) {
+                    self.update(|snapshot| snapshot.set_pool(pool, node));
+                }
+            }
             CatalogName::Database(database) => {
                 let node = self.read(&Path::Database(database)).await?;
                 let unknown = !self.snapshot().databases.contains_key(database);
@@ -259,6 +277,7 @@ impl Catalog {
         let _guard = self.refreshing.lock().await;
         let mut snapshot = Snapshot::default();
         snapshot.set_roles(self.read_roles().await?);
+        snapshot.pools = self.read_pools().await?;
         for node in self.coordination.children(&Path::Catalog.to_string()).await? {
             if let Some(CatalogName::Database(name)) = parse_catalog(&format!("/catalog/{node}")) {
                 self.read_database(&name, &mut snapshot).await?;
@@ -297,6 +316,29 @@ impl Catalog {
                 .try_collect()
                 .await?;
         Ok(nodes.into_iter().flatten().collect())
+    }
+
+    async fn reload_pools(&self) -> Result<()> {
+        let _guard = self.refreshing.lock().await;
+        let pools = self.read_pools().await?;
+        if !Arc::ptr_eq(&pools, &self.snapshot().pools) {
+            self.update(|snapshot| snapshot.pools = pools);
+        }
+        Ok(())
+    }
+
+    async fn read_pools(&self) -> Result<Arc<BTreeMap<String, Arc<Pool>>>> {
+        let mut snapshot = Snapshot::default();
+        for node in self.coordination.children(&Path::Pools.to_string()).await? {
+            if let Some(CatalogName::Pool(name)) = parse_catalog(&format!("{}/{node}", Path::Pools))
+            {
+                let node = self.read::<PoolRecord>(&Path::Pool(&name)).await?;
+                snapshot.set_pool(&name, node);
+            }
+        }
+        // Who holds the map takes another one for news.
+        let known = self.snapshot().pools.clone();
+        Ok(if known == snapshot.pools { known } else { snapshot.pools })
     }
 
     async fn read_role(&self, name: String) -> Result<Option<(String, (RoleRecord, Stat))>> {
@@ -357,7 +399,9 @@ impl Catalog {
                 let node = self.read(&Path::Schema(&database, &schema)).await?;
                 Loaded::Schema(schema, node)
             }
-            CatalogName::Database(_) | CatalogName::Role(_) => Loaded::Nothing,
+            CatalogName::Database(_) | CatalogName::Role(_) | CatalogName::Pool(_) => {
+                Loaded::Nothing
+            }
         })
     }
 
@@ -378,6 +422,14 @@ impl Catalog {
     fn update(&self, change: impl FnOnce(&mut Snapshot)) {
         self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
     }
+}
+
+/// What is watched by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Objects,
+    Roles,
+    Pools,
 }
 
 /// Whether a node is another than the one known. What was planned from a snapshot stays valid

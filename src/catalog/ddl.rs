@@ -362,7 +362,7 @@ impl Catalog {
     }
 
     /// The steps that go with whatever gives roles something.
-    async fn touch_roles(&self, names: &[&str]) -> Result<Vec<Op>> {
+    pub(super) async fn touch_roles(&self, names: &[&str]) -> Result<Vec<Op>> {
         let mut ops = Vec::new();
         for name in names {
             ops.extend(self.touch_role(name).await?);

@@ -16,6 +16,7 @@ pub enum ObjectKind {
     Column,
     Role,
     Policy,
+    Pool,
 }
 
 impl Display for ObjectKind {
@@ -28,6 +29,7 @@ impl Display for ObjectKind {
             Self::Column => "column",
             Self::Role => "role",
             Self::Policy => "policy",
+            Self::Pool => "pool",
         })
     }
 }

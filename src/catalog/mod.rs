@@ -1,6 +1,7 @@
-//! Databases, schemas, tables, views and roles: the shared truth, cached and watched.
+//! Databases, schemas, tables, views, roles and pools: the shared truth, cached and watched.
 //!
-//! The nodes below `/catalog` and `/roles` are the only truth (see [`crate::coordination::paths`]). Each daemon
+//! The nodes below `/catalog`, `/roles` and `/pools` are the only truth (see
+//! [`crate::coordination::paths`]). Each daemon
 //! keeps a [`Snapshot`] of them in memory, plans from it without asking anybody, and brings it up
 //! to date by a watch. Three rules make that safe:
 //!
@@ -21,6 +22,7 @@ mod ddl;
 mod error;
 mod grants;
 mod oids;
+mod pools;
 mod record;
 mod renaming;
 mod roles;
@@ -34,6 +36,7 @@ pub use ddl::{CreateMode, DropMode};
 pub use error::{Error, ObjectKind, Result};
 pub use grants::{Entry, Grantor, Grants, PUBLIC_ROLE, Privilege};
 pub use oids::FIRST_USER_OID;
+pub use pools::{Pool, PoolRecord};
 pub use record::{
     Adopted, Column, DatabaseRecord, Definition, External, FileFormat, Managed, Policy,
     PolicyCommand, RowSecurity, SchemaRecord, TableRecord,

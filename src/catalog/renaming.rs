@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::cache::Catalog;
 use super::ddl::{path_of, stale_is_fine};
+use super::pools::PoolRecord;
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{RoleRecord, check_role_name};
 use super::snapshot::Snapshot;
@@ -36,6 +37,19 @@ impl NamesRoles for RoleRecord {
         self.member_of.insert(new.to_owned(), membership);
         self.nonce = id::nonce();
         true
+    }
+}
+
+impl NamesRoles for PoolRecord {
+    fn rename_role(&mut self, role: &str, new: &str) -> bool {
+        let mut found = false;
+        for name in &mut self.roles {
+            found |= replace(name, role, new);
+        }
+        if found {
+            self.nonce = id::nonce();
+        }
+        found
     }
 }
 
@@ -75,7 +89,7 @@ impl NamesRoles for TableRecord {
 
 impl Catalog {
     /// Gives a role another name: what it owns, what it was granted and has granted, its
-    /// memberships, its members and the policies that name it go with it in one step. Its
+    /// memberships, its members, and the policies and pools that name it go with it in one step. Its
     /// identifier, password and settings stay.
     pub async fn rename_role(&self, name: &str, new: &str) -> Result<()> {
         check_role_name(new)?;
@@ -150,6 +164,10 @@ fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<
     for (name, other) in snapshot.roles.iter().filter(|(name, _)| *name != role) {
         let path = Path::Role(name).to_string();
         steps.push(renamed(path, &other.record, other.stat.version, role, new));
+    }
+    for (name, pool) in snapshot.pools.iter() {
+        let path = Path::Pool(name).to_string();
+        steps.push(renamed(path, &pool.record, pool.stat.version, role, new));
     }
     for (name, database) in &snapshot.databases {
         let path = Path::Database(name).to_string();

@@ -251,6 +251,9 @@ impl Snapshot {
                 }
             }
         }
+        let pools = self.pools.values();
+        let named = pools.filter(|pool| pool.record.roles.iter().any(|name| name == role));
+        uses.extend(named.map(|pool| format!("pool {}", pool.name)));
         let more = uses.len().saturating_sub(SHOWN);
         uses.truncate(SHOWN);
         let more = (more > 0).then(|| format!("and {more} more"));

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use super::PUBLIC;
+use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, SchemaRecord, TableRecord};
 use super::roles::{PREDEFINED_ROLES, RoleRecord};
 use crate::coordination::Stat;
@@ -33,12 +34,14 @@ impl Display for TableName {
     }
 }
 
-/// All databases and roles, as of the last change this daemon has seen.
+/// All databases, roles and pools, as of the last change this daemon has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub databases: BTreeMap<String, Arc<Database>>,
     /// Predefined ones included.
     pub roles: BTreeMap<String, Arc<Role>>,
+    /// The same map as long as none of them changes.
+    pub pools: Arc<BTreeMap<String, Arc<Pool>>>,
 }
 
 impl Snapshot {
@@ -105,6 +108,18 @@ impl Snapshot {
         self.roles = predefined.map(|role| (role.name.clone(), Arc::new(role))).collect();
         for (name, node) in nodes {
             self.set_role(&name, Some(node));
+        }
+    }
+
+    /// `None` for the records: no such pool any more.
+    pub(super) fn set_pool(&mut self, name: &str, node: Option<(PoolRecord, Stat)>) {
+        let pools = Arc::make_mut(&mut self.pools);
+        match node {
+            None => drop(pools.remove(name)),
+            Some((record, stat)) => {
+                let pool = Pool { name: name.to_owned(), record, stat };
+                pools.insert(name.to_owned(), Arc::new(pool));
+            }
         }
     }
 

@@ -48,6 +48,11 @@ pub enum Path<'a> {
     Roles,
     /// `catalog::RoleRecord`: attributes, SCRAM verifier, memberships. Persistent; written by DDL.
     Role(&'a str),
+    /// Parent of [`Pool`](Self::Pool).
+    Pools,
+    /// `catalog::PoolRecord`: how much the statements of some roles may do at once. Persistent;
+    /// written by DDL.
+    Pool(&'a str),
     /// Parent of [`Query`](Self::Query).
     Queries,
     /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
@@ -95,6 +100,8 @@ impl Display for Path<'_> {
             Self::Oids => f.write_str("/oids"),
             Self::Roles => f.write_str("/roles"),
             Self::Role(role) => write!(f, "/roles/{}", encode(role)),
+            Self::Pools => f.write_str("/pools"),
+            Self::Pool(pool) => write!(f, "/pools/{}", encode(pool)),
             Self::Queries => f.write_str("/queries"),
             Self::Query(id) => write!(f, "/queries/{id}"),
             Self::Maintenance => f.write_str("/maintenance"),
@@ -105,19 +112,25 @@ impl Display for Path<'_> {
     }
 }
 
-/// What a path below [`Path::Catalog`] or [`Path::Roles`] names.
+/// What a path below [`Path::Catalog`], [`Path::Roles`] or [`Path::Pools`] names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogName {
     Role(String),
+    Pool(String),
     Database(String),
     Schema(String, String),
     Table { database: String, schema: String, table: String },
 }
 
-/// Reads a path below [`Path::Catalog`] or [`Path::Roles`] back; `None` for any other path.
+/// Reads a path below [`Path::Catalog`], [`Path::Roles`] or [`Path::Pools`] back; `None` for any
+/// other path.
 pub fn parse_catalog(path: &str) -> Option<CatalogName> {
-    if let Some(role) = path.strip_prefix("/roles/") {
-        return if role.contains('/') { None } else { decode(role).map(CatalogName::Role) };
+    for (root, name) in
+        [("/roles/", CatalogName::Role as fn(String) -> _), ("/pools/", CatalogName::Pool)]
+    {
+        if let Some(node) = path.strip_prefix(root) {
+            return if node.contains('/') { None } else { decode(node).map(name) };
+        }
     }
     let mut parts = path.strip_prefix("/catalog/")?.split('/');
     let database = decode(parts.next()?)?;
@@ -201,6 +214,9 @@ mod tests {
         );
         let role = Path::Role("a/b").to_string();
         assert_eq!(parse_catalog(&role), Some(CatalogName::Role("a/b".into())));
+        let pool = Path::Pool("a/b").to_string();
+        assert_eq!(parse_catalog(&pool), Some(CatalogName::Pool("a/b".into())));
+        assert_eq!(parse_catalog("/pools/a/b"), None);
         assert_eq!(parse_catalog("/catalog/d"), Some(CatalogName::Database("d".into())));
         assert_eq!(parse_catalog("/catalog/d/t/x"), None);
         assert_eq!(parse_catalog("/daemons/d"), None);

@@ -1,16 +1,22 @@
 //! The limits that all statements share: memory, and disk for what does not fit into it.
 
+use std::fmt::{self, Display, Formatter};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool,
+};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Result};
-use crate::config::{self, Share};
+use crate::config::{self, Share, Size};
 use crate::storage::{Roots, Stores};
 
 /// How many of the greatest users of memory an error names.
@@ -58,6 +64,110 @@ fn group_limit_v2() -> Option<u64> {
 fn group_limit_v1() -> Option<u64> {
     let text = std::fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes").ok()?;
     text.trim().parse().ok()
+}
+
+/// The memory that one statement may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub bytes: u64,
+    /// What statement this is, for people.
+    statement: String,
+}
+
+impl Bound {
+    /// For a statement that is in a pool.
+    pub fn of_pool(bytes: u64, pool: &str) -> Self {
+        Self { bytes, statement: format!("a statement of pool \"{pool}\"") }
+    }
+
+    /// For what another daemon has run here.
+    pub(super) fn of_guest(bytes: u64) -> Self {
+        Self { bytes, statement: "a statement of another daemon".to_owned() }
+    }
+
+    /// What a statement runs with that takes its memory from what all share, but no more than this.
+    pub(super) fn of(self, shared: &RuntimeEnv) -> Arc<RuntimeEnv> {
+        let pool = Bounded {
+            own: FairSpillPool::new(usize::try_from(self.bytes).unwrap_or(usize::MAX)),
+            shared: shared.memory_pool.clone(),
+            bound: self,
+        };
+        Arc::new(RuntimeEnv { memory_pool: Arc::new(pool), ..shared.clone() })
+    }
+}
+
+/// What a statement is held to that runs with this.
+pub(super) fn bound_of(environment: &RuntimeEnv) -> Option<&Bound> {
+    environment.memory_pool.downcast_ref::<Bounded>().map(|pool| &pool.bound)
+}
+
+/// Bytes that are a share of others.
+pub(super) fn part_of(share: Share, whole: usize) -> u64 {
+    let whole = u64::try_from(whole).unwrap_or(u64::MAX);
+    match share {
+        Share::Bytes(bytes) => bytes.min(whole),
+        Share::Percent(percent) => whole / 100 * u64::from(percent),
+    }
+}
+
+/// A statement's part of the memory that all share.
+#[derive(Debug)]
+struct Bounded {
+    bound: Bound,
+    own: FairSpillPool,
+    shared: Arc<dyn MemoryPool>,
+}
+
+impl Display for Bounded {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", Size(self.bound.bytes), self.shared)
+    }
+}
+
+impl MemoryPool for Bounded {
+    fn name(&self) -> &str {
+        "bounded"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.own.register(consumer);
+        self.shared.register(consumer);
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.own.unregister(consumer);
+        self.shared.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.own.grow(reservation, additional);
+        self.shared.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.own.shrink(reservation, shrink);
+        self.shared.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> EngineResult<()> {
+        self.own.try_grow(reservation, additional).map_err(|error| {
+            let Bound { bytes, statement } = &self.bound;
+            let (bytes, reason) = (Size(*bytes), error.message());
+            // Operators that can spill do so after this kind of error.
+            DataFusionError::ResourcesExhausted(format!("{statement} may use {bytes}: {reason}"))
+        })?;
+        self.shared
+            .try_grow(reservation, additional)
+            .inspect_err(|_| self.own.shrink(reservation, additional))
+    }
+
+    fn reserved(&self) -> usize {
+        self.own.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.own.memory_limit()
+    }
 }
 
 /// Memory pool, disk manager and caches, shared by all sessions. Spill files of an earlier process

@@ -6,10 +6,14 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNode;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
@@ -18,10 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::explain::explain_schema;
 use super::history::Moments;
+use super::memory::Bound;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::ready::{Course, Ready};
-use super::settings::Settings;
+use super::settings::{Distribute, Settings};
 use super::system::SessionInfo;
 use super::{Engine, Error, Result, Rows};
 use crate::storage;
@@ -34,6 +39,8 @@ pub struct Plan {
     pub parameters: Vec<FieldRef>,
     /// Columns of the result.
     pub schema: SchemaRef,
+    /// It reads no more than system tables: an operator's question.
+    pub small: bool,
     /// One row of constants: PostgreSQL computes them before it describes the result.
     pub constant: bool,
     /// The columns of its target that a statement that writes looks at.
@@ -69,12 +76,14 @@ pub struct Session {
     info: SessionInfo,
     /// Shared with the statements under way: a copy holds hundreds of functions by name.
     state: Arc<SessionState>,
+    /// What the present statement runs with, if it is held to less memory than there is.
+    bounded: Option<Arc<RuntimeEnv>>,
 }
 
 impl Session {
     pub fn new(engine: Arc<Engine>, info: SessionInfo) -> Self {
         let state = Arc::new(engine.template.clone());
-        let mut session = Self { engine, info, state };
+        let mut session = Self { engine, info, state, bounded: None };
         session.configure();
         session
     }
@@ -89,6 +98,20 @@ impl Session {
 
     pub(super) fn state(&self) -> &SessionState {
         &self.state
+    }
+
+    /// Holds the statements to come to this memory, each of them.
+    pub fn set_memory(&mut self, bound: Option<Bound>) {
+        self.bounded = bound.map(|bound| bound.of(self.state.runtime_env()));
+    }
+
+    /// What the present statement takes its memory from.
+    pub fn memory_pool(&self) -> &Arc<dyn MemoryPool> {
+        &self.environment().memory_pool
+    }
+
+    fn environment(&self) -> &Arc<RuntimeEnv> {
+        self.bounded.as_ref().unwrap_or(self.state.runtime_env())
     }
 
     /// Takes other settings from now on.
@@ -185,11 +208,12 @@ impl Session {
         let open = scope.moments.open.load(Ordering::Relaxed);
         if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
             let (schema, constant, returned) = (explain_schema(), false, None);
-            let heading = None;
+            let (heading, small) = (None, is_small(&logical));
             return Ok(Plan {
                 logical,
                 parameters,
                 schema,
+                small,
                 constant,
                 reads,
                 returned,
@@ -202,8 +226,19 @@ impl Session {
         // Only now all types are settled: branches of a CASE or a UNION take their common one.
         let logical = self.analyse(logical)?;
         let schema = Arc::new(logical.schema().as_arrow().clone());
-        let heading = None;
-        Ok(Plan { logical, parameters, schema, constant, reads, returned, heading, moves, open })
+        let (heading, small) = (None, is_small(&logical));
+        Ok(Plan {
+            logical,
+            parameters,
+            schema,
+            small,
+            constant,
+            reads,
+            returned,
+            heading,
+            moves,
+            open,
+        })
     }
 
     /// What the first name in a query stands for, as [`Self::plan`] would find it.
@@ -268,7 +303,7 @@ impl Session {
             return Err(Error::not_supported("a parameter behind AS OF in this statement"));
         }
         let course = Course {
-            state: self.state.clone(),
+            state: self.present_state(),
             context: self.context(),
             settings: self.info.settings.clone(),
             details: self.sees_details(),
@@ -302,6 +337,18 @@ impl Session {
         Rows::start(self.engine.handle(), ready, transform)
     }
 
+    /// What plans are made with that may run on several daemons. A copy is made only if the statement
+    /// is held to less memory than there is.
+    fn present_state(&self) -> Arc<SessionState> {
+        match &self.bounded {
+            Some(environment) if self.info.settings.distribute() != Distribute::Off => {
+                let state = SessionStateBuilder::new_from_existing(self.state.as_ref().clone());
+                Arc::new(state.with_runtime_env(environment.clone()).build())
+            }
+            _ => self.state.clone(),
+        }
+    }
+
     /// What a running plan needs. Functions are part of the plan: that they are found by name is
     /// for plans that come from elsewhere.
     pub(super) fn context(&self) -> Arc<TaskContext> {
@@ -313,7 +360,7 @@ impl Session {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            self.state.runtime_env().clone(),
+            self.environment().clone(),
         ))
     }
 
@@ -355,8 +402,19 @@ impl Plan {
         let parameters = self.parameters.clone();
         let (schema, constant, returned) = (explain_schema(), false, None);
         let (reads, heading) = (self.reads.clone(), Some(heading));
-        let (moves, open) = (self.moves, self.open);
-        Ok(Self { logical, parameters, schema, constant, reads, returned, heading, moves, open })
+        let (moves, open, small) = (self.moves, self.open, true);
+        Ok(Self {
+            logical,
+            parameters,
+            schema,
+            small,
+            constant,
+            reads,
+            returned,
+            heading,
+            moves,
+            open,
+        })
     }
 
     /// The columns that RETURNING gives.
@@ -396,6 +454,27 @@ pub(super) fn changes(expr: &Expr) -> bool {
         | Expr::SetComparison(_) => true,
         _ => false,
     }
+}
+
+/// Whether a plan reads nothing but system tables and constants, or only shows what it would do.
+fn is_small(plan: &LogicalPlan) -> bool {
+    if matches!(plan, LogicalPlan::Explain(_)) {
+        return true;
+    }
+    let large = |node: &LogicalPlan| match node {
+        LogicalPlan::TableScan(scan) => {
+            !source_as_provider(&scan.source).is_ok_and(|provider| provider.is::<StreamingTable>())
+        }
+        LogicalPlan::RecursiveQuery(_) => true,
+        _ => false,
+    };
+    let mut found = false;
+    // The closure never fails.
+    let _ = plan.apply_with_subqueries(|node| {
+        found = large(node);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    !found
 }
 
 /// Whether a plan makes one row, of nothing that could change from one moment to the next.

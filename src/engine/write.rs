@@ -279,14 +279,14 @@ impl Session {
         target: &Target,
         sort_order_id: Option<i32>,
     ) -> Result<(WriteContext, MemoryReservation)> {
-        let memory = MemoryConsumer::new("write").register(self.engine().memory_pool());
+        let memory = MemoryConsumer::new("write").register(self.memory_pool());
         let context = WriteContext::of(self.engine().files(), &target.metadata)?;
         Ok((WriteContext { sort_order_id, ..context }, memory))
     }
 
     /// For what RETURNING keeps.
     pub(super) fn memory(&self) -> MemoryReservation {
-        MemoryConsumer::new("returning").register(self.engine().memory_pool())
+        MemoryConsumer::new("returning").register(self.memory_pool())
     }
 }
 

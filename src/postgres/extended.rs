@@ -14,7 +14,7 @@ use pgwire::messages::extendedquery::{
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 use postgres_types::Type;
 
-use super::copy::copy_out;
+use super::copy::{copy_out, gone};
 use super::frontend::{Bind, Target};
 use super::portal::{Life, Portal, Portals, State, cannot_run, no_portal};
 use super::reading::{Reading, Sink, encoder};
@@ -277,14 +277,28 @@ impl Client {
         Ok(())
     }
 
+    /// Waits for a statement's turn, as long as the client is there.
+    pub async fn wait_for_turn(
+        &mut self,
+        registered: &mut Registered,
+        prepared: &crate::query::Prepared,
+    ) -> Result<(), Trouble> {
+        tokio::select! {
+            biased;
+            turn = self.session.wait_for_turn(registered, prepared) => Ok(turn?),
+            () = self.connection.closed() => Err(gone().into()),
+        }
+    }
+
     /// Runs a statement: its rows, or `None` if it had none and is complete.
     pub async fn run_prepared(
         &mut self,
-        registered: Registered,
+        mut registered: Registered,
         prepared: &mut crate::query::Prepared,
         values: Vec<ScalarValue>,
         formats: &[Format],
     ) -> Result<Option<Reading>, Trouble> {
+        self.wait_for_turn(&mut registered, prepared).await?;
         if prepared.is_copy_in() {
             self.copy_in(registered, prepared).await?;
             return Ok(None);

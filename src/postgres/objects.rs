@@ -128,12 +128,13 @@ impl Client {
     /// Starts a declared cursor's query: what it reads is settled from here on.
     async fn open_cursor(
         &mut self,
-        registered: Registered,
+        mut registered: Registered,
         portal: &mut Portal,
     ) -> Result<(), Trouble> {
         let scroll = portal.declared.and_then(|declared| declared.scroll);
         let Some(mut query) = portal.statement.prepared.clone() else { return Ok(()) };
         let values = portal.values.clone();
+        self.wait_for_turn(&mut registered, &query).await?;
         let outcome = self.session.execute(registered, &mut query, values, Ok).await?;
         let Outcome::Rows(running) = outcome else { return Ok(()) };
         let mut reading = Reading::batches(running, scroll, self.session.memory("cursor"));

@@ -107,6 +107,16 @@ impl From<query::Error> for Report {
                     "The limit is the role's setting oribi.statement_limit, for each daemon.";
                 return Self::error("53400", message).hint(hint);
             }
+            E::QueueFull { .. } => {
+                let hint = "Try again later. system.pools shows what runs and waits; ALTER POOL ... \
+                            WITH (concurrency = ..., queue = ...) lets more of it.";
+                return Self::error("53400", message).hint(hint);
+            }
+            E::QueueTimedOut { .. } => {
+                let hint = "Try again later. system.queries shows what runs and waits; the limit is \
+                            the pool's queue_timeout.";
+                return Self::error("53400", message).hint(hint);
+            }
             E::ParameterCount { .. } => "08P01",
             E::ResultChanged => "0A000",
             E::Copy(error) => return error.into(),
@@ -191,14 +201,14 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
             Kind::Database => "3D000",
             Kind::Schema => "3F000",
             Kind::Column => "42703",
-            Kind::Role | Kind::Policy => "42704",
+            Kind::Role | Kind::Policy | Kind::Pool => "42704",
             Kind::Table | Kind::View => "42P01",
         },
         E::AlreadyExists { kind, .. } => match kind {
             Kind::Database => "42P04",
             Kind::Schema => "42P06",
             Kind::Column => "42701",
-            Kind::Role | Kind::Policy => "42710",
+            Kind::Role | Kind::Policy | Kind::Pool => "42710",
             Kind::Table | Kind::View => "42P07",
         },
         E::AlreadyThere(_) => "42710",
@@ -321,7 +331,8 @@ impl From<engine::Error> for Report {
             }
         };
         if code == "53200" {
-            let hint = "Raise engine.memory_limit, or ask for less at once.";
+            let hint = "Raise engine.memory_limit, or the memory of the role's pool, or ask for less \
+                        at once.";
             return Self::error(code, first_line(&message)).hint(hint);
         }
         if code == "XX000" {

@@ -7,7 +7,7 @@ use sqlparser::ast::{
 };
 
 use super::ddl::{Ddl, ident};
-use super::maintenance::Upkeep;
+use super::maintenance::{Task, Upkeep};
 use super::objects::ObjectCommand;
 use super::write::Action;
 use super::{Error, Result};
@@ -87,6 +87,15 @@ impl Modes {
 }
 
 impl Command {
+    /// Whether it reads or writes tables.
+    pub fn is_work(&self) -> bool {
+        match self {
+            Self::Maintain(upkeep) => upkeep.task != Task::Analyze,
+            Self::Ddl(ddl) => ddl.is_work(),
+            _ => false,
+        }
+    }
+
     /// Whether a failed transaction block still takes it.
     pub fn ends_block(&self) -> bool {
         matches!(self, Self::End { .. } | Self::RollbackTo(_))

@@ -1,5 +1,7 @@
 //! Why a statement did not come to its end.
 
+use std::time::Duration;
+
 use crate::values::decode;
 use crate::{catalog, engine};
 
@@ -55,6 +57,10 @@ pub enum Error {
     OutsideTransaction(&'static str),
     #[error("too many statements of role \"{0}\" at once")]
     TooManyStatements(String),
+    #[error("the queue of pool \"{pool}\" is full: {waiting} statements wait here")]
+    QueueFull { pool: String, waiting: usize },
+    #[error("the statement waited longer than {} in the queue of pool \"{pool}\"", show(.limit))]
+    QueueTimedOut { pool: String, limit: Duration },
     #[error("{kind} \"{name}\" specified more than once")]
     Twice { kind: catalog::ObjectKind, name: String },
     #[error("cannot drop the currently open database")]
@@ -83,6 +89,10 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Engine(engine::Error::Storage(error)) if error.is_conflict())
     }
+}
+
+fn show(limit: &Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(*limit)
 }
 
 fn stop_message(stop: &Stop) -> &'static str {

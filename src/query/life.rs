@@ -5,7 +5,8 @@
 //! 2. *authorise*: what this session may ask for, in the state its transaction is in.
 //! 3. *admit*: the daemon takes work at all ([`Admitted`]).
 //! 4. *register*: it has an id, can be listed and stopped ([`Registered`]).
-//! 5. *plan*: names become tables, parameters values ([`Planned`]).
+//! 5. *plan*: names become tables, parameters values ([`Planned`]); what is work waits before that
+//!    for its place in its role's pool ([`Session::wait_for_turn`]).
 //! 6. *distribute*: where it runs; so far always on the daemon that was asked.
 //! 7. *stream*: rows leave the engine as fast as the client takes them ([`Running`]).
 //! 8. *complete*: the last row, an error, or whoever stopped it.
@@ -21,6 +22,7 @@ use datafusion::sql::parser::Statement;
 use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
+use super::admission::Entrance;
 use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
 use super::maintenance::Task;
@@ -33,6 +35,7 @@ use super::transaction::Transaction;
 use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
 use crate::catalog::Catalog;
+use crate::engine::memory::Bound;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
@@ -59,6 +62,7 @@ pub struct Session {
     settings: Arc<Settings>,
     /// Of the settings, for each statement asks for it.
     statement_limit: Option<usize>,
+    entrance: Entrance,
     pub(super) transaction: Transaction,
     /// The message has several statements, which PostgreSQL takes for a block of its own.
     several: bool,
@@ -94,6 +98,7 @@ impl Session {
         info.take_settings(settings.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
         Self {
+            entrance: Entrance::new(queries.admission.clone()),
             queries,
             engine,
             guard,
@@ -177,6 +182,29 @@ impl Session {
             true => tokio::task::block_in_place(|| Handle::current().block_on(prepared))?,
             false => prepared.await?,
         }
+    }
+
+    /// Waits for a statement's turn in the pool of the session's role, if it is work, and holds it to
+    /// the memory that the pool gives. Cancel safe.
+    pub async fn wait_for_turn(
+        &mut self,
+        registered: &mut Registered,
+        prepared: &Prepared,
+    ) -> Result<()> {
+        self.authorise(prepared)?;
+        let role = self.engine.info().user.clone();
+        if prepared.is_work() {
+            let stop = registered.watch();
+            tokio::select! {
+                biased;
+                admitted = self.entrance.admit(&role, registered) => admitted?,
+                stop = stop => return Err(Error::Stopped(stop)),
+            }
+        }
+        let pool = self.entrance.pool(&role);
+        let memory = pool.and_then(|pool| Some(Bound::of_pool(pool.limits().memory?, &pool.name)));
+        self.engine.set_memory(memory);
+        Ok(())
     }
 
     /// A statement's life, from its start to its first rows.
@@ -477,7 +505,7 @@ impl Session {
 
     /// Memory that is paid for from what all statements share.
     pub fn memory(&self, consumer: &str) -> MemoryReservation {
-        MemoryConsumer::new(consumer).register(self.queries.engine.memory_pool())
+        MemoryConsumer::new(consumer).register(self.engine.memory_pool())
     }
 
     /// Whose rights count: the role that logged in, or the one it has taken with SET ROLE.

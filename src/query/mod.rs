@@ -12,6 +12,7 @@
 //! - [`insert`]: rows into tables.
 //! - [`ddl`]: carries out what changes the catalog.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
+//! - [`admission`]: which statements of a pool run at once, and which wait.
 //! - [`shares`]: how many statements of one role run at once.
 //! - [`trail`]: what the audit trail says of such changes.
 //! - [`tables`]: managed tables made, changed and dropped.
@@ -24,6 +25,7 @@
 //! - [`signals`]: cancels and ends sessions of other daemons.
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
+pub mod admission;
 mod block;
 mod command;
 mod control;
@@ -65,6 +67,7 @@ use crate::coordination::{self, Coordination, paths::Path};
 use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
 use crate::storage::managed::Commits;
+use admission::Admission;
 use maintenance::Maintenance;
 use registry::Registry;
 use sessions::Sessions;
@@ -84,6 +87,7 @@ pub struct Queries {
     pub audit: Audit,
     pub commits: Arc<Commits>,
     pub maintenance: Arc<Maintenance>,
+    pub admission: Arc<Admission>,
     /// Where managed tables are made; `None`: nowhere that all daemons could read.
     pub warehouse: Option<String>,
     shares: Arc<Shares>,
@@ -102,6 +106,7 @@ pub struct Foundation {
     pub audit: Audit,
     pub commits: Arc<Commits>,
     pub maintenance: Arc<Maintenance>,
+    pub admission: Arc<Admission>,
     pub warehouse: Option<String>,
 }
 
@@ -118,6 +123,7 @@ impl Queries {
             audit,
             commits,
             maintenance,
+            admission,
             warehouse,
         } = foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
@@ -133,6 +139,7 @@ impl Queries {
             audit,
             commits,
             maintenance,
+            admission,
             warehouse,
             shares: Arc::default(),
         }))

@@ -152,6 +152,18 @@ impl Prepared {
         matches!(&self.body, Body::Write(_))
     }
 
+    /// Whether it is work that a pool counts. What looks at system tables only, changes the session
+    /// or the catalog is none: an operator can always look, and cancel.
+    pub(super) fn is_work(&self) -> bool {
+        match &self.body {
+            Body::Read(read) => !read.plan.small,
+            Body::Write(_) | Body::CopyIn(_) => true,
+            Body::Command(command) => command.is_work(),
+            // What it opens or runs is asked by itself.
+            Body::Object(..) => false,
+        }
+    }
+
     /// How the rows leave, if this is COPY.
     pub fn copy(&self) -> Option<&Arc<CopyOut>> {
         self.body.read()?.copy.as_ref()

@@ -29,7 +29,10 @@ const MAX_STEPS: usize = 500;
 /// Reads under way at once while other daemons' statements are gathered.
 const CONCURRENT_READS: usize = 64;
 
-/// A statement that runs: the value of `/queries/<id>`.
+/// The state of a statement that waits in its pool's queue.
+pub const QUEUED: &str = "queued";
+
+/// A statement that runs or waits: the value of `/queries/<id>`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub kind: String,
@@ -39,6 +42,9 @@ pub struct Entry {
     pub attempt: u32,
     pub user: String,
     pub database: String,
+    /// The pool that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Cut to the configured length.
     pub sql: String,
     pub started: DateTime<Utc>,
@@ -100,21 +106,23 @@ impl Registry {
     pub fn local(&self) -> Vec<(Uuid, Entry)> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list: Vec<_> =
-            running.iter().map(|(id, listed)| (*id, self.entry(listed))).collect();
+            running.iter().map(|(id, listed)| (*id, self.entry(*id, listed))).collect();
         list.sort_by_key(|(id, _)| *id);
         list
     }
 
-    fn entry(&self, listed: &Listed) -> Entry {
+    fn entry(&self, id: Uuid, listed: &Listed) -> Entry {
         let session = &listed.session;
+        let (pool, waits) = session.pool_of(id);
         Entry {
             kind: "interactive".to_owned(),
-            state: "running".to_owned(),
+            state: if waits { QUEUED } else { "running" }.to_owned(),
             daemon: self.daemon.clone(),
             pid: session.pid,
             attempt: 1,
             user: session.user.clone(),
             database: session.database.clone(),
+            pool: pool.map(|pool| pool.to_string()),
             sql: listed.text.to_string(),
             started: listed.started,
         }
@@ -171,7 +179,7 @@ impl Registry {
         let now = Instant::now();
         {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            for id in &written.ids {
+            for id in written.ids.keys() {
                 if !running.contains_key(id) && ops.len() < MAX_STEPS {
                     ops.push(Op::Delete { path: Path::Query(*id).to_string(), version: None });
                     after.remove(id);
@@ -179,15 +187,26 @@ impl Registry {
             }
             for (id, listed) in running.iter() {
                 let old = now.duration_since(listed.since) >= self.interval;
-                if !old || written.ids.contains(id) || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES
-                {
+                if !old || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES {
                     continue;
                 }
-                let Ok(data) = serde_json::to_vec(&self.entry(listed)) else { continue };
+                let known = written.ids.get(id);
+                if known == Some(&Shown::Running) {
+                    continue;
+                }
+                let entry = self.entry(*id, listed);
+                let shown = Shown::of(&entry);
+                if known == Some(&shown) {
+                    continue;
+                }
+                let Ok(data) = serde_json::to_vec(&entry) else { continue };
                 bytes += data.len();
-                let path = Path::Query(*id).to_string();
-                ops.push(Op::Create { path, data: data.into(), mode: Mode::Ephemeral });
-                after.insert(*id);
+                let (path, data) = (Path::Query(*id).to_string(), data.into());
+                ops.push(match known {
+                    None => Op::Create { path, data, mode: Mode::Ephemeral },
+                    Some(_) => Op::Set { path, data, version: None },
+                });
+                after.insert(*id, shown);
             }
         }
         if ops.is_empty() {
@@ -219,7 +238,10 @@ impl Registry {
                 self.coordination.create(&path, data, mode).await.map(drop)
             }
             Op::Delete { path, version } => self.coordination.delete(&path, version).await,
-            Op::Check { .. } | Op::Set { .. } => Ok(()),
+            Op::Set { path, data, version } => {
+                self.coordination.set(&path, data, version).await.map(drop)
+            }
+            Op::Check { .. } => Ok(()),
         };
         match done {
             Err(coordination::Error::NodeExists { .. } | coordination::Error::NoNode { .. }) => {
@@ -230,18 +252,31 @@ impl Registry {
     }
 }
 
-/// Which statements stand in the store.
+/// Which statements stand in the store, and how.
 #[derive(Default)]
 struct Written {
     epoch: u64,
-    ids: std::collections::HashSet<Uuid>,
+    ids: HashMap<Uuid, Shown>,
+}
+
+/// What the store says of a statement. Who runs does not wait again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    Queued,
+    Running,
+}
+
+impl Shown {
+    fn of(entry: &Entry) -> Self {
+        if entry.state == QUEUED { Self::Queued } else { Self::Running }
+    }
 }
 
 impl Written {
     /// A new session: what the last one wrote went with it.
     fn enter(&mut self, epoch: u64) {
         if self.epoch != epoch {
-            *self = Self { epoch, ids: Default::default() };
+            *self = Self { epoch, ids: HashMap::new() };
         }
     }
 }

@@ -12,6 +12,7 @@ use chrono::Utc;
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
 
+use super::admission::Seated;
 use super::life::Session;
 use super::registry::RegistryGuard;
 use super::sessions::{SessionEntry, Stopper};
@@ -38,6 +39,8 @@ pub struct Registered {
     deadline: Option<Instant>,
     _gate: GateGuard,
     _share: Option<Share>,
+    /// Its place in its role's pool.
+    seated: Option<Seated>,
 }
 
 /// The statement is ready to run.
@@ -76,7 +79,8 @@ impl Admitted {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let session = entry.clone();
         let Self { gate: _gate, share: _share } = self;
-        Registered { session, listed, stopper, timeout, deadline, _gate, _share }
+        let seated = None;
+        Registered { session, listed, stopper, timeout, deadline, _gate, _share, seated }
     }
 }
 
@@ -93,6 +97,16 @@ impl Registered {
     /// Waits until somebody stops the statement or its time is up.
     pub(super) fn watch(&self) -> impl Future<Output = Stop> + Send + use<> {
         stopped(self.stopper.clone(), self.deadline)
+    }
+
+    /// Its place among the statements of its pool that run, up to its end.
+    pub(super) fn sit(&mut self, seated: Seated) {
+        self.seated = Some(seated);
+    }
+
+    /// Lets others see which pool it is in, and whether it waits there.
+    pub(super) fn set_pool(&self, pool: Option<&Arc<str>>, waits: bool) {
+        self.session.set_pool(self.listed.id(), pool, waits);
     }
 
     async fn stopped(&self) -> Stop {

@@ -73,6 +73,9 @@ struct Current {
     text: Arc<str>,
     since: DateTime<Utc>,
     stop: Stopper,
+    pool: Option<Arc<str>>,
+    /// Whether it waits there.
+    waits: bool,
 }
 
 /// What one session may do to another.
@@ -112,6 +115,8 @@ pub struct Activity {
     pub application_name: String,
     /// Whether it runs a statement.
     pub active: bool,
+    /// Whether that waits in its pool's queue.
+    pub waits: bool,
     pub transaction: TransactionState,
     /// When its transaction began, if there is one.
     pub transaction_since: Option<DateTime<Utc>>,
@@ -205,7 +210,8 @@ impl SessionEntry {
         if self.terminated.is_cancelled() {
             stop.stop(Stop::Terminated);
         }
-        let current = Current { id, text: cut(text, SHOWN_TEXT), since, stop: stop.clone() };
+        let (text, stop_it) = (cut(text, SHOWN_TEXT), stop.clone());
+        let current = Current { id, text, since, stop: stop_it, pool: None, waits: false };
         let mut live = self.live();
         live.changed = since;
         live.current = Some(current);
@@ -235,6 +241,21 @@ impl SessionEntry {
         live.changed = since;
         live.current = Some(current);
         true
+    }
+
+    /// Tells of the pool that a statement is in, and whether it waits there.
+    pub(super) fn set_pool(&self, id: Uuid, pool: Option<&Arc<str>>, waits: bool) {
+        let mut live = self.live();
+        if let Some(current) = live.current.as_mut().filter(|current| current.id == id) {
+            (current.pool, current.waits) = (pool.cloned(), waits);
+        }
+    }
+
+    /// The pool that a statement is in, and whether it waits there.
+    pub(super) fn pool_of(&self, id: Uuid) -> (Option<Arc<str>>, bool) {
+        let live = self.live();
+        let statement = live.current.iter().chain(&live.suspended).find(|one| one.id == id);
+        statement.map(|one| (one.pool.clone(), one.waits)).unwrap_or_default()
     }
 
     pub(super) fn set_application_name(&self, name: &str) {
@@ -298,6 +319,7 @@ impl SessionEntry {
             session: self.clone(),
             application_name: live.application_name.clone(),
             active: current.is_some(),
+            waits: live.current.as_ref().is_some_and(|current| current.waits),
             transaction: live.transaction,
             transaction_since: (live.block_since)
                 .or_else(|| current.as_ref().map(|(_, since)| *since))

@@ -11,13 +11,14 @@ use crate::catalog;
 use crate::cluster::{Election, Membership, State};
 use crate::config::Config;
 use crate::engine::system::SessionInfo;
+use crate::query::admission::{Admission, Shown};
 use crate::query::maintenance::log::{Entry, Log};
 use crate::query::registry::Registry;
 use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
-    Backends, Cluster, DaemonRow, MaintenanceRow, QueryRow, SessionRow, SettingRow, Signal,
+    Backends, Cluster, DaemonRow, MaintenanceRow, PoolRow, QueryRow, SessionRow, SettingRow, Signal,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -30,6 +31,7 @@ pub struct ClusterView {
     registry: Arc<Registry>,
     election: Arc<Election>,
     log: Arc<Log>,
+    admission: Arc<Admission>,
 }
 
 impl ClusterView {
@@ -38,8 +40,9 @@ impl ClusterView {
         registry: Arc<Registry>,
         election: Arc<Election>,
         log: Arc<Log>,
+        admission: Arc<Admission>,
     ) -> Self {
-        Self { membership, registry, election, log }
+        Self { membership, registry, election, log, admission }
     }
 }
 
@@ -93,6 +96,7 @@ impl Cluster for ClusterView {
                     attempt: i32::try_from(entry.attempt).ok(),
                     user: entry.user.clone(),
                     database: entry.database.clone(),
+                    pool: entry.pool.clone(),
                     sql: entry.sql.clone(),
                     progress: None,
                     submitted: started,
@@ -101,6 +105,29 @@ impl Cluster for ClusterView {
                 }
             })
             .collect()
+    }
+
+    fn pools(&self) -> Vec<PoolRow> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let row = |pool: Shown| PoolRow {
+            name: pool.name,
+            roles: pool.record.roles,
+            concurrency: pool.record.concurrency.map(u64::from),
+            queue: pool.record.queue.into(),
+            queue_timeout: pool.record.queue_timeout,
+            memory: pool.record.memory,
+            daemon: self.membership.id().to_owned(),
+            share: pool.limits.running.map(count),
+            queue_share: count(pool.limits.waiting),
+            running: count(pool.running),
+            queued: count(pool.waiting),
+            admitted: pool.counts.admitted,
+            waited: pool.counts.waited,
+            refused: pool.counts.refused,
+            timed_out: pool.counts.timed_out,
+            cancelled: pool.counts.left,
+        };
+        self.admission.shown().into_iter().map(row).collect()
     }
 
     async fn maintenance(&self) -> Result<Vec<MaintenanceRow>> {
@@ -156,6 +183,7 @@ impl Backends for Clients {
             query_started: activity.statement.as_ref().map(|(_, since)| (*since).into()),
             state_changed: Some(activity.changed.into()),
             state: Some(state(&activity)),
+            queued: activity.waits,
             query: activity.statement.map(|(text, _)| text.to_string()).unwrap_or_default(),
             application_name: Some(activity.application_name),
         };

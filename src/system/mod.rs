@@ -3,7 +3,7 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`tables`], [`maintenance`], [`settings`]: the schema `system`.
+//! - [`daemons`], [`queries`], [`pools`], [`tables`], [`maintenance`], [`settings`]: the schema `system`.
 //! - [`functions`]: scalar and table functions.
 //! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
 //! - [`types`]: PostgreSQL's types.
@@ -16,6 +16,7 @@ mod functions;
 mod information_schema;
 mod maintenance;
 mod pg_catalog;
+mod pools;
 mod queries;
 mod relations;
 mod rewrite;
@@ -82,6 +83,31 @@ pub struct MaintenanceRow {
     pub error: Option<String>,
 }
 
+/// A pool, and what a daemon makes of it, as `system.pools` shows it.
+#[derive(Clone, Debug)]
+pub struct PoolRow {
+    pub name: String,
+    pub roles: Vec<String>,
+    /// Statements at once in the cluster; `None`: any number.
+    pub concurrency: Option<u64>,
+    /// Statements that wait at once in the cluster.
+    pub queue: u64,
+    pub queue_timeout: Option<Duration>,
+    /// Bytes for each statement.
+    pub memory: Option<u64>,
+    pub daemon: String,
+    /// Statements at once on this daemon; `None`: any number.
+    pub share: Option<u64>,
+    pub queue_share: u64,
+    pub running: u64,
+    pub queued: u64,
+    pub admitted: u64,
+    pub waited: u64,
+    pub refused: u64,
+    pub timed_out: u64,
+    pub cancelled: u64,
+}
+
 /// A statement, as `system.queries` shows it.
 #[derive(Clone, Debug)]
 pub struct QueryRow {
@@ -94,6 +120,8 @@ pub struct QueryRow {
     pub attempt: Option<i32>,
     pub user: String,
     pub database: String,
+    /// The pool that it is in.
+    pub pool: Option<String>,
     pub sql: String,
     /// From 0 to 1.
     pub progress: Option<f64>,
@@ -131,6 +159,8 @@ pub struct SessionRow {
     pub state_changed: Option<SystemTime>,
     /// `active`, `idle`, `idle in transaction` or `idle in transaction (aborted)`.
     pub state: Option<&'static str>,
+    /// Whether its statement waits in its pool's queue.
+    pub queued: bool,
     /// The present or last statement's text.
     pub query: String,
 }
@@ -143,6 +173,9 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// The statements under way on all daemons. Must answer soon, with what it has by then.
     async fn queries(&self) -> Vec<QueryRow>;
+
+    /// The pools, and what this daemon makes of them, from memory.
+    fn pools(&self) -> Vec<PoolRow>;
 
     /// What was done lately for managed tables, oldest first.
     async fn maintenance(&self) -> Result<Vec<MaintenanceRow>>;

@@ -15,7 +15,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, daemons, information_schema, maintenance, pg_catalog, queries, settings, tables,
+    Shared, View, daemons, information_schema, maintenance, pg_catalog, pools, queries, settings,
+    tables,
 };
 use crate::engine::system::SessionInfo;
 
@@ -54,6 +55,7 @@ fn source(relation: &Relation) -> Source {
         ("information_schema", name) => information_schema::source(name),
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
+        (_, "pools") => Source::Rows(pools::rows),
         (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
         (_, "settings") => Source::Rows(settings::rows),

@@ -12,6 +12,7 @@
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
 //! - [`door`]: the port to which they connect.
+//! - [`guests`]: how much others may have run here.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
 //! - [`again`]: statements under which a worker died.
@@ -23,6 +24,7 @@ mod channels;
 mod codec;
 mod door;
 mod fitness;
+mod guests;
 mod places;
 mod pulse;
 mod stages;
@@ -71,6 +73,7 @@ use analysis::Analysis;
 use channels::{Channels, url};
 use codec::{Codec, mark_field_ids};
 use fitness::{arrives, bytes_to_read, obstacle};
+use guests::Guests;
 use places::assign;
 use pulse::Pulse;
 pub(super) use stages::own_part;
@@ -105,6 +108,7 @@ pub(super) struct Distribution {
     settings: config::Distribution,
     peers: Peers,
     channels: Channels,
+    guests: Arc<Guests>,
     worker: PlanWorker,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
@@ -136,19 +140,21 @@ impl Distribution {
             // The registry of a state takes any function, and replaces one of the same name.
             let _ = template.register_udf(function);
         }
+        let guests = Guests::new(settings.clone(), template.runtime_env().clone());
         let sessions = worker::Sessions {
             template: Arc::new(template.clone()),
             channels: channels.clone(),
             build: peers.workers.build(),
             gate: peers.gate.clone(),
             roots,
+            guests: guests.clone(),
         };
         let worker = PlanWorker::from_session_builder(sessions)
             .with_runtime_env(template.runtime_env().clone())
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
         let context = template.task_ctx();
-        Arc::new(Self { settings, peers, channels, worker, context })
+        Arc::new(Self { settings, peers, channels, guests, worker, context })
     }
 
     /// Serves the other daemons until `end`, whose parts of statements run on the threads of `engine`,
@@ -327,6 +333,7 @@ impl Distribution {
         let own = place.and_then(|at| urls.get(at)).or(urls.first()).cloned();
         let Some(own) = own else { return Err(Error::Start("no worker".to_owned())) };
         let mut state = state.clone();
+        let environment = state.runtime_env().clone();
         let config = state.config_mut();
         let options = config.options_mut();
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
@@ -335,7 +342,10 @@ impl Distribution {
             // Whatever it reads.
             options.optimizer.repartition_file_min_size = 0;
         }
-        let headers = Travel::of(settings).headers(self.peers.workers.build()).map_err(failed)?;
+        let mut travel = Travel::of(settings);
+        let host = self.guests.host(&mut travel, &environment);
+        config.set_extension(Arc::new(host));
+        let headers = travel.headers(self.peers.workers.build()).map_err(failed)?;
         config.set_distributed_passthrough_headers(headers).map_err(failed)?;
         config
             .set_distributed_compression(compression(self.settings.compression))

@@ -1,5 +1,5 @@
 //! What goes along with the parts of a statement: the build that understands them, and the settings
-//! under which they mean what they meant here.
+//! under which they mean what they meant here, and the memory that they may use.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,42 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::engine::memory::Bound;
 use crate::engine::settings::Settings;
 
 /// The header with the build.
 pub(super) const BUILD: HeaderName = HeaderName::from_static("oribi-build");
 
-/// The header with the settings: JSON, percent-encoded.
+/// The header with the rest: JSON, percent-encoded.
 const SETTINGS: HeaderName = HeaderName::from_static("oribi-settings");
 
-/// The engine's settings that differ from the daemons' own, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Travel(BTreeMap<String, String>);
+/// What all parts of a statement have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Travel {
+    /// The engine's settings that differ from the daemons' own, by name.
+    pub settings: BTreeMap<String, String>,
+    pub statement: Uuid,
+    /// The memory that it is held to on each daemon.
+    pub bound: Option<Bound>,
+}
 
 impl Travel {
-    /// Those of a session.
+    /// With the settings of a session.
     pub fn of(settings: &Settings) -> Self {
         let options = settings.engine_options();
         let mut all: BTreeMap<_, _> =
             options.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let zone = "datafusion.execution.time_zone".to_owned();
         all.insert(zone, settings.time_zone().to_owned());
-        Self(all)
+        Self { settings: all, ..Self::default() }
     }
 
     pub fn headers(&self, build: &str) -> Result<HeaderMap> {
         let unfit = |error| config_datafusion_err!("settings cannot travel: {error}");
-        let text = serde_json::to_vec(&self.0)
+        let text = serde_json::to_vec(self)
             .map_err(|error| config_datafusion_err!("settings cannot travel: {error}"))?;
         let text = String::from_utf8_lossy(&text);
         let text = utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string();
@@ -50,12 +59,11 @@ impl Travel {
         };
         let text: Vec<u8> = percent_decode(value.as_bytes()).collect();
         serde_json::from_slice(&text)
-            .map(Self)
             .map_err(|error| config_datafusion_err!("settings are not readable: {error}"))
     }
 
     pub fn apply(&self, options: &mut ConfigOptions) -> Result<()> {
-        self.0.iter().try_for_each(|(name, value)| options.set(name, value))
+        self.settings.iter().try_for_each(|(name, value)| options.set(name, value))
     }
 }
 
@@ -65,10 +73,12 @@ mod tests {
 
     #[test]
     fn settings_arrive_as_they_left() {
-        let sent = Travel(BTreeMap::from([
+        let settings = BTreeMap::from([
             ("datafusion.execution.time_zone".to_owned(), "Europe/Zürich, \"x\"\n".to_owned()),
             ("datafusion.execution.batch_size".to_owned(), "17".to_owned()),
-        ]));
+        ]);
+        let (statement, bound) = (Uuid::from_u128(7), Some(Bound::of_pool(1 << 20, "Größe 1")));
+        let sent = Travel { settings, statement, bound };
         let headers = sent.headers("abc").expect("headers");
         assert_eq!(headers.get(BUILD).map(|value| value.as_bytes()), Some(&b"abc"[..]));
         let arrived = Travel::read(&headers).expect("settings");

@@ -8,8 +8,8 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
     DistributedConfig, DistributedExt, MaybeEncoded, SetPlanRequest, TaskKey, Worker,
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::channels::Channels;
 use super::codec::{Codec, scan_of};
+use super::guests::{Guest, Guests};
 use super::travel::{self, Travel};
 use crate::engine::cooperation::watch_part;
 use crate::shutdown::{Gate, GateGuard};
@@ -40,6 +41,7 @@ pub(super) struct Sessions {
     pub gate: Gate,
     /// Where files may lie.
     pub roots: storage::Roots,
+    pub guests: Arc<Guests>,
 }
 
 /// What the gate calls a part.
@@ -49,20 +51,21 @@ const PART: &str = "part of a statement";
 const SWEEP: Duration = Duration::from_millis(350);
 
 /// Held as long as anybody holds the part.
-struct Inside(#[expect(dead_code, reason = "held, not read")] GateGuard);
+struct Inside(#[expect(dead_code, reason = "held, not read")] (GateGuard, Option<Guest>));
 
 #[async_trait]
 impl WorkerSessionBuilder for Sessions {
     async fn build_session_state(&self, context: WorkerQueryContext) -> Result<SessionState> {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
+        let (guest, environment) = self.guests.admit(&travel)?;
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
         let mut options = self.template.config().options().as_ref().clone();
         travel.apply(&mut options)?;
         options.extensions.insert(distributed);
         *config.options_mut() = options;
-        config.set_extension(Arc::new(Inside(self.gate.enter_again(PART))));
+        config.set_extension(Arc::new(Inside((self.gate.enter_again(PART), guest))));
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
         let roots = self.roots.clone();
@@ -73,7 +76,8 @@ impl WorkerSessionBuilder for Sessions {
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );
-        let mut state = self.template.as_ref().clone();
+        let state = SessionStateBuilder::new_from_existing(self.template.as_ref().clone());
+        let mut state = state.with_runtime_env(environment).build();
         let options = config.options().as_ref();
         let changed: Vec<_> = (state.scalar_functions().values())
             .filter_map(|function| function.inner().with_updated_config(options))

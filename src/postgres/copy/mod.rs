@@ -7,7 +7,8 @@ use arrow::datatypes::Schema;
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 
-use self::incoming::{End, gone, receive};
+pub use self::incoming::gone;
+use self::incoming::{End, receive};
 use super::connection::Connection;
 use super::reading::{Chunk, Failure, next};
 use super::session::{Client, Trouble};

@@ -107,6 +107,11 @@ impl CreateExternal {
 }
 
 impl Ddl {
+    /// Whether it runs a query.
+    pub fn is_work(&self) -> bool {
+        matches!(self, Self::CreateTable(create) if create.has_query())
+    }
+
     /// The command tag.
     pub fn tag(&self) -> &'static str {
         match self {

@@ -6,8 +6,8 @@ use sqlparser::ast::ObjectName;
 
 use super::{Grant, Objects, Owned, forbidden, invalid, warning};
 use crate::catalog::{
-    self, Access, Consistency, DatabaseRecord, Grantor, Grants, ObjectKind, PUBLIC_ROLE, Privilege,
-    TableName, TableRecord,
+    self, Access, Consistency, DatabaseRecord, Grantor, Grants, ObjectKind, PUBLIC_ROLE,
+    PoolRecord, Privilege, TableName, TableRecord,
 };
 use crate::query::ddl::single;
 use crate::query::life::Session;
@@ -362,6 +362,12 @@ impl Session {
                         self.catalog().alter_table(&table.name, &[], clean).await?;
                     }
                 }
+            }
+        }
+        for (name, pool) in snapshot.pools.iter() {
+            if pool.record.roles.iter().any(|role| roles.contains(role)) {
+                let clean = |record: &mut PoolRecord| record.roles.retain(|r| !roles.contains(r));
+                self.catalog().alter_pool(name, clean).await?;
             }
         }
         let owned = snapshot.databases.values().any(|database| {

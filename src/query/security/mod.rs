@@ -1,24 +1,26 @@
-//! Roles, privileges, policies: the statements that change who may do what.
+//! Roles, privileges, policies, pools: the statements that change who may do what, and how much.
 //!
-//! [`parse`] reads them; [`roles`], [`grants`] and [`policies`] carry them out; [`rights`] is what
+//! [`parse`] reads them; [`roles`], [`grants`], [`policies`] and [`pools`] carry them out; [`rights`] is what
 //! they and other DDL require. Whether somebody may do something
 //! is decided in [`crate::catalog::Access`] alone.
 
 mod grants;
 mod parse;
 mod policies;
+mod pools;
 mod rights;
 mod roles;
 
 use sqlparser::ast::{Ident, ObjectName};
 
 pub use parse::{RowSecurityChange, parse};
+pub use pools::PoolChange;
 
 use super::life::Session;
 use super::trail::list;
 use super::{Error, Notice, Result};
 use crate::audit::Kind;
-use crate::catalog::{Access, PUBLIC_ROLE, PolicyCommand, Snapshot};
+use crate::catalog::{Access, DropMode, PUBLIC_ROLE, PolicyCommand, Snapshot};
 
 /// A change of who may do what.
 #[derive(Clone, Debug)]
@@ -78,6 +80,19 @@ pub enum Security {
         name: String,
         table: ObjectName,
         if_exists: bool,
+    },
+    CreatePool {
+        name: String,
+        change: PoolChange,
+        if_not_exists: bool,
+    },
+    AlterPool {
+        name: String,
+        change: PoolChange,
+    },
+    DropPools {
+        names: Vec<String>,
+        mode: DropMode,
     },
 }
 
@@ -211,6 +226,9 @@ impl Security {
             Self::CreatePolicy { .. } => "CREATE POLICY",
             Self::AlterPolicy { .. } | Self::RenamePolicy { .. } => "ALTER POLICY",
             Self::DropPolicy { .. } => "DROP POLICY",
+            Self::CreatePool { .. } => "CREATE POOL",
+            Self::AlterPool { .. } => "ALTER POOL",
+            Self::DropPools { .. } => "DROP POOL",
         }
     }
 
@@ -237,6 +255,10 @@ impl Security {
             | Self::AlterPolicy { name, table, .. }
             | Self::RenamePolicy { name, table, .. }
             | Self::DropPolicy { name, table, .. } => (Kind::Grant, format!("{name} ON {table}")),
+            Self::CreatePool { name, .. } | Self::AlterPool { name, .. } => {
+                (Kind::Ddl, name.clone())
+            }
+            Self::DropPools { names, .. } => (Kind::Ddl, list(names)),
         }
     }
 }
@@ -297,6 +319,11 @@ impl Session {
             Security::DropPolicy { name, table, if_exists } => {
                 self.drop_policy(name, table, *if_exists).await
             }
+            Security::CreatePool { name, change, if_not_exists } => {
+                self.create_pool(name, change, *if_not_exists).await
+            }
+            Security::AlterPool { name, change } => self.alter_pool(name, change).await,
+            Security::DropPools { names, mode } => self.drop_pools(names, *mode).await,
         }
     }
 

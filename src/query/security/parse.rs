@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Option<Security>> {
 }
 
 /// A statement, word by word.
-struct Words<'a> {
+pub(super) struct Words<'a> {
     parser: Parser<'a>,
 }
 
@@ -41,6 +41,7 @@ impl Words<'_> {
             match () {
                 () if self.role_kind() => self.create_role()?,
                 () if self.take("policy") => self.create_policy()?,
+                () if self.take("pool") => self.create_pool()?,
                 () => return Ok(None),
             }
         } else if self.take("alter") {
@@ -60,6 +61,7 @@ impl Words<'_> {
                     self.cascade();
                     Security::DropPolicy { name, table, if_exists }
                 }
+                () if self.take("pool") => self.drop_pools()?,
                 () if self.take("owned") => {
                     self.need("by")?;
                     let roles = self.list(Self::name)?;
@@ -90,6 +92,9 @@ impl Words<'_> {
         }
         if self.take("policy") {
             return self.alter_policy().map(Some);
+        }
+        if self.take("pool") {
+            return self.alter_pool().map(Some);
         }
         let owned = match () {
             () if self.take("database") => Owned::Database,
@@ -286,9 +291,9 @@ impl Words<'_> {
 
     /// A condition in brackets.
     fn condition(&mut self) -> Result<String> {
-        self.parser.expect_token(&Token::LParen).map_err(syntax)?;
+        self.token(&Token::LParen)?;
         let condition = self.parser.parse_expr().map_err(syntax)?;
-        self.parser.expect_token(&Token::RParen).map_err(syntax)?;
+        self.token(&Token::RParen)?;
         Ok(condition.to_string())
     }
 
@@ -390,14 +395,14 @@ impl Words<'_> {
     }
 
     /// Whether CASCADE is said, and not RESTRICT or nothing.
-    fn cascade(&mut self) -> bool {
+    pub(super) fn cascade(&mut self) -> bool {
         self.take("cascade") || {
             self.take("restrict");
             false
         }
     }
 
-    fn grantee(&mut self) -> Result<Grantee> {
+    pub(super) fn grantee(&mut self) -> Result<Grantee> {
         self.take("group");
         let name = self.parser.parse_identifier().map_err(syntax)?;
         let word = name.value.to_lowercase();
@@ -430,7 +435,7 @@ impl Words<'_> {
         Ok(name.to_string().replace('"', "").to_lowercase())
     }
 
-    fn setting_value(&mut self) -> Result<String> {
+    pub(super) fn setting_value(&mut self) -> Result<String> {
         let minus = if self.parser.consume_token(&Token::Minus) { "-" } else { "" };
         match self.parser.next_token().token {
             Token::Number(number, _) => Ok(format!("{minus}{number}")),
@@ -446,7 +451,7 @@ impl Words<'_> {
     }
 
     /// A role's, schema's, column's or policy's name, folded as PostgreSQL does.
-    fn name(&mut self) -> Result<String> {
+    pub(super) fn name(&mut self) -> Result<String> {
         self.parser.parse_identifier().map(|name| fold(&name)).map_err(syntax)
     }
 
@@ -458,7 +463,10 @@ impl Words<'_> {
         self.parser.parse_literal_string().map_err(syntax)
     }
 
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+    pub(super) fn list<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let mut list = vec![item(self)?];
         while self.parser.consume_token(&Token::Comma) {
             list.push(item(self)?);
@@ -476,7 +484,7 @@ impl Words<'_> {
         Some(word)
     }
 
-    fn take(&mut self, expected: &str) -> bool {
+    pub(super) fn take(&mut self, expected: &str) -> bool {
         let found = match &self.parser.peek_token_ref().token {
             Token::Word(word) => {
                 word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected)
@@ -490,7 +498,7 @@ impl Words<'_> {
     }
 
     /// All of these words, or none.
-    fn take_all(&mut self, expected: &[&str]) -> bool {
+    pub(super) fn take_all(&mut self, expected: &[&str]) -> bool {
         let mut taken = 0;
         while taken < expected.len() && self.take(expected[taken]) {
             taken += 1;
@@ -517,6 +525,10 @@ impl Words<'_> {
                 Err(self.unexpected(&found))
             }
         }
+    }
+
+    pub(super) fn token(&mut self, expected: &Token) -> Result<()> {
+        self.parser.expect_token(expected).map(drop).map_err(syntax)
     }
 
     fn end(&mut self) -> Result<()> {

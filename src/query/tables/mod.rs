@@ -47,6 +47,12 @@ pub(super) struct CreateTable {
     mode: CreateMode,
 }
 
+impl CreateTable {
+    pub(super) fn has_query(&self) -> bool {
+        self.query.is_some()
+    }
+}
+
 /// A new table, written but in no catalog yet.
 struct Made {
     columns: Vec<Column>,

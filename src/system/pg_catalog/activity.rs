@@ -10,6 +10,7 @@ use super::super::relations::{PG_CATALOG, Relation};
 use super::super::rows::Rows;
 use super::super::{QueryRow, SessionRow, View, relations};
 use super::{objects, roles};
+use crate::query::registry::QUEUED;
 use crate::query::sessions::SHOWN_TEXT;
 
 /// The names alone: abbreviations and offsets depend on the day.
@@ -56,6 +57,8 @@ pub async fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<Re
         let owner = session.user;
         // Who runs nothing waits for the client's next word.
         let (event_type, event) = match session.state {
+            // For what PostgreSQL itself has no name.
+            _ if session.queued => (Some("Extension"), Some("PoolQueue")),
             None | Some("active") => (None, None),
             Some(_) => (Some("Client"), Some("ClientRead")),
         };
@@ -112,6 +115,7 @@ async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
             query_started: query.started,
             state_changed: query.started,
             state: Some("active"),
+            queued: query.state == QUEUED,
             query: text,
             ..SessionRow::default()
         };

@@ -9,7 +9,7 @@ mod meaning;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -20,7 +20,8 @@ use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
 use super::{
-    Backends, Cluster, DaemonRow, MaintenanceRow, QueryRow, SessionRow, SettingRow, Signal, System,
+    Backends, Cluster, DaemonRow, MaintenanceRow, PoolRow, QueryRow, SessionRow, SettingRow,
+    Signal, System,
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
@@ -66,11 +67,33 @@ impl Cluster for One {
             attempt: None,
             user: "oribi".into(),
             database: "oribi".into(),
+            pool: None,
             sql: "SELECT 1".into(),
             progress: None,
             submitted: SystemTime::UNIX_EPOCH,
             started: None,
             error: None,
+        }]
+    }
+
+    fn pools(&self) -> Vec<PoolRow> {
+        vec![PoolRow {
+            name: "p".into(),
+            roles: vec!["public".into()],
+            concurrency: Some(4),
+            queue: 10,
+            queue_timeout: Some(Duration::from_secs(90)),
+            memory: None,
+            daemon: "a".into(),
+            share: Some(2),
+            queue_share: 5,
+            running: 2,
+            queued: 1,
+            admitted: 3,
+            waited: 1,
+            refused: 0,
+            timed_out: 0,
+            cancelled: 0,
         }]
     }
 
@@ -94,6 +117,7 @@ impl Backends for One {
             query_started: Some(SystemTime::UNIX_EPOCH),
             state_changed: None,
             state: Some("active"),
+            queued: false,
             query: "SELECT 1".into(),
         }]
     }
