@@ -138,7 +138,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
         let late = Client::connect_as(&daemon, "ann").await;
         let refused = late.refused(QUICK).await;
         assert_eq!(refused.code().code(), "53400");
-        assert_eq!(refused.message(), "the queue of pool \"p\" is full: 3 statements wait here");
+        assert_eq!(refused.message(), "the queue of pool \"p\" is full (3 waiting here)");
         assert!(refused.hint().is_some_and(|hint| hint.contains("system.pools")));
         for (left, waiting) in [2, 1, 0].into_iter().zip(waiting) {
             // The connection goes, and the place with it.

@@ -473,3 +473,87 @@ enum Waited {
     /// The role's statements are in another pool now, or in none.
     Moved(Option<Arc<Pool>>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(running: usize, waiting: usize) -> Arc<Pool> {
+        let (timeout, memory) = (None, None);
+        Pool::new("p", 1, Limits { running: Some(running), waiting, timeout, memory })
+    }
+
+    fn waits(pool: &Arc<Pool>) -> Ticket {
+        match pool.arrive() {
+            Ok(Arrival::Ticket(ticket)) => ticket,
+            Ok(Arrival::Slot(_)) => panic!("there was room"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn runs(pool: &Arc<Pool>) -> Slot {
+        match pool.arrive() {
+            Ok(Arrival::Slot(slot)) => slot,
+            _ => panic!("there was no room"),
+        }
+    }
+
+    #[test]
+    fn shares_are_the_whole_or_one_each() {
+        for of in 1..=5 {
+            for whole in 0..=20 {
+                let parts: Vec<usize> = (0..of).map(|at| Share { at, of }.part(whole)).collect();
+                assert_eq!(parts.iter().sum::<usize>(), of.max(whole as usize), "{parts:?}");
+                assert!(parts.is_sorted_by(|a, b| a >= b) && parts[0] - parts[of - 1] <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_that_nobody_takes_goes_to_the_next() {
+        let pool = pool(1, 3);
+        let first = runs(&pool);
+        let (gone, left, mut next) = (waits(&pool), waits(&pool), waits(&pool));
+        assert!(matches!(pool.arrive(), Err(Error::QueueFull { waiting: 3, .. })));
+        drop(left);
+        drop(first);
+        // It has its place, and does not come to know it.
+        assert!(next.granted.try_recv().is_err());
+        drop(gone);
+        let slot = next.granted.try_recv().expect("a place");
+        assert_eq!(pool.state().running, 1);
+        drop((next, slot));
+        assert_eq!((pool.state().running, pool.state().waiting.len()), (0, 0));
+        let Counts { admitted, waited, refused, left, .. } = pool.state().counts;
+        assert_eq!((admitted, waited, refused, left), (3, 2, 1, 1));
+    }
+
+    #[test]
+    fn a_smaller_share_lets_nobody_in_before_enough_have_left() {
+        let pool = pool(3, 9);
+        let mut running = vec![runs(&pool), runs(&pool), runs(&pool)];
+        pool.set(Limits { running: Some(1), ..pool.limits() });
+        let mut waiting = waits(&pool);
+        running.truncate(1);
+        assert!(waiting.granted.try_recv().is_err());
+        running.clear();
+        assert!(waiting.granted.try_recv().is_ok());
+        let _first = runs(&pool);
+        let mut second = waits(&pool);
+        pool.set(Limits { running: None, ..pool.limits() });
+        assert!(second.granted.try_recv().is_ok());
+    }
+
+    #[test]
+    fn the_statements_of_a_session_share_its_place() {
+        let (pool, seat) = (pool(1, 0), Arc::<Seat>::default());
+        assert!(seat.share().is_none());
+        let cursor = seat.take(runs(&pool));
+        let beside = seat.share().expect("the cursor's");
+        drop(cursor);
+        assert_eq!(pool.state().running, 1);
+        drop(beside);
+        assert_eq!(pool.state().running, 0);
+        assert!(seat.share().is_none());
+    }
+}

@@ -57,7 +57,7 @@ pub enum Error {
     OutsideTransaction(&'static str),
     #[error("too many statements of role \"{0}\" at once")]
     TooManyStatements(String),
-    #[error("the queue of pool \"{pool}\" is full: {waiting} statements wait here")]
+    #[error("the queue of pool \"{pool}\" is full ({waiting} waiting here)")]
     QueueFull { pool: String, waiting: usize },
     #[error("the statement waited longer than {} in the queue of pool \"{pool}\"", show(.limit))]
     QueueTimedOut { pool: String, limit: Duration },
