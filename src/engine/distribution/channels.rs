@@ -133,11 +133,6 @@ impl Channels {
         }
     }
 
-    /// The same, asked again if there is no answer: a packet or a pause of a busy machine is not an end.
-    pub async fn is_well(&self, worker: &Worker, build: &str) -> bool {
-        self.answers(worker, build).await || self.answers(worker, build).await
-    }
-
     /// Closes connections to all but these, once nothing runs on them.
     pub fn keep(&self, workers: &[Url]) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

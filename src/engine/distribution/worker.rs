@@ -186,8 +186,11 @@ mod tests {
     async fn those_of_another_build_are_refused() {
         let key = crate::tls::new_cluster_key().expect("a key");
         let peering = crate::tls::Peering::of_cluster(&key).expect("certificates");
+        let template = SessionStateBuilder::new().build();
+        let settings = crate::config::Config::load(None, [], []).expect("defaults").distribution;
         let sessions = Sessions {
-            template: Arc::new(SessionStateBuilder::new().build()),
+            guests: Guests::new(settings, template.runtime_env().clone()),
+            template: Arc::new(template),
             channels: Channels::new(peering, tokio::runtime::Handle::current()),
             build: "same",
             gate: Gate::default(),
