@@ -114,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_identifier_length", "255", Integer(255, 255), Internal, false, PRESET, "The longest name, in bytes."),
     setting("max_index_keys", "32", Integer(32, 32), Internal, false, PRESET, "For clients that ask."),
     setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), User, false, CUSTOM, "strong: ask the coordination store for each table before planning."),
-    setting("oribi.distribution", "off", OneOf(&["auto", "off", "always"]), User, false, CUSTOM, "auto: statements that read much run on several daemons; off: on this one; always: on several, whatever they read."),
+    setting("oribi.distribution", "auto", OneOf(&["auto", "off", "always"]), User, false, CUSTOM, "auto: statements that read much run on several daemons; off: on this one; always: on several, whatever they read."),
     setting("oribi.statement_limit", "0", Integer(0, 1_000_000), Superuser, false, STATEMENTS, "How many statements of the role run at once on a daemon; 0: no limit."),
     setting("password_encryption", "scram-sha-256", OneOf(&["scram-sha-256"]), User, false, AUTHENTICATION, "How passwords are kept."),
     setting("role", "none", Text, User, false, STATEMENTS, "The role whose rights count, if it is not the one that logged in."),
