@@ -49,12 +49,14 @@ class Cluster:
         return set(first.removeprefix("Workers: ").split(" (")[0].split(", "))
 
     def wait_for(self, names, patience=120):
+        """Until all of them would take part, whoever is asked."""
         deadline = time.monotonic() + patience
-        with self.connect("a", "always") as connection:
-            while self.workers(connection) != names:
-                if time.monotonic() > deadline:
-                    raise Trouble(f"the cluster is not {names} but {self.workers(connection)}")
-                time.sleep(0.01)
+        for name in names:
+            with self.connect(name, "always") as connection:
+                while self.workers(connection) != names:
+                    if time.monotonic() > deadline:
+                        raise Trouble(f"{name} sees not {names} but {self.workers(connection)}")
+                    time.sleep(0.01)
 
 
 def measure_queries(bench, cluster, title):
