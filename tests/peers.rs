@@ -101,7 +101,7 @@ async fn cursors_that_nobody_reads_stop_nobody_else() {
         let cursor = "DECLARE c CURSOR FOR SELECT l_orderkey, repeat(min(l_comment), 200) \
                       FROM lineitem GROUP BY l_orderkey, l_linenumber";
         let mut unread = Vec::new();
-        for _ in 0..20 {
+        for _ in 0..32 {
             let client = spread(&a).await;
             client.rows("SET datafusion.execution.batch_size = 512").await;
             client.rows("BEGIN").await;
