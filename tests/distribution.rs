@@ -394,6 +394,33 @@ async fn a_worker_that_is_cut_off_is_not_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_in_order_do_not_wait_for_each_other() {
+    bounded(async {
+        // Small buffers, which the partitions of a worker fill that are not wanted yet.
+        let three = Three::with(|cluster| cluster.with("ENGINE_MEMORY_LIMIT", "192MiB")).await;
+        answers::generate("0.1", &three.cluster.path(""));
+        let client = three.client(0).await;
+        let file = three.cluster.path("tpch/sf0.1/lineitem.parquet");
+        let create = "CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION";
+        client.rows(&format!("{create} '{}'", file.display())).await;
+        let rows = "SELECT l_orderkey, l_linenumber, l_comment, l_shipinstruct FROM items";
+        let sorted = format!("{rows} ORDER BY l_orderkey, l_linenumber");
+        assert!(
+            runs_on(&client, &sorted, "a, b, c").await,
+            "{}",
+            explained(&client, &sorted).await
+        );
+        let found = client.rows(&sorted).await;
+        let keys: Vec<(u64, u64)> = (found.iter())
+            .map(|row| (row[0].parse().expect("a number"), row[1].parse().expect("a number")))
+            .collect();
+        assert_eq!(keys.len(), 600_572);
+        assert!(keys.is_sorted());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_on_a_worker_fails_as_here() {
     bounded(async {
         let three = Three::start().await;

@@ -77,7 +77,7 @@ use guests::Guests;
 use places::assign;
 use pulse::Pulse;
 pub(super) use stages::own_part;
-use stages::{Pinned, defect, desired_tasks, route};
+use stages::{Pinned, defect, desired_tasks, route, without_merges};
 use travel::Travel;
 
 /// How often those that have failed are asked whether they are well, as far as they are due.
@@ -282,7 +282,7 @@ impl Distribution {
             debug!(reason, "a statement stays on this daemon");
             return Ok(None);
         }
-        let plan = pausing(plan)?;
+        let plan = without_merges(pausing(plan)?)?;
         let plan = mark_field_ids(plan)?;
         let analysed = plan.downcast_ref::<AnalyzeExec>();
         let part = analysed.map_or(&plan, AnalyzeExec::input);

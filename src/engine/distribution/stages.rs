@@ -14,6 +14,7 @@ use datafusion::physical_expr::{AcrossPartitions, Distribution};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::NestedLoopJoinExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{
@@ -43,6 +44,32 @@ const UNION: &str = "ChildrenIsolatorUnionExec";
 
 /// More tasks than one, should their number not be known.
 const SEVERAL: usize = 2;
+
+/// Rows of each partition that are merged in order at most. See [`without_merges`].
+const MERGED: usize = 10_000;
+
+/// The plan with its partitions sorted where they come together, not merged: all partitions of a worker
+/// come over one stream, and a merge that waits for one of them while those it does not want yet have
+/// filled the stream's buffer would wait for ever. The first few rows always fit.
+pub(super) fn without_merges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let sorted = plan.transform_up(|node| {
+        let Some(merge) = node.downcast_ref::<SortPreservingMergeExec>() else {
+            return Ok(Transformed::no(node));
+        };
+        if merge.fetch().is_some_and(|rows| rows <= MERGED) {
+            return Ok(Transformed::no(node));
+        }
+        let rows = match merge.input().downcast_ref::<SortExec>() {
+            // What it leaves out need not come.
+            Some(sort) if sort.fetch().is_none() => sort.input(),
+            _ => merge.input(),
+        };
+        let together = Arc::new(CoalescePartitionsExec::new(rows.clone()));
+        let sort = SortExec::new(merge.expr().clone(), together).with_fetch(merge.fetch());
+        Ok(Transformed::yes(Arc::new(sort) as _))
+    })?;
+    Ok(sorted.data)
+}
 
 /// How many tasks a scan is worth.
 pub(super) fn desired_tasks(
