@@ -65,6 +65,7 @@ pub struct Config {
     pub distribution: Distribution,
     pub peers: Peers,
     pub maintenance: Maintenance,
+    pub submitted: Submitted,
     pub tls: Tls,
     pub audit: Audit,
     pub shutdown: Shutdown,
@@ -174,6 +175,17 @@ pub struct Maintenance {
     #[serde(with = "humantime_serde")]
     pub orphan_grace: Duration,
     pub rate: Rate,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submitted {
+    pub queue: usize,
+    pub running: usize,
+    pub attempts: u32,
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
+    pub history: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -36,6 +36,7 @@ use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
 use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
+use crate::query::submitted::{Runner, Submissions};
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
 use crate::storage::managed::Commits;
@@ -125,6 +126,7 @@ pub struct Server {
     election: Arc<Election>,
     queries: Arc<Queries>,
     signals: Arc<Signals>,
+    submissions: Arc<Submissions>,
     tls: Option<Arc<Acceptor>>,
     peering: Arc<Peering>,
     shutdown: Shutdown,
@@ -162,6 +164,7 @@ impl Server {
         let shutdown = Shutdown::default();
         let election = Election::open(coordination.clone(), membership.clone()).await?;
         let log = Log::open(coordination.clone(), membership.id()).await?;
+        let submissions = Submissions::open(coordination.clone(), config.submitted.clone()).await?;
         let admission = Admission::new(catalog.clone(), membership.clone());
         let system = System::new(
             Arc::new(ClusterView::new(
@@ -172,6 +175,7 @@ impl Server {
                 admission.clone(),
             )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
+            submissions.clone(),
             setting_rows(&config),
         );
         let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
@@ -221,6 +225,7 @@ impl Server {
             election,
             queries,
             signals,
+            submissions,
             tls,
             peering,
             shutdown,
@@ -258,6 +263,15 @@ impl Server {
         tasks.spawn(self.election.clone().follow(draining.clone()));
         let maintenance = queries.maintenance.clone();
         tasks.spawn(maintenance.run(self.election.clone(), draining.clone()));
+        let runner = Runner::new(
+            self.submissions.clone(),
+            queries.clone(),
+            self.workers.clone(),
+            self.election.clone(),
+            crate::postgres::failure,
+        );
+        tasks.spawn(runner.clone().run(draining.clone()));
+        tasks.spawn(runner.reap(draining.clone()));
         let peers = Peers {
             workers: self.workers.clone(),
             peering: self.peering.clone(),

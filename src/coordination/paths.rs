@@ -55,9 +55,20 @@ pub enum Path<'a> {
     Pool(&'a str),
     /// Parent of [`Query`](Self::Query).
     Queries,
-    /// `query::registry::Entry`. Ephemeral for a running interactive statement; written by the
-    /// daemon that runs it.
-    Query(Uuid),
+    /// `query::registry::Entry` of a running interactive statement: ephemeral, written by the daemon
+    /// that runs it. `query::submitted::Record` of a submitted one: persistent, written by whoever
+    /// submits or cancels it and by the daemon that has its claim.
+    Query(&'a str),
+    /// Parent of `/inbox/<id>`: SQL, or JSON with it, that anybody leaves who may write here. Persistent; becomes a query of that id.
+    Inbox,
+    /// Parent of [`Queued`](Self::Queued).
+    Queue,
+    /// Empty. Persistent; there from the submission of a query to its end.
+    Queued(&'a str),
+    /// Parent of [`Claim`](Self::Claim).
+    Claims,
+    /// `query::submitted::Claim`. Ephemeral; written by the daemon that works on the query.
+    Claim(&'a str),
     /// `query::maintenance::log::Record`: what was done lately to keep tables in good order.
     /// Persistent; written by the daemon that did it.
     Maintenance,
@@ -103,7 +114,12 @@ impl Display for Path<'_> {
             Self::Pools => f.write_str("/pools"),
             Self::Pool(pool) => write!(f, "/pools/{}", encode(pool)),
             Self::Queries => f.write_str("/queries"),
-            Self::Query(id) => write!(f, "/queries/{id}"),
+            Self::Query(id) => write!(f, "/queries/{}", encode(id)),
+            Self::Inbox => f.write_str("/inbox"),
+            Self::Queue => f.write_str("/queue"),
+            Self::Queued(id) => write!(f, "/queue/{}", encode(id)),
+            Self::Claims => f.write_str("/claims"),
+            Self::Claim(id) => write!(f, "/claims/{}", encode(id)),
             Self::Maintenance => f.write_str("/maintenance"),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),

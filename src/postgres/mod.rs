@@ -36,3 +36,4 @@ mod startup;
 mod statement;
 
 pub use listener::Listener;
+pub use sqlstate::failure;

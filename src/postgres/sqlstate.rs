@@ -11,6 +11,7 @@ use pgwire::messages::response::ErrorResponse;
 
 use crate::engine::patterns::BadPattern;
 use crate::engine::{self, settings};
+use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
 use crate::{catalog, storage};
@@ -497,6 +498,21 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
     })
 }
 
+fn submission_code(error: &submitted::Error) -> &'static str {
+    use submitted::Error as E;
+    match error {
+        E::Store(_) => "58000",
+        E::Full(_) => "53400",
+        E::TooLong(_) => "54000",
+        E::Unknown(_) => "42704",
+        E::Denied(_) => "42501",
+        E::Options(_) => "22023",
+        E::NoResult { .. } => "55000",
+        E::Invalid(_) => "42601",
+        E::Record { .. } => "XX001",
+    }
+}
+
 /// Our own rooms' errors, found inside the engine's.
 fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<encode::Error>() {
@@ -514,10 +530,19 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     if error.is::<engine::TooLarge>() {
         return Some("54000");
     }
+    if let Some(error) = error.downcast_ref::<submitted::Error>() {
+        return Some(submission_code(error));
+    }
     if let Some(bad) = BadPattern::of(error) {
         return Some(bad.sqlstate());
     }
     error.downcast_ref::<DataFusionError>().and_then(|error| known(error.find_root()))
+}
+
+/// An error as the record of a submitted query has it.
+pub fn failure(error: crate::query::Error) -> Failure {
+    let Report { code, message, hint, .. } = error.into();
+    Failure { sqlstate: code.to_owned(), message, hint }
 }
 
 impl From<decode::Error> for Report {

@@ -22,15 +22,18 @@ impl Session {
 
     /// Makes changes durable, or keeps them for the end of the block. Once this has begun it is not
     /// stopped any more: a commit is carried out or refused, never left open.
-    pub(super) async fn keep(&mut self, changes: Vec<(Target, Change)>) -> Result<()> {
+    pub(super) async fn keep(&mut self, changes: Vec<(Target, Change)>, tag: &str) -> Result<()> {
         if self.transaction.state() == TransactionState::InBlock {
             for (target, change) in changes {
                 self.stage(target.commit(change)).await?;
             }
             return Ok(());
         }
-        let commits: Vec<Commit> =
+        let mut commits: Vec<Commit> =
             changes.into_iter().map(|(target, change)| target.commit(change)).collect();
+        if let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) {
+            commit.fences = ending.ops(tag);
+        }
         self.commit(commits).await
     }
 

@@ -31,6 +31,7 @@ use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
 use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
+use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
@@ -64,6 +65,8 @@ pub struct Session {
     statement_limit: Option<usize>,
     entrance: Entrance,
     pub(super) transaction: Transaction,
+    /// What goes into the store with what a submitted statement changes.
+    pub(super) ending: Option<Arc<Ending>>,
     /// The message has several statements, which PostgreSQL takes for a block of its own.
     several: bool,
     /// Held while the client waits for the answers to its messages: what has begun is finished
@@ -105,6 +108,7 @@ impl Session {
             statement_limit: settings.statement_limit(),
             settings,
             transaction: Transaction::default(),
+            ending: None,
             several: false,
             turn: None,
         }
@@ -148,6 +152,11 @@ impl Session {
     /// What the session's own statements see of it.
     pub fn objects(&self) -> &Arc<SessionObjects> {
         &self.engine.info().objects
+    }
+
+    /// Whatever its next statement changes goes into the store together with this.
+    pub(super) fn end_with(&mut self, ending: Arc<Ending>) {
+        self.ending = Some(ending);
     }
 
     /// Parses a message's text; as in PostgreSQL an error anywhere refuses all of it.

@@ -23,6 +23,7 @@
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
+//! - [`submitted`]: queries that are submitted now and fetched later.
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
 pub mod admission;
@@ -46,6 +47,7 @@ mod security;
 pub mod sessions;
 mod shares;
 pub mod signals;
+pub mod submitted;
 mod tables;
 mod trail;
 mod transaction;

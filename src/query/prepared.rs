@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::sql::parser::Statement;
 
-use super::command::Command;
+use super::command::{Command, Request, recognise};
 use super::copy::CopyOut;
 use super::objects::ObjectCommand;
 use super::secrets::without_passwords;
@@ -84,6 +84,17 @@ impl Source {
     pub fn text(&self) -> &Arc<str> {
         match self {
             Self::Parsed(text, _) | Self::Own(text, _) => text,
+        }
+    }
+
+    /// Whether it can be submitted, to run when nobody waits: it reads or changes rows.
+    pub(super) fn can_be_submitted(&self) -> bool {
+        match self {
+            Self::Parsed(_, parsed) => matches!(
+                recognise(parsed),
+                Ok(Request::Read(..) | Request::ExplainWrite(..) | Request::Write(_))
+            ),
+            Self::Own(..) => false,
         }
     }
 }

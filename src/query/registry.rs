@@ -16,8 +16,9 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::sessions::{SessionEntry, cut};
+use super::submitted::{Failure, KIND};
 use crate::config;
-use crate::coordination::paths::Path;
+use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Mode, Op, SessionState};
 
 /// Bytes of values in one transaction: ZooKeeper takes 1 MiB.
@@ -37,8 +38,11 @@ pub const QUEUED: &str = "queued";
 pub struct Entry {
     pub kind: String,
     pub state: String,
+    /// Of a submitted query as long as no daemon has taken it: empty.
+    #[serde(default)]
     pub daemon: String,
-    pub pid: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
     pub attempt: u32,
     pub user: String,
     pub database: String,
@@ -47,7 +51,12 @@ pub struct Entry {
     pub pool: Option<String>,
     /// Cut to the configured length.
     pub sql: String,
-    pub started: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
 }
 
 /// What this daemon runs.
@@ -118,20 +127,23 @@ impl Registry {
             kind: "interactive".to_owned(),
             state: if waits { QUEUED } else { "running" }.to_owned(),
             daemon: self.daemon.clone(),
-            pid: session.pid,
+            pid: Some(session.pid),
             attempt: 1,
             user: session.user.clone(),
             database: session.database.clone(),
             pool: pool.map(|pool| pool.to_string()),
             sql: listed.text.to_string(),
-            started: listed.started,
+            submitted: None,
+            started: Some(listed.started),
+            error: None,
         }
     }
 
     /// The statements that run anywhere: those of this daemon from memory, the others' from the
     /// store. Out of reach of the store it is only the former.
-    pub async fn everywhere(&self) -> Vec<(Uuid, Entry)> {
-        let mut list = self.local();
+    pub async fn everywhere(&self) -> Vec<(String, Entry)> {
+        let local = self.local().into_iter().map(|(id, entry)| (id.to_string(), entry));
+        let mut list: Vec<_> = local.collect();
         if self.coordination.session().borrow().state != SessionState::Connected {
             return list;
         }
@@ -140,17 +152,17 @@ impl Registry {
         let nodes = self.coordination.children(&root).await.unwrap_or_default();
         let others: Vec<_> = stream::iter(nodes)
             .map(|node| async move {
-                let id: Uuid = node.parse().ok()?;
-                let read = self.coordination.get(&Path::Query(id).to_string()).await;
+                let id = decode(&node)?;
+                let read = self.coordination.get(&Path::Query(&id).to_string()).await;
                 let entry: Entry = serde_json::from_slice(&read.ok()??.data).ok()?;
-                (entry.daemon != daemon).then_some((id, entry))
+                (entry.kind == KIND || entry.daemon != daemon).then_some((id, entry))
             })
             .buffer_unordered(CONCURRENT_READS)
             .filter_map(async |entry| entry)
             .collect()
             .await;
         list.extend(others);
-        list.sort_by_key(|(id, _)| *id);
+        list.sort_by(|(a, _), (b, _)| a.cmp(b));
         list
     }
 
@@ -181,7 +193,10 @@ impl Registry {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             for id in written.ids.keys() {
                 if !running.contains_key(id) && ops.len() < MAX_STEPS {
-                    ops.push(Op::Delete { path: Path::Query(*id).to_string(), version: None });
+                    ops.push(Op::Delete {
+                        path: Path::Query(&id.to_string()).to_string(),
+                        version: None,
+                    });
                     after.remove(id);
                 }
             }
@@ -201,7 +216,7 @@ impl Registry {
                 }
                 let Ok(data) = serde_json::to_vec(&entry) else { continue };
                 bytes += data.len();
-                let (path, data) = (Path::Query(*id).to_string(), data.into());
+                let (path, data) = (Path::Query(&id.to_string()).to_string(), data.into());
                 ops.push(match known {
                     None => Op::Create { path, data, mode: Mode::Ephemeral },
                     Some(_) => Op::Set { path, data, version: None },

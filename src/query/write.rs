@@ -211,8 +211,9 @@ impl Session {
                 };
                 (target.clone(), change)
             };
-            self.keep(write.targets.iter().map(all).collect()).await?;
-            return Ok(Wrote { tag: write.action.tag(0), returned: None });
+            let tag = write.action.tag(0);
+            self.keep(write.targets.iter().map(all).collect(), &tag).await?;
+            return Ok(Wrote { tag, returned: None });
         };
         let engine = self.engine_session();
         let written = async {
@@ -230,8 +231,9 @@ impl Session {
             Some(schema) => Some(engine.answer(returned, &schema)?),
             None => None,
         };
-        self.keep(changes.into_iter().collect()).await?;
-        Ok(Wrote { tag: write.action.tag(rows), returned })
+        let tag = write.action.tag(rows);
+        self.keep(changes.into_iter().collect(), &tag).await?;
+        Ok(Wrote { tag, returned })
     }
 
     /// A table that a statement is to change, if the role may.

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::system::SessionInfo;
 use crate::query::admission::{Admission, Shown};
 use crate::query::maintenance::log::{Entry, Log};
-use crate::query::registry::Registry;
+use crate::query::registry::{self, Registry};
 use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
@@ -82,29 +82,32 @@ impl Cluster for ClusterView {
         let everywhere = self.registry.everywhere();
         let found = match tokio::time::timeout(PATIENCE, everywhere).await {
             Ok(found) => found,
-            Err(_) => self.registry.local(),
+            Err(_) => {
+                let local = self.registry.local().into_iter();
+                local.map(|(id, entry)| (id.to_string(), entry)).collect()
+            }
         };
-        (found.into_iter())
-            .map(|(id, entry)| {
-                let started: SystemTime = entry.started.into();
-                QueryRow {
-                    id: id.to_string(),
-                    kind: entry.kind.clone(),
-                    state: entry.state.clone(),
-                    daemon: entry.daemon.clone(),
-                    pid: Some(entry.pid),
-                    attempt: i32::try_from(entry.attempt).ok(),
-                    user: entry.user.clone(),
-                    database: entry.database.clone(),
-                    pool: entry.pool.clone(),
-                    sql: entry.sql.clone(),
-                    progress: None,
-                    submitted: started,
-                    started: Some(started),
-                    error: None,
-                }
-            })
-            .collect()
+        let row = |(id, entry): (String, registry::Entry)| {
+            let started: Option<SystemTime> = entry.started.map(Into::into);
+            let submitted = entry.submitted.map(Into::into).or(started);
+            QueryRow {
+                id,
+                kind: entry.kind,
+                state: entry.state,
+                daemon: entry.daemon,
+                pid: entry.pid,
+                attempt: i32::try_from(entry.attempt).ok(),
+                user: entry.user,
+                database: entry.database,
+                pool: entry.pool,
+                sql: entry.sql,
+                progress: None,
+                submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
+                started,
+                error: entry.error.map(|error| error.message),
+            }
+        };
+        found.into_iter().map(row).collect()
     }
 
     fn pools(&self) -> Vec<PoolRow> {

@@ -13,6 +13,7 @@ mod external;
 mod location;
 pub mod managed;
 mod naming;
+pub mod results;
 mod roots;
 mod scan;
 mod stores;

@@ -43,6 +43,7 @@ use sqlparser::ast::Statement;
 use self::relations::Relation;
 use crate::catalog::{Access, Database, Error, ObjectKind, Snapshot};
 use crate::engine::system::{SessionInfo, SystemCatalog};
+use crate::query::submitted::Submissions;
 use crate::tls::Tls;
 
 /// A daemon of the cluster, as `system.daemons` shows it.
@@ -216,6 +217,7 @@ pub struct System {
 struct Shared {
     cluster: Arc<dyn Cluster>,
     backends: Arc<dyn Backends>,
+    submissions: Arc<Submissions>,
     settings: Vec<SettingRow>,
     started: SystemTime,
 }
@@ -232,10 +234,11 @@ impl System {
     pub fn new(
         cluster: Arc<dyn Cluster>,
         backends: Arc<dyn Backends>,
+        submissions: Arc<Submissions>,
         settings: Vec<SettingRow>,
     ) -> Self {
         let started = SystemTime::now();
-        Self { shared: Arc::new(Shared { cluster, backends, settings, started }) }
+        Self { shared: Arc::new(Shared { cluster, backends, submissions, settings, started }) }
     }
 }
 

@@ -279,6 +279,14 @@ impl Store {
         Some(parsed.unwrap_or_else(|_| panic!("{path}: {}", String::from_utf8_lossy(&data))))
     }
 
+    /// Makes a node that stays.
+    pub async fn create(&self, path: &str, data: &[u8]) {
+        let options = zookeeper_client::CreateMode::Persistent
+            .with_acls(zookeeper_client::Acls::anyone_all());
+        let created = self.0.create(path, data, &options).await;
+        created.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
     /// All nodes with their values, as they are.
     pub async fn all(&self) -> Vec<(String, String)> {
         let (mut found, mut paths) = (Vec::new(), vec!["/".to_owned()]);

@@ -361,7 +361,7 @@ impl Session {
             self.alteration(step, &target, &mut steps).await?;
         }
         if !steps.is_empty() {
-            self.keep(vec![(target, Change::Alter(steps))]).await?;
+            self.keep(vec![(target, Change::Alter(steps))], "ALTER TABLE").await?;
         }
         Ok(None)
     }

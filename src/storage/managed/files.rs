@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::io::{FileIO, OutputFile};
 use iceberg::spec::{FormatVersion, Manifest, ManifestList, TableMetadata};
 use moka::sync::Cache;
+use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde::de::DeserializeOwned;
@@ -225,6 +226,12 @@ impl TableFiles {
             flushed.map_err(|_| Error::Stopped)??;
         }
         Ok(())
+    }
+
+    /// A file to be written bit by bit.
+    pub fn sink(&self, url: &str) -> Result<BufWriter> {
+        let Place { store, path } = self.place(url)?;
+        Ok(BufWriter::new(store, path))
     }
 
     pub(super) fn place(&self, url: &str) -> Result<Place> {

@@ -79,7 +79,8 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// The schema that it was made for.
     pub schema_id: i32,
-    /// Checks that have to hold beside that this daemon is registered: those of a leader's work.
+    /// Steps that go with it, beside the check that this daemon is registered: checks of a leader's work, the
+    /// end of a submitted query.
     pub fences: Vec<Op>,
 }
 
@@ -422,6 +423,8 @@ fn groups(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
                 let appends = |commit: &Commit| commit.changes.iter().all(Change::is_append);
                 appends(a)
                     && appends(b)
+                    && a.fences.is_empty()
+                    && b.fences.is_empty()
                     && a.schema_id == b.schema_id
                     && a.table.name == b.table.name
                     && uuid(a) == uuid(b)

@@ -5,6 +5,7 @@
 //! - [`names`]: from names to identifiers and back, and quoting.
 //! - [`privileges`]: who may do what: everything, until there are roles.
 //! - [`server`]: sizes, addresses, other sessions.
+//! - [`submitted`]: queries that are submitted, and their rows.
 //! - [`series`]: table functions.
 //! - [`arrays`]: what PostgreSQL's clients do with arrays and the engine has no function for.
 //!
@@ -18,6 +19,7 @@ mod privileges;
 mod series;
 mod server;
 mod session;
+mod submitted;
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -111,6 +113,7 @@ fn specs() -> impl Iterator<Item = &'static Spec> {
         privileges::FUNCTIONS,
         server::FUNCTIONS,
         arrays::FUNCTIONS,
+        submitted::FUNCTIONS,
     ];
     all.into_iter().flatten()
 }

@@ -32,6 +32,7 @@ use crate::coordination::embedded::{EmbeddedStore, Options};
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{Engine, Error, Session, memory, parse};
+use crate::query::submitted::Submissions;
 use crate::storage::Roots;
 
 #[derive(Debug)]
@@ -150,7 +151,8 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let store = EmbeddedStore::in_memory().expect("a store");
-        let catalog = Catalog::open(store.connect(Options::default())).await.expect("a catalog");
+        let coordination = store.connect(Options::default());
+        let catalog = Catalog::open(coordination.clone()).await.expect("a catalog");
         let directory = TempDir::new().expect("a directory");
         fill(&catalog, directory.path()).await;
         let config = Config::load(None, [], []).expect("defaults");
@@ -163,7 +165,9 @@ impl Fixture {
             default: "8192".into(),
             origin: "--engine-batch-size".into(),
         };
-        let system = Arc::new(System::new(one.clone(), one, vec![setting]));
+        let submissions = Submissions::open(coordination, config.submitted.clone()).await;
+        let submissions = submissions.expect("a queue");
+        let system = Arc::new(System::new(one.clone(), one, submissions, vec![setting]));
         let engine = Engine::new(&config.engine, &places, system).expect("an engine");
         let oid = |name: &str| {
             let name = TableName::new(DEFAULT_DATABASE, "public", name);

@@ -1,0 +1,306 @@
+//! Queries that are submitted now and fetched later, from any daemon.
+//!
+//! A submitted query is a node that outlives its daemons: `/queries/<id>`, its [`Record`]. As long as
+//! it is not done there is an empty node `/queue/<id>`, which all daemons watch. The daemon that works
+//! on it has a [`Claim`], ephemeral, at `/claims/<id>`.
+//!
+//! # Why each is carried out once
+//! A claim and the attempt that it stands for are one transaction, which raises the version of the
+//! record. Whatever ends the query, its own commit of a table included, is one transaction again that
+//! expects that version and the claim. A daemon that was stopped, or was thought dead, finds that
+//! version gone, and nothing of its work counts. So suspicion is enough to take a claim over.
+//!
+//! - [`record`]: what stands in the store.
+//! - [`runner`]: claims and carries out.
+
+mod record;
+mod runner;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+pub use record::{Claim, Failure, KIND, Options, Outcome, Record, State};
+pub use runner::{Describe, Runner};
+
+use super::life::Session;
+use crate::config;
+use crate::coordination::paths::Path;
+use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope};
+use crate::id;
+
+/// Bytes of a query's text at most: its record has to fit into a node together with what is said of
+/// its end.
+const MAX_SQL: usize = 32 << 10;
+
+/// How often a write is tried whose reply was lost.
+const TRIES: u32 = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] coordination::Error),
+    #[error("the queue of submitted queries is full: {0} wait")]
+    Full(usize),
+    #[error("the text of a submitted query may have {MAX_SQL} bytes, this one has {0}")]
+    TooLong(usize),
+    #[error("there is no query \"{0}\", or its history has been removed")]
+    Unknown(String),
+    #[error("permission denied for query \"{0}\"")]
+    Denied(String),
+    #[error("options: {0}")]
+    Options(String),
+    #[error("query \"{id}\" {what}")]
+    NoResult { id: String, what: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the record of query \"{id}\" cannot be read: {source}")]
+    Record { id: String, source: serde_json::Error },
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The submitted queries of the cluster.
+#[derive(Debug)]
+pub struct Submissions {
+    coordination: Arc<dyn Coordination>,
+    limits: config::Submitted,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub record: Record,
+    /// Of its node.
+    pub version: i32,
+}
+
+impl Submissions {
+    pub async fn open(
+        coordination: Arc<dyn Coordination>,
+        limits: config::Submitted,
+    ) -> coordination::Result<Arc<Self>> {
+        for path in [Path::Queries, Path::Inbox, Path::Queue, Path::Claims] {
+            coordination::ensure(coordination.as_ref(), &path.to_string()).await?;
+        }
+        Ok(Arc::new(Self { coordination, limits }))
+    }
+
+    /// Submits a query for a role. When this returns it is durable. Returns its id.
+    pub async fn submit(
+        &self,
+        user: &str,
+        database: &str,
+        sql: &str,
+        options: Options,
+    ) -> Result<String> {
+        check(sql)?;
+        let Options { key, database: other, settings } = options;
+        let id = match &key {
+            Some(key) => id_of_key(user, key),
+            None => id::statement().to_string(),
+        };
+        if key.is_some()
+            && let Some(found) = self.find(&id).await?
+        {
+            return same(&found.record, (user, sql), id);
+        }
+        self.has_room().await?;
+        let record = Record::new(user, other.as_deref().unwrap_or(database), sql, settings);
+        for _ in 0..TRIES {
+            match self.coordination.transact(self.entering(&id, &record)?).await {
+                Ok(_) => return Ok(id),
+                // Somebody with the same key, or this very write, whose reply was lost.
+                Err(error) if exists(&error) || error.may_have_landed() => {
+                    if let Some(found) = self.find(&id).await? {
+                        return same(&found.record, (user, sql), id);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Invalid(format!("it is not known whether the query \"{id}\" was submitted")))
+    }
+
+    /// What puts a query into the queue.
+    fn entering(&self, id: &str, record: &Record) -> Result<Vec<Op>> {
+        let mode = Mode::Persistent;
+        let path = Path::Query(id).to_string();
+        let queued = Path::Queued(id).to_string();
+        Ok(vec![
+            Op::Create { path, data: encoded(id, record)?, mode },
+            Op::Create { path: queued, data: Bytes::new(), mode },
+        ])
+    }
+
+    async fn has_room(&self) -> Result<()> {
+        let queue = self.coordination.get(&Path::Queue.to_string()).await?;
+        let waiting = queue.map_or(0, |node| usize::try_from(node.stat.num_children).unwrap_or(0));
+        match waiting < self.limits.queue {
+            true => Ok(()),
+            false => Err(Error::Full(waiting)),
+        }
+    }
+
+    /// A query by its id.
+    pub async fn find(&self, id: &str) -> Result<Option<Found>> {
+        let Some(node) = self.coordination.get(&Path::Query(id).to_string()).await? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&node.data)
+            .map_err(|source| Error::Record { id: id.to_owned(), source })?;
+        Ok(Some(Found { record, version: node.stat.version }))
+    }
+
+    async fn existing(&self, id: &str) -> Result<Found> {
+        let found = self.find(id).await?;
+        found.ok_or_else(|| Error::Unknown(id.to_owned()))
+    }
+
+    /// A query that a role may know of, as `may` says of the role that submitted it.
+    pub async fn visible(&self, id: &str, may: impl Fn(&str) -> bool) -> Result<Record> {
+        let found = self.existing(id).await?;
+        match may(&found.record.user) {
+            true => Ok(found.record),
+            false => Err(Error::Denied(id.to_owned())),
+        }
+    }
+
+    /// The query at its end, or as it is when the time is up.
+    pub async fn wait(&self, id: &str, limit: Duration) -> Result<Record> {
+        let deadline = Instant::now() + limit;
+        let mut watch = self.coordination.watch(&Path::Query(id).to_string(), Scope::Node);
+        loop {
+            let event = timeout_at(deadline, watch.next()).await;
+            let record = self.existing(id).await?.record;
+            if record.state.is_final() || !matches!(event, Ok(Some(_))) {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// Ends a query that is not done. Nothing of its work counts afterwards. Returns whether this
+    /// has ended it.
+    pub async fn cancel(&self, id: &str) -> Result<bool> {
+        loop {
+            let Found { record, version } = self.existing(id).await?;
+            if record.state.is_final() {
+                return Ok(false);
+            }
+            let ended = ending(id, &record.ended(State::Cancelled), version)?;
+            match self.coordination.transact(ended).await {
+                Ok(_) => return Ok(true),
+                // It has been begun, or has ended, meanwhile.
+                Err(error) if outrun(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// What writes the record of a query at its end, if it still is at this version.
+fn ending(id: &str, record: &Record, version: i32) -> Result<Vec<Op>> {
+    Ok(vec![
+        Op::Set {
+            path: Path::Query(id).to_string(),
+            data: encoded(id, record)?,
+            version: Some(version),
+        },
+        Op::Delete { path: Path::Queued(id).to_string(), version: None },
+    ])
+}
+
+/// What goes into the store together with a statement's own commit, made from its command tag.
+pub(in crate::query) struct Ending {
+    ops: Box<MakeOps>,
+    used: AtomicBool,
+}
+
+type MakeOps = dyn Fn(&str) -> Vec<Op> + Send + Sync;
+
+impl Ending {
+    fn new(ops: impl Fn(&str) -> Vec<Op> + Send + Sync + 'static) -> Self {
+        Self { ops: Box::new(ops), used: AtomicBool::new(false) }
+    }
+
+    /// For a commit that is about to be made.
+    pub fn ops(&self, tag: &str) -> Vec<Op> {
+        self.used.store(true, Ordering::Relaxed);
+        (self.ops)(tag)
+    }
+
+    /// Whether a commit was to be made with it.
+    fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ending").field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+/// The record of a key's query, if that is the one that is submitted.
+fn same(record: &Record, (user, sql): (&str, &str), id: String) -> Result<String> {
+    match record.user == user && record.sql == sql {
+        true => Ok(id),
+        false => Err(Error::Options("the key belongs to another query".to_owned())),
+    }
+}
+
+/// Another has changed or removed something since it was read.
+fn outrun(error: &coordination::Error) -> bool {
+    use coordination::Error::{BadVersion, NoNode};
+    matches!(error.root(), BadVersion { .. } | NoNode { .. })
+}
+
+fn exists(error: &coordination::Error) -> bool {
+    matches!(error.root(), coordination::Error::NodeExists { .. })
+}
+
+fn id_of_key(user: &str, key: &str) -> String {
+    // With the same keys in every process.
+    let mut hasher = DefaultHasher::new();
+    (user, key).hash(&mut hasher);
+    let readable: String =
+        key.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    format!("key-{readable}-{:016x}", hasher.finish())
+}
+
+fn encoded(id: &str, record: &Record) -> Result<Bytes> {
+    let encode = |record: &Record| {
+        serde_json::to_vec(record).map_err(|source| Error::Record { id: id.to_owned(), source })
+    };
+    let data = encode(record)?;
+    if data.len() <= MAX_DATA {
+        return Ok(data.into());
+    }
+    // The rows are in storage as well.
+    let mut short = record.clone();
+    short.outcome.iter_mut().for_each(|outcome| outcome.rows = None);
+    short
+        .error
+        .iter_mut()
+        .for_each(|error| error.message.truncate(error.message.floor_char_boundary(1000)));
+    Ok(encode(&short)?.into())
+}
+
+/// Whether a text is one statement that can be submitted.
+fn check(sql: &str) -> Result<()> {
+    if sql.len() > MAX_SQL {
+        return Err(Error::TooLong(sql.len()));
+    }
+    let statements = Session::parse(sql).map_err(|error| Error::Invalid(error.to_string()))?;
+    match statements.as_slice() {
+        [statement] if statement.can_be_submitted() => Ok(()),
+        [_] => Err(Error::Invalid(
+            "only statements that read or change rows can be submitted".to_owned(),
+        )),
+        _ => Err(Error::Invalid("a submitted query is one statement".to_owned())),
+    }
+}

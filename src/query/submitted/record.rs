@@ -1,0 +1,156 @@
+//! A submitted query as the coordination store has it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::catalog::Column;
+
+/// Where a submitted query stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No daemon works on it.
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The value of `/queries/<id>` of a submitted query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`KIND`].
+    pub kind: String,
+    pub state: State,
+    /// Who works on it, or has done so last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<String>,
+    /// How often it was begun.
+    pub attempt: u32,
+    pub user: String,
+    pub database: String,
+    pub sql: String,
+    pub submitted: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<DateTime<Utc>>,
+    /// Settings of its session, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// What [`Record::kind`] says.
+pub const KIND: &str = "submitted";
+
+/// What a query that succeeded has come to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// PostgreSQL's command tag, such as `SELECT 5`.
+    pub tag: String,
+    /// Where its rows are, if it has some to give: a URL of a Parquet file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Column>,
+    /// The rows themselves, if they are few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<serde_json::Value>,
+}
+
+/// Why a query failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub sqlstate: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The value of `/claims/<id>`: who works on a query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub daemon: String,
+    pub incarnation: Uuid,
+    pub attempt: u32,
+}
+
+/// What somebody asks to be submitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Submitting again with the same key gives the same query.
+    #[serde(default)]
+    pub key: Option<String>,
+    #[serde(default)]
+    pub database: Option<String>,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What may stand in the inbox in place of bare SQL.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Letter {
+    pub sql: String,
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub database: Option<String>,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Record {
+    pub fn new(user: &str, database: &str, sql: &str, settings: BTreeMap<String, String>) -> Self {
+        Self {
+            kind: KIND.to_owned(),
+            state: State::Queued,
+            daemon: None,
+            attempt: 0,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            sql: sql.to_owned(),
+            submitted: Utc::now(),
+            started: None,
+            finished: None,
+            settings,
+            outcome: None,
+            error: None,
+        }
+    }
+
+    /// The same at its end.
+    pub fn ended(&self, state: State) -> Self {
+        Self { state, finished: Some(Utc::now()), ..self.clone() }
+    }
+
+    /// The same once it has failed.
+    pub fn failed(&self, error: Failure) -> Self {
+        Self { error: Some(error), ..self.ended(State::Failed) }
+    }
+}
