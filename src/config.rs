@@ -177,6 +177,9 @@ pub struct Maintenance {
     pub rate: Rate,
 }
 
+/// Names of nodes that a listing of the queue has at most: ZooKeeper answers with up to 1 MiB.
+const MAX_QUEUE: usize = 5000;
+
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Submitted {
@@ -186,6 +189,7 @@ pub struct Submitted {
     #[serde(with = "humantime_serde")]
     pub keep: Duration,
     pub history: usize,
+    pub results: Size,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -316,6 +320,12 @@ impl Config {
             return Err("must be between 1 and 1048576 rows".to_owned());
         }
         if self.connections.max == 0 || self.connections.login_max == 0 {
+            return Err("must be at least 1".to_owned());
+        }
+        if !(1..=MAX_QUEUE).contains(&self.submitted.queue) {
+            return Err(format!("must be between 1 and {MAX_QUEUE}"));
+        }
+        if self.submitted.running == 0 || self.submitted.attempts == 0 {
             return Err("must be at least 1".to_owned());
         }
         let shortest = [

@@ -155,7 +155,8 @@ impl Catalog {
     }
 
     /// Creates a table or view. Returns false if it was there already and the mode allows that.
-    /// [`CreateMode::Replace`] keeps the identifier, and replaces a view by a view only.
+    /// [`CreateMode::Replace`] keeps the identifier, and replaces a view by a view only. The steps
+    /// `with` go with it.
     pub async fn create_table(
         &self,
         name: &TableName,
@@ -163,6 +164,7 @@ impl Catalog {
         columns: Vec<super::Column>,
         definition: Definition,
         mode: CreateMode,
+        with: Vec<Op>,
     ) -> Result<bool> {
         check_name(&name.table)?;
         self.touch_schema(&name.database, &name.schema).await?;
@@ -196,7 +198,7 @@ impl Catalog {
             }
         };
         let proof = Proof::Written { path, nonce: record.nonce };
-        let ops = vec![op, owner_is_there(&record.owner)];
+        let ops = [op, owner_is_there(&record.owner)].into_iter().chain(with).collect();
         let created = self.commit_in_schema(name, ops, proof).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         if_not_exists(created, mode)

@@ -59,16 +59,18 @@ pub enum Path<'a> {
     /// that runs it. `query::submitted::Record` of a submitted one: persistent, written by whoever
     /// submits or cancels it and by the daemon that has its claim.
     Query(&'a str),
-    /// Parent of `/inbox/<id>`: SQL, or JSON with it, that anybody leaves who may write here. Persistent; becomes a query of that id.
+    /// Parent of `/inbox/<id>`: SQL, or JSON with it, that anybody leaves who may write here.
+    /// Persistent; becomes a query of that id.
     Inbox,
     /// Parent of [`Queued`](Self::Queued).
     Queue,
-    /// Empty. Persistent; there from the submission of a query to its end.
-    Queued(&'a str),
+    /// Empty, at the Unix time of the query's submission in milliseconds, so that names sort by it.
+    /// Persistent; there from the submission of a query to its end.
+    Queued(i64, &'a str),
     /// Parent of [`Claim`](Self::Claim).
     Claims,
-    /// `query::submitted::Claim`. Ephemeral; written by the daemon that works on the query.
-    Claim(&'a str),
+    /// `query::submitted::Claim` of an attempt. Ephemeral; written by the daemon that works on it.
+    Claim(&'a str, u32),
     /// `query::maintenance::log::Record`: what was done lately to keep tables in good order.
     /// Persistent; written by the daemon that did it.
     Maintenance,
@@ -117,9 +119,9 @@ impl Display for Path<'_> {
             Self::Query(id) => write!(f, "/queries/{}", encode(id)),
             Self::Inbox => f.write_str("/inbox"),
             Self::Queue => f.write_str("/queue"),
-            Self::Queued(id) => write!(f, "/queue/{}", encode(id)),
+            Self::Queued(at, id) => write!(f, "/queue/{at:013}-{}", encode(id)),
             Self::Claims => f.write_str("/claims"),
-            Self::Claim(id) => write!(f, "/claims/{}", encode(id)),
+            Self::Claim(id, attempt) => write!(f, "/claims/{}:{attempt}", encode(id)),
             Self::Maintenance => f.write_str("/maintenance"),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),

@@ -122,6 +122,7 @@ impl From<query::Error> for Report {
             E::ResultChanged => "0A000",
             E::Copy(error) => return error.into(),
             E::Catalog(error) => return error.into(),
+            E::Submitted(error) => submission_code(&error),
             E::Engine(error) => return error.into(),
             E::Value(error) => return error.into(),
         };

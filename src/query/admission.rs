@@ -155,6 +155,15 @@ impl Admission {
             .collect()
     }
 
+    /// Whether a statement of the role would run here at once.
+    pub fn has_room(&self, role: &str) -> bool {
+        let pool = self.pool_of(&self.catalog.snapshot(), role);
+        pool.is_none_or(|pool| {
+            let state = pool.state();
+            state.waiting.is_empty() && state.has_room()
+        })
+    }
+
     /// The pool of a role's statements, as of a snapshot.
     fn pool_of(&self, snapshot: &Snapshot, role: &str) -> Option<Arc<Pool>> {
         let found = snapshot.pool_of(role)?;

@@ -32,7 +32,7 @@ impl Session {
         let mut commits: Vec<Commit> =
             changes.into_iter().map(|(target, change)| target.commit(change)).collect();
         if let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) {
-            commit.fences = ending.ops(tag);
+            commit.fences = ending.ops(tag)?;
         }
         self.commit(commits).await
     }

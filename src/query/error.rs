@@ -79,6 +79,8 @@ pub enum Error {
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
     #[error(transparent)]
+    Submitted(#[from] super::submitted::Error),
+    #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Value(#[from] decode::Error),

@@ -89,12 +89,19 @@ impl Source {
 
     /// Whether it can be submitted, to run when nobody waits: it reads or changes rows.
     pub(super) fn can_be_submitted(&self) -> bool {
-        match self {
-            Self::Parsed(_, parsed) => matches!(
-                recognise(parsed),
-                Ok(Request::Read(..) | Request::ExplainWrite(..) | Request::Write(_))
-            ),
-            Self::Own(..) => false,
+        let read;
+        let request = match self {
+            Self::Own(_, request) => &request.0,
+            Self::Parsed(_, parsed) => {
+                let Ok(request) = recognise(parsed) else { return false };
+                read = request;
+                &read
+            }
+        };
+        match request {
+            Request::Read(..) | Request::ExplainWrite(..) | Request::Write(_) => true,
+            Request::Command(Command::Ddl(ddl)) => ddl.is_work(),
+            _ => false,
         }
     }
 }

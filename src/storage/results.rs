@@ -36,9 +36,10 @@ impl ResultWriter {
         self.rows.write(&batch).await.map_err(|error| failed(&self.url, error))
     }
 
-    pub async fn finish(mut self) -> Result<()> {
-        let finished = self.rows.finish().await;
-        finished.map(drop).map_err(|error| failed(&self.url, error))
+    /// Returns the file's bytes.
+    pub async fn finish(mut self) -> Result<u64> {
+        self.rows.finish().await.map_err(|error| failed(&self.url, error))?;
+        Ok(self.rows.bytes_written() as u64)
     }
 }
 

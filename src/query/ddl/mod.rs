@@ -205,7 +205,7 @@ impl Session {
             Ddl::CreateTable(create) => {
                 let (rows, notice) = self.create_table(registered, create).await?;
                 notices.extend(notice);
-                return Ok((notices, rows.map(|rows| format!("SELECT {rows}"))));
+                return Ok((notices, rows.map(super::tables::filled)));
             }
             Ddl::Adopt { name, metadata } => self.adopt(name, metadata).await?,
             Ddl::AlterTable(alter) => notices.extend(self.alter_columns(alter).await?),
@@ -291,7 +291,9 @@ impl Session {
         let (columns, external) = registered.until_stopped(described).await??;
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
         let definition = Definition::External(external);
-        let created = catalog.create_table(&name, &user, columns, definition, create.mode).await?;
+        let created = catalog
+            .create_table(&name, &user, columns, definition, create.mode, Vec::new())
+            .await?;
         Ok((!created).then(|| exists(ObjectKind::Table, &name.table)))
     }
 
@@ -330,7 +332,8 @@ impl Session {
         let definition =
             Definition::View { sql, search_path: self.search_path(), security_barrier };
         let (user, catalog) = (self.user().to_owned(), self.catalog().clone());
-        let created = catalog.create_table(&name, &user, columns, definition, mode).await?;
+        let created =
+            catalog.create_table(&name, &user, columns, definition, mode, Vec::new()).await?;
         Ok((!created).then(|| exists(ObjectKind::Table, &name.table)))
     }
 

@@ -1,18 +1,25 @@
 //! Queries that are submitted now and fetched later, from any daemon.
 //!
 //! A submitted query is a node that outlives its daemons: `/queries/<id>`, its [`Record`]. As long as
-//! it is not done there is an empty node `/queue/<id>`, which all daemons watch. The daemon that works
-//! on it has a [`Claim`], ephemeral, at `/claims/<id>`.
+//! it is not done there is an empty node below `/queue`, which all daemons watch. The daemon that works
+//! on it has a [`Claim`] below `/claims`, ephemeral, with the attempt's number in its name.
 //!
 //! # Why each is carried out once
 //! A claim and the attempt that it stands for are one transaction, which raises the version of the
 //! record. Whatever ends the query, its own commit of a table included, is one transaction again that
-//! expects that version and the claim. A daemon that was stopped, or was thought dead, finds that
-//! version gone, and nothing of its work counts. So suspicion is enough to take a claim over.
+//! removes the claim of this very attempt and the node in the queue. A daemon that was stopped, or was
+//! thought dead, finds its claim gone, and nothing of its work counts. So suspicion is enough to take a
+//! query over.
 //!
 //! - [`record`]: what stands in the store.
-//! - [`runner`]: claims and carries out.
+//! - [`inbox`]: what was left there becomes a query.
+//! - [`runner`]: takes queries.
+//! - [`attempt`]: carries one out.
+//! - [`reaper`]: removes those that are long done.
 
+mod attempt;
+mod inbox;
+mod reaper;
 mod record;
 mod runner;
 
@@ -109,7 +116,9 @@ impl Submissions {
         {
             return same(&found.record, (user, sql), id);
         }
-        self.has_room().await?;
+        if self.room().await? == 0 {
+            return Err(Error::Full(self.limits.queue));
+        }
         let record = Record::new(user, other.as_deref().unwrap_or(database), sql, settings);
         for _ in 0..TRIES {
             match self.coordination.transact(self.entering(&id, &record)?).await {
@@ -130,20 +139,18 @@ impl Submissions {
     fn entering(&self, id: &str, record: &Record) -> Result<Vec<Op>> {
         let mode = Mode::Persistent;
         let path = Path::Query(id).to_string();
-        let queued = Path::Queued(id).to_string();
+        let queued = Path::Queued(record.since(), id).to_string();
         Ok(vec![
             Op::Create { path, data: encoded(id, record)?, mode },
             Op::Create { path: queued, data: Bytes::new(), mode },
         ])
     }
 
-    async fn has_room(&self) -> Result<()> {
+    /// How many more queries the queue takes.
+    async fn room(&self) -> Result<usize> {
         let queue = self.coordination.get(&Path::Queue.to_string()).await?;
         let waiting = queue.map_or(0, |node| usize::try_from(node.stat.num_children).unwrap_or(0));
-        match waiting < self.limits.queue {
-            true => Ok(()),
-            false => Err(Error::Full(waiting)),
-        }
+        Ok(self.limits.queue.saturating_sub(waiting))
     }
 
     /// A query by its id.
@@ -191,7 +198,7 @@ impl Submissions {
             if record.state.is_final() {
                 return Ok(false);
             }
-            let ended = ending(id, &record.ended(State::Cancelled), version)?;
+            let ended = ending(id, &record.ended(State::Cancelled), Some(version))?;
             match self.coordination.transact(ended).await {
                 Ok(_) => return Ok(true),
                 // It has been begun, or has ended, meanwhile.
@@ -202,15 +209,12 @@ impl Submissions {
     }
 }
 
-/// What writes the record of a query at its end, if it still is at this version.
-fn ending(id: &str, record: &Record, version: i32) -> Result<Vec<Op>> {
+/// What writes the record of a query at its end, if it has none yet, and its record is at this version.
+fn ending(id: &str, record: &Record, version: Option<i32>) -> Result<Vec<Op>> {
+    let (path, data) = (Path::Query(id).to_string(), encoded(id, record)?);
     Ok(vec![
-        Op::Set {
-            path: Path::Query(id).to_string(),
-            data: encoded(id, record)?,
-            version: Some(version),
-        },
-        Op::Delete { path: Path::Queued(id).to_string(), version: None },
+        Op::Delete { path: Path::Queued(record.since(), id).to_string(), version: None },
+        Op::Set { path, data, version },
     ])
 }
 
@@ -220,15 +224,15 @@ pub(in crate::query) struct Ending {
     used: AtomicBool,
 }
 
-type MakeOps = dyn Fn(&str) -> Vec<Op> + Send + Sync;
+type MakeOps = dyn Fn(&str) -> Result<Vec<Op>> + Send + Sync;
 
 impl Ending {
-    fn new(ops: impl Fn(&str) -> Vec<Op> + Send + Sync + 'static) -> Self {
+    fn new(ops: impl Fn(&str) -> Result<Vec<Op>> + Send + Sync + 'static) -> Self {
         Self { ops: Box::new(ops), used: AtomicBool::new(false) }
     }
 
     /// For a commit that is about to be made.
-    pub fn ops(&self, tag: &str) -> Vec<Op> {
+    pub fn ops(&self, tag: &str) -> Result<Vec<Op>> {
         self.used.store(true, Ordering::Relaxed);
         (self.ops)(tag)
     }
@@ -280,9 +284,12 @@ fn encoded(id: &str, record: &Record) -> Result<Bytes> {
     if data.len() <= MAX_DATA {
         return Ok(data.into());
     }
-    // The rows are in storage as well.
+    // The rows are in storage as well; of a text that is too long nothing was run.
     let mut short = record.clone();
     short.outcome.iter_mut().for_each(|outcome| outcome.rows = None);
+    if record.sql.len() > MAX_SQL {
+        short.sql.truncate(record.sql.floor_char_boundary(1000));
+    }
     short
         .error
         .iter_mut()
@@ -299,7 +306,8 @@ fn check(sql: &str) -> Result<()> {
     match statements.as_slice() {
         [statement] if statement.can_be_submitted() => Ok(()),
         [_] => Err(Error::Invalid(
-            "only statements that read or change rows can be submitted".to_owned(),
+            "only statements that read or change rows, and CREATE TABLE AS, can be submitted"
+                .to_owned(),
         )),
         _ => Err(Error::Invalid("a submitted query is one statement".to_owned())),
     }

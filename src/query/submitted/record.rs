@@ -47,6 +47,9 @@ pub struct Record {
     pub daemon: Option<String>,
     /// How often it was begun.
     pub attempt: u32,
+    /// How many of the attempts ended because their daemon was shut down in good order.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub given_back: u32,
     pub user: String,
     pub database: String,
     pub sql: String,
@@ -75,6 +78,9 @@ pub struct Outcome {
     /// Where its rows are, if it has some to give: a URL of a Parquet file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
+    /// Of that file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
     /// The rows themselves, if they are few.
@@ -91,12 +97,11 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
-/// The value of `/claims/<id>`: who works on a query.
+/// The value of a claim: who works on an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub daemon: String,
     pub incarnation: Uuid,
-    pub attempt: u32,
 }
 
 /// What somebody asks to be submitted.
@@ -112,17 +117,17 @@ pub struct Options {
     pub settings: BTreeMap<String, String>,
 }
 
-/// What may stand in the inbox in place of bare SQL.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Letter {
-    pub sql: String,
-    #[serde(default)]
-    pub user: Option<String>,
-    #[serde(default)]
-    pub database: Option<String>,
-    #[serde(default)]
-    pub settings: BTreeMap<String, String>,
+impl Failure {
+    /// Whether the next attempt may fare better: the store or a worker was out of reach, or another's
+    /// commit came first.
+    pub fn may_pass(&self) -> bool {
+        let code = self.sqlstate.as_str();
+        matches!(code, "25006" | "40001" | "58000") || code.starts_with("08")
+    }
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Record {
@@ -132,6 +137,7 @@ impl Record {
             state: State::Queued,
             daemon: None,
             attempt: 0,
+            given_back: 0,
             user: user.to_owned(),
             database: database.to_owned(),
             sql: sql.to_owned(),
@@ -142,6 +148,16 @@ impl Record {
             outcome: None,
             error: None,
         }
+    }
+
+    /// Unix milliseconds; a part of the name of its place in the queue.
+    pub fn since(&self) -> i64 {
+        self.submitted.timestamp_millis()
+    }
+
+    /// Attempts that nobody gave back.
+    pub fn used_attempts(&self) -> u32 {
+        self.attempt.saturating_sub(self.given_back)
     }
 
     /// The same at its end.

@@ -1,56 +1,37 @@
-//! Claims submitted queries and carries them out.
+//! Takes submitted queries.
 //!
 //! All daemons watch the queue and the claims. For each query that has no claim, or that of a daemon
 //! which has ended or does not answer, the ready daemons have an order of their own: the first takes
-//! it at once, the others after a pause, should the first have no place.
+//! it at once, the others after a pause, should the first have no place. Older ones are taken first.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch, StringViewArray};
-use arrow::datatypes::{DataType, Field, Schema};
-use bytes::Bytes;
 use chrono::Utc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::record::{Letter, Outcome};
-use super::{
-    Claim, Ending, Error, Failure, Found, Record, Result, State, Submissions, encoded, ending,
-    outrun,
-};
-use crate::catalog::{Column, FIRST_ROLE, Privilege};
+use super::attempt::Attempt;
+use super::{Claim, Error, Failure, Found, Record, Result, State, Submissions};
+use super::{encoded, ending, exists, outrun};
 use crate::cluster::{Election, Worker, Workers};
 use crate::coordination::paths::{self, Path};
-use crate::coordination::{self, Coordination, Mode, Op, Outcome as Written, Scope, SessionState};
-use crate::engine::settings::{Settings, Source};
-use crate::query::life::{self, Session};
-use crate::query::{self, Queries, Running, Stop};
-use crate::storage::results::ResultWriter;
-use crate::values::encode::{TextStyle, text};
-use crate::{catalog, engine, id, storage};
+use crate::coordination::{self, Coordination, Mode, Op, Scope, SessionState};
+use crate::query::{self, Queries};
 
 /// How long the next daemon in a query's order waits for the one before it.
 const TURN: Duration = Duration::from_millis(150);
 
 /// How often all is looked at although nothing seems to have changed, and the pause after the store
 /// has refused something.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// How often old queries are looked for.
-const REAP: Duration = Duration::from_secs(60);
-
-/// Below the warehouse: where results are.
-const RESULTS: &str = ".results";
-
-/// Rows, and bytes of JSON, that are kept in a query's record.
-const SHOWN_ROWS: usize = 100;
-const SHOWN_BYTES: usize = 8 << 10;
+/// The least pause between two looks, however much changes.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How an error is told to who asks for the query.
 pub type Describe = fn(query::Error) -> Failure;
@@ -58,11 +39,11 @@ pub type Describe = fn(query::Error) -> Failure;
 /// This daemon's part in carrying out submitted queries.
 #[derive(Debug)]
 pub struct Runner {
-    submissions: Arc<Submissions>,
-    queries: Arc<Queries>,
+    pub(super) submissions: Arc<Submissions>,
+    pub(super) queries: Arc<Queries>,
+    pub(super) election: Arc<Election>,
+    pub(super) describe: Describe,
     workers: Arc<Workers>,
-    election: Arc<Election>,
-    describe: Describe,
     /// What runs here, by id; ended by whoever ends the query.
     running: Mutex<HashMap<String, CancellationToken>>,
     tasks: TaskTracker,
@@ -71,21 +52,12 @@ pub struct Runner {
 /// What this daemon has seen of the queue.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Since when a query has waited for somebody.
+    /// Since when a query, or a letter in the inbox, has waited for somebody.
     waiting: HashMap<String, Instant>,
-    /// Claims of daemons that are well are read once.
-    claims: HashMap<String, Claim>,
-}
-
-/// A query that this daemon works on.
-#[derive(Debug)]
-struct Attempt {
-    id: String,
-    record: Record,
-    /// Of its record, as long as the claim holds.
-    version: i32,
-    claim: Claim,
-    stop: CancellationToken,
+    /// Claims by their nodes' names, which are of one attempt.
+    claims: HashMap<String, Option<Claim>>,
+    /// Who has submitted what waits.
+    users: HashMap<String, String>,
 }
 
 impl Runner {
@@ -110,6 +82,7 @@ impl Runner {
         let mut suspected = self.workers.watch_suspects();
         let mut seen = Seen::default();
         loop {
+            sleep(PAUSE).await;
             let next = match self.look(&mut seen).await {
                 Ok(next) => next,
                 Err(error) => {
@@ -134,64 +107,12 @@ impl Runner {
         self.tasks.wait().await;
     }
 
-    /// As long as this daemon leads, removes queries whose time is over, until `stop`. Needed exactly
-    /// once.
-    pub async fn reap(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(REAP) => {}
-            }
-            let Some(fence) = self.election.fence() else { continue };
-            if let Err(error) = self.remove_old(&fence).await {
-                debug!(%error, "old queries could not be removed yet");
-            }
-        }
-    }
-
-    /// Removes the records, and then the rows, of queries that were done too long ago or are too many.
-    async fn remove_old(&self, fence: &Op) -> Result<()> {
-        let store = self.submissions.coordination.as_ref();
-        let mut done = Vec::new();
-        for id in names(store, &Path::Queries).await? {
-            // Running statements of clients are there as well.
-            let Ok(Some(Found { record, version })) = self.submissions.find(&id).await else {
-                continue;
-            };
-            if let Some(finished) = record.finished {
-                done.push((finished, id, version));
-            }
-        }
-        done.sort_by(|a, b| b.cmp(a));
-        let limits = &self.submissions.limits;
-        let oldest = chrono::Duration::from_std(limits.keep)
-            .ok()
-            .and_then(|keep| Utc::now().checked_sub_signed(keep));
-        let old = |at: usize, finished| at >= limits.history || Some(finished) < oldest;
-        for (at, (finished, id, version)) in done.into_iter().enumerate() {
-            if !old(at, finished) {
-                continue;
-            }
-            let path = Path::Query(&id).to_string();
-            let ops = vec![fence.clone(), Op::Delete { path, version: Some(version) }];
-            quietly(store.transact(ops).await)?;
-            if let Some(url) = self.results_of(&id)
-                && let Err(error) = self.queries.engine.files().remove_directory(&url).await
-            {
-                debug!(id, %error, "the rows of an old query stay for a while");
-            }
-        }
-        Ok(())
-    }
-
-    /// The directory of a query's rows.
-    fn results_of(&self, id: &str) -> Option<String> {
-        let warehouse = self.queries.warehouse.as_ref()?;
-        Some(format!("{}/{RESULTS}/{}", warehouse.trim_end_matches('/'), paths::encode(id)))
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.submissions.limits.attempts
     }
 
     /// Takes what is this daemon's to take; when to look again.
@@ -201,372 +122,146 @@ impl Runner {
         if store.session().borrow().state != SessionState::Connected {
             return Ok(next);
         }
-        self.empty_inbox().await?;
-        let queue = names(store, &Path::Queue).await?;
-        let claimed = names(store, &Path::Claims).await?;
+        let queue = queued(store).await?;
+        let claimed = claimed(store).await?;
+        let ids: HashSet<&str> = queue.iter().map(|(_, id)| id.as_str()).collect();
         for (id, stop) in self.lock().iter() {
-            if !queue.contains(id) {
+            if !ids.contains(id.as_str()) {
                 stop.cancel();
             }
         }
-        seen.claims.retain(|id, _| claimed.contains(id));
-        seen.waiting.retain(|id, _| queue.contains(id));
+        seen.claims.retain(|name, _| claimed.values().flatten().any(|claim| claim.node == *name));
+        seen.waiting.retain(|id, since| ids.contains(id.as_str()) || since.elapsed() < LOOK * 10);
+        seen.users.retain(|id, _| ids.contains(id.as_str()));
         let ready = self.workers.ready();
         let own = self.workers.own_id();
-        if queue.is_empty() || !ready.iter().any(|worker| worker.id == own) {
+        if !ready.iter().any(|worker| worker.id == own) {
             return Ok(next);
         }
         let mut soonest = next;
-        for id in queue {
-            if self.lock().contains_key(&id) {
+        let mut is_turn = |seen: &mut Seen, id: &str| {
+            let since = *seen.waiting.entry(id.to_owned()).or_insert_with(Instant::now);
+            let turn = since + TURN * place(&ready, own, id);
+            soonest = if turn > Instant::now() { soonest.min(turn) } else { soonest };
+            turn <= Instant::now()
+        };
+        let emptied = self.submissions.empty_inbox(|letter| is_turn(seen, letter)).await;
+        for (since, id) in &queue {
+            if self.lock().len() >= self.submissions.limits.running {
+                break;
+            }
+            if self.lock().contains_key(id) {
                 continue;
             }
-            let holder = match claimed.contains(&id) {
-                false => None,
-                true => match self.holder(&id, seen).await? {
-                    Some(claim) if !self.workers.has_ended(claim.incarnation) => {
-                        seen.waiting.remove(&id);
-                        continue;
+            let claims = claimed.get(id).map_or(&[][..], Vec::as_slice);
+            if self.is_held(claims, seen).await? {
+                seen.waiting.remove(id);
+            } else if is_turn(seen, id) && self.has_room(id, seen).await {
+                match self.take(id, *since, claims).await {
+                    Err(Error::Record { id, source }) => {
+                        self.drop_unreadable(*since, &id, source).await
                     }
-                    holder => holder,
-                },
-            };
-            let since = *seen.waiting.entry(id.clone()).or_insert_with(Instant::now);
-            let turn = since + TURN * place(&ready, own, &id);
-            if turn > Instant::now() {
-                soonest = soonest.min(turn);
-            } else if self.lock().len() < self.submissions.limits.running {
-                seen.claims.remove(&id);
-                self.take(&id, holder).await?;
+                    taken => taken?,
+                }
             }
         }
+        emptied?;
         Ok(soonest)
     }
 
-    async fn holder(&self, id: &str, seen: &mut Seen) -> Result<Option<Claim>> {
-        // Of one that has ended another may have taken it over.
-        if let Some(claim) = seen.claims.get(id)
-            && !self.workers.has_ended(claim.incarnation)
+    /// Whether a daemon that is well works on a query with these claims.
+    async fn is_held(&self, claims: &[Claimed], seen: &mut Seen) -> Result<bool> {
+        for Claimed { node, .. } in claims {
+            if !seen.claims.contains_key(node) {
+                let path = format!("{}/{node}", Path::Claims);
+                let found = self.submissions.coordination.get(&path).await?;
+                let claim = found.and_then(|found| serde_json::from_slice(&found.data).ok());
+                seen.claims.insert(node.clone(), claim);
+            }
+            let claim = seen.claims.get(node).and_then(Option::as_ref);
+            if claim.is_some_and(|claim| !self.workers.has_ended(claim.incarnation)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether this daemon's part of the pool that a query is in lets one more run at once.
+    async fn has_room(&self, id: &str, seen: &mut Seen) -> bool {
+        if self.queries.catalog.snapshot().pools.is_empty() {
+            return true;
+        }
+        if !seen.users.contains_key(id)
+            && let Ok(Some(found)) = self.submissions.find(id).await
         {
-            return Ok(Some(claim.clone()));
+            seen.users.insert(id.to_owned(), found.record.user);
         }
-        let node = self.submissions.coordination.get(&Path::Claim(id).to_string()).await?;
-        let claim: Option<Claim> = node.and_then(|node| serde_json::from_slice(&node.data).ok());
-        seen.claims.extend(claim.clone().map(|claim| (id.to_owned(), claim)));
-        Ok(claim)
+        seen.users.get(id).is_none_or(|user| self.queries.admission.has_room(user))
     }
 
-    /// Makes queries of what lies in the inbox.
-    async fn empty_inbox(&self) -> Result<()> {
+    /// A record that somebody has spoilt stays for people to look at.
+    async fn drop_unreadable(&self, since: i64, id: &str, error: serde_json::Error) {
+        warn!(id, %error, "the record of a submitted query cannot be read: it will not run");
+        let path = Path::Queued(since, id).to_string();
+        if let Err(error) = self.submissions.coordination.delete(&path, None).await {
+            debug!(id, %error, "it stays in the queue for now");
+        }
+    }
+
+    /// Claims a query, and begins to work on it. Its claims, if any, are of daemons that have ended.
+    async fn take(self: &Arc<Self>, id: &str, since: i64, claims: &[Claimed]) -> Result<()> {
         let store = self.submissions.coordination.as_ref();
-        for name in store.children(&Path::Inbox.to_string()).await? {
-            let path = format!("{}/{name}", Path::Inbox);
-            let Some(node) = store.get(&path).await? else { continue };
-            let id = paths::decode(&name).unwrap_or(name);
-            let record = self.read_letter(&node.data);
-            let mode = Mode::Persistent;
-            let mut ops = vec![
-                Op::Delete { path: path.clone(), version: Some(node.stat.version) },
-                Op::Create {
-                    path: Path::Query(&id).to_string(),
-                    data: encoded(&id, &record)?,
-                    mode,
-                },
-            ];
-            if !record.state.is_final() {
-                self.submissions.has_room().await?;
-                let path = Path::Queued(&id).to_string();
-                ops.push(Op::Create { path, data: Bytes::new(), mode });
-            }
-            match store.transact(ops).await {
-                Ok(_) => info!(id, "a query from the inbox"),
-                // Another daemon was quicker, or there is a query of that name.
-                Err(error) if outrun(&error) => {}
-                Err(error) if super::exists(&error) => {
-                    warn!(id, "a query in the inbox has the name of another, and is removed");
-                    let _ = store.delete(&path, None).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn read_letter(&self, data: &[u8]) -> Record {
-        let text = String::from_utf8_lossy(data);
-        let letter = match serde_json::from_str::<Letter>(text.trim()) {
-            Ok(letter) => letter,
-            Err(_) => Letter {
-                sql: text.trim().to_owned(),
-                user: None,
-                database: None,
-                settings: Default::default(),
-            },
+        let queued = Path::Queued(since, id).to_string();
+        let found = self.submissions.find(id).await?;
+        let Some(Found { record, version }) = found.filter(|found| !found.record.state.is_final())
+        else {
+            return quietly(store.delete(&queued, None).await);
         };
-        let user = letter.user.unwrap_or_else(|| FIRST_ROLE.to_owned());
-        let database = letter.database.unwrap_or_else(|| catalog::DEFAULT_DATABASE.to_owned());
-        let record = Record::new(&user, &database, &letter.sql, letter.settings);
-        match super::check(&letter.sql) {
-            Ok(()) => record,
-            Err(error) => record.failed(Failure {
-                sqlstate: "42601".to_owned(),
-                message: error.to_string(),
-                hint: None,
-            }),
-        }
-    }
-
-    /// Claims a query, and begins to work on it.
-    async fn take(self: &Arc<Self>, id: &str, holder: Option<Claim>) -> Result<()> {
-        let store = self.submissions.coordination.as_ref();
-        let Some(Found { record, version }) = self.submissions.find(id).await? else {
-            let _ = store.delete(&Path::Queued(id).to_string(), None).await;
-            return Ok(());
-        };
-        let taken_over = holder
-            .is_some()
-            .then(|| Op::Delete { path: Path::Claim(id).to_string(), version: None });
-        if record.state.is_final() || record.attempt >= self.submissions.limits.attempts {
-            let ended = match record.state.is_final() {
-                true => record,
-                false => record.failed(given_up(record.attempt)),
-            };
-            let mut ops: Vec<Op> = taken_over.into_iter().collect();
-            ops.extend(ending(id, &ended, version)?);
+        let mut ops: Vec<Op> = (claims.iter())
+            .map(|claim| Path::Claim(id, claim.attempt).to_string())
+            .map(|path| Op::Delete { path, version: None })
+            .collect();
+        if record.used_attempts() >= self.attempts() {
+            let failed = record.failed(given_up(record.used_attempts()));
+            ops.extend(ending(id, &failed, Some(version))?);
             return quietly(store.transact(ops).await);
         }
-        let own = self.queries.membership.record().await.incarnation;
-        let attempt = record.attempt + 1;
+        let incarnation = self.queries.membership.record().await.incarnation;
         let daemon = self.workers.own_id().to_owned();
-        let claim = Claim { daemon: daemon.clone(), incarnation: own, attempt };
-        let record = Record {
-            state: State::Running,
-            daemon: Some(daemon),
-            attempt,
-            started: Some(Utc::now()),
-            ..record
-        };
+        let (state, attempt, started) = (State::Running, record.attempt + 1, Some(Utc::now()));
+        let claim = Claim { daemon: daemon.clone(), incarnation };
+        let record = Record { state, daemon: Some(daemon), attempt, started, ..record };
         let data = serde_json::to_vec(&claim)
             .map_err(|source| Error::Record { id: id.to_owned(), source })?;
-        let mut ops = vec![Op::Check { path: Path::Incarnation(own).to_string(), version: None }];
-        ops.extend(taken_over);
-        ops.push(Op::Create {
-            path: Path::Claim(id).to_string(),
-            data: data.into(),
-            mode: Mode::Ephemeral,
-        });
+        let claim_path = Path::Claim(id, attempt).to_string();
+        ops.push(Op::Check { path: Path::Incarnation(incarnation).to_string(), version: None });
+        ops.push(Op::Check { path: queued, version: None });
+        ops.push(Op::Create { path: claim_path, data: data.into(), mode: Mode::Ephemeral });
         ops.push(Op::Set {
             path: Path::Query(id).to_string(),
             data: encoded(id, &record)?,
             version: Some(version),
         });
-        let version = match store.transact(ops).await {
-            Ok(written) => match written.last() {
-                Some(Written::Set(stat)) => stat.version,
-                _ => version + 1,
-            },
-            Err(error) if outrun(&error) || super::exists(&error) => return Ok(()),
+        match store.transact(ops).await {
+            Ok(_) => {}
+            Err(error) if outrun(&error) || exists(&error) => return Ok(()),
             Err(error) => return Err(error.into()),
-        };
+        }
         info!(id, attempt, "works on a submitted query");
         let stop = CancellationToken::new();
         self.lock().insert(id.to_owned(), stop.clone());
-        let attempt = Attempt { id: id.to_owned(), record, version, claim, stop };
+        let attempt = Arc::new(Attempt { id: id.to_owned(), record, claim, stop });
         let this = self.clone();
         self.tasks.spawn(async move {
-            this.work(&attempt).await;
+            this.work(attempt.clone()).await;
             this.lock().remove(&attempt.id);
         });
         Ok(())
     }
-
-    /// Works on a query to its end.
-    async fn work(&self, attempt: &Attempt) {
-        let done = self.carry_out(attempt).await;
-        let ended = match done {
-            Ok(None) => return,
-            Ok(Some(outcome)) => {
-                Record { outcome: Some(outcome), ..attempt.record.ended(State::Succeeded) }
-            }
-            Err(query::Error::Stopped(Stop::ShuttingDown)) => {
-                // A peer takes it at once; this does not count as an attempt.
-                let attempts = attempt.record.attempt - 1;
-                let state = State::Queued;
-                Record { state, daemon: None, attempt: attempts, ..attempt.record.clone() }
-            }
-            Err(error) => attempt.record.failed((self.describe)(error)),
-        };
-        self.write_end(attempt, &ended).await;
-    }
-
-    /// Writes what came of an attempt, unless it is no longer this daemon's to say.
-    async fn write_end(&self, attempt: &Attempt, record: &Record) {
-        let store = self.submissions.coordination.as_ref();
-        let Attempt { id, version, claim, .. } = attempt;
-        let ops = match ops_of_end(id, *version, claim, record) {
-            Ok(ops) => ops,
-            Err(error) => {
-                return warn!(id = attempt.id, %error, "the end of a query is not written");
-            }
-        };
-        loop {
-            match store.transact(ops.clone()).await {
-                Ok(_) => return,
-                Err(error) if outrun(&error) => {
-                    return debug!(id = attempt.id, "a query is another's by now, or has its end");
-                }
-                Err(error) if self.queries.membership.may_act() || error.is_unavailable() => {
-                    debug!(id = attempt.id, %error, "the end of a query cannot be written yet");
-                    if attempt.claim.incarnation
-                        != self.queries.membership.record().await.incarnation
-                    {
-                        return;
-                    }
-                    sleep(LOOK).await;
-                }
-                Err(error) => {
-                    return warn!(id = attempt.id, %error, "the end of a query is not written");
-                }
-            }
-        }
-    }
-
-    /// Runs the statement. `None`: its end is written already, with what it has changed.
-    async fn carry_out(&self, attempt: &Attempt) -> query::Result<Option<Outcome>> {
-        let Record { user, database, sql, .. } = &attempt.record;
-        self.may_enter(user, database).await?;
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let guard = self.queries.sessions.open(user, database, nowhere, None);
-        let settings = self.settings(attempt)?;
-        let mut session = Session::new(self.queries.clone(), guard, settings);
-        let source = Session::parse(sql)?.pop();
-        let source = source.ok_or_else(|| query::Error::Invalid("no statement".to_owned()))?;
-        let registered = session.start(source.text())?;
-        let entry = session.entry().clone();
-        let working = async {
-            let mut prepared = session.prepare(&registered, &source, Vec::new()).await?;
-            let ending = self.ending(attempt);
-            session.end_with(ending.clone());
-            let columns: Vec<Column> =
-                prepared.schema().fields().iter().map(|field| nullable(field)).collect();
-            let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
-            match executed {
-                life::Outcome::Done(_) if ending.is_used() => Ok(None),
-                life::Outcome::Done(done) => {
-                    Ok(Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() }))
-                }
-                life::Outcome::Rows(rows) => self.store(attempt, columns, rows).await.map(Some),
-            }
-        };
-        tokio::pin!(working);
-        tokio::select! {
-            done = &mut working => return done,
-            () = attempt.stop.cancelled() => {}
-        }
-        let draining = self.queries.shutdown.draining.is_cancelled();
-        entry.stop(if draining { Stop::ShuttingDown } else { Stop::Cancelled });
-        working.await
-    }
-
-    /// Its role has to be there, with the right to be in the database.
-    async fn may_enter(&self, user: &str, database: &str) -> query::Result<()> {
-        let catalog = &self.queries.catalog;
-        catalog.database(database).await?;
-        let snapshot = catalog.snapshot();
-        if !snapshot.roles.contains_key(user) {
-            return Err(query::Error::NoRoleToTake(user.to_owned()));
-        }
-        let found = snapshot.databases.get(database);
-        match found.is_some_and(|d| snapshot.access(user).database(d, Privilege::Connect)) {
-            true => Ok(()),
-            false => {
-                let (kind, name) = (catalog::ObjectKind::Database, database.to_owned());
-                Err(catalog::Error::Denied { kind, name }.into())
-            }
-        }
-    }
-
-    /// The role's settings, and what was asked for.
-    fn settings(&self, attempt: &Attempt) -> query::Result<Settings> {
-        let mut settings = Settings::default();
-        let snapshot = self.queries.catalog.snapshot();
-        let role = snapshot.roles.get(attempt.record.user.as_str());
-        for (name, value) in role.iter().flat_map(|role| &role.record.settings) {
-            if let Err(error) = settings.set_default(name, value, Source::Role) {
-                warn!(%error, "a setting of a role is left out");
-            }
-        }
-        let mut asked = attempt.record.settings.clone();
-        asked.insert("application_name".to_owned(), format!("submitted {}", attempt.id));
-        for (name, value) in &asked {
-            settings.set_default(name, value, Source::Client).map_err(engine::Error::from)?;
-        }
-        Ok(settings)
-    }
-
-    /// What goes with the commit of a statement that writes.
-    fn ending(&self, attempt: &Attempt) -> Arc<Ending> {
-        let (id, version) = (attempt.id.clone(), attempt.version);
-        let (record, claim) = (attempt.record.clone(), attempt.claim.clone());
-        Arc::new(Ending::new(move |tag: &str| {
-            let outcome = Outcome { tag: tag.to_owned(), ..Outcome::default() };
-            let record = Record { outcome: Some(outcome), ..record.ended(State::Succeeded) };
-            ops_of_end(&id, version, &claim, &record).unwrap_or_default()
-        }))
-    }
-
-    /// Writes rows to where all daemons can read them; few are kept in the record as well.
-    async fn store(
-        &self,
-        attempt: &Attempt,
-        columns: Vec<Column>,
-        mut rows: Running<RecordBatch>,
-    ) -> query::Result<Outcome> {
-        let directory = self.results_of(&attempt.id).ok_or(storage::Error::NoWarehouse)?;
-        let url = format!("{directory}/{}-{}.parquet", attempt.record.attempt, id::nonce());
-        let schema = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
-        let mut writer = ResultWriter::new(self.queries.engine.files(), &url, schema.clone())?;
-        let (mut shown, mut count) = (Some(Vec::new()), 0);
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            count += batch.num_rows();
-            shown = shown.filter(|_| count <= SHOWN_ROWS);
-            if let Some(shown) = &mut shown {
-                shown.push(batch.clone());
-            }
-            writer.write(&batch).await?;
-        }
-        writer.finish().await?;
-        self.queries.engine.files().flush(vec![url.clone()]).await?;
-        let tag = format!("SELECT {count}");
-        let rows = shown.and_then(|batches| as_json(&schema, &batches));
-        Ok(Outcome { tag, location: Some(url), columns, rows })
-    }
 }
 
-/// What ends an attempt: it fails as soon as the claim is not this daemon's any more.
-fn ops_of_end(id: &str, version: i32, claim: &Claim, record: &Record) -> Result<Vec<Op>> {
-    let own = Path::Incarnation(claim.incarnation).to_string();
-    let mut ops = vec![Op::Check { path: own, version: None }];
-    match record.state.is_final() {
-        true => ops.extend(ending(id, record, version)?),
-        false => ops.push(Op::Set {
-            path: Path::Query(id).to_string(),
-            data: encoded(id, record)?,
-            version: Some(version),
-        }),
-    }
-    ops.push(Op::Delete { path: Path::Claim(id).to_string(), version: None });
-    Ok(ops)
-}
-
-/// A result's column as it is kept.
-fn nullable(field: &Field) -> Column {
-    Column { nullable: true, ..Column::from(field) }
-}
-
-/// What becomes of a transaction that another may have been quicker with.
-fn quietly(done: coordination::Result<Vec<Written>>) -> Result<()> {
+/// What becomes of a write that another may have been quicker with.
+pub(super) fn quietly<T>(done: coordination::Result<T>) -> Result<()> {
     match done {
         Err(error) if !outrun(&error) => Err(error.into()),
         _ => Ok(()),
@@ -576,14 +271,43 @@ fn quietly(done: coordination::Result<Vec<Written>>) -> Result<()> {
 fn given_up(attempts: u32) -> Failure {
     Failure {
         sqlstate: "58000".to_owned(),
-        message: format!("gave up after {attempts} attempts, under each of which a daemon ended"),
+        message: format!("gave up after {attempts} attempts, under each of which its daemon ended"),
         hint: Some("The logs of the daemons that ended may tell why.".to_owned()),
     }
 }
 
-async fn names(store: &dyn Coordination, parent: &Path<'_>) -> Result<HashSet<String>> {
+/// The ids below a node.
+pub(super) async fn names(store: &dyn Coordination, parent: &Path<'_>) -> Result<HashSet<String>> {
     let nodes = store.children(&parent.to_string()).await?;
     Ok(nodes.into_iter().filter_map(|node| paths::decode(&node)).collect())
+}
+
+/// The queries that are not done, oldest first, each with the time in its node's name.
+async fn queued(store: &dyn Coordination) -> Result<Vec<(i64, String)>> {
+    let mut nodes = store.children(&Path::Queue.to_string()).await?;
+    nodes.sort();
+    let parse = |node: String| {
+        let (since, id) = node.split_once('-')?;
+        Some((since.parse().ok()?, paths::decode(id)?))
+    };
+    Ok(nodes.into_iter().filter_map(parse).collect())
+}
+
+/// A claim, as its node's name tells it.
+struct Claimed {
+    node: String,
+    attempt: u32,
+}
+
+/// The claims, by the queries' ids.
+async fn claimed(store: &dyn Coordination) -> Result<HashMap<String, Vec<Claimed>>> {
+    let mut claimed: HashMap<_, Vec<_>> = HashMap::new();
+    for node in store.children(&Path::Claims.to_string()).await? {
+        let Some((id, attempt)) = node.rsplit_once(':') else { continue };
+        let (Some(id), Ok(attempt)) = (paths::decode(id), attempt.parse()) else { continue };
+        claimed.entry(id).or_default().push(Claimed { node, attempt });
+    }
+    Ok(claimed)
 }
 
 /// This daemon's place in the order in which the ready ones take a query.
@@ -595,32 +319,4 @@ fn place(ready: &[Worker], own: &str, id: &str) -> u32 {
     };
     let before = ready.iter().filter(|worker| rank(&worker.id) < rank(own)).count();
     u32::try_from(before).unwrap_or(u32::MAX)
-}
-
-/// Rows as JSON: an array of values for each, numbers and booleans as such, all else as text.
-fn as_json(schema: &Schema, batches: &[RecordBatch]) -> Option<serde_json::Value> {
-    let style = TextStyle::default();
-    let mut rows = Vec::new();
-    for batch in batches {
-        let columns: Vec<StringViewArray> = (schema.fields().iter().zip(batch.columns()))
-            .map(|(field, array)| text(field, array, &style).ok())
-            .collect::<Option<_>>()?;
-        for row in 0..batch.num_rows() {
-            let values = schema.fields().iter().zip(&columns).map(|(field, column)| {
-                if column.is_null(row) {
-                    return serde_json::Value::Null;
-                }
-                let text = column.value(row);
-                let kind = field.data_type();
-                match kind.is_integer() || kind.is_floating() {
-                    true => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-                    false if *kind == DataType::Boolean => (text == "t").into(),
-                    false => text.into(),
-                }
-            });
-            rows.push(serde_json::Value::Array(values.collect()));
-        }
-    }
-    let rows = serde_json::Value::Array(rows);
-    (rows.to_string().len() <= SHOWN_BYTES).then_some(rows)
 }

@@ -126,6 +126,11 @@ impl AlterTable {
     }
 }
 
+/// The command tag of CREATE TABLE AS.
+pub(super) fn filled(rows: u64) -> String {
+    format!("SELECT {rows}")
+}
+
 impl Session {
     /// Returns how many rows the table has from the start, if it was made from a query.
     pub(super) fn create_table<'a>(
@@ -171,8 +176,13 @@ impl Session {
         let created = match made.and_then(|made| made) {
             Ok(Made { columns, definition, rows }) => {
                 let definition = Definition::Managed(definition);
+                let with = match (&self.ending, rows) {
+                    (Some(ending), Some(rows)) => ending.ops(&filled(rows))?,
+                    _ => Vec::new(),
+                };
                 faults::point("a new table is to be named");
-                let created = catalog.create_table(&name, &user, columns, definition, create.mode);
+                let mode = create.mode;
+                let created = catalog.create_table(&name, &user, columns, definition, mode, with);
                 let created = created.await;
                 faults::point("a new table is named");
                 created.map(|created| (created, rows)).map_err(Error::from)

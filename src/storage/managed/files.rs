@@ -196,6 +196,14 @@ impl TableFiles {
         }
     }
 
+    /// The names of the directories in a directory.
+    pub async fn directories(&self, url: &str) -> Result<Vec<String>> {
+        let place = self.place(url)?;
+        let listed = place.store.list_with_delimiter(Some(&place.path)).await;
+        let listed = listed.map_err(|error| of_store(url, error))?.common_prefixes;
+        Ok(listed.iter().filter_map(|path| Some(path.filename()?.to_owned())).collect())
+    }
+
     /// Removes a directory with all that is in it.
     pub async fn remove_directory(&self, url: &str) -> Result<()> {
         let place = self.place(url)?;

@@ -32,14 +32,17 @@ use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
 };
+use async_trait::async_trait;
 use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, plan_err};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     TypeSignature, Volatility,
 };
+use futures::future::BoxFuture;
 
 use super::pg_catalog::objects::{self as catalog_objects, RelationItem, SchemaItem};
 use super::rows::{self, Value};
@@ -73,7 +76,15 @@ struct Spec {
     volatility: Volatility,
     /// NULL for any argument means NULL for the result, without a call.
     strict: bool,
-    call: fn(&Call<'_, '_>) -> Result<Value>,
+    work: Work,
+}
+
+/// How a function comes to its value.
+#[derive(Clone, Copy)]
+enum Work {
+    AtOnce(fn(&Call<'_, '_>) -> Result<Value>),
+    /// It asks others, or waits; given up with its statement.
+    Later(for<'a> fn(Asked<'a>) -> BoxFuture<'a, Result<Value>>),
 }
 
 const fn spec(
@@ -82,8 +93,19 @@ const fn spec(
     returns: &'static str,
     call: fn(&Call<'_, '_>) -> Result<Value>,
 ) -> Spec {
-    let volatility = Volatility::Stable;
-    Spec { name, takes, variadic: false, returns, volatility, strict: true, call }
+    let (volatility, work) = (Volatility::Stable, Work::AtOnce(call));
+    Spec { name, takes, variadic: false, returns, volatility, strict: true, work }
+}
+
+/// A function that asks others: in lists of columns and in conditions alone.
+const fn asking(
+    name: &'static str,
+    takes: &'static [&'static [Kind]],
+    returns: &'static str,
+    ask: for<'a> fn(Asked<'a>) -> BoxFuture<'a, Result<Value>>,
+) -> Spec {
+    let (volatility, work) = (Volatility::Volatile, Work::Later(ask));
+    Spec { name, takes, variadic: false, returns, volatility, strict: true, work }
 }
 
 impl Spec {
@@ -120,8 +142,11 @@ fn specs() -> impl Iterator<Item = &'static Spec> {
 
 pub fn scalar(shared: &Arc<Shared>) -> Vec<Arc<ScalarUDF>> {
     let own = specs().map(|spec| {
-        let signature = spec.signature();
-        ScalarUDF::new_from_impl(Function { spec, signature, shared: shared.clone() })
+        let function = Function { spec, signature: spec.signature(), shared: shared.clone() };
+        match spec.work {
+            Work::AtOnce(_) => ScalarUDF::new_from_impl(function),
+            Work::Later(_) => AsyncScalarUDF::new(Arc::new(function)).into_scalar_udf(),
+        }
     });
     let crates = [
         datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf(),
@@ -159,17 +184,46 @@ struct Call<'a, 'r> {
     options: &'r ConfigOptions,
 }
 
+/// One call of a function that asks others.
+struct Asked<'a> {
+    session: &'a SessionInfo,
+    shared: &'a Arc<Shared>,
+    args: &'a [Value],
+}
+
+impl<'a> Asked<'a> {
+    fn view(&self) -> View<'a> {
+        View::new(self.session, self.shared)
+    }
+
+    fn text(&self, n: usize) -> &'a str {
+        text_of(self.args, n)
+    }
+
+    fn int(&self, n: usize) -> i64 {
+        int_of(self.args, n)
+    }
+}
+
+fn text_of(args: &[Value], n: usize) -> &str {
+    args.get(n).and_then(Value::as_text).unwrap_or_default()
+}
+
+fn int_of(args: &[Value], n: usize) -> i64 {
+    args.get(n).and_then(Value::as_int).unwrap_or_default()
+}
+
 impl<'a, 'r> Call<'a, 'r> {
     fn session(&self) -> &'a SessionInfo {
         self.view.session
     }
 
     fn text(&self, n: usize) -> &'r str {
-        self.args.get(n).and_then(Value::as_text).unwrap_or_default()
+        text_of(self.args, n)
     }
 
     fn int(&self, n: usize) -> i64 {
-        self.args.get(n).and_then(Value::as_int).unwrap_or_default()
+        int_of(self.args, n)
     }
 
     fn oid(&self, n: usize) -> u32 {
@@ -239,36 +293,30 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Work::AtOnce(call) = self.spec.work else {
+            return plan_err!("{} cannot stand here, only in a list of columns", self.spec.name);
+        };
         // The optimiser tries what comes of NULLs without a session.
         let session = SessionInfo::of(&args.config_options);
         let view = session.map(|session| View::new(session, &self.shared));
-        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        let count = if constant { 1 } else { args.number_rows };
-        let columns = (args.args.iter())
-            .map(|arg| match arg {
-                ColumnarValue::Scalar(scalar) => Column::new(&scalar.to_array()?, true),
-                ColumnarValue::Array(array) => Column::new(array, false),
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let rows = ArgRows::new(&args)?;
         let index = OnceCell::new();
-        let mut values = Vec::with_capacity(count);
-        let mut row_args = Vec::with_capacity(columns.len());
-        for row in 0..count {
-            row_args.clear();
-            row_args.extend(columns.iter().map(|column| column.value(row)));
-            let null = row_args.contains(&Value::Null);
-            values.push(if self.spec.strict && null {
+        let mut values = Vec::with_capacity(rows.count);
+        let mut row_args = Vec::with_capacity(rows.columns.len());
+        for row in 0..rows.count {
+            rows.read(row, &mut row_args);
+            values.push(if self.spec.strict && row_args.contains(&Value::Null) {
                 Value::Null
             } else {
                 let view = view.as_ref().map_err(|error| exec_datafusion_err!("{error}"))?;
                 let (fields, options) = (&args.arg_fields, args.config_options.as_ref());
-                (self.spec.call)(&Call { view, args: &row_args, fields, index: &index, options })?
+                call(&Call { view, args: &row_args, fields, index: &index, options })?
             });
         }
         let array = rows::array(args.return_field.data_type(), values);
-        Ok(match constant && self.spec.volatility != Volatility::Volatile {
+        Ok(match rows.constant && self.spec.volatility != Volatility::Volatile {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?),
-            false if constant && args.number_rows != 1 => {
+            false if rows.constant && args.number_rows != 1 => {
                 ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
             }
             false => ColumnarValue::Array(array),
@@ -276,8 +324,61 @@ impl ScalarUDFImpl for Function {
     }
 }
 
+#[async_trait]
+impl AsyncScalarUDFImpl for Function {
+    async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Work::Later(ask) = self.spec.work else { return self.invoke_with_args(args) };
+        let session = SessionInfo::of(&args.config_options)?;
+        let rows = ArgRows { count: args.number_rows, ..ArgRows::new(&args)? };
+        let mut values = Vec::with_capacity(rows.count);
+        let mut row_args = Vec::with_capacity(rows.columns.len());
+        for row in 0..rows.count {
+            rows.read(row, &mut row_args);
+            values.push(match self.spec.strict && row_args.contains(&Value::Null) {
+                true => Value::Null,
+                false => ask(Asked { session, shared: &self.shared, args: &row_args }).await?,
+            });
+        }
+        Ok(ColumnarValue::Array(rows::array(args.return_field.data_type(), values)))
+    }
+}
+
+/// A batch of calls.
+struct ArgRows {
+    columns: Vec<Column>,
+    /// All arguments are the same for each.
+    constant: bool,
+    /// Calls to be made.
+    count: usize,
+}
+
+impl ArgRows {
+    fn new(args: &ScalarFunctionArgs) -> Result<Self> {
+        let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let count = if constant { 1 } else { args.number_rows };
+        let columns = (args.args.iter())
+            .map(|arg| match arg {
+                ColumnarValue::Scalar(scalar) => Column::new(&scalar.to_array()?, true),
+                ColumnarValue::Array(array) => Column::new(array, false),
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { columns, constant, count })
+    }
+
+    fn read(&self, row: usize, into: &mut Vec<Value>) {
+        into.clear();
+        into.extend(self.columns.iter().map(|column| column.value(row)));
+    }
+}
+
 impl Spec {
     fn signature(&self) -> Signature {
+        if let Work::Later(_) = self.work {
+            // Of such functions the engine asks only this.
+            let exact = |kinds: &&[Kind]| kinds.iter().map(|kind| kind.plain()).collect();
+            let lists = self.takes.iter().map(|kinds| TypeSignature::Exact(exact(kinds)));
+            return Signature::one_of(lists.collect(), self.volatility);
+        }
         // The engine asks for the types of arguments only where there are some.
         let nullary = self.takes.contains(&[].as_slice());
         match (nullary, self.takes.len()) {
@@ -301,6 +402,16 @@ impl Spec {
 }
 
 impl Kind {
+    /// The one type of arguments of a function that asks others.
+    fn plain(self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Text | Self::Any | Self::Array => DataType::Utf8,
+        }
+    }
+
     fn accept(self, given: &DataType, lenient: bool) -> Option<DataType> {
         use DataType::{Boolean, Float64, Int64, List, Null, Utf8};
         let text = matches!(given, Utf8 | DataType::LargeUtf8 | DataType::Utf8View);

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use datafusion::error::Result;
-use tokio::runtime::Handle;
+use futures::FutureExt;
 
 use super::super::Signal;
 use super::super::rows::Value;
 use super::Kind::{Any, Bool, Float, Int, Text};
-use super::{Call, Spec, fail, spec};
+use super::{Asked, Call, Spec, asking, fail, spec};
 
 pub const FUNCTIONS: &[Spec] = &[
     spec("pg_is_in_recovery", &[&[]], "bool", no),
@@ -22,8 +22,10 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("inet_server_port", &[&[]], "int4", server_port),
     spec("inet_client_addr", &[&[]], "inet", client_address),
     spec("inet_client_port", &[&[]], "int4", client_port),
-    spec("pg_cancel_backend", &[&[Int]], "bool", cancel).volatile(),
-    spec("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", terminate).volatile(),
+    asking("pg_cancel_backend", &[&[Int]], "bool", |asked| cancel(asked).boxed()),
+    asking("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", |asked| {
+        terminate(asked).boxed()
+    }),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
     spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),
@@ -86,26 +88,25 @@ fn addresses(call: &Call<'_, '_>) -> (Option<SocketAddr>, Option<SocketAddr>) {
     call.view.shared.backends.addresses(call.session().pid)
 }
 
-fn cancel(call: &Call<'_, '_>) -> Result<Value> {
-    signal(call, Signal::Cancel)
+async fn cancel(asked: Asked<'_>) -> Result<Value> {
+    signal(asked, Signal::Cancel).await
 }
 
-fn terminate(call: &Call<'_, '_>) -> Result<Value> {
-    match u64::try_from(call.int(1)) {
-        Ok(0) => signal(call, Signal::Terminate(None)),
-        Ok(millis) => signal(call, Signal::Terminate(Some(Duration::from_millis(millis)))),
-        Err(_) => fail("\"timeout\" must not be negative"),
-    }
+async fn terminate(asked: Asked<'_>) -> Result<Value> {
+    let timeout = match u64::try_from(asked.int(1)) {
+        Ok(0) => None,
+        Ok(millis) => Some(Duration::from_millis(millis)),
+        Err(_) => return fail("\"timeout\" must not be negative"),
+    };
+    signal(asked, Signal::Terminate(timeout)).await
 }
 
-/// Another daemon may have to be asked. The thread that waits is one of the engine's, which gets
-/// another in its place meanwhile.
-fn signal(call: &Call<'_, '_>, signal: Signal) -> Result<Value> {
-    let Ok(pid) = i32::try_from(call.int(0)) else {
+/// Another daemon may have to be asked.
+async fn signal(asked: Asked<'_>, signal: Signal) -> Result<Value> {
+    let Ok(pid) = i32::try_from(asked.int(0)) else {
         return fail("integer out of range");
     };
-    let sent = call.view.shared.backends.signal(call.session(), pid, signal);
-    Ok(tokio::task::block_in_place(|| Handle::current().block_on(sent))?.into())
+    Ok(asked.shared.backends.signal(asked.session, pid, signal).await?.into())
 }
 
 /// PostgreSQL's encodings that matter here.

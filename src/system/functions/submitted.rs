@@ -7,22 +7,23 @@ use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::common::{DataFusionError, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
+use futures::FutureExt;
 use tokio::runtime::Handle;
 
 use super::super::rows::Value;
 use super::super::{Shared, View};
 use super::Kind::Text;
-use super::{Call, Spec, fail, spec};
+use super::{Asked, Spec, asking};
 use crate::catalog::{External, FileFormat};
 use crate::engine::system::SessionInfo;
 use crate::query::submitted::{Error, Options, Outcome, Record, State};
 use crate::storage;
 
 pub const FUNCTIONS: &[Spec] = &[
-    spec("oribi.submit", &[&[Text], &[Text, Text]], "text", submit).volatile(),
-    spec("oribi.wait", &[&[Text], &[Text, Text]], "text", wait).volatile(),
-    spec("oribi.status", &[&[Text]], "text", status).volatile(),
-    spec("oribi.cancel", &[&[Text]], "bool", cancel).volatile(),
+    asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed()),
+    asking("oribi.wait", &[&[Text], &[Text, Text]], "text", |asked| wait(asked).boxed()),
+    asking("oribi.status", &[&[Text]], "text", |asked| status(asked).boxed()),
+    asking("oribi.cancel", &[&[Text]], "bool", |asked| cancel(asked).boxed()),
 ];
 
 /// The table function that gives a query's rows.
@@ -31,62 +32,58 @@ pub const RESULT: &str = "oribi.result";
 /// How long `oribi.wait` waits if it is not told.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The store has to be asked. The thread that waits is one of the engine's, which gets another in its
-/// place meanwhile.
-fn ask<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T> {
-    let answer = tokio::task::block_in_place(|| Handle::current().block_on(answer));
-    answer.map_err(|error| DataFusionError::External(Box::new(error)))
+fn submission_error(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
-fn submit(call: &Call<'_, '_>) -> Result<Value> {
-    let options = match call.args.get(1) {
-        Some(Value::Text(text)) => match serde_json::from_str::<Options>(text) {
-            Ok(options) => options,
-            Err(error) => return refuse(Error::Options(error.to_string())),
-        },
+async fn submit(asked: Asked<'_>) -> Result<Value> {
+    let options = match asked.args.get(1) {
+        Some(Value::Text(text)) => serde_json::from_str::<Options>(text)
+            .map_err(|error| submission_error(Error::Options(error.to_string())))?,
         _ => Options::default(),
     };
-    let session = call.session();
-    let submissions = &call.view.shared.submissions;
-    let id = submissions.submit(&session.user, &session.database, call.text(0), options);
-    Ok(ask(id)?.into())
-}
-
-fn refuse(error: Error) -> Result<Value> {
-    Err(DataFusionError::External(Box::new(error)))
+    let SessionInfo { user, database, .. } = asked.session;
+    let submitted = asked.shared.submissions.submit(user, database, asked.text(0), options);
+    Ok(submitted.await.map_err(submission_error)?.into())
 }
 
 /// The query, if the role may know of it.
-fn visible(view: &View<'_>, id: &str) -> Result<Record> {
-    ask(view.shared.submissions.visible(id, |user| view.may_look_at(user)))
+async fn visible(view: View<'_>, id: &str) -> Result<Record> {
+    let record = view.shared.submissions.visible(id, |user| view.may_look_at(user)).await;
+    record.map_err(submission_error)
 }
 
-fn status(call: &Call<'_, '_>) -> Result<Value> {
-    Ok(visible(call.view, call.text(0))?.state.as_str().into())
+async fn status(asked: Asked<'_>) -> Result<Value> {
+    Ok(visible(asked.view(), asked.text(0)).await?.state.as_str().into())
 }
 
-fn wait(call: &Call<'_, '_>) -> Result<Value> {
-    let id = call.text(0);
-    visible(call.view, id)?;
-    let limit = match call.args.get(1) {
+async fn wait(asked: Asked<'_>) -> Result<Value> {
+    let id = asked.text(0);
+    visible(asked.view(), id).await?;
+    let limit = match asked.args.get(1) {
         Some(Value::Text(text)) => match humantime::parse_duration(text) {
             Ok(limit) => limit,
-            Err(_) => return fail(format!("\"{text}\" is not a time such as \"10s\"")),
+            Err(_) => {
+                let reason = format!("\"{text}\" is not a time such as \"10s\"");
+                return Err(submission_error(Error::Options(reason)));
+            }
         },
         _ => PATIENCE,
     };
-    let record = ask(call.view.shared.submissions.wait(id, limit))?;
+    let record = asked.shared.submissions.wait(id, limit).await.map_err(submission_error)?;
     Ok(record.state.as_str().into())
 }
 
-fn cancel(call: &Call<'_, '_>) -> Result<Value> {
-    let id = call.text(0);
-    let record = visible(call.view, id)?;
-    let access = call.view.access();
+async fn cancel(asked: Asked<'_>) -> Result<Value> {
+    let id = asked.text(0);
+    let record = visible(asked.view(), id).await?;
+    let view = asked.view();
+    let access = view.access();
     if !access.has_role(&record.user) && !access.has_role("pg_signal_backend") {
-        return refuse(Error::Denied(id.to_owned()));
+        return Err(submission_error(Error::Denied(id.to_owned())));
     }
-    Ok(ask(call.view.shared.submissions.cancel(id))?.into())
+    let cancelled = asked.shared.submissions.cancel(id).await.map_err(submission_error)?;
+    Ok(cancelled.into())
 }
 
 /// The rows of a query that has succeeded.
@@ -105,11 +102,11 @@ impl TableFunctionImpl for QueryResult {
             _ => return plan_err!("{RESULT} takes the id of a query, as a constant"),
         };
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
-        let record = visible(&view, id)?;
-        let none = |what: String| {
-            let error = Error::NoResult { id: id.clone(), what };
-            Err(DataFusionError::External(Box::new(error)))
-        };
+        // One short read, while the statement is planned. The thread is one of the engine's, which
+        // gets another in its place meanwhile.
+        let record = visible(view, id);
+        let record = tokio::task::block_in_place(|| Handle::current().block_on(record))?;
+        let none = |what| Err(submission_error(Error::NoResult { id: id.clone(), what }));
         match (record.state, record.outcome, record.error) {
             (State::Succeeded, Some(Outcome { location: Some(location), columns, .. }), _) => {
                 let external = External {

@@ -319,7 +319,10 @@ async fn fill(catalog: &Catalog, directory: &Path) {
         ("shop", "public", "hidden", other.clone(), external("hidden", &other)),
     ] {
         let name = TableName::new(database, schema, name);
-        catalog.create_table(&name, "bob", columns, definition, fail).await.expect("new");
+        catalog
+            .create_table(&name, "bob", columns, definition, fail, Vec::new())
+            .await
+            .expect("new");
     }
     let name = TableName::new(database, "public", "items");
     let comment = |record: &mut crate::catalog::TableRecord| {
