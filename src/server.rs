@@ -34,6 +34,7 @@ use crate::query::admission::Admission;
 use crate::query::maintenance::log::Log;
 use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
+use crate::query::schedules::{self, Schedules};
 use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
 use crate::query::submitted::{Runner, Submissions};
@@ -272,6 +273,8 @@ impl Server {
         );
         tasks.spawn(runner.clone().run(draining.clone()));
         tasks.spawn(runner.reap(draining.clone()));
+        let schedules = Schedules::new(self.submissions.clone());
+        tasks.spawn(schedules::run(schedules, self.election.clone(), draining.clone()));
         let peers = Peers {
             workers: self.workers.clone(),
             peering: self.peering.clone(),
