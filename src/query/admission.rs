@@ -104,6 +104,19 @@ struct Waiter {
 #[derive(Debug)]
 struct Slot(Arc<Pool>);
 
+/// What [`Admission::try_enter`] finds.
+#[derive(Debug)]
+pub enum Entry {
+    /// The role is in no pool.
+    Free,
+    Place(Place),
+    Full,
+}
+
+/// A place for the statement of a session that is to come.
+#[derive(Debug)]
+pub struct Place(Slot);
+
 /// What an arrival gets.
 enum Arrival {
     Slot(Slot),
@@ -155,13 +168,17 @@ impl Admission {
             .collect()
     }
 
-    /// Whether a statement of the role would run here at once.
-    pub fn has_room(&self, role: &str) -> bool {
-        let pool = self.pool_of(&self.catalog.snapshot(), role);
-        pool.is_none_or(|pool| {
-            let state = pool.state();
-            state.waiting.is_empty() && state.has_room()
-        })
+    /// Takes a place for a statement of the role before there is one, if it would run here at once.
+    pub fn try_enter(&self, role: &str) -> Entry {
+        let Some(pool) = self.pool_of(&self.catalog.snapshot(), role) else { return Entry::Free };
+        let mut state = pool.state();
+        if !state.waiting.is_empty() || !state.has_room() {
+            return Entry::Full;
+        }
+        state.running += 1;
+        state.counts.admitted += 1;
+        drop(state);
+        Entry::Place(Place(Slot(pool)))
     }
 
     /// The pool of a role's statements, as of a snapshot.
@@ -380,6 +397,11 @@ struct Found {
 impl Entrance {
     pub fn new(admission: Arc<Admission>) -> Self {
         Self { admission, seat: Arc::default(), found: None }
+    }
+
+    /// Uses a place that was taken before for the session's statements.
+    pub fn take(&self, place: Place) -> Seated {
+        self.seat.take(place.0)
     }
 
     /// The pool that a role's statements are in now.

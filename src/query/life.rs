@@ -22,7 +22,7 @@ use datafusion::sql::parser::Statement;
 use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
-use super::admission::Entrance;
+use super::admission::{Entrance, Place, Seated};
 use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
 use super::maintenance::Task;
@@ -152,6 +152,11 @@ impl Session {
     /// What the session's own statements see of it.
     pub fn objects(&self) -> &Arc<SessionObjects> {
         &self.engine.info().objects
+    }
+
+    /// Its statements run in this place as long as it is kept.
+    pub(super) fn sit(&self, place: Place) -> Seated {
+        self.entrance.take(place)
     }
 
     /// Whatever its next statement changes goes into the store together with this.

@@ -17,6 +17,7 @@ use crate::catalog::{self, Column, Privilege};
 use crate::coordination::Op;
 use crate::coordination::paths::{self, Path};
 use crate::engine::settings::{Settings, Source};
+use crate::query::admission::Place;
 use crate::query::life::{self, Session};
 use crate::query::{self, Queries, Running, Stop};
 use crate::storage::managed::TableFiles;
@@ -77,8 +78,8 @@ impl Attempt {
 
 impl Runner {
     /// Works on a query to its end.
-    pub(super) async fn work(&self, attempt: Arc<Attempt>) {
-        let record = match self.carry_out(&attempt).await {
+    pub(super) async fn work(&self, attempt: Arc<Attempt>, place: Option<Place>) {
+        let record = match self.carry_out(&attempt, place).await {
             Ok(None) => return,
             Ok(Some(outcome)) => {
                 Record { outcome: Some(outcome), ..attempt.record.ended(State::Succeeded) }
@@ -131,13 +132,18 @@ impl Runner {
     }
 
     /// Runs the statement. `None`: its end is written already, with what it has changed.
-    async fn carry_out(&self, attempt: &Arc<Attempt>) -> query::Result<Option<Outcome>> {
+    async fn carry_out(
+        &self,
+        attempt: &Arc<Attempt>,
+        place: Option<Place>,
+    ) -> query::Result<Option<Outcome>> {
         let Record { user, database, sql, .. } = &attempt.record;
         self.may_enter(user, database).await?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let guard = self.queries.sessions.open(user, database, nowhere, None);
         let settings = self.settings(attempt)?;
         let mut session = Session::new(self.queries.clone(), guard, settings);
+        let _seated = place.map(|place| session.sit(place));
         let source = Session::parse(sql)?.pop();
         let source = source.ok_or_else(|| query::Error::Invalid("no statement".to_owned()))?;
         let registered = session.start(source.text())?;

@@ -38,7 +38,7 @@ impl Submissions {
         for (at, name) in letters.iter().enumerate() {
             let place = match at.checked_sub(room) {
                 None => Place::Queue,
-                Some(beyond) if beyond < self.limits.queue => return Ok(()),
+                Some(beyond) if beyond < self.limits.queue => continue,
                 Some(_) => Place::Nowhere,
             };
             if !own(name) {

@@ -15,7 +15,7 @@ use super::{Found, Result};
 use crate::coordination::Op;
 use crate::coordination::paths::Path;
 
-/// How often old queries are looked for.
+/// How often old queries are looked for, if they are not to go sooner.
 const REAP: Duration = Duration::from_secs(60);
 
 impl Runner {
@@ -25,7 +25,7 @@ impl Runner {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(REAP) => {}
+                () = sleep(REAP.min(self.submissions.limits.keep)) => {}
             }
             let Some(fence) = self.election.fence() else { continue };
             if let Err(error) = self.remove_old(&fence).await {

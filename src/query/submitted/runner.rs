@@ -21,6 +21,7 @@ use super::{encoded, ending, exists, outrun};
 use crate::cluster::{Election, Worker, Workers};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{self, Coordination, Mode, Op, Scope, SessionState};
+use crate::query::admission::{Entry, Place};
 use crate::query::{self, Queries};
 
 /// How long the next daemon in a query's order waits for the one before it.
@@ -156,13 +157,21 @@ impl Runner {
             let claims = claimed.get(id).map_or(&[][..], Vec::as_slice);
             if self.is_held(claims, seen).await? {
                 seen.waiting.remove(id);
-            } else if is_turn(seen, id) && self.has_room(id, seen).await {
-                match self.take(id, *since, claims).await {
-                    Err(Error::Record { id, source }) => {
-                        self.drop_unreadable(*since, &id, source).await
-                    }
-                    taken => taken?,
+                continue;
+            }
+            if !is_turn(seen, id) {
+                continue;
+            }
+            let place = match self.enter(id, seen).await {
+                Entry::Full => continue,
+                Entry::Free => None,
+                Entry::Place(place) => Some(place),
+            };
+            match self.take(id, *since, claims, place).await {
+                Err(Error::Record { id, source }) => {
+                    self.drop_unreadable(*since, &id, source).await;
                 }
+                taken => taken?,
             }
         }
         emptied?;
@@ -186,17 +195,18 @@ impl Runner {
         Ok(false)
     }
 
-    /// Whether this daemon's part of the pool that a query is in lets one more run at once.
-    async fn has_room(&self, id: &str, seen: &mut Seen) -> bool {
+    /// A place in the pool that a query is in, if this daemon's part of it has one.
+    async fn enter(&self, id: &str, seen: &mut Seen) -> Entry {
         if self.queries.catalog.snapshot().pools.is_empty() {
-            return true;
+            return Entry::Free;
         }
         if !seen.users.contains_key(id)
             && let Ok(Some(found)) = self.submissions.find(id).await
         {
             seen.users.insert(id.to_owned(), found.record.user);
         }
-        seen.users.get(id).is_none_or(|user| self.queries.admission.has_room(user))
+        let user = seen.users.get(id);
+        user.map_or(Entry::Free, |user| self.queries.admission.try_enter(user))
     }
 
     /// A record that somebody has spoilt stays for people to look at.
@@ -209,7 +219,13 @@ impl Runner {
     }
 
     /// Claims a query, and begins to work on it. Its claims, if any, are of daemons that have ended.
-    async fn take(self: &Arc<Self>, id: &str, since: i64, claims: &[Claimed]) -> Result<()> {
+    async fn take(
+        self: &Arc<Self>,
+        id: &str,
+        since: i64,
+        claims: &[Claimed],
+        place: Option<Place>,
+    ) -> Result<()> {
         let store = self.submissions.coordination.as_ref();
         let queued = Path::Queued(since, id).to_string();
         let found = self.submissions.find(id).await?;
@@ -253,7 +269,7 @@ impl Runner {
         let attempt = Arc::new(Attempt { id: id.to_owned(), record, claim, stop });
         let this = self.clone();
         self.tasks.spawn(async move {
-            this.work(attempt.clone()).await;
+            this.work(attempt.clone(), place).await;
             this.lock().remove(&attempt.id);
         });
         Ok(())
