@@ -108,20 +108,22 @@ impl Schedules {
     }
 
     /// Makes a schedule, or changes the one of that name if `may` says of its owner so: the owner stays
-    /// who it is. Returns when it comes next.
+    /// who it is. Returns when it comes next; `None` of one that is switched off.
     pub async fn schedule(
         &self,
         wish: Wish<'_>,
         options: Options,
         may: impl Fn(&str) -> bool,
-    ) -> Result<DateTime<Utc>> {
+    ) -> Result<Option<DateTime<Utc>>> {
         if wish.name.is_empty() || wish.name.len() > MAX_NAME {
             return Err(Error::Name);
         }
         submitted::check(wish.sql)?;
         let now = Utc::now();
         let new = Record::new(wish, options, now);
-        let next = Pattern::of(&new)?.next(now).ok_or_else(|| Error::Never(new.cron.clone()))?;
+        if Pattern::of(&new)?.next(now).is_none() {
+            return Err(Error::Never(new.cron));
+        }
         let store = self.submissions.store();
         let path = Path::Schedule(wish.name).to_string();
         for _ in 0..TRIES {
@@ -140,7 +142,7 @@ impl Schedules {
                 }
             };
             match written {
-                Ok(()) => return Ok(next),
+                Ok(()) => return Ok(new.next(now)),
                 // Looked at again: it may be this very write that others would see.
                 Err(error)
                     if submitted::outrun(&error)

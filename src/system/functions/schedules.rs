@@ -1,5 +1,7 @@
 //! Queries that are submitted again and again.
 
+use std::time::SystemTime;
+
 use datafusion::common::DataFusionError;
 use datafusion::error::Result;
 use futures::FutureExt;
@@ -36,7 +38,7 @@ async fn schedule(asked: Asked<'_>) -> Result<Value> {
     let view = asked.view();
     let may = |owner: &str| view.access().has_role(owner);
     let next = Schedules::new(asked.shared.submissions.clone()).schedule(wish, options, may).await;
-    Ok(Value::time(next.map_err(schedule_error)?.into()))
+    Ok(next.map_err(schedule_error)?.map(SystemTime::from).into())
 }
 
 async fn unschedule(asked: Asked<'_>) -> Result<Value> {
