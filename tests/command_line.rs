@@ -13,12 +13,8 @@ use support::*;
 
 /// Three daemons that share a warehouse.
 async fn three() -> (Cluster, [Daemon; 3]) {
-    let cluster = Cluster::on_shared_zookeeper();
-    let warehouse = cluster.path("warehouse").display().to_string();
-    let cluster = cluster.with("WAREHOUSE", &warehouse);
-    let daemons = cluster.start_all(["a", "b", "c"]);
-    let client = Client::connect(&daemons[0]).await;
-    all_ready(&client, &["a", "b", "c"]).await;
+    let cluster = Cluster::with_warehouse();
+    let daemons = cluster.start_together(["a", "b", "c"]).await;
     (cluster, daemons)
 }
 
@@ -316,9 +312,7 @@ async fn waiting_outlives_the_daemon_that_is_asked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_log_in_with_their_passwords() {
     bounded(async {
-        let cluster = Cluster::on_shared_zookeeper();
-        let warehouse = cluster.path("warehouse").display().to_string();
-        let cluster = cluster.with("WAREHOUSE", &warehouse).with(
+        let cluster = Cluster::with_warehouse().with(
             "CONNECTIONS_RULES",
             "host all oribi 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256",
         );

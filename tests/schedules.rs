@@ -11,17 +11,6 @@ use std::collections::BTreeSet;
 use chrono::{NaiveDateTime, TimeDelta, Timelike, Utc};
 use support::*;
 
-/// Daemons that share a warehouse.
-async fn start<const N: usize>(names: [&str; N]) -> (Cluster, [Daemon; N]) {
-    let cluster = Cluster::on_shared_zookeeper();
-    let warehouse = cluster.path("warehouse").display().to_string();
-    let cluster = cluster.with("WAREHOUSE", &warehouse);
-    let daemons = cluster.start_all(names);
-    let client = Client::connect(&daemons[0]).await;
-    all_ready(&client, &names).await;
-    (cluster, daemons)
-}
-
 /// The queries that a schedule has submitted, and their states.
 async fn runs(client: &Client, name: &str) -> Vec<(String, String)> {
     let sql = format!(
@@ -42,7 +31,8 @@ fn time(id: &str) -> NaiveDateTime {
 async fn each_time_comes_once_whoever_leads() {
     bounded(async {
         let names = ["a", "b", "c"];
-        let (_cluster, daemons) = start(names).await;
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(names).await;
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE TABLE t (n INT)").await;
         let sql = "SELECT oribi.schedule('each', '* * * * * *', 'INSERT INTO t VALUES (1)', \
@@ -79,7 +69,8 @@ async fn each_time_comes_once_whoever_leads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_is_left_out_while_the_query_before_runs() {
     bounded(async {
-        let (cluster, daemons) = start(["a", "b"]).await;
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(["a", "b"]).await;
         let client = Client::connect(&daemons[1]).await;
         let sql = format!("SELECT oribi.schedule('slow', '* * * * * *', $${ENDLESS}$$)");
         client.rows(&sql).await;
@@ -106,7 +97,8 @@ async fn a_time_is_left_out_while_the_query_before_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_came_to_in_time_is_made_up_for_as_declared() {
     bounded(async {
-        let (cluster, daemons) = start(["a"]).await;
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(["a"]).await;
         let client = Client::connect(&daemons[0]).await;
         let store = Store::of(&cluster).await;
         let now = Utc::now();
@@ -144,7 +136,8 @@ async fn what_nobody_came_to_in_time_is_made_up_for_as_declared() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schedule_is_its_owners() {
     bounded(async {
-        let (_cluster, daemons) = start(["a"]).await;
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(["a"]).await;
         let client = Client::connect(&daemons[0]).await;
         client.rows("CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN").await;
         let ann = Client::connect_as(&daemons[0], "ann").await;
