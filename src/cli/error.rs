@@ -88,10 +88,6 @@ impl Error {
         }
     }
 
-    pub fn of_statement(error: tokio_postgres::Error) -> Self {
-        Self::Statement(error)
-    }
-
     /// Whoever was printed for has gone, as `head` does: nothing to complain of.
     pub fn is_unheard(&self) -> bool {
         matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)

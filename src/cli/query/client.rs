@@ -71,10 +71,10 @@ impl Client {
                 Ok(Ok(row)) => {
                     return match row.map(|row| row.try_get(0)).transpose() {
                         Ok(value) => Ok(value.flatten()),
-                        Err(error) => Err(Error::of_statement(error)),
+                        Err(error) => Err(Error::Statement(error)),
                     };
                 }
-                Ok(Err(error)) if !is_lost(&error) => return Err(Error::of_statement(error)),
+                Ok(Err(error)) if !is_lost(&error) => return Err(Error::Statement(error)),
                 // Stopped, cut off, or going down.
                 Ok(Err(_)) | Err(_) => self.lose(),
             }

@@ -68,9 +68,9 @@ pub async fn fetch(client: &mut Client, sql: &str, options: &Options) -> Result<
 /// As the daemon writes it.
 async fn csv(client: &tokio_postgres::Client, sql: &str, target: &mut Target) -> Result<()> {
     let copy = format!("COPY ({sql}) TO STDOUT (FORMAT csv, HEADER)");
-    let bytes = client.copy_out(&copy).await.map_err(Error::of_statement)?;
+    let bytes = client.copy_out(&copy).await.map_err(Error::Statement)?;
     let mut bytes = pin!(bytes);
-    while let Some(bytes) = bytes.try_next().await.map_err(Error::of_statement)? {
+    while let Some(bytes) = bytes.try_next().await.map_err(Error::Statement)? {
         target.write_all(&bytes).map_err(Error::Print)?;
     }
     Ok(())
@@ -82,14 +82,14 @@ async fn rows(
     format: Format,
     target: &mut Target,
 ) -> Result<()> {
-    let statement = client.prepare(sql).await.map_err(Error::of_statement)?;
+    let statement = client.prepare(sql).await.map_err(Error::Statement)?;
     let fields: Vec<FieldRef> = (statement.columns().iter())
         .map(|column| types::column(column.name(), column.type_(), column.type_modifier()))
         .collect();
     let schema = Arc::new(Schema::new(fields.clone()));
     let copy = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
-    let bytes = client.copy_out(&copy).await.map_err(Error::of_statement)?;
-    let batches = batches(bytes.map_err(Error::of_statement), &fields);
+    let bytes = client.copy_out(&copy).await.map_err(Error::Statement)?;
+    let batches = batches(bytes.map_err(Error::Statement), &fields);
     match format {
         Format::Json => json(schema, batches, target).await,
         Format::Parquet => parquet(schema, batches, target).await,
