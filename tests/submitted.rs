@@ -87,6 +87,34 @@ async fn a_query_is_submitted_here_and_fetched_there() {
     .await;
 }
 
+/// Rows come back as they would have come at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_all_types_come_back() {
+    bounded(async {
+        let (_cluster, daemons) = three().await;
+        let client = Client::connect(&daemons[0]).await;
+        for sql in [
+            "SELECT NULL, true, 1::smallint, 2::int, 3::bigint, 1.5::real, 2.5::float8, 1.50::numeric",
+            "SELECT 'x'::text, 'y'::name, 'z'::varchar(3), '\\xdead'::bytea, '{\"a\": [1]}'::json",
+            "SELECT date '2026-11-28', time '10:11:12.5', timestamp '2026-11-28 10:11:12.123456', \
+             timestamptz '2026-11-28 10:11:12+02', uuid '00000000-0000-0000-0000-00000000002a'",
+            "SELECT interval '1 month 2 days 03:04:05.5', interval '-3 hours', NULL::interval",
+            "SELECT ARRAY[1, 2, NULL], ARRAY['a', NULL], ARRAY[1.5, 2.25]",
+            "SELECT 1 AS a, 2 AS a, 3 AS b",
+            "SELECT * FROM pg_type ORDER BY oid LIMIT 5",
+            "VALUES (1, 'a'), (2, NULL)",
+            "SELECT 1 WHERE false",
+            "EXPLAIN SELECT 1",
+        ] {
+            let id = submit(&client, sql).await;
+            assert_eq!(wait(&client, &id).await, "succeeded", "{sql}");
+            let result = format!("SELECT * FROM oribi.result('{id}')");
+            assert_eq!(client.rows(&result).await, client.rows(sql).await, "{sql}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_makes_one_query_of_two_submissions() {
     bounded(async {

@@ -8,6 +8,7 @@ use arrow::array::{Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::record::Outcome;
@@ -31,6 +32,9 @@ const RESULTS: &str = ".results";
 /// Rows, and bytes of JSON, that are kept in a query's record.
 const SHOWN_ROWS: usize = 100;
 const SHOWN_BYTES: usize = 8 << 10;
+
+/// Bytes of a batch in memory beyond which it is not even tried.
+const SHOWN_MEMORY: usize = 4 << 20;
 
 /// A query that this daemon works on.
 #[derive(Debug)]
@@ -152,8 +156,7 @@ impl Runner {
             let mut prepared = session.prepare(&registered, &source, Vec::new()).await?;
             let ending = attempt.ending();
             session.end_with(ending.clone());
-            let columns: Vec<Column> =
-                prepared.schema().fields().iter().map(|field| nullable(field)).collect();
+            let columns = columns_of(&prepared.schema());
             let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
             match executed {
                 life::Outcome::Done(_) if ending.is_used() => Ok(None),
@@ -219,23 +222,30 @@ impl Runner {
         let results = Results::of_daemon(&self.queries).ok_or(storage::Error::NoWarehouse)?;
         let directory = results.of(&attempt.id);
         let url = format!("{directory}/{}-{}.parquet", attempt.record.attempt, id::nonce());
-        let schema = Arc::new(Schema::new(columns.iter().map(Column::field).collect::<Vec<_>>()));
-        let mut writer = ResultWriter::new(self.queries.engine.files(), &url, schema.clone())?;
-        let (mut shown, mut count) = (Some(Vec::new()), 0);
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            count += batch.num_rows();
-            shown = shown.filter(|_| count <= SHOWN_ROWS);
-            if let Some(shown) = &mut shown {
-                shown.push(batch.clone());
+        let engine = self.queries.engine.clone();
+        // On the engine's threads: encoding keeps one busy.
+        let stored = self.queries.engine.handle().spawn(async move {
+            let mut writer = ResultWriter::new(engine.files(), &url, &columns)?;
+            let (mut shown, mut count) = (Some(Vec::new()), 0);
+            while let Some(batch) = rows.next().await {
+                let batch = batch?;
+                count += batch.num_rows();
+                let few = count <= SHOWN_ROWS && batch.get_array_memory_size() <= SHOWN_MEMORY;
+                shown = shown.filter(|_| few);
+                if let Some(shown) = &mut shown {
+                    shown.push(batch.clone());
+                }
+                writer.write(&batch).await?;
             }
-            writer.write(&batch).await?;
-        }
-        let bytes = writer.finish().await?;
-        self.queries.engine.files().flush(vec![url.clone()]).await?;
-        let tag = format!("SELECT {count}");
-        let rows = shown.and_then(|batches| as_json(&schema, &batches));
-        Ok(Outcome { tag, location: Some(url), bytes, columns, rows })
+            let bytes = writer.finish().await?;
+            engine.files().flush(vec![url.clone()]).await?;
+            let rows = shown.and_then(|batches| as_json(&columns, &batches));
+            let tag = format!("SELECT {count}");
+            Ok(Outcome { tag, location: Some(url), bytes, columns, rows })
+        });
+        // Only the daemon's end ends the engine's threads.
+        let stored = AbortOnDropHandle::new(stored).await;
+        stored.unwrap_or(Err(query::Error::Stopped(Stop::ShuttingDown)))
     }
 }
 
@@ -262,26 +272,34 @@ impl Results {
     }
 }
 
-/// A result's column as it is kept.
-fn nullable(field: &Field) -> Column {
-    Column { nullable: true, ..Column::from(field) }
+/// A result's columns as they are kept: those of one name get a number each.
+fn columns_of(schema: &Schema) -> Vec<Column> {
+    let mut columns: Vec<Column> = Vec::new();
+    for field in schema.fields() {
+        let taken = |name: &str| columns.iter().any(|column| column.name == name);
+        let names = (2..).map(|number| format!("{}_{number}", field.name()));
+        let mut names = std::iter::once(field.name().clone()).chain(names);
+        let name = names.find(|name| !taken(name)).unwrap_or_default();
+        columns.push(Column { name, nullable: true, ..Column::from(field.as_ref()) });
+    }
+    columns
 }
 
 /// Rows as JSON: an array of values for each, numbers and booleans as such, all else as text.
-fn as_json(schema: &Schema, batches: &[RecordBatch]) -> Option<serde_json::Value> {
+fn as_json(columns: &[Column], batches: &[RecordBatch]) -> Option<serde_json::Value> {
     let style = TextStyle::default();
+    let fields: Vec<Field> = columns.iter().map(Column::field).collect();
     let mut rows = Vec::new();
     for batch in batches {
-        let columns: Vec<StringViewArray> = (schema.fields().iter().zip(batch.columns()))
+        let texts: Vec<StringViewArray> = (fields.iter().zip(batch.columns()))
             .map(|(field, array)| text(field, array, &style).ok())
             .collect::<Option<_>>()?;
         for row in 0..batch.num_rows() {
-            let values = schema.fields().iter().zip(&columns).map(|(field, column)| {
-                if column.is_null(row) {
+            let values = columns.iter().zip(&texts).map(|(column, texts)| {
+                if texts.is_null(row) {
                     return serde_json::Value::Null;
                 }
-                let text = column.value(row);
-                let kind = field.data_type();
+                let (text, kind) = (texts.value(row), &column.data_type);
                 match kind.is_integer() || kind.is_floating() {
                     true => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
                     false if *kind == DataType::Boolean => (text == "t").into(),

@@ -14,10 +14,9 @@ use super::super::rows::Value;
 use super::super::{Shared, View};
 use super::Kind::Text;
 use super::{Asked, Spec, asking};
-use crate::catalog::{External, FileFormat};
 use crate::engine::system::SessionInfo;
 use crate::query::submitted::{Error, Options, Outcome, Record, State};
-use crate::storage;
+use crate::storage::results::open_result;
 
 pub const FUNCTIONS: &[Spec] = &[
     asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed()),
@@ -114,18 +113,13 @@ impl TableFunctionImpl for QueryResult {
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
         // One short read, while the statement is planned. The thread is one of the engine's, which
         // gets another in its place meanwhile.
-        let record = visible(view, id);
-        let record = tokio::task::block_in_place(|| Handle::current().block_on(record))?;
+        let record = view.shared.submissions.visible(id, |user| view.access().has_role(user));
+        let record = tokio::task::block_in_place(|| Handle::current().block_on(record));
+        let record = record.map_err(submission_error)?;
         let none = |what| Err(submission_error(Error::NoResult { id: id.clone(), what }));
         match (record.state, record.outcome, record.error) {
             (State::Succeeded, Some(Outcome { location: Some(location), columns, .. }), _) => {
-                let external = External {
-                    location,
-                    format: FileFormat::Parquet,
-                    partition_columns: Vec::new(),
-                    options: Default::default(),
-                };
-                storage::open(args.session(), &columns, &external)
+                open_result(args.session(), &columns, &location)
                     .map_err(|error| DataFusionError::External(Box::new(error)))
             }
             (State::Succeeded, Some(outcome), _) => {
