@@ -34,6 +34,7 @@ use crate::query::admission::Admission;
 use crate::query::maintenance::log::Log;
 use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
+use crate::query::schedules::{self, Schedules};
 use crate::query::sessions::Sessions;
 use crate::query::signals::Signals;
 use crate::query::submitted::{Runner, Submissions};
@@ -272,6 +273,8 @@ impl Server {
         );
         tasks.spawn(runner.clone().run(draining.clone()));
         tasks.spawn(runner.reap(draining.clone()));
+        let schedules = Schedules::new(self.submissions.clone());
+        tasks.spawn(schedules::run(schedules, self.election.clone(), draining.clone()));
         let peers = Peers {
             workers: self.workers.clone(),
             peering: self.peering.clone(),
@@ -446,24 +449,13 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
 async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordination>, Error> {
-    let config::Coordination { session_timeout, request_timeout, start_timeout, .. } =
-        config.coordination;
-    let Some(hosts) = &config.zookeeper else {
+    let Some(options) = ensemble(config)? else {
+        let config::Coordination { session_timeout, request_timeout, .. } = config.coordination;
         let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
         return Ok(store.connect(embedded::Options { session_timeout, request_timeout }));
     };
-    let options = zookeeper::Options {
-        hosts: hosts.clone(),
-        session_timeout,
-        request_timeout,
-        credentials: match &config.coordination.credentials {
-            Some(path) => Some(zookeeper::Credentials::read(path)?),
-            None => None,
-        },
-        tls: zookeeper_tls(&config.coordination)?,
-    };
     options.warn();
-    let deadline = Instant::now() + start_timeout;
+    let deadline = Instant::now() + config.coordination.start_timeout;
     loop {
         match ZooKeeper::connect(options.clone()).await {
             Ok(client) => return Ok(client),
@@ -474,6 +466,19 @@ async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordina
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// How the ensemble is reached, if there is one.
+pub fn ensemble(config: &Config) -> Result<Option<zookeeper::Options>, Error> {
+    let Some(hosts) = &config.zookeeper else { return Ok(None) };
+    let credentials = config.coordination.credentials.as_ref();
+    Ok(Some(zookeeper::Options {
+        session_timeout: config.coordination.session_timeout,
+        request_timeout: config.coordination.request_timeout,
+        credentials: credentials.map(|path| zookeeper::Credentials::read(path)).transpose()?,
+        tls: zookeeper_tls(&config.coordination)?,
+        ..zookeeper::Options::new(hosts)
+    }))
 }
 
 /// The files for TLS to the ensemble, if it is on. Files without it would be a false promise.

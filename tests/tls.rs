@@ -103,6 +103,38 @@ fn psql_encrypts_and_verifies() {
 }
 
 #[test]
+fn the_command_line_encrypts_and_verifies() {
+    let stage = Stage::new();
+    let daemon = Daemon::start(&stage.options().env("ORIBI_TLS_MODE", "require"));
+    let list = |host: &str, mode: &str, roots: Option<&Authority>| {
+        let host = format!("{host}:{}", daemon.postgres().port());
+        let mut command = Command::new(common::daemon::binary());
+        command.args(["query", "list", "--format", "json", "--host", &host, "--sslmode", mode]);
+        command.env("HOME", stage.directory.path()).env_remove("PGSSLROOTCERT");
+        command.args(roots.iter().flat_map(|roots| {
+            ["--sslrootcert".to_owned(), roots.certificate.display().to_string()]
+        }));
+        let output = command.output().expect("the program starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (own, stranger) = (Some(&stage.authority), stage.stranger());
+    let well = (Some(0), "[]\n".to_owned());
+    for mode in ["prefer", "require", "verify-ca", "verify-full"] {
+        assert_eq!(list("localhost", mode, own), well, "{mode}");
+    }
+    assert_eq!(list("localhost", "require", None), well);
+    assert_eq!(list("127.0.0.1", "verify-full", own), well);
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let (code, said) = list("localhost", mode, Some(&stranger));
+        assert!(code != Some(0) && said.contains("certificate"), "{mode}: {said}");
+    }
+    let (code, said) = list("localhost", "verify-full", None);
+    assert!(code == Some(2) && said.contains("root.crt"), "{said}");
+    assert_ne!(list("localhost", "disable", None).0, Some(0));
+}
+
+#[test]
 fn clients_certificates_are_verified_and_shown() {
     let stage = Stage::new();
     let daemon = Daemon::start(&stage.options());

@@ -1,15 +1,26 @@
 //! What can go wrong on the command line, and the exit code that tells so.
 
+use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use parquet::errors::ParquetError;
 
+use crate::query::submitted::Failure;
 use crate::{config, server};
 
 /// The process's exit code for wrong use, as clap has it too.
 const WRONG_USE: u8 = 2;
+
+/// Of `oribi query`: see there.
+const TIME_UP: u8 = 3;
+const CANCELLED: u8 = 4;
+const UNREACHABLE: u8 = 5;
+
+/// As shells tell of a process that SIGINT or SIGPIPE has ended.
+const INTERRUPTED: u8 = 130;
+const UNHEARD: u8 = 141;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,6 +44,30 @@ pub enum Error {
     Closed,
     #[error("cannot print: {0}")]
     Print(#[source] io::Error),
+    /// Wrong use that only shows once files and variables are read.
+    #[error("{0}")]
+    Usage(String),
+    /// What a daemon says of a statement of ours.
+    #[error("{}", sql_message(.0))]
+    Statement(#[source] tokio_postgres::Error),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("the rows cannot be read or written: {0}")]
+    Rows(String),
+    #[error("query {id} has failed: {}", failure_message(failure))]
+    Failed { id: String, failure: Failure },
+    #[error("query {0} was cancelled")]
+    Cancelled(String),
+    #[error("query {id} is {state}: \"oribi query wait {id}\" waits for its end")]
+    NotDone { id: String, state: &'static str },
+    #[error("query {id} is {state} by now, and cannot be cancelled")]
+    TooLate { id: String, state: &'static str },
+    #[error("query {id} has no rows: it came to {tag}")]
+    NoRows { id: String, tag: String },
+    #[error("the time is up; query {id} is {state}, and goes on")]
+    TimeUp { id: String, state: String },
+    #[error("interrupted")]
+    Interrupted,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -40,10 +75,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::NoHome | Self::Encoding(_) => ExitCode::from(WRONG_USE),
+            Self::Config(_) | Self::NoHome | Self::Encoding(_) | Self::Usage(_) => {
+                ExitCode::from(WRONG_USE)
+            }
+            Self::TimeUp { .. } => ExitCode::from(TIME_UP),
+            Self::Cancelled(_) => ExitCode::from(CANCELLED),
+            Self::Unreachable(_) => ExitCode::from(UNREACHABLE),
+            Self::Interrupted => ExitCode::from(INTERRUPTED),
+            error if error.is_unheard() => ExitCode::from(UNHEARD),
             Self::Server(error) if error.is_configuration() => ExitCode::from(WRONG_USE),
             _ => ExitCode::FAILURE,
         }
+    }
+
+    /// Whoever was printed for has gone, as `head` does: nothing to complain of.
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// For `map_err`: what could not be done to which file.
@@ -56,7 +103,24 @@ impl Error {
 /// The server's own words where it said any: the client crate's are just "db error".
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
-        None => error.to_string(),
+        Some(error) => message(error.message(), error.code().code(), error.detail(), error.hint()),
+        None => match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
     }
+}
+
+fn failure_message(failure: &Failure) -> String {
+    message(&failure.message, &failure.sqlstate, None, failure.hint.as_deref())
+}
+
+fn message(text: &str, sqlstate: &str, detail: Option<&str>, hint: Option<&str>) -> String {
+    let mut message = format!("{text} (SQLSTATE {sqlstate})");
+    for (title, text) in [("DETAIL", detail), ("HINT", hint)] {
+        if let Some(text) = text {
+            message += &format!("\n{title}:  {text}");
+        }
+    }
+    message
 }

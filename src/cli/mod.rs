@@ -1,11 +1,13 @@
-//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work.
+//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi query` submits
+//! queries and fetches their rows.
 //!
 //! Exit codes: 0, all went well; 1, it failed while it ran; 2, wrong use or a wrong setting, and
-//! nothing was started.
+//! nothing was started. [`query`] has more.
 
 mod demo;
 mod error;
 mod progress;
+mod query;
 mod serve;
 mod supervisor;
 mod text_table;
@@ -13,6 +15,7 @@ mod tour;
 mod tpch;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +23,9 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, LogFormat};
 use crate::telemetry;
 use error::{Error, Result};
+
+/// The variable that names the settings file.
+const CONFIG_VARIABLE: &str = "ORIBI_CONFIG";
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ORIBI_BUILD"), ")");
 
@@ -41,6 +47,14 @@ enum Command {
     Serve(serve::Options),
     /// Makes TPC-H data, queries it over the wire, and goes on serving it.
     Demo(demo::Options),
+    /// Submits queries, waits for them and fetches their rows, from any daemon.
+    ///
+    /// Daemons are found through ZooKeeper (--zookeeper, ORIBI_ZOOKEEPER, or a settings file); another
+    /// takes over when one dies. Passwords come from PGPASSWORD, PGPASSFILE or ~/.pgpass.
+    ///
+    /// Exit codes: 0 succeeded, 1 failed, 2 wrong use, 3 time is up, 4 cancelled, 5 no daemon can be
+    /// reached, 130 interrupted.
+    Query(query::Options),
 }
 
 /// Does what the command line says.
@@ -51,12 +65,15 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(options),
+        Command::Query(options) => query::run(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The exit code tells it, too, when nobody reads this.
-            let _ = writeln!(std::io::stderr(), "oribi: {error}");
+            if !error.is_unheard() {
+                // The exit code tells it, too, when nobody reads this.
+                let _ = writeln!(std::io::stderr(), "oribi: {error}");
+            }
             error.exit_code()
         }
     }
@@ -77,6 +94,19 @@ fn environment() -> Result<Vec<(String, String)>> {
         }
     }
     Ok(variables)
+}
+
+/// The settings of a file (or the one that ORIBI_CONFIG names), the environment and flags.
+fn settings(
+    file: Option<PathBuf>,
+    flags: impl IntoIterator<Item = (&'static str, Option<String>)>,
+) -> Result<Config> {
+    let environment = environment()?;
+    let named = environment.iter().find(|(name, _)| name == CONFIG_VARIABLE);
+    let named = named.map(|(_, path)| PathBuf::from(path));
+    let file = file.or(named).filter(|path| !path.as_os_str().is_empty());
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    Ok(Config::load(file.as_deref(), environment, flags)?)
 }
 
 /// Starts logging, or refuses a filter that makes no sense as any other wrong setting.

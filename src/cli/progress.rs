@@ -2,7 +2,11 @@
 
 use std::io::{IsTerminal, Write, stderr};
 
+use std::time::Duration;
+
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+
+use crate::query::submitted::{Record, State};
 
 /// Progress in rows, shown on standard error.
 pub struct Progress {
@@ -40,6 +44,52 @@ impl Progress {
 }
 
 impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A query that is waited for, shown on standard error if that is a terminal.
+pub struct Waiting {
+    bar: ProgressBar,
+}
+
+impl Waiting {
+    pub fn new(id: &str) -> Self {
+        if !stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(id.to_owned());
+        bar.set_message("submitted");
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self { bar }
+    }
+
+    /// Whether anybody looks at it.
+    pub fn is_seen(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    pub fn show(&self, record: &Record) {
+        let state = record.state.as_str();
+        let attempt = match record.attempt {
+            0 | 1 => String::new(),
+            attempt => format!(", attempt {attempt}"),
+        };
+        self.bar.set_message(match &record.daemon {
+            Some(daemon) if record.state == State::Running => {
+                format!("{state} on {daemon}{attempt}")
+            }
+            _ => state.to_owned() + &attempt,
+        });
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -8,13 +8,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::error::{Error, Result};
-use super::{environment, runtime, start_logging, supervisor};
+use super::{runtime, settings, start_logging, supervisor};
 use crate::config::Config;
 use crate::server::{Reloader, Server};
 use crate::shutdown;
-
-/// The variable that names the settings file.
-const CONFIG_VARIABLE: &str = "ORIBI_CONFIG";
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -49,10 +46,6 @@ pub struct Options {
 
 impl Options {
     fn settings(self) -> Result<Config> {
-        let environment = environment()?;
-        let named = environment.iter().find(|(name, _)| name == CONFIG_VARIABLE);
-        let named = named.map(|(_, path)| PathBuf::from(path));
-        let file = self.config.or(named).filter(|path| !path.as_os_str().is_empty());
         let flags = [
             ("data_dir", self.data_dir),
             ("zookeeper", self.zookeeper),
@@ -63,8 +56,7 @@ impl Options {
             ("advertise", self.advertise),
             ("warehouse", self.warehouse),
         ];
-        let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        Ok(Config::load(file.as_deref(), environment, flags)?)
+        settings(self.config, flags)
     }
 }
 

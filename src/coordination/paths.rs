@@ -71,6 +71,11 @@ pub enum Path<'a> {
     Claims,
     /// `query::submitted::Claim` of an attempt. Ephemeral; written by the daemon that works on it.
     Claim(&'a str, u32),
+    /// Parent of [`Schedule`](Self::Schedule).
+    Schedules,
+    /// `query::schedules::Record`. Persistent; written by whoever changes it and by the daemon that
+    /// leads.
+    Schedule(&'a str),
     /// `query::maintenance::log::Record`: what was done lately to keep tables in good order.
     /// Persistent; written by the daemon that did it.
     Maintenance,
@@ -122,6 +127,8 @@ impl Display for Path<'_> {
             Self::Queued(at, id) => write!(f, "/queue/{at:013}-{}", encode(id)),
             Self::Claims => f.write_str("/claims"),
             Self::Claim(id, attempt) => write!(f, "/claims/{}:{attempt}", encode(id)),
+            Self::Schedules => f.write_str("/schedules"),
+            Self::Schedule(name) => write!(f, "/schedules/{}", encode(name)),
             Self::Maintenance => f.write_str("/maintenance"),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),

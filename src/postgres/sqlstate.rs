@@ -11,6 +11,7 @@ use pgwire::messages::response::ErrorResponse;
 
 use crate::engine::patterns::BadPattern;
 use crate::engine::{self, settings};
+use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
@@ -514,6 +515,20 @@ fn submission_code(error: &submitted::Error) -> &'static str {
     }
 }
 
+fn schedule_code(error: &schedules::Error) -> &'static str {
+    use schedules::Error as E;
+    match error {
+        E::Query(error) => submission_code(error),
+        E::Store(_) => "58000",
+        E::Full => "53400",
+        E::Unknown(_) => "42704",
+        E::Denied(_) => "42501",
+        E::Name | E::Cron { .. } | E::Never(_) | E::TimeZone(_) | E::Options(_) => "22023",
+        E::Busy(_) => "40001",
+        E::Record { .. } => "XX001",
+    }
+}
+
 /// Our own rooms' errors, found inside the engine's.
 fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<encode::Error>() {
@@ -533,6 +548,9 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     }
     if let Some(error) = error.downcast_ref::<submitted::Error>() {
         return Some(submission_code(error));
+    }
+    if let Some(error) = error.downcast_ref::<schedules::Error>() {
+        return Some(schedule_code(error));
     }
     if let Some(bad) = BadPattern::of(error) {
         return Some(bad.sqlstate());

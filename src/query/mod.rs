@@ -24,6 +24,7 @@
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
 //! - [`submitted`]: queries that are submitted now and fetched later.
+//! - [`schedules`]: queries that are submitted again and again.
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
 pub mod admission;
@@ -42,6 +43,7 @@ pub mod objects;
 mod prepared;
 pub mod registry;
 mod running;
+pub mod schedules;
 mod secrets;
 mod security;
 pub mod sessions;

@@ -3,7 +3,8 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`pools`], [`tables`], [`maintenance`], [`settings`]: the schema `system`.
+//! - [`daemons`], [`queries`], [`pools`], [`tables`], [`maintenance`], [`settings`],
+//!   [`schedules`]: the schema `system`.
 //! - [`functions`]: scalar and table functions.
 //! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
 //! - [`types`]: PostgreSQL's types.
@@ -21,6 +22,7 @@ mod queries;
 mod relations;
 mod rewrite;
 mod rows;
+mod schedules;
 mod settings;
 mod table;
 mod tables;

@@ -15,8 +15,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, daemons, information_schema, maintenance, pg_catalog, pools, queries, settings,
-    tables,
+    Shared, View, daemons, information_schema, maintenance, pg_catalog, pools, queries, schedules,
+    settings, tables,
 };
 use crate::engine::system::SessionInfo;
 
@@ -28,6 +28,8 @@ pub enum Source {
     Queries,
     /// What all daemons have done for tables, which the store has.
     Maintenance,
+    /// What the store has of schedules.
+    Schedules,
     /// The clients of this daemon, and the statements of the others.
     Sessions,
     /// Tables, whose metadata files have to be read.
@@ -58,6 +60,7 @@ fn source(relation: &Relation) -> Source {
         (_, "pools") => Source::Rows(pools::rows),
         (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
+        (_, "schedules") => Source::Schedules,
         (_, "settings") => Source::Rows(settings::rows),
         _ => Source::Nothing,
     }
@@ -86,6 +89,10 @@ impl PartitionStream for Scan {
                 Source::Maintenance => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     maintenance::rows(&View::new(session, &shared), relation).await
+                }
+                Source::Schedules => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    schedules::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;

@@ -197,6 +197,26 @@ pub fn parameter(pg: &Type) -> Option<FieldRef> {
     }))
 }
 
+/// A column of a result, as a server describes it; what has no Arrow type is text.
+pub fn column(name: &str, pg: &Type, modifier: i32) -> FieldRef {
+    let Some(field) = parameter(pg) else {
+        return Arc::new(Field::new(name, DataType::Utf8, true));
+    };
+    let field = field.as_ref().clone().with_name(name);
+    let packed = modifier - TYPMOD_HEADER;
+    if *pg != Type::NUMERIC || packed < 0 {
+        return Arc::new(field);
+    }
+    // The scale has 11 bits, and a sign.
+    let scale = ((packed & 0x7ff) << 21) >> 21;
+    let kind = match (u8::try_from(packed >> 16), i8::try_from(scale)) {
+        (Ok(precision), Ok(scale)) if precision <= 38 => DataType::Decimal128(precision, scale),
+        (Ok(precision), Ok(scale)) if precision <= 76 => DataType::Decimal256(precision, scale),
+        _ => PARAMETER_NUMERIC,
+    };
+    Arc::new(field.with_data_type(kind))
+}
+
 /// The field as one of an extension type.
 pub fn extended(field: Field, name: &str) -> Field {
     field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), name.to_owned())]))
@@ -385,6 +405,21 @@ mod tests {
         assert_eq!(type_modifier(&field(list(field(DataType::Decimal256(76, 38))))), 4980778);
         assert_eq!(type_modifier(&field(DataType::Utf8)), -1);
         assert_eq!(type_modifier(&field(DataType::UInt64)), -1);
+    }
+
+    #[test]
+    fn described_columns_have_the_types_they_came_from() {
+        let kinds = [
+            DataType::Decimal128(15, 2),
+            DataType::Decimal128(5, -2),
+            DataType::Decimal256(76, 38),
+            DataType::Int64,
+            DataType::Utf8,
+        ];
+        for kind in kinds {
+            let field = field(kind);
+            assert_eq!(*column("c", &pg_type(&field), type_modifier(&field)), field);
+        }
     }
 
     #[test]

@@ -63,6 +63,13 @@ impl Cluster {
         Self { _server: Some(server.clone()), ..Self::on(&server.connect_string()) }
     }
 
+    /// The same, with a warehouse that all its daemons share.
+    pub fn with_warehouse() -> Self {
+        let cluster = Self::on_shared_zookeeper();
+        let warehouse = cluster.path("warehouse").display().to_string();
+        cluster.with("WAREHOUSE", &warehouse)
+    }
+
     /// On an ensemble, below a chroot of its own.
     pub fn on(hosts: &str) -> Self {
         let zookeeper = format!("{hosts}/test-{}", Uuid::new_v4().simple());
@@ -111,6 +118,13 @@ impl Cluster {
             let starting = ids.map(|id| scope.spawn(move || self.start(id)));
             starting.map(|daemon| daemon.join().expect("the daemon starts"))
         })
+    }
+
+    /// The same, and all of them know of each other.
+    pub async fn start_together<const N: usize>(&self, ids: [&str; N]) -> [Daemon; N] {
+        let daemons = self.start_all(ids);
+        all_ready(&Client::connect(&daemons[0]).await, &ids).await;
+        daemons
     }
 
     /// Starts a daemon and does not wait for anything.

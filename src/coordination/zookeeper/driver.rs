@@ -265,6 +265,7 @@ impl Driver {
             ClientError::NoAuth
             | ClientError::AuthFailed
             | ClientError::InvalidAcl
+            | ClientError::NoNode
             | ClientError::Unimplemented => {
                 // Waiting does not mend these, but a daemon that runs already keeps trying.
                 if let Some(ready) = self.ready.take() {
@@ -272,6 +273,9 @@ impl Driver {
                         ClientError::Unimplemented => Error::Refused {
                             reason: format!("{} is older than ZooKeeper 3.6", self.hosts),
                         },
+                        ClientError::NoNode => {
+                            Error::NoNode { path: self.target.address.chroot.clone() }
+                        }
                         _ => security::rejected(&self.hosts, self.target.credentials.as_ref()),
                     };
                     let _ = ready.send(Err(refusal));

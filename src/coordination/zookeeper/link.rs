@@ -43,6 +43,8 @@ pub(super) struct Target {
     pub session_timeout: Duration,
     pub credentials: Option<Credentials>,
     pub tls: Option<Tls>,
+    /// The chroot is not made if it is missing.
+    pub read_only: bool,
 }
 
 impl Target {
@@ -152,6 +154,9 @@ impl Link {
         client.sync("/").await?;
         let chroot = target.address.chroot.as_str();
         if chroot != "/" && client.check_stat(chroot).await?.is_none() {
+            if target.read_only {
+                return Err(ClientError::NoNode);
+            }
             let acl = security::first_acl(target.credentials.as_ref());
             client.mkdir(chroot, &create_options(Mode::Persistent, &acl)).await?;
         }

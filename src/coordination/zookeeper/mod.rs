@@ -52,6 +52,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// TLS, and nothing else; without, plaintext.
     pub tls: Option<Tls>,
+    /// Only looks: nothing is made, and nothing closed to others.
+    pub read_only: bool,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
             request_timeout: Duration::from_secs(5),
             credentials: None,
             tls: None,
+            read_only: false,
         }
     }
 
@@ -93,6 +96,7 @@ impl Options {
             session_timeout: self.session_timeout,
             credentials: self.credentials.clone(),
             tls: self.tls.clone(),
+            read_only: self.read_only,
         })
     }
 }
@@ -108,11 +112,12 @@ pub struct ZooKeeper {
 }
 
 impl ZooKeeper {
-    /// Connects, makes the chroot if it is missing, and closes it to others if there are
-    /// credentials. From then on it reconnects for ever.
+    /// Connects, and unless it only looks makes the chroot if it is missing, and closes it to others
+    /// if there are credentials. From then on it reconnects for ever.
     ///
     /// [`Error::Unavailable`] if the ensemble cannot be reached within the request time-out,
     /// [`Error::Refused`] if it is too old or the hosts are not a connect string,
+    /// [`Error::NoNode`] if there is no chroot to look at,
     /// [`Error::Setting`] if credentials or files for TLS are wrong.
     pub async fn connect(options: Options) -> Result<Arc<Self>> {
         let target = options.target()?;
@@ -135,9 +140,11 @@ impl ZooKeeper {
             Error::Unavailable { reason: format!("cannot reach ZooKeeper at {hosts}: {reason}") }
         };
         connected.await.unwrap_or_else(|_| Err(unreachable("its thread stopped")))?;
-        let Options { hosts, request_timeout, credentials, .. } = options;
+        let Options { hosts, request_timeout, credentials, read_only, .. } = options;
         let mut store = Self { hosts, request_timeout, acl: [].into(), commands, session };
-        store.acl = acl::settle(&store, credentials.as_ref()).await?;
+        if !read_only {
+            store.acl = acl::settle(&store, credentials.as_ref()).await?;
+        }
         Ok(Arc::new(store))
     }
 

@@ -91,10 +91,14 @@ impl Submissions {
         coordination: Arc<dyn Coordination>,
         limits: config::Submitted,
     ) -> coordination::Result<Arc<Self>> {
-        for path in [Path::Queries, Path::Inbox, Path::Queue, Path::Claims] {
+        for path in [Path::Queries, Path::Inbox, Path::Queue, Path::Claims, Path::Schedules] {
             coordination::ensure(coordination.as_ref(), &path.to_string()).await?;
         }
         Ok(Arc::new(Self { coordination, limits }))
+    }
+
+    pub(in crate::query) fn store(&self) -> &dyn Coordination {
+        self.coordination.as_ref()
     }
 
     /// Submits a query for a role. When this returns it is durable. Returns its id.
@@ -136,7 +140,7 @@ impl Submissions {
     }
 
     /// What puts a query into the queue.
-    fn entering(&self, id: &str, record: &Record) -> Result<Vec<Op>> {
+    pub(in crate::query) fn entering(&self, id: &str, record: &Record) -> Result<Vec<Op>> {
         let mode = Mode::Persistent;
         let path = Path::Query(id).to_string();
         let queued = Path::Queued(record.since(), id).to_string();
@@ -147,7 +151,7 @@ impl Submissions {
     }
 
     /// How many more queries the queue takes.
-    async fn room(&self) -> Result<usize> {
+    pub(in crate::query) async fn room(&self) -> Result<usize> {
         let queue = self.coordination.get(&Path::Queue.to_string()).await?;
         let waiting = queue.map_or(0, |node| usize::try_from(node.stat.num_children).unwrap_or(0));
         Ok(self.limits.queue.saturating_sub(waiting))
@@ -258,12 +262,12 @@ fn same(record: &Record, (user, sql): (&str, &str), id: String) -> Result<String
 }
 
 /// Another has changed or removed something since it was read.
-fn outrun(error: &coordination::Error) -> bool {
+pub(in crate::query) fn outrun(error: &coordination::Error) -> bool {
     use coordination::Error::{BadVersion, NoNode};
     matches!(error.root(), BadVersion { .. } | NoNode { .. })
 }
 
-fn exists(error: &coordination::Error) -> bool {
+pub(in crate::query) fn exists(error: &coordination::Error) -> bool {
     matches!(error.root(), coordination::Error::NodeExists { .. })
 }
 
@@ -298,7 +302,7 @@ fn encoded(id: &str, record: &Record) -> Result<Bytes> {
 }
 
 /// Whether a text is one statement that can be submitted.
-fn check(sql: &str) -> Result<()> {
+pub(in crate::query) fn check(sql: &str) -> Result<()> {
     if sql.len() > MAX_SQL {
         return Err(Error::TooLong(sql.len()));
     }

@@ -6,6 +6,7 @@
 //! - [`privileges`]: who may do what: everything, until there are roles.
 //! - [`server`]: sizes, addresses, other sessions.
 //! - [`submitted`]: queries that are submitted, and their rows.
+//! - [`schedules`]: queries that are submitted again and again.
 //! - [`series`]: table functions.
 //! - [`arrays`]: what PostgreSQL's clients do with arrays and the engine has no function for.
 //!
@@ -16,6 +17,7 @@ mod arrays;
 mod names;
 mod objects;
 mod privileges;
+mod schedules;
 mod series;
 mod server;
 mod session;
@@ -136,6 +138,7 @@ fn specs() -> impl Iterator<Item = &'static Spec> {
         server::FUNCTIONS,
         arrays::FUNCTIONS,
         submitted::FUNCTIONS,
+        schedules::FUNCTIONS,
     ];
     all.into_iter().flatten()
 }

@@ -22,6 +22,7 @@ pub const FUNCTIONS: &[Spec] = &[
     asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed()),
     asking("oribi.wait", &[&[Text], &[Text, Text]], "text", |asked| wait(asked).boxed()),
     asking("oribi.status", &[&[Text]], "text", |asked| status(asked).boxed()),
+    asking("oribi.record", &[&[Text]], "text", |asked| record(asked).boxed()),
     asking("oribi.cancel", &[&[Text]], "bool", |asked| cancel(asked).boxed()),
 ];
 
@@ -54,6 +55,15 @@ async fn visible(view: View<'_>, id: &str) -> Result<Record> {
 
 async fn status(asked: Asked<'_>) -> Result<Value> {
     Ok(visible(asked.view(), asked.text(0)).await?.state.as_str().into())
+}
+
+/// All that is known of a query, as JSON.
+async fn record(asked: Asked<'_>) -> Result<Value> {
+    let id = asked.text(0);
+    let record = visible(asked.view(), id).await?;
+    let json = serde_json::to_string(&record)
+        .map_err(|source| submission_error(Error::Record { id: id.to_owned(), source }))?;
+    Ok(json.into())
 }
 
 async fn wait(asked: Asked<'_>) -> Result<Value> {
