@@ -19,7 +19,7 @@ mod link;
 mod security;
 
 use std::fmt::{self, Debug, Formatter};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use zookeeper_client::{Acl, CreateMode, CreateOptions};
 
 use self::address::Address;
+pub(super) use self::address::host_name;
 use self::call::{Kind, Ticket};
 use self::driver::Driver;
 use self::link::{Command, Registered, Target};
@@ -99,6 +100,23 @@ impl Options {
             read_only: self.read_only,
         })
     }
+
+    /// To look at all that there is, below the chroot and beside it.
+    fn whole(&self) -> Result<Target> {
+        let mut target = self.target()?;
+        target.address.chroot = "/".to_owned();
+        Ok(Target { read_only: true, ..target })
+    }
+
+    /// The servers, as `host:port` or `host`.
+    pub(super) fn servers(&self) -> Result<Vec<String>> {
+        Ok(Address::parse(&self.hosts)?.hosts)
+    }
+
+    /// The chroot.
+    pub fn chroot(&self) -> Result<String> {
+        Ok(Address::parse(&self.hosts)?.chroot)
+    }
 }
 
 /// A client of a ZooKeeper ensemble. Dropping it closes the session, without waiting for it.
@@ -109,6 +127,8 @@ pub struct ZooKeeper {
     acl: Arc<[Acl]>,
     commands: mpsc::UnboundedSender<Command>,
     session: Arc<latest::Sender<Session>>,
+    /// The one connected to last, as `host:port`.
+    server: Arc<Mutex<String>>,
 }
 
 impl ZooKeeper {
@@ -121,6 +141,20 @@ impl ZooKeeper {
     /// [`Error::Setting`] if credentials or files for TLS are wrong.
     pub async fn connect(options: Options) -> Result<Arc<Self>> {
         let target = options.target()?;
+        let mut store = Self::open(&options, target).await?;
+        if !options.read_only {
+            store.acl = acl::settle(&store, options.credentials.as_ref()).await?;
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Connects in a session of its own to look at all that the ensemble holds. Paths count from its
+    /// root, whatever the chroot; nothing is made or closed to others. To be read with only.
+    pub async fn look(options: &Options) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self::open(options, options.whole()?).await?))
+    }
+
+    async fn open(options: &Options, target: Target) -> Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let (ready, connected) = oneshot::channel();
         let session = Arc::new(latest::Sender::new(Session {
@@ -129,7 +163,9 @@ impl ZooKeeper {
             state: SessionState::Disconnected,
             timeout: options.session_timeout,
         }));
-        let driver = Driver::new(target, &options, received, session.clone(), ready);
+        let server = Arc::new(Mutex::new(String::new()));
+        let told = (session.clone(), server.clone());
+        let driver = Driver::new(target, options, received, told, ready);
         // The thread ends when the session is closed, or this handle dropped.
         std::thread::Builder::new()
             .name("oribi-zookeeper".to_owned())
@@ -140,12 +176,8 @@ impl ZooKeeper {
             Error::Unavailable { reason: format!("cannot reach ZooKeeper at {hosts}: {reason}") }
         };
         connected.await.unwrap_or_else(|_| Err(unreachable("its thread stopped")))?;
-        let Options { hosts, request_timeout, credentials, read_only, .. } = options;
-        let mut store = Self { hosts, request_timeout, acl: [].into(), commands, session };
-        if !read_only {
-            store.acl = acl::settle(&store, credentials.as_ref()).await?;
-        }
-        Ok(Arc::new(store))
+        let (hosts, request_timeout) = (options.hosts.clone(), options.request_timeout);
+        Ok(Self { hosts, request_timeout, acl: [].into(), commands, session, server })
     }
 
     /// Has the driver make a call, if it is in touch, and waits for the answer.
@@ -210,6 +242,17 @@ impl Coordination for ZooKeeper {
         self.call(Kind::Read, async move |client| match client.get_data(&path).await {
             Ok((data, stat)) => Ok(Some(Node { data: data.into(), stat: convert(&stat) })),
             Err(zookeeper_client::Error::NoNode) => Ok(None),
+            Err(error) => Err(call::failed(Kind::Read, &path, error)),
+        })
+        .await
+    }
+
+    async fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        self.in_touch()?;
+        validate::path(path)?;
+        let path = path.to_owned();
+        self.call(Kind::Read, async move |client| match client.check_stat(&path).await {
+            Ok(stat) => Ok(stat.as_ref().map(convert)),
             Err(error) => Err(call::failed(Kind::Read, &path, error)),
         })
         .await
@@ -282,6 +325,11 @@ impl Coordination for ZooKeeper {
         watch
     }
 
+    fn server(&self) -> Option<String> {
+        self.in_touch().ok()?;
+        Some(self.server.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     fn session(&self) -> latest::Receiver<Session> {
         self.session.subscribe()
     }
@@ -322,5 +370,8 @@ fn convert(stat: &zookeeper_client::Stat) -> Stat {
         cversion: stat.cversion,
         ephemeral_owner: stat.ephemeral_owner,
         num_children: stat.num_children,
+        pzxid: Some(stat.pzxid),
+        aversion: stat.aversion,
+        data_length: stat.data_length,
     }
 }

@@ -9,7 +9,7 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::Expr;
 
 use super::super::pg_catalog::statics;
-use super::super::{Shared, relations, table};
+use super::super::{Shared, relations, table, zk};
 use super::submitted::{QueryResult, RESULT};
 
 pub fn functions(shared: &Arc<Shared>) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
@@ -21,8 +21,12 @@ pub fn functions(shared: &Arc<Shared>) -> Vec<(String, Arc<dyn TableFunctionImpl
             let series: Arc<dyn TableFunctionImpl> = Arc::new(Series(function.function().clone()));
             ("generate_series".to_owned(), series)
         });
-    let result: Arc<dyn TableFunctionImpl> = Arc::new(QueryResult(shared.clone()));
-    let named = [("pg_get_keywords", keywords), ("pg_timezone_names", zones), (RESULT, result)];
+    let named: [(&str, Arc<dyn TableFunctionImpl>); 4] = [
+        ("pg_get_keywords", keywords),
+        ("pg_timezone_names", zones),
+        (RESULT, Arc::new(QueryResult(shared.clone()))),
+        ("zk_watch", Arc::new(zk::Watching(shared.clone()))),
+    ];
     series.chain(named.map(|(name, function)| (name.to_owned(), function))).collect()
 }
 

@@ -27,7 +27,7 @@ pub const FUNCTIONS: &[Spec] = &[
 ];
 
 /// The table function that gives a query's rows.
-pub const RESULT: &str = "oribi.result";
+pub const RESULT: &str = "oribi_result";
 
 /// How long `oribi.wait` waits if it is not told.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,9 +106,9 @@ impl TableFunctionImpl for QueryResult {
                 ScalarValue::Utf8(Some(id))
                 | ScalarValue::Utf8View(Some(id))
                 | ScalarValue::LargeUtf8(Some(id)) => id,
-                _ => return plan_err!("{RESULT} takes the id of a query"),
+                _ => return plan_err!("oribi.result takes the id of a query"),
             },
-            _ => return plan_err!("{RESULT} takes the id of a query, as a constant"),
+            _ => return plan_err!("oribi.result takes the id of a query, as a constant"),
         };
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
         // One short read, while the statement is planned. The thread is one of the engine's, which

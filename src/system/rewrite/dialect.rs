@@ -51,9 +51,9 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
-            TableFactor::Table { name, args: Some(_), .. } => {
+            TableFactor::Table { name, alias, args: Some(_), .. } => {
+                factors::own_function(name, alias);
                 strip_schema(name);
-                join_own(name);
             }
             TableFactor::Function { name, .. } => strip_schema(name),
             _ => {}
@@ -122,17 +122,6 @@ fn first_rows(query: &mut Query) {
         Some(_) => return,
     }
     query.fetch = None;
-}
-
-/// Table functions of our own: the engine knows them by one word.
-fn join_own(name: &mut ObjectName) {
-    if let [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(function)] =
-        name.0.as_slice()
-        && normal(schema) == "oribi"
-    {
-        let joined = Ident::new(format!("oribi.{}", normal(function)));
-        name.0 = vec![ObjectNamePart::Identifier(joined)];
-    }
 }
 
 fn strip_schema(name: &mut ObjectName) {
