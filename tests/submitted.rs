@@ -313,10 +313,21 @@ async fn a_query_that_kills_daemons_ends_as_failed() {
     .await;
 }
 
+/// Waits for the end of a query, and says why if it is none to be glad of.
+async fn succeeds(client: &Client, id: &str, sql: &str) {
+    let state = wait(client, id).await;
+    let error = format!("SELECT error FROM system.queries WHERE id = '{id}'");
+    if state != "succeeded" {
+        panic!("{id}, {sql}: {state}: {:?}", client.rows(&error).await);
+    }
+}
+
 /// For as many seconds as `ORIBI_KILL_SECONDS` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changes_are_made_exactly_once_whoever_dies() {
-    let (cluster, daemons) = three_with(&[("SUBMITTED_HISTORY", "1000000")]).await;
+    // A query may be met again and again.
+    let settings = [("SUBMITTED_HISTORY", "1000000"), ("SUBMITTED_ATTEMPTS", "20")];
+    let (cluster, daemons) = three_with(&settings).await;
     let names = ["a", "b", "c"];
     let mut daemons: Vec<Daemon> = daemons.into_iter().collect();
     let client = Client::connect(&daemons[0]).await;
@@ -352,7 +363,7 @@ async fn changes_are_made_exactly_once_whoever_dies() {
             let client = Client::connect(&daemons[turn % 3]).await;
             let before = pending.len().saturating_sub(40);
             for (id, sql) in pending.drain(..before) {
-                assert_eq!(wait(&client, &id).await, "succeeded", "{id}: {sql}");
+                succeeds(&client, &id, &sql).await;
             }
         })
         .await;
@@ -360,7 +371,7 @@ async fn changes_are_made_exactly_once_whoever_dies() {
     bounded(async {
         let client = Client::connect(&daemons[0]).await;
         for (id, sql) in pending {
-            assert_eq!(wait(&client, &id).await, "succeeded", "{id}: {sql}");
+            succeeds(&client, &id, &sql).await;
         }
         let counted = client.rows("SELECT count(*), count(DISTINCT n) FROM t").await;
         let expected = inserts.to_string();
