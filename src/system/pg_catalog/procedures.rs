@@ -329,7 +329,10 @@ mod tests {
     fn every_function_has_an_identifier_of_its_own() {
         let names = functions::names();
         let listed: HashSet<&str> = callable().map(|procedure| procedure.name.as_str()).collect();
-        let missing: Vec<_> = names.iter().filter(|name| !listed.contains(name.as_str())).collect();
+        // Those in a schema of their own are not PostgreSQL's.
+        let missing: Vec<_> = (names.iter())
+            .filter(|name| !listed.contains(name.as_str()) && !name.starts_with("oribi."))
+            .collect();
         assert!(missing.len() < 20, "{missing:?}");
         let last = ALL.keys().next_back().copied().unwrap_or_default();
         assert!((FIRST_OID + 50..crate::catalog::FIRST_USER_OID - 1).contains(&last), "{last}");
