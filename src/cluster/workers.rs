@@ -34,6 +34,8 @@ pub struct Worker {
 pub struct Workers {
     membership: Arc<Membership>,
     suspects: Mutex<HashMap<Uuid, Suspect>>,
+    /// Grows with each daemon that is suspected.
+    suspicions: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ struct Suspect {
 
 impl Workers {
     pub fn new(membership: Arc<Membership>) -> Arc<Self> {
-        Arc::new(Self { membership, suspects: Mutex::default() })
+        Arc::new(Self { membership, suspects: Mutex::default(), suspicions: watch::Sender::new(0) })
     }
 
     /// This daemon's own name.
@@ -100,6 +102,20 @@ impl Workers {
         !suspects.contains_key(&worker.incarnation)
     }
 
+    /// Whether a daemon's life has ended as far as can be told: it is registered no more, or does not
+    /// answer.
+    pub fn has_ended(&self, incarnation: Uuid) -> bool {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self.membership.members();
+        suspects.contains_key(&incarnation)
+            || !members.iter().any(|member| member.record.incarnation == incarnation)
+    }
+
+    /// Tells whenever a daemon is suspected.
+    pub fn watch_suspects(&self) -> watch::Receiver<u64> {
+        self.suspicions.subscribe()
+    }
+
     /// The cluster's members, as they change.
     pub fn watch(&self) -> watch::Receiver<Arc<Vec<Member>>> {
         self.membership.watch_members()
@@ -113,6 +129,8 @@ impl Workers {
         let due = Instant::now() + (first * 2u32.saturating_pow(failures)).min(longest);
         let suspect = Suspect { worker: worker.clone(), due, failures: (failures + 1).min(16) };
         suspects.insert(worker.incarnation, suspect);
+        drop(suspects);
+        self.suspicions.send_modify(|count| *count += 1);
     }
 
     /// Those that may be asked again by now.

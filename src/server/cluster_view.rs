@@ -12,13 +12,15 @@ use crate::cluster::{Election, Membership, State};
 use crate::config::Config;
 use crate::engine::system::SessionInfo;
 use crate::query::admission::{Admission, Shown};
+use crate::query::history::{History, Record};
 use crate::query::maintenance::log::{Entry, Log};
 use crate::query::registry::Registry;
 use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
-    Backends, Cluster, DaemonRow, MaintenanceRow, PoolRow, QueryRow, SessionRow, SettingRow, Signal,
+    Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
+    SessionRow, SettingRow, Signal,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -29,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct ClusterView {
     membership: Arc<Membership>,
     registry: Arc<Registry>,
+    history: Arc<History>,
     election: Arc<Election>,
     log: Arc<Log>,
     admission: Arc<Admission>,
@@ -38,11 +41,12 @@ impl ClusterView {
     pub fn new(
         membership: Arc<Membership>,
         registry: Arc<Registry>,
+        history: Arc<History>,
         election: Arc<Election>,
         log: Arc<Log>,
         admission: Arc<Admission>,
     ) -> Self {
-        Self { membership, registry, election, log, admission }
+        Self { membership, registry, history, election, log, admission }
     }
 }
 
@@ -98,13 +102,22 @@ impl Cluster for ClusterView {
                     database: entry.database.clone(),
                     pool: entry.pool.clone(),
                     sql: entry.sql.clone(),
-                    progress: None,
+                    progress: self.registry.progress(&id),
                     submitted: started,
                     started: Some(started),
                     error: None,
                 }
             })
             .collect()
+    }
+
+    async fn history(&self) -> Vec<HistoryRow> {
+        self.history.records().await.into_iter().map(history_row).collect()
+    }
+
+    async fn profile(&self, id: &str) -> Option<ProfileRow> {
+        let kept = self.history.profile(id.parse().ok()?).await?;
+        Some(ProfileRow { user: kept.user, full: kept.full, plain: kept.plain })
     }
 
     fn pools(&self) -> Vec<PoolRow> {
@@ -147,6 +160,37 @@ impl Cluster for ClusterView {
             error: entry.error,
         };
         Ok(entries.into_iter().map(row).collect())
+    }
+}
+
+fn history_row(record: Record) -> HistoryRow {
+    HistoryRow {
+        id: record.id.to_string(),
+        state: record.state.as_str(),
+        daemon: record.daemon,
+        pid: record.pid,
+        user: record.user,
+        database: record.database,
+        pool: record.pool,
+        client: record.client,
+        application_name: record.application_name,
+        sql: record.sql,
+        tag: record.tag,
+        started: record.started.map(Into::into),
+        ended: record.ended.map(Into::into),
+        duration: record.duration.map(Duration::from_micros),
+        queued: record.queued.map(Duration::from_micros),
+        planning: record.planning.map(Duration::from_micros),
+        execution: record.execution.map(Duration::from_micros),
+        rows: record.rows,
+        scanned: record.scanned,
+        spilled: record.spilled,
+        peak: record.peak,
+        retries: record.retries,
+        workers: record.workers,
+        profile: record.profile,
+        sqlstate: record.sqlstate,
+        error: record.error,
     }
 }
 

@@ -158,6 +158,20 @@ impl Rows {
         self.count += 1;
     }
 
+    /// Leaves the rows for which there is `true`.
+    pub fn retain(&mut self, kept: &[bool]) {
+        for column in &mut self.columns {
+            let mut kept = kept.iter();
+            column.retain(|_| kept.next().copied().unwrap_or(true));
+        }
+        self.count = kept.iter().filter(|kept| **kept).count();
+    }
+
+    /// The values of a column, a row each; none if it has none.
+    pub fn column(&self, name: &str) -> &[Value] {
+        self.relation.position(name).map_or(&[], |position| &self.columns[position])
+    }
+
     pub fn finish(self) -> Result<RecordBatch> {
         let schema = &self.relation.arrow;
         let arrays = (self.columns.into_iter().zip(&self.relation.columns))

@@ -15,8 +15,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, daemons, information_schema, maintenance, pg_catalog, pools, queries, settings,
-    tables,
+    Shared, View, daemons, history, information_schema, maintenance, pg_catalog, pools, queries,
+    settings, tables,
 };
 use crate::engine::system::SessionInfo;
 
@@ -26,6 +26,8 @@ pub enum Source {
     Rows(fn(&View<'_>, &'static Relation) -> Result<RecordBatch>),
     /// The statements of all daemons, which have to be asked.
     Queries,
+    /// The statements that have ended.
+    History,
     /// What all daemons have done for tables, which the store has.
     Maintenance,
     /// The clients of this daemon, and the statements of the others.
@@ -55,6 +57,7 @@ fn source(relation: &Relation) -> Source {
         ("information_schema", name) => information_schema::source(name),
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
+        (_, "query_history") => Source::History,
         (_, "pools") => Source::Rows(pools::rows),
         (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
@@ -82,6 +85,10 @@ impl PartitionStream for Scan {
                 Source::Queries => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     queries::rows(&View::new(session, &shared), relation).await
+                }
+                Source::History => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    history::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Maintenance => {
                     let session = SessionInfo::of(context.session_config().options())?;

@@ -24,6 +24,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("inet_client_port", &[&[]], "int4", client_port),
     spec("pg_cancel_backend", &[&[Int]], "bool", cancel).volatile(),
     spec("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", terminate).volatile(),
+    spec("oribi.profile", &[&[Text]], "text", profile).volatile(),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
     spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),
@@ -41,6 +42,17 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("mxid_age", &[&[Int]], "int4", zero),
     spec("pg_stat_file", &[&[Text], &[Text, Bool]], "text", null),
 ];
+
+/// The plan of a statement that has ended, with what each step has measured, if it is kept and the
+/// role may look at it.
+fn profile(call: &Call<'_, '_>) -> Result<Value> {
+    let found = call.view.shared.cluster.profile(call.text(0));
+    let found = tokio::task::block_in_place(|| Handle::current().block_on(found));
+    let visible = found.filter(|profile| call.view.may_look_at(&profile.user));
+    let superuser = call.view.access().is_superuser();
+    let text = visible.map(|profile| if superuser { profile.full } else { profile.plain });
+    Ok(text.into())
+}
 
 fn no(_: &Call<'_, '_>) -> Result<Value> {
     Ok(false.into())
