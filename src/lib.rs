@@ -10,7 +10,7 @@
 //! | 8 | [`server`] | composition: builds upward, runs, drains downward |
 //! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, portals, SQLSTATE |
 //! |   | [`web`] | health over HTTP |
-//! | 6 | [`system`] | the cluster as SQL: `system.*`, `pg_catalog`, `information_schema` |
+//! | 6 | [`system`] | the cluster as SQL: `system.*`, `zk.*`, `pg_catalog`, `information_schema` |
 //! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
 //! | 4 | [`engine`] | DataFusion: parsing, planning, streams, memory, settings |
 //! | 3 | [`storage`] | tables to bytes: object stores, external files, managed tables |

@@ -22,7 +22,9 @@ use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
 use crate::cluster::{self, Election, Membership, State, Workers};
 use crate::config::{self, Config, Switch};
+use crate::coordination::counted::Counted;
 use crate::coordination::embedded::{self, EmbeddedStore};
+use crate::coordination::whole::{Store, Whole};
 use crate::coordination::zookeeper::{self, ZooKeeper};
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
@@ -120,7 +122,7 @@ pub struct Addresses {
 pub struct Server {
     config: Config,
     addresses: Addresses,
-    coordination: Arc<dyn Coordination>,
+    store: Store,
     membership: Arc<Membership>,
     workers: Arc<Workers>,
     election: Arc<Election>,
@@ -146,7 +148,8 @@ impl Server {
         let peering = Peering::of_files(&config.peers)?;
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
-        let coordination = connect(&config, &data_dir).await?;
+        let store = connect(&config, &data_dir).await?;
+        let coordination: Arc<dyn Coordination> = store.own.clone();
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
         set_first_password(&config, &catalog).await?;
@@ -178,7 +181,7 @@ impl Server {
                 history.clone(),
                 election.clone(),
                 log.clone(),
-                admission.clone(),
+                (admission.clone(), store.clone()),
             )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             setting_rows(&config),
@@ -225,7 +228,7 @@ impl Server {
         let server = Self {
             config,
             addresses,
-            coordination,
+            store,
             membership,
             workers,
             election,
@@ -266,7 +269,7 @@ impl Server {
         tasks.spawn(queries.history.clone().run(end.clone()));
         tasks.spawn(history::watch_for_lost(
             queries.history.clone(),
-            self.coordination.clone(),
+            self.store.own.clone(),
             self.workers.clone(),
             end.clone(),
         ));
@@ -342,7 +345,8 @@ impl Server {
         if tokio::time::timeout(PATIENCE, self.queries.history.write()).await.is_err() {
             warn!("some statements are missing in the history");
         }
-        self.coordination.close().await;
+        self.store.whole.close().await;
+        self.store.own.close().await;
         let engine = self.queries.engine.clone();
         let stopped = tokio::task::spawn_blocking(move || engine.stop(PATIENCE));
         if stopped.await.is_err() {
@@ -451,12 +455,14 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
 }
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
-async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordination>, Error> {
+async fn connect(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
     let config::Coordination { session_timeout, request_timeout, start_timeout, .. } =
         config.coordination;
     let Some(hosts) = &config.zookeeper else {
         let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
-        return Ok(store.connect(embedded::Options { session_timeout, request_timeout }));
+        let options = embedded::Options { session_timeout, request_timeout };
+        let own = Counted::new(store.connect(options.clone()));
+        return Ok(Store { own, whole: Whole::of_embedded(store, options) });
     };
     let options = zookeeper::Options {
         hosts: hosts.clone(),
@@ -472,7 +478,10 @@ async fn connect(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Coordina
     let deadline = Instant::now() + start_timeout;
     loop {
         match ZooKeeper::connect(options.clone()).await {
-            Ok(client) => return Ok(client),
+            Ok(client) => {
+                let whole = Whole::of_ensemble(options);
+                return Ok(Store { own: Counted::new(client), whole });
+            }
             Err(error) if error.is_unavailable() && Instant::now() < deadline => {
                 warn!(%error, "waiting for the ensemble");
                 tokio::time::sleep(RECONNECT).await;

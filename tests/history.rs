@@ -275,7 +275,10 @@ async fn what_workers_have_measured_counts() {
         assert_eq!(rows.len(), 2, "{rows:?}");
         assert_eq!((&*rows[0][0], &rows[0][1]), ("", &alone));
         assert_eq!((&*rows[1][0], &rows[1][1]), ("a,b,c", &alone));
-        let profile = client.value(&format!("SELECT oribi.profile('{}')", rows[1][2])).await;
+        // From any daemon.
+        let other = Client::connect(&daemons[1]).await;
+        assert_eq!(other.rows(&format!("{seen} AND daemon = 'a' ORDER BY id")).await, rows);
+        let profile = other.value(&format!("SELECT oribi.profile('{}')", rows[1][2])).await;
         assert!(profile.contains("Stage 1") && profile.contains("bytes_scanned="), "{profile}");
     })
     .await;

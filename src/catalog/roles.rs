@@ -26,9 +26,10 @@ pub const FIRST_ROLE: &str = "oribi";
 /// What PostgreSQL gives to its first superuser (`BOOTSTRAP_SUPERUSERID`).
 const FIRST_ROLE_OID: u32 = 10;
 
-/// Roles that are always there, with PostgreSQL's names and identifiers: being a member of one
-/// allows what its name says.
+/// Roles that are always there, with PostgreSQL's names and identifiers as far as it has them: being
+/// a member of one allows what its name says.
 pub const PREDEFINED_ROLES: &[(&str, u32)] = &[
+    ("oribi_read_coordination", 15300),
     ("pg_monitor", 3373),
     ("pg_read_all_data", 6181),
     ("pg_read_all_settings", 3374),

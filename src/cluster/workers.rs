@@ -78,12 +78,13 @@ impl Workers {
         let fits = |member: &&Member| {
             member.record.state == State::Ready && member.record.build == self.build()
         };
-        let worker = |member: &Member| Worker {
-            id: member.id.clone(),
-            incarnation: member.record.incarnation,
-            peer: member.record.peer.clone(),
-        };
         members.iter().filter(fits).map(worker).collect()
+    }
+
+    /// All other members, whatever their state and build.
+    pub fn others(&self) -> Vec<Worker> {
+        let members = self.membership.members();
+        members.iter().filter(|member| member.id != self.own_id()).map(worker).collect()
     }
 
     /// The next few ready workers after this daemon in the order of names, whether they are well or
@@ -145,6 +146,14 @@ impl Workers {
     pub fn trust(&self, worker: &Worker) {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         suspects.remove(&worker.incarnation);
+    }
+}
+
+fn worker(member: &Member) -> Worker {
+    Worker {
+        id: member.id.clone(),
+        incarnation: member.record.incarnation,
+        peer: member.record.peer.clone(),
     }
 }
 

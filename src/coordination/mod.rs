@@ -7,6 +7,9 @@
 //! - [`zookeeper`]: a real ensemble, through the crate `zookeeper-client`;
 //! - [`embedded`]: in process and persistent, for one daemon without ZooKeeper.
 //!
+//! [`counted`] counts what goes through either, and [`whole`] is for people who want to see all that
+//! is there, below the daemons' own chroot and beside it. [`members`] asks an ensemble's servers.
+//!
 //! # Promises
 //! - A write that returned `Ok` is durable. One that returned an error for which
 //!   [`Error::may_have_landed`] is true may or may not have happened: put a nonce of your own into
@@ -18,11 +21,14 @@
 //! - Ephemeral nodes belong to a session. When the session is lost they are gone, and
 //!   [`Session::epoch`] grows: whoever created them creates them anew.
 
+pub mod counted;
 pub mod embedded;
 mod error;
+pub mod members;
 pub mod paths;
 mod validate;
 mod watch;
+pub mod whole;
 pub mod zookeeper;
 
 use std::time::Duration;
@@ -31,7 +37,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use error::{Error, Result};
-pub use watch::{Event, Scope, Watch, WatchSender, watch_channel};
+pub use watch::{Change, Event, Happened, Scope, Watch, WatchSender, watch_channel};
 
 /// The largest value a node may hold, in bytes. Bigger things are pointers to storage: ZooKeeper's
 /// own limit (`jute.maxbuffer`, 1 MiB) covers child lists and transactions as well.
@@ -76,6 +82,12 @@ pub struct Stat {
     /// Session that owns an ephemeral node; 0 for a persistent one.
     pub ephemeral_owner: i64,
     pub num_children: i32,
+    /// Transaction that last changed the list of children; `None` where the store does not know.
+    pub pzxid: Option<i64>,
+    /// Number of changes to the access control list.
+    pub aversion: i32,
+    /// Bytes.
+    pub data_length: i32,
 }
 
 /// A node as read.
@@ -163,6 +175,9 @@ pub trait Coordination: Send + Sync + std::fmt::Debug + 'static {
     /// Reads a node; `None` if there is none.
     async fn get(&self, path: &str) -> Result<Option<Node>>;
 
+    /// A node without its data; `None` if there is none. Needs no permission to read it.
+    async fn stat(&self, path: &str) -> Result<Option<Stat>>;
+
     /// Replaces a node's data, if it is at the expected version.
     async fn set(&self, path: &str, data: Bytes, expected: Option<i32>) -> Result<Stat>;
 
@@ -183,6 +198,9 @@ pub trait Coordination: Send + Sync + std::fmt::Debug + 'static {
     /// delivered once the watch is armed: read after it and nothing is missed. A path that is not
     /// valid has a stream that ends at once.
     fn watch(&self, path: &str, scope: Scope) -> Watch;
+
+    /// Where this client is connected to, for people; `None` while it is not.
+    fn server(&self) -> Option<String>;
 
     /// The session's current and future states.
     fn session(&self) -> tokio::sync::watch::Receiver<Session>;

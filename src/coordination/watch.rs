@@ -4,7 +4,7 @@
 //! taken yet are one event, and more than [`MAX_PENDING`] paths collapse into one
 //! [`Event::Resync`], so a slow consumer costs no more than that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -21,11 +21,13 @@ pub enum Scope {
     Children,
     /// All of these for a node and everything below it.
     Subtree,
+    /// The same, and each change is an event of its own: see [`Watch::next_change`].
+    Every,
 }
 
 /// What happened to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub enum Change {
     Created,
     Deleted,
     Data,
@@ -45,9 +47,9 @@ impl Scope {
             _ => path.strip_prefix(watched).and_then(|rest| rest.strip_prefix('/')),
         };
         match (self, beneath) {
-            (Self::Node | Self::Subtree, None) => (path == watched).then_some(path),
+            (Self::Node | Self::Subtree | Self::Every, None) => (path == watched).then_some(path),
             (Self::Node, Some(_)) => None,
-            (Self::Subtree, Some(_)) => Some(path),
+            (Self::Subtree | Self::Every, Some(_)) => Some(path),
             (Self::Children, _) if change == Change::Data => None,
             (Self::Children, None) => (path == watched).then_some(watched),
             (Self::Children, Some(name)) => (!name.contains('/')).then_some(watched),
@@ -65,10 +67,20 @@ pub enum Event {
     Resync,
 }
 
+/// An event of a watch of [`Scope::Every`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    Changed(Change, String),
+    /// As [`Event::Resync`].
+    Resync,
+}
+
 #[derive(Default)]
 struct Pending {
     resync: bool,
     paths: BTreeSet<String>,
+    /// Instead of the paths for [`Scope::Every`], and as many at most.
+    changes: VecDeque<(Change, String)>,
     closed: bool,
 }
 
@@ -106,16 +118,37 @@ pub fn watch_channel() -> (WatchSender, Watch) {
 impl Watch {
     /// The next change; `None` when the store was closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
+        self.take(|pending| match std::mem::take(&mut pending.resync) {
+            true => {
+                pending.paths.clear();
+                Some(Event::Resync)
+            }
+            false => pending.paths.pop_first().map(Event::Changed),
+        })
+        .await
+    }
+
+    /// The same for a watch of [`Scope::Every`].
+    pub async fn next_change(&mut self) -> Option<Happened> {
+        self.take(|pending| match std::mem::take(&mut pending.resync) {
+            true => {
+                pending.changes.clear();
+                Some(Happened::Resync)
+            }
+            false => {
+                let next = pending.changes.pop_front();
+                next.map(|(change, path)| Happened::Changed(change, path))
+            }
+        })
+        .await
+    }
+
+    async fn take<T>(&mut self, mut next: impl FnMut(&mut Pending) -> Option<T>) -> Option<T> {
         loop {
             {
                 let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                if pending.resync {
-                    pending.resync = false;
-                    pending.paths.clear();
-                    return Some(Event::Resync);
-                }
-                if let Some(path) = pending.paths.pop_first() {
-                    return Some(Event::Changed(path));
+                if let Some(event) = next(&mut pending) {
+                    return Some(event);
                 }
                 if pending.closed {
                     return None;
@@ -134,6 +167,20 @@ impl WatchSender {
             }
             pending.paths.insert(path.to_owned());
             pending.resync = pending.paths.len() > MAX_PENDING;
+        });
+    }
+
+    /// What a watch of a scope reports.
+    pub(super) fn tell(&self, scope: Scope, change: Change, path: &str) {
+        if scope != Scope::Every {
+            return self.changed(path);
+        }
+        self.0.update(|pending| {
+            if pending.resync {
+                return;
+            }
+            pending.changes.push_back((change, path.to_owned()));
+            pending.resync = pending.changes.len() > MAX_PENDING;
         });
     }
 
@@ -178,6 +225,23 @@ mod tests {
         drop(sender);
         assert_eq!(watch.next().await, Some(Event::Changed("/last".into())));
         assert_eq!(watch.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn every_change_is_an_event_where_asked_for() {
+        let (sender, mut watch) = watch_channel();
+        for change in [Change::Created, Change::Data, Change::Data, Change::Deleted] {
+            sender.tell(Scope::Every, change, "/a");
+        }
+        for change in [Change::Created, Change::Data, Change::Data, Change::Deleted] {
+            assert_eq!(watch.next_change().await, Some(Happened::Changed(change, "/a".into())));
+        }
+        for n in 0..=MAX_PENDING {
+            sender.tell(Scope::Every, Change::Data, &format!("/{n}"));
+        }
+        assert_eq!(watch.next_change().await, Some(Happened::Resync));
+        drop(sender);
+        assert_eq!(watch.next_change().await, None);
     }
 
     #[tokio::test]

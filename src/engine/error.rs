@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::patterns::BadPattern;
 use super::words;
-use crate::{catalog, storage};
+use crate::{catalog, coordination, storage};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -40,6 +40,10 @@ pub enum Error {
     Catalog(#[from] catalog::Error),
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    #[error("{0}")]
+    Coordination(#[from] coordination::Error),
+    #[error("the statement reads more than {limit} {what}")]
+    OverBudget { limit: u64, what: &'static str, setting: &'static str },
     /// The statement cannot be planned as it is.
     #[error("{}", message(.0))]
     Plan(DataFusionError),
@@ -171,6 +175,10 @@ impl Error {
         };
         let inner = match inner.downcast::<catalog::Error>() {
             Ok(error) => return Ok(Self::Catalog(*error)),
+            Err(inner) => inner,
+        };
+        let inner = match inner.downcast::<Self>() {
+            Ok(error) => return Ok(*error),
             Err(inner) => inner,
         };
         let inner = match inner.downcast::<super::settings::Error>() {

@@ -114,7 +114,7 @@ use crate::config;
 use crate::storage;
 use crate::storage::managed::TableFiles;
 use distribution::Distribution;
-use system::{SessionInfo, SystemCatalog};
+use system::{Joined, Others, SessionInfo, SystemCatalog};
 
 /// Definitions kept ready to scan. One takes a few kilobytes.
 const MAX_CACHED_SOURCES: usize = 10_000;
@@ -190,10 +190,17 @@ impl Engine {
         socket: std::net::TcpListener,
         end: CancellationToken,
     ) -> Result<impl Future<Output = Result<()>> + use<>> {
-        let distribution = Distribution::new(settings, peers, &self.template, self.roots.clone());
+        let above = (self.roots.clone(), self.system.clone());
+        let distribution = Distribution::new(settings, peers, &self.template, above);
         if self.distribution.set(distribution.clone()).is_err() {
             return Err(Error::Start("the engine has peers already".to_owned()));
         }
+        let others: Arc<dyn Others> = distribution.clone();
+        self.system.join(Joined {
+            others: Arc::downgrade(&others),
+            environment: self.environment.clone(),
+            files: self.files.clone(),
+        });
         Ok(distribution.keep(self.handle.clone(), socket, end))
     }
 

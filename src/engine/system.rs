@@ -4,11 +4,14 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
@@ -109,7 +112,24 @@ impl ExtensionOptions for SessionInfo {
     }
 }
 
+/// The other daemons, for what each of them alone knows.
+#[async_trait]
+pub trait Others: Send + Sync + Debug + 'static {
+    /// Asks all of them at once, as far as they are members of the cluster. Each has an answer by
+    /// [`SystemCatalog::answer`], or the reason why it has none; ends within seconds.
+    async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)>;
+}
+
+/// What the floor above learns of the engine once it has peers.
+#[derive(Debug)]
+pub struct Joined {
+    pub others: Weak<dyn Others>,
+    pub environment: Arc<RuntimeEnv>,
+    pub files: Arc<TableFiles>,
+}
+
 /// System tables and functions, and the dialect of clients that ask for them.
+#[async_trait]
 pub trait SystemCatalog: Send + Sync + Debug + 'static {
     /// Whether a schema of this name belongs to the system, in every database.
     fn has_schema(&self, schema: &str) -> bool;
@@ -135,6 +155,12 @@ pub trait SystemCatalog: Send + Sync + Debug + 'static {
     fn type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
         None
     }
+
+    /// Answers another daemon, from what this one has: must be done within a second or so.
+    async fn answer(&self, question: &str) -> Result<Vec<u8>>;
+
+    /// From now on there may be other daemons.
+    fn join(&self, joined: Joined);
 }
 
 /// What stands between the name of a result's column and a number that keeps it apart from another

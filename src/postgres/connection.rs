@@ -195,6 +195,11 @@ impl Connection {
         self.output.extend_from_slice(&[byte]);
     }
 
+    /// Whether something waits to be sent.
+    pub fn holds_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
     /// Sends what waits, if it is worth a system call.
     pub async fn flush_if_full(&mut self) -> io::Result<()> {
         if self.output.len() < FLUSH_AT {

@@ -359,18 +359,27 @@ async fn take(
     Ok(Some(chunk.rows as u64))
 }
 
+/// How long rows wait for others to be sent with.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// What the engine sends next; nothing any more after its end. Ends early when the client goes away.
+/// While nothing comes, what came before is sent.
 pub(super) async fn next<T: Send + 'static>(
     running: &mut Option<Running<T>>,
     connection: &mut Connection,
 ) -> Result<Option<T>, Failure> {
     let Some(statement) = running else { return Ok(None) };
-    let next = tokio::select! {
-        biased;
-        next = statement.next() => next.transpose()?,
-        () = connection.closed() => {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    let next = loop {
+        let holds_output = connection.holds_output();
+        tokio::select! {
+            biased;
+            next = statement.next() => break next.transpose()?,
+            () = connection.closed() => {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            () = tokio::time::sleep(LINGER), if holds_output => {}
         }
+        connection.flush().await?;
     };
     if next.is_none() {
         *running = None;

@@ -315,6 +315,16 @@ impl From<engine::Error> for Report {
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
             E::Storage(error) => return error.into(),
+            E::Coordination(crate::coordination::Error::Denied { .. }) => "42501",
+            E::Coordination(_) => "58000",
+            E::OverBudget { setting, .. } => {
+                let hint = format!(
+                    "Ask for less: path = '...', parent = '...', path LIKE '/.../%' and depth <= ... \
+                     are looked up and not searched for, and data is read only where it is asked \
+                     for. SET {setting} allows more."
+                );
+                return Self::error("53400", message).hint(hint);
+            }
             E::Plan(error) => planning(&error),
             E::Execution(error) => execution(&error),
             E::Stopping => return Self::fatal("57P01", message),

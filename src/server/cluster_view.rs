@@ -10,6 +10,8 @@ use datafusion::error::{DataFusionError, Result};
 use crate::catalog;
 use crate::cluster::{Election, Membership, State};
 use crate::config::Config;
+use crate::coordination::counted::Counted;
+use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;
 use crate::query::admission::{Admission, Shown};
 use crate::query::history::{History, Record};
@@ -35,6 +37,7 @@ pub struct ClusterView {
     election: Arc<Election>,
     log: Arc<Log>,
     admission: Arc<Admission>,
+    store: Store,
 }
 
 impl ClusterView {
@@ -44,9 +47,9 @@ impl ClusterView {
         history: Arc<History>,
         election: Arc<Election>,
         log: Arc<Log>,
-        admission: Arc<Admission>,
+        (admission, store): (Arc<Admission>, Store),
     ) -> Self {
-        Self { membership, registry, history, election, log, admission }
+        Self { membership, registry, history, election, log, admission, store }
     }
 }
 
@@ -161,6 +164,14 @@ impl Cluster for ClusterView {
         };
         Ok(entries.into_iter().map(row).collect())
     }
+
+    fn store(&self) -> &Whole {
+        &self.store.whole
+    }
+
+    fn own_session(&self) -> Option<&Arc<Counted>> {
+        Some(&self.store.own)
+    }
 }
 
 fn history_row(record: Record) -> HistoryRow {
@@ -270,6 +281,12 @@ impl Backends for Clients {
         };
         session.warn(Notice { code: "01000", message });
         Ok(false)
+    }
+
+    fn warn(&self, pid: i32, message: String) {
+        if let Some(session) = self.sessions.find(pid) {
+            session.warn(Notice { code: "01000", message });
+        }
     }
 }
 

@@ -1,14 +1,15 @@
-//! `system.query_history`: the statements that have ended.
+//! `system.query_history`: the statements that have ended, on all daemons, and their profiles.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use datafusion::common::exec_datafusion_err;
 use datafusion::error::Result;
 
 use super::relations::Relation;
 use super::rows::{Rows, Value};
-use super::{HistoryRow, Shared, View};
+use super::{HistoryRow, ProfileRow, Shared, View, everywhere};
 
 const COLUMNS: &[&str] = &[
     "id",
@@ -53,7 +54,7 @@ pub async fn own(shared: &Shared, relation: &'static Relation) -> Rows {
 
 /// The statements of roles that the session's role may look at, each once.
 pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let mut rows = own(view.shared, relation).await;
+    let mut rows = everywhere::everywhere(view, relation).await?;
     let kept = visible(view, &rows);
     rows.retain(&kept);
     rows.finish()
@@ -76,6 +77,25 @@ fn visible(view: &View<'_>, rows: &Rows) -> Vec<bool> {
             may && (!is_lost(state) || seen.insert(id))
         })
         .collect()
+}
+
+/// How daemons ask each other for the profile of a statement, whose id follows.
+pub const PROFILE: &str = "profile ";
+
+/// The profile of a statement, from whichever daemon keeps it.
+pub async fn profile(shared: &Shared, id: &str) -> Option<ProfileRow> {
+    if let Some(found) = shared.cluster.profile(id).await {
+        return Some(found);
+    }
+    let answers = shared.ask(&format!("{PROFILE}{id}")).await;
+    answers.into_iter().find_map(|(_, answer)| serde_json::from_slice(&answer.ok()?).ok())
+}
+
+/// What another daemon is told that asks for a profile.
+pub async fn answer(shared: &Shared, id: &str) -> Result<Vec<u8>> {
+    let found = shared.cluster.profile(id).await;
+    let found = found.ok_or_else(|| exec_datafusion_err!("no profile of {id} is kept here"))?;
+    serde_json::to_vec(&found).map_err(|error| exec_datafusion_err!("a profile: {error}"))
 }
 
 fn push(rows: &mut Rows, statement: HistoryRow) {

@@ -3,7 +3,10 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`history`], [`pools`], [`tables`], [`maintenance`], [`settings`]: the schema `system`.
+//! - [`daemons`], [`queries`], [`history`], [`pools`], [`tables`], [`maintenance`], [`settings`],
+//!   [`coordination`]: the schema `system`.
+//! - [`everywhere`]: asks all daemons for their rows.
+//! - [`zk`]: ZooKeeper itself.
 //! - [`functions`]: scalar and table functions.
 //! - [`rewrite`]: what PostgreSQL's clients say and the engine does not understand.
 //! - [`types`]: PostgreSQL's types.
@@ -11,7 +14,10 @@
 //! Two rules: what a relation says is true of this database, or it is empty; and a row is made when
 //! it is read, never earlier.
 
+mod coordination;
 mod daemons;
+mod everywhere;
+mod figures;
 mod functions;
 mod history;
 mod information_schema;
@@ -21,6 +27,7 @@ mod pools;
 mod queries;
 mod relations;
 mod rewrite;
+mod roles;
 mod rows;
 mod settings;
 mod table;
@@ -28,22 +35,27 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
+mod zk;
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
+use serde::{Deserialize, Serialize};
 use sqlparser::ast::Statement;
 
 use self::relations::Relation;
 use crate::catalog::{Access, Database, Error, ObjectKind, Snapshot};
-use crate::engine::system::{SessionInfo, SystemCatalog};
+use crate::coordination::counted::Counted;
+use crate::coordination::whole::Whole;
+use crate::engine::system::{Joined, SessionInfo, SystemCatalog};
 use crate::tls::Tls;
 
 /// A daemon of the cluster, as `system.daemons` shows it.
@@ -165,7 +177,7 @@ pub struct HistoryRow {
 }
 
 /// A statement's plan with what each step has measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProfileRow {
     /// Whose statement it was.
     pub user: String,
@@ -230,6 +242,12 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// What was done lately for managed tables, oldest first.
     async fn maintenance(&self) -> Result<Vec<MaintenanceRow>>;
+
+    /// All that the coordination store holds.
+    fn store(&self) -> &Whole;
+
+    /// The session that this daemon lives by.
+    fn own_session(&self) -> Option<&Arc<Counted>>;
 }
 
 /// What one client may do to another.
@@ -254,6 +272,9 @@ pub trait Backends: Send + Sync + Debug + 'static {
     /// the one who asks is told why; an error if it may not do so. Must answer within seconds beyond
     /// the time it is to wait, and at once when the statement that asks is stopped.
     async fn signal(&self, asker: &SessionInfo, pid: i32, signal: Signal) -> Result<bool>;
+
+    /// Has a client of this daemon told of something that its statement has met.
+    fn warn(&self, pid: i32, message: String);
 }
 
 /// System tables and functions for all sessions of a daemon.
@@ -269,6 +290,24 @@ struct Shared {
     backends: Arc<dyn Backends>,
     settings: Vec<SettingRow>,
     started: SystemTime,
+    /// Unset as long as the daemon has no peers.
+    joined: OnceLock<Joined>,
+}
+
+impl Shared {
+    /// This daemon's name.
+    fn own_id(&self) -> String {
+        let own = self.cluster.daemons().into_iter().find(|daemon| daemon.local);
+        own.map(|daemon| daemon.id).unwrap_or_default()
+    }
+
+    /// Asks all other daemons.
+    async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)> {
+        match self.joined.get().and_then(|joined| joined.others.upgrade()) {
+            Some(others) => others.ask(question).await,
+            None => Vec::new(),
+        }
+    }
 }
 
 /// What one read of a table, or one batch of function calls, sees.
@@ -286,10 +325,12 @@ impl System {
         settings: Vec<SettingRow>,
     ) -> Self {
         let started = SystemTime::now();
-        Self { shared: Arc::new(Shared { cluster, backends, settings, started }) }
+        let joined = OnceLock::new();
+        Self { shared: Arc::new(Shared { cluster, backends, settings, started, joined }) }
     }
 }
 
+#[async_trait]
 impl SystemCatalog for System {
     fn has_schema(&self, schema: &str) -> bool {
         relations::schema_oid(schema).is_some()
@@ -320,6 +361,15 @@ impl SystemCatalog for System {
     fn type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
         Some(Arc::new(rewrite::TypeNames))
     }
+
+    async fn answer(&self, question: &str) -> Result<Vec<u8>> {
+        everywhere::answer(&self.shared, question).await
+    }
+
+    fn join(&self, joined: Joined) {
+        // Joined once only: the engine sees to that.
+        let _ = self.shared.joined.set(joined);
+    }
 }
 
 impl<'a> View<'a> {
@@ -346,8 +396,12 @@ impl<'a> View<'a> {
         if access.has_role(role) || access.has_role("pg_monitor") {
             return Ok(());
         }
+        Err(self.denied(relation))
+    }
+
+    fn denied(&self, relation: &Relation) -> DataFusionError {
         let denied = Error::Denied { kind: ObjectKind::Table, name: relation.name.to_owned() };
-        Err(DataFusionError::External(Box::new(denied)))
+        DataFusionError::External(Box::new(denied))
     }
 
     /// The database the session is connected to; it may have been dropped meanwhile.

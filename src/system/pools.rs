@@ -1,10 +1,7 @@
-//! `system.pools`: how much the statements of some roles may do at once, and what this daemon makes
-//! of its share of that. Figures count from when the daemon has known the pool.
+//! `system.pools`: how much the statements of some roles may do at once, and what each daemon
+//! makes of its share of that. Figures count from when the daemon has known the pool.
 
-use arrow::array::RecordBatch;
-use datafusion::error::Result;
-
-use super::View;
+use super::Shared;
 use super::relations::Relation;
 use super::rows::{Rows, Value};
 
@@ -27,11 +24,11 @@ const COLUMNS: &[&str] = &[
     "cancelled",
 ];
 
-pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+pub fn own(shared: &Shared, relation: &'static Relation) -> Rows {
     let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
     let limit = |limit: Option<u64>| limit.map_or(Value::Null, number);
     let mut rows = Rows::new(relation, COLUMNS);
-    for pool in view.shared.cluster.pools() {
+    for pool in shared.cluster.pools() {
         rows.push([
             pool.name.into(),
             Value::List(pool.roles.into_iter().map(Value::from).collect()),
@@ -51,5 +48,5 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             number(pool.cancelled),
         ]);
     }
-    rows.finish()
+    rows
 }

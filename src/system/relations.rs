@@ -1,6 +1,7 @@
 //! Which relations the system has, with their columns: data, read once from `relations.txt`.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -8,9 +9,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use super::types;
 
 /// The schemas that are the same in every database, with their object identifiers: PostgreSQL's
-/// own, and for `system` one below the first that users' objects get.
+/// own, and for `system` and `zk` some below the first that users' objects get.
 pub const SCHEMAS: &[(&str, u32)] =
-    &[("pg_catalog", PG_CATALOG), ("information_schema", 13207), ("system", 15100)];
+    &[("pg_catalog", PG_CATALOG), ("information_schema", 13207), ("system", 15100), ("zk", 15200)];
 
 pub const PG_CATALOG: u32 = 11;
 
@@ -55,13 +56,20 @@ pub fn schema_oid(name: &str) -> Option<u32> {
     SCHEMAS.iter().find(|(schema, _)| *schema == name).map(|(_, oid)| *oid)
 }
 
+impl Display for Relation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
 impl Relation {
     pub fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|candidate| candidate.name == column)
     }
 }
 
-fn parse(text: &'static str) -> Vec<Relation> {
+/// Relations as they are written in `relations.txt`.
+pub fn parse(text: &'static str) -> Vec<Relation> {
     let mut relations: Vec<Relation> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let words: Vec<&'static str> = line.split_whitespace().collect();

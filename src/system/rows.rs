@@ -1,5 +1,6 @@
 //! Rows of system tables: gathered value by value, turned into one record batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,11 +12,12 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::error::Result;
+use serde::{Deserialize, Serialize};
 
 use super::relations::{Column, Relation};
 
 /// A value on its way into a system table or a function's result.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     #[default]
     Null,
@@ -24,6 +26,7 @@ pub enum Value {
     Int(i64),
     Float(f64),
     Text(String),
+    Bytes(Vec<u8>),
     /// Microseconds since 1970, UTC.
     Time(i64),
     List(Vec<Value>),
@@ -172,6 +175,32 @@ impl Rows {
         self.relation.position(name).map_or(&[], |position| &self.columns[position])
     }
 
+    /// For another daemon, which [`take`](Self::take)s them.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let columns = self.relation.columns.iter().zip(&self.columns);
+        let columns = columns
+            .filter(|(_, values)| !values.is_empty())
+            .map(|(column, values)| (column.name.to_owned(), values.clone()))
+            .collect();
+        serde_json::to_vec(&Sent { rows: self.count, columns })
+    }
+
+    /// Adds the rows of another daemon, as far as it knows their columns.
+    pub fn take(&mut self, json: &[u8]) -> serde_json::Result<()> {
+        let Sent { rows, mut columns } = serde_json::from_slice(json)?;
+        for position in self.positions.iter().flatten() {
+            let (column, values) =
+                (&self.relation.columns[*position], &mut self.columns[*position]);
+            let mut sent = columns.remove(column.name).unwrap_or_default();
+            let data_type = self.relation.arrow.field(*position).data_type();
+            let missing = if column.not_null { nothing(data_type) } else { Value::Null };
+            sent.resize(rows, missing);
+            values.append(&mut sent);
+        }
+        self.count += rows;
+        Ok(())
+    }
+
     pub fn finish(self) -> Result<RecordBatch> {
         let schema = &self.relation.arrow;
         let arrays = (self.columns.into_iter().zip(&self.relation.columns))
@@ -183,6 +212,13 @@ impl Rows {
             .collect();
         batch(schema, arrays, self.count)
     }
+}
+
+/// Rows on their way between daemons.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    rows: usize,
+    columns: BTreeMap<String, Vec<Value>>,
 }
 
 pub fn batch(schema: &SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
@@ -245,7 +281,15 @@ pub fn array(data_type: &DataType, values: Vec<Value>) -> ArrayRef {
         }
         DataType::Utf8 => primitive!(StringBuilder::new(), Value::Text(v) => Some(v)),
         DataType::Binary => {
-            primitive!(BinaryBuilder::new(), Value::Text(v) => Some(v.into_bytes()))
+            let mut builder = BinaryBuilder::new();
+            for value in values {
+                builder.append_option(match value {
+                    Value::Bytes(bytes) => Some(bytes),
+                    Value::Text(text) => Some(text.into_bytes()),
+                    _ => None,
+                });
+            }
+            Arc::new(builder.finish())
         }
         DataType::Timestamp(_, zone) => {
             let builder =

@@ -15,8 +15,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, daemons, history, information_schema, maintenance, pg_catalog, pools, queries,
-    settings, tables,
+    Shared, View, coordination, daemons, everywhere, history, information_schema, maintenance,
+    pg_catalog, queries, roles, tables, zk,
 };
 use crate::engine::system::SessionInfo;
 
@@ -24,10 +24,21 @@ use crate::engine::system::SessionInfo;
 #[derive(Clone, Copy)]
 pub enum Source {
     Rows(fn(&View<'_>, &'static Relation) -> Result<RecordBatch>),
+    /// What each daemon has a part of; only for members of this role if one is given.
+    Everywhere(Option<&'static str>),
     /// The statements of all daemons, which have to be asked.
     Queries,
     /// The statements that have ended.
     History,
+    /// Their snapshots and partitions, which are in such files, too.
+    Snapshots,
+    Partitions,
+    /// ZooKeeper's tree, as far as it is wanted.
+    Nodes,
+    /// The ensemble's members, which have to be asked.
+    Servers,
+    /// What daemons keep in the coordination store, which has to be gone through.
+    Kept,
     /// What all daemons have done for tables, which the store has.
     Maintenance,
     /// The clients of this daemon, and the statements of the others.
@@ -47,7 +58,11 @@ pub fn provider(
     relation: &'static Relation,
     shared: Arc<Shared>,
 ) -> Result<Arc<dyn TableProvider>> {
-    let scan = Scan { relation, source: source(relation), shared };
+    let source = source(relation);
+    if let Source::Nodes = source {
+        return Ok(Arc::new(zk::Nodes { relation, shared }));
+    }
+    let scan = Scan { relation, source, shared };
     Ok(Arc::new(StreamingTable::try_new(relation.arrow.clone(), vec![Arc::new(scan)])?))
 }
 
@@ -55,13 +70,21 @@ fn source(relation: &Relation) -> Source {
     match (relation.schema, relation.name) {
         ("pg_catalog", name) => pg_catalog::source(name),
         ("information_schema", name) => information_schema::source(name),
+        ("zk", "nodes") => Source::Nodes,
+        ("zk", "servers") => Source::Servers,
+        (_, "coordination") => Source::Everywhere(Some(zk::READERS)),
+        (_, "coordination_nodes") => Source::Kept,
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
         (_, "query_history") => Source::History,
-        (_, "pools") => Source::Rows(pools::rows),
+        (_, "caches" | "metrics") => Source::Everywhere(Some("pg_read_all_stats")),
+        (_, "roles") => Source::Rows(roles::rows),
+        (_, "snapshots") => Source::Snapshots,
+        (_, "partitions") => Source::Partitions,
+        (_, "pools") => Source::Everywhere(None),
         (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
-        (_, "settings") => Source::Rows(settings::rows),
+        (_, "settings") => Source::Everywhere(Some("pg_read_all_settings")),
         _ => Source::Nothing,
     }
 }
@@ -81,7 +104,21 @@ impl PartitionStream for Scan {
         let (relation, source, shared) = (self.relation, self.source, self.shared.clone());
         let batch = async move {
             match source {
-                Source::Nothing => Rows::new(relation, &[]).finish(),
+                Source::Nothing | Source::Nodes => Rows::new(relation, &[]).finish(),
+                Source::Everywhere(role) => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    let view = View::new(session, &shared);
+                    role.map_or(Ok(()), |role| view.require(role, relation))?;
+                    everywhere::rows(&view, relation).await
+                }
+                Source::Servers => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    zk::servers(&View::new(session, &shared), relation).await
+                }
+                Source::Kept => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    coordination::nodes(&View::new(session, &shared), relation).await
+                }
                 Source::Queries => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     queries::rows(&View::new(session, &shared), relation).await
@@ -97,6 +134,14 @@ impl PartitionStream for Scan {
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     pg_catalog::sessions(&View::new(session, &shared), relation).await
+                }
+                Source::Snapshots => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    tables::snapshots(&View::new(session, &shared), relation).await
+                }
+                Source::Partitions => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    tables::partitions(&View::new(session, &shared), relation).await
                 }
                 Source::Tables => {
                     let session = SessionInfo::of(context.session_config().options())?;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use datafusion::error::Result;
 use futures::{StreamExt, stream};
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{SnapshotRef, TableMetadata};
 use tokio::time::Instant;
 
 use super::View;
 use super::relations::Relation;
 use super::rows::{Rows, Value};
 use crate::catalog::{Definition, FileFormat, Managed, Privilege, Table};
+use crate::storage::managed::{Aspect, Inspection};
 
 /// How long metadata files are waited for, all together. What has not been read by then is missing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,6 +118,110 @@ async fn row(view: &View<'_>, table: &Table, deadline: Instant) -> Vec<Value> {
     row
 }
 
+const SNAPSHOTS: &[&str] = &[
+    "database",
+    "schema",
+    "table",
+    "snapshot_id",
+    "parent_id",
+    "sequence",
+    "committed_at",
+    "operation",
+    "current",
+    "rows",
+    "bytes",
+    "files",
+    "manifest_list",
+];
+
+/// `system.snapshots`: the history of managed tables, for those who may read all of them.
+pub async fn snapshots(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let mut rows = Rows::new(relation, SNAPSHOTS);
+    for (table, metadata) in readable(view, Instant::now() + PATIENCE).await {
+        for snapshot in metadata.snapshots() {
+            rows.push_vec(snapshot_row(&table, &metadata, snapshot));
+        }
+    }
+    rows.finish()
+}
+
+/// `system.partitions`: what the present partitions of managed tables hold, for those who may read
+/// all of them.
+pub async fn partitions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
+    let columns = ["database", "schema", "table", "partition", "rows", "files", "bytes"];
+    let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let deadline = Instant::now() + PATIENCE;
+    let mut rows = Rows::new(relation, &columns);
+    for (table, metadata) in readable(view, deadline).await {
+        let read = async {
+            Inspection::new(view.session.files.clone(), metadata, Aspect::Partitions)?
+                .by_partition()
+                .await
+        };
+        let found = match tokio::time::timeout_at(deadline, read).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                missing(view, &table, &error.to_string());
+                continue;
+            }
+            Err(_) => {
+                missing(view, &table, "they could not be read in time");
+                continue;
+            }
+        };
+        for partition in found {
+            rows.push([
+                (&table.name.database).into(),
+                (&table.name.schema).into(),
+                (&table.name.table).into(),
+                partition.name.into(),
+                number(partition.rows),
+                number(partition.files),
+                number(partition.bytes),
+            ]);
+        }
+    }
+    rows.finish()
+}
+
+/// Managed tables that the session's role may read all of, as far as their metadata can be read.
+async fn readable(view: &View<'_>, deadline: Instant) -> Vec<(Arc<Table>, Arc<TableMetadata>)> {
+    let mut found = Vec::new();
+    for table in seen(view) {
+        let Definition::Managed(managed) = &table.record.definition else { continue };
+        if !view.access().reads_all(&table) {
+            continue;
+        }
+        match metadata(view, managed, deadline).await {
+            Ok(metadata) => found.push((table.clone(), metadata)),
+            Err(reason) => missing(view, &table, &reason),
+        }
+    }
+    found
+}
+
+fn missing(view: &View<'_>, table: &Table, reason: &str) {
+    let warning = format!("rows about {} are missing: {reason}", table.name);
+    view.shared.backends.warn(view.session.pid, warning);
+}
+
+fn snapshot_row(table: &Table, metadata: &TableMetadata, snapshot: &SnapshotRef) -> Vec<Value> {
+    let mut row = vec![
+        (&table.name.database).into(),
+        (&table.name.schema).into(),
+        (&table.name.table).into(),
+        snapshot.snapshot_id().into(),
+        snapshot.parent_snapshot_id().into(),
+        snapshot.sequence_number().into(),
+        Value::Time(snapshot.timestamp_ms().saturating_mul(1000)),
+        snapshot.summary().operation.as_str().into(),
+        (metadata.current_snapshot_id() == Some(snapshot.snapshot_id())).into(),
+    ];
+    row.extend(totals(snapshot));
+    row.push(snapshot.manifest_list().into());
+    row
+}
+
 async fn metadata(
     view: &View<'_>,
     managed: &Managed,
@@ -134,15 +239,15 @@ fn figures(metadata: &TableMetadata) -> [Value; 5] {
     let Some(snapshot) = metadata.current_snapshot() else {
         return [Value::Null, Value::Null, Value::Int(0), Value::Int(0), Value::Int(0)];
     };
-    let figure = |name: &str| {
+    let [rows, bytes, files] = totals(snapshot);
+    let committed = Value::Time(snapshot.timestamp_ms().saturating_mul(1000));
+    [snapshot.snapshot_id().into(), committed, rows, bytes, files]
+}
+
+/// Rows, bytes and files.
+fn totals(snapshot: &SnapshotRef) -> [Value; 3] {
+    ["total-records", "total-files-size", "total-data-files"].map(|name| {
         let figure = snapshot.summary().additional_properties.get(name);
         figure.and_then(|figure| figure.parse::<i64>().ok()).into()
-    };
-    [
-        snapshot.snapshot_id().into(),
-        Value::Time(snapshot.timestamp_ms().saturating_mul(1000)),
-        figure("total-records"),
-        figure("total-files-size"),
-        figure("total-data-files"),
-    ]
+    })
 }

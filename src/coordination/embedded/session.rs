@@ -36,7 +36,7 @@ impl Line {
         for (watched, scope, sender) in &watches.list {
             for (change, path) in events {
                 if let Some(path) = scope.report(watched, *change, path) {
-                    sender.changed(path);
+                    sender.tell(*scope, *change, path);
                 }
             }
         }
@@ -215,6 +215,12 @@ impl Coordination for EmbeddedSession {
         }))
     }
 
+    async fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        self.connected()?;
+        validate::path(path)?;
+        Ok(self.store.shared.read(|tree| tree.get(path).map(|node| node.stat())))
+    }
+
     async fn set(&self, path: &str, data: Bytes, expected: Option<i32>) -> Result<Stat> {
         match self.write_one(Op::Set { path: path.to_owned(), data, version: expected }).await? {
             Outcome::Set(stat) => Ok(stat),
@@ -253,6 +259,10 @@ impl Coordination for EmbeddedSession {
             self.line.add(path.to_owned(), scope, sender);
         }
         watch
+    }
+
+    fn server(&self) -> Option<String> {
+        self.connected().is_ok().then(|| "embedded".to_owned())
     }
 
     fn session(&self) -> latest::Receiver<Session> {

@@ -41,6 +41,9 @@ impl Record {
             cversion: self.created.wrapping_mul(2).wrapping_sub(self.children),
             ephemeral_owner: self.owner,
             num_children: self.children,
+            pzxid: None,
+            aversion: 0,
+            data_length: i32::try_from(self.data.len()).unwrap_or(i32::MAX),
         }
     }
 

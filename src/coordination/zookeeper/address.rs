@@ -29,7 +29,7 @@ impl Address {
 }
 
 /// The name or address in `host:port`.
-pub(super) fn host_name(host: &str) -> &str {
+pub(in crate::coordination) fn host_name(host: &str) -> &str {
     match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),

@@ -1,7 +1,7 @@
 //! The thread that keeps a session: connects, serves, reconnects for ever, closes.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -34,6 +34,8 @@ pub(super) struct Driver {
     request_timeout: Duration,
     commands: mpsc::UnboundedReceiver<Command>,
     session: Arc<latest::Sender<Session>>,
+    /// The one connected to last.
+    server: Arc<Mutex<String>>,
     watches: Vec<Arc<Registered>>,
     /// The session to take up again.
     saved: Option<SessionInfo>,
@@ -56,7 +58,7 @@ impl Driver {
         target: Target,
         options: &Options,
         commands: mpsc::UnboundedReceiver<Command>,
-        session: Arc<latest::Sender<Session>>,
+        (session, server): (Arc<latest::Sender<Session>>, Arc<Mutex<String>>),
         ready: oneshot::Sender<Result<()>>,
     ) -> Self {
         Self {
@@ -65,6 +67,7 @@ impl Driver {
             request_timeout: options.request_timeout,
             commands,
             session,
+            server,
             watches: Vec::new(),
             saved: None,
             held: None,
@@ -136,8 +139,8 @@ impl Driver {
     async fn connect(&mut self) -> Option<Result<Link, ClientError>> {
         let (target, saved) = (self.target.clone(), self.saved.clone());
         let opened = async move { link::open(&target, saved).await };
-        let client = match self.refusing(opened).await? {
-            Ok(client) => client,
+        let (client, server) = match self.refusing(opened).await? {
+            Ok(opened) => opened,
             Err(error) => return Some(Err(error)),
         };
         let state = client.state_watcher();
@@ -152,6 +155,7 @@ impl Driver {
         };
         let mut link = self.refusing(prepared).await?;
         if let Ok(link) = &mut link {
+            *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
             // Those that were asked for meanwhile.
             self.watches.iter().skip(armed).for_each(|watch| link.watch(watch.clone()));
         }

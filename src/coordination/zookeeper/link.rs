@@ -43,6 +43,9 @@ pub(super) struct Target {
     pub session_timeout: Duration,
     pub credentials: Option<Credentials>,
     pub tls: Option<Tls>,
+    /// Whether it is for looking at all that there is: then nothing is made, and the root, where
+    /// everybody's changes would be told of, is not watched.
+    pub looks: bool,
 }
 
 impl Target {
@@ -94,7 +97,7 @@ impl Target {
 pub(super) async fn open(
     target: &Target,
     session: Option<zookeeper_client::SessionInfo>,
-) -> Result<Client, ClientError> {
+) -> Result<(Client, String), ClientError> {
     let Target { address, session_timeout, .. } = target;
     let count = address.hosts.len();
     let share = *session_timeout / u32::try_from(2 * count).unwrap_or(u32::MAX);
@@ -104,7 +107,7 @@ pub(super) async fn open(
     for host in address.hosts.iter().cycle().skip(first).take(count) {
         let connector = target.connector(session.as_ref())?;
         match timeout(patience, target.connect(connector, host)).await {
-            Ok(Ok(client)) => return Ok(client),
+            Ok(Ok(client)) => return Ok((client, host.clone())),
             Ok(Err(error @ (ClientError::SessionExpired | ClientError::AuthFailed))) => {
                 return Err(error);
             }
@@ -151,14 +154,16 @@ impl Link {
         // The server may lag behind the one before, whose word was already passed on.
         client.sync("/").await?;
         let chroot = target.address.chroot.as_str();
-        if chroot != "/" && client.check_stat(chroot).await?.is_none() {
+        if !target.looks && chroot != "/" && client.check_stat(chroot).await?.is_none() {
             let acl = security::first_acl(target.credentials.as_ref());
             client.mkdir(chroot, &create_options(Mode::Persistent, &acl)).await?;
         }
         let rooted = client.chroot(chroot);
         let client = Arc::new(rooted.map_err(|_| ClientError::BadArguments(&"chroot"))?);
         // A server before 3.6 is to be found out now, and not at the first watch.
-        arm(&client, "/").await?;
+        if !target.looks {
+            arm(&client, "/").await?;
+        }
         let armed = watches.iter().map(|watch| arm(&client, &watch.path));
         let armed = try_join_all(armed).await?;
         let link = Self {
@@ -248,7 +253,7 @@ async fn follow(watch: Arc<Registered>, mut watcher: PersistentWatcher) -> Follo
             EventType::Session => return Follow::Broken(event.session_state.to_string()),
         };
         if let Some(path) = watch.scope.report(&watch.path, change, &event.path) {
-            watch.sender.changed(path);
+            watch.sender.tell(watch.scope, change, path);
         }
     }
 }

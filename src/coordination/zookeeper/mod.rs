@@ -19,7 +19,7 @@ mod link;
 mod security;
 
 use std::fmt::{self, Debug, Formatter};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 use zookeeper_client::{Acl, CreateMode, CreateOptions};
 
 use self::address::Address;
+pub(super) use self::address::host_name;
 use self::call::{Kind, Ticket};
 use self::driver::Driver;
 use self::link::{Command, Registered, Target};
@@ -93,7 +94,25 @@ impl Options {
             session_timeout: self.session_timeout,
             credentials: self.credentials.clone(),
             tls: self.tls.clone(),
+            looks: false,
         })
+    }
+
+    /// To look at all that there is, below the chroot and beside it.
+    fn whole(&self) -> Result<Target> {
+        let mut target = self.target()?;
+        target.address.chroot = "/".to_owned();
+        Ok(Target { looks: true, ..target })
+    }
+
+    /// The servers, as `host:port` or `host`.
+    pub(super) fn servers(&self) -> Result<Vec<String>> {
+        Ok(Address::parse(&self.hosts)?.hosts)
+    }
+
+    /// The chroot.
+    pub fn chroot(&self) -> Result<String> {
+        Ok(Address::parse(&self.hosts)?.chroot)
     }
 }
 
@@ -105,6 +124,8 @@ pub struct ZooKeeper {
     acl: Arc<[Acl]>,
     commands: mpsc::UnboundedSender<Command>,
     session: Arc<latest::Sender<Session>>,
+    /// The one connected to last, as `host:port`.
+    server: Arc<Mutex<String>>,
 }
 
 impl ZooKeeper {
@@ -116,6 +137,18 @@ impl ZooKeeper {
     /// [`Error::Setting`] if credentials or files for TLS are wrong.
     pub async fn connect(options: Options) -> Result<Arc<Self>> {
         let target = options.target()?;
+        let mut store = Self::open(&options, target).await?;
+        store.acl = acl::settle(&store, options.credentials.as_ref()).await?;
+        Ok(Arc::new(store))
+    }
+
+    /// Connects in a session of its own to look at all that the ensemble holds. Paths count from its
+    /// root, whatever the chroot; nothing is made or closed to others. To be read with only.
+    pub async fn look(options: &Options) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self::open(options, options.whole()?).await?))
+    }
+
+    async fn open(options: &Options, target: Target) -> Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let (ready, connected) = oneshot::channel();
         let session = Arc::new(latest::Sender::new(Session {
@@ -124,7 +157,9 @@ impl ZooKeeper {
             state: SessionState::Disconnected,
             timeout: options.session_timeout,
         }));
-        let driver = Driver::new(target, &options, received, session.clone(), ready);
+        let server = Arc::new(Mutex::new(String::new()));
+        let told = (session.clone(), server.clone());
+        let driver = Driver::new(target, options, received, told, ready);
         // The thread ends when the session is closed, or this handle dropped.
         std::thread::Builder::new()
             .name("oribi-zookeeper".to_owned())
@@ -135,10 +170,14 @@ impl ZooKeeper {
             Error::Unavailable { reason: format!("cannot reach ZooKeeper at {hosts}: {reason}") }
         };
         connected.await.unwrap_or_else(|_| Err(unreachable("its thread stopped")))?;
-        let Options { hosts, request_timeout, credentials, .. } = options;
-        let mut store = Self { hosts, request_timeout, acl: [].into(), commands, session };
-        store.acl = acl::settle(&store, credentials.as_ref()).await?;
-        Ok(Arc::new(store))
+        Ok(Self {
+            hosts: options.hosts.clone(),
+            request_timeout: options.request_timeout,
+            acl: [].into(),
+            commands,
+            session,
+            server,
+        })
     }
 
     /// Has the driver make a call, if it is in touch, and waits for the answer.
@@ -203,6 +242,17 @@ impl Coordination for ZooKeeper {
         self.call(Kind::Read, async move |client| match client.get_data(&path).await {
             Ok((data, stat)) => Ok(Some(Node { data: data.into(), stat: convert(&stat) })),
             Err(zookeeper_client::Error::NoNode) => Ok(None),
+            Err(error) => Err(call::failed(Kind::Read, &path, error)),
+        })
+        .await
+    }
+
+    async fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        self.in_touch()?;
+        validate::path(path)?;
+        let path = path.to_owned();
+        self.call(Kind::Read, async move |client| match client.check_stat(&path).await {
+            Ok(stat) => Ok(stat.as_ref().map(convert)),
             Err(error) => Err(call::failed(Kind::Read, &path, error)),
         })
         .await
@@ -275,6 +325,11 @@ impl Coordination for ZooKeeper {
         watch
     }
 
+    fn server(&self) -> Option<String> {
+        self.in_touch().ok()?;
+        Some(self.server.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     fn session(&self) -> latest::Receiver<Session> {
         self.session.subscribe()
     }
@@ -315,5 +370,8 @@ fn convert(stat: &zookeeper_client::Stat) -> Stat {
         cversion: stat.cversion,
         ephemeral_owner: stat.ephemeral_owner,
         num_children: stat.num_children,
+        pzxid: Some(stat.pzxid),
+        aversion: stat.aversion,
+        data_length: stat.data_length,
     }
 }

@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use zookeeper_client::{Acls, Connector, SaslOptions, TlsOptions};
 
 use super::address::{Address, host_name};
@@ -138,13 +139,7 @@ impl Tls {
     /// connected.
     pub(super) async fn trouble(&self, host: &str) -> Option<String> {
         let attempt = async {
-            let config = self.config().map_err(io::Error::other)?;
-            let name = host_name(host).to_owned();
-            let name = ServerName::try_from(name).map_err(io::Error::other)?;
-            let with_port = host.ends_with(']') || !host.contains(':');
-            let target = if with_port { format!("{host}:2181") } else { host.to_owned() };
-            let socket = TcpStream::connect(target).await?;
-            let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+            let mut stream = self.open(host).await?;
             // A server that wants another certificate from us says so only now.
             let mut nothing = [0];
             match timeout(LISTEN, stream.read(&mut nothing)).await {
@@ -153,6 +148,20 @@ impl Tls {
             }
         };
         attempt.await.err().map(|error| error.to_string())
+    }
+
+    /// A connection to a server for something else than its protocol.
+    pub(in crate::coordination) async fn open(
+        &self,
+        host: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.config().map_err(io::Error::other)?;
+        let name = host_name(host).to_owned();
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
+        let with_port = host.ends_with(']') || !host.contains(':');
+        let target = if with_port { format!("{host}:2181") } else { host.to_owned() };
+        let socket = TcpStream::connect(target).await?;
+        TlsConnector::from(Arc::new(config)).connect(name, socket).await
     }
 
     fn config(&self) -> Result<ClientConfig> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
 use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
 use datafusion_distributed::{ChannelResolver, GetWorkerInfoRequest, WorkerChannel};
@@ -12,6 +13,7 @@ use tokio::runtime::Handle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use url::Url;
 
+use super::questions;
 use crate::cluster::Worker;
 use crate::tls::{PeerIdentity, Peering};
 
@@ -131,6 +133,17 @@ impl Channels {
             Err(_) if asked.elapsed() > PROBE + LATE => Answer::Unknown,
             Err(_) => Answer::Silent,
         }
+    }
+
+    /// Asks a daemon for what it alone knows, as [`questions`] has it; why there is no answer, if
+    /// there is none.
+    pub async fn question(&self, worker: &Worker, question: &str) -> Result<Bytes, String> {
+        let ask = async {
+            let channel = url(worker).and_then(|url| self.channel(&url));
+            questions::ask(channel.map_err(|error| error.to_string())?, question).await
+        };
+        let none = || Err(format!("no answer within {} s", questions::PATIENCE.as_secs()));
+        tokio::time::timeout(questions::PATIENCE, ask).await.unwrap_or_else(|_| none())
     }
 
     /// Closes connections to all but these, once nothing runs on them.

@@ -15,6 +15,7 @@
 //! - [`guests`]: how much others may have run here.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
+//! - [`questions`]: what daemons ask each other beside statements.
 //! - [`again`]: statements under which a worker died.
 //! - [`analysis`]: EXPLAIN ANALYZE.
 
@@ -27,6 +28,7 @@ mod fitness;
 mod guests;
 mod places;
 mod pulse;
+mod questions;
 mod stages;
 mod travel;
 mod worker;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result as EngineResult;
@@ -63,6 +66,7 @@ use url::Url;
 use super::cooperation::pausing;
 use super::semantics::unnamed_functions;
 use super::settings::{Distribute, Settings};
+use super::system::{Others, SystemCatalog};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
 use crate::config;
@@ -79,6 +83,7 @@ use fitness::{arrives, obstacle};
 use guests::Guests;
 use places::assign;
 use pulse::Pulse;
+use questions::Questions;
 pub(super) use stages::own_part;
 use stages::{Pinned, defect, desired_tasks, route, without_merges};
 use travel::Travel;
@@ -113,6 +118,7 @@ pub(super) struct Distribution {
     channels: Channels,
     guests: Arc<Guests>,
     worker: PlanWorker,
+    questions: Questions,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
 }
@@ -135,7 +141,7 @@ impl Distribution {
         settings: config::Distribution,
         peers: Peers,
         template: &SessionState,
-        roots: storage::Roots,
+        (roots, system): (storage::Roots, Arc<dyn SystemCatalog>),
     ) -> Arc<Self> {
         let channels = Channels::new(peers.peering.clone(), peers.network.clone());
         let mut template = template.clone();
@@ -157,7 +163,8 @@ impl Distribution {
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
         let context = template.task_ctx();
-        Arc::new(Self { settings, peers, channels, guests, worker, context })
+        let questions = Questions(system);
+        Arc::new(Self { settings, peers, channels, guests, worker, questions, context })
     }
 
     /// Serves the other daemons until `end`, whose parts of statements run on the threads of `engine`,
@@ -172,7 +179,8 @@ impl Distribution {
         let Peers { workers, peering, network: _, gate } = &self.peers;
         let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
         let worker = self.worker.clone();
-        let served = door::serve(worker.clone(), engine, peering.clone(), socket, end.clone());
+        let services = (worker.clone(), self.questions.clone());
+        let served = door::serve(services, engine, peering.clone(), socket, end.clone());
         let beside = async {
             let sweep = worker::sweep(worker, gate.clone(), end.clone());
             tokio::join!(pulse.run(end.clone()), self.nurse(&end), sweep);
@@ -393,6 +401,20 @@ impl Distribution {
     pub fn explain(&self, spread: &Spread) -> String {
         let plan = display_plan_ascii(spread.plan.as_ref(), false);
         format!("{}\n{plan}", spread.heading())
+    }
+}
+
+#[async_trait]
+impl Others for Distribution {
+    async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)> {
+        let asked = self.peers.workers.others().into_iter().map(async |worker| {
+            let (channels, question) = (self.channels.clone(), question.to_owned());
+            let asking = worker.clone();
+            let answer = async move { channels.question(&asking, &question).await };
+            let answer = AbortOnDropHandle::new(self.peers.network.spawn(answer)).await;
+            (worker.id, answer.unwrap_or_else(|error| Err(error.to_string())))
+        });
+        join_all(asked).await
     }
 }
 

@@ -116,6 +116,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), User, false, CUSTOM, "strong: ask the coordination store for each table before planning."),
     setting("oribi.distribution", "auto", OneOf(&["auto", "off", "always"]), User, false, CUSTOM, "auto: statements that read much run on several daemons; off: on this one; always: on several, whatever they read."),
     setting("oribi.statement_limit", "0", Integer(0, 1_000_000), Superuser, false, STATEMENTS, "How many statements of the role run at once on a daemon; 0: no limit."),
+    setting("oribi.zk_max_bytes", "67108864", Integer(0, 1 << 40), User, false, CUSTOM, "The most data that a statement reads from znodes, in bytes."),
+    setting("oribi.zk_max_nodes", "100000", Integer(0, 100_000_000), User, false, CUSTOM, "The most znodes that a statement reads."),
     setting("password_encryption", "scram-sha-256", OneOf(&["scram-sha-256"]), User, false, AUTHENTICATION, "How passwords are kept."),
     setting("role", "none", Text, User, false, STATEMENTS, "The role whose rights count, if it is not the one that logged in."),
     setting("row_security", "on", Bool, User, false, STATEMENTS, "off: what policies would leave rows out of is refused."),

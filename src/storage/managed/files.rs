@@ -76,6 +76,19 @@ impl TableFiles {
         }
     }
 
+    /// What is kept: of each kind the entries, and the bytes by estimate and at most.
+    pub fn caches(&self) -> [(&'static str, [u64; 3]); 3] {
+        fn figures<T: Send + Sync + 'static>(cache: &Cache<String, (Arc<T>, u64)>) -> [u64; 3] {
+            let limit = cache.policy().max_capacity().unwrap_or(u64::MAX);
+            [cache.entry_count(), cache.weighted_size(), limit]
+        }
+        [
+            ("table_metadata", figures(&self.metadata)),
+            ("manifest_lists", figures(&self.lists)),
+            ("manifests", figures(&self.listings)),
+        ]
+    }
+
     /// A table's metadata as it was written to this URL.
     pub async fn metadata(&self, url: &str) -> Result<Arc<TableMetadata>> {
         if let Some((metadata, _)) = self.metadata.get(url) {

@@ -57,6 +57,16 @@ pub struct Inspection {
     schema: SchemaRef,
 }
 
+/// What a partition's live files hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionFigures {
+    /// Empty for a table without partitions.
+    pub name: String,
+    pub rows: u64,
+    pub files: u64,
+    pub bytes: u64,
+}
+
 /// All partition fields that the table ever had, by the specification's rule: known by their ids.
 #[derive(Debug)]
 struct Partitioning {
@@ -322,6 +332,21 @@ impl Inspection {
         Ok(columns)
     }
 
+    /// The partitions of the current snapshot.
+    pub async fn by_partition(&self) -> Result<Vec<PartitionFigures>> {
+        let (all, _memory) = self.live().await?;
+        let mut found: BTreeMap<String, PartitionFigures> = BTreeMap::new();
+        for (spec, file) in &all {
+            let name = self.partitioning.name(*spec, file.partition());
+            let figures = found.entry(name.clone()).or_default();
+            figures.name = name;
+            figures.rows += file.record_count();
+            figures.files += 1;
+            figures.bytes += file.file_size_in_bytes();
+        }
+        Ok(found.into_values().collect())
+    }
+
     /// What is known of a file's columns, by field id; of those that are there no more, nothing.
     fn present<'m, V>(
         &self,
@@ -382,6 +407,17 @@ impl Partitioning {
             specs.insert(spec.spec_id(), of_spec);
         }
         Ok(Self { fields, specs })
+    }
+
+    /// A partition as directories are called after it: `day=2026-01-01/kind=a`.
+    fn name(&self, spec: i32, values: &Struct) -> String {
+        let fields = self.specs.get(&spec).map(Vec::as_slice).unwrap_or_default();
+        let parts = fields.iter().zip(values.fields()).map(|((at, transform), value)| {
+            let name = self.fields.get(*at).map_or("", |field| field.name.as_str());
+            let value = self.kind(*at).map(|kind| human(*transform, kind, value.as_ref()));
+            format!("{name}={}", value.unwrap_or_default())
+        });
+        parts.collect::<Vec<_>>().join("/")
     }
 
     fn kind(&self, at: usize) -> Option<&PrimitiveType> {

@@ -296,7 +296,7 @@ fn text(value: &Value) -> Option<String> {
         Value::Int(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Text(text) => text.clone(),
-        Value::Time(_) => return None,
+        Value::Time(_) | Value::Bytes(_) => return None,
         Value::List(items) => {
             let items: Vec<_> =
                 items.iter().map(|item| text(item).unwrap_or_else(|| "NULL".to_owned())).collect();

@@ -9,7 +9,7 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::Expr;
 
 use super::super::pg_catalog::statics;
-use super::super::{Shared, relations, table};
+use super::super::{Shared, relations, table, zk};
 
 pub fn functions(shared: &Arc<Shared>) -> Vec<(String, Arc<dyn TableFunctionImpl>)> {
     let keywords: Arc<dyn TableFunctionImpl> = statics::crate_tables().pg_get_keywords.clone();
@@ -20,7 +20,8 @@ pub fn functions(shared: &Arc<Shared>) -> Vec<(String, Arc<dyn TableFunctionImpl
             let series: Arc<dyn TableFunctionImpl> = Arc::new(Series(function.function().clone()));
             ("generate_series".to_owned(), series)
         });
-    let named = [("pg_get_keywords", keywords), ("pg_timezone_names", zones)];
+    let watch: Arc<dyn TableFunctionImpl> = Arc::new(zk::Watching(shared.clone()));
+    let named = [("pg_get_keywords", keywords), ("pg_timezone_names", zones), ("zk_watch", watch)];
     series.chain(named.map(|(name, function)| (name.to_owned(), function))).collect()
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use datafusion::error::Result;
 use tokio::runtime::Handle;
 
-use super::super::Signal;
 use super::super::rows::Value;
+use super::super::{Signal, history};
 use super::Kind::{Any, Bool, Float, Int, Text};
 use super::{Call, Spec, fail, spec};
 
@@ -46,7 +46,7 @@ pub const FUNCTIONS: &[Spec] = &[
 /// The plan of a statement that has ended, with what each step has measured, if it is kept and the
 /// role may look at it.
 fn profile(call: &Call<'_, '_>) -> Result<Value> {
-    let found = call.view.shared.cluster.profile(call.text(0));
+    let found = history::profile(call.view.shared, call.text(0));
     let found = tokio::task::block_in_place(|| Handle::current().block_on(found));
     let visible = found.filter(|profile| call.view.may_look_at(&profile.user));
     let superuser = call.view.access().is_superuser();

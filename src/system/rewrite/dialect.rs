@@ -51,7 +51,10 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
-            TableFactor::Table { name, args: Some(_), .. } => strip_schema(name),
+            TableFactor::Table { name, alias, args: Some(_), .. } => {
+                factors::own_function(name, alias);
+                strip_schema(name);
+            }
             TableFactor::Function { name, .. } => strip_schema(name),
             _ => {}
         }

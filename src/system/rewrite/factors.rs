@@ -13,6 +13,9 @@ use super::build::{call, normal, number};
 /// Known to the engine as table functions with one column.
 const SERIES: &[&str] = &["generate_series", "range"];
 
+/// Schemas of functions that only this server has.
+const OWN_SCHEMAS: &[&str] = &["zk"];
+
 pub fn rewrite(factor: &mut TableFactor) {
     match factor {
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
@@ -50,6 +53,17 @@ pub fn rewrite(factor: &mut TableFactor) {
             }
         }
         _ => {}
+    }
+}
+
+/// Functions in schemas of this server's own: the engine has them by one name.
+pub fn own_function(name: &mut ObjectName, alias: &mut Option<TableAlias>) {
+    let [schema, function] = name.0.as_slice() else { return };
+    let (Some(schema), Some(function)) = (schema.as_ident(), function.as_ident()) else { return };
+    let (schema, function) = (normal(schema), normal(function));
+    if OWN_SCHEMAS.contains(&schema.as_str()) {
+        alias.get_or_insert_with(|| named(&function));
+        *name = ObjectName::from(vec![Ident::new(format!("{schema}_{function}"))]);
     }
 }
 

@@ -8,7 +8,7 @@ mod meaning;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
@@ -28,7 +28,9 @@ use crate::catalog::{
     RoleRecord, TableName,
 };
 use crate::config::Config;
+use crate::coordination::counted::Counted;
 use crate::coordination::embedded::{EmbeddedStore, Options};
+use crate::coordination::whole::Whole;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{Engine, Error, Session, memory, parse};
@@ -135,6 +137,18 @@ impl Cluster for One {
     async fn maintenance(&self) -> datafusion::error::Result<Vec<MaintenanceRow>> {
         Ok(Vec::new())
     }
+
+    fn store(&self) -> &Whole {
+        static STORE: LazyLock<Arc<Whole>> = LazyLock::new(|| {
+            let store = EmbeddedStore::in_memory().expect("a store");
+            Whole::of_embedded(store, Options::default())
+        });
+        &STORE
+    }
+
+    fn own_session(&self) -> Option<&Arc<Counted>> {
+        None
+    }
 }
 
 #[async_trait]
@@ -170,6 +184,10 @@ impl Backends for One {
     ) -> datafusion::error::Result<bool> {
         assert_eq!(asker.pid, 7);
         Ok(pid == 7)
+    }
+
+    fn warn(&self, _: i32, message: String) {
+        panic!("{message}");
     }
 }
 

@@ -1,0 +1,104 @@
+//! Questions of one daemon to the others that are no part of a statement: a text goes, bytes come
+//! back. What they mean is for the floor above to say ([`SystemCatalog::answer`]).
+//!
+//! They are answered on the threads that no statement keeps busy, and only to who has shown a
+//! daemon's certificate. Rights are for the one who asks to look at: it knows whose statement it is.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use tonic::body::Body;
+use tonic::codegen::{Context, Future, Pin, Poll, Service};
+use tonic::server::NamedService;
+use tonic::transport::Channel;
+
+use crate::engine::system::SystemCatalog;
+
+/// How long a daemon may take to answer, the connection included.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of the longest question, and of the longest answer.
+const LONGEST: (usize, usize) = (64 << 10, 64 << 20);
+
+const PATH: &str = "/oribi.Questions/Ask";
+
+/// Of what is an answer, and not the word of a daemon that does not know of questions.
+const CONTENT_TYPE: &str = "application/x-oribi-answer";
+
+/// Answers those of the others.
+#[derive(Clone, Debug)]
+pub(super) struct Questions(pub Arc<dyn SystemCatalog>);
+
+impl NamedService for Questions {
+    const NAME: &'static str = "oribi.Questions";
+}
+
+impl Service<Request<Body>> for Questions {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let system = self.0.clone();
+        Box::pin(async move {
+            let (status, bytes) = match answer(system.as_ref(), request).await {
+                Ok(bytes) => (StatusCode::OK, bytes),
+                Err(reason) => (StatusCode::UNPROCESSABLE_ENTITY, reason.into_bytes()),
+            };
+            let mut response = Response::new(Body::new(axum::body::Body::from(bytes)));
+            *response.status_mut() = status;
+            let kind = http::HeaderValue::from_static(CONTENT_TYPE);
+            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+            Ok(response)
+        })
+    }
+}
+
+async fn answer(system: &dyn SystemCatalog, request: Request<Body>) -> Result<Vec<u8>, String> {
+    let (longest, _) = LONGEST;
+    let question = read(request.into_body(), longest).await?;
+    let question = std::str::from_utf8(&question).map_err(|error| error.to_string())?;
+    system.answer(question).await.map_err(|error| error.to_string())
+}
+
+/// Asks the daemon at the other end, and waits for as long as it takes.
+pub(super) async fn ask(mut channel: Channel, question: &str) -> Result<Bytes, String> {
+    let mut request = Request::new(Body::new(axum::body::Body::from(question.to_owned())));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = http::Uri::from_static(PATH);
+    poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| innermost(&error))?;
+    let response = channel.call(request).await.map_err(|error| innermost(&error))?;
+    let status = response.status();
+    let kind = response.headers().get(http::header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind != CONTENT_TYPE) {
+        return Err("it is of a build that does not know of such questions".to_owned());
+    }
+    let (_, longest) = LONGEST;
+    let bytes = read(response.into_body(), longest).await?;
+    match status {
+        StatusCode::OK => Ok(bytes),
+        _ => Err(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+async fn read(body: Body, limit: usize) -> Result<Bytes, String> {
+    to_bytes(axum::body::Body::new(body), limit).await.map_err(|error| innermost(&error))
+}
+
+/// The cause of an error: what is around it says "transport error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
