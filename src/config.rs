@@ -61,6 +61,7 @@ pub struct Config {
     pub storage: Storage,
     pub engine: Engine,
     pub query: Query,
+    pub history: History,
     pub connections: Connections,
     pub distribution: Distribution,
     pub peers: Peers,
@@ -133,6 +134,16 @@ pub struct Query {
     #[serde(with = "humantime_serde")]
     pub register_interval: Duration,
     pub register_text_limit: Size,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    pub size: Size,
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
+    pub profile: Limit,
+    pub slow: Limit,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

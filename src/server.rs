@@ -33,6 +33,7 @@ use crate::engine::{self, Engine, Peers};
 use crate::password;
 use crate::postgres::Listener;
 use crate::query::admission::Admission;
+use crate::query::history::{self, History};
 use crate::query::maintenance::log::Log;
 use crate::query::maintenance::{Maintenance, Warehouse};
 use crate::query::registry::Registry;
@@ -155,9 +156,16 @@ impl Server {
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
         set_first_password(&config, &catalog).await?;
-        let registry = Registry::new(coordination.clone(), membership.id(), &config.query);
+        let history = History::new(
+            membership.id(),
+            history::directory(data_dir.path()),
+            config.history.clone(),
+            config.query.register_text_limit,
+        );
+        let registry =
+            Registry::new(coordination.clone(), membership.id(), &config.query, history.clone());
         let prefix = membership.record().await.pid_prefix.unwrap_or_default();
-        let sessions = Arc::new(Sessions::new(prefix));
+        let sessions = Arc::new(Sessions::new(prefix, history.clone()));
         let signals = Signals::open(
             coordination.clone(),
             membership.clone(),
@@ -174,6 +182,7 @@ impl Server {
             Arc::new(ClusterView::new(
                 membership.clone(),
                 registry.clone(),
+                history.clone(),
                 election.clone(),
                 log.clone(),
                 (admission.clone(), store.clone()),
@@ -206,6 +215,7 @@ impl Server {
             catalog,
             membership: membership.clone(),
             registry,
+            history,
             sessions,
             shutdown: shutdown.clone(),
             audit: audit_trail(&config, membership.id())?,
@@ -262,6 +272,13 @@ impl Server {
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.admission.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
+        tasks.spawn(queries.history.clone().run(end.clone()));
+        tasks.spawn(history::watch_for_lost(
+            queries.history.clone(),
+            self.store.own.clone(),
+            self.workers.clone(),
+            end.clone(),
+        ));
         tasks.spawn(signals.clone().follow(end.clone()));
         let draining = &self.shutdown.draining;
         tasks.spawn(self.election.clone().follow(draining.clone()));
@@ -342,6 +359,9 @@ impl Server {
         }
         // Sessions that ended just now are in it, too.
         self.queries.audit.finish(PATIENCE).await;
+        if tokio::time::timeout(PATIENCE, self.queries.history.write()).await.is_err() {
+            warn!("some statements are missing in the history");
+        }
         self.store.whole.close().await;
         self.store.own.close().await;
         let engine = self.queries.engine.clone();

@@ -210,6 +210,7 @@ impl Session {
 
     /// Carries out what a plan of [`Self::plan_changes`] finds.
     pub async fn change(&self, target: &Target, ready: Ready, only_once: bool) -> Result<Written> {
+        let _watch = ready.watch();
         let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         let Found { ids, inserted, mut added, returned } =

@@ -20,6 +20,7 @@
 //! - [`policies`]: row-level security.
 //! - [`rights`]: tables as a role may read them.
 //! - [`through`]: steps of a plan that pass rows on.
+//! - [`observe`]: what is seen of a statement while it runs and after it.
 //! - [`ready`]: plans for one execution.
 //! - [`distribution`]: large statements on several daemons.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
@@ -56,6 +57,7 @@ pub mod joins;
 mod list;
 pub mod memory;
 pub mod objects;
+pub mod observe;
 mod ordering;
 mod parameters;
 pub mod parse;

@@ -13,8 +13,9 @@ use datafusion::physical_plan::explain::ExplainExec;
 use tokio_util::sync::CancellationToken;
 
 use super::cooperation::make_fair;
-use super::distribution::{Again, Distribution, own_part};
+use super::distribution::{Again, Distribution, Spread, own_part};
 use super::explain::{analyse_discreetly, explain};
+use super::observe::{Observation, Watch};
 use super::settings::Settings;
 use super::{Error, Result};
 use crate::storage;
@@ -30,6 +31,14 @@ pub struct Ready {
     pub(super) returned: Option<usize>,
     /// Of a plan that runs on several daemons.
     pub(super) again: Option<Box<Again>>,
+    pub(super) observation: Option<Arc<Observation>>,
+}
+
+impl Ready {
+    /// Observes its run, until the guard is dropped.
+    pub(super) fn watch(&self) -> Option<Watch> {
+        self.observation.as_ref().map(|observation| observation.watch(&self.plan))
+    }
 }
 
 /// How a statement comes to its plan.
@@ -41,6 +50,7 @@ pub(super) struct Course {
     /// Whether EXPLAIN shows everything.
     pub details: bool,
     pub distribution: Option<Arc<Distribution>>,
+    pub observation: Option<Arc<Observation>>,
 }
 
 impl Course {
@@ -72,8 +82,7 @@ impl Course {
             && let Some(shown) = local.downcast_ref::<ExplainExec>()
         {
             let inner = self.physical(&explain.plan).await?;
-            let spread =
-                distribution.spread(&self.state, &self.settings, &explain.plan, &inner).await?;
+            let spread = self.spread(&distribution, &explain.plan, &inner).await?;
             let plan = match spread {
                 Some(spread) => with_physical(shown, |text| match self.details {
                     true => distribution.explain(&spread),
@@ -86,9 +95,13 @@ impl Course {
         if local.is::<AnalyzeExec>() && !self.details {
             return self.run_here(local, returned, stop);
         }
-        let spread = distribution.spread(&self.state, &self.settings, &logical, &local).await?;
+        let spread = self.spread(&distribution, &logical, &local).await?;
         let Some(spread) = spread else { return self.run_here(local, returned, stop) };
         let plan = own_part(spread.plan, &stop).map_err(Error::planning)?;
+        let observation = self.observation.clone();
+        if let Some(observation) = &observation {
+            observation.set_workers(spread.workers.iter().map(|one| one.id.clone()).collect());
+        }
         let again = Again {
             left: left.unwrap_or(distribution.retries()),
             spool: distribution.spool(),
@@ -99,7 +112,18 @@ impl Course {
             workers: spread.workers,
             stop: stop.clone(),
         };
-        Ok(Ready { plan, context: spread.context, stop, returned, again: Some(Box::new(again)) })
+        let (context, again) = (spread.context, Some(Box::new(again)));
+        Ok(Ready { plan, context, stop, returned, again, observation })
+    }
+
+    async fn spread(
+        &self,
+        distribution: &Distribution,
+        logical: &LogicalPlan,
+        local: &Arc<dyn ExecutionPlan>,
+    ) -> Result<Option<Spread>> {
+        let environment = self.context.runtime_env();
+        distribution.spread(&self.state, &environment, &self.settings, logical, local).await
     }
 
     async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
@@ -126,7 +150,8 @@ impl Course {
             false => analyse_discreetly(plan),
         });
         let plan = plan.map_err(Error::planning)?;
-        Ok(Ready { plan, context: self.context.clone(), stop, returned, again: None })
+        let (context, observation) = (self.context.clone(), self.observation.clone());
+        Ok(Ready { plan, context, stop, returned, again: None, observation })
     }
 }
 

@@ -79,7 +79,9 @@ async fn run<T: Send + 'static>(
     sender: &mpsc::Sender<Result<T>>,
     transform: &mut (impl FnMut(RecordBatch) -> Result<T> + Send),
 ) -> Option<Ready> {
-    let Ready { plan, context, again, .. } = ready;
+    // Outlives the plan's streams.
+    let watch = ready.watch();
+    let Ready { plan, context, again, observation, .. } = ready;
     let mut spool = Spool::new(again.as_ref().map_or(0, |again| again.spool));
     let mut unseen = true;
     let failed = match execute_stream(plan, context) {
@@ -93,6 +95,9 @@ async fn run<T: Send + 'static>(
             };
             for batch in leaving {
                 unseen = false;
+                if let Some(observation) = &observation {
+                    observation.count(batch.num_rows());
+                }
                 if !pass_on(&batch, sender, transform).await {
                     return None;
                 }
@@ -102,10 +107,19 @@ async fn run<T: Send + 'static>(
             }
         },
     };
-    let error = match (failed?, again) {
+    let failed = failed?;
+    if let Some(watch) = watch {
+        watch.fail();
+    }
+    let error = match (failed, again) {
         (error, None) => Error::running(error),
         (error, Some(again)) if unseen => match again.after(&error).await {
-            Ok(Some(ready)) => return Some(ready),
+            Ok(Some(ready)) => {
+                if let Some(observation) = &observation {
+                    observation.note_retry();
+                }
+                return Some(ready);
+            }
             Ok(None) => Error::running(error),
             Err(error) => error,
         },

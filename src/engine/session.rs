@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::explain::explain_schema;
 use super::history::Moments;
 use super::memory::Bound;
+use super::observe::Observation;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::ready::{Course, Ready};
@@ -78,12 +79,14 @@ pub struct Session {
     state: Arc<SessionState>,
     /// What the present statement runs with, if it is held to less memory than there is.
     bounded: Option<Arc<RuntimeEnv>>,
+    /// Of the present statement.
+    observation: Option<Arc<Observation>>,
 }
 
 impl Session {
     pub fn new(engine: Arc<Engine>, info: SessionInfo) -> Self {
         let state = Arc::new(engine.template.clone());
-        let mut session = Self { engine, info, state, bounded: None };
+        let mut session = Self { engine, info, state, bounded: None, observation: None };
         session.configure();
         session
     }
@@ -103,6 +106,11 @@ impl Session {
     /// Holds the statements to come to this memory, each of them.
     pub fn set_memory(&mut self, bound: Option<Bound>) {
         self.bounded = bound.map(|bound| bound.of(self.state.runtime_env()));
+    }
+
+    /// What is prepared from now on belongs to this statement.
+    pub fn observe(&mut self, observation: Arc<Observation>) {
+        self.observation = Some(observation);
     }
 
     /// What the present statement takes its memory from.
@@ -308,6 +316,7 @@ impl Session {
             settings: self.info.settings.clone(),
             details: self.sees_details(),
             distribution: self.engine.distribution().cloned(),
+            observation: self.observation.clone(),
         };
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
@@ -360,7 +369,10 @@ impl Session {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            self.environment().clone(),
+            match &self.observation {
+                Some(observation) => observation.of(self.environment()),
+                None => self.environment().clone(),
+            },
         ))
     }
 

@@ -130,6 +130,7 @@ impl Session {
     /// Writes the rows of a plan into new files of the target, each of the plan's partitions on its
     /// own.
     pub async fn insert(&self, target: &Target, ready: Ready) -> Result<Written> {
+        let _watch = ready.watch();
         let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         if rows::may_wait(&target.metadata)
@@ -185,6 +186,7 @@ impl Session {
         ready: Ready,
         overwritten: &Overwritten,
     ) -> Result<Written> {
+        let _watch = ready.watch();
         let Ready { plan, stop, returned, .. } = ready;
         let _stop = stop.drop_guard();
         let Output { rows, added, returned } =
@@ -214,7 +216,8 @@ impl Session {
         let plan = StreamingTableExec::try_new(schema, vec![part], None, None, false, None);
         let plan = Arc::new(plan.map_err(Error::planning)?);
         let (context, stop) = (self.context(), CancellationToken::new());
-        Ok(Ready { plan, context, stop, returned: None, again: None })
+        let (returned, again, observation) = Default::default();
+        Ok(Ready { plan, context, stop, returned, again, observation })
     }
 
     /// Runs a plan's partitions, each into files of its own. With `without`, the plan is a scan with

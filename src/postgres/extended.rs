@@ -363,6 +363,7 @@ impl Client {
 
     pub fn complete(&mut self, tag: &str) -> io::Result<()> {
         self.warn()?;
+        self.session.entry().completed(tag);
         let tag = CommandComplete::new(tag.to_owned());
         self.connection.put(Backend::CommandComplete(tag))
     }

@@ -345,6 +345,7 @@ impl Client {
                 .logged_in_as(&self.session.entry().user);
             self.audit.record(Event { sqlstate: Some(code), message: Some(message), ..denied });
         }
+        self.session.entry().failed(report.code, &report.message);
         self.session.note_error();
         if self.session.transaction_state() == TransactionState::Failed {
             self.extended.portals.abort(self.session.savepoints());

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
@@ -132,6 +133,7 @@ impl Session {
     /// All answers are on their way.
     pub fn end_turn(&mut self) {
         self.turn = None;
+        self.entry().settle();
     }
 
     /// Whether the statements to come are part of one message.
@@ -189,13 +191,15 @@ impl Session {
         source: &Source,
         declared: Vec<Option<FieldRef>>,
     ) -> Result<Prepared> {
-        let long = source.text().len() > LONG_TEXT;
+        let (long, since) = (source.text().len() > LONG_TEXT, Instant::now());
         let prepared = registered.until_stopped(self.understand(source, declared));
-        match long {
+        let prepared = match long {
             // Other clients' messages go to another thread meanwhile.
             true => tokio::task::block_in_place(|| Handle::current().block_on(prepared))?,
             false => prepared.await?,
-        }
+        };
+        registered.facts().note_planning(since);
+        prepared
     }
 
     /// Waits for a statement's turn in the pool of the session's role, if it is work, and holds it to
@@ -208,12 +212,13 @@ impl Session {
         self.authorise(prepared)?;
         let role = self.engine.info().user.clone();
         if prepared.is_work() {
-            let stop = registered.watch();
+            let (stop, since) = (registered.watch(), Instant::now());
             tokio::select! {
                 biased;
                 admitted = self.entrance.admit(&role, registered) => admitted?,
                 stop = stop => return Err(Error::Stopped(stop)),
             }
+            registered.facts().note_queued(since);
         }
         let pool = self.entrance.pool(&role);
         let memory = pool.and_then(|pool| Some(Bound::of_pool(pool.limits().memory?, &pool.name)));
@@ -237,6 +242,7 @@ impl Session {
         F: FnMut(RecordBatch) -> Result<T, Box<dyn std::error::Error + Send + Sync>>,
         F: Send + 'static,
     {
+        self.observe(&registered);
         self.authorise(prepared)?;
         if let Body::Command(command) = &prepared.body {
             let done = self.command(&registered, command.clone()).await;
@@ -263,6 +269,12 @@ impl Session {
         }
         let planned = self.plan(registered, prepared, values).await?;
         Ok(Outcome::Rows(planned.stream(self, transform)))
+    }
+
+    /// What the session does from here on belongs to this statement.
+    pub(super) fn observe(&mut self, registered: &Registered) {
+        registered.facts().note_execution();
+        self.engine.observe(registered.facts().observation.clone());
     }
 
     /// A statement that writes, from its plan to its commit: its tag, and what RETURNING asked for.
@@ -307,6 +319,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
+        let since = Instant::now();
         registered.until_stopped(self.renew(prepared, &values)).await??;
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
             return Err(Error::Invalid("a command has no plan".to_owned()));
@@ -317,6 +330,7 @@ impl Session {
         let (tag, explain, heading) = (*tag, plan.is_explain(), plan.heading.clone());
         let constant = plan.constant || tag == "SHOW";
         let plan = registered.until_stopped(self.engine.prepare_reading(plan, values)).await??;
+        registered.facts().note_planning(since);
         let written = false;
         Ok(Planned { registered, plan, tag: tag.into(), explain, heading, constant, written })
     }

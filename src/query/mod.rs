@@ -20,6 +20,7 @@
 //! - [`transaction`]: what BEGIN promises here.
 //! - [`write`]: statements that write, from their plan to their change.
 //! - [`block`]: what becomes of what they write.
+//! - [`history`]: statements that have ended.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
@@ -36,6 +37,7 @@ mod ddl;
 mod error;
 mod find;
 mod grammar;
+pub mod history;
 mod insert;
 pub mod life;
 pub mod maintenance;
@@ -72,6 +74,7 @@ use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
 use crate::storage::managed::Commits;
 use admission::Admission;
+use history::History;
 use maintenance::Maintenance;
 use registry::Registry;
 use sessions::Sessions;
@@ -84,6 +87,7 @@ pub struct Queries {
     pub catalog: Arc<Catalog>,
     pub membership: Arc<Membership>,
     pub registry: Arc<Registry>,
+    pub history: Arc<History>,
     pub sessions: Arc<Sessions>,
     /// Statements are inside while they run; draining waits for it to be empty.
     pub gate: Gate,
@@ -105,6 +109,7 @@ pub struct Foundation {
     pub catalog: Arc<Catalog>,
     pub membership: Arc<Membership>,
     pub registry: Arc<Registry>,
+    pub history: Arc<History>,
     pub sessions: Arc<Sessions>,
     pub shutdown: Shutdown,
     pub audit: Audit,
@@ -122,6 +127,7 @@ impl Queries {
             catalog,
             membership,
             registry,
+            history,
             sessions,
             shutdown,
             audit,
@@ -137,6 +143,7 @@ impl Queries {
             catalog,
             membership,
             registry,
+            history,
             sessions,
             gate,
             shutdown,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::history::{Facts, History};
 use super::sessions::{SessionEntry, cut};
 use super::submitted::{Failure, KIND};
 use crate::config;
@@ -68,6 +69,7 @@ pub struct Registry {
     interval: Duration,
     /// Bytes of a statement's text that are shown.
     text_limit: usize,
+    history: Arc<History>,
     running: Mutex<HashMap<Uuid, Listed>>,
 }
 
@@ -75,9 +77,9 @@ pub struct Registry {
 #[derive(Clone, Debug)]
 struct Listed {
     since: Instant,
-    started: DateTime<Utc>,
     session: Arc<SessionEntry>,
     text: Arc<str>,
+    facts: Arc<Facts>,
 }
 
 impl Registry {
@@ -85,6 +87,7 @@ impl Registry {
         coordination: Arc<dyn Coordination>,
         daemon: &str,
         config: &config::Query,
+        history: Arc<History>,
     ) -> Arc<Self> {
         let text_limit = usize::try_from(config.register_text_limit.0).unwrap_or(usize::MAX);
         Arc::new(Self {
@@ -92,6 +95,7 @@ impl Registry {
             daemon: daemon.to_owned(),
             interval: config.register_interval,
             text_limit,
+            history,
             running: Mutex::default(),
         })
     }
@@ -99,13 +103,12 @@ impl Registry {
     /// Puts a statement on the list until the guard is dropped.
     pub(super) fn add(
         self: &Arc<Self>,
-        id: Uuid,
         session: &Arc<SessionEntry>,
-        text: &Arc<str>,
-        started: DateTime<Utc>,
+        facts: &Arc<Facts>,
     ) -> RegistryGuard {
-        let (session, text) = (session.clone(), cut(text, self.text_limit));
-        let listed = Listed { since: Instant::now(), started, session, text };
+        let (session, text) = (session.clone(), cut(&facts.text, self.text_limit));
+        let (id, facts) = (facts.id, facts.clone());
+        let listed = Listed { since: Instant::now(), session, text, facts };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.insert(id, listed);
         RegistryGuard { registry: self.clone(), id }
@@ -118,6 +121,22 @@ impl Registry {
             running.iter().map(|(id, listed)| (*id, self.entry(*id, listed))).collect();
         list.sort_by_key(|(id, _)| *id);
         list
+    }
+
+    /// How far a statement of this daemon is, from 0 to 1, if that can be told.
+    pub fn progress(&self, id: &Uuid) -> Option<f64> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = running.get(id)?.facts.clone();
+        drop(running);
+        facts.observation.progress()
+    }
+
+    /// Has it written down that statements run that have become old enough.
+    fn note_begun(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for listed in running.values().filter(|listed| listed.since.elapsed() >= self.interval) {
+            self.history.note_begun(&listed.facts, &listed.session);
+        }
     }
 
     fn entry(&self, id: Uuid, listed: &Listed) -> Entry {
@@ -134,7 +153,7 @@ impl Registry {
             pool: pool.map(|pool| pool.to_string()),
             sql: listed.text.to_string(),
             submitted: None,
-            started: Some(listed.started),
+            started: Some(listed.facts.started),
             error: None,
         }
     }
@@ -176,6 +195,7 @@ impl Registry {
                 () = stop.cancelled() => return,
                 _ = ticker.tick() => {}
             }
+            self.note_begun();
             let session = *self.coordination.session().borrow();
             if session.state == SessionState::Connected {
                 written.enter(session.epoch);

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use chrono::Utc;
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
 
 use super::admission::Seated;
+use super::history::Facts;
 use super::life::Session;
 use super::registry::RegistryGuard;
 use super::sessions::{SessionEntry, Stopper};
 use super::shares::Share;
 use super::{Error, Result, Stop};
 use crate::engine::{self, Rows};
-use crate::id;
 use crate::shutdown::GateGuard;
 
 /// The daemon takes the statement.
@@ -32,6 +31,7 @@ pub(super) struct Admitted {
 #[derive(Debug)]
 pub struct Registered {
     session: Arc<SessionEntry>,
+    facts: Arc<Facts>,
     listed: RegistryGuard,
     stopper: Stopper,
     /// The most time it may take, and when that is over.
@@ -71,16 +71,16 @@ pub struct Running<T> {
 
 impl Admitted {
     pub fn register(self, session: &Session, text: &Arc<str>) -> Registered {
-        let (id, started) = (id::statement(), Utc::now());
+        let facts = session.queries().history.begin(text);
         let entry = session.entry();
-        let listed = session.queries().registry.add(id, entry, text, started);
-        let stopper = entry.begin(id, text, started);
+        let listed = session.queries().registry.add(entry, &facts);
+        let stopper = entry.begin(&facts);
         let timeout = session.settings().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let session = entry.clone();
         let Self { gate: _gate, share: _share } = self;
         let seated = None;
-        Registered { session, listed, stopper, timeout, deadline, _gate, _share, seated }
+        Registered { session, facts, listed, stopper, timeout, deadline, _gate, _share, seated }
     }
 }
 
@@ -97,6 +97,11 @@ impl Registered {
     /// Waits until somebody stops the statement or its time is up.
     pub(super) fn watch(&self) -> impl Future<Output = Stop> + Send + use<> {
         stopped(self.stopper.clone(), self.deadline)
+    }
+
+    /// What is known of it.
+    pub(super) fn facts(&self) -> &Arc<Facts> {
+        &self.facts
     }
 
     /// Its place among the statements of its pool that run, up to its end.
@@ -175,10 +180,14 @@ impl<T> Running<T> {
 impl<T: Send + 'static> Running<T> {
     /// The next rows; `None` after the last. Stopping wins over rows that are ready. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<T>> {
-        tokio::select! {
+        let next = tokio::select! {
             biased;
             stop = self.registered.stopped(), if !self.written => Some(Err(Error::Stopped(stop))),
             rows = self.rows.next() => rows.map(|rows| rows.map_err(Error::from)),
+        };
+        if let Some(Err(error)) = &next {
+            self.registered.facts.fail_with(error);
         }
+        next
     }
 }

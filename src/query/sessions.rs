@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::history::{Facts, History};
 use super::{Notice, Stop, TransactionState};
 use crate::tls::Tls;
 
@@ -26,6 +27,7 @@ pub struct Sessions {
     by_pid: Mutex<HashMap<i32, Arc<SessionEntry>>>,
     next: AtomicI32,
     prefix: u16,
+    history: Arc<History>,
 }
 
 /// What others may know of a session, and do to it.
@@ -45,6 +47,7 @@ pub struct SessionEntry {
     pub terminated: CancellationToken,
     /// Ends when the session has ended.
     pub gone: CancellationToken,
+    history: Arc<History>,
     live: Mutex<Live>,
 }
 
@@ -61,6 +64,8 @@ struct Live {
     /// The statement that ended last, and when it had begun.
     last: Option<(Arc<str>, DateTime<Utc>)>,
     changed: DateTime<Utc>,
+    /// The statement that ended last, as long as its client may yet be told what came of it.
+    ended: Option<Arc<Facts>>,
     /// What statements want their client to be told.
     warnings: Vec<Notice>,
 }
@@ -69,6 +74,7 @@ struct Live {
 #[derive(Clone, Debug)]
 struct Current {
     id: Uuid,
+    facts: Arc<Facts>,
     /// Cut to what is shown of it.
     text: Arc<str>,
     since: DateTime<Utc>,
@@ -133,8 +139,8 @@ pub fn prefix_of(pid: i32) -> Option<u16> {
 
 impl Sessions {
     /// `prefix`, of 15 bits, makes process ids of different daemons different.
-    pub fn new(prefix: u16) -> Self {
-        Self { by_pid: Mutex::default(), next: AtomicI32::new(1), prefix }
+    pub fn new(prefix: u16, history: Arc<History>) -> Self {
+        Self { by_pid: Mutex::default(), next: AtomicI32::new(1), prefix, history }
     }
 
     /// Opens a session. It is in the table until the guard is dropped.
@@ -164,6 +170,7 @@ impl Sessions {
             started,
             terminated: CancellationToken::new(),
             gone: CancellationToken::new(),
+            history: self.history.clone(),
             live: Mutex::new(Live::new(started)),
         });
         by_pid.insert(pid, entry.clone());
@@ -204,24 +211,68 @@ impl Sessions {
 }
 
 impl SessionEntry {
-    pub(super) fn begin(&self, id: Uuid, text: &Arc<str>, since: DateTime<Utc>) -> Stopper {
+    pub(super) fn begin(self: &Arc<Self>, facts: &Arc<Facts>) -> Stopper {
         let stop = Stopper::default();
         // Between two statements of one message nobody else looks.
         if self.terminated.is_cancelled() {
             stop.stop(Stop::Terminated);
         }
-        let (text, stop_it) = (cut(text, SHOWN_TEXT), stop.clone());
-        let current = Current { id, text, since, stop: stop_it, pool: None, waits: false };
+        let (text, stop_it) = (cut(&facts.text, SHOWN_TEXT), stop.clone());
+        let (id, since, facts) = (facts.id, facts.started, facts.clone());
+        let (pool, waits) = (None, false);
+        let current = Current { id, facts, text, since, stop: stop_it, pool, waits };
         let mut live = self.live();
         live.changed = since;
         live.current = Some(current);
+        let ended = live.ended.take();
+        drop(live);
+        self.tell(ended);
         stop
     }
 
-    pub(super) fn end(&self, id: Uuid) {
+    pub(super) fn end(self: &Arc<Self>, id: Uuid) {
         let mut live = self.live();
-        live.take_off(id);
-        live.suspended.retain(|other| other.id != id);
+        let suspended = live.suspended.iter().position(|other| other.id == id);
+        let suspended = suspended.map(|at| live.suspended.swap_remove(at));
+        let Some(Current { facts, pool, .. }) = live.take_off(id).or(suspended) else { return };
+        facts.end(pool, &live.application_name);
+        let mut ended = live.ended.replace(facts);
+        if self.gone.is_cancelled() {
+            ended = live.ended.take();
+        }
+        drop(live);
+        self.tell(ended);
+    }
+
+    /// The client was told that its statement is complete.
+    pub fn completed(&self, tag: &str) {
+        self.told(|facts| facts.complete(tag));
+    }
+
+    /// The client was told that its statement has failed.
+    pub fn failed(&self, sqlstate: &str, message: &str) {
+        self.told(|facts| facts.fail(sqlstate, message));
+    }
+
+    fn told(&self, note: impl FnOnce(&Facts)) {
+        let live = self.live();
+        let current = live.current.as_ref().map(|current| &current.facts);
+        if let Some(facts) = current.or(live.ended.as_ref()) {
+            note(facts);
+        }
+    }
+
+    /// The client was told all there is to say of what has ended.
+    pub(super) fn settle(self: &Arc<Self>) {
+        let ended = self.live().ended.take();
+        self.tell(ended);
+    }
+
+    /// Puts a statement that has ended into the history.
+    fn tell(self: &Arc<Self>, ended: Option<Arc<Facts>>) {
+        if let Some(facts) = ended {
+            self.history.note_ended(facts, self.clone());
+        }
     }
 
     /// A portal is left open: what the session runs may be another statement now.
@@ -346,6 +397,7 @@ impl Live {
             suspended: Vec::new(),
             last: None,
             changed: since,
+            ended: None,
             warnings: Vec::new(),
         }
     }
@@ -386,12 +438,21 @@ impl Drop for SessionGuard {
         by_pid.remove(&self.entry.pid);
         drop(by_pid);
         self.entry.gone.cancel();
+        self.entry.settle();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One that keeps nothing.
+    fn history() -> Arc<History> {
+        let (size, keep) = (crate::config::Size(0), std::time::Duration::ZERO);
+        let none = crate::config::Limit(None);
+        let settings = crate::config::History { size, keep, profile: none, slow: none };
+        History::new("a", std::path::PathBuf::new(), settings, size)
+    }
 
     fn shown(sessions: &Sessions) -> (bool, TransactionState, String) {
         let activity = sessions.activity().remove(0);
@@ -401,21 +462,24 @@ mod tests {
 
     #[test]
     fn a_session_shows_its_present_or_last_statement() {
-        let sessions = Arc::new(Sessions::new(0x7fff));
+        let sessions = Arc::new(Sessions::new(0x7fff, history()));
         let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 4000).into(), None);
         let entry = guard.entry();
         assert!(sessions.gives(entry.pid) && entry.pid > 0);
         assert_eq!(shown(&sessions), (false, TransactionState::Idle, String::new()));
-        let (first, portal) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let long: Arc<str> = format!("BEGIN{}", "ö".repeat(1000)).into();
-        entry.begin(first, &long, Utc::now());
+        let facts = Facts::new(&long, Utc::now(), None);
+        let first = facts.id;
+        entry.begin(&facts);
         entry.set_transaction(TransactionState::InBlock);
         let (active, _, text) = shown(&sessions);
         assert!(active);
         assert_eq!(text.len(), SHOWN_TEXT, "cut between characters");
         entry.end(first);
         assert!(sessions.activity()[0].transaction_since.is_some());
-        entry.begin(portal, &"SELECT 2".into(), Utc::now());
+        let facts = Facts::new(&"SELECT 2".into(), Utc::now(), None);
+        let portal = facts.id;
+        entry.begin(&facts);
         entry.suspend(portal);
         assert_eq!(shown(&sessions), (false, TransactionState::InBlock, "SELECT 2".to_owned()));
         assert!(entry.resume(portal));
@@ -431,7 +495,7 @@ mod tests {
     #[test]
     fn process_ids_tell_their_daemon() {
         for prefix in [0, 1, 0x7fff] {
-            let sessions = Arc::new(Sessions::new(prefix));
+            let sessions = Arc::new(Sessions::new(prefix, history()));
             let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 1).into(), None);
             assert_eq!(prefix_of(guard.entry().pid), Some(prefix));
         }

@@ -14,13 +14,15 @@ use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;
 use crate::query::admission::{Admission, Shown};
+use crate::query::history::{History, Record};
 use crate::query::maintenance::log::{Entry, Log};
 use crate::query::registry::{self, Registry};
 use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
-    Backends, Cluster, DaemonRow, MaintenanceRow, PoolRow, QueryRow, SessionRow, SettingRow, Signal,
+    Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
+    SessionRow, SettingRow, Signal,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -31,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct ClusterView {
     membership: Arc<Membership>,
     registry: Arc<Registry>,
+    history: Arc<History>,
     election: Arc<Election>,
     log: Arc<Log>,
     admission: Arc<Admission>,
@@ -41,11 +44,12 @@ impl ClusterView {
     pub fn new(
         membership: Arc<Membership>,
         registry: Arc<Registry>,
+        history: Arc<History>,
         election: Arc<Election>,
         log: Arc<Log>,
         (admission, store): (Arc<Admission>, Store),
     ) -> Self {
-        Self { membership, registry, election, log, admission, store }
+        Self { membership, registry, history, election, log, admission, store }
     }
 }
 
@@ -91,6 +95,7 @@ impl Cluster for ClusterView {
             }
         };
         let row = |(id, entry): (String, registry::Entry)| {
+            let progress = id.parse().ok().and_then(|id| self.registry.progress(&id));
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);
             QueryRow {
@@ -104,13 +109,22 @@ impl Cluster for ClusterView {
                 database: entry.database,
                 pool: entry.pool,
                 sql: entry.sql,
-                progress: None,
+                progress,
                 submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
                 started,
                 error: entry.error.map(|error| error.message),
             }
         };
         found.into_iter().map(row).collect()
+    }
+
+    async fn history(&self) -> Vec<HistoryRow> {
+        self.history.records().await.into_iter().map(history_row).collect()
+    }
+
+    async fn profile(&self, id: &str) -> Option<ProfileRow> {
+        let kept = self.history.profile(id.parse().ok()?).await?;
+        Some(ProfileRow { user: kept.user, full: kept.full, plain: kept.plain })
     }
 
     fn pools(&self) -> Vec<PoolRow> {
@@ -161,6 +175,37 @@ impl Cluster for ClusterView {
 
     fn own_session(&self) -> Option<&Arc<Counted>> {
         Some(&self.store.own)
+    }
+}
+
+fn history_row(record: Record) -> HistoryRow {
+    HistoryRow {
+        id: record.id.to_string(),
+        state: record.state.as_str(),
+        daemon: record.daemon,
+        pid: record.pid,
+        user: record.user,
+        database: record.database,
+        pool: record.pool,
+        client: record.client,
+        application_name: record.application_name,
+        sql: record.sql,
+        tag: record.tag,
+        started: record.started.map(Into::into),
+        ended: record.ended.map(Into::into),
+        duration: record.duration.map(Duration::from_micros),
+        queued: record.queued.map(Duration::from_micros),
+        planning: record.planning.map(Duration::from_micros),
+        execution: record.execution.map(Duration::from_micros),
+        rows: record.rows,
+        scanned: record.scanned,
+        spilled: record.spilled,
+        peak: record.peak,
+        retries: record.retries,
+        workers: record.workers,
+        profile: record.profile,
+        sqlstate: record.sqlstate,
+        error: record.error,
     }
 }
 

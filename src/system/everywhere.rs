@@ -17,7 +17,7 @@ use datafusion::error::Result;
 
 use super::relations::{self, Relation};
 use super::rows::Rows;
-use super::{Shared, View, coordination, figures, pools, settings};
+use super::{Shared, View, coordination, figures, history, pools, settings};
 
 /// The rows of a relation that this daemon has by itself.
 async fn own(shared: &Shared, relation: &'static Relation) -> Result<Rows> {
@@ -25,6 +25,7 @@ async fn own(shared: &Shared, relation: &'static Relation) -> Result<Rows> {
         ("system", "coordination") => Ok(coordination::own(shared, relation)),
         ("system", "caches") => Ok(figures::caches(shared, relation)),
         ("system", "metrics") => Ok(figures::metrics(shared, relation)),
+        ("system", "query_history") => Ok(history::own(shared, relation).await),
         ("system", "pools") => Ok(pools::own(shared, relation)),
         ("system", "settings") => Ok(settings::own(shared, relation)),
         _ => Err(plan_datafusion_err!("{relation} is the same on all daemons")),
@@ -55,6 +56,9 @@ pub async fn everywhere(view: &View<'_>, relation: &'static Relation) -> Result<
 
 /// What another daemon is told that asks for this one's rows.
 pub async fn answer(shared: &Shared, question: &str) -> Result<Vec<u8>> {
+    if let Some(id) = question.strip_prefix(history::PROFILE) {
+        return history::answer(shared, id).await;
+    }
     let relation =
         question.split_once('.').and_then(|(schema, name)| relations::find(schema, name));
     let relation =

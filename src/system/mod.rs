@@ -3,7 +3,7 @@
 //!
 //! - [`relations`]: which system relations there are, with their columns (data).
 //! - [`pg_catalog`], [`information_schema`]: their rows, from the catalog and the session.
-//! - [`daemons`], [`queries`], [`pools`], [`tables`], [`maintenance`], [`settings`],
+//! - [`daemons`], [`queries`], [`history`], [`pools`], [`tables`], [`maintenance`], [`settings`],
 //!   [`schedules`], [`coordination`]: the schema `system`.
 //! - [`everywhere`]: asks all daemons for their rows.
 //! - [`zk`]: ZooKeeper itself.
@@ -19,6 +19,7 @@ mod daemons;
 mod everywhere;
 mod figures;
 mod functions;
+mod history;
 mod information_schema;
 mod maintenance;
 mod pg_catalog;
@@ -48,6 +49,7 @@ use datafusion::catalog::{TableFunctionImpl, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
+use serde::{Deserialize, Serialize};
 use sqlparser::ast::Statement;
 
 use self::relations::Relation;
@@ -143,6 +145,50 @@ pub struct QueryRow {
     pub error: Option<String>,
 }
 
+/// A statement that has ended, as `system.query_history` shows it.
+#[derive(Clone, Debug)]
+pub struct HistoryRow {
+    pub id: String,
+    pub state: &'static str,
+    pub daemon: String,
+    pub pid: Option<i32>,
+    pub user: String,
+    pub database: String,
+    pub pool: Option<String>,
+    pub client: Option<String>,
+    pub application_name: String,
+    pub sql: String,
+    pub tag: Option<String>,
+    pub started: Option<SystemTime>,
+    pub ended: Option<SystemTime>,
+    pub duration: Option<Duration>,
+    pub queued: Option<Duration>,
+    pub planning: Option<Duration>,
+    pub execution: Option<Duration>,
+    pub rows: u64,
+    /// Bytes.
+    pub scanned: u64,
+    pub spilled: u64,
+    pub peak: u64,
+    pub retries: u32,
+    pub workers: Vec<String>,
+    /// Whether its profile is kept.
+    pub profile: bool,
+    pub sqlstate: Option<String>,
+    pub error: Option<String>,
+}
+
+/// A statement's plan with what each step has measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProfileRow {
+    /// Whose statement it was.
+    pub user: String,
+    /// As superusers may see it.
+    pub full: String,
+    /// As others may.
+    pub plain: String,
+}
+
 /// A key of the daemon's configuration, as `system.settings` shows it.
 #[derive(Clone, Debug)]
 pub struct SettingRow {
@@ -186,6 +232,12 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// The statements under way on all daemons. Must answer soon, with what it has by then.
     async fn queries(&self) -> Vec<QueryRow>;
+
+    /// The statements that have ended, by id. Must answer soon.
+    async fn history(&self) -> Vec<HistoryRow>;
+
+    /// The profile of a statement, if it is kept.
+    async fn profile(&self, id: &str) -> Option<ProfileRow>;
 
     /// The pools, and what this daemon makes of them, from memory.
     fn pools(&self) -> Vec<PoolRow>;

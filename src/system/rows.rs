@@ -161,6 +161,20 @@ impl Rows {
         self.count += 1;
     }
 
+    /// Leaves the rows for which there is `true`.
+    pub fn retain(&mut self, kept: &[bool]) {
+        for column in &mut self.columns {
+            let mut kept = kept.iter();
+            column.retain(|_| kept.next().copied().unwrap_or(true));
+        }
+        self.count = kept.iter().filter(|kept| **kept).count();
+    }
+
+    /// The values of a column, a row each; none if it has none.
+    pub fn column(&self, name: &str) -> &[Value] {
+        self.relation.position(name).map_or(&[], |position| &self.columns[position])
+    }
+
     /// For another daemon, which [`take`](Self::take)s them.
     pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
         let columns = self.relation.columns.iter().zip(&self.columns);

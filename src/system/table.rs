@@ -15,8 +15,8 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use super::relations::Relation;
 use super::rows::Rows;
 use super::{
-    Shared, View, coordination, daemons, everywhere, information_schema, maintenance, pg_catalog,
-    queries, roles, schedules, tables, zk,
+    Shared, View, coordination, daemons, everywhere, history, information_schema, maintenance,
+    pg_catalog, queries, roles, schedules, tables, zk,
 };
 use crate::engine::system::SessionInfo;
 
@@ -28,6 +28,8 @@ pub enum Source {
     Everywhere(Option<&'static str>),
     /// The statements of all daemons, which have to be asked.
     Queries,
+    /// The statements that have ended.
+    History,
     /// Their snapshots and partitions, which are in such files, too.
     Snapshots,
     Partitions,
@@ -76,6 +78,7 @@ fn source(relation: &Relation) -> Source {
         (_, "coordination_nodes") => Source::Kept,
         (_, "daemons") => Source::Rows(daemons::rows),
         (_, "queries") => Source::Queries,
+        (_, "query_history") => Source::History,
         (_, "caches" | "metrics") => Source::Everywhere(Some("pg_read_all_stats")),
         (_, "roles") => Source::Rows(roles::rows),
         (_, "snapshots") => Source::Snapshots,
@@ -122,6 +125,10 @@ impl PartitionStream for Scan {
                 Source::Queries => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     queries::rows(&View::new(session, &shared), relation).await
+                }
+                Source::History => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    history::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Maintenance => {
                     let session = SessionInfo::of(context.session_config().options())?;

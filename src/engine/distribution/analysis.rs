@@ -13,7 +13,10 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
 };
-use datafusion_distributed::{DistributedMetricsFormat, display_plan_ascii, explain_analyze};
+use datafusion_distributed::{
+    DistributedExec, DistributedMetricsFormat, display_plan_ascii, explain_analyze,
+    rewrite_distributed_plan_with_metrics,
+};
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
@@ -33,6 +36,23 @@ impl Analysis {
     pub fn new(local: &AnalyzeExec, input: Arc<dyn ExecutionPlan>) -> Self {
         Self { input, verbose: local.verbose(), properties: local.properties().clone() }
     }
+}
+
+/// Whether a plan runs on several daemons.
+pub(in crate::engine) fn is_spread(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<DistributedExec>()
+}
+
+/// A spread plan that has run, with what its workers have measured. Waits for all of them.
+pub(in crate::engine) async fn with_workers_metrics(
+    plan: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    rewrite_distributed_plan_with_metrics(plan, DistributedMetricsFormat::Aggregated).await
+}
+
+/// A spread plan with what is in it of what was measured.
+pub(in crate::engine) fn show_spread(plan: &dyn ExecutionPlan) -> String {
+    display_plan_ascii(plan, true)
 }
 
 async fn with_metrics(

@@ -26,7 +26,7 @@ use super::codec::scan_of;
 const VARIABLE_WIDTH: usize = 24;
 
 /// Bytes of files that a plan reads, after files and columns were left out that it does not need.
-pub(super) fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+pub(in crate::engine) fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let mut bytes = 0;
     // The closure never fails.
     let _ = plan.apply(|node| {

@@ -45,6 +45,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
@@ -74,9 +75,11 @@ use crate::storage;
 use crate::tls::Peering;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
+pub(super) use analysis::{is_spread, show_spread, with_workers_metrics};
 use channels::{Channels, url};
 use codec::{Codec, mark_field_ids};
-use fitness::{arrives, bytes_to_read, obstacle};
+pub(super) use fitness::bytes_to_read;
+use fitness::{arrives, obstacle};
 use guests::Guests;
 use places::assign;
 use pulse::Pulse;
@@ -226,10 +229,11 @@ impl Distribution {
     }
 
     /// The statement on several daemons, if that is possible and worth it. `local` is its plan for
-    /// this one alone.
+    /// this one alone, `environment` what its part here runs with.
     pub async fn spread(
         &self,
         state: &SessionState,
+        environment: &Arc<RuntimeEnv>,
         settings: &Settings,
         logical: &LogicalPlan,
         local: &Arc<dyn ExecutionPlan>,
@@ -247,8 +251,7 @@ impl Distribution {
         if workers.len() < 2 {
             return Ok(None);
         }
-        let analysed = local.is::<AnalyzeExec>();
-        let state = self.session(state, settings, &workers, least, analysed)?;
+        let state = self.session(state, settings, &workers, least)?;
         let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(None),
@@ -266,7 +269,7 @@ impl Distribution {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            state.runtime_env().clone(),
+            environment.clone(),
         ));
         Ok(Some(Spread { plan, context, workers }))
     }
@@ -331,7 +334,6 @@ impl Distribution {
         settings: &Settings,
         workers: &[Worker],
         least: u64,
-        analysed: bool,
     ) -> Result<SessionState> {
         let failed = Error::planning;
         let urls: Vec<Url> =
@@ -358,7 +360,7 @@ impl Distribution {
         config
             .set_distributed_compression(compression(self.settings.compression))
             .map_err(failed)?;
-        config.set_distributed_metrics_collection(analysed).map_err(failed)?;
+        config.set_distributed_metrics_collection(true).map_err(failed)?;
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
         config.set_distributed_worker_resolver(Resolver(urls.clone()));

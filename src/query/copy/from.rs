@@ -41,6 +41,7 @@ impl Session {
         registered: &Registered,
         prepared: &Prepared,
     ) -> Result<CopyIn> {
+        self.observe(registered);
         self.authorise(prepared)?;
         registered.until_stopped(self.understand_copy_in(prepared)).await?
     }

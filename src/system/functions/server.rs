@@ -6,8 +6,8 @@ use std::time::Duration;
 use datafusion::error::Result;
 use futures::FutureExt;
 
-use super::super::Signal;
 use super::super::rows::Value;
+use super::super::{Signal, history};
 use super::Kind::{Any, Bool, Float, Int, Text};
 use super::{Asked, Call, Spec, asking, fail, spec};
 
@@ -26,6 +26,7 @@ pub const FUNCTIONS: &[Spec] = &[
     asking("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", |asked| {
         terminate(asked).boxed()
     }),
+    asking("oribi.profile", &[&[Text]], "text", |asked| profile(asked).boxed()),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
     spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),
@@ -43,6 +44,17 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("mxid_age", &[&[Int]], "int4", zero),
     spec("pg_stat_file", &[&[Text], &[Text, Bool]], "text", null),
 ];
+
+/// The plan of a statement that has ended, with what each step has measured, if it is kept and the
+/// role may look at it.
+async fn profile(asked: Asked<'_>) -> Result<Value> {
+    let found = history::profile(asked.shared, asked.text(0)).await;
+    let view = asked.view();
+    let visible = found.filter(|profile| view.may_look_at(&profile.user));
+    let superuser = view.access().is_superuser();
+    let text = visible.map(|profile| if superuser { profile.full } else { profile.plain });
+    Ok(text.into())
+}
 
 fn no(_: &Call<'_, '_>) -> Result<Value> {
     Ok(false.into())

@@ -145,6 +145,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
         "SELECT id, kind, pid, \"user\", sql FROM system.queries",
         &["q|interactive|7|oribi|SELECT 1"],
     ),
+    ("SELECT id, state, duration_ms, profile FROM system.query_history", &["h|finished|1.5|false"]),
     ("SELECT * FROM system.settings", &["engine.batch_size|1|8192|--engine-batch-size"]),
     // Types and functions.
     (

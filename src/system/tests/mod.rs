@@ -20,8 +20,8 @@ use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
 use super::{
-    Backends, Cluster, DaemonRow, MaintenanceRow, PoolRow, QueryRow, SessionRow, SettingRow,
-    Signal, System,
+    Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
+    SessionRow, SettingRow, Signal, System,
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
@@ -58,6 +58,41 @@ impl Cluster for One {
             local: true,
             leader: true,
         }]
+    }
+
+    async fn history(&self) -> Vec<HistoryRow> {
+        vec![HistoryRow {
+            id: "h".into(),
+            state: "finished",
+            daemon: "a".into(),
+            pid: Some(7),
+            user: "oribi".into(),
+            database: "oribi".into(),
+            pool: None,
+            client: None,
+            application_name: String::new(),
+            sql: "SELECT 1".into(),
+            tag: Some("SELECT 1".into()),
+            started: Some(SystemTime::UNIX_EPOCH),
+            ended: Some(SystemTime::UNIX_EPOCH),
+            duration: Some(Duration::from_micros(1500)),
+            queued: None,
+            planning: None,
+            execution: None,
+            rows: 1,
+            scanned: 0,
+            spilled: 0,
+            peak: 0,
+            retries: 0,
+            workers: Vec::new(),
+            profile: false,
+            sqlstate: None,
+            error: None,
+        }]
+    }
+
+    async fn profile(&self, _: &str) -> Option<ProfileRow> {
+        None
     }
 
     async fn queries(&self) -> Vec<QueryRow> {

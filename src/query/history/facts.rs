@@ -1,0 +1,189 @@
+//! What is known of one statement of this daemon, from its start on.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::super::Error;
+use super::super::sessions::{SessionEntry, cut};
+use super::{Record, State};
+use crate::engine::observe::Observation;
+
+/// SQLSTATEs of statements that somebody has stopped: cancelled, timed out, terminated.
+const STOPPED: [&str; 2] = ["57014", "57P01"];
+
+/// One statement. What is written while it runs are a few numbers: all else waits for its end.
+#[derive(Debug)]
+pub struct Facts {
+    pub id: Uuid,
+    pub started: DateTime<Utc>,
+    since: Instant,
+    pub text: Arc<str>,
+    pub observation: Arc<Observation>,
+    /// Microseconds.
+    queued: AtomicU64,
+    planning: AtomicU64,
+    /// It has come so far that it counts: not only understood, for later execution.
+    executed: AtomicBool,
+    /// Its beginning was written down.
+    pub(super) journaled: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Outcome {
+    tag: Option<String>,
+    failure: Option<Failure>,
+    /// Set at its end.
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    sqlstate: Option<String>,
+    message: String,
+    stopped: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Ended {
+    took: Duration,
+    pool: Option<Arc<str>>,
+    application_name: String,
+}
+
+impl Facts {
+    /// `profile`: how long a statement takes of which a profile is kept.
+    pub fn new(text: &Arc<str>, started: DateTime<Utc>, profile: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self {
+            id: crate::id::statement(),
+            started,
+            since: Instant::now(),
+            text: text.clone(),
+            observation: Observation::new(profile),
+            queued: AtomicU64::new(0),
+            planning: AtomicU64::new(0),
+            executed: AtomicBool::new(false),
+            journaled: AtomicBool::new(false),
+            outcome: Mutex::default(),
+        })
+    }
+
+    /// It has waited for its turn since then.
+    pub fn note_queued(&self, since: Instant) {
+        self.queued.fetch_add(micros(since.elapsed()), Ordering::Relaxed);
+    }
+
+    /// It was understood and planned since then.
+    pub fn note_planning(&self, since: Instant) {
+        self.planning.fetch_add(micros(since.elapsed()), Ordering::Relaxed);
+    }
+
+    /// It is carried out from here on.
+    pub fn note_execution(&self) {
+        self.executed.store(true, Ordering::Relaxed);
+    }
+
+    /// It has come to its end, with this command tag.
+    pub fn complete(&self, tag: &str) {
+        self.note_execution();
+        self.outcome().tag = Some(tag.to_owned());
+    }
+
+    /// What its client is told of its failure.
+    pub fn fail(&self, sqlstate: &str, message: &str) {
+        let stopped = STOPPED.contains(&sqlstate);
+        let (sqlstate, message) = (Some(sqlstate.to_owned()), message.to_owned());
+        self.outcome().failure = Some(Failure { sqlstate, message, stopped });
+    }
+
+    /// The same where nobody may be there to be told.
+    pub fn fail_with(&self, error: &Error) {
+        let stopped = matches!(error, Error::Stopped(_));
+        let message = error.to_string();
+        let failure = || Failure { sqlstate: None, message, stopped };
+        self.outcome().failure.get_or_insert_with(failure);
+    }
+
+    /// It is over.
+    pub fn end(&self, pool: Option<Arc<str>>, application_name: &str) {
+        let application_name = application_name.to_owned();
+        let ended = Ended { took: self.since.elapsed(), pool, application_name };
+        self.outcome().ended = Some(ended);
+    }
+
+    /// Whether it is one that the history has: not what was only understood for later.
+    pub fn counts(&self) -> bool {
+        self.executed.load(Ordering::Relaxed) || self.outcome().failure.is_some()
+    }
+
+    /// What the history has of it. `limit` are bytes of its text.
+    pub fn record(&self, daemon: &str, session: &SessionEntry, limit: usize) -> Record {
+        let Outcome { tag, failure, ended } = self.outcome().clone();
+        let figures = self.observation.figures();
+        let state = match (&ended, &failure) {
+            (None, _) => State::Running,
+            (_, Some(failure)) if failure.stopped => State::Cancelled,
+            (_, Some(_)) => State::Failed,
+            (_, None) => State::Finished,
+        };
+        let took = ended.as_ref().map(|ended| ended.took);
+        let pool = ended.as_ref().and_then(|ended| ended.pool.as_deref().map(str::to_owned));
+        let application = ended.map(|ended| ended.application_name).unwrap_or_default();
+        let (sqlstate, error) = match failure {
+            Some(failure) => (failure.sqlstate, Some(failure.message)),
+            None => (None, None),
+        };
+        let affected = tag.as_deref().and_then(rows_of).unwrap_or_default();
+        let (queued, planning) =
+            (self.queued.load(Ordering::Relaxed), self.planning.load(Ordering::Relaxed));
+        let took = took.map(micros);
+        Record {
+            id: self.id,
+            state,
+            daemon: daemon.to_owned(),
+            pid: Some(session.pid),
+            user: session.user.clone(),
+            database: session.database.clone(),
+            pool,
+            client: Some(session.client.to_string()),
+            application_name: application,
+            sql: cut(&self.text, limit).to_string(),
+            tag,
+            started: Some(self.started),
+            ended: took.and_then(|took| {
+                let took = TimeDelta::microseconds(i64::try_from(took).ok()?);
+                self.started.checked_add_signed(took)
+            }),
+            duration: took,
+            queued: took.map(|_| queued),
+            planning: took.map(|_| planning),
+            execution: took.map(|took| took.saturating_sub(queued + planning)),
+            rows: figures.rows.max(affected),
+            scanned: figures.scanned,
+            spilled: figures.spilled,
+            peak: figures.peak,
+            retries: figures.retries,
+            workers: self.observation.workers(),
+            profile: false,
+            sqlstate,
+            error,
+        }
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The rows that a command tag counts, such as `INSERT 0 3`.
+fn rows_of(tag: &str) -> Option<u64> {
+    tag.rsplit_once(' ')?.1.parse().ok()
+}

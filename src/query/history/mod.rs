@@ -1,0 +1,392 @@
+//! What has become of the statements that clients have run: kept on this daemon's disk, bounded in
+//! bytes and age.
+//!
+//! - [`facts`]: what is known of one statement, from its start on.
+//! - [`store`]: the files.
+//! - [`lost`]: the statements of daemons that have died.
+//!
+//! No statement waits for its history: at its end it is put on a queue, which one task empties every
+//! now and then. If that does not get to it, the oldest on the queue are forgotten and counted.
+//! Whoever reads the history empties the queue first, so that it has all that has ended before.
+//!
+//! Ids are UUIDs of version 7, unique in the cluster and in the order of time. A statement may be in
+//! the history of several daemons: those that have seen its daemon die tell of it as lost.
+//! [`merged`] leaves one of them, and what its own daemon says counts more.
+
+mod facts;
+mod lost;
+mod store;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub use facts::Facts;
+pub use lost::watch as watch_for_lost;
+pub use store::Kept;
+
+use super::sessions::{SessionEntry, cut};
+use crate::config;
+use store::{Batch, Store};
+
+/// Statements that may wait to be written.
+const WAITING: usize = 16 * 1024;
+
+/// How long what has ended waits for others to be written with it.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// How long a statement that was stopped may take to leave the engine's threads before it is written
+/// without what its plan has measured.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How often segments are looked at that have become too old.
+const PRUNE: Duration = Duration::from_secs(600);
+
+/// Bytes of a statement's text in the log.
+const LOGGED_TEXT: usize = 1000;
+
+/// What has become of a statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Running,
+    Finished,
+    Failed,
+    /// Somebody has stopped it, or its time was up.
+    Cancelled,
+    /// Its daemon has died.
+    Lost,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A statement in the history. Durations in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub id: Uuid,
+    pub state: State,
+    /// Whose client has asked for it.
+    pub daemon: String,
+    pub user: String,
+    pub database: String,
+    pub sql: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub application_name: String,
+    /// The command tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<u64>,
+    /// Until it had its turn in its pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planning: Option<u64>,
+    /// All the rest, to the last row that its client has taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<u64>,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub rows: u64,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub scanned: u64,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub spilled: u64,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub peak: u64,
+    #[serde(skip_serializing_if = "is_none_yet")]
+    pub retries: u32,
+    /// Who took part, if that was not its daemon alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<String>,
+    /// Whether its profile is kept.
+    pub profile: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+fn is_nothing(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_none_yet(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Record {
+    /// The same statement after its daemon has died.
+    fn lost(self) -> Self {
+        let error = format!("daemon \"{}\" ended while it ran the statement", self.daemon);
+        Self { state: State::Lost, error: Some(error), ..self }
+    }
+}
+
+/// One record of each statement: if there are several, one that does not only know that it was lost.
+pub fn merged(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
+    let mut by_id: HashMap<Uuid, Record> = HashMap::new();
+    for record in records {
+        match by_id.get_mut(&record.id) {
+            Some(known) if known.state == State::Lost => *known = record,
+            Some(_) => {}
+            None => drop(by_id.insert(record.id, record)),
+        }
+    }
+    let mut records: Vec<Record> = by_id.into_values().collect();
+    records.sort_by_key(|record| record.id);
+    records
+}
+
+/// The history of this daemon's statements.
+#[derive(Debug)]
+pub struct History {
+    /// This daemon's id.
+    daemon: String,
+    directory: PathBuf,
+    settings: config::History,
+    /// Bytes of a statement's text.
+    text_limit: usize,
+    queue: Mutex<Queue>,
+    /// Something is on the queue.
+    filled: Notify,
+    /// Opened by whoever needs it first.
+    store: tokio::sync::Mutex<Option<Store>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    notes: VecDeque<Note>,
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+enum Note {
+    /// It runs for longer than a moment.
+    Begun(Box<Record>),
+    Ended {
+        facts: Arc<Facts>,
+        session: Arc<SessionEntry>,
+        at: Instant,
+    },
+    /// Another daemon's.
+    Lost(Box<Record>),
+}
+
+impl History {
+    /// Keeps files below `directory`.
+    pub fn new(
+        daemon: &str,
+        directory: PathBuf,
+        settings: config::History,
+        text_limit: config::Size,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            daemon: daemon.to_owned(),
+            directory,
+            settings,
+            text_limit: usize::try_from(text_limit.0).unwrap_or(usize::MAX),
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            store: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// A statement begins.
+    pub(super) fn begin(&self, text: &Arc<str>) -> Arc<Facts> {
+        Facts::new(text, Utc::now(), self.settings.profile.0)
+    }
+
+    /// A statement has run for a while and goes on.
+    pub(super) fn note_begun(&self, facts: &Facts, session: &SessionEntry) {
+        if !facts.journaled.swap(true, Ordering::Relaxed) && self.is_on() {
+            let record = facts.record(&self.daemon, session, self.text_limit);
+            // It may have ended at this moment.
+            if record.state == State::Running {
+                self.push(Note::Begun(Box::new(record)));
+            }
+        }
+    }
+
+    /// A statement has ended.
+    pub(super) fn note_ended(&self, facts: Arc<Facts>, session: Arc<SessionEntry>) {
+        let journaled = facts.journaled.load(Ordering::Relaxed);
+        match (facts.counts() || journaled) && (self.is_on() || self.settings.slow.0.is_some()) {
+            true => self.push(Note::Ended { facts, session, at: Instant::now() }),
+            false => facts.observation.forget(),
+        }
+    }
+
+    fn note_lost(&self, record: Record) {
+        self.push(Note::Lost(Box::new(record.lost())));
+    }
+
+    fn is_on(&self) -> bool {
+        self.settings.size.0 > 0
+    }
+
+    fn push(&self, note: Note) {
+        let mut queue = self.queue();
+        if queue.notes.len() >= WAITING {
+            queue.forgotten += 1;
+            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front() {
+                facts.observation.forget();
+            }
+        }
+        queue.notes.push_back(note);
+        // Whoever empties the queue needs to be woken once.
+        if queue.notes.len() == 1 {
+            self.filled.notify_one();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what ends, until `end`. Needed exactly once.
+    pub async fn run(self: Arc<Self>, end: CancellationToken) {
+        // What was lost with an earlier process.
+        self.write().await;
+        let mut pruned = Instant::now();
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = self.filled.notified() => {}
+                () = sleep(PRUNE) => {}
+            }
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = sleep(GATHER) => {}
+            }
+            self.write().await;
+            if pruned.elapsed() >= PRUNE {
+                pruned = Instant::now();
+                self.prune().await;
+            }
+        }
+    }
+
+    /// Writes down all that has ended.
+    pub async fn write(&self) {
+        let mut store = self.store.lock().await;
+        let Queue { notes, forgotten } = std::mem::take(&mut *self.queue());
+        if forgotten > 0 {
+            warn!(forgotten, "statements are missing in the history: too many ended at once");
+        }
+        let mut batch = Batch::default();
+        for note in notes {
+            match note {
+                Note::Begun(record) => batch.begun.push(*record),
+                Note::Lost(record) => batch.ended.push((*record, None)),
+                Note::Ended { facts, session, at } => {
+                    settle(&facts, at).await;
+                    let record = facts.record(&self.daemon, &session, self.text_limit);
+                    self.log_slow(&record);
+                    batch.ended.push((record, facts.observation.take_profile()));
+                }
+            }
+        }
+        if !self.is_on() {
+            return;
+        }
+        let (mut opened, settings) = (store.take(), self.settings.clone());
+        let directory = self.directory.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let store = match &mut opened {
+                Some(store) => store,
+                None => {
+                    let (new, lost) = Store::open(directory, settings.size.0, settings.keep);
+                    batch.ended.extend(lost.into_iter().map(|record| (record.lost(), None)));
+                    opened.insert(new)
+                }
+            };
+            store.write(&batch);
+            opened
+        });
+        *store = written.await.unwrap_or_default();
+    }
+
+    async fn prune(&self) {
+        let mut store = self.store.lock().await;
+        let Some(open) = store.take() else { return };
+        let pruned = tokio::task::spawn_blocking(move || {
+            open.prune();
+            open
+        });
+        *store = pruned.await.ok();
+    }
+
+    /// The line in the log of a statement that took long.
+    fn log_slow(&self, record: &Record) {
+        let took = Duration::from_micros(record.duration.unwrap_or_default());
+        if self.settings.slow.0.is_none_or(|slow| took < slow) {
+            return;
+        }
+        let sql: &str = &cut(&record.sql.as_str().into(), LOGGED_TEXT);
+        let Record { id, user, database, rows, sqlstate, .. } = record;
+        let state = record.state.as_str();
+        let (ms, sqlstate) = (took.as_secs_f64() * 1000.0, sqlstate.as_deref());
+        info!(target: "oribi::slow", %id, user, database, state, sqlstate, ms, rows, sql, "a slow statement");
+    }
+
+    /// The statements that this daemon knows of, by id, with those that were lost on others.
+    pub async fn records(&self) -> Vec<Record> {
+        self.write().await;
+        let directory = self.directory.clone();
+        let read = tokio::task::spawn_blocking(move || merged(store::read(&directory)));
+        read.await.unwrap_or_default()
+    }
+
+    /// The profile of a statement, if it is kept here.
+    pub async fn profile(&self, id: Uuid) -> Option<Kept> {
+        self.write().await;
+        let directory = self.directory.clone();
+        let found = tokio::task::spawn_blocking(move || store::find_profile(&directory, id));
+        found.await.ok().flatten()
+    }
+}
+
+/// Where the files are, below a data directory.
+pub fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("history")
+}
+
+/// Waits for what a statement's plan has measured, as long as that may still come.
+async fn settle(facts: &Facts, ended: Instant) {
+    while facts.observation.is_running() && ended.elapsed() < LINGER {
+        sleep(Duration::from_millis(5)).await;
+    }
+    facts.observation.settle().await;
+}

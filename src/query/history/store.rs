@@ -1,0 +1,379 @@
+//! The files of the history, below the data directory.
+//!
+//! A segment `<n>.jsonl` holds statements, a line of JSON each, `<n>.profiles` the profiles of some of
+//! them. The last segment is appended to; the oldest go when all together are larger or older than
+//! they may be. `running` is a journal of statements that have begun and, later, ended: after a crash
+//! it says which were lost. A line that is torn by a crash is passed over.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::Record;
+use crate::engine::observe::Profile;
+
+/// Into how many segments the history is cut, about.
+const SEGMENTS: u64 = 16;
+
+/// Bytes of the journal of running statements before it is written anew.
+const MAX_JOURNAL: u64 = 1 << 20;
+
+const STATEMENTS: &str = "jsonl";
+const PROFILES: &str = "profiles";
+const JOURNAL: &str = "running";
+
+/// A profile as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    pub id: Uuid,
+    pub user: String,
+    pub full: String,
+    pub plain: String,
+}
+
+/// A line of the journal.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Step {
+    Begun(Box<Record>),
+    Ended(Uuid),
+}
+
+/// What is written together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub begun: Vec<Record>,
+    pub ended: Vec<(Record, Option<Profile>)>,
+}
+
+/// The history's files.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    /// Bytes of all files.
+    limit: u64,
+    keep: Duration,
+    /// The segment that is appended to.
+    present: Segment,
+    /// Statements whose beginning is in the journal and whose end is not.
+    running: HashMap<Uuid, Record>,
+    journal: Option<File>,
+    journal_bytes: u64,
+    failing: bool,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    bytes: u64,
+    statements: Option<File>,
+    profiles: Option<File>,
+}
+
+impl Store {
+    /// Opens the files below a directory; also returns the statements that an earlier process had
+    /// begun and not ended.
+    pub fn open(directory: PathBuf, limit: u64, keep: Duration) -> (Self, Vec<Record>) {
+        let last = numbers(&directory).last().copied().unwrap_or_default();
+        let lost = read_journal(&directory);
+        let number = last + 1;
+        let present = Segment { number, bytes: 0, statements: None, profiles: None };
+        let running = lost.iter().map(|record| (record.id, record.clone())).collect();
+        let store = Self {
+            directory,
+            limit,
+            keep,
+            present,
+            running,
+            // Written anew at the first opportunity.
+            journal: None,
+            journal_bytes: MAX_JOURNAL,
+            failing: false,
+        };
+        store.prune();
+        (store, lost)
+    }
+
+    /// Writes statements down. What the disk does not take is lost, and the log says so once.
+    pub fn write(&mut self, batch: &Batch) {
+        match self.try_write(batch) {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                if !self.failing {
+                    let directory = self.directory.display();
+                    warn!(%directory, %error, "the history of statements cannot be written");
+                }
+                self.failing = true;
+                (self.present.statements, self.present.profiles, self.journal) = (None, None, None);
+                self.journal_bytes = MAX_JOURNAL;
+            }
+        }
+    }
+
+    fn try_write(&mut self, batch: &Batch) -> io::Result<()> {
+        let (mut statements, mut profiles) = (Vec::new(), Vec::new());
+        for (record, profile) in &batch.ended {
+            let record = Record { profile: profile.is_some(), ..record.clone() };
+            append(&mut statements, &record);
+            if let Some(Profile { full, plain }) = profile.clone() {
+                append(&mut profiles, &Kept { id: record.id, user: record.user, full, plain });
+            }
+        }
+        let present = &mut self.present;
+        for (kind, lines, file) in [
+            (STATEMENTS, statements, &mut present.statements),
+            (PROFILES, profiles, &mut present.profiles),
+        ] {
+            if lines.is_empty() {
+                continue;
+            }
+            let file = match file {
+                Some(file) => file,
+                None => file.insert(open(&self.directory, &segment(present.number, kind), true)?),
+            };
+            file.write_all(&lines)?;
+            present.bytes += lines.len() as u64;
+        }
+        self.journal(batch)?;
+        if self.present.bytes >= self.limit / SEGMENTS {
+            let number = self.present.number + 1;
+            self.present = Segment { number, bytes: 0, statements: None, profiles: None };
+            self.prune();
+        }
+        Ok(())
+    }
+
+    /// Notes which statements run.
+    fn journal(&mut self, batch: &Batch) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for record in &batch.begun {
+            append(&mut lines, &Step::Begun(Box::new(record.clone())));
+            self.running.insert(record.id, record.clone());
+        }
+        for (record, _) in &batch.ended {
+            if self.running.remove(&record.id).is_some() {
+                append(&mut lines, &Step::Ended(record.id));
+            }
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.journal_bytes >= MAX_JOURNAL {
+            lines.clear();
+            for record in self.running.values() {
+                append(&mut lines, &Step::Begun(Box::new(record.clone())));
+            }
+            let new = format!("{JOURNAL}.new");
+            let mut file = open(&self.directory, &new, false)?;
+            file.write_all(&lines)?;
+            fs::rename(self.directory.join(new), self.directory.join(JOURNAL))?;
+            (self.journal, self.journal_bytes) = (Some(file), lines.len() as u64);
+            return Ok(());
+        }
+        let journal = match &mut self.journal {
+            Some(journal) => journal,
+            journal => journal.insert(open(&self.directory, JOURNAL, true)?),
+        };
+        journal.write_all(&lines)?;
+        self.journal_bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Removes the oldest segments, as far as all together are too large or they are too old.
+    pub fn prune(&self) {
+        let numbers = numbers(&self.directory);
+        let size = |number: &u64| {
+            let bytes = |kind| fs::metadata(self.directory.join(segment(*number, kind)));
+            [STATEMENTS, PROFILES].map(|kind| bytes(kind).map_or(0, |file| file.len()))
+        };
+        let mut total: u64 = numbers.iter().flat_map(size).sum();
+        for number in numbers.iter().filter(|number| **number < self.present.number) {
+            let path = self.directory.join(segment(*number, STATEMENTS));
+            let changed = fs::metadata(&path).and_then(|file| file.modified());
+            let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+            let old = age.is_some_and(|age| age > self.keep);
+            // Room for the segment that is written.
+            if !old && total + self.limit / SEGMENTS <= self.limit {
+                break;
+            }
+            total = total.saturating_sub(size(number).iter().sum());
+            for kind in [STATEMENTS, PROFILES] {
+                let _ = fs::remove_file(self.directory.join(segment(*number, kind)));
+            }
+        }
+    }
+}
+
+/// All statements in a directory, by the time of their end.
+pub fn read(directory: &Path) -> Vec<Record> {
+    let mut records = Vec::new();
+    for number in numbers(directory) {
+        let text = fs::read(directory.join(segment(number, STATEMENTS))).unwrap_or_default();
+        records.extend(lines::<Record>(&text));
+    }
+    records
+}
+
+/// The profile of a statement.
+pub fn find_profile(directory: &Path, id: Uuid) -> Option<Kept> {
+    let start = format!("{{\"id\":\"{id}\"");
+    numbers(directory).into_iter().rev().find_map(|number| {
+        let text = fs::read(directory.join(segment(number, PROFILES))).ok()?;
+        let mut lines = text.split(|byte| *byte == b'\n');
+        let line = lines.find(|line| line.starts_with(start.as_bytes()))?;
+        serde_json::from_slice(line).ok()
+    })
+}
+
+/// The statements that the journal says ran when it was written last.
+fn read_journal(directory: &Path) -> Vec<Record> {
+    let text = fs::read(directory.join(JOURNAL)).unwrap_or_default();
+    let mut running = HashMap::new();
+    for step in lines::<Step>(&text) {
+        match step {
+            Step::Begun(record) => drop(running.insert(record.id, *record)),
+            Step::Ended(id) => drop(running.remove(&id)),
+        }
+    }
+    if running.is_empty() {
+        return Vec::new();
+    }
+    // The end may have been written although the journal does not say so.
+    let ended: HashSet<Uuid> = read(directory).into_iter().map(|record| record.id).collect();
+    let mut lost: Vec<Record> =
+        running.into_values().filter(|record| !ended.contains(&record.id)).collect();
+    lost.sort_by_key(|record| record.id);
+    lost
+}
+
+fn lines<'a, T: Deserialize<'a>>(text: &'a [u8]) -> impl Iterator<Item = T> + use<'a, T> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
+}
+
+fn append(lines: &mut Vec<u8>, value: &impl Serialize) {
+    let before = lines.len();
+    match serde_json::to_writer(&mut *lines, value) {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(before),
+    }
+}
+
+fn open(directory: &Path, name: &str, append: bool) -> io::Result<File> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    // Texts of statements are for their roles.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut options = OpenOptions::new();
+    options.create(true).append(append).write(!append).truncate(!append).mode(0o600);
+    options.open(directory.join(name))
+}
+
+fn segment(number: u64, kind: &str) -> String {
+    format!("{number:010}.{kind}")
+}
+
+/// The segments that are there, oldest first.
+fn numbers(directory: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let number = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name();
+        let (number, kind) = name.to_str()?.split_once('.')?;
+        (kind == STATEMENTS).then(|| number.parse::<u64>().ok())?
+    };
+    let mut numbers: Vec<u64> = entries.filter_map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    fn record(number: u128, state: State) -> Record {
+        let sql = format!("SELECT {number}");
+        Record { id: Uuid::from_u128(number), state, sql, ..Record::default() }
+    }
+
+    fn ended(numbers: impl IntoIterator<Item = u128>) -> Batch {
+        let ended = numbers.into_iter().map(|number| (record(number, State::Finished), None));
+        Batch { ended: ended.collect(), ..Batch::default() }
+    }
+
+    fn ids(directory: &Path) -> Vec<u128> {
+        read(directory).iter().map(|record| record.id.as_u128()).collect()
+    }
+
+    const KEEP: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_oldest_go_when_there_is_too_much() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history");
+        let (mut store, _) = Store::open(path.clone(), 16 * 1024, KEEP);
+        for number in 0..1000 {
+            store.write(&ended([number]));
+        }
+        let kept = ids(&path);
+        assert!(kept.len() < 1000 && kept.len() > 20, "{}", kept.len());
+        assert_eq!(kept.last(), Some(&999));
+        assert!(kept.is_sorted());
+        let bytes: u64 = numbers(&path)
+            .iter()
+            .map(|n| fs::metadata(path.join(segment(*n, STATEMENTS))).map_or(0, |m| m.len()))
+            .sum();
+        assert!(bytes <= 16 * 1024 + 1024, "{bytes}");
+    }
+
+    #[test]
+    fn a_torn_line_spoils_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_owned();
+        let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
+        store.write(&ended([1, 2]));
+        let file = path.join(segment(1, STATEMENTS));
+        let text = fs::read(&file).expect("the segment");
+        fs::write(&file, &text[..text.len() - 7]).expect("torn");
+        let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
+        assert!(lost.is_empty());
+        store.write(&ended([3]));
+        assert_eq!(ids(&path), [1, 3]);
+    }
+
+    #[test]
+    fn what_had_begun_and_not_ended_is_lost() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_owned();
+        let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
+        let begun = [1, 2, 3].map(|number| record(number, State::Running)).to_vec();
+        store.write(&Batch { begun, ..Batch::default() });
+        store.write(&ended([2]));
+        let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
+        let found: Vec<u128> = lost.iter().map(|record| record.id.as_u128()).collect();
+        assert_eq!(found, [1, 3]);
+        store.write(&ended(found));
+        assert!(Store::open(path, 1 << 20, KEEP).1.is_empty());
+    }
+
+    #[test]
+    fn a_profile_is_found_by_its_statement() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().to_owned();
+        let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
+        let profile = Profile { full: "Full\n".to_owned(), plain: "Plain\n".to_owned() };
+        let (first, second) = (record(1, State::Finished), record(2, State::Failed));
+        store.write(&Batch {
+            ended: vec![(first, Some(profile)), (second, None)],
+            ..Batch::default()
+        });
+        let found = find_profile(&path, Uuid::from_u128(1)).expect("the profile");
+        assert_eq!(found.full, "Full\n");
+        assert!(find_profile(&path, Uuid::from_u128(2)).is_none());
+        assert_eq!(read(&path).iter().map(|r| r.profile).collect::<Vec<_>>(), [true, false]);
+    }
+}

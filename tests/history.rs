@@ -1,0 +1,308 @@
+//! What is known of statements that have ended: their history, their profiles, the log of slow ones,
+//! and those that were lost with their daemon.
+
+mod common;
+
+#[path = "tpch/answers.rs"]
+#[allow(dead_code)]
+mod answers;
+#[path = "cluster/support.rs"]
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::daemon::{Daemon, Options, eventually};
+use support::*;
+
+/// What psql says to some commands.
+fn psql(daemon: &Daemon, user: &str, sql: &str) -> String {
+    let address = daemon.postgres();
+    let connection =
+        format!("host={} port={} user={user} dbname=oribi", address.ip(), address.port());
+    let output = Command::new("psql").args(["-XAtq", "-c", sql, &connection]).output();
+    let output = output.expect("psql runs");
+    let (out, error) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(error))
+}
+
+/// Bytes of all files in a directory.
+fn bytes_in(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).expect("the history").flatten();
+    entries.map(|entry| entry.metadata().map_or(0, |file| file.len())).sum()
+}
+
+/// A query that takes some hundred milliseconds, and one that reads a file.
+const SLOW: &str = "SELECT count(*) FROM generate_series(1, 3000000) AS t(n) WHERE n % 7 = 1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_ended_is_in_the_history() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let client = Client::connect(&daemon).await;
+        client.rows("SELECT 41 + 1 AS answer").await;
+        client.rows("CREATE TABLE numbers (n bigint)").await;
+        client.rows("INSERT INTO numbers SELECT * FROM generate_series(1, 1000)").await;
+        client.rows("SELECT n FROM numbers WHERE n > 10").await;
+        assert_eq!(client.outcome("SELECT 1 / (n - 1) FROM numbers").await, "22012");
+        assert_eq!(client.outcome("SELECT * FROM nothing").await, "42P01");
+        client.rows("SET statement_timeout = '100ms'").await;
+        assert_eq!(client.outcome(ENDLESS).await, "57014");
+        client.rows("SET statement_timeout = 0").await;
+        client.rows("CREATE ROLE secretive PASSWORD 'hush'").await;
+
+        let columns = "state, daemon, \"user\", tag, rows, sqlstate, bytes_scanned > 0, \
+                       duration_ms > 0 AND duration_ms >= planning_ms AND execution_ms >= 0, \
+                       started <= ended, pid = pg_backend_pid(), client LIKE '127.0.0.1:%'";
+        let id = client.value("SELECT id FROM system.daemons").await;
+        let row = async |sql: &str| {
+            let sql = sql.replace('\'', "''");
+            let found = format!("SELECT {columns} FROM system.query_history WHERE sql = '{sql}'");
+            let mut rows = client.rows(&found).await;
+            assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
+            let row = rows.remove(0);
+            assert_eq!(row[1..3], [id.clone(), "oribi".to_owned()]);
+            assert_eq!(row[7..], ["t", "t", "t", "t"], "{sql}");
+            [&row[0], &row[3], &row[4], &row[5], &row[6]].map(String::clone)
+        };
+        for (sql, expected) in [
+            ("SELECT 41 + 1 AS answer", ["finished", "SELECT 1", "1", "", "f"]),
+            ("SELECT n FROM numbers WHERE n > 10", ["finished", "SELECT 990", "990", "", "t"]),
+            (
+                "INSERT INTO numbers SELECT * FROM generate_series(1, 1000)",
+                ["finished", "INSERT 0 1000", "1000", "", "f"],
+            ),
+            ("SELECT 1 / (n - 1) FROM numbers", ["failed", "", "0", "22012", "t"]),
+            ("SELECT * FROM nothing", ["failed", "", "0", "42P01", "f"]),
+            (ENDLESS, ["cancelled", "", "0", "57014", "f"]),
+            ("CREATE ROLE secretive PASSWORD '***'", ["finished", "CREATE ROLE", "0", "", "f"]),
+        ] {
+            assert_eq!(row(sql).await, expected, "{sql}");
+        }
+        let error = "SELECT error FROM system.query_history WHERE sqlstate = '22012'";
+        assert_eq!(client.value(error).await, "division by zero");
+        let history = daemon.data_dir().join("history");
+        for entry in std::fs::read_dir(&history).expect("the history").flatten() {
+            let text = std::fs::read_to_string(entry.path()).expect("text");
+            assert!(!text.contains("hush"), "{:?}", entry.path());
+        }
+
+        // It is there after a restart, and after a crash.
+        let count = "SELECT count(*) FROM system.query_history WHERE sqlstate IS NOT NULL";
+        assert_eq!(client.value(count).await, "3");
+        daemon.kill();
+        let daemon = Daemon::start(daemon.options());
+        assert_eq!(Client::connect(&daemon).await.value(count).await, "3");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prepared_statements_and_cursors_are_there_once() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let (client, connection) =
+            daemon.client_config().connect(tokio_postgres::NoTls).await.expect("a client");
+        let connection = tokio::spawn(connection);
+        let statement = client.prepare("SELECT $1::bigint + 1").await.expect("prepared");
+        for n in 0..3_i64 {
+            client.query(&statement, &[&n]).await.expect("a row");
+        }
+        client
+            .batch_execute(
+                "BEGIN; DECLARE c CURSOR FOR SELECT * FROM generate_series(1, 100); FETCH 5 FROM c; \
+                 CLOSE c; COMMIT",
+            )
+            .await
+            .expect("a cursor");
+        let seen = client
+            .query(
+                "SELECT sql, count(*), sum(rows) FROM system.query_history \
+                 WHERE sql LIKE 'SELECT $1%' OR sql LIKE 'DECLARE%' GROUP BY sql ORDER BY sql",
+                &[],
+            )
+            .await
+            .expect("the history");
+        let seen: Vec<(String, i64)> = seen.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let declare = "DECLARE c CURSOR FOR SELECT * FROM generate_series(1, 100)";
+        assert_eq!(seen, [(declare.to_owned(), 1), ("SELECT $1::bigint + 1".to_owned(), 3)]);
+        drop(client);
+        connection.await.expect("it ends").expect("well");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sees_ones_own_statements() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new().env("ORIBI_HISTORY_PROFILE", "1ms"));
+        let admin = Client::connect(&daemon).await;
+        for role in ["ann", "bob", "watcher"] {
+            admin.rows(&format!("CREATE ROLE {role} LOGIN")).await;
+        }
+        admin.rows("GRANT pg_read_all_stats TO watcher").await;
+        assert_eq!(psql(&daemon, "ann", &format!("{SLOW} AND n <> 4711")), "428572\n");
+        psql(&daemon, "bob", "SELECT 'by bob'");
+        let users = "SELECT string_agg(role, ',') FROM (SELECT DISTINCT \"user\" AS role \
+                     FROM system.query_history WHERE sql LIKE 'SELECT%' ORDER BY 1) AS roles";
+        assert_eq!(psql(&daemon, "ann", users), "ann\n");
+        assert_eq!(
+            psql(
+                &daemon,
+                "bob",
+                "SELECT count(*) FROM system.query_history WHERE \"user\" = 'ann'"
+            ),
+            "0\n"
+        );
+        assert_eq!(psql(&daemon, "watcher", users), "ann,bob\n");
+        assert_eq!(psql(&daemon, "oribi", users), "ann,bob,watcher\n");
+
+        // A profile goes with its statement; the values in a plan are for superusers.
+        let id = "SELECT id FROM system.query_history WHERE sql LIKE '%4711' AND \"user\" = 'ann'";
+        let id = psql(&daemon, "oribi", id).trim().to_owned();
+        let profile = format!("SELECT oribi.profile('{id}')");
+        let full = psql(&daemon, "oribi", &profile);
+        assert!(full.contains("AggregateExec: mode=") && full.contains("4711"), "{full}");
+        assert!(full.contains("output_rows="), "{full}");
+        let plain = psql(&daemon, "ann", &profile);
+        assert!(plain.contains("AggregateExec: metrics=[") && !plain.contains("4711"), "{plain}");
+        assert_eq!(psql(&daemon, "bob", &profile), "\n");
+        assert_eq!(psql(&daemon, "oribi", "SELECT oribi.profile('none')"), "\n");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_statements_are_in_the_log() {
+    bounded(async {
+        let options = Options::new().env("ORIBI_HISTORY_SLOW", "200ms");
+        let daemon = Daemon::start(&options.env("ORIBI_HISTORY_PROFILE", "none"));
+        let client = Client::connect(&daemon).await;
+        client.rows("SELECT 'quick'").await;
+        client.rows("SET statement_timeout = '300ms'").await;
+        assert_eq!(client.outcome(ENDLESS).await, "57014");
+        let line = eventually("a line in the log", async || {
+            let log = daemon.log();
+            log.lines().find(|line| line.contains("oribi::slow")).map(str::to_owned)
+        })
+        .await;
+        assert!(
+            line.contains(ENDLESS) && line.contains("57014") && line.contains("oribi"),
+            "{line}"
+        );
+        assert_eq!(daemon.log().matches("oribi::slow").count(), 1);
+        let profiles =
+            "SELECT count(*) FROM system.query_history WHERE profile AND sqlstate IS NULL";
+        assert_eq!(client.value(profiles).await, "0");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_is_bounded() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new().env("ORIBI_HISTORY_SIZE", "256KiB"));
+        let client = Client::connect(&daemon).await;
+        let text = format!("SELECT '{}'", "x".repeat(3000));
+        for _ in 0..200 {
+            client.rows(&text).await;
+        }
+        client.rows("SELECT 'the last'").await;
+        let last = "SELECT count(*) FROM system.query_history WHERE sql = 'SELECT ''the last'''";
+        assert_eq!(client.value(last).await, "1");
+        let bytes = bytes_in(&daemon.data_dir().join("history"));
+        assert!(bytes <= 300 * 1024 && bytes > 100 * 1024, "{bytes}");
+
+        let daemon = Daemon::start(&Options::new().env("ORIBI_HISTORY_SIZE", "0B"));
+        let client = Client::connect(&daemon).await;
+        client.rows("SELECT 1").await;
+        assert_eq!(client.value("SELECT count(*) FROM system.query_history").await, "0");
+        assert!(!daemon.data_dir().join("history").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_when_its_daemon_died_is_lost() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let b = Client::connect(&daemons[1]).await;
+        all_ready(&b, &["a", "b", "c"]).await;
+        let doomed = Client::connect(&daemons[0]).await;
+        let running = tokio::spawn(async move { doomed.try_rows(ENDLESS).await });
+        let seen = "SELECT id FROM system.queries WHERE daemon = 'a'";
+        until("the statement is seen", async || !b.value(seen).await.is_empty()).await;
+        let id = b.value(seen).await;
+        daemons[0].kill();
+        running.await.expect("it ends").expect_err("its connection is lost");
+        let lost = "SELECT id, daemon, \"user\", sql, error FROM system.query_history \
+                    WHERE state = 'lost'";
+        let expected =
+            [&id, "a", "oribi", ENDLESS, "daemon \"a\" ended while it ran the statement"];
+        for daemon in &daemons[1..] {
+            let client = Client::connect(daemon).await;
+            until("the statement is lost", async || !client.rows(lost).await.is_empty()).await;
+            assert_eq!(client.rows(lost).await, [expected]);
+        }
+        // The daemon that comes back knows of it, too; it is still one.
+        let again = cluster.start("a");
+        let a = Client::connect(&again).await;
+        until("the statement is lost", async || !a.rows(lost).await.is_empty()).await;
+        assert_eq!(a.rows(lost).await, [expected]);
+        all_ready(&b, &["a", "b", "c"]).await;
+        assert_eq!(b.rows(lost).await, [expected]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_workers_have_measured_counts() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper().with("HISTORY_PROFILE", "1us");
+        answers::generate("0.01", &cluster.path(""));
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let client = Client::connect(&daemons[0]).await;
+        all_ready(&client, &["a", "b", "c"]).await;
+        client.rows(&answers::tables("public", &cluster.path("tpch/sf0.01"))).await;
+        let sql = "SELECT l_returnflag, sum(l_quantity) FROM lineitem GROUP BY 1";
+        let seen = "SELECT array_to_string(workers, ','), rows, id FROM system.query_history \
+                    WHERE sql LIKE 'SELECT l_returnflag%' AND bytes_scanned > 10000";
+        let alone = client.rows(sql).await.len().to_string();
+        client.rows("SET oribi.distribution = 'always'").await;
+        client.rows(sql).await;
+        let rows = client.rows(&format!("{seen} ORDER BY id")).await;
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        assert_eq!((&*rows[0][0], &rows[0][1]), ("", &alone));
+        assert_eq!((&*rows[1][0], &rows[1][1]), ("a,b,c", &alone));
+        // From any daemon.
+        let other = Client::connect(&daemons[1]).await;
+        assert_eq!(other.rows(&format!("{seen} AND daemon = 'a' ORDER BY id")).await, rows);
+        let profile = other.value(&format!("SELECT oribi.profile('{}')", rows[1][2])).await;
+        assert!(profile.contains("Stage 1") && profile.contains("bytes_scanned="), "{profile}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_statement_tells_how_far_it_is() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let (busy, client) = (Client::connect(&daemon).await, Client::connect(&daemon).await);
+        busy.rows("CREATE TABLE t (n bigint)").await;
+        busy.rows("INSERT INTO t SELECT * FROM generate_series(1, 3000)").await;
+        let cancel = busy.cancel_token();
+        // All of the file is read long before the rows have met each other.
+        let sql = "SELECT count(*) FROM t a, t b, t c WHERE (a.n * b.n * c.n) % 7 = 8";
+        let running = tokio::spawn(async move { busy.outcome(sql).await });
+        let progress = "SELECT progress FROM system.queries WHERE sql LIKE '%FROM t a%' \
+                        AND sql NOT LIKE '%system.queries%'";
+        until("progress", async || {
+            client.value(progress).await.parse::<f64>().is_ok_and(|part| part > 0.0 && part <= 1.0)
+        })
+        .await;
+        cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
+        assert_eq!(running.await.expect("it ends"), "57014");
+    })
+    .await;
+}
