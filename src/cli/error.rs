@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use parquet::errors::ParquetError;
 
+use crate::cluster::live;
 use crate::{config, server};
 
 /// The process's exit code for wrong use, as clap has it too.
@@ -17,6 +18,11 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("neither XDG_DATA_HOME nor HOME is set: say where to keep the data, with --data-dir")]
     NoHome,
+    /// A live setting that makes no sense.
+    #[error("{0}")]
+    Setting(String),
+    #[error("{0}")]
+    Live(#[from] live::Error),
     #[error("environment variable {0} is not valid UTF-8")]
     Encoding(String),
     #[error("{0}")]
@@ -40,7 +46,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::NoHome | Self::Encoding(_) => ExitCode::from(WRONG_USE),
+            Self::Config(_) | Self::NoHome | Self::Encoding(_) | Self::Setting(_) => {
+                ExitCode::from(WRONG_USE)
+            }
             Self::Server(error) if error.is_configuration() => ExitCode::from(WRONG_USE),
             _ => ExitCode::FAILURE,
         }

@@ -1,8 +1,10 @@
-//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work.
+//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi config` reads
+//! and changes live settings.
 //!
 //! Exit codes: 0, all went well; 1, it failed while it ran; 2, wrong use or a wrong setting, and
 //! nothing was started.
 
+mod config;
 mod demo;
 mod error;
 mod progress;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, LogFormat};
+use crate::config::{Config, Error as ConfigError, LogFormat};
 use crate::telemetry;
 use error::{Error, Result};
 
@@ -41,6 +43,8 @@ enum Command {
     Serve(serve::Options),
     /// Makes TPC-H data, queries it over the wire, and goes on serving it.
     Demo(demo::Options),
+    /// Reads and changes the settings that all daemons share and take up while they run.
+    Config(config::Options),
 }
 
 /// Does what the command line says.
@@ -51,6 +55,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(options),
+        Command::Config(options) => config::run(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +91,7 @@ fn start_logging(config: &Config) -> Result<()> {
         let set = config.rows().into_iter().find(|row| row.key == KEY);
         let origin = set.map(|row| row.origin).unwrap_or_default();
         let reason = error.to_string();
-        Error::Config(config::Error::BadValue { origin, key: KEY.to_owned(), reason })
+        Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
     })
 }
 

@@ -136,8 +136,34 @@ pub struct SettingRow {
     pub key: String,
     pub value: String,
     pub default: String,
-    /// Where the value was set: a file, a variable, a flag, or `default`.
+    /// Where the value was set: a file, a variable, a flag, `default`, or the node of a live setting.
     pub origin: String,
+    /// Whether it can change while daemons run.
+    pub live: bool,
+    /// What somebody has set, and is not in force, and why.
+    pub error: Option<String>,
+}
+
+/// Which version of the live settings a daemon runs, as `system.settings_applied` shows it.
+#[derive(Clone, Debug)]
+pub struct SettingAppliedRow {
+    pub daemon: String,
+    pub version: Option<u64>,
+    /// Whether it is the newest that the daemon knows which answers.
+    pub current: bool,
+    pub applied: Option<SystemTime>,
+    pub error: Option<String>,
+}
+
+/// A change of a live setting, as `system.settings_history` shows it.
+#[derive(Clone, Debug)]
+pub struct SettingChangeRow {
+    pub version: u64,
+    pub changed: SystemTime,
+    pub by: String,
+    pub name: String,
+    pub before: Option<String>,
+    pub value: Option<String>,
 }
 
 /// A client's connection, as `pg_stat_activity` shows it. Of one to another daemon only so much is
@@ -179,6 +205,16 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// What was done lately for managed tables, oldest first.
     async fn maintenance(&self) -> Result<Vec<MaintenanceRow>>;
+
+    /// The version of the live settings that this daemon runs, and its configuration with them on
+    /// top, from memory.
+    fn settings(&self) -> (u64, Vec<SettingRow>);
+
+    /// Which version each daemon runs.
+    async fn settings_applied(&self) -> Result<Vec<SettingAppliedRow>>;
+
+    /// The last changes of live settings, oldest first, from memory.
+    fn settings_history(&self) -> Vec<SettingChangeRow>;
 }
 
 /// What one client may do to another.
@@ -216,7 +252,6 @@ pub struct System {
 struct Shared {
     cluster: Arc<dyn Cluster>,
     backends: Arc<dyn Backends>,
-    settings: Vec<SettingRow>,
     started: SystemTime,
 }
 
@@ -229,13 +264,9 @@ struct View<'a> {
 }
 
 impl System {
-    pub fn new(
-        cluster: Arc<dyn Cluster>,
-        backends: Arc<dyn Backends>,
-        settings: Vec<SettingRow>,
-    ) -> Self {
+    pub fn new(cluster: Arc<dyn Cluster>, backends: Arc<dyn Backends>) -> Self {
         let started = SystemTime::now();
-        Self { shared: Arc::new(Shared { cluster, backends, settings, started }) }
+        Self { shared: Arc::new(Shared { cluster, backends, started }) }
     }
 }
 

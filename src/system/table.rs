@@ -28,6 +28,8 @@ pub enum Source {
     Queries,
     /// What all daemons have done for tables, which the store has.
     Maintenance,
+    /// Live settings, and who runs them: in the store.
+    Settings,
     /// The clients of this daemon, and the statements of the others.
     Sessions,
     /// Tables, whose metadata files have to be read.
@@ -58,7 +60,7 @@ fn source(relation: &Relation) -> Source {
         (_, "pools") => Source::Rows(pools::rows),
         (_, "tables") => Source::Tables,
         (_, "maintenance") => Source::Maintenance,
-        (_, "settings") => Source::Rows(settings::rows),
+        (_, "settings" | "settings_applied" | "settings_history") => Source::Settings,
         _ => Source::Nothing,
     }
 }
@@ -86,6 +88,10 @@ impl PartitionStream for Scan {
                 Source::Maintenance => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     maintenance::rows(&View::new(session, &shared), relation).await
+                }
+                Source::Settings => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    settings::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;

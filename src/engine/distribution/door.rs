@@ -25,6 +25,7 @@ use tonic::transport::Server;
 use tracing::{debug, warn};
 
 use super::channels::WINDOWS;
+use super::messages::Receiver;
 use crate::engine::Error;
 use crate::tls::Peering;
 
@@ -49,7 +50,7 @@ const QUESTION: &str = "/GetWorkerInfo";
 
 /// Serves other daemons until `end`. Their statements run where `engine` says.
 pub(super) async fn serve(
-    worker: Worker,
+    (worker, messages): (Worker, Receiver),
     engine: Handle,
     peering: Arc<Peering>,
     socket: std::net::TcpListener,
@@ -68,6 +69,7 @@ pub(super) async fn serve(
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .http2_keepalive_interval(Some(QUIET))
         .add_service(OnEngine { inner: worker.into_worker_server(), engine })
+        .add_service(messages)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), end.clone().cancelled_owned());
     let accepting = accept(socket, peering, known, end);
     let (served, ()) = tokio::join!(serving, accepting);

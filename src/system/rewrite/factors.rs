@@ -13,6 +13,9 @@ use super::build::{call, normal, number};
 /// Known to the engine as table functions with one column.
 const SERIES: &[&str] = &["generate_series", "range"];
 
+/// A list here, rows in PostgreSQL.
+pub const LISTENING: &str = "pg_listening_channels";
+
 pub fn rewrite(factor: &mut TableFactor) {
     match factor {
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
@@ -23,6 +26,9 @@ pub fn rewrite(factor: &mut TableFactor) {
                 restore(factor, alias.map(with_column));
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
+            } else if name == LISTENING {
+                let list = vec![call(&name, args)];
+                *factor = unnest(list, alias.unwrap_or_else(|| named(&name)));
             } else if functions::names().contains(&name) {
                 let alias = alias.unwrap_or_else(|| named(&name));
                 *factor = derived(vec![call(&name, args)], with_column(alias));

@@ -145,7 +145,9 @@ const ANSWERS: &[(&str, &[&str])] = &[
         "SELECT id, kind, pid, \"user\", sql FROM system.queries",
         &["q|interactive|7|oribi|SELECT 1"],
     ),
-    ("SELECT * FROM system.settings", &["engine.batch_size|1|8192|--engine-batch-size"]),
+    ("SELECT * FROM system.settings", &["engine.batch_size|1|8192|--engine-batch-size|f|3|"]),
+    ("SELECT * FROM system.settings_applied", &["a|3|t||"]),
+    ("SELECT version, name, before, value FROM system.settings_history", &["3|timezone||UTC"]),
     // Types and functions.
     (
         "SELECT to_regclass('nothing'), to_regtype('bigint'), 23::regtype::text,
