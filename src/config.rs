@@ -37,6 +37,16 @@ pub enum Error {
     BadValue { origin: String, key: String, reason: String },
 }
 
+/// What can be changed while a daemon runs, by key.
+pub const LIVE: &[&str] = &[
+    "distribution.compression",
+    "distribution.min_bytes",
+    "distribution.retries",
+    "distribution.spool",
+    "log.filter",
+    "shutdown.drain_timeout",
+];
+
 /// Settings that are wrong, with the key to mend.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -308,6 +318,38 @@ impl Config {
 }
 
 impl Config {
+    /// Whether there is a setting with this key.
+    pub fn has_key(key: &str) -> bool {
+        Layers::new().is_ok_and(|layers| layers.has(key))
+    }
+
+    /// Checks a value, and brings it into its normal form; an error says what is wrong.
+    pub fn check_value(key: &str, value: &str) -> Result<String, String> {
+        let mut layers = Layers::new().map_err(|error| error.to_string())?;
+        layers.set(key, value, String::new());
+        match layers.finish() {
+            Ok(config) => {
+                let row = config.rows().into_iter().find(|row| row.key == key);
+                row.map(|row| row.value).ok_or_else(|| "there is no such setting".to_owned())
+            }
+            Err(Error::BadValue { reason, .. }) => Err(reason),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The same with other values for some keys, which have been checked.
+    pub fn with<'a>(&self, values: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let Ok(table) = Table::try_from(self) else { return self.clone() };
+        let mut layers = Layers::on(table);
+        for (key, value) in values.into_iter().filter(|(key, _)| LIVE.contains(&key.as_str())) {
+            layers.set(key, value, String::new());
+        }
+        match layers.values() {
+            Some(config) => Self { origins: self.origins.clone(), ..config },
+            None => self.clone(),
+        }
+    }
+
     /// All settings by key.
     pub fn rows(&self) -> Vec<Row> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -6,6 +6,9 @@
 //! the engine's threads end.
 
 mod cluster_view;
+mod live;
+mod peer_messages;
+mod tool;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
+use crate::cluster::live::LiveSettings;
 use crate::cluster::{self, Election, Membership, State, Workers};
 use crate::config::{self, Config, Switch};
 use crate::coordination::counted::Counted;
@@ -32,6 +36,7 @@ use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine, Peers};
 use crate::password;
 use crate::postgres::Listener;
+use crate::query;
 use crate::query::admission::Admission;
 use crate::query::history::{self, History};
 use crate::query::maintenance::log::Log;
@@ -48,7 +53,9 @@ use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
 use crate::web;
-use cluster_view::{Clients, ClusterView, setting_rows};
+use cluster_view::{Clients, ClusterView};
+use peer_messages::PeerMessages;
+pub use tool::Tool;
 
 /// Pause between attempts to reach the ensemble.
 const RECONNECT: Duration = Duration::from_secs(1);
@@ -64,6 +71,15 @@ const UNASKED: Duration = Duration::from_secs(1);
 pub enum Error {
     #[error("data_dir is not set: give --data-dir or ORIBI_DATA_DIR, or set it in the file")]
     NoDataDir,
+    #[error(
+        "there is neither an ensemble nor a data directory: give --zookeeper or ORIBI_ZOOKEEPER, or \
+         set it in the file"
+    )]
+    NoStore,
+    #[error("{0}; while the daemon runs, use ALTER SYSTEM")]
+    StoreInUse(data_dir::Error),
+    #[error("the live settings: {0}")]
+    Live(#[from] cluster::live::Error),
     #[error("{key}: cannot listen on {address}: {source}")]
     Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -102,6 +118,7 @@ impl Error {
         matches!(
             self,
             Self::NoDataDir
+                | Self::NoStore
                 | Self::Config(_)
                 | Self::File { .. }
                 | Self::Setting { .. }
@@ -178,6 +195,7 @@ impl Server {
         let log = Log::open(coordination.clone(), membership.id()).await?;
         let submissions = Submissions::open(coordination.clone(), config.submitted.clone()).await?;
         let admission = Admission::new(catalog.clone(), membership.clone());
+        let live = LiveSettings::open(coordination.clone(), query::live::check_text).await?;
         let system = System::new(
             Arc::new(ClusterView::new(
                 membership.clone(),
@@ -186,10 +204,10 @@ impl Server {
                 election.clone(),
                 log.clone(),
                 (admission.clone(), store.clone()),
+                (config.clone(), live.clone()),
             )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             submissions.clone(),
-            setting_rows(&config),
         );
         let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
         let places = Places { spill: spill_directory(&config, &data_dir), roots };
@@ -210,7 +228,6 @@ impl Server {
             (config.maintenance.clone(), warehouse.clone().map(|url| Warehouse { url, cluster })),
         );
         let foundation = Foundation {
-            coordination: coordination.clone(),
             engine,
             catalog,
             membership: membership.clone(),
@@ -222,6 +239,7 @@ impl Server {
             commits,
             maintenance,
             admission,
+            live,
             warehouse,
         };
         let queries = Queries::open(foundation).await?;
@@ -280,6 +298,11 @@ impl Server {
             end.clone(),
         ));
         tasks.spawn(signals.clone().follow(end.clone()));
+        let store: Arc<dyn Coordination> = self.store.own.clone();
+        let store = (membership.clone(), store);
+        let (notifications, engine) = (queries.notifications.clone(), queries.engine.clone());
+        tasks.spawn(notifications.clone().follow(store, engine, end.clone()));
+        tasks.spawn(notifications.feed(end.clone()));
         let draining = &self.shutdown.draining;
         tasks.spawn(self.election.clone().follow(draining.clone()));
         let maintenance = queries.maintenance.clone();
@@ -300,12 +323,19 @@ impl Server {
             peering: self.peering.clone(),
             network: tokio::runtime::Handle::current(),
             gate: queries.gate.clone(),
+            messages: Arc::new(PeerMessages::new(queries.notifications.clone())),
         };
         let listening =
             |source| Error::Listen { key: "peer", address: self.addresses.peer, source };
         let socket = sockets.peer.into_std().map_err(listening)?;
         let settings = self.config.distribution.clone();
         let peers = queries.engine.join(settings, peers, socket, end.clone())?;
+        live::apply(&self.config, &queries.engine, &queries.live.current());
+        let (config, engine) = (self.config.clone(), queries.engine.clone());
+        let apply = move |live: &cluster::live::Live| live::apply(&config, &engine, live);
+        let id = membership.id().to_owned();
+        let live = queries.live.clone();
+        tasks.spawn(live.follow(id, self.election.clone(), apply, end.clone()));
         let failed = self.failed.clone();
         tasks.spawn(async move {
             if let Err(error) = peers.await {
@@ -379,7 +409,8 @@ impl Server {
     /// Other daemons learn from the store that this one drains. Until they have, they send parts of
     /// statements, which are run: who would find the port closed would have to begin anew.
     async fn empty(&self) -> bool {
-        let patience = self.config.shutdown.drain_timeout;
+        let live = self.queries.live.current();
+        let patience = self.config.with(live.settings.iter()).shutdown.drain_timeout;
         let others = !self.workers.successors(1).is_empty();
         match others {
             true => self.queries.gate.quiet(UNASKED, patience).await,
@@ -473,13 +504,22 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
 async fn connect(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
-    let Some(options) = ensemble(config)? else {
-        let config::Coordination { session_timeout, request_timeout, .. } = config.coordination;
-        let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
-        let options = embedded::Options { session_timeout, request_timeout };
-        let own = Counted::new(store.connect(options.clone()));
-        return Ok(Store { own, whole: Whole::of_embedded(store, options) });
-    };
+    match ensemble(config)? {
+        Some(options) => reach(config, options).await,
+        None => embedded_store(config, data_dir),
+    }
+}
+
+fn embedded_store(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
+    let config::Coordination { session_timeout, request_timeout, .. } = config.coordination;
+    let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
+    let options = embedded::Options { session_timeout, request_timeout };
+    let own = Counted::new(store.connect(options.clone()));
+    Ok(Store { own, whole: Whole::of_embedded(store, options) })
+}
+
+/// Waits for the ensemble.
+async fn reach(config: &Config, options: zookeeper::Options) -> Result<Store, Error> {
     options.warn();
     let deadline = Instant::now() + config.coordination.start_timeout;
     loop {

@@ -465,6 +465,7 @@ async fn bootstrap(coordination: &dyn Coordination) -> Result<()> {
         owner: FIRST_ROLE.to_owned(),
         grants: None,
         comment: None,
+        settings: BTreeMap::new(),
         nonce: id::nonce(),
     };
     let path = Path::Database(DEFAULT_DATABASE).to_string();

@@ -378,6 +378,7 @@ impl Catalog {
             owner: owner.to_owned(),
             grants: None,
             comment: None,
+            settings: Default::default(),
             nonce: id::nonce(),
         })
     }

@@ -19,6 +19,9 @@ pub struct DatabaseRecord {
     pub grants: Option<Grants>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// What sessions in it begin with (ALTER DATABASE ... SET).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// The last writer's mark, by which it recognises its own write.
     pub nonce: Uuid,
 }

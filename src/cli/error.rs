@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use parquet::errors::ParquetError;
 
+use crate::cluster::live;
 use crate::query::submitted::Failure;
 use crate::{config, server};
 
@@ -28,6 +29,11 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("neither XDG_DATA_HOME nor HOME is set: say where to keep the data, with --data-dir")]
     NoHome,
+    /// A live setting that makes no sense.
+    #[error("{0}")]
+    Setting(String),
+    #[error("{0}")]
+    Live(#[from] live::Error),
     #[error("environment variable {0} is not valid UTF-8")]
     Encoding(String),
     #[error("{0}")]
@@ -75,9 +81,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::NoHome | Self::Encoding(_) | Self::Usage(_) => {
-                ExitCode::from(WRONG_USE)
-            }
+            Self::Config(_)
+            | Self::NoHome
+            | Self::Encoding(_)
+            | Self::Usage(_)
+            | Self::Setting(_) => ExitCode::from(WRONG_USE),
             Self::TimeUp { .. } => ExitCode::from(TIME_UP),
             Self::Cancelled(_) => ExitCode::from(CANCELLED),
             Self::Unreachable(_) => ExitCode::from(UNREACHABLE),

@@ -1,9 +1,10 @@
 //! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi query` submits
-//! queries and fetches their rows.
+//! queries and fetches their rows, `oribi config` reads and changes live settings.
 //!
 //! Exit codes: 0, all went well; 1, it failed while it ran; 2, wrong use or a wrong setting, and
 //! nothing was started. [`query`] has more.
 
+mod config;
 mod demo;
 mod error;
 mod progress;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, LogFormat};
+use crate::config::{Config, Error as ConfigError, LogFormat};
 use crate::telemetry;
 use error::{Error, Result};
 
@@ -55,6 +56,8 @@ enum Command {
     /// Exit codes: 0 succeeded, 1 failed, 2 wrong use, 3 time is up, 4 cancelled, 5 no daemon can be
     /// reached, 130 interrupted.
     Query(query::Options),
+    /// Reads and changes the settings that all daemons share and take up while they run.
+    Config(config::Options),
 }
 
 /// Does what the command line says.
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Query(options) => query::run(options),
+        Command::Config(options) => config::run(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,7 +120,7 @@ fn start_logging(config: &Config) -> Result<()> {
         let set = config.rows().into_iter().find(|row| row.key == KEY);
         let origin = set.map(|row| row.origin).unwrap_or_default();
         let reason = error.to_string();
-        Error::Config(config::Error::BadValue { origin, key: KEY.to_owned(), reason })
+        Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
     })
 }
 

@@ -13,17 +13,24 @@ use crate::config::Config;
 use crate::server::{Reloader, Server};
 use crate::shutdown;
 
+/// Where a daemon's settings and its store are.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct Place {
     /// File with settings, such as config/oribi.toml (also ORIBI_CONFIG).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where this daemon keeps its lock, its id, the embedded store and spill files.
+    /// Where a daemon keeps its lock, its id, the embedded store and spill files.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// ZooKeeper ensemble, as host:port,host:port/chroot; without it the daemon is alone.
+    /// ZooKeeper ensemble, as host:port,host:port/chroot; without it a daemon is alone.
     #[arg(long, value_name = "ENSEMBLE")]
     zookeeper: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    place: Place,
     /// This daemon's name in the cluster.
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
@@ -44,19 +51,31 @@ pub struct Options {
     warehouse: Option<String>,
 }
 
+impl Place {
+    /// The settings as a daemon in this place has them.
+    pub fn settings(self) -> Result<Config> {
+        self.settings_with([])
+    }
+
+    fn settings_with<const N: usize>(
+        self,
+        flags: [(&'static str, Option<String>); N],
+    ) -> Result<Config> {
+        let place = [("data_dir", self.data_dir), ("zookeeper", self.zookeeper)];
+        settings(self.config, place.into_iter().chain(flags))
+    }
+}
+
 impl Options {
     fn settings(self) -> Result<Config> {
-        let flags = [
-            ("data_dir", self.data_dir),
-            ("zookeeper", self.zookeeper),
+        self.place.settings_with([
             ("id", self.id),
             ("postgres", self.postgres),
             ("peer", self.peer),
             ("web", self.web),
             ("advertise", self.advertise),
             ("warehouse", self.warehouse),
-        ];
-        settings(self.config, flags)
+        ])
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`membership`]: registers it, follows the others, and registers anew after a lost session.
 //! - [`lease`]: how long this daemon may take itself for registered, on its own clock.
 //! - [`election`]: which of the daemons leads.
+//! - [`live`]: settings that all daemons share and that change while they run.
 //! - [`workers`]: which of the daemons can take a part of a statement.
 //! - [`identity`]: the cluster's UUID, by which a store that lost its data is recognised, and its key.
 //!
@@ -14,6 +15,7 @@ mod election;
 mod error;
 mod identity;
 mod lease;
+pub mod live;
 mod membership;
 mod record;
 mod workers;

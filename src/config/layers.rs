@@ -19,6 +19,20 @@ impl Layers {
         Ok(Self { values: parse("config/oribi.toml", DEFAULTS)?, origins: BTreeMap::new() })
     }
 
+    /// On top of settings that are there.
+    pub fn on(values: Table) -> Self {
+        Self { values, origins: BTreeMap::new() }
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        flatten(self.values.clone()).contains_key(key)
+    }
+
+    /// The settings as they are, if they are some.
+    pub fn values(self) -> Option<Config> {
+        typed(self.values).ok()
+    }
+
     pub fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
         for (key, value) in flatten(parse(origin, text)?) {
             let Some(slot) = find(&mut self.values, &key) else {

@@ -79,6 +79,18 @@ pub enum Path<'a> {
     /// `query::maintenance::log::Record`: what was done lately to keep tables in good order.
     /// Persistent; written by the daemon that did it.
     Maintenance,
+    /// `cluster::live::Record`: the live settings in force, their version, and the last changes.
+    /// Persistent; written by whoever changes them, with a check of its version. Parent of
+    /// [`Setting`](Self::Setting).
+    Settings,
+    /// A live setting as somebody wants it: its value as plain text, in the node of its name.
+    /// Persistent; written by ALTER SYSTEM, by `oribi config`, or with zkCli.
+    Setting(&'a str),
+    /// Parent of [`SettingsAppliedBy`](Self::SettingsAppliedBy).
+    SettingsApplied,
+    /// `cluster::live::Applied`: which version a daemon runs. Ephemeral; written by the daemon of
+    /// that id.
+    SettingsAppliedBy(&'a str),
     /// Parent of [`SignalsTo`](Self::SignalsTo).
     Signals,
     /// Parent of [`Signal`](Self::Signal), watched by the daemon of that id. Persistent and empty;
@@ -130,6 +142,11 @@ impl Display for Path<'_> {
             Self::Schedules => f.write_str("/schedules"),
             Self::Schedule(name) => write!(f, "/schedules/{}", encode(name)),
             Self::Maintenance => f.write_str("/maintenance"),
+            Self::Settings => f.write_str("/settings"),
+            // Names of settings have dots, and are to be typed as they are.
+            Self::Setting(name) => write!(f, "/settings/{name}"),
+            Self::SettingsApplied => f.write_str("/settings-applied"),
+            Self::SettingsAppliedBy(daemon) => write!(f, "/settings-applied/{}", encode(daemon)),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),
             Self::Signal(daemon, id) => write!(f, "/signals/{}/{id}", encode(daemon)),

@@ -27,6 +27,8 @@ pub enum Error {
     Start(String),
     #[error("{0}")]
     Settings(#[from] super::settings::Error),
+    #[error("{0}")]
+    Notes(#[from] super::notes::Error),
     #[error("function {0} does not exist")]
     NoFunction(String),
     /// PostgreSQL has no cast for an assignment between these types.
@@ -183,6 +185,10 @@ impl Error {
         };
         let inner = match inner.downcast::<super::settings::Error>() {
             Ok(error) => return Ok(Self::Settings(*error)),
+            Err(inner) => inner,
+        };
+        let inner = match inner.downcast::<super::notes::Error>() {
+            Ok(error) => return Ok(Self::Notes(*error)),
             Err(inner) => inner,
         };
         match inner.downcast::<storage::Error>() {

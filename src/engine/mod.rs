@@ -28,6 +28,7 @@
 //! - [`semantics`]: expressions that mean something else in PostgreSQL.
 //! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
 //!   statements.
+//! - [`notes`]: what a session's statements say to listeners.
 //! - [`settings`]: what SET and SHOW see.
 //! - [`spelling`]: statements that write, as the SQL parser knows them.
 //! - [`staged`]: tables as a transaction block has made them.
@@ -56,6 +57,7 @@ mod insert;
 pub mod joins;
 mod list;
 pub mod memory;
+pub mod notes;
 pub mod objects;
 pub mod observe;
 mod ordering;
@@ -83,6 +85,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionStateBuilder;
@@ -97,7 +100,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
-pub use distribution::Peers;
+pub use distribution::{Messages, NoAnswer, Peers};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
@@ -202,6 +205,21 @@ impl Engine {
             files: self.files.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
+    }
+
+    /// Spreads statements with other settings from now on.
+    pub fn change_distribution(&self, settings: &config::Distribution) {
+        if let Some(distribution) = self.distribution() {
+            distribution.change(settings);
+        }
+    }
+
+    /// Sends a message to the daemon at an address, and waits for its answer.
+    pub async fn tell(&self, peer: &str, kind: &str, body: Bytes) -> Result<Bytes, NoAnswer> {
+        match self.distribution() {
+            Some(distribution) => distribution.tell(peer, kind, body).await,
+            None => Err(NoAnswer::Failed("this daemon is not ready yet".to_owned())),
+        }
     }
 
     fn distribution(&self) -> Option<&Arc<Distribution>> {

@@ -1,5 +1,6 @@
 //! What a session's own statements see of it, and may change while they run: its cursors and
-//! prepared statements, as system views list them, and settings changed by `set_config`.
+//! prepared statements, as system views list them, settings changed by `set_config`, and what
+//! `pg_notify` says.
 //!
 //! Functions run on the engine's threads, where the session is out of reach: what they change is
 //! noted here, seen from then on by the statement itself, and applied by the session when the
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::notes::Notes;
 use super::settings::{self, Settings};
 
 /// One session's.
@@ -18,6 +20,7 @@ pub struct SessionObjects {
     pub cursors: Arc<List<CursorItem>>,
     pub statements: Arc<List<StatementItem>>,
     pub changes: Changes,
+    pub notes: Notes,
 }
 
 /// A cursor, as `pg_cursors` shows it.

@@ -192,8 +192,8 @@ impl Client {
         }
         self.extended.portals.insert(name, portal);
         done?;
-        self.session.settle();
-        Ok(())
+        let notices = self.session.settle().await?;
+        Ok(self.notify(notices)?)
     }
 
     async fn execute_portal(

@@ -61,6 +61,7 @@ impl Client {
                 self.extended.portals.clear();
                 self.extended.statements.deallocate(None)?;
                 self.session.discard_settings()?;
+                self.session.listen_to_nothing().await?;
             }
             ObjectCommand::Discard(_) => {}
         }

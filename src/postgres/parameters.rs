@@ -6,14 +6,15 @@ use tracing::warn;
 
 use super::session::Shared;
 use super::sqlstate::Report;
-use crate::catalog::Role;
+use crate::catalog::{Database, Role};
 use crate::engine::settings::{Settings, Source};
 use crate::query::sessions::SHOWN_TEXT;
 
-/// The session's own defaults: the daemon's, the role's, then what the client asks for.
+/// The session's own defaults: the daemon's, those of all sessions, the database's, the role's, then
+/// what the client asks for.
 pub fn settings(
     shared: &Shared,
-    role: &Role,
+    (role, database): (&Role, &Database),
     parameters: &BTreeMap<String, String>,
 ) -> std::result::Result<Settings, Report> {
     let mut settings = Settings::default();
@@ -33,10 +34,14 @@ pub fn settings(
         // A duration is always a valid value for it.
         let _ = settings.set_default("statement_timeout", &millis, Source::Configuration);
     }
-    for (name, value) in &role.record.settings {
+    settings.take_system(&shared.queries.live.current().settings);
+    let of_database = database.record.settings.iter().map(|set| (Source::Database, set));
+    let of_role = role.record.settings.iter().map(|set| (Source::Role, set));
+    for (source, (name, value)) in of_database.chain(of_role) {
         // What a newer or older daemon has taken must not keep the role out.
-        if let Err(error) = settings.set_default(name, value, Source::Role) {
-            warn!(role = ?role.name, %error, "a setting of a role is left out");
+        if let Err(error) = settings.set_default(name, value, source) {
+            let source = source.name();
+            warn!(role = ?role.name, source, %error, "a setting of a role or database is left out");
         }
     }
     let options = parameters.get("options").map(String::as_str).unwrap_or_default();

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use pgwire::messages::PgWireBackendMessage as Backend;
-use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    ErrorResponse, NoticeResponse, NotificationResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,7 @@ use super::startup::{Arrival, Arrived, Ends, arrive, reported};
 use crate::audit::{Audit, Event, Kind};
 use crate::config;
 use crate::engine::settings::Settings;
+use crate::query::notify::{Lost, Notification};
 use crate::query::{Notice, Queries, Session, TransactionState};
 use crate::tls::Acceptor;
 use crate::values::encode::{TextStyle, TimeZone};
@@ -137,15 +140,33 @@ impl Client {
     async fn run(&mut self, shared: &Shared) -> io::Result<()> {
         let terminated = self.session.entry().terminated.clone();
         let draining = shared.queries.shutdown.draining.clone();
+        let inbox = self.session.inbox().clone();
+        let mut live = shared.queries.live.watch();
         loop {
             let patience = self.patience();
             let message = tokio::select! {
                 biased;
-                () = terminated.cancelled() => return self.take_leave(terminated_by_command()).await,
+                () = terminated.cancelled() => {
+                    let report = self.why_terminated();
+                    return self.take_leave(report).await;
+                }
                 // A client in the middle of its messages gets its answers first.
                 () = settled(&draining), if self.is_idle() => return self.take_leave(terminated_by_command()).await,
                 report = patience => return self.take_leave(report).await,
                 message = self.connection.next() => message,
+                // How long it may be idle may have changed.
+                Ok(()) = live.changed(), if self.is_idle() => {
+                    self.session.take_live();
+                    continue;
+                }
+                () = inbox.arrival(), if self.may_be_told() => {
+                    self.tell()?;
+                    tokio::select! {
+                        flushed = self.connection.flush() => flushed?,
+                        () = given_up(&terminated) => return Err(io::ErrorKind::TimedOut.into()),
+                    }
+                    continue;
+                }
             };
             let message = match message {
                 Ok(Some(Frontend::Terminate) | None) => return Ok(()),
@@ -303,6 +324,39 @@ impl Client {
         !self.extended.is_busy() && !self.connection.has_message()
     }
 
+    /// Whether a client can be told what it has not asked for: as in PostgreSQL, outside of
+    /// transactions only.
+    fn may_be_told(&self) -> bool {
+        self.is_idle() && self.session.transaction_state() == TransactionState::Idle
+    }
+
+    /// Tells the client what it listens to.
+    fn tell(&mut self) -> io::Result<()> {
+        for notification in self.session.inbox().take() {
+            let Notification { pid, channel, payload } = notification.as_ref();
+            let response = NotificationResponse::new(*pid, channel.clone(), payload.clone());
+            self.connection.put(Backend::NotificationResponse(response))?;
+        }
+        Ok(())
+    }
+
+    fn why_terminated(&self) -> Report {
+        match self.session.inbox().lost() {
+            None => terminated_by_command(),
+            Some(Lost::Full) => {
+                let hint = "They wait for the end of its transaction, and until they are read.";
+                let message = "terminating connection: too many notifications wait for it";
+                Report::fatal("54000", message).hint(hint)
+            }
+            Some(Lost::OutOfTouch) => {
+                let hint = "Connect again, LISTEN, and look at what may have changed meanwhile.";
+                let message = "terminating connection: this daemon was out of the cluster, and \
+                               notifications may have been lost";
+                Report::fatal("57P01", message).hint(hint)
+            }
+        }
+    }
+
     /// Says good-bye to a client that does not speak the protocol.
     async fn reject(&mut self, error: &connection::Error) -> io::Result<()> {
         let code = match error {
@@ -390,6 +444,9 @@ impl Client {
                     self.connection.put(Backend::ParameterStatus(status))?;
                 }
             }
+        }
+        if self.session.transaction_state() == TransactionState::Idle {
+            self.tell()?;
         }
         ready(&mut self.connection, &self.session)
     }

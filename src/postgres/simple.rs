@@ -64,8 +64,8 @@ impl Client {
             Some(command) => self.object(registered, &prepared, &command, Vec::new()).await?,
             None => self.answer(registered, &mut prepared, Vec::new()).await?,
         }
-        self.session.settle();
-        Ok(())
+        let notices = self.session.settle().await?;
+        Ok(self.notify(notices)?)
     }
 
     /// Runs a statement and sends all that comes of it, in text.

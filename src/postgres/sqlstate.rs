@@ -9,8 +9,9 @@ use datafusion::error::DataFusionError;
 use pgwire::error::ErrorInfo;
 use pgwire::messages::response::ErrorResponse;
 
+use crate::cluster::live;
 use crate::engine::patterns::BadPattern;
-use crate::engine::{self, settings};
+use crate::engine::{self, notes, settings};
 use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
@@ -87,6 +88,11 @@ impl From<query::Error> for Report {
             E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",
+            E::NeedsRestart { .. } => {
+                let hint = error.hint();
+                return Self { hint, ..Self::error("55P02", message) };
+            }
+            E::Live(error) => live_code(&error),
             E::NoConstraint(_) => "42704",
             E::NoRoleToTake(_) => "22023",
             E::ArgumentCount { expected, given, .. } => {
@@ -128,6 +134,18 @@ impl From<query::Error> for Report {
             E::Value(error) => return error.into(),
         };
         Self::error(code, message)
+    }
+}
+
+fn live_code(error: &live::Error) -> &'static str {
+    use live::Error as E;
+    match error {
+        E::Conflict { .. } | E::Busy => "40001",
+        E::NoVersion { .. } => "22023",
+        E::TooLong(_) => "54000",
+        E::Coordination(error) if error.may_have_landed() => "08007",
+        E::Coordination(error) if error.is_unavailable() => "25006",
+        E::Coordination(_) | E::BadRecord { .. } => "XX000",
     }
 }
 
@@ -300,10 +318,17 @@ impl From<engine::Error> for Report {
                 let hint = "Ensure that not more than one source row matches any one target row.";
                 return Self::error("21000", message).hint(hint);
             }
+            E::Notes(notes::Error::Reserved(_)) => "42939",
+            E::Notes(notes::Error::Full(_)) => "54000",
+            E::Notes(_) => "22023",
             E::Settings(settings::Error::Unknown(_)) => "42704",
             E::Settings(settings::Error::NoName) => "22004",
             E::Settings(settings::Error::Denied(_)) => "42501",
-            E::Settings(settings::Error::ReadOnly(_) | settings::Error::NeedsRestart(_)) => "55P02",
+            E::Settings(
+                settings::Error::ReadOnly(_)
+                | settings::Error::NeedsRestart(_)
+                | settings::Error::OfSession(_),
+            ) => "55P02",
             E::Settings(settings::Error::Invalid { .. }) => "22023",
             E::NoFunction(_) => {
                 let hint = "No function matches the given name. Names of functions are in lower \

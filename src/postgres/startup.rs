@@ -212,19 +212,18 @@ async fn enter(
         return Err(Report::fatal("28000", message));
     }
     let place = shared.places.take(role)?;
-    if let Err(error) = shared.queries.catalog.database(database).await {
-        return Err(match error {
-            catalog::Error::NotFound { .. } => {
-                let hint = "The default database is oribi. SELECT datname FROM pg_database lists \
+    let found = shared.queries.catalog.database(database).await;
+    let found = found.map_err(|error| match error {
+        catalog::Error::NotFound { .. } => {
+            let hint = "The default database is oribi. SELECT datname FROM pg_database lists \
                             all.";
-                let message = format!("database \"{database}\" does not exist");
-                Report::fatal("3D000", message).hint(hint)
-            }
-            error => Report { fatal: true, ..Report::from(error) },
-        });
-    }
+            let message = format!("database \"{database}\" does not exist");
+            Report::fatal("3D000", message).hint(hint)
+        }
+        error => Report { fatal: true, ..Report::from(error) },
+    })?;
     may_connect(shared, user, database).await?;
-    let settings = parameters::settings(shared, role, asked)?;
+    let settings = parameters::settings(shared, (role, &found), asked)?;
     let tls = connection.tls().cloned();
     let guard = shared.queries.sessions.open(user, database, ends.peer, tls);
     let asked_role = (settings.source("role") == Source::Client)

@@ -8,6 +8,7 @@ use sqlparser::ast::{
 
 use super::ddl::{Ddl, ident};
 use super::maintenance::{Task, Upkeep};
+use super::notify;
 use super::objects::ObjectCommand;
 use super::write::Action;
 use super::{Error, Result};
@@ -62,6 +63,11 @@ pub(super) enum Command {
     Lock(Vec<ObjectName>),
     /// OPTIMIZE and VACUUM.
     Maintain(Upkeep),
+    Listen(notify::Action),
+    Notify {
+        channel: String,
+        payload: String,
+    },
     /// Accepted since there is nothing to do, with this tag.
     Nothing(&'static str),
     Ddl(Box<Ddl>),
@@ -177,7 +183,6 @@ fn command(statement: &Statement) -> Result<Command> {
             Reset::ALL => Command::Reset(None),
             Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
         },
-        Statement::UNLISTEN { .. } => Command::Nothing("UNLISTEN"),
         other => return Err(Error::NotSupported(first_words(other))),
     })
 }

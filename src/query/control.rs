@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::command::{Command, Modes};
 use super::life::Session;
+use super::notify::Action;
 use super::running::Registered;
 use super::{Error, Result, TransactionState};
 use crate::engine;
@@ -52,8 +53,17 @@ impl Session {
             Command::Begin { tag, modes } => self.begin(tag, modes),
             Command::End { commit, chain } => {
                 let block = self.transaction.state();
-                let published = match *commit && block == TransactionState::InBlock {
-                    true => self.publish_block().await,
+                let commits = *commit && block == TransactionState::InBlock;
+                let pending = self.transaction.pending().map(std::mem::take);
+                let pending = pending.filter(|_| commits).unwrap_or_default();
+                let published = match commits {
+                    true => match self.may_let_go(&pending) {
+                        Ok(()) => self.publish_block().await,
+                        full => {
+                            self.discard_block(Tables::default()).await;
+                            full
+                        }
+                    },
                     false => {
                         self.discard_block(Tables::default()).await;
                         Ok(())
@@ -63,7 +73,9 @@ impl Session {
                     self.end_block(false, false)?;
                 }
                 published?;
-                self.end_block(*commit, *chain)
+                let mut done = self.end_block(*commit, *chain)?;
+                done.notices.extend(self.let_go(pending).await);
+                Ok(done)
             }
             Command::Savepoint(name) => {
                 let settings = self.settings().clone();
@@ -113,6 +125,17 @@ impl Session {
                 done("LOCK TABLE")
             }
             Command::Maintain(upkeep) => Box::pin(self.maintain(registered, upkeep)).await,
+            Command::Listen(action) => {
+                self.listen(action).await?;
+                done(match action {
+                    Action::Listen(_) => "LISTEN",
+                    Action::Unlisten(_) => "UNLISTEN",
+                })
+            }
+            Command::Notify { channel, payload } => {
+                let notices = self.notify(vec![(channel.clone(), payload.clone())]).await?;
+                Ok(Done { tag: "NOTIFY".into(), notices, ..Done::default() })
+            }
             Command::Nothing(tag) => done(tag),
             Command::Ddl(ddl) => {
                 let (notices, tag) = self.change(registered, ddl).await?;
@@ -223,8 +246,9 @@ impl Session {
         self.use_settings(Arc::new(settings));
     }
 
-    /// Applies the changes of settings that the last statement made by functions.
-    pub fn settle(&mut self) {
+    /// Does what the last statement has left to do by functions: applies changes of settings, and
+    /// notifies. Returns what the client is to be told.
+    pub async fn settle(&mut self) -> Result<Vec<Notice>> {
         for change in self.engine_session().info().objects.changes.take() {
             let mut settings = Settings::clone(self.settings());
             // Checked when it was made.
@@ -232,12 +256,14 @@ impl Session {
                 self.change_settings(settings, &change);
             }
         }
+        self.say_noted().await
     }
 
     /// An error reached the client: what the statement changed is undone, an open transaction block
     /// is aborted.
     pub fn note_error(&mut self) {
         drop(self.engine_session().info().objects.changes.take());
+        drop(self.engine_session().info().objects.notes.take());
         self.transaction.fail();
         self.tell_transaction();
     }

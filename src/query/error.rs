@@ -43,6 +43,11 @@ pub enum Error {
     Refused(&'static str),
     #[error("{0}")]
     CursorDefinition(&'static str),
+    /// What only the configuration sets, with its key there, and a session's setting in its place.
+    #[error("parameter \"{name}\" cannot be changed without restarting the server")]
+    NeedsRestart { name: String, key: String, instead: Option<&'static str> },
+    #[error(transparent)]
+    Live(#[from] crate::cluster::live::Error),
     #[error("constraint \"{0}\" does not exist")]
     NoConstraint(String),
     #[error("SET TRANSACTION ISOLATION LEVEL must be called before any query")]
@@ -87,6 +92,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// What to do about it, where the message does not say it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NeedsRestart { instead: Some(instead), .. } => {
+                Some(format!("Set \"{instead}\", which is the default of all sessions."))
+            }
+            Self::NeedsRestart { key, .. } => Some(format!(
+                "Set {key} in the configuration of each daemon, and restart them one by one."
+            )),
+            _ => None,
+        }
+    }
+
     /// Whether others have changed what a statement has written.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Engine(engine::Error::Storage(error)) if error.is_conflict())

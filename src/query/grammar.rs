@@ -8,6 +8,7 @@ use sqlparser::tokenizer::Token;
 
 use super::command::{Command, Modes, Request};
 use super::maintenance::{Task, Upkeep};
+use super::notify::Action;
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
 use super::{Error, Result};
 use crate::engine::{self, Parsed, parse_one, tokens};
@@ -21,6 +22,9 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         "declare" | "fetch" | "move" | "close" | "prepare" | "execute" | "deallocate"
         | "discard" => {
             |reader| object(reader).map(|command| Some(Request::Object(Box::new(command))))
+        }
+        "listen" | "unlisten" | "notify" => {
+            |reader| listen(reader).map(|command| Some(Request::Command(command)))
         }
         "explain" => explain,
         "set" => set,
@@ -154,6 +158,25 @@ fn set(reader: &mut Reader<'_>) -> Result<Option<Request>> {
         return Ok(None);
     };
     Ok(Some(Request::Command(command)))
+}
+
+/// LISTEN, UNLISTEN, NOTIFY.
+fn listen(reader: &mut Reader<'_>) -> Result<Command> {
+    Ok(match reader.any_word()?.as_str() {
+        "listen" => Command::Listen(Action::Listen(reader.name()?)),
+        "unlisten" => Command::Listen(Action::Unlisten(match reader.token(&Token::Mul) {
+            true => None,
+            false => Some(reader.name()?),
+        })),
+        _ => {
+            let channel = reader.name()?;
+            let payload = match reader.token(&Token::Comma) {
+                true => reader.string()?,
+                false => String::new(),
+            };
+            Command::Notify { channel, payload }
+        }
+    })
 }
 
 fn lock(reader: &mut Reader<'_>) -> Result<Command> {

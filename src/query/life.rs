@@ -27,6 +27,7 @@ use super::admission::{Entrance, Place, Seated};
 use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
 use super::maintenance::Task;
+use super::notify::{Ear, Inbox};
 use super::objects::{Declare, ObjectCommand};
 use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
 use super::running::{Admitted, Planned, Registered, Running};
@@ -37,6 +38,7 @@ use super::transaction::Transaction;
 use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
 use crate::catalog::Catalog;
+use crate::cluster::live::Values;
 use crate::engine::memory::Bound;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
@@ -62,9 +64,12 @@ pub struct Session {
     engine: engine::Session,
     guard: SessionGuard,
     settings: Arc<Settings>,
+    /// What is set for all sessions, as this one has taken it up.
+    pub(super) system: Arc<Values>,
     /// Of the settings, for each statement asks for it.
     statement_limit: Option<usize>,
     entrance: Entrance,
+    pub(super) ear: Ear,
     pub(super) transaction: Transaction,
     /// What goes into the store with what a submitted statement changes.
     pub(super) ending: Option<Arc<Ending>>,
@@ -100,12 +105,15 @@ impl Session {
             warehouse: queries.warehouse.as_deref().map(Arc::from),
         };
         info.take_settings(settings.clone());
+        let inbox = Inbox::new(entry.clone(), info.objects.clone());
         let engine = engine::Session::new(queries.engine.clone(), info);
         Self {
+            ear: Ear::new(queries.notifications.clone(), inbox),
             entrance: Entrance::new(queries.admission.clone()),
             queries,
             engine,
             guard,
+            system: Arc::default(),
             statement_limit: settings.statement_limit(),
             settings,
             transaction: Transaction::default(),
@@ -125,6 +133,7 @@ impl Session {
 
     /// The client's turn begins: all of its statements up to the turn's end are taken, or none.
     pub fn begin_turn(&mut self) {
+        self.take_live();
         if self.turn.is_none() {
             self.turn = self.queries.gate.enter("client");
         }

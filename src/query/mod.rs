@@ -11,6 +11,8 @@
 //! - [`find`]: UPDATE, DELETE, MERGE as queries that find rows.
 //! - [`insert`]: rows into tables.
 //! - [`ddl`]: carries out what changes the catalog.
+//! - [`live`]: settings that change while daemons run.
+//! - [`notify`]: LISTEN and NOTIFY.
 //! - [`security`]: roles, privileges and policies: what changes who may do what.
 //! - [`admission`]: which statements of a pool run at once, and which wait.
 //! - [`shares`]: how many statements of one role run at once.
@@ -40,7 +42,9 @@ mod grammar;
 pub mod history;
 mod insert;
 pub mod life;
+pub mod live;
 pub mod maintenance;
+pub mod notify;
 pub mod objects;
 mod prepared;
 pub mod registry;
@@ -69,6 +73,7 @@ pub use transaction::TransactionState;
 use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::cluster::Membership;
+use crate::cluster::live::LiveSettings;
 use crate::coordination::{self, Coordination, paths::Path};
 use crate::engine::Engine;
 use crate::shutdown::{Gate, Shutdown};
@@ -76,6 +81,7 @@ use crate::storage::managed::Commits;
 use admission::Admission;
 use history::History;
 use maintenance::Maintenance;
+use notify::Notifications;
 use registry::Registry;
 use sessions::Sessions;
 use shares::Shares;
@@ -96,6 +102,8 @@ pub struct Queries {
     pub commits: Arc<Commits>,
     pub maintenance: Arc<Maintenance>,
     pub admission: Arc<Admission>,
+    pub notifications: Arc<Notifications>,
+    pub live: Arc<LiveSettings>,
     /// Where managed tables are made; `None`: nowhere that all daemons could read.
     pub warehouse: Option<String>,
     shares: Arc<Shares>,
@@ -116,6 +124,7 @@ pub struct Foundation {
     pub commits: Arc<Commits>,
     pub maintenance: Arc<Maintenance>,
     pub admission: Arc<Admission>,
+    pub live: Arc<LiveSettings>,
     pub warehouse: Option<String>,
 }
 
@@ -134,9 +143,16 @@ impl Queries {
             commits,
             maintenance,
             admission,
+            live,
             warehouse,
         } = foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
+        let sources = notify::Sources {
+            catalog: catalog.clone(),
+            membership: membership.clone(),
+            live: live.clone(),
+            coordination,
+        };
         let gate = Gate::default();
         Ok(Arc::new(Self {
             engine,
@@ -151,6 +167,8 @@ impl Queries {
             commits,
             maintenance,
             admission,
+            notifications: Notifications::new(sources),
+            live,
             warehouse,
             shares: Arc::default(),
         }))

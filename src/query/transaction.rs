@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::notify::Pending;
 use super::{Error, Result};
 use crate::engine::settings::Settings;
 use crate::engine::staged::Tables;
@@ -34,6 +35,8 @@ struct Block {
     savepoints: Vec<Savepoint>,
     /// A query has run in it.
     queried: bool,
+    /// What LISTEN and NOTIFY leave for COMMIT.
+    pending: Pending,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ struct Savepoint {
     lasting: Settings,
     /// What the block had written by then.
     tables: Tables,
+    pending: Pending,
 }
 
 impl Transaction {
@@ -63,6 +67,7 @@ impl Transaction {
             lasting,
             savepoints: Vec::new(),
             queried: false,
+            pending: Pending::default(),
         };
         let fresh = self.block.is_none();
         self.block.get_or_insert(block);
@@ -76,6 +81,22 @@ impl Transaction {
         let committed = commit && !block.failed;
         let settings = if committed { Arc::new(block.lasting) } else { block.before };
         Some((settings, committed))
+    }
+
+    /// Where LISTEN and NOTIFY leave what they have for COMMIT; `None` outside of a block.
+    pub fn pending(&mut self) -> Option<&mut Pending> {
+        self.block.as_mut().map(|block| &mut block.pending)
+    }
+
+    /// Changes all settings that it may return to.
+    pub fn each_settings(&mut self, mut change: impl FnMut(&mut Settings)) {
+        let Some(block) = &mut self.block else { return };
+        change(Arc::make_mut(&mut block.before));
+        change(&mut block.lasting);
+        for savepoint in &mut block.savepoints {
+            change(Arc::make_mut(&mut savepoint.settings));
+            change(&mut savepoint.lasting);
+        }
     }
 
     /// Savepoints that are set.
@@ -116,7 +137,8 @@ impl Transaction {
     ) -> Result<()> {
         let block = self.block.as_mut().ok_or_else(|| outside("SAVEPOINT"))?;
         let (settings, lasting) = (settings.clone(), block.lasting.clone());
-        block.savepoints.push(Savepoint { name: name.to_owned(), settings, lasting, tables });
+        let (name, pending) = (name.to_owned(), block.pending.clone());
+        block.savepoints.push(Savepoint { name, settings, lasting, tables, pending });
         Ok(())
     }
 
@@ -134,6 +156,7 @@ impl Transaction {
         block.savepoints.truncate(at + 1);
         block.failed = false;
         block.lasting = block.savepoints[at].lasting.clone();
+        block.pending = block.savepoints[at].pending.clone();
         let Savepoint { settings, tables, .. } = &block.savepoints[at];
         Ok((settings.clone(), tables.clone()))
     }

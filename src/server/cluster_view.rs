@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use datafusion::error::{DataFusionError, Result};
 
 use crate::catalog;
+use crate::cluster::live::{Applied, LiveSettings};
 use crate::cluster::{Election, Membership, State};
 use crate::config::Config;
 use crate::coordination::counted::Counted;
@@ -22,7 +23,7 @@ use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
     Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
-    SessionRow, SettingRow, Signal,
+    SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -38,6 +39,8 @@ pub struct ClusterView {
     log: Arc<Log>,
     admission: Arc<Admission>,
     store: Store,
+    config: Config,
+    live: Arc<LiveSettings>,
 }
 
 impl ClusterView {
@@ -48,8 +51,9 @@ impl ClusterView {
         election: Arc<Election>,
         log: Arc<Log>,
         (admission, store): (Arc<Admission>, Store),
+        (config, live): (Config, Arc<LiveSettings>),
     ) -> Self {
-        Self { membership, registry, history, election, log, admission, store }
+        Self { membership, registry, history, election, log, admission, store, config, live }
     }
 }
 
@@ -167,6 +171,50 @@ impl Cluster for ClusterView {
             error: entry.error,
         };
         Ok(entries.into_iter().map(row).collect())
+    }
+
+    fn settings(&self) -> (u64, Vec<SettingRow>) {
+        let live = self.live.current();
+        (live.version, super::live::rows(&self.config, &live))
+    }
+
+    async fn settings_applied(&self) -> Result<Vec<SettingAppliedRow>> {
+        let external = |error| DataFusionError::External(Box::new(error));
+        let applied = match tokio::time::timeout(PATIENCE, self.live.applied()).await {
+            Ok(applied) => applied.map_err(external)?,
+            Err(_) => Vec::new(),
+        };
+        let newest = self.live.current().version;
+        // A daemon that lives and says nothing is one to look at.
+        let silent = (self.membership.members().iter())
+            .filter(|member| !applied.iter().any(|(daemon, _)| *daemon == member.id))
+            .map(|member| SettingAppliedRow {
+                daemon: member.id.clone(),
+                version: None,
+                current: false,
+                applied: None,
+                error: Some("it does not say which version it runs".to_owned()),
+            })
+            .collect::<Vec<_>>();
+        let row = |(daemon, applied): &(String, Applied)| {
+            let refused: Vec<String> = applied
+                .refused
+                .iter()
+                .map(|(name, refused)| format!("{name}: {refused}"))
+                .collect();
+            SettingAppliedRow {
+                daemon: daemon.clone(),
+                version: Some(applied.version),
+                current: applied.version == newest,
+                applied: Some(applied.at.into()),
+                error: (!refused.is_empty()).then(|| refused.join("; ")),
+            }
+        };
+        Ok(applied.iter().map(row).chain(silent).collect())
+    }
+
+    fn settings_history(&self) -> Vec<SettingChangeRow> {
+        super::live::history(&self.live.current())
     }
 
     fn store(&self) -> &Whole {
@@ -310,16 +358,4 @@ fn denial(signal: Signal, denied: Denied) -> &'static str {
              pg_signal_backend"
         }
     }
-}
-
-/// The daemon's configuration, a row a key.
-pub fn setting_rows(config: &Config) -> Vec<SettingRow> {
-    (config.rows().into_iter())
-        .map(|row| SettingRow {
-            key: row.key,
-            value: row.value,
-            default: row.default,
-            origin: row.origin,
-        })
-        .collect()
 }

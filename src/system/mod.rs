@@ -195,8 +195,34 @@ pub struct SettingRow {
     pub key: String,
     pub value: String,
     pub default: String,
-    /// Where the value was set: a file, a variable, a flag, or `default`.
+    /// Where the value was set: a file, a variable, a flag, `default`, or the node of a live setting.
     pub origin: String,
+    /// Whether it can change while daemons run.
+    pub live: bool,
+    /// What somebody has set, and is not in force, and why.
+    pub error: Option<String>,
+}
+
+/// Which version of the live settings a daemon runs, as `system.settings_applied` shows it.
+#[derive(Clone, Debug)]
+pub struct SettingAppliedRow {
+    pub daemon: String,
+    pub version: Option<u64>,
+    /// Whether it is the newest that the daemon knows which answers.
+    pub current: bool,
+    pub applied: Option<SystemTime>,
+    pub error: Option<String>,
+}
+
+/// A change of a live setting, as `system.settings_history` shows it.
+#[derive(Clone, Debug)]
+pub struct SettingChangeRow {
+    pub version: u64,
+    pub changed: SystemTime,
+    pub by: String,
+    pub name: String,
+    pub before: Option<String>,
+    pub value: Option<String>,
 }
 
 /// A client's connection, as `pg_stat_activity` shows it. Of one to another daemon only so much is
@@ -250,6 +276,16 @@ pub trait Cluster: Send + Sync + Debug + 'static {
 
     /// The session that this daemon lives by.
     fn own_session(&self) -> Option<&Arc<Counted>>;
+
+    /// The version of the live settings that this daemon runs, and its configuration with them on
+    /// top, from memory.
+    fn settings(&self) -> (u64, Vec<SettingRow>);
+
+    /// Which version each daemon runs.
+    async fn settings_applied(&self) -> Result<Vec<SettingAppliedRow>>;
+
+    /// The last changes of live settings, oldest first, from memory.
+    fn settings_history(&self) -> Vec<SettingChangeRow>;
 }
 
 /// What one client may do to another.
@@ -291,7 +327,6 @@ struct Shared {
     cluster: Arc<dyn Cluster>,
     backends: Arc<dyn Backends>,
     submissions: Arc<Submissions>,
-    settings: Vec<SettingRow>,
     started: SystemTime,
     /// Unset as long as the daemon has no peers.
     joined: OnceLock<Joined>,
@@ -326,12 +361,9 @@ impl System {
         cluster: Arc<dyn Cluster>,
         backends: Arc<dyn Backends>,
         submissions: Arc<Submissions>,
-        settings: Vec<SettingRow>,
     ) -> Self {
-        let started = SystemTime::now();
-        let joined = OnceLock::new();
-        let shared = Shared { cluster, backends, submissions, settings, started, joined };
-        Self { shared: Arc::new(shared) }
+        let (started, joined) = (SystemTime::now(), OnceLock::new());
+        Self { shared: Arc::new(Shared { cluster, backends, submissions, started, joined }) }
     }
 }
 

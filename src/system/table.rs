@@ -43,6 +43,8 @@ pub enum Source {
     Maintenance,
     /// What the store has of schedules.
     Schedules,
+    /// Live settings, and who runs them: in the store.
+    Settings,
     /// The clients of this daemon, and the statements of the others.
     Sessions,
     /// Tables, whose metadata files have to be read.
@@ -88,6 +90,7 @@ fn source(relation: &Relation) -> Source {
         (_, "maintenance") => Source::Maintenance,
         (_, "schedules") => Source::Schedules,
         (_, "settings") => Source::Everywhere(Some("pg_read_all_settings")),
+        (_, "settings_applied" | "settings_history") => Source::Settings,
         _ => Source::Nothing,
     }
 }
@@ -137,6 +140,10 @@ impl PartitionStream for Scan {
                 Source::Schedules => {
                     let session = SessionInfo::of(context.session_config().options())?;
                     schedules::rows(&View::new(session, &shared), relation).await
+                }
+                Source::Settings => {
+                    let session = SessionInfo::of(context.session_config().options())?;
+                    settings::rows(&View::new(session, &shared), relation).await
                 }
                 Source::Sessions => {
                     let session = SessionInfo::of(context.session_config().options())?;

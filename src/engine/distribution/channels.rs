@@ -76,7 +76,7 @@ impl Channels {
     }
 
     /// A connection; made when it is used first, and again after it was lost.
-    fn channel(&self, url: &Url) -> Result<Channel> {
+    pub fn channel(&self, url: &Url) -> Result<Channel> {
         let identity = self.peering.current();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&open.identity, &identity) {

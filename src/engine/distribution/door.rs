@@ -25,6 +25,7 @@ use tonic::transport::Server;
 use tracing::{debug, warn};
 
 use super::channels::WINDOWS;
+use super::messages::Receiver;
 use super::questions::Questions;
 use crate::engine::Error;
 use crate::tls::Peering;
@@ -50,7 +51,7 @@ const QUESTION: &str = "/GetWorkerInfo";
 
 /// Serves other daemons until `end`. Their statements run where `engine` says.
 pub(super) async fn serve(
-    (worker, questions): (Worker, Questions),
+    (worker, questions, messages): (Worker, Questions, Receiver),
     engine: Handle,
     peering: Arc<Peering>,
     socket: std::net::TcpListener,
@@ -70,6 +71,7 @@ pub(super) async fn serve(
         .http2_keepalive_interval(Some(QUIET))
         .add_service(OnEngine { inner: worker.into_worker_server(), engine })
         .add_service(questions)
+        .add_service(messages)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), end.clone().cancelled_owned());
     let accepting = accept(socket, peering, known, end);
     let (served, ()) = tokio::join!(serving, accepting);

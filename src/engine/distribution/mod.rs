@@ -12,6 +12,7 @@
 //! - [`codec`]: steps of a plan that only this engine knows.
 //! - [`channels`]: connections to the others.
 //! - [`door`]: the port to which they connect.
+//! - [`messages`]: what daemons tell each other beside statements.
 //! - [`guests`]: how much others may have run here.
 //! - [`worker`]: this daemon as one of the others.
 //! - [`pulse`]: notices deaths.
@@ -26,6 +27,7 @@ mod codec;
 mod door;
 mod fitness;
 mod guests;
+mod messages;
 mod places;
 mod pulse;
 mod questions;
@@ -35,7 +37,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,6 +83,8 @@ use codec::{Codec, mark_field_ids};
 pub(super) use fitness::bytes_to_read;
 use fitness::{arrives, obstacle};
 use guests::Guests;
+use messages::Receiver;
+pub use messages::{Messages, NoAnswer};
 use places::assign;
 use pulse::Pulse;
 use questions::Questions;
@@ -109,11 +113,13 @@ pub struct Peers {
     pub network: Handle,
     /// Parts of statements that run here are inside.
     pub gate: Gate,
+    /// Takes what they say beside statements.
+    pub messages: Arc<dyn Messages>,
 }
 
 /// Spreads statements over the cluster.
 pub(super) struct Distribution {
-    settings: config::Distribution,
+    settings: RwLock<Arc<config::Distribution>>,
     peers: Peers,
     channels: Channels,
     guests: Arc<Guests>,
@@ -164,6 +170,7 @@ impl Distribution {
         template.config_mut().set_distributed_user_codec(Codec);
         let context = template.task_ctx();
         let questions = Questions(system);
+        let settings = RwLock::new(Arc::new(settings));
         Arc::new(Self { settings, peers, channels, guests, worker, questions, context })
     }
 
@@ -176,10 +183,11 @@ impl Distribution {
         socket: std::net::TcpListener,
         end: CancellationToken,
     ) -> Result<()> {
-        let Peers { workers, peering, network: _, gate } = &self.peers;
+        let Peers { workers, peering, network: _, gate, messages } = &self.peers;
         let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
         let worker = self.worker.clone();
-        let services = (worker.clone(), self.questions.clone());
+        let messages = Receiver(messages.clone());
+        let services = (worker.clone(), self.questions.clone(), messages);
         let served = door::serve(services, engine, peering.clone(), socket, end.clone());
         let beside = async {
             let sweep = worker::sweep(worker, gate.clone(), end.clone());
@@ -187,6 +195,14 @@ impl Distribution {
             Ok(())
         };
         tokio::try_join!(served, beside).map(drop)
+    }
+
+    /// Sends a message to the daemon at an address, and waits for its answer.
+    pub async fn tell(&self, peer: &str, kind: &str, body: Bytes) -> Result<Bytes, NoAnswer> {
+        let failed = |error: String| NoAnswer::Failed(error);
+        let url = Url::parse(&format!("https://{peer}")).map_err(|e| failed(e.to_string()))?;
+        let channel = self.channels.channel(&url).map_err(|error| failed(error.to_string()))?;
+        messages::send(channel, kind, body).await
     }
 
     /// Asks those that have failed whether they are well again, until `end`.
@@ -240,7 +256,7 @@ impl Distribution {
     ) -> Result<Option<Spread>> {
         let least = match settings.distribute() {
             Distribute::Off => return Ok(None),
-            Distribute::Auto => self.settings.min_bytes.0.max(1),
+            Distribute::Auto => self.settings().min_bytes.0.max(1),
             Distribute::Always => 0,
         };
         let bytes = bytes_to_read(local);
@@ -358,7 +374,7 @@ impl Distribution {
         let headers = travel.headers(self.peers.workers.build()).map_err(failed)?;
         config.set_distributed_passthrough_headers(headers).map_err(failed)?;
         config
-            .set_distributed_compression(compression(self.settings.compression))
+            .set_distributed_compression(compression(self.settings().compression))
             .map_err(failed)?;
         config.set_distributed_metrics_collection(true).map_err(failed)?;
         config.set_distributed_channel_resolver(self.channels.clone());
@@ -387,14 +403,27 @@ impl Distribution {
         }
     }
 
+    fn settings(&self) -> Arc<config::Distribution> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has other settings from now on, as far as they can change while the daemon runs.
+    pub fn change(&self, new: &config::Distribution) {
+        let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let config::Distribution { min_bytes, retries, spool, compression, .. } = new.clone();
+        let fixed = config::Distribution::clone(&settings);
+        let new = config::Distribution { min_bytes, retries, spool, compression, ..fixed };
+        *settings = Arc::new(new);
+    }
+
     /// How often a statement may run again.
     pub fn retries(&self) -> u32 {
-        self.settings.retries
+        self.settings().retries
     }
 
     /// Bytes of the first part of a result that are held back.
     pub fn spool(&self) -> usize {
-        usize::try_from(self.settings.spool.0).unwrap_or(usize::MAX)
+        usize::try_from(self.settings().spool.0).unwrap_or(usize::MAX)
     }
 
     /// A spread plan as EXPLAIN shows it.

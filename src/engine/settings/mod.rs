@@ -5,6 +5,7 @@
 //! placeholder that only its owner understands, as PostgreSQL has it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::timezone::Tz;
@@ -32,6 +33,9 @@ pub enum Error {
     Denied(&'static str),
     #[error("parameter \"{0}\" cannot be changed without restarting the server")]
     NeedsRestart(&'static str),
+    /// It says something of a session or of a transaction.
+    #[error("parameter \"{0}\" cannot be set for all sessions")]
+    OfSession(&'static str),
     #[error("invalid value for parameter \"{name}\": \"{value}\"{hint}")]
     Invalid { name: String, value: String, hint: String },
 }
@@ -47,6 +51,9 @@ pub fn find(name: &str) -> Option<&'static Setting> {
 pub struct Settings {
     /// What RESET returns to: the daemon's and the client's start-up values.
     defaults: BTreeMap<String, (String, Source)>,
+    /// What ALTER SYSTEM has set, by lower-case name: all sessions of a daemon share it, and it may
+    /// change while they last.
+    system: Arc<BTreeMap<String, String>>,
     /// What SET has changed, by lower-case name.
     changed: BTreeMap<String, String>,
 }
@@ -62,11 +69,15 @@ pub enum Distribute {
 }
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Default,
     /// The daemon's configuration.
     Configuration,
+    /// ALTER SYSTEM.
+    System,
+    /// ALTER DATABASE ... SET.
+    Database,
     /// ALTER ROLE ... SET.
     Role,
     /// The client's start-up message.
@@ -82,7 +93,9 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
-            Self::Configuration => "configuration file",
+            // As in PostgreSQL, where ALTER SYSTEM writes a file as well.
+            Self::Configuration | Self::System => "configuration file",
+            Self::Database => "database",
             Self::Role => "user",
             Self::Client => "client",
             Self::Session => "session",
@@ -107,17 +120,33 @@ impl Settings {
 
     /// What RESET would make of it.
     pub fn reset_value(&self, name: &str) -> Option<&str> {
-        let given = self.defaults.get(&name.to_ascii_lowercase());
-        given.map(|(value, _)| value.as_str()).or_else(|| find(name).map(|s| s.default))
+        let given = self.given(&name.to_ascii_lowercase());
+        given.map(|(value, _)| value).or_else(|| find(name).map(|s| s.default))
+    }
+
+    /// The default that counts, by lower-case name, and where it comes from.
+    fn given(&self, lower: &str) -> Option<(&str, Source)> {
+        let own = self.defaults.get(lower).map(|(value, source)| (value.as_str(), *source));
+        match own {
+            Some((_, source)) if source > Source::System => own,
+            _ => self.system.get(lower).map(|value| (value.as_str(), Source::System)).or(own),
+        }
+    }
+
+    /// Takes what ALTER SYSTEM has set; false if nothing changes.
+    pub fn take_system(&mut self, system: &Arc<BTreeMap<String, String>>) -> bool {
+        let changes = self.system != *system;
+        self.system = system.clone();
+        changes
     }
 
     /// Where the present value comes from.
     pub fn source(&self, name: &str) -> Source {
         let lower = name.to_ascii_lowercase();
-        match self.defaults.get(&lower) {
+        match self.given(&lower) {
             _ if is_of_transaction(&lower) => Source::Override,
             _ if self.changed.contains_key(&lower) => Source::Session,
-            Some((_, source)) => *source,
+            Some((_, source)) => source,
             None => Source::Default,
         }
     }
@@ -205,8 +234,12 @@ impl Settings {
 
     /// The engine's own settings that were changed, as `datafusion.*`.
     pub fn engine_options(&self) -> impl Iterator<Item = (&str, &str)> {
-        let defaults = self.defaults.iter().map(|(name, (value, _))| (name, value));
-        (defaults.chain(&self.changed))
+        let file = |source: Source| source <= Source::System;
+        let given = |file_too| {
+            let fits = move |(_, (_, source)): &(_, &(String, Source))| file(*source) == file_too;
+            self.defaults.iter().filter(fits).map(|(name, (value, _))| (name, value))
+        };
+        (given(true).chain(self.system.iter()).chain(given(false)).chain(&self.changed))
             .filter(|(name, _)| name.starts_with("datafusion."))
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -334,6 +367,25 @@ fn check_bounds(name: &str, value: &str) -> Result<()> {
             Err(invalid(name, value, format!(": it takes 1 to {greatest}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Checks a value for all sessions, and brings it into the form that SHOW prints.
+pub fn check_for_all(name: &str, value: &str) -> Result<String> {
+    check_name_for_all(name)?;
+    normalise(name, value)
+}
+
+/// Refuses what is no setting of all sessions.
+pub fn check_name_for_all(name: &str) -> Result<()> {
+    match find(name) {
+        Some(Setting { name, .. }) if is_of_transaction(name) || *name == "role" => {
+            Err(Error::OfSession(name))
+        }
+        Some(setting) => refuse_fixed(setting),
+        None if is_engine_option(name) => Ok(()),
+        // A misspelt name would be a placeholder that nobody asks for.
+        None => Err(Error::Unknown(name.to_owned())),
     }
 }
 
@@ -490,6 +542,35 @@ mod tests {
         assert_eq!(settings.get("application_name"), Some("psql"));
         assert_eq!(settings.search_path("me"), ["me", "public"]);
         assert_eq!(settings.reset("nothing"), Err(Error::Unknown("nothing".into())));
+    }
+
+    #[test]
+    fn what_is_set_for_all_is_below_what_is_set_for_one() {
+        let mut settings = Settings::default();
+        let name = "statement_timeout";
+        settings.set_default(name, "1s", Source::Configuration).expect("valid");
+        let system = |value: &str| Arc::new(BTreeMap::from([(name.to_owned(), value.to_owned())]));
+        assert!(settings.take_system(&system("2s")) && !settings.take_system(&system("2s")));
+        assert_eq!((settings.get(name), settings.source(name)), (Some("2s"), Source::System));
+        settings.set(name, "5s").expect("valid");
+        settings.take_system(&system("3s"));
+        assert_eq!(settings.get(name), Some("5s"));
+        settings.reset(name).expect("valid");
+        assert_eq!(settings.get(name), Some("3s"));
+        settings.set_default(name, "4s", Source::Role).expect("valid");
+        assert_eq!((settings.get(name), settings.source(name)), (Some("4s"), Source::Role));
+        let mut alone = Settings::default();
+        alone.set_default(name, "1s", Source::Configuration).expect("valid");
+        alone.take_system(&Arc::default());
+        assert_eq!(alone.get(name), Some("1s"));
+        for (name, expected) in [
+            ("role", Err(Error::OfSession("role"))),
+            ("oribi.distributon", Err(Error::Unknown("oribi.distributon".to_owned()))),
+            ("max_connections", Err(Error::NeedsRestart("max_connections"))),
+            ("STATEMENT_TIMEOUT", Ok("10s".to_owned())),
+        ] {
+            assert_eq!(check_for_all(name, "10s"), expected);
+        }
     }
 
     #[test]

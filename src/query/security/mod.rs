@@ -1,6 +1,8 @@
-//! Roles, privileges, policies, pools: the statements that change who may do what, and how much.
+//! Roles, privileges, policies, pools, settings: the statements that change who may do what, how much,
+//! and with what sessions begin.
 //!
-//! [`parse`] reads them; [`roles`], [`grants`], [`policies`] and [`pools`] carry them out; [`rights`] is what
+//! [`parse`] reads them; [`roles`], [`grants`], [`policies`], [`pools`] and
+//! [`settings`] carry them out; [`rights`] is what
 //! they and other DDL require. Whether somebody may do something
 //! is decided in [`crate::catalog::Access`] alone.
 
@@ -10,6 +12,7 @@ mod policies;
 mod pools;
 mod rights;
 mod roles;
+mod settings;
 
 use sqlparser::ast::{Ident, ObjectName};
 
@@ -33,6 +36,11 @@ pub enum Security {
     AlterRole {
         name: String,
         change: RoleChange,
+    },
+    AlterSystem(SystemChange),
+    AlterDatabase {
+        name: String,
+        change: SettingChange,
     },
     DropRoles {
         names: Vec<String>,
@@ -133,13 +141,24 @@ impl std::fmt::Debug for RoleOptions {
 pub enum RoleChange {
     Options(Box<RoleOptions>),
     Rename(String),
+    Setting(SettingChange),
+}
+
+/// What sessions are to begin with.
+#[derive(Clone, Debug)]
+pub enum SettingChange {
     /// No value: DEFAULT.
-    Set {
-        setting: String,
-        value: Option<String>,
-    },
+    Set { setting: String, value: Option<String> },
     /// `None`: all.
     Reset(Option<String>),
+}
+
+/// A change for all sessions, those that are open included.
+#[derive(Clone, Debug)]
+pub enum SystemChange {
+    Setting(SettingChange),
+    /// All as it was at a version.
+    Rollback(u64),
 }
 
 /// Makes roles members of others, or ends that.
@@ -212,6 +231,8 @@ impl Security {
         match self {
             Self::CreateRole { .. } => "CREATE ROLE",
             Self::AlterRole { .. } => "ALTER ROLE",
+            Self::AlterSystem(_) => "ALTER SYSTEM",
+            Self::AlterDatabase { .. } => "ALTER DATABASE",
             Self::DropRoles { .. } => "DROP ROLE",
             Self::GrantRoles(_) => "GRANT ROLE",
             Self::RevokeRoles(_) => "REVOKE ROLE",
@@ -238,6 +259,8 @@ impl Security {
             Self::CreateRole { name, .. } | Self::AlterRole { name, .. } => {
                 (Kind::Role, name.clone())
             }
+            Self::AlterSystem(change) => (Kind::Ddl, change.subject()),
+            Self::AlterDatabase { name, .. } => (Kind::Ddl, name.clone()),
             Self::DropRoles { names, .. } => (Kind::Role, list(names)),
             Self::GrantRoles(grant) => {
                 (Kind::Grant, format!("{} TO {}", list(&grant.roles), list(&grant.members)))
@@ -259,6 +282,18 @@ impl Security {
                 (Kind::Ddl, name.clone())
             }
             Self::DropPools { names, .. } => (Kind::Ddl, list(names)),
+        }
+    }
+}
+
+impl SystemChange {
+    fn subject(&self) -> String {
+        match self {
+            Self::Setting(SettingChange::Set { setting, .. }) => setting.clone(),
+            Self::Setting(SettingChange::Reset(setting)) => {
+                setting.clone().unwrap_or_else(|| "ALL".to_owned())
+            }
+            Self::Rollback(version) => format!("VERSION {version}"),
         }
     }
 }
@@ -296,6 +331,10 @@ impl Session {
                 self.create_role(name, options, *if_not_exists).await
             }
             Security::AlterRole { name, change } => self.alter_role(name, change).await,
+            Security::AlterSystem(change) => self.alter_system(change).await,
+            Security::AlterDatabase { name, change } => {
+                self.alter_database_settings(name, change).await
+            }
             Security::DropRoles { names, if_exists } => self.drop_roles(names, *if_exists).await,
             Security::GrantRoles(grant) => self.grant_roles(grant).await,
             Security::RevokeRoles(grant) => self.revoke_roles(grant).await,

@@ -8,7 +8,7 @@ use sqlparser::tokenizer::Token;
 
 use super::{
     Grant, GrantRoles, Grantee, Item, Objects, Owned, Password, PolicyChange, RoleChange,
-    RoleOptions, Security,
+    RoleOptions, Security, SettingChange, SystemChange,
 };
 use crate::catalog::{PolicyCommand, Privilege, RowSecurity};
 use crate::query::{Error, Result};
@@ -96,6 +96,20 @@ impl Words<'_> {
         if self.take("pool") {
             return self.alter_pool().map(Some);
         }
+        if self.take("system") {
+            let change = match self.take_all(&["rollback", "to", "version"]) {
+                true => Some(SystemChange::Rollback(self.version()?)),
+                false => self.setting_change()?.map(SystemChange::Setting),
+            };
+            let unexpected = |words: &mut Self| {
+                let token = words.parser.next_token().token;
+                words.unexpected(&token)
+            };
+            return match change {
+                Some(change) => Ok(Some(Security::AlterSystem(change))),
+                None => Err(unexpected(self)),
+            };
+        }
         let owned = match () {
             () if self.take("database") => Owned::Database,
             () if self.take("schema") => Owned::Schema,
@@ -106,6 +120,12 @@ impl Words<'_> {
         let if_exists = self.take_all(&["if", "exists"]);
         self.take("only");
         let Ok(name) = self.parser.parse_object_name(false) else { return Ok(None) };
+        if owned == Owned::Database
+            && let Some(change) = self.setting_change()?
+        {
+            let name = crate::query::ddl::single(&name)?;
+            return Ok(Some(Security::AlterDatabase { name, change }));
+        }
         if self.take_all(&["owner", "to"]) {
             let new = self.name()?;
             return Ok(Some(Security::Owner { kind: owned, name, new, if_exists }));
@@ -143,12 +163,8 @@ impl Words<'_> {
         let name = self.name()?;
         let change = if self.take_all(&["rename", "to"]) {
             RoleChange::Rename(self.name()?)
-        } else if self.take("set") {
-            let (setting, value) = self.setting()?;
-            RoleChange::Set { setting, value }
-        } else if self.take("reset") {
-            let setting = self.setting_name()?;
-            RoleChange::Reset((!setting.eq_ignore_ascii_case("all")).then_some(setting))
+        } else if let Some(change) = self.setting_change()? {
+            RoleChange::Setting(change)
         } else if self.take_all(&["in", "database"]) {
             return Err(Error::NotSupported("ALTER ROLE ... IN DATABASE".to_owned()));
         } else {
@@ -415,6 +431,25 @@ impl Words<'_> {
     }
 
     /// `name = value`, `name TO value`, `TIME ZONE value`; no value for DEFAULT.
+    /// SET or RESET, if one comes next.
+    fn setting_change(&mut self) -> Result<Option<SettingChange>> {
+        if self.take("set") {
+            let (setting, value) = self.setting()?;
+            return Ok(Some(SettingChange::Set { setting, value }));
+        }
+        if self.take("reset") {
+            let setting = self.setting_name()?;
+            let all = setting.eq_ignore_ascii_case("all");
+            return Ok(Some(SettingChange::Reset((!all).then_some(setting))));
+        }
+        Ok(None)
+    }
+
+    /// A version's number.
+    fn version(&mut self) -> Result<u64> {
+        self.parser.parse_literal_uint().map_err(syntax)
+    }
+
     fn setting(&mut self) -> Result<(String, Option<String>)> {
         if self.take_all(&["time", "zone"]) {
             return Ok(("TimeZone".to_owned(), Some(self.setting_value()?)));

@@ -6,7 +6,6 @@ use super::{GrantRoles, Password, RoleChange, RoleOptions, forbidden, invalid, w
 use crate::catalog::{
     self, Consistency, Membership, ObjectKind, PUBLIC_ROLE, RoleRecord, is_predefined,
 };
-use crate::engine::settings::Settings;
 use crate::password;
 use crate::query::Notice;
 use crate::query::life::Session;
@@ -62,7 +61,7 @@ impl Session {
         let own = name == self.user()
             && match change {
                 RoleChange::Options(options) => options.is_password_only(),
-                RoleChange::Set { .. } | RoleChange::Reset(_) => true,
+                RoleChange::Setting(_) => true,
                 RoleChange::Rename(_) => false,
             };
         let renamed = matches!(change, RoleChange::Rename(_));
@@ -94,38 +93,14 @@ impl Session {
             RoleChange::Rename(new) => {
                 catalog.rename_role(name, new).await?;
             }
-            RoleChange::Set { setting, value } => {
-                // Refused now, rather than at each log-in.
-                let checked = match value {
-                    Some(value) => Settings::clone(self.settings()).set(setting, value).map(drop),
-                    None => self.settings().may_change(setting),
-                };
-                checked.map_err(crate::engine::Error::from)?;
-                let key = setting.to_lowercase();
-                let alter = |record: &mut RoleRecord| {
-                    match value {
-                        Some(value) => drop(record.settings.insert(key, value.clone())),
-                        None => drop(record.settings.remove(&key)),
-                    }
-                    Ok(())
-                };
-                catalog.alter_role(name, alter).await?;
-            }
-            RoleChange::Reset(setting) => {
-                if let Some(setting) = setting {
-                    let allowed = self.settings().may_change(setting);
-                    allowed.map_err(crate::engine::Error::from)?;
-                }
+            RoleChange::Setting(change) => {
+                self.may_change(change)?;
                 let settings = self.settings().clone();
                 let alter = |record: &mut RoleRecord| {
-                    match setting {
-                        Some(setting) => drop(record.settings.remove(&setting.to_lowercase())),
-                        // What is for superusers stays, as in PostgreSQL.
-                        None => record.settings.retain(|key, _| settings.may_change(key).is_err()),
-                    }
+                    change.apply(&mut record.settings, &settings);
                     Ok(())
                 };
-                catalog.alter_role(name, alter).await?;
+                self.catalog().alter_role(name, alter).await?;
             }
         }
         Ok(Vec::new())

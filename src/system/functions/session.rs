@@ -20,6 +20,9 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("user", &[&[]], "name", user),
     spec("version", &[&[]], "text", version),
     spec("current_setting", &[&[Text], &[Text, Bool]], "text", setting),
+    // Rows in PostgreSQL: `rewrite` makes some of it.
+    spec("pg_listening_channels", &[&[]], "_text", listening).volatile(),
+    spec("pg_notify", &[&[Text, Text]], "void", notify).volatile().nullable(),
     spec("set_config", &[&[Text, Text, Bool]], "text", set_config).volatile().nullable(),
     spec("pg_backend_pid", &[&[]], "int4", pid),
     spec("pg_client_encoding", &[&[]], "name", encoding),
@@ -124,6 +127,19 @@ fn set_config(call: &Call<'_, '_>) -> Result<Value> {
         // As PostgreSQL has it, a custom setting that was taken back is an empty text.
         Ok(settings) => Ok(settings.get(name).unwrap_or_default().into()),
         Err(error) => refuse(error),
+    }
+}
+
+fn listening(call: &Call<'_, '_>) -> Result<Value> {
+    let channels = call.session().objects.notes.channels();
+    Ok(Value::List(channels.into_iter().map(Value::Text).collect()))
+}
+
+/// The session says it when the statement is complete.
+fn notify(call: &Call<'_, '_>) -> Result<Value> {
+    match call.session().objects.notes.note(call.text(0), call.text(1)) {
+        Ok(()) => Ok("".into()),
+        Err(error) => Err(DataFusionError::External(Box::new(error))),
     }
 }
 

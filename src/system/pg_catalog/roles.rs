@@ -1,5 +1,7 @@
 //! Roles, their memberships, and row-level policies.
 
+use std::collections::BTreeMap;
+
 use arrow::array::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 
@@ -145,10 +147,17 @@ pub fn members(view: &View<'_>, relation: &'static Relation) -> Result<RecordBat
 /// What sessions of each role begin with.
 pub fn settings(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let mut rows = Rows::new(relation, &["setdatabase", "setrole", "setconfig"]);
+    let texts = |settings: &BTreeMap<String, String>| {
+        let texts = settings.iter().map(|(name, value)| format!("{name}={value}").into());
+        Value::List(texts.collect())
+    };
     for role in all(view).filter(|role| !role.record.settings.is_empty()) {
-        let settings = role.record.settings.iter();
-        let texts = settings.map(|(name, value)| format!("{name}={value}").into()).collect();
-        rows.push([0.into(), role.record.oid.into(), Value::List(texts)]);
+        rows.push([0.into(), role.record.oid.into(), texts(&role.record.settings)]);
+    }
+    for database in view.snapshot.databases.values().map(|database| &database.record) {
+        if !database.settings.is_empty() {
+            rows.push([database.oid.into(), 0.into(), texts(&database.settings)]);
+        }
     }
     rows.finish()
 }

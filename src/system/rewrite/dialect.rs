@@ -405,10 +405,11 @@ fn lone_series(select: &mut Select) {
         return;
     };
     if let Expr::Function(function) = &*item
-        && function_name(function).is_some_and(|name| name == "generate_series")
+        && let Some(name) = function_name(function)
+        && ["generate_series", factors::LISTENING].contains(&name.as_str())
         && let Some(factor) = factors::function_in_from(function)
     {
-        *item = Expr::Identifier(Ident::new("generate_series"));
+        *item = Expr::Identifier(Ident::new(name));
         select.from = vec![TableWithJoins { relation: factor, joins: Vec::new() }];
     }
 }

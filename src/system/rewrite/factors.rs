@@ -16,6 +16,9 @@ const SERIES: &[&str] = &["generate_series", "range"];
 /// Schemas of functions that only this server has.
 const OWN_SCHEMAS: &[&str] = &["oribi", "zk"];
 
+/// A list here, rows in PostgreSQL.
+pub const LISTENING: &str = "pg_listening_channels";
+
 pub fn rewrite(factor: &mut TableFactor) {
     match factor {
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
@@ -26,6 +29,9 @@ pub fn rewrite(factor: &mut TableFactor) {
                 restore(factor, alias.map(with_column));
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
+            } else if name == LISTENING {
+                let list = vec![call(&name, args)];
+                *factor = unnest(list, alias.unwrap_or_else(|| named(&name)));
             } else if functions::names().contains(&name) {
                 let alias = alias.unwrap_or_else(|| named(&name));
                 *factor = derived(vec![call(&name, args)], with_column(alias));

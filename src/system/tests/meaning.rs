@@ -146,7 +146,12 @@ const ANSWERS: &[(&str, &[&str])] = &[
         &["q|interactive|7|oribi|SELECT 1"],
     ),
     ("SELECT id, state, duration_ms, profile FROM system.query_history", &["h|finished|1.5|false"]),
-    ("SELECT * FROM system.settings", &["engine.batch_size|1|8192|--engine-batch-size"]),
+    (
+        "SELECT key, value, \"default\", origin, live, version, error FROM system.settings",
+        &["engine.batch_size|1|8192|--engine-batch-size|f|3|"],
+    ),
+    ("SELECT * FROM system.settings_applied", &["a|3|t||"]),
+    ("SELECT version, name, before, value FROM system.settings_history", &["3|timezone||UTC"]),
     // Types and functions.
     (
         "SELECT to_regclass('nothing'), to_regtype('bigint'), 23::regtype::text,

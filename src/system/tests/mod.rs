@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::{
     Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
-    SessionRow, SettingRow, Signal, System,
+    SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, System,
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
@@ -150,6 +150,39 @@ impl Cluster for One {
     fn own_session(&self) -> Option<&Arc<Counted>> {
         None
     }
+
+    fn settings(&self) -> (u64, Vec<SettingRow>) {
+        let setting = SettingRow {
+            key: "engine.batch_size".into(),
+            value: "1".into(),
+            default: "8192".into(),
+            origin: "--engine-batch-size".into(),
+            live: false,
+            error: None,
+        };
+        (3, vec![setting])
+    }
+
+    async fn settings_applied(&self) -> datafusion::error::Result<Vec<SettingAppliedRow>> {
+        Ok(vec![SettingAppliedRow {
+            daemon: "a".into(),
+            version: Some(3),
+            current: true,
+            applied: None,
+            error: None,
+        }])
+    }
+
+    fn settings_history(&self) -> Vec<SettingChangeRow> {
+        vec![SettingChangeRow {
+            version: 3,
+            changed: SystemTime::UNIX_EPOCH,
+            by: "oribi".into(),
+            name: "timezone".into(),
+            before: None,
+            value: Some("UTC".into()),
+        }]
+    }
 }
 
 #[async_trait]
@@ -212,15 +245,9 @@ impl Fixture {
         let spill = directory.path().join("spill");
         let places = memory::Places { spill, roots: Roots::default() };
         let one = Arc::new(One);
-        let setting = SettingRow {
-            key: "engine.batch_size".into(),
-            value: "1".into(),
-            default: "8192".into(),
-            origin: "--engine-batch-size".into(),
-        };
         let submissions = Submissions::open(coordination, config.submitted.clone()).await;
         let submissions = submissions.expect("a queue");
-        let system = Arc::new(System::new(one.clone(), one, submissions, vec![setting]));
+        let system = Arc::new(System::new(one.clone(), one, submissions));
         let engine = Engine::new(&config.engine, &places, system).expect("an engine");
         let oid = |name: &str| {
             let name = TableName::new(DEFAULT_DATABASE, "public", name);

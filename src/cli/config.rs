@@ -1,0 +1,142 @@
+//! `oribi config`: the live settings, from the ensemble alone. No daemon has to run.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use super::error::{Error, Result};
+use super::serve;
+use super::{runtime, start_logging, text_table};
+use crate::cluster::live::{Live, LiveSettings, Wish};
+use crate::query::live;
+use crate::server::Tool;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    place: serve::Place,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Shows settings that are set for all daemons; with a name, that one's value.
+    Get { name: Option<String> },
+    /// Sets a setting for all daemons, which take it up at once.
+    Set { name: String, value: String },
+    /// Takes a setting back, or with --all every one.
+    Reset {
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        #[arg(long)]
+        all: bool,
+    },
+    /// Lists the last changes, oldest first.
+    History,
+    /// Makes all settings what they were at a version.
+    Rollback { version: u64 },
+    /// Lists which daemon runs which version.
+    Applied,
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let config = options.place.settings()?;
+    // Standard error is for what went wrong.
+    let mut quiet = config.clone();
+    quiet.log.filter = "error".to_owned();
+    start_logging(&quiet)?;
+    runtime()?.block_on(async {
+        let tool = Tool::open(&config).await?;
+        let done = act(&tool, options.action).await;
+        tool.close().await;
+        done
+    })
+}
+
+async fn act(tool: &Tool, action: Action) -> Result<()> {
+    let settings = LiveSettings::open(tool.coordination.clone(), live::check_text).await?;
+    let change = async |wish: Wish| {
+        let version = settings.change(&wish, "oribi config").await?;
+        say(&format!("version {version}"))
+    };
+    let one = |name: String, value| Wish::Set(BTreeMap::from([(name.to_lowercase(), value)]));
+    match action {
+        Action::Get { name } => get(&settings.current(), name.as_deref()),
+        Action::Set { name, value } => {
+            let value = live::check_text(&name, &value).map_err(Error::Setting)?;
+            change(one(name, Some(value))).await
+        }
+        Action::Reset { name: Some(name), .. } => {
+            live::check_name(&name).map_err(|error| Error::Setting(error.to_string()))?;
+            change(one(name, None)).await
+        }
+        Action::Reset { name: None, .. } => change(Wish::ResetAll).await,
+        Action::Rollback { version } => change(Wish::Rollback(version)).await,
+        Action::History => history(&settings.current()),
+        Action::Applied => applied(&settings).await,
+    }
+}
+
+fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
+    let Some(name) = name else {
+        let mut rows: Vec<Vec<String>> = (live.settings.iter())
+            .map(|(name, value)| vec![name.clone(), value.clone(), "in force".to_owned()])
+            .collect();
+        for (name, refused) in &live.refused {
+            let state = format!("refused: {}", refused.reason);
+            rows.push(vec![name.clone(), refused.value.clone(), state]);
+        }
+        return say(&table(&["name", "value", "state"], rows));
+    };
+    live::check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
+    let lower = name.to_lowercase();
+    if let Some(refused) = live.refused.get(&lower) {
+        return Err(Error::Setting(format!("{lower}: {refused}")));
+    }
+    match live.settings.get(&lower) {
+        Some(value) => say(value),
+        None => Err(Error::Setting(format!(
+            "\"{lower}\" is not set: each daemon's configuration, or the default, holds"
+        ))),
+    }
+}
+
+fn history(live: &Arc<Live>) -> Result<()> {
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
+    let mut rows = Vec::new();
+    for entry in &live.record.history {
+        for (name, change) in &entry.changes {
+            let at = entry.at.format("%Y-%m-%d %H:%M:%SZ").to_string();
+            let (version, by) = (entry.version.to_string(), entry.by.clone());
+            rows.push(vec![version, at, by, name.clone(), shown(&change.from), shown(&change.to)]);
+        }
+    }
+    say(&table(&["version", "at", "by", "name", "before", "value"], rows))
+}
+
+async fn applied(settings: &LiveSettings) -> Result<()> {
+    let newest = settings.current().version;
+    let mut rows = Vec::new();
+    for (daemon, applied) in settings.applied().await? {
+        let state = if applied.version == newest { "current" } else { "behind" };
+        let refused: Vec<String> =
+            applied.refused.iter().map(|(name, refused)| format!("{name}: {refused}")).collect();
+        let version = applied.version.to_string();
+        rows.push(vec![daemon, version, state.to_owned(), refused.join("; ")]);
+    }
+    say(&table(&["daemon", "version", "state", "refused"], rows))
+}
+
+fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
+    let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
+    let rows: Vec<Vec<Option<String>>> =
+        rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect();
+    text_table::render(&columns, &rows, rows.len())
+}
+
+fn say(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{}", text.trim_end()).map_err(Error::Print)
+}

@@ -1,0 +1,34 @@
+//! The coordination store for the command line: where `oribi serve` with the same settings finds it.
+
+use std::sync::Arc;
+
+use super::{Error, embedded_store, ensemble, reach};
+use crate::config::Config;
+use crate::coordination::Coordination;
+use crate::data_dir::DataDir;
+
+/// A session with the store that is no daemon's.
+#[derive(Debug)]
+pub struct Tool {
+    pub coordination: Arc<dyn Coordination>,
+    /// Of a daemon without an ensemble, which must not run meanwhile.
+    _data_dir: Option<DataDir>,
+}
+
+impl Tool {
+    /// Opens the ensemble; without one, the store in the data directory.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        if let Some(options) = ensemble(config)? {
+            let coordination = reach(config, options).await?.own;
+            return Ok(Self { coordination, _data_dir: None });
+        }
+        let directory = config.data_dir.as_ref().ok_or(Error::NoStore)?;
+        let data_dir = DataDir::open(directory).map_err(Error::StoreInUse)?;
+        let coordination = embedded_store(config, &data_dir)?.own;
+        Ok(Self { coordination, _data_dir: Some(data_dir) })
+    }
+
+    pub async fn close(&self) {
+        self.coordination.close().await;
+    }
+}

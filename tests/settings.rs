@@ -1,0 +1,304 @@
+//! Live settings on whole daemons: who may set what, for whom it holds and when, what becomes of bad
+//! values, and the way back.
+
+mod common;
+
+#[path = "cluster/support.rs"]
+mod support;
+
+use std::process::{Command, Output};
+
+use common::zookeeper;
+use support::*;
+
+const TIMEOUT: &str = "SHOW statement_timeout";
+
+/// `oribi config`, which knows nothing but the ensemble's address.
+fn config(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let mut command = Command::new(common::daemon::binary());
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ORIBI_"))
+    {
+        command.env_remove(name);
+    }
+    command.args(["config", "--zookeeper", cluster.zookeeper()]).args(arguments);
+    command.output().expect("it starts")
+}
+
+#[track_caller]
+fn prints(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = config(cluster, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+async fn two() -> (Cluster, [Daemon; 2], [Client; 2]) {
+    let cluster = Cluster::on_shared_zookeeper();
+    let [a, b] = cluster.start_all(["a", "b"]);
+    let clients = [Client::connect(&a).await, Client::connect(&b).await];
+    for client in &clients {
+        all_ready(client, &["a", "b"]).await;
+    }
+    (cluster, [a, b], clients)
+}
+
+/// Waits until all daemons run a version, as one of them sees it.
+async fn applied(client: &Client, version: u64) {
+    let sql = "SELECT daemon, version, current FROM system.settings_applied ORDER BY 1";
+    let expected = ["a", "b"].map(|id| vec![id.to_owned(), version.to_string(), "t".to_owned()]);
+    until(&format!("version {version} everywhere"), async || client.rows(sql).await == expected)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_holds_for_all_sessions_without_one_of_their_own() {
+    let (_cluster, [_a, b], [on_a, on_b]) = two().await;
+    let own = Client::connect(&b).await;
+    own.rows("SET statement_timeout = '7s'").await;
+    let in_block = Client::connect(&b).await;
+    in_block.rows("BEGIN").await;
+    on_b.rows("CREATE ROLE ann LOGIN").await;
+    on_b.rows("ALTER ROLE ann SET statement_timeout = '5s'").await;
+    on_b.rows("CREATE DATABASE other").await;
+    on_b.rows("ALTER DATABASE other SET statement_timeout = '6s'").await;
+    let of_role = Client::connect_as(&b, "ann").await;
+
+    on_a.rows("ALTER SYSTEM SET statement_timeout TO '90000'").await;
+    assert_eq!(on_a.value(TIMEOUT).await, "90s", "the session that sets it sees it at once");
+    applied(&on_b, 1).await;
+    for (client, expected) in [(&on_b, "90s"), (&in_block, "90s"), (&own, "7s"), (&of_role, "5s")] {
+        assert_eq!(client.value(TIMEOUT).await, expected);
+    }
+    in_block.rows("ROLLBACK").await;
+    assert_eq!(in_block.value(TIMEOUT).await, "90s");
+    own.rows("RESET statement_timeout").await;
+    assert_eq!(own.value(TIMEOUT).await, "90s");
+    let fresh = Client::connect(&b).await;
+    let source = "SELECT setting, source FROM pg_settings WHERE name = 'statement_timeout'";
+    assert_eq!(fresh.rows(source).await, [["90000", "configuration file"]]);
+    assert_eq!(of_role.rows(source).await, [["5000", "user"]]);
+    let there = b.connect_to("other").await;
+    let row = there.query_one(source, &[]).await.expect("a row");
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("6000", "database"));
+    let both = "SELECT count(*) FROM pg_db_role_setting";
+    assert_eq!(on_a.value(both).await, "2");
+    on_a.rows("ALTER DATABASE other RESET ALL").await;
+    assert_eq!(on_a.value(both).await, "1");
+
+    on_b.rows("ALTER SYSTEM RESET statement_timeout").await;
+    applied(&on_a, 2).await;
+    assert_eq!(on_a.value(TIMEOUT).await, "0");
+    let shown = "SELECT key, value, origin, version FROM system.settings WHERE key = 'TimeZone'";
+    on_b.rows("ALTER SYSTEM SET TimeZone = 'Europe/Vienna'").await;
+    applied(&on_a, 3).await;
+    let expected = [["TimeZone", "Europe/Vienna", "/settings/timezone", "3"]];
+    assert_eq!(on_a.rows(shown).await, expected);
+    on_b.rows("ALTER SYSTEM RESET ALL").await;
+    applied(&on_a, 4).await;
+    assert_eq!(on_a.value("SHOW TimeZone").await, "UTC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_set_is_refused() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    client.rows("CREATE ROLE ann LOGIN").await;
+    for (sql, code) in [
+        ("ALTER SYSTEM SET statement_timeout = 'soon'", "22023"),
+        ("ALTER SYSTEM SET nothing = 1", "42704"),
+        ("ALTER SYSTEM SET oribi.distributon = 'off'", "42704"),
+        ("ALTER SYSTEM SET max_connections = 5", "55P02"),
+        ("ALTER SYSTEM SET engine.threads = 5", "55P02"),
+        ("ALTER SYSTEM RESET engine.threads", "55P02"),
+        ("ALTER SYSTEM SET server_version = '16'", "55P02"),
+        ("ALTER SYSTEM SET role = 'ann'", "55P02"),
+        ("ALTER SYSTEM SET log.filter = 'oribi=loud'", "22023"),
+        ("ALTER SYSTEM ROLLBACK TO VERSION 7", "22023"),
+        ("ALTER SYSTEM", "42601"),
+        ("BEGIN; ALTER SYSTEM SET statement_timeout = '5s'", "0A000"),
+        ("ROLLBACK", ""),
+        ("ALTER DATABASE oribi SET statement_timeout = 'soon'", "22023"),
+    ] {
+        assert_eq!(client.outcome(sql).await, code, "{sql}");
+    }
+    let refused = client.refused("ALTER SYSTEM SET max_connections = 5").await;
+    assert!(refused.hint().is_some_and(|hint| hint.contains("connections.max")), "{refused:?}");
+    let refused = client.refused("ALTER SYSTEM SET query.statement_timeout = '5s'").await;
+    assert!(refused.hint().is_some_and(|hint| hint.contains("\"statement_timeout\"")));
+    let ann = Client::connect_as(&daemon, "ann").await;
+    for sql in [
+        "ALTER SYSTEM SET statement_timeout = '5s'",
+        "ALTER DATABASE oribi SET statement_timeout = '5s'",
+        "SELECT * FROM system.settings_history",
+    ] {
+        assert_eq!(ann.outcome(sql).await, "42501", "{sql}");
+    }
+    assert_eq!(client.value("SELECT count(*) FROM system.settings_history").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_configuration_change_live_and_last() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    let applied = async |version: u64| {
+        let sql = "SELECT version FROM system.settings_applied";
+        until("it is in force", async || client.value(sql).await == version.to_string()).await;
+    };
+    client.rows("ALTER SYSTEM SET log.filter = 'oribi=error'").await;
+    applied(1).await;
+    client.rows("ALTER SYSTEM SET statement_timeout = '1h'").await;
+    applied(2).await;
+    client.rows("ALTER SYSTEM SET log.filter = 'oribi=info,warn'").await;
+    applied(3).await;
+    client.rows("ALTER SYSTEM RESET statement_timeout").await;
+    client.rows("ALTER SYSTEM SET distribution.min_bytes = '1 MiB'").await;
+    applied(5).await;
+    // Each version leaves a line at the level "info".
+    let log = daemon.log();
+    let logged = |version: u64| log.contains(&format!("\"live settings\",\"version\":{version}}}"));
+    assert_eq!([1, 2, 3, 4, 5].map(logged), [true, false, false, true, true], "{log}");
+    let origins = "SELECT key, value, origin, live FROM system.settings \
+                   WHERE origin LIKE '/settings/%' ORDER BY key";
+    let expected = [
+        ["distribution.min_bytes", "1.0 MiB", "/settings/distribution.min_bytes", "t"],
+        ["log.filter", "oribi=info,warn", "/settings/log.filter", "t"],
+    ];
+    assert_eq!(client.rows(origins).await, expected);
+    daemon.terminate();
+    daemon.wait(PATIENCE);
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    assert_eq!(client.rows(origins).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_value_in_its_node_is_refused_by_every_daemon() {
+    let (cluster, [a, b], [on_a, on_b]) = two().await;
+    let (_, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
+    let cli = |command: &str, rest: &str| {
+        zookeeper::shared().cli(&[&format!("{command} /{chroot}/settings/{rest}")]);
+    };
+    cli("create", "statement_timeout 30s");
+    applied(&on_a, 1).await;
+    for client in [&on_a, &on_b] {
+        assert_eq!(client.value(TIMEOUT).await, "30s");
+    }
+    cli("set", "statement_timeout soon");
+    cli("create", "engine.threads 3");
+    let error = "SELECT key, value, error FROM system.settings WHERE error IS NOT NULL ORDER BY 1";
+    for (client, daemon) in [(&on_a, &a), (&on_b, &b)] {
+        until("both are refused", async || client.rows(error).await.len() == 2).await;
+        let rows = client.rows(error).await;
+        assert_eq!(
+            (rows[0][0].as_str(), rows[1][0].as_str()),
+            ("engine.threads", "statement_timeout")
+        );
+        assert!(rows[0][2].contains("restart"), "{rows:?}");
+        assert!(rows[1][1] == "30s" && rows[1][2].contains("'soon'"), "{rows:?}");
+        assert_eq!(client.value(TIMEOUT).await, "30s");
+        until("the log says so", async || daemon.log().contains("\"value\":\"soon\"")).await;
+    }
+    applied(&on_a, 1).await;
+    let by_daemon = "SELECT count(*) FROM system.settings_applied WHERE error LIKE '%soon%'";
+    until("both say so", async || on_a.value(by_daemon).await == "2").await;
+    // A daemon that starts meanwhile runs what the others run.
+    let c = cluster.start("c");
+    assert_eq!(Client::connect(&c).await.value(TIMEOUT).await, "30s");
+    drop(c);
+    cli("delete", "engine.threads");
+    cli("set", "statement_timeout \"40 s\"");
+    until("the good value", async || on_b.value(TIMEOUT).await == "40s").await;
+    cli("delete", "statement_timeout");
+    until("none", async || on_a.value(TIMEOUT).await == "0").await;
+    let history = "SELECT version, by, name, before, value FROM system.settings_history ORDER BY 1";
+    assert_eq!(
+        on_a.rows(history).await,
+        [
+            ["1", "zookeeper", "statement_timeout", "", "30s"],
+            ["2", "zookeeper", "statement_timeout", "30s", "40s"],
+            ["3", "zookeeper", "statement_timeout", "40s", ""],
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_a_way_back() {
+    let (cluster, _daemons, [on_a, on_b]) = two().await;
+    assert_eq!(prints(&cluster, &["set", "statement_timeout", "10 s"]), "version 1");
+    assert_eq!(prints(&cluster, &["set", "TimeZone", "Europe/Vienna"]), "version 2");
+    assert_eq!(prints(&cluster, &["set", "TimeZone", "Europe/Vienna"]), "version 2");
+    applied(&on_a, 2).await;
+    assert_eq!(on_a.value("SHOW TimeZone").await, "Europe/Vienna");
+    assert_eq!(prints(&cluster, &["get", "timezone"]), "Europe/Vienna");
+    on_b.rows("ALTER SYSTEM SET statement_timeout = '20s'").await;
+    on_b.rows("ALTER SYSTEM RESET ALL").await;
+    assert_eq!(prints(&cluster, &["rollback", "2"]), "version 5");
+    applied(&on_a, 5).await;
+    assert_eq!(on_b.value(TIMEOUT).await, "10s");
+    on_b.rows("ALTER SYSTEM ROLLBACK TO VERSION 3").await;
+    assert_eq!(prints(&cluster, &["get", "statement_timeout"]), "20s");
+    on_a.rows("ALTER SYSTEM ROLLBACK TO VERSION 0").await;
+    applied(&on_b, 7).await;
+    assert_eq!(on_b.value(TIMEOUT).await, "0");
+    let history = prints(&cluster, &["history"]);
+    assert!(history.contains("oribi config") && history.contains("(10 rows)"), "{history}");
+    let running = prints(&cluster, &["applied"]);
+    assert_eq!(running.matches("current").count(), 2, "{running}");
+    let store = Store::of(&cluster).await;
+    assert!(store.children("/settings").await.is_empty());
+    for (arguments, code, part) in [
+        (&["set", "statement_timeout", "soon"][..], 2, "invalid value"),
+        (&["set", "engine.threads", "2"][..], 2, "engine.threads"),
+        (&["get", "nothing"][..], 2, "unrecognized"),
+        (&["rollback", "99"][..], 1, "version 99"),
+    ] {
+        let output = config(&cluster, arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert!(errors.contains(part), "{arguments:?}: {errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_set_at_once_do_not_lose_each_other() {
+    const NAMES: [&str; 6] = [
+        "lock_timeout",
+        "extra_float_digits",
+        "oribi.statement_limit",
+        "datafusion.execution.target_partitions",
+        "datafusion.execution.planning_concurrency",
+        "datafusion.optimizer.max_passes",
+    ];
+    let (_cluster, [a, b], [on_a, _]) = two().await;
+    let setting = NAMES.into_iter().enumerate().map(|(n, name)| {
+        let daemon = if n % 2 == 0 { &a } else { &b };
+        async move {
+            let client = Client::connect(daemon).await;
+            client.outcome(&format!("ALTER SYSTEM SET {name} = 3")).await
+        }
+    });
+    let outcomes = futures::future::join_all(setting).await;
+    assert!(outcomes.iter().all(String::is_empty), "{outcomes:?}");
+    let count = "SELECT count(*) FROM system.settings WHERE origin LIKE '/settings/%'";
+    applied(&on_a, 6).await;
+    assert_eq!(on_a.value(count).await, "6");
+    // One setting: each is told what became of its own.
+    let setting = (0..8).map(|n| {
+        let daemon = if n % 2 == 0 { &a } else { &b };
+        async move {
+            let client = Client::connect(daemon).await;
+            client.outcome(&format!("ALTER SYSTEM SET statement_timeout = '{n}min'")).await
+        }
+    });
+    let outcomes = futures::future::join_all(setting).await;
+    assert!(outcomes.iter().all(|code| matches!(code.as_str(), "" | "40001")), "{outcomes:?}");
+    let done = outcomes.iter().filter(|code| code.is_empty()).count();
+    let versions = "SELECT count(*) FROM system.settings_history";
+    until("the history tells of each", async || {
+        on_a.value(versions).await == (6 + done).to_string()
+    })
+    .await;
+}
