@@ -120,8 +120,8 @@ def grown(by_count, wanted):
     sizes = list(by_count)
     values = [statistics.median(samples) for samples in by_count.values()]
     coefficients = fitted(sizes, values, range(3))
-    # Less of the last figure than this is noise, of which a thousand squared makes much.
-    if abs(coefficients[2]) * sizes[-1] ** 2 < CURVED * abs(values[-1]):
+    # Nothing grows ever more slowly, and a little is noise, of which a thousand squared makes much.
+    if coefficients[2] * sizes[-1] ** 2 < CURVED * abs(values[-1]):
         coefficients = fitted(sizes, values, range(2))
     terms = [f"{value:+.3g}{unit}" for value, unit in zip(coefficients, ("", " n", " n²"))
              if abs(value) > 1e-9]
