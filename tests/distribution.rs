@@ -293,6 +293,7 @@ async fn functions_and_settings_are_the_same_on_workers() {
             let error = client.refused(sql).await;
             assert_eq!(error.code().code(), code, "{sql}: {error}");
         }
+        let client = three.client(2).await;
         client.rows("SET statement_timeout = '200ms'").await;
         let endless = "SELECT count(*) FROM lineitem a, lineitem b, orders c \
                        WHERE a.l_comment || b.l_comment || c.o_comment = 'none'";
