@@ -2,6 +2,8 @@
 each other, and clients while the daemons are restarted."""
 
 import os
+import re
+import subprocess
 import threading
 import time
 
@@ -22,11 +24,14 @@ RESTART_QUERIES = 10_000
 class Cluster:
     """Daemons by name, each with some cores of its own or all with all of them."""
 
-    def __init__(self, bench, zookeeper, cores, namespaces={}):
+    made = 0
+
+    def __init__(self, bench, zookeeper, cores, namespaces={}, compression=None):
+        Cluster.made += 1
         self.daemons = {
-            name: bench.new_oribi(f"cluster-{len(cores)}-{name}", identity=name, maintenance="none",
-                                  zookeeper=f"{zookeeper.host}:{zookeeper.port}/oribi-{len(cores)}",
-                                  cores=own, namespace=namespaces.get(name))
+            name: bench.new_oribi(f"cluster-{self.made}-{name}", identity=name, maintenance="none",
+                                  zookeeper=f"{zookeeper.host}:{zookeeper.port}/oribi-{self.made}",
+                                  cores=own, namespace=namespaces.get(name), compression=compression)
             for name, own in cores.items()}
         for table in data.TABLES:
             self.daemons["a"].define(table, bench.files / f"{table}.parquet")
@@ -77,8 +82,33 @@ def measure_queries(bench, cluster, title):
     tpch.table(bench, f"cluster: {title}", times["always"], times["off"], "one daemon")
 
 
+def sent_between(daemons):
+    """Bytes that went over the connections between daemons so far, both ways, TLS and all."""
+    with daemons["a"].connect() as connection:
+        rows = connection.execute("SELECT peer FROM system.daemons").fetchall()
+    ports = " or ".join(f"sport = :{peer.rsplit(':', 1)[1]}" for peer, in rows)
+    shown = subprocess.check_output(["ss", "-tinH", f"( {ports} )"], text=True)
+    return sum(map(int, re.findall(r"bytes_(?:acked|received):(\d+)", shown)))
+
+
+def measure_bytes(bench, cluster, title):
+    """What the daemons send each other for each query, by the kernel's count: rows, plans, all."""
+    samples = []
+    with cluster.connect("a", "always") as connection:
+        for number, sql in tpch.queries().items():
+            connection.execute(sql).fetchall()
+            before = sent_between(cluster.daemons)
+            connection.execute(sql).fetchall()
+            sent = sent_between(cluster.daemons) - before
+            samples.append((f"Q{number:02}", [sent / 1e6], []))
+    samples.append(("sum of 22", [sum(mine[0] for _, mine, _ in samples)], []))
+    bench.report.table(f"cluster: bytes between daemons, {title}", "MB", samples, "less")
+
+
 class Asking(threading.Thread):
     """A client that asks the same all the time; what it got, and how long it waited at most."""
+
+    pause = 0  # seconds between two queries
 
     def __init__(self, connect, expected, sql=JOINED):
         super().__init__(daemon=True)
@@ -97,13 +127,14 @@ class Asking(threading.Thread):
                 connection = self.make()
             self.waits.append((begin, time.monotonic()))
             self.count += 1
+            time.sleep(self.pause)
 
     def longest_since(self, moment):
         return max((end - max(begin, moment) for begin, end in self.waits if end > moment),
                    default=0)
 
 
-def measure_restart(bench, cluster):
+def measure_restart(bench, cluster, title):
     """All daemons restarted one after another, with SIGTERM, under clients that know all hosts."""
     with cluster.connect("a", "off") as connection:
         expected = connection.execute("SELECT count(*) FROM nation").fetchone()
@@ -153,9 +184,9 @@ def measure_restart(bench, cluster):
         client.join()
     asked = sum(client.count for client in clients)
     failures = [failure for client in clients for failure in client.failures]
-    print(f"rolling restart: {restarts} restarts, {asked} queries, {len(failures)} failed")
+    print(f"{title}: {restarts} restarts, {asked} queries, {len(failures)} failed")
     for failure in failures[:5]:
-        bench.report.fail("cluster, rolling restart", failure)
+        bench.report.fail(f"cluster, {title}", failure)
 
 
 def run(bench):
@@ -164,14 +195,20 @@ def run(bench):
     zookeeper.start()
     bench.report.version("zookeeper", zookeeper.version())
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) > 1:
-        pinned = {name: {core} for name, core in zip("abcdefgh", cores)}
-        cluster = Cluster(bench, zookeeper, pinned)
-        measure_queries(bench, cluster, f"{len(pinned)} daemons with a core each")
+    pinned = {name: {core} for name, core in zip("abcdefgh", cores)}
+    def on(cores, measure, title, **more):
+        if bench.options.only not in title:
+            return
+        cluster = Cluster(bench, zookeeper, cores, **more)
+        bench.report.version("oribi", cluster.daemons["a"].version())
+        measure(bench, cluster, title)
         cluster.stop()
-    cluster = Cluster(bench, zookeeper, dict.fromkeys("abc"))
-    bench.report.version("oribi", cluster.daemons["a"].version())
-    measure_queries(bench, cluster, "three daemons on the same cores")
-    measure_restart(bench, cluster)
-    cluster.stop()
+
+    if len(cores) > 1:
+        on(pinned, measure_queries, f"{len(pinned)} daemons with a core each")
+    three = dict.fromkeys("abc")
+    on(three, measure_queries, "three daemons on the same cores")
+    for compression in ("none", "lz4", "zstd"):
+        on(three, measure_bytes, f"compression {compression}", compression=compression)
+    on(three, measure_restart, "rolling restart")
     zookeeper.stop()

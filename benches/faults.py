@@ -12,6 +12,10 @@ import time
 from cluster import JOINED, Asking, Cluster
 from servers import Namespace, Trouble, ZooKeeper
 
+# Seconds between two queries once the fault is noticed, so that what is measured then is no lack of
+# cores.
+PAUSE = 0.5
+
 LEADER = "SELECT id FROM system.daemons WHERE leader"
 
 
@@ -103,7 +107,7 @@ class Trial:
         while victim in cluster.workers(connection):
             time.sleep(0.002)
         self.noticed = (time.monotonic() - begin) * 1000
-        self.succeeded = None
+        self.succeeded, asking.pause = None, PAUSE
         if led:
             while connection.execute(LEADER).fetchone() in (None, (victim,)):
                 time.sleep(0.005)
@@ -133,6 +137,8 @@ def run(bench):
     for role in ("worker", "housekeeper"):
         for fault in faults:
             case = f"{role}, {fault.name}"
+            if bench.options.only not in case:
+                continue
             trials = [Trial(cluster, fault, role) for _ in range(bench.options.trials)]
             for figure, title in titles.items():
                 samples = [getattr(trial, figure) for trial in trials]

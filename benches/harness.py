@@ -15,6 +15,7 @@ import coordination
 import data
 import faults
 import metadata
+import pools
 import report
 import rows
 import scale
@@ -26,7 +27,7 @@ from servers import Oribi, Postgres, Trouble
 
 SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
           "metadata": metadata, "coordination": coordination, "cluster": cluster, "faults": faults,
-          "scale": scale, "start": start}
+          "pools": pools, "scale": scale, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -89,6 +90,8 @@ def parse(arguments):
                         default=[1, 8, 64], help="of pgbench, e.g. 1,8,64")
     parser.add_argument("--files", type=int, default=100_000, help="metadata: files of the table")
     parser.add_argument("--trials", type=int, default=50, help="faults: of each kind")
+    parser.add_argument("--only", default="", metavar="TEXT",
+                        help="cluster, faults: cases that have this in their name")
     parser.add_argument("--daemons", type=int, default=30, help="scale: at most")
     parser.add_argument("--datafusion", action="store_true",
                         help="tpch: DataFusion from PyPI, in process, as well")

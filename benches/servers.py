@@ -40,7 +40,8 @@ def tail(path, lines=15):
 class Namespace:
     """A network of its own for a server: its loopback, and a cable to a switch that all share."""
 
-    switch, subnet = f"oribi{os.getpid() % 100_000}", "10.77.0"
+    # Two runs do not see each other.
+    switch, subnet = f"oribi{os.getpid() % 100_000}", f"10.77.{os.getpid() % 256}"
 
     def __init__(self, number):
         self.name, self.cable = f"{self.switch}-{number}", f"ob{os.getpid() % 100_000}-{number}"
@@ -181,12 +182,13 @@ class Sql(Server):
 
 class Oribi(Sql):
     def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
-                 maintenance=None, cores=None, namespace=None):
+                 maintenance=None, cores=None, namespace=None, compression=None):
         super().__init__(folder)
         self.cores, self.namespace = cores, namespace
         self.binary = Path(binary).resolve()
         self.flags = {"--zookeeper": zookeeper, "--id": identity, "--warehouse": warehouse}
-        self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance}
+        self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance,
+                          "ORIBI_DISTRIBUTION_COMPRESSION": compression}
 
     def start(self):
         peer = self.namespace.address if self.namespace else "127.0.0.1"

@@ -6,6 +6,10 @@ mod common;
 #[path = "tpch/answers.rs"]
 #[allow(dead_code)]
 mod answers;
+#[path = "distribution/dearth.rs"]
+mod dearth;
+#[path = "distribution/locality.rs"]
+mod locality;
 #[path = "cluster/support.rs"]
 mod support;
 
@@ -214,6 +218,94 @@ async fn tables_of_all_kinds_are_the_same_on_workers() {
     .await;
 }
 
+/// Expressions of lineitem with the functions, operators and types that are not the engine's own, or not
+/// as it has them.
+const OWN: &[&str] = &[
+    "l_orderkey * 3 - l_partkey / 7 + l_suppkey % 5",
+    "l_extendedprice * (1 - l_discount) / 3",
+    "round(l_quantity / 7, 1)",
+    "round(l_linenumber::float8 / 2)",
+    "l_comment || ' ' || l_linenumber",
+    "encode(decode(md5(l_comment), 'hex'), 'base64')",
+    "decode(md5(l_comment), 'hex')",
+    "l_shipdate::timestamp AT TIME ZONE 'Europe/Berlin'",
+    "date_trunc('month', l_shipdate::timestamptz)",
+    "extract(epoch FROM l_receiptdate::timestamptz)",
+    "l_shipdate + l_linenumber * interval '1 month 2 days'",
+    "interval '1 day' * l_linenumber < interval '50 hours'",
+    "l_receiptdate - l_shipdate",
+    "lpad(l_comment, 50, 'xy') || repeat(l_returnflag, l_linenumber)",
+    "array_length(string_to_array(l_comment, ' '), 1)",
+    "ARRAY[l_linenumber, l_suppkey]",
+    "l_comment ~ '^[a-m].*s' AND l_comment NOT ILIKE '%The%'",
+    "to_char(l_shipdate, 'YYYY-MM-DD')",
+    "substring(l_comment FROM 3 FOR 5) || position('e' IN l_comment)",
+    "greatest(l_shipdate, l_commitdate, NULL)",
+    "nullif(l_returnflag, 'N') IS DISTINCT FROM l_linestatus",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_and_settings_are_the_same_on_workers() {
+    bounded(async {
+        let three = Three::start().await;
+        let client = three.client(1).await;
+        let mut statements: Vec<String> = (OWN.iter())
+            .map(|own| {
+                format!("SELECT {own}, count(*) FROM lineitem WHERE l_orderkey < 9000 GROUP BY 1 ORDER BY 1, 2")
+            })
+            .collect();
+        let aggregates = [
+            "sum(l_orderkey), avg(l_quantity), stddev(l_tax), count(DISTINCT l_comment)",
+            "string_agg(l_comment, '|' ORDER BY l_orderkey, l_linenumber)",
+            "max(l_receiptdate - l_shipdate), bool_and(l_quantity > 1), corr(l_tax, l_discount)::numeric(9, 6)",
+        ];
+        for aggregate in aggregates {
+            let group = "FROM lineitem WHERE l_orderkey < 9000 GROUP BY l_suppkey ORDER BY l_suppkey";
+            statements.push(format!("SELECT l_suppkey, {aggregate} {group}"));
+        }
+        for settings in [
+            "SET TimeZone = 'UTC'",
+            "SET TimeZone = 'America/New_York'",
+            "SET datafusion.execution.batch_size = 7",
+            "SET datafusion.execution.parquet.pushdown_filters = true",
+        ] {
+            client.rows(settings).await;
+            for sql in &statements {
+                client.rows("SET oribi.distribution = 'off'").await;
+                let expected = client.rows(sql).await;
+                assert!(!expected.is_empty(), "{sql}");
+                client.rows("SET oribi.distribution = 'always'").await;
+                let plan = explained(&client, sql).await;
+                assert!(plan.starts_with("Workers: a, b, c "), "{sql}:\n{plan}");
+                assert!(client.rows(sql).await == expected, "{settings}: {sql}");
+            }
+        }
+        for (sql, code) in [
+            ("SELECT sum(l_orderkey * 9223372036854775807) FROM lineitem", "22003"),
+            ("SELECT count(l_comment::int + 1) FROM lineitem", "22P02"),
+            ("SELECT max(repeat(l_comment, 1000000000)) FROM lineitem", "54000"),
+        ] {
+            client.rows("SET oribi.distribution = 'off'").await;
+            let expected = client.refused(sql).await;
+            assert_eq!(expected.code().code(), code, "{sql}: {expected}");
+            client.rows("SET oribi.distribution = 'always'").await;
+            assert!(runs_on(&client, sql, "a, b, c").await, "{sql}");
+            let error = client.refused(sql).await;
+            assert_eq!(error.code().code(), code, "{sql}: {error}");
+        }
+        let client = three.client(2).await;
+        client.rows("SET statement_timeout = '200ms'").await;
+        let endless = "SELECT count(*) FROM lineitem a, lineitem b, orders c \
+                       WHERE a.l_comment || b.l_comment || c.o_comment = 'none'";
+        assert!(runs_on(&client, endless, "a, b, c").await);
+        assert_eq!(client.outcome(endless).await, "57014");
+        for daemon in &three.daemons {
+            until("nothing is left", async || !metrics(daemon).await.contains("oribi_running{")).await;
+        }
+    })
+    .await;
+}
+
 /// Asks the same all the time, until told to stop: how often every answer was right.
 fn keep_asking(
     client: Client,
@@ -396,26 +488,30 @@ async fn a_worker_that_is_cut_off_is_not_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_in_order_do_not_wait_for_each_other() {
     bounded(async {
-        // Small buffers, which the partitions of a worker fill that are not wanted yet.
-        let three = Three::with(|cluster| cluster.with("ENGINE_MEMORY_LIMIT", "192MiB")).await;
-        answers::generate("0.1", &three.cluster.path(""));
+        // Small buffers, which the partitions of a worker fill that are not wanted yet: each file's rows
+        // come after all of the one before.
+        let three = Three::with(|cluster| {
+            let warehouse = cluster.path("warehouse").display().to_string();
+            cluster.with("ENGINE_MEMORY_LIMIT", "192MiB").with("WAREHOUSE", &warehouse)
+        })
+        .await;
         let client = three.client(0).await;
-        let file = three.cluster.path("tpch/sf0.1/lineitem.parquet");
-        let create = "CREATE EXTERNAL TABLE items STORED AS PARQUET LOCATION";
-        client.rows(&format!("{create} '{}'", file.display())).await;
-        let rows = "SELECT l_orderkey, l_linenumber, l_comment, l_shipinstruct FROM items";
-        let sorted = format!("{rows} ORDER BY l_orderkey, l_linenumber");
-        assert!(
-            runs_on(&client, &sorted, "a, b, c").await,
-            "{}",
-            explained(&client, &sorted).await
-        );
-        let found = client.rows(&sorted).await;
-        let keys: Vec<(u64, u64)> = (found.iter())
-            .map(|row| (row[0].parse().expect("a number"), row[1].parse().expect("a number")))
-            .collect();
-        assert_eq!(keys.len(), 600_572);
-        assert!(keys.is_sorted());
+        client.rows("CREATE TABLE items (id BIGINT, noise TEXT)").await;
+        let (files, each) = (24, 20_000);
+        for first in (0..files).map(|file| file * each) {
+            let last = first + each - 1;
+            let noise =
+                "md5(x::text) || md5((x + 1)::text) || md5((x + 2)::text) || md5((x + 3)::text)";
+            let rows = format!("SELECT x, {noise} FROM generate_series({first}, {last}) g(x)");
+            client.rows(&format!("INSERT INTO items {rows}")).await;
+        }
+        client.rows("SET datafusion.execution.target_partitions = 2").await;
+        client.rows("SET statement_timeout = '120s'").await;
+        let sorted = "SELECT id, noise FROM items ORDER BY id";
+        assert!(runs_on(&client, sorted, "a, b, c").await, "{}", explained(&client, sorted).await);
+        let found = client.rows(sorted).await;
+        let keys = found.iter().map(|row| row[0].parse::<i32>().expect("a number"));
+        assert!(keys.eq(0..files * each));
     })
     .await;
 }

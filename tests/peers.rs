@@ -20,7 +20,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use common::certificates::{Authority, Certified};
 use common::daemon::Options;
@@ -60,16 +59,6 @@ async fn spread(daemon: &Daemon) -> Client {
 async fn runs_on(client: &Client, daemons: &str) -> bool {
     let first = client.value(&format!("EXPLAIN {JOINED}")).await;
     first.starts_with(&format!("Workers: {daemons} "))
-}
-
-/// What a daemon tells of itself.
-async fn metrics(daemon: &Daemon) -> String {
-    let mut stream = tokio::net::TcpStream::connect(daemon.web()).await.expect("it listens");
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("an answer");
-    answer
 }
 
 /// Whether a part of another daemon's statement runs here.

@@ -17,7 +17,7 @@ use common::daemon::{Daemon, Options, PATIENCE};
 use common::s3::S3;
 use futures::SinkExt;
 use serde_json::json;
-use support::{Client, Cluster, Store, bounded, until};
+use support::{Client, Cluster, Store, all_ready, bounded, metrics, until};
 
 fn interpreter() -> PathBuf {
     python::python(
@@ -178,6 +178,58 @@ async fn daemons_share_a_bucket_and_nobody_sees_the_credentials() {
         for secret in [&s3.secret, &s3.secret.replace('/', "%2F"), &s3.key] {
             let shown = seen.iter().find(|(_, text)| text.contains(secret.as_str()));
             assert!(shown.is_none(), "{shown:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_read_a_bucket_together() {
+    bounded(async {
+        let s3 = server();
+        let cluster = Cluster::on_shared_zookeeper().with("WAREHOUSE", "s3://lake/spread");
+        let variables = s3.variables().into_iter();
+        let cluster =
+            variables.fold(cluster, |cluster, (name, value)| cluster.with_variable(name, &value));
+        let daemons = cluster.start_all(["a", "b", "c"]);
+        let client = Client::connect(&daemons[0]).await;
+        all_ready(&client, &["a", "b", "c"]).await;
+        client.rows("CREATE TABLE managed (a int, b text, k text) PARTITIONED BY (k)").await;
+        for n in 0..6 {
+            let rows = format!("SELECT i, md5(i::text), 'k' || i % 4 FROM generate_series({n}000, {n}999) g(i)");
+            client.rows(&format!("INSERT INTO managed {rows}")).await;
+        }
+        client.rows("DELETE FROM managed WHERE a % 10 = 3").await;
+        let key = s3.objects_like("spread/", ".parquet").pop().expect("a file");
+        for day in ["2024-01-01", "2024-01-02"] {
+            let copy = json!({"Bucket": "lake", "Key": format!("hive/day={day}/x.parquet"),
+                              "CopySource": {"Bucket": "lake", "Key": key}});
+            s3.call("copy_object", &copy);
+        }
+        client
+            .rows(
+                "CREATE EXTERNAL TABLE hive STORED AS PARQUET PARTITIONED BY (day) \
+                 LOCATION 's3://lake/hive/'",
+            )
+            .await;
+        for sql in [
+            "SELECT k, count(*), sum(a), min(b) FROM managed GROUP BY k ORDER BY k",
+            "SELECT m.k, h.day, count(*) FROM managed m JOIN hive h ON m.a = h.a GROUP BY 1, 2 ORDER BY 1, 2",
+            "SELECT day, count(*), max(b) FROM hive GROUP BY day ORDER BY day",
+            "SELECT a, b FROM managed ORDER BY b",
+        ] {
+            client.rows("SET oribi.distribution = 'off'").await;
+            let expected = client.rows(sql).await;
+            assert!(!expected.is_empty(), "{sql}");
+            client.rows("SET oribi.distribution = 'always'").await;
+            let plan = client.value(&format!("EXPLAIN {sql}")).await;
+            assert!(plan.starts_with("Workers: a, b, c "), "{sql}: {plan}");
+            assert_eq!(client.rows(sql).await, expected, "{sql}");
+        }
+        // The workers have read it themselves.
+        for daemon in &daemons[1..] {
+            let told = metrics(daemon).await;
+            assert!(!told.contains("oribi_known_files 0\n"), "{told}");
         }
     })
     .await;

@@ -235,6 +235,15 @@ impl Engine {
         self.environment.disk_manager.used_disk_space()
     }
 
+    /// Files whose metadata (a Parquet file's footer) is kept in memory: how many, their bytes there, and
+    /// how often one was found there in place of read.
+    pub fn known_files(&self) -> (usize, usize, usize) {
+        let known = self.environment.cache_manager.get_file_metadata_cache().list_entries();
+        known.values().fold((0, 0, 0), |(files, bytes, hits), known| {
+            (files + 1, bytes + known.size_bytes, hits + known.hits)
+        })
+    }
+
     /// Stops the engine's threads; work that still runs is dropped at its next pause.
     pub fn stop(&self, patience: Duration) {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -214,26 +214,16 @@ impl Session {
         };
         let moves = scope.moments.moves.load(Ordering::Relaxed);
         let open = scope.moments.open.load(Ordering::Relaxed);
-        if matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-            let (schema, constant, returned) = (explain_schema(), false, None);
-            let (heading, small) = (None, is_small(&logical));
-            return Ok(Plan {
-                logical,
-                parameters,
-                schema,
-                small,
-                constant,
-                reads,
-                returned,
-                heading,
-                moves,
-                open,
-            });
-        }
-        let constant = is_constant(&logical);
-        // Only now all types are settled: branches of a CASE or a UNION take their common one.
-        let logical = self.analyse(logical)?;
-        let schema = Arc::new(logical.schema().as_arrow().clone());
+        let explains = matches!(logical, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_));
+        let constant = !explains && is_constant(&logical);
+        let (logical, schema) = if explains {
+            (logical, explain_schema())
+        } else {
+            // Only now all types are settled: branches of a CASE or a UNION take their common one.
+            let logical = self.analyse(logical)?;
+            let schema = Arc::new(logical.schema().as_arrow().clone());
+            (logical, schema)
+        };
         let (heading, small) = (None, is_small(&logical));
         Ok(Plan {
             logical,

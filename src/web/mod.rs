@@ -73,6 +73,14 @@ async fn metrics(
     gauge("oribi_memory_reserved_bytes", "Memory that statements have reserved.", plain(reserved));
     let spilled = engine.spilled_bytes();
     gauge("oribi_spilled_bytes", "Bytes in statements' temporary files.", plain(spilled));
+    let (files, bytes, hits) = engine.known_files();
+    for (name, help, value) in [
+        ("oribi_known_files", "Files whose metadata is in memory.", files),
+        ("oribi_known_files_bytes", "What their metadata takes.", bytes),
+        ("oribi_known_files_hits", "How often it was found there, not read.", hits),
+    ] {
+        gauge(name, help, plain(value as u64));
+    }
     let inside = queries.gate.inside().into_iter();
     let running = inside.map(|(what, count)| (format!("{{what=\"{what}\"}}"), count as u64));
     gauge("oribi_running", "What keeps this daemon from ending.", running.collect());

@@ -257,13 +257,25 @@ pub async fn all_ready(client: &Client, ids: &[&str]) {
     until(&format!("{ids:?} ready"), async || states(client).await == expected).await;
 }
 
-/// A daemon's answer to `GET /readyz`: the status and the body.
-pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
+/// What a daemon answers over HTTP, head and all.
+async fn http(daemon: &Daemon, path: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(daemon.web()).await.ok()?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+/// What a daemon tells of itself.
+pub async fn metrics(daemon: &Daemon) -> String {
+    http(daemon, "/metrics").await.expect("an answer")
+}
+
+/// A daemon's answer to `GET /readyz`: the status and the body.
+pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
+    let answer = http(daemon, "/readyz").await?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
     let body = serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()?;
     Some((status, body))

@@ -43,7 +43,7 @@ impl Again {
         if cause == Cause::Statement {
             return Ok(None);
         }
-        let failed = self.distribution.examine(&self.workers).await;
+        let failed = self.distribution.lost(&self.workers).await;
         let Self { course, logical, returned, left, stop, .. } = self;
         let lost = !failed.is_empty() || cause == Cause::Connection;
         let next = match left.checked_sub(1) {
@@ -66,7 +66,7 @@ impl Again {
         if cause == Cause::Statement {
             return Error::running(error);
         }
-        let failed = self.distribution.examine(&self.workers).await;
+        let failed = self.distribution.lost(&self.workers).await;
         let lost = match failed.is_empty() {
             false => format!("the worker {}", failed.join(", ")),
             true if cause == Cause::Connection => "the connection to a worker".to_owned(),

@@ -244,6 +244,16 @@ impl Distribution {
         failed
     }
 
+    /// Which workers of a statement do not answer. Those that are left alone already are not asked:
+    /// their silence would be waited for once more.
+    async fn lost(&self, workers: &[Worker]) -> Vec<String> {
+        let (well, left): (Vec<Worker>, Vec<Worker>) =
+            workers.iter().cloned().partition(|worker| self.peers.workers.is_well(worker));
+        let mut lost = self.examine(&well).await;
+        lost.extend(left.into_iter().map(|worker| worker.id));
+        lost
+    }
+
     /// The statement on several daemons, if that is possible and worth it. `local` is its plan for
     /// this one alone, `environment` what its part here runs with.
     pub async fn spread(
