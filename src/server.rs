@@ -228,6 +228,7 @@ impl Server {
             (config.maintenance.clone(), warehouse.clone().map(|url| Warehouse { url, cluster })),
         );
         let foundation = Foundation {
+            coordination: coordination.clone(),
             engine,
             catalog,
             membership: membership.clone(),

@@ -16,7 +16,7 @@ use super::relations::Relation;
 use super::rows::Rows;
 use super::{
     Shared, View, coordination, daemons, everywhere, history, information_schema, maintenance,
-    pg_catalog, queries, roles, schedules, tables, zk,
+    pg_catalog, queries, roles, schedules, settings, tables, zk,
 };
 use crate::engine::system::SessionInfo;
 
