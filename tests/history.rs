@@ -80,7 +80,7 @@ async fn what_has_ended_is_in_the_history() {
             assert_eq!(row(sql).await, expected, "{sql}");
         }
         let error = "SELECT error FROM system.query_history WHERE sqlstate = '22012'";
-        assert_eq!(client.value(error).await, "division by zero");
+        assert!(client.value(error).await.starts_with("division by zero"));
         let history = daemon.data_dir().join("history");
         for entry in std::fs::read_dir(&history).expect("the history").flatten() {
             let text = std::fs::read_to_string(entry.path()).expect("text");

@@ -89,7 +89,8 @@ async fn a_setting_holds_for_all_sessions_without_one_of_their_own() {
     on_b.rows("ALTER SYSTEM RESET statement_timeout").await;
     applied(&on_a, 2).await;
     assert_eq!(on_a.value(TIMEOUT).await, "0");
-    let shown = "SELECT key, value, origin, version FROM system.settings WHERE key = 'TimeZone'";
+    let shown = "SELECT key, value, origin, version FROM system.settings \
+                 WHERE key = 'TimeZone' AND daemon = 'a'";
     on_b.rows("ALTER SYSTEM SET TimeZone = 'Europe/Vienna'").await;
     applied(&on_a, 3).await;
     let expected = [["TimeZone", "Europe/Vienna", "/settings/timezone", "3"]];
@@ -188,10 +189,13 @@ async fn a_bad_value_in_its_node_is_refused_by_every_daemon() {
     }
     cli("set", "statement_timeout soon");
     cli("create", "engine.threads 3");
-    let error = "SELECT key, value, error FROM system.settings WHERE error IS NOT NULL ORDER BY 1";
-    for (client, daemon) in [(&on_a, &a), (&on_b, &b)] {
-        until("both are refused", async || client.rows(error).await.len() == 2).await;
-        let rows = client.rows(error).await;
+    for (client, daemon, name) in [(&on_a, &a, 'a'), (&on_b, &b, 'b')] {
+        let error = format!(
+            "SELECT key, value, error FROM system.settings \
+             WHERE error IS NOT NULL AND daemon = '{name}' ORDER BY 1"
+        );
+        until("both are refused", async || client.rows(&error).await.len() == 2).await;
+        let rows = client.rows(&error).await;
         assert_eq!(
             (rows[0][0].as_str(), rows[1][0].as_str()),
             ("engine.threads", "statement_timeout")
@@ -282,7 +286,8 @@ async fn two_that_set_at_once_do_not_lose_each_other() {
     });
     let outcomes = futures::future::join_all(setting).await;
     assert!(outcomes.iter().all(String::is_empty), "{outcomes:?}");
-    let count = "SELECT count(*) FROM system.settings WHERE origin LIKE '/settings/%'";
+    let count = "SELECT count(*) FROM system.settings \
+                 WHERE origin LIKE '/settings/%' AND daemon = 'a'";
     applied(&on_a, 6).await;
     assert_eq!(on_a.value(count).await, "6");
     // One setting: each is told what became of its own.

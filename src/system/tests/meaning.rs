@@ -56,7 +56,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("SELECT datname FROM pg_database ORDER BY oid", &["oribi", "shop"]),
     (
         "SELECT oid, nspname FROM pg_namespace WHERE oid < 16384 ORDER BY oid",
-        &["11|pg_catalog", "2200|public", "13207|information_schema", "15100|system"],
+        &["11|pg_catalog", "2200|public", "13207|information_schema", "15100|system", "15200|zk"],
     ),
     (
         "SELECT n.nspname, relname, relkind, relnatts FROM pg_class c
@@ -121,7 +121,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     (
         "SELECT rolname, rolsuper FROM pg_roles WHERE rolname NOT LIKE 'pg~_%' ESCAPE '~' ORDER BY 1",
-        &["ann|false", "bob|false", "oribi|true"],
+        &["ann|false", "bob|false", "oribi|true", "oribi_read_coordination|false"],
     ),
     (
         "SELECT pg_get_userbyid(10), 'oribi'::regrole::text, pg_get_userbyid(1)",
@@ -148,10 +148,10 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("SELECT id, state, duration_ms, profile FROM system.query_history", &["h|finished|1.5|false"]),
     (
         "SELECT key, value, \"default\", origin, live, version, error FROM system.settings",
-        &["engine.batch_size|1|8192|--engine-batch-size|f|3|"],
+        &["engine.batch_size|1|8192|--engine-batch-size|false|3|NULL"],
     ),
-    ("SELECT * FROM system.settings_applied", &["a|3|t||"]),
-    ("SELECT version, name, before, value FROM system.settings_history", &["3|timezone||UTC"]),
+    ("SELECT * FROM system.settings_applied", &["a|3|true|NULL|NULL"]),
+    ("SELECT version, name, before, value FROM system.settings_history", &["3|timezone|NULL|UTC"]),
     // Types and functions.
     (
         "SELECT to_regclass('nothing'), to_regtype('bigint'), 23::regtype::text,

@@ -48,6 +48,11 @@ impl Selection {
     fn understand(&mut self, condition: &Expr) -> Option<TableProviderFilterPushDown> {
         use TableProviderFilterPushDown::Exact;
         match condition {
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
+                let mut texts = BTreeSet::new();
+                let name = alternatives(condition, &mut texts)?;
+                self.one_of(name, texts)
+            }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (column(left), op) {
                 (Some(name), op) => self.compare(name, *op, literal(right)?),
                 (None, op) => self.compare(column(right)?, op.swap()?, literal(left)?),
@@ -200,6 +205,23 @@ impl Selection {
     pub fn next(&self, parent: &str, names: Vec<String>) -> impl Iterator<Item = Step> {
         let descend = self.parents.is_none();
         names.into_iter().filter_map(move |name| self.step(below(parent, &name), descend))
+    }
+}
+
+/// The one column of comparisons of which one has to hold, and what it is compared with: short lists
+/// come so.
+fn alternatives<'a>(condition: &'a Expr, texts: &mut BTreeSet<String>) -> Option<&'a str> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else { return None };
+    match op {
+        Operator::Or => {
+            let name = alternatives(left, texts)?;
+            (alternatives(right, texts)? == name).then_some(name)
+        }
+        Operator::Eq => {
+            texts.insert(text(literal(right)?)?);
+            column(left)
+        }
+        _ => None,
     }
 }
 
