@@ -77,10 +77,21 @@ async fn a_query_is_submitted_here_and_fetched_there() {
             ("SELECT 1; SELECT 2", "42601"),
             ("BEGIN", "42601"),
             ("CREATE TABLE t (x INT)", "42601"),
+            ("DELETE FROM pg_class RETURNING 1", "42601"),
         ] {
             let error = a.refused(&format!("SELECT oribi.submit($${sql}$$)")).await;
             assert_eq!(error.code().code(), code, "{sql}: {error}");
         }
+        // What would not fit into its record with its end is refused, or fails.
+        let long = "x".repeat(50_000);
+        let submit_long =
+            format!("SELECT oribi.submit('SELECT 1', '{{\"settings\": {{\"a.b\": \"{long}\"}}}}')");
+        assert_eq!(a.refused(&submit_long).await.code().code(), "54000");
+        let wide: Vec<String> = (0..2000).map(|at| format!("1 AS column_{at}")).collect();
+        let id = submit(&a, &format!("SELECT {}", wide.join(", "))).await;
+        assert_eq!(wait(&b, &id).await, "failed");
+        let error = a.refused(&format!("SELECT * FROM oribi.result('{id}')")).await;
+        assert!(error.message().contains("2000 columns"), "{error}");
         let error = a.refused("SELECT oribi.wait('nothing')").await;
         assert_eq!(error.code().code(), "42704");
     })
@@ -147,9 +158,17 @@ async fn who_may_not_see_a_query_learns_nothing_of_it() {
             format!("SELECT oribi.wait('{id}')"),
             format!("SELECT oribi.cancel('{id}')"),
             format!("SELECT oribi.status('{id}')"),
+            format!("SELECT oribi.record('{id}')"),
         ] {
             assert_eq!(ann.refused(&sql).await.code().code(), "42501", "{sql}");
         }
+        // Who watches over the cluster knows of it, and not what it has read.
+        client.rows("GRANT pg_read_all_stats TO ann").await;
+        let record = ann.value(&format!("SELECT oribi.record('{id}')")).await;
+        assert!(record.contains("SELECT 1 AS secret") && !record.contains("\"rows\""), "{record}");
+        let sql = format!("SELECT * FROM oribi.result('{id}')");
+        assert_eq!(ann.refused(&sql).await.code().code(), "42501");
+        client.rows("REVOKE pg_read_all_stats FROM ann").await;
         // It runs with the rights of who has submitted it.
         let id = submit(&ann, "SELECT * FROM t").await;
         assert_eq!(wait(&ann, &id).await, "failed");

@@ -156,6 +156,17 @@ impl Error {
         }
     }
 
+    /// Of an error that others hold as well: a budget's end, which comes to all partitions.
+    fn copied(error: &DataFusionError) -> Option<Self> {
+        let DataFusionError::External(inner) = error.find_root() else { return None };
+        match inner.downcast_ref::<Self>()? {
+            &Self::OverBudget { limit, what, setting } => {
+                Some(Self::OverBudget { limit, what, setting })
+            }
+            _ => None,
+        }
+    }
+
     fn unwrap(error: DataFusionError) -> std::result::Result<Self, DataFusionError> {
         let inner = match error {
             DataFusionError::External(inner) => inner,
@@ -170,7 +181,7 @@ impl Error {
             DataFusionError::Shared(shared) => {
                 return match Arc::try_unwrap(shared) {
                     Ok(inner) => Self::unwrap(inner),
-                    Err(shared) => Err(DataFusionError::Shared(shared)),
+                    Err(shared) => Self::copied(&shared).ok_or(DataFusionError::Shared(shared)),
                 };
             }
             other => return Err(other),

@@ -540,7 +540,10 @@ fn submission_code(error: &submitted::Error) -> &'static str {
     match error {
         E::Store(_) => "58000",
         E::Full(_) => "53400",
-        E::TooLong(_) => "54000",
+        E::TooLong(_) | E::TooLarge(_) => "54000",
+        E::TooManyColumns(_) => "54011",
+        E::InDoubt(_) => "08007",
+        E::Busy(_) => "40001",
         E::Unknown(_) => "42704",
         E::Denied(_) => "42501",
         E::Options(_) => "22023",

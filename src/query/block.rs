@@ -31,10 +31,13 @@ impl Session {
         }
         let mut commits: Vec<Commit> =
             changes.into_iter().map(|(target, change)| target.commit(change)).collect();
-        if let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) {
-            commit.fences = ending.ops(tag)?;
-        }
-        self.commit(commits).await
+        let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) else {
+            return self.commit(commits).await;
+        };
+        commit.fences = ending.ops(tag)?;
+        self.commit(commits).await?;
+        ending.note_landed();
+        Ok(())
     }
 
     /// Carries out changes in one step. If that fails, what was written for them goes.

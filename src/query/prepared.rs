@@ -9,7 +9,7 @@ use super::command::{Command, Request, recognise};
 use super::copy::CopyOut;
 use super::objects::ObjectCommand;
 use super::secrets::without_passwords;
-use super::write::Write;
+use super::write::{Write, returns_rows};
 use crate::catalog::Snapshot;
 use crate::engine::settings::Settings;
 use crate::engine::{Parsed, Plan};
@@ -99,7 +99,8 @@ impl Source {
             }
         };
         match request {
-            Request::Read(..) | Request::ExplainWrite(..) | Request::Write(_) => true,
+            Request::Read(..) | Request::ExplainWrite(..) => true,
+            Request::Write(write) => !returns_rows(write),
             Request::Command(Command::Ddl(ddl)) => ddl.is_work(),
             _ => false,
         }

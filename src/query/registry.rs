@@ -56,6 +56,9 @@ pub struct Entry {
     pub submitted: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<DateTime<Utc>>,
+    /// Of a submitted query that runs, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
 }
@@ -154,13 +157,14 @@ impl Registry {
             sql: listed.text.to_string(),
             submitted: None,
             started: Some(listed.facts.started),
+            progress: None,
             error: None,
         }
     }
 
     /// The statements that run anywhere: those of this daemon from memory, the others' from the
-    /// store. Out of reach of the store it is only the former.
-    pub async fn everywhere(&self) -> Vec<(String, Entry)> {
+    /// store, with the `submitted` ones or without. Out of reach of the store it is only the former.
+    pub async fn everywhere(&self, submitted: bool) -> Vec<(String, Entry)> {
         let local = self.local().into_iter().map(|(id, entry)| (id.to_string(), entry));
         let mut list: Vec<_> = local.collect();
         if self.coordination.session().borrow().state != SessionState::Connected {
@@ -168,7 +172,11 @@ impl Registry {
         }
         let daemon = self.daemon.as_str();
         let root = Path::Queries.to_string();
-        let nodes = self.coordination.children(&root).await.unwrap_or_default();
+        let mut nodes = self.coordination.children(&root).await.unwrap_or_default();
+        if !submitted {
+            // Only a client's statement has a UUID for its name.
+            nodes.retain(|node| node.parse::<Uuid>().is_ok());
+        }
         let others: Vec<_> = stream::iter(nodes)
             .map(|node| async move {
                 let id = decode(&node)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::admission::Seated;
 use super::history::Facts;
@@ -102,6 +103,10 @@ impl Registered {
     /// What is known of it.
     pub(super) fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    pub(super) fn id(&self) -> Uuid {
+        self.listed.id()
     }
 
     /// Its place among the statements of its pool that run, up to its end.

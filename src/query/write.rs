@@ -131,6 +131,17 @@ impl Action {
     }
 }
 
+/// Whether a statement that writes has a RETURNING.
+pub(super) fn returns_rows(statement: &Statement) -> bool {
+    match parts(statement).1 {
+        Statement::Insert(insert) => insert.returning.is_some(),
+        Statement::Update(update) => update.returning.is_some(),
+        Statement::Delete(delete) => delete.returning.is_some(),
+        Statement::Merge(merge) => merge.output.is_some(),
+        _ => false,
+    }
+}
+
 /// A statement, and the WITH in front of it.
 pub(super) fn parts(statement: &Statement) -> (Option<&With>, &Statement) {
     let Statement::Query(query) = statement else { return (None, statement) };

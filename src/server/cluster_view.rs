@@ -89,8 +89,8 @@ impl Cluster for ClusterView {
         members.iter().map(row).collect()
     }
 
-    async fn queries(&self) -> Vec<QueryRow> {
-        let everywhere = self.registry.everywhere();
+    async fn queries(&self, submitted: bool) -> Vec<QueryRow> {
+        let everywhere = self.registry.everywhere(submitted);
         let found = match tokio::time::timeout(PATIENCE, everywhere).await {
             Ok(found) => found,
             Err(_) => {
@@ -99,7 +99,8 @@ impl Cluster for ClusterView {
             }
         };
         let row = |(id, entry): (String, registry::Entry)| {
-            let progress = id.parse().ok().and_then(|id| self.registry.progress(&id));
+            let own = id.parse().ok().and_then(|id| self.registry.progress(&id));
+            let progress = own.or(entry.progress);
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);
             QueryRow {

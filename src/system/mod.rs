@@ -256,8 +256,8 @@ pub trait Cluster: Send + Sync + Debug + 'static {
     /// The live daemons, this one included, from memory.
     fn daemons(&self) -> Vec<DaemonRow>;
 
-    /// The statements under way on all daemons. Must answer soon, with what it has by then.
-    async fn queries(&self) -> Vec<QueryRow>;
+    /// The statements under way on all daemons, with the `submitted` ones, done or not, or without. Must answer soon, with what it has by then.
+    async fn queries(&self, submitted: bool) -> Vec<QueryRow>;
 
     /// The statements that have ended, by id. Must answer soon.
     async fn history(&self) -> Vec<HistoryRow>;

@@ -33,7 +33,7 @@ const COLUMNS: &[&str] = &[
 ];
 
 pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let queries = view.shared.cluster.queries();
+    let queries = view.shared.cluster.queries(true);
     let queries = tokio::time::timeout(PATIENCE, queries).await.map_err(|_| {
         DataFusionError::Execution("the running statements could not be listed in time".to_owned())
     })?;
@@ -41,6 +41,8 @@ pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<Record
     for mut query in queries {
         if !view.may_look_at(&query.user) {
             HIDDEN.clone_into(&mut query.sql);
+            // It may quote what was queried.
+            query.error = query.error.map(|_| HIDDEN.to_owned());
         }
         push(&mut rows, query);
     }

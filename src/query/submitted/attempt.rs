@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -10,13 +11,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::record::Outcome;
 use super::runner::{LOOK, Runner};
-use super::{Claim, Ending, Record, Result, State, encoded, ending, outrun};
+use super::{Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun};
 use crate::catalog::{self, Column, Privilege};
-use crate::coordination::Op;
 use crate::coordination::paths::{self, Path};
+use crate::coordination::{MAX_DATA, Op};
 use crate::engine::settings::{Settings, Source};
 use crate::query::admission::Place;
 use crate::query::life::{self, Session};
@@ -29,9 +31,16 @@ use crate::{engine, id, storage};
 /// Below the warehouse, and the cluster's UUID below that: where results are.
 const RESULTS: &str = ".results";
 
+/// How often it is looked how far a query is, and by how much more of it this is written.
+const TELL: Duration = Duration::from_secs(1);
+const STEP: f64 = 0.02;
+
 /// Rows, and bytes of JSON, that are kept in a query's record.
 const SHOWN_ROWS: usize = 100;
 const SHOWN_BYTES: usize = 8 << 10;
+
+/// Bytes of a record's end beside its columns: the time, the rows' place.
+const REST: usize = 2 << 10;
 
 /// Bytes of a batch in memory beyond which it is not even tried.
 const SHOWN_MEMORY: usize = 4 << 20;
@@ -69,6 +78,16 @@ impl Attempt {
         Ok(ops)
     }
 
+    /// Whether the record can name these columns.
+    fn has_room_for(&self, columns: &[Column]) -> query::Result<()> {
+        let outcome = Outcome { columns: columns.to_vec(), ..Outcome::default() };
+        let named = Record { outcome: Some(outcome), ..self.record.clone() };
+        match encoded(&self.id, &named)?.len() + REST <= MAX_DATA {
+            true => Ok(()),
+            false => Err(Error::TooManyColumns(columns.len()).into()),
+        }
+    }
+
     /// What goes with the commit of a statement that writes.
     fn ending(self: &Arc<Self>) -> Arc<Ending> {
         let this = self.clone();
@@ -88,21 +107,22 @@ impl Runner {
             Ok(Some(outcome)) => {
                 Record { outcome: Some(outcome), ..attempt.record.ended(State::Succeeded) }
             }
-            Err(query::Error::Stopped(Stop::ShuttingDown)) => {
+            Err(_) if self.queries.shutdown.draining.is_cancelled() => {
                 // A peer takes it at once.
                 let record = attempt.record.clone();
                 let (state, given_back) = (State::Queued, record.given_back + 1);
                 Record { state, daemon: None, given_back, ..record }
             }
-            Err(error) => {
-                let failure = (self.describe)(error);
-                match failure.may_pass() && attempt.record.used_attempts() < self.attempts() {
-                    true => Record { state: State::Queued, daemon: None, ..attempt.record.clone() },
-                    false => attempt.record.failed(failure),
-                }
-            }
+            Err(failure) => match self.may_try_again(&attempt, &failure) {
+                true => Record { state: State::Queued, daemon: None, ..attempt.record.clone() },
+                false => attempt.record.failed(failure),
+            },
         };
         self.write_end(&attempt, &record).await;
+    }
+
+    fn may_try_again(&self, attempt: &Attempt, failure: &Failure) -> bool {
+        failure.may_pass() && attempt.record.used_attempts() < self.attempts()
     }
 
     /// Writes what came of an attempt, unless it is no longer this daemon's to say.
@@ -140,26 +160,45 @@ impl Runner {
         &self,
         attempt: &Arc<Attempt>,
         place: Option<Place>,
-    ) -> query::Result<Option<Outcome>> {
-        let Record { user, database, sql, .. } = &attempt.record;
+    ) -> Result<Option<Outcome>, Failure> {
+        let session = self.session_of(attempt).await.map_err(self.describe)?;
+        let _seated = place.map(|place| session.sit(place));
+        let entry = session.entry().clone();
+        let done = self.run_in(session, attempt).await.map_err(self.describe);
+        match &done {
+            Ok(Some(outcome)) => entry.completed(&outcome.tag),
+            Ok(None) => {}
+            Err(failure) => entry.failed(&failure.sqlstate, &failure.message),
+        }
+        done
+    }
+
+    async fn session_of(&self, attempt: &Attempt) -> query::Result<Session> {
+        let Record { user, database, .. } = &attempt.record;
         self.may_enter(user, database).await?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let guard = self.queries.sessions.open(user, database, nowhere, None);
-        let settings = self.settings(attempt)?;
-        let mut session = Session::new(self.queries.clone(), guard, settings);
-        let _seated = place.map(|place| session.sit(place));
-        let source = Session::parse(sql)?.pop();
+        Ok(Session::new(self.queries.clone(), guard, self.settings(attempt)?))
+    }
+
+    async fn run_in(
+        &self,
+        mut session: Session,
+        attempt: &Arc<Attempt>,
+    ) -> query::Result<Option<Outcome>> {
+        let source = Session::parse(&attempt.record.sql)?.pop();
         let source = source.ok_or_else(|| query::Error::Invalid("no statement".to_owned()))?;
         let registered = session.start(source.text())?;
-        let entry = session.entry().clone();
+        let (id, entry) = (registered.id(), session.entry().clone());
         let working = async {
             let mut prepared = session.prepare(&registered, &source, Vec::new()).await?;
             let ending = attempt.ending();
             session.end_with(ending.clone());
             let columns = columns_of(&prepared.schema());
+            attempt.has_room_for(&columns)?;
             let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
             match executed {
-                life::Outcome::Done(_) if ending.is_used() => Ok(None),
+                life::Outcome::Done(_) if ending.has_landed() => Ok(None),
                 life::Outcome::Done(done) => {
                     Ok(Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() }))
                 }
@@ -169,11 +208,37 @@ impl Runner {
         tokio::pin!(working);
         tokio::select! {
             done = &mut working => return done,
+            () = self.tell_progress(attempt, id) => {}
             () = attempt.stop.cancelled() => {}
         }
         let draining = self.queries.shutdown.draining.is_cancelled();
         entry.stop(if draining { Stop::ShuttingDown } else { Stop::Cancelled });
         working.await
+    }
+
+    /// Writes how far the statement is, as long as the attempt is this daemon's.
+    async fn tell_progress(&self, attempt: &Attempt, statement: Uuid) {
+        let queued = Path::Queued(attempt.record.since(), &attempt.id).to_string();
+        let mut told = 0.0;
+        loop {
+            sleep(TELL).await;
+            let progress = self.queries.registry.progress(&statement);
+            let Some(progress) = progress.filter(|progress| progress - told >= STEP) else {
+                continue;
+            };
+            told = progress;
+            let progress = Some((progress * 100.0).round() / 100.0);
+            let record = Record { progress, ..attempt.record.clone() };
+            let Ok(data) = encoded(&attempt.id, &record) else { continue };
+            let ops = vec![
+                Op::Check { path: attempt.claim_path(), version: None },
+                Op::Check { path: queued.clone(), version: None },
+                Op::Set { path: Path::Query(&attempt.id).to_string(), data, version: None },
+            ];
+            if let Err(error) = self.submissions.coordination.transact(ops).await {
+                debug!(id = attempt.id, %error, "how far a query is could not be written");
+            }
+        }
     }
 
     /// Its role has to be there, with the right to be in the database.
@@ -243,9 +308,7 @@ impl Runner {
             let tag = format!("SELECT {count}");
             Ok(Outcome { tag, location: Some(url), bytes, columns, rows })
         });
-        // Only the daemon's end ends the engine's threads.
-        let stored = AbortOnDropHandle::new(stored).await;
-        stored.unwrap_or(Err(query::Error::Stopped(Stop::ShuttingDown)))
+        AbortOnDropHandle::new(stored).await.map_err(engine::Error::from)?
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
-use super::{Error, Failure, Record, Result, Submissions, check, encoded, exists, outrun};
+use super::{Error, Failure, Record, Result, Submissions, check, encoded, exists, fits, outrun};
 use crate::catalog::{DEFAULT_DATABASE, FIRST_ROLE};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{Mode, Op};
@@ -59,6 +59,10 @@ impl Submissions {
         let Some(node) = store.get(&path).await? else { return Ok(()) };
         let id = paths::decode(name).unwrap_or_else(|| name.to_owned());
         let mut record = read_letter(&node.data);
+        if let Err(error) = fits(&id, &record) {
+            record.settings.clear();
+            record = record.failed(refusal("54000", &error));
+        }
         if matches!(place, Place::Nowhere) && !record.state.is_final() {
             record = record.failed(refusal("53400", &Error::Full(self.limits.queue)));
         }

@@ -23,12 +23,12 @@ mod reaper;
 mod record;
 mod runner;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use md5::{Digest, Md5};
 use tokio::time::{Instant, timeout_at};
 
 pub use record::{Claim, Failure, KIND, Options, Outcome, Record, State};
@@ -44,6 +44,9 @@ use crate::id;
 /// its end.
 const MAX_SQL: usize = 32 << 10;
 
+/// Bytes of a record as it is submitted: what is said of its end has to fit into its node as well.
+const MAX_RECORD: usize = 48 << 10;
+
 /// How often a write is tried whose reply was lost.
 const TRIES: u32 = 5;
 
@@ -55,6 +58,16 @@ pub enum Error {
     Full(usize),
     #[error("the text of a submitted query may have {MAX_SQL} bytes, this one has {0}")]
     TooLong(usize),
+    #[error("a query may have {MAX_RECORD} bytes with its settings, this one has {0}")]
+    TooLarge(usize),
+    #[error("it is not known whether the query \"{0}\" was submitted: ask for it by this id")]
+    InDoubt(String),
+    #[error("query \"{0}\" is being changed by others all the time: try again")]
+    Busy(String),
+    #[error(
+        "a result of {0} columns is too wide to be kept: their names and types have to fit into a znode"
+    )]
+    TooManyColumns(usize),
     #[error("there is no query \"{0}\", or its history has been removed")]
     Unknown(String),
     #[error("permission denied for query \"{0}\"")]
@@ -113,7 +126,8 @@ impl Submissions {
         let Options { key, database: other, settings } = options;
         let id = match &key {
             Some(key) => id_of_key(user, key),
-            None => id::statement().to_string(),
+            // Not to be taken for a client's statement, whose id is a UUID alone.
+            None => format!("s-{}", id::statement()),
         };
         if key.is_some()
             && let Some(found) = self.find(&id).await?
@@ -124,6 +138,7 @@ impl Submissions {
             return Err(Error::Full(self.limits.queue));
         }
         let record = Record::new(user, other.as_deref().unwrap_or(database), sql, settings);
+        fits(&id, &record)?;
         for _ in 0..TRIES {
             match self.coordination.transact(self.entering(&id, &record)?).await {
                 Ok(_) => return Ok(id),
@@ -136,7 +151,7 @@ impl Submissions {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Invalid(format!("it is not known whether the query \"{id}\" was submitted")))
+        Err(Error::InDoubt(id))
     }
 
     /// What puts a query into the queue.
@@ -197,19 +212,26 @@ impl Submissions {
     /// Ends a query that is not done. Nothing of its work counts afterwards. Returns whether this
     /// has ended it.
     pub async fn cancel(&self, id: &str) -> Result<bool> {
-        loop {
+        for _ in 0..TRIES {
             let Found { record, version } = self.existing(id).await?;
             if record.state.is_final() {
                 return Ok(false);
             }
-            let ended = ending(id, &record.ended(State::Cancelled), Some(version))?;
-            match self.coordination.transact(ended).await {
+            let cancelled = record.ended(State::Cancelled);
+            let mut ops = ending(id, &cancelled, Some(version))?;
+            let queued = Path::Queued(record.since(), id).to_string();
+            if self.coordination.stat(&queued).await?.is_none() {
+                // Somebody has taken it out of the queue by hand.
+                ops.retain(|op| op.path() != queued);
+            }
+            match self.coordination.transact(ops).await {
                 Ok(_) => return Ok(true),
                 // It has been begun, or has ended, meanwhile.
-                Err(error) if outrun(&error) => {}
+                Err(error) if outrun(&error) || error.may_have_landed() => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(Error::Busy(id.to_owned()))
     }
 }
 
@@ -225,31 +247,34 @@ fn ending(id: &str, record: &Record, version: Option<i32>) -> Result<Vec<Op>> {
 /// What goes into the store together with a statement's own commit, made from its command tag.
 pub(in crate::query) struct Ending {
     ops: Box<MakeOps>,
-    used: AtomicBool,
+    landed: AtomicBool,
 }
 
 type MakeOps = dyn Fn(&str) -> Result<Vec<Op>> + Send + Sync;
 
 impl Ending {
     fn new(ops: impl Fn(&str) -> Result<Vec<Op>> + Send + Sync + 'static) -> Self {
-        Self { ops: Box::new(ops), used: AtomicBool::new(false) }
+        Self { ops: Box::new(ops), landed: AtomicBool::new(false) }
     }
 
     /// For a commit that is about to be made.
     pub fn ops(&self, tag: &str) -> Result<Vec<Op>> {
-        self.used.store(true, Ordering::Relaxed);
         (self.ops)(tag)
     }
 
-    /// Whether a commit was to be made with it.
-    fn is_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
+    /// The commit has been made.
+    pub fn note_landed(&self) {
+        self.landed.store(true, Ordering::Relaxed);
+    }
+
+    fn has_landed(&self) -> bool {
+        self.landed.load(Ordering::Relaxed)
     }
 }
 
 impl std::fmt::Debug for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ending").field("used", &self.used).finish_non_exhaustive()
+        f.debug_struct("Ending").field("landed", &self.landed).finish_non_exhaustive()
     }
 }
 
@@ -271,13 +296,12 @@ pub(in crate::query) fn exists(error: &coordination::Error) -> bool {
     matches!(error.root(), coordination::Error::NodeExists { .. })
 }
 
+/// The same on all daemons, whatever they were built with.
 fn id_of_key(user: &str, key: &str) -> String {
-    // With the same keys in every process.
-    let mut hasher = DefaultHasher::new();
-    (user, key).hash(&mut hasher);
+    let digest = Md5::new().chain_update(user).chain_update([0]).chain_update(key).finalize();
     let readable: String =
         key.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
-    format!("key-{readable}-{:016x}", hasher.finish())
+    format!("key-{readable}-{:032x}", u128::from_be_bytes(digest.into()))
 }
 
 fn encoded(id: &str, record: &Record) -> Result<Bytes> {
@@ -299,6 +323,14 @@ fn encoded(id: &str, record: &Record) -> Result<Bytes> {
         .iter_mut()
         .for_each(|error| error.message.truncate(error.message.floor_char_boundary(1000)));
     Ok(encode(&short)?.into())
+}
+
+/// Whether what is submitted leaves room for its end.
+pub(in crate::query) fn fits(id: &str, record: &Record) -> Result<()> {
+    match encoded(id, record)?.len() {
+        length if length > MAX_RECORD => Err(Error::TooLarge(length)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a text is one statement that can be submitted.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::attempt::Results;
-use super::runner::{Runner, names, quietly};
+use super::runner::{Runner, names};
 use super::{Found, Result};
 use crate::coordination::Op;
 use crate::coordination::paths::Path;
@@ -75,7 +75,8 @@ impl Runner {
             }
             let path = Path::Query(&id).to_string();
             let ops = vec![fence.clone(), Op::Delete { path, version: Some(version) }];
-            quietly(store.transact(ops).await)?;
+            // Another leads by now, or somebody has written the record: the next pass looks again.
+            store.transact(ops).await?;
             stray.insert(id);
         }
         for (id, results) in stray.iter().filter_map(|id| Some((id, results.as_ref()?))) {

@@ -50,6 +50,9 @@ pub struct Record {
     /// How many of the attempts ended because their daemon was shut down in good order.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub given_back: u32,
+    /// How far it is, from 0 to 1, as long as it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<f64>,
     pub user: String,
     pub database: String,
     pub sql: String,
@@ -138,6 +141,7 @@ impl Record {
             daemon: None,
             attempt: 0,
             given_back: 0,
+            progress: None,
             user: user.to_owned(),
             database: database.to_owned(),
             sql: sql.to_owned(),

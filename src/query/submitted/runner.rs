@@ -154,7 +154,7 @@ impl Runner {
             if self.lock().contains_key(id) {
                 continue;
             }
-            let claims = claimed.get(id).map_or(&[][..], Vec::as_slice);
+            let claims = claimed.get(id.as_str()).map_or(&[][..], Vec::as_slice);
             if self.is_held(claims, seen).await? {
                 seen.waiting.remove(id);
                 continue;
@@ -168,31 +168,68 @@ impl Runner {
                 Entry::Place(place) => Some(place),
             };
             match self.take(id, *since, claims, place).await {
+                Ok(()) => {}
                 Err(Error::Record { id, source }) => {
                     self.drop_unreadable(*since, &id, source).await;
                 }
-                taken => taken?,
+                Err(Error::Store(error)) if error.is_unavailable() => return Err(error.into()),
+                // Those behind it are not to wait for it.
+                Err(error) => warn!(id, %error, "a submitted query cannot be taken"),
             }
         }
+        self.drop_forgotten(&claimed, &ids, seen).await;
         emptied?;
         Ok(soonest)
     }
 
     /// Whether a daemon that is well works on a query with these claims.
     async fn is_held(&self, claims: &[Claimed], seen: &mut Seen) -> Result<bool> {
-        for Claimed { node, .. } in claims {
-            if !seen.claims.contains_key(node) {
-                let path = format!("{}/{node}", Path::Claims);
-                let found = self.submissions.coordination.get(&path).await?;
-                let claim = found.and_then(|found| serde_json::from_slice(&found.data).ok());
-                seen.claims.insert(node.clone(), claim);
-            }
-            let claim = seen.claims.get(node).and_then(Option::as_ref);
-            if claim.is_some_and(|claim| !self.workers.has_ended(claim.incarnation)) {
+        for claimed in claims {
+            let claim = self.claim(&claimed.node, seen).await?;
+            // One of this daemon's own on whose query it does not work is of a write whose reply was
+            // lost, or of a task that met a defect.
+            let own = self.queries.membership.record().await.incarnation;
+            let held = claim.is_some_and(|claim| {
+                claim.incarnation != own && !self.workers.has_ended(claim.incarnation)
+            });
+            if held {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// A claim by its node's name.
+    async fn claim(&self, node: &str, seen: &mut Seen) -> Result<Option<Claim>> {
+        if let Some(known) = seen.claims.get(node) {
+            return Ok(known.clone());
+        }
+        let found = self.submissions.coordination.get(&format!("{}/{node}", Path::Claims)).await?;
+        let claim: Option<Claim> = found.and_then(|found| serde_json::from_slice(&found.data).ok());
+        seen.claims.insert(node.to_owned(), claim.clone());
+        Ok(claim)
+    }
+
+    /// Removes claims of this daemon's on queries that are done.
+    async fn drop_forgotten(
+        &self,
+        claimed: &HashMap<String, Vec<Claimed>>,
+        queue: &HashSet<&str>,
+        seen: &mut Seen,
+    ) {
+        let own = self.queries.membership.record().await.incarnation;
+        for (id, claims) in claimed.iter().filter(|(id, _)| !queue.contains(id.as_str())) {
+            if self.lock().contains_key(id) {
+                continue;
+            }
+            for Claimed { node, .. } in claims {
+                let claim = self.claim(node, seen).await.ok().flatten();
+                if claim.is_some_and(|claim| claim.incarnation == own) {
+                    let path = format!("{}/{node}", Path::Claims);
+                    let _ = self.submissions.coordination.delete(&path, None).await;
+                }
+            }
+        }
     }
 
     /// A place in the pool that a query is in, if this daemon's part of it has one.
@@ -269,15 +306,28 @@ impl Runner {
         let attempt = Arc::new(Attempt { id: id.to_owned(), record, claim, stop });
         let this = self.clone();
         self.tasks.spawn(async move {
-            this.work(attempt.clone(), place).await;
-            this.lock().remove(&attempt.id);
+            let running = Working { runner: &this, id: attempt.id.clone() };
+            this.work(attempt, place).await;
+            drop(running);
         });
         Ok(())
     }
 }
 
+/// Keeps a query among those that run here.
+struct Working<'a> {
+    runner: &'a Runner,
+    id: String,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.runner.lock().remove(&self.id);
+    }
+}
+
 /// What becomes of a write that another may have been quicker with.
-pub(super) fn quietly<T>(done: coordination::Result<T>) -> Result<()> {
+fn quietly<T>(done: coordination::Result<T>) -> Result<()> {
     match done {
         Err(error) if !outrun(&error) => Err(error.into()),
         _ => Ok(()),

@@ -199,6 +199,9 @@ impl Session {
             debug!(%location, %error, "files of a table that was not made stay for a while");
         }
         let (created, rows) = created?;
+        if let (true, Some(_), Some(ending)) = (created, rows, &self.ending) {
+            ending.note_landed();
+        }
         Ok((rows, (!created).then(|| exists(ObjectKind::Table, &name.table))))
     }
 

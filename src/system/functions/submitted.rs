@@ -60,7 +60,10 @@ async fn status(asked: Asked<'_>) -> Result<Value> {
 /// All that is known of a query, as JSON.
 async fn record(asked: Asked<'_>) -> Result<Value> {
     let id = asked.text(0);
-    let record = visible(asked.view(), id).await?;
+    let mut record = visible(asked.view(), id).await?;
+    if !asked.view().access().has_role(&record.user) {
+        record.outcome.iter_mut().for_each(|outcome| outcome.rows = None);
+    }
     let json = serde_json::to_string(&record)
         .map_err(|source| submission_error(Error::Record { id: id.to_owned(), source }))?;
     Ok(json.into())
@@ -85,14 +88,15 @@ async fn wait(asked: Asked<'_>) -> Result<Value> {
 
 async fn cancel(asked: Asked<'_>) -> Result<Value> {
     let id = asked.text(0);
-    let record = visible(asked.view(), id).await?;
     let view = asked.view();
-    let access = view.access();
-    if !access.has_role(&record.user) && !access.has_role("pg_signal_backend") {
-        return Err(submission_error(Error::Denied(id.to_owned())));
-    }
-    let cancelled = asked.shared.submissions.cancel(id).await.map_err(submission_error)?;
-    Ok(cancelled.into())
+    let may = |user: &str| {
+        let access = view.access();
+        let superuser = view.snapshot.access(user).is_superuser();
+        access.has_role(user) || (access.has_role("pg_signal_backend") && !superuser)
+    };
+    let submissions = &asked.shared.submissions;
+    submissions.visible(id, may).await.map_err(submission_error)?;
+    Ok(submissions.cancel(id).await.map_err(submission_error)?.into())
 }
 
 /// The rows of a query that has succeeded.

@@ -95,7 +95,7 @@ impl Cluster for One {
         None
     }
 
-    async fn queries(&self) -> Vec<QueryRow> {
+    async fn queries(&self, _: bool) -> Vec<QueryRow> {
         vec![QueryRow {
             id: "q".into(),
             kind: "interactive".into(),
