@@ -8,6 +8,9 @@ mod common;
 mod answers;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "protocol/wire.rs"]
+#[allow(dead_code)]
+mod wire;
 
 use std::path::Path;
 use std::process::Command;
@@ -130,6 +133,23 @@ async fn prepared_statements_and_cursors_are_there_once() {
         connection.await.expect("it ends").expect("well");
     })
     .await;
+}
+
+#[test]
+fn a_failed_bind_spoils_no_statement_before_it() {
+    let daemon = Daemon::start(&Options::new());
+    let mut wire = wire::Wire::log_in(&daemon);
+    let messages = wire.exchange([
+        wire::parse("a", "SELECT $1::bigint AS a", &[]),
+        wire::bind("", "a", &[Some("1")]),
+        wire::execute("", 0),
+        wire::bind("", "a", &[Some("one")]),
+        wire::execute("", 0),
+    ]);
+    assert_eq!(wire::kinds(&messages), "12DCEZ");
+    assert_eq!(wire::code(&messages), "22P02");
+    let seen = "SELECT state, tag, sqlstate FROM system.query_history WHERE sql LIKE 'SELECT $1%'";
+    assert_eq!(psql(&daemon, "oribi", seen), "finished|SELECT 1|\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,12 +21,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::distribution::{bytes_to_read, is_spread, show_spread, with_workers_metrics};
-
-/// How long the workers' metrics are waited for. Those of a task that never ran do not come.
-const LATE: Duration = Duration::from_secs(1);
 
 /// Steps below each other that a profile shows.
 const MAX_DEPTH: usize = 200;
@@ -77,6 +74,8 @@ struct Seen {
     workers: Vec<String>,
     /// A spread plan that has ended.
     late: Option<Late>,
+    /// Nobody asks for more.
+    closed: bool,
     profile: Option<Profile>,
 }
 
@@ -153,10 +152,10 @@ impl Observation {
         self.seen().running.is_some()
     }
 
-    /// Waits, for a moment, for what workers have measured.
-    pub async fn settle(&self) {
-        let Some(Late { plan, wants_profile }) = self.seen().late.take() else { return };
-        let told = timeout(LATE, with_workers_metrics(plan.clone())).await;
+    /// Waits, until the deadline, for what workers have measured, and for no more after it.
+    pub async fn settle(&self, deadline: tokio::time::Instant) {
+        let Some(Late { plan, wants_profile }) = self.close() else { return };
+        let told = timeout_at(deadline, with_workers_metrics(plan.clone())).await;
         let plan = match told {
             Ok(Ok(plan)) => plan,
             Ok(Err(_)) | Err(_) => plan,
@@ -166,7 +165,13 @@ impl Observation {
 
     /// Nobody will ask for more: gives back what a plan holds that has ended.
     pub fn forget(&self) {
-        self.seen().late = None;
+        drop(self.close());
+    }
+
+    fn close(&self) -> Option<Late> {
+        let mut seen = self.seen();
+        seen.closed = true;
+        seen.late.take()
     }
 
     pub fn figures(&self) -> Figures {
@@ -243,6 +248,7 @@ impl Drop for Watch {
         let wants_profile = slow || self.failed;
         let mut seen = self.observation.seen();
         match is_spread(&self.plan) {
+            true if seen.closed => {}
             true => seen.late = Some(Late { plan: self.plan.clone(), wants_profile }),
             false => seen.take(&self.plan, wants_profile),
         }

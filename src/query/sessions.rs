@@ -263,7 +263,7 @@ impl SessionEntry {
     }
 
     /// The client was told all there is to say of what has ended.
-    pub(super) fn settle(self: &Arc<Self>) {
+    pub fn settle(self: &Arc<Self>) {
         let ended = self.live().ended.take();
         self.tell(ended);
     }

@@ -7,7 +7,8 @@
 //!
 //! No statement waits for its history: at its end it is put on a queue, which one task empties every
 //! now and then. If that does not get to it, the oldest on the queue are forgotten and counted.
-//! Whoever reads the history empties the queue first, so that it has all that has ended before.
+//! Whoever reads the history has that task empty the queue first, so that it has all that has ended
+//! before. No reader does so itself: it may go away in the middle.
 //!
 //! Ids are UUIDs of version 7, unique in the cluster and in the order of time. A statement may be in
 //! the history of several daemons: those that have seen its daemon die tell of it as lost.
@@ -24,8 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -45,8 +47,9 @@ const WAITING: usize = 16 * 1024;
 /// How long what has ended waits for others to be written with it.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// How long a statement that was stopped may take to leave the engine's threads before it is written
-/// without what its plan has measured.
+/// How long after a statement's end what its plan has measured is waited for: one that was stopped
+/// may take a moment to leave the engine's threads, and the workers tell later. What a task has
+/// measured that never ran does not come.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How often segments are looked at that have become too old.
@@ -181,14 +184,23 @@ pub struct History {
     queue: Mutex<Queue>,
     /// Something is on the queue.
     filled: Notify,
+    /// Readers that wait until what has ended is written down.
+    readers: mpsc::UnboundedSender<Reader>,
+    /// Of [`History::run`], which takes it.
+    asked: Mutex<Option<mpsc::UnboundedReceiver<Reader>>>,
     /// Opened by whoever needs it first.
     store: tokio::sync::Mutex<Option<Store>>,
 }
+
+/// Is answered when it is dropped.
+type Reader = oneshot::Sender<()>;
 
 #[derive(Debug, Default)]
 struct Queue {
     notes: VecDeque<Note>,
     forgotten: u64,
+    /// Of these, statements whose beginning was written down. They have ended all the same.
+    closed: Vec<Uuid>,
 }
 
 #[derive(Debug)]
@@ -212,6 +224,7 @@ impl History {
         settings: config::History,
         text_limit: config::Size,
     ) -> Arc<Self> {
+        let (readers, asked) = mpsc::unbounded_channel();
         Arc::new(Self {
             daemon: daemon.to_owned(),
             directory,
@@ -219,6 +232,8 @@ impl History {
             text_limit: usize::try_from(text_limit.0).unwrap_or(usize::MAX),
             queue: Mutex::default(),
             filled: Notify::new(),
+            readers,
+            asked: Mutex::new(Some(asked)),
             store: tokio::sync::Mutex::default(),
         })
     }
@@ -230,38 +245,44 @@ impl History {
 
     /// A statement has run for a while and goes on.
     pub(super) fn note_begun(&self, facts: &Facts, session: &SessionEntry) {
-        if !facts.journaled.swap(true, Ordering::Relaxed) && self.is_on() {
-            let record = facts.record(&self.daemon, session, self.text_limit);
-            // It may have ended at this moment.
-            if record.state == State::Running {
-                self.push(Note::Begun(Box::new(record)));
-            }
+        if facts.journaled.load(Ordering::Relaxed) || !self.is_on() {
+            return;
+        }
+        // Under the lock, so that its end cannot come on the queue before its beginning.
+        let mut queue = self.queue();
+        let record = facts.record(&self.daemon, session, self.text_limit);
+        // It may have ended at this moment.
+        if record.state == State::Running && !facts.journaled.swap(true, Ordering::Relaxed) {
+            self.push(&mut queue, Note::Begun(Box::new(record)));
         }
     }
 
     /// A statement has ended.
     pub(super) fn note_ended(&self, facts: Arc<Facts>, session: Arc<SessionEntry>) {
+        let mut queue = self.queue();
         let journaled = facts.journaled.load(Ordering::Relaxed);
         match (facts.counts() || journaled) && (self.is_on() || self.settings.slow.0.is_some()) {
-            true => self.push(Note::Ended { facts, session, at: Instant::now() }),
+            true => self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() }),
             false => facts.observation.forget(),
         }
     }
 
     fn note_lost(&self, record: Record) {
-        self.push(Note::Lost(Box::new(record.lost())));
+        self.push(&mut self.queue(), Note::Lost(Box::new(record.lost())));
     }
 
     fn is_on(&self) -> bool {
         self.settings.size.0 > 0
     }
 
-    fn push(&self, note: Note) {
-        let mut queue = self.queue();
+    fn push(&self, queue: &mut Queue, note: Note) {
         if queue.notes.len() >= WAITING {
             queue.forgotten += 1;
             if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front() {
                 facts.observation.forget();
+                if facts.journaled.load(Ordering::Relaxed) {
+                    queue.closed.push(facts.id);
+                }
             }
         }
         queue.notes.push_back(note);
@@ -277,41 +298,61 @@ impl History {
 
     /// Writes down what ends, until `end`. Needed exactly once.
     pub async fn run(self: Arc<Self>, end: CancellationToken) {
-        // What was lost with an earlier process.
-        self.write().await;
+        let taken = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut asked) = taken else { return };
+        let mut readers = Vec::new();
         let mut pruned = Instant::now();
         loop {
-            tokio::select! {
-                () = end.cancelled() => return,
-                () = self.filled.notified() => {}
-                () = sleep(PRUNE) => {}
-            }
-            tokio::select! {
-                () = end.cancelled() => return,
-                () = sleep(GATHER) => {}
-            }
+            // At first, what was lost with an earlier process.
             self.write().await;
+            readers.clear();
             if pruned.elapsed() >= PRUNE {
                 pruned = Instant::now();
                 self.prune().await;
             }
+            let gathered = async {
+                self.filled.notified().await;
+                sleep(GATHER).await;
+            };
+            tokio::select! {
+                () = end.cancelled() => return,
+                reader = asked.recv() => readers.extend(reader),
+                () = gathered => {}
+                () = sleep(PRUNE) => {}
+            }
+            while let Ok(reader) = asked.try_recv() {
+                readers.push(reader);
+            }
         }
     }
 
-    /// Writes down all that has ended.
+    /// Has all written down that has ended. Cancel safe.
+    async fn written(&self) {
+        let (reader, answer) = oneshot::channel();
+        // Nobody is there to answer any more when the daemon ends.
+        if self.readers.send(reader).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Writes down all that has ended. Not cancel safe: for [`History::run`], and for the end of the
+    /// daemon after it.
     pub async fn write(&self) {
-        let mut store = self.store.lock().await;
-        let Queue { notes, forgotten } = std::mem::take(&mut *self.queue());
+        let Queue { notes, forgotten, closed } = std::mem::take(&mut *self.queue());
         if forgotten > 0 {
             warn!(forgotten, "statements are missing in the history: too many ended at once");
         }
-        let mut batch = Batch::default();
+        join_all(notes.iter().filter_map(|note| match note {
+            Note::Ended { facts, at, .. } => Some(settle(facts, *at + LINGER)),
+            _ => None,
+        }))
+        .await;
+        let mut batch = Batch { closed, ..Batch::default() };
         for note in notes {
             match note {
                 Note::Begun(record) => batch.begun.push(*record),
                 Note::Lost(record) => batch.ended.push((*record, None)),
-                Note::Ended { facts, session, at } => {
-                    settle(&facts, at).await;
+                Note::Ended { facts, session, at: _ } => {
                     let record = facts.record(&self.daemon, &session, self.text_limit);
                     self.log_slow(&record);
                     batch.ended.push((record, facts.observation.take_profile()));
@@ -321,6 +362,7 @@ impl History {
         if !self.is_on() {
             return;
         }
+        let mut store = self.store.lock().await;
         let (mut opened, settings) = (store.take(), self.settings.clone());
         let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || {
@@ -363,7 +405,7 @@ impl History {
 
     /// The statements that this daemon knows of, by id, with those that were lost on others.
     pub async fn records(&self) -> Vec<Record> {
-        self.write().await;
+        self.written().await;
         let directory = self.directory.clone();
         let read = tokio::task::spawn_blocking(move || merged(store::read(&directory)));
         read.await.unwrap_or_default()
@@ -371,7 +413,7 @@ impl History {
 
     /// The profile of a statement, if it is kept here.
     pub async fn profile(&self, id: Uuid) -> Option<Kept> {
-        self.write().await;
+        self.written().await;
         let directory = self.directory.clone();
         let found = tokio::task::spawn_blocking(move || store::find_profile(&directory, id));
         found.await.ok().flatten()
@@ -384,9 +426,58 @@ pub fn directory(data_dir: &Path) -> PathBuf {
 }
 
 /// Waits for what a statement's plan has measured, as long as that may still come.
-async fn settle(facts: &Facts, ended: Instant) {
-    while facts.observation.is_running() && ended.elapsed() < LINGER {
+async fn settle(facts: &Facts, deadline: Instant) {
+    while facts.observation.is_running() && Instant::now() < deadline {
         sleep(Duration::from_millis(5)).await;
     }
-    facts.observation.settle().await;
+    facts.observation.settle(deadline).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn history(directory: &Path) -> Arc<History> {
+        let (size, keep) = (config::Size(1 << 20), Duration::from_secs(3600));
+        let none = config::Limit(None);
+        let settings = config::History { size, keep, profile: none, slow: none };
+        History::new("a", directory.to_owned(), settings, config::Size(1000))
+    }
+
+    fn note(history: &History, number: u128) {
+        let record = Record { id: Uuid::from_u128(number), ..Record::default() };
+        history.note_lost(record);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_takes_nothing_with_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let history = history(directory.path());
+        let end = CancellationToken::new();
+        let work = async {
+            for number in 1..=20 {
+                note(&history, number);
+                let mut reader = Box::pin(history.records());
+                // It leaves ever later.
+                for _ in 0..number {
+                    let polled = reader.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    if polled.is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let ids: Vec<u128> = history.records().await.iter().map(|r| r.id.as_u128()).collect();
+            assert_eq!(ids, (1..=20).collect::<Vec<_>>());
+            end.cancel();
+        };
+        tokio::join!(history.clone().run(end.clone()), work);
+        // Nobody answers any more, and nobody waits for it.
+        note(&history, 21);
+        assert_eq!(history.records().await.len(), 20);
+        history.write().await;
+        assert_eq!(history.records().await.len(), 21);
+    }
 }

@@ -50,6 +50,8 @@ enum Step {
 pub struct Batch {
     pub begun: Vec<Record>,
     pub ended: Vec<(Record, Option<Profile>)>,
+    /// Statements that have ended, of which nothing else is known.
+    pub closed: Vec<Uuid>,
 }
 
 /// The history's files.
@@ -156,9 +158,9 @@ impl Store {
             append(&mut lines, &Step::Begun(Box::new(record.clone())));
             self.running.insert(record.id, record.clone());
         }
-        for (record, _) in &batch.ended {
-            if self.running.remove(&record.id).is_some() {
-                append(&mut lines, &Step::Ended(record.id));
+        for id in batch.ended.iter().map(|(record, _)| &record.id).chain(&batch.closed) {
+            if self.running.remove(id).is_some() {
+                append(&mut lines, &Step::Ended(*id));
             }
         }
         if lines.is_empty() {
@@ -350,9 +352,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_owned();
         let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
-        let begun = [1, 2, 3].map(|number| record(number, State::Running)).to_vec();
+        let begun = [1, 2, 3, 4].map(|number| record(number, State::Running)).to_vec();
         store.write(&Batch { begun, ..Batch::default() });
         store.write(&ended([2]));
+        store.write(&Batch { closed: vec![Uuid::from_u128(4)], ..Batch::default() });
         let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
         let found: Vec<u128> = lost.iter().map(|record| record.id.as_u128()).collect();
         assert_eq!(found, [1, 3]);
