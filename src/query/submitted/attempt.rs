@@ -158,13 +158,16 @@ impl Runner {
             session.end_with(ending.clone());
             let columns = columns_of(&prepared.schema());
             let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
-            match executed {
-                life::Outcome::Done(_) if ending.is_used() => Ok(None),
+            let outcome = match executed {
+                life::Outcome::Done(_) if ending.is_used() => None,
                 life::Outcome::Done(done) => {
-                    Ok(Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() }))
+                    Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() })
                 }
-                life::Outcome::Rows(rows) => self.store(attempt, columns, rows).await.map(Some),
-            }
+                life::Outcome::Rows(rows) => Some(self.store(attempt, columns, rows).await?),
+            };
+            // What it notifies; nobody waits to be told of delays.
+            session.settle().await?;
+            Ok(outcome)
         };
         tokio::pin!(working);
         tokio::select! {
