@@ -11,6 +11,7 @@ mod support;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::link::{Link, State};
 use serde_json::Value;
 use support::*;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -237,6 +238,50 @@ async fn who_was_out_of_the_cluster_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_see_others_join_is_warned() {
+    let cluster = Cluster::on_shared_zookeeper().with("COORDINATION_SESSION_TIMEOUT", "60s");
+    let (hosts, _) = cluster.zookeeper().split_once('/').expect("a chroot");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let link = Link::start(any, hosts.parse().expect("an address")).await;
+    let a = cluster.start_through("a", &link.address().to_string());
+    let mut says = Listener::on(&a, "NOTIFY c").await;
+    assert!(says.warnings.try_recv().is_err());
+    link.set(State::Refusing);
+    until("the daemon knows that it is alone", async || {
+        says.run("NOTIFY c").await;
+        says.warnings.try_recv().is_ok_and(|warning| warning.contains("out of touch"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_query_notifies() {
+    let cluster = Cluster::with_warehouse();
+    let a = cluster.start("a");
+    let mut hears = Listener::on(&a, "LISTEN c").await;
+    let client = Client::connect(&a).await;
+    let sql = "SELECT pg_notify('c', 'row ' || x) FROM generate_series(1, 2) s(x)";
+    client.rows(&format!("SELECT oribi.submit($${sql}$$)")).await;
+    assert_eq!([hears.next().await, hears.next().await], ["c row 1", "c row 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_heard_does_not_keep_a_session_from_its_idle_end() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let says = Listener::on(&daemon, "").await;
+    let hears = Listener::on(&daemon, "SET idle_session_timeout = '2s'; LISTEN c").await;
+    let ended = tokio::time::timeout(PATIENCE, async {
+        while !hears.connection.is_finished() {
+            says.run("NOTIFY c").await;
+        }
+        hears.connection.await
+    });
+    let error = ended.await.expect("an end in time").expect("the task ends").expect("a reason");
+    assert_eq!(db_error(&error).code().code(), "57P05");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_cluster_tells_of_itself() {
     let cluster = Cluster::on_shared_zookeeper();
     let a = cluster.start("a");
@@ -255,9 +300,13 @@ async fn the_cluster_tells_of_itself() {
     catalog.event("changed", "name", "t").await;
     on_b.rows("DROP TABLE t").await;
     catalog.event("dropped", "name", "t").await;
-    on_b.rows("CREATE ROLE ann").await;
+    on_b.rows("CREATE ROLE ann LOGIN").await;
     assert_eq!(catalog.event("created", "name", "ann").await["kind"], "role");
 
+    let ann = Client::connect_as(&b, "ann").await;
+    assert_eq!(ann.outcome("LISTEN settings").await, "42501");
+    on_b.rows("GRANT pg_read_all_settings TO ann").await;
+    until("the right is there", async || ann.outcome("LISTEN settings").await.is_empty()).await;
     let mut settings = Listener::on(&a, "LISTEN settings").await;
     on_b.rows("ALTER SYSTEM SET statement_timeout = '99s'").await;
     let change = settings.json().await;

@@ -271,7 +271,7 @@ async fn two_that_set_at_once_do_not_lose_each_other() {
     const NAMES: [&str; 6] = [
         "lock_timeout",
         "extra_float_digits",
-        "oribi.statement_limit",
+        "datafusion.execution.batch_size",
         "datafusion.execution.target_partitions",
         "datafusion.execution.planning_concurrency",
         "datafusion.optimizer.max_passes",

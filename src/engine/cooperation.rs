@@ -28,7 +28,9 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
+
+use super::through::Through;
 
 /// How long other tasks wait for a thread on which a condition is computed again and again.
 const SHARE: Duration = Duration::from_millis(10);
@@ -77,9 +79,8 @@ pub(super) fn watch_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Executi
             return Ok(Transformed::no(node));
         };
         let stop = CancellationToken::new();
-        let held = Arc::new(stop.clone().drop_guard());
-        Ok(match watched_while(join, &stop, Some(held))? {
-            Some(watched) => Transformed::yes(watched),
+        Ok(match watched(join, &stop)? {
+            Some(watched) => Transformed::yes(Through::holding(stop.drop_guard(), watched)),
             None => Transformed::no(node),
         })
     })?;
@@ -91,16 +92,8 @@ pub(super) fn watched(
     join: &NestedLoopJoinExec,
     stop: &CancellationToken,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    watched_while(join, stop, None)
-}
-
-fn watched_while(
-    join: &NestedLoopJoinExec,
-    stop: &CancellationToken,
-    held: Option<Arc<DropGuard>>,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Some(filter) = join.filter() else { return Ok(None) };
-    let condition = Watched { inner: filter.expression().clone(), stop: stop.clone(), held };
+    let condition = Watched { inner: filter.expression().clone(), stop: stop.clone() };
     let filter = JoinFilter::new(
         Arc::new(condition),
         filter.column_indices().to_vec(),
@@ -134,8 +127,6 @@ fn has_had_its_share() -> bool {
 struct Watched {
     inner: Arc<dyn PhysicalExpr>,
     stop: CancellationToken,
-    /// Stops it once the plan is dropped.
-    held: Option<Arc<DropGuard>>,
 }
 
 impl PartialEq for Watched {
@@ -190,7 +181,7 @@ impl PhysicalExpr for Watched {
         mut children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
         let inner = children.pop().unwrap_or_else(|| self.inner.clone());
-        Ok(Arc::new(Self { inner, stop: self.stop.clone(), held: self.held.clone() }))
+        Ok(Arc::new(Self { inner, stop: self.stop.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut Formatter<'_>) -> fmt::Result {

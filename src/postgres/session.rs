@@ -14,6 +14,7 @@ use pgwire::messages::response::{
 };
 use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -99,7 +100,8 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
     let limits = IdleLimits::of(&told);
     let audit = shared.queries.audit.clone();
     let extended = Extended::default();
-    let mut client = Client { connection, session, extended, told, limits, peer, audit };
+    let since = Instant::now();
+    let mut client = Client { connection, session, extended, told, limits, since, peer, audit };
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
@@ -115,6 +117,8 @@ pub(super) struct Client {
     /// The settings that the client has been told of.
     told: Arc<Settings>,
     limits: IdleLimits,
+    /// When the client's last message was dealt with.
+    since: Instant,
     peer: SocketAddr,
     audit: Audit,
 }
@@ -205,6 +209,7 @@ impl Client {
                 }
             }
             self.connection.flush_if_full().await?;
+            self.since = Instant::now();
         }
     }
 
@@ -311,10 +316,12 @@ impl Client {
                 "terminating connection due to idle-in-transaction timeout",
             ),
         };
-        let limit = limit.filter(|_| self.is_idle());
+        // What the client is told meanwhile, and changed settings, do not begin it anew.
+        let left = limit.filter(|_| self.is_idle());
+        let left = left.map(|limit| limit.saturating_sub(self.since.elapsed()));
         async move {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
                 None => std::future::pending().await,
             }
             Report::fatal(code, message)

@@ -16,7 +16,7 @@ use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
-use crate::{catalog, storage};
+use crate::{catalog, coordination, storage};
 
 /// A failure as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +143,19 @@ fn live_code(error: &live::Error) -> &'static str {
         E::Conflict { .. } | E::Busy => "40001",
         E::NoVersion { .. } => "22023",
         E::TooLong(_) => "54000",
-        E::Coordination(error) if error.may_have_landed() => "08007",
-        E::Coordination(error) if error.is_unavailable() => "25006",
-        E::Coordination(_) | E::BadRecord { .. } => "XX000",
+        E::Coordination(error) => store_code(error),
+        E::BadRecord { .. } => "XX000",
+    }
+}
+
+fn store_code(error: &coordination::Error) -> &'static str {
+    use coordination::Error as E;
+    match error.root() {
+        E::Ambiguous { .. } => "08007",
+        E::TooLarge { .. } => "54000",
+        E::Denied { .. } => "42501",
+        error if error.is_unavailable() => "25006",
+        _ => "58000",
     }
 }
 
@@ -343,7 +353,7 @@ impl From<engine::Error> for Report {
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
             E::Storage(error) => return error.into(),
-            E::Coordination(crate::coordination::Error::Denied { .. }) => "42501",
+            E::Coordination(coordination::Error::Denied { .. }) => "42501",
             E::Coordination(_) => "58000",
             E::OverBudget { setting, .. } => {
                 let hint = format!(
@@ -538,7 +548,7 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
 fn submission_code(error: &submitted::Error) -> &'static str {
     use submitted::Error as E;
     match error {
-        E::Store(_) => "58000",
+        E::Store(error) => store_code(error),
         E::Full(_) => "53400",
         E::TooLong(_) | E::TooLarge(_) => "54000",
         E::TooManyColumns(_) => "54011",
@@ -557,7 +567,7 @@ fn schedule_code(error: &schedules::Error) -> &'static str {
     use schedules::Error as E;
     match error {
         E::Query(error) => submission_code(error),
-        E::Store(_) => "58000",
+        E::Store(error) => store_code(error),
         E::Full => "53400",
         E::Unknown(_) => "42704",
         E::Denied(_) => "42501",

@@ -19,7 +19,8 @@ const ENTRY: Duration = Duration::from_secs(5);
 /// How long a daemon has for an answer beyond what it was told to wait.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long somebody has to be found once the daemon that was asked so far has gone.
+/// How long somebody has to be found once the daemon that was asked so far has gone, and how long
+/// answers may be lost before it is asked no more.
 const SEARCH: Duration = Duration::from_secs(30);
 
 const PAUSE: Duration = Duration::from_millis(300);
@@ -65,9 +66,10 @@ impl Client {
     ) -> Result<Option<String>> {
         let arguments: Vec<&(dyn ToSql + Sync)> =
             arguments.iter().map(|argument| argument as &(dyn ToSql + Sync)).collect();
+        let mut lost_since = None;
         loop {
             let link = self.link().await?;
-            match timeout(patience + ANSWER, link.query_opt(sql, &arguments)).await {
+            let why = match timeout(patience + ANSWER, link.query_opt(sql, &arguments)).await {
                 Ok(Ok(row)) => {
                     return match row.map(|row| row.try_get(0)).transpose() {
                         Ok(value) => Ok(value.flatten()),
@@ -76,7 +78,13 @@ impl Client {
                 }
                 Ok(Err(error)) if !is_lost(&error) => return Err(Error::Statement(error)),
                 // Stopped, cut off, or going down.
-                Ok(Err(_)) | Err(_) => self.lose(),
+                Ok(Err(error)) => with_causes(&error),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            self.lose();
+            if lost_since.get_or_insert_with(Instant::now).elapsed() > SEARCH {
+                let tried = self.places.describe(&self.seen);
+                return Err(Error::Unreachable(format!("{tried} ({why})")));
             }
         }
     }

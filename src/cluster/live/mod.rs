@@ -196,11 +196,11 @@ impl LiveSettings {
                     true => true,
                     false => return Err(error.into()),
                 },
-                Err(error) if error.is_unavailable() => return Err(error.into()),
-                Err(error) => {
+                Err(error) if outrun(&error) => {
                     debug!(%error, "somebody else has changed the settings meanwhile");
                     false
                 }
+                Err(error) => return Err(error.into()),
             };
             if done {
                 self.refresh().await?;
@@ -368,9 +368,9 @@ impl LiveSettings {
         let set = Op::Set { data: json(&path, &record)?, path, version: Some(stored.version) };
         match self.coordination.transact(vec![fence, set]).await {
             Ok(_) => info!(version = record.version, "settings written with zkCli are in force"),
-            Err(error) if error.is_unavailable() => return Err(error.into()),
             // Somebody was quicker: that is a change by itself, which brings us here again.
-            Err(error) => debug!(%error, "the settings have changed meanwhile"),
+            Err(error) if outrun(&error) => debug!(%error, "the settings have changed meanwhile"),
+            Err(error) => return Err(error.into()),
         }
         self.refresh().await
     }
@@ -480,6 +480,12 @@ impl Record {
             }
         })
     }
+}
+
+/// Somebody else has written since it was read.
+fn outrun(error: &coordination::Error) -> bool {
+    use coordination::Error::{BadVersion, NoNode, NodeExists};
+    matches!(error.root(), BadVersion { .. } | NoNode { .. } | NodeExists { .. })
 }
 
 fn json(path: &str, value: &impl Serialize) -> Result<bytes::Bytes, Error> {

@@ -277,7 +277,8 @@ impl Distribution {
         if workers.len() < 2 {
             return Ok(None);
         }
-        let state = self.session(state, settings, &workers, least)?;
+        let analysed = local.is::<AnalyzeExec>();
+        let state = self.session(state, settings, &workers, least, analysed)?;
         let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(None),
@@ -360,6 +361,7 @@ impl Distribution {
         settings: &Settings,
         workers: &[Worker],
         least: u64,
+        analysed: bool,
     ) -> Result<SessionState> {
         let failed = Error::planning;
         let urls: Vec<Url> =
@@ -386,7 +388,9 @@ impl Distribution {
         config
             .set_distributed_compression(compression(self.settings().compression))
             .map_err(failed)?;
-        config.set_distributed_metrics_collection(true).map_err(failed)?;
+        // Only where they are asked for: the end of the rows waits for them, so that a worker that is
+        // cut off then would fail a statement whose rows are all there.
+        config.set_distributed_metrics_collection(analysed).map_err(failed)?;
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
         config.set_distributed_worker_resolver(Resolver(urls.clone()));

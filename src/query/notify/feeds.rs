@@ -17,12 +17,13 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{Member, Membership};
 use crate::coordination::paths::Path;
-use crate::coordination::{Coordination, Event, Scope};
+use crate::coordination::{Coordination, Event, Scope, SessionState};
+use crate::query::Notice;
 
 const MEMBERS: &str = "members";
 const CATALOG: &str = "catalog";
 const QUERIES: &str = "queries";
-const SETTINGS: &str = "settings";
+pub(super) const SETTINGS: &str = "settings";
 
 /// How long LISTEN waits until the store's statements are watched.
 const ARMING: Duration = Duration::from_secs(5);
@@ -51,6 +52,15 @@ impl Feeds {
     pub fn new(sources: Sources) -> Self {
         let (queries, watching) = (watch::Sender::new(false), watch::Sender::new(false));
         Self { sources, catalog: Mutex::default(), queries, watching }
+    }
+
+    /// What somebody who notifies is told while this daemon does not see who joins the cluster.
+    pub fn out_of_touch(&self) -> Option<Notice> {
+        let state = self.sources.coordination.session().borrow().state;
+        let message = "this daemon is out of touch with ZooKeeper: listeners of daemons that have \
+                       joined the cluster meanwhile do not get the notification";
+        (state != SessionState::Connected)
+            .then(|| Notice { code: "01000", message: message.to_owned() })
     }
 }
 
@@ -113,12 +123,12 @@ impl Notifications {
     async fn catalog(&self) {
         let mut watch = self.feeds.sources.catalog.watch();
         while watch.changed().await.is_ok() {
-            let heard = self.is_heard(CATALOG);
-            let now = watch.borrow_and_update().clone();
-            let now = heard.then_some(now);
-            let known = {
+            let (known, now) = {
                 let mut known = self.feeds.catalog.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::replace(&mut *known, now.clone())
+                // Under the lock: whoever begins to listen later finds `None` and what is there then.
+                let now = watch.borrow_and_update().clone();
+                let now = self.is_heard(CATALOG).then_some(now);
+                (std::mem::replace(&mut *known, now.clone()), now)
             };
             if let (Some(known), Some(now)) = (known, now) {
                 let (known, now) = (objects(&known), objects(&now));
@@ -172,13 +182,26 @@ impl Notifications {
                     self.look(path, &mut known, first).await;
                 }
                 self.feeds.watching.send_replace(true);
-                if !self.is_heard(QUERIES) {
+                if self.ends_watching() {
                     break;
                 }
             }
             self.feeds.watching.send_replace(false);
-            self.feeds.queries.send_replace(self.is_heard(QUERIES));
         }
+    }
+
+    /// Ends the watch if nobody listens to it any more. In one step: whoever begins to listen
+    /// meanwhile is either seen here, or finds that nothing is watched.
+    fn ends_watching(&self) -> bool {
+        let mut ends = false;
+        self.feeds.queries.send_modify(|wanted| {
+            *wanted = self.is_heard(QUERIES);
+            ends = !*wanted;
+            if ends {
+                self.feeds.watching.send_replace(false);
+            }
+        });
+        ends
     }
 
     /// The statements that are in the store, or were.
@@ -199,7 +222,8 @@ impl Notifications {
         let Ok(node) = self.feeds.sources.coordination.get(&path).await else { return };
         let entry = node.and_then(|node| serde_json::from_slice::<Value>(&node.data).ok());
         let shown = |entry: &Value| {
-            let kept = ["kind", "state", "daemon", "attempt", "user", "database", "error"];
+            // No error: it quotes data, and anybody may listen.
+            let kept = ["kind", "state", "daemon", "attempt", "user", "database"];
             let kept =
                 kept.into_iter().filter_map(|key| Some((key.to_owned(), entry.get(key)?.clone())));
             Value::Object(kept.chain([("id".to_owned(), Value::from(id))]).collect())

@@ -32,6 +32,7 @@ pub(super) use pending::{Action, Pending};
 
 use super::life::Session;
 use super::{Notice, Result};
+use crate::catalog;
 use crate::engine::{self, notes};
 
 /// A notification as a client gets it.
@@ -73,13 +74,16 @@ impl Notifications {
         if notifications.is_empty() {
             return Vec::new();
         }
+        let out_of_touch = self.feeds.out_of_touch();
         let waits = {
             // In one order for all who listen, wherever they do.
             let listeners = self.listeners();
             notifications.iter().for_each(|notification| listeners.deliver(notification));
             self.outgoing.put(&notifications)
         };
-        peers::confirmed(waits).await
+        let mut notices = peers::confirmed(waits).await;
+        notices.extend(out_of_touch);
+        notices
     }
 
     /// Notifies this daemon's listeners of something that all daemons see for themselves.
@@ -172,12 +176,29 @@ impl Session {
     pub(super) async fn listen(&mut self, action: &Action) -> Result<()> {
         if let Action::Listen(channel) = action {
             notes::check_channel(channel).map_err(engine::Error::from)?;
+            self.may_hear(channel)?;
         }
         match self.transaction.pending() {
             Some(pending) => pending.act(action.clone()),
             None => self.ear.notifications.apply(action, &self.ear.inbox).await,
         }
         Ok(())
+    }
+
+    /// What `system.settings_history` shows to some only, nobody else hears of.
+    fn may_hear(&self, channel: &str) -> Result<()> {
+        let snapshot = self.queries().catalog.snapshot();
+        let access = snapshot.access(self.user());
+        let allowed =
+            ["pg_read_all_settings", "pg_monitor"].iter().any(|role| access.has_role(role));
+        match channel == feeds::SETTINGS && !allowed {
+            true => Err(catalog::Error::Forbidden(format!(
+                "permission denied to listen to \"{channel}\": it takes the role \
+                 pg_read_all_settings"
+            ))
+            .into()),
+            false => Ok(()),
+        }
     }
 
     /// UNLISTEN *.

@@ -174,8 +174,8 @@ impl Runner {
     }
 
     async fn session_of(&self, attempt: &Attempt) -> query::Result<Session> {
-        let Record { user, database, .. } = &attempt.record;
-        self.may_enter(user, database).await?;
+        let Record { user, owner, database, .. } = &attempt.record;
+        self.may_enter((user, *owner), database).await?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let guard = self.queries.sessions.open(user, database, nowhere, None);
         Ok(Session::new(self.queries.clone(), guard, self.settings(attempt)?))
@@ -197,13 +197,16 @@ impl Runner {
             let columns = columns_of(&prepared.schema());
             attempt.has_room_for(&columns)?;
             let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
-            match executed {
-                life::Outcome::Done(_) if ending.has_landed() => Ok(None),
+            let outcome = match executed {
+                life::Outcome::Done(_) if ending.has_landed() => None,
                 life::Outcome::Done(done) => {
-                    Ok(Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() }))
+                    Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() })
                 }
-                life::Outcome::Rows(rows) => self.store(attempt, columns, rows).await.map(Some),
-            }
+                life::Outcome::Rows(rows) => Some(self.store(attempt, columns, rows).await?),
+            };
+            // What it notifies; nobody waits to be told of delays.
+            session.settle().await?;
+            Ok(outcome)
         };
         tokio::pin!(working);
         tokio::select! {
@@ -242,11 +245,16 @@ impl Runner {
     }
 
     /// Its role has to be there, with the right to be in the database.
-    async fn may_enter(&self, user: &str, database: &str) -> query::Result<()> {
+    async fn may_enter(
+        &self,
+        (user, owner): (&str, Option<u32>),
+        database: &str,
+    ) -> query::Result<()> {
         let catalog = &self.queries.catalog;
         catalog.database(database).await?;
         let snapshot = catalog.snapshot();
-        if !snapshot.roles.contains_key(user) {
+        let role = snapshot.roles.get(user);
+        if !role.is_some_and(|role| owner.is_none_or(|owner| role.record.oid == owner)) {
             return Err(query::Error::NoRoleToTake(user.to_owned()));
         }
         let found = snapshot.databases.get(database);

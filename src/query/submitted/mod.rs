@@ -117,7 +117,7 @@ impl Submissions {
     /// Submits a query for a role. When this returns it is durable. Returns its id.
     pub async fn submit(
         &self,
-        user: &str,
+        (user, owner): (&str, Option<u32>),
         database: &str,
         sql: &str,
         options: Options,
@@ -137,7 +137,8 @@ impl Submissions {
         if self.room().await? == 0 {
             return Err(Error::Full(self.limits.queue));
         }
-        let record = Record::new(user, other.as_deref().unwrap_or(database), sql, settings);
+        let database = other.as_deref().unwrap_or(database);
+        let record = Record { owner, ..Record::new(user, database, sql, settings) };
         fits(&id, &record)?;
         for _ in 0..TRIES {
             match self.coordination.transact(self.entering(&id, &record)?).await {
@@ -187,10 +188,10 @@ impl Submissions {
         found.ok_or_else(|| Error::Unknown(id.to_owned()))
     }
 
-    /// A query that a role may know of, as `may` says of the role that submitted it.
-    pub async fn visible(&self, id: &str, may: impl Fn(&str) -> bool) -> Result<Record> {
+    /// A query that a role may know of, as `may` says.
+    pub async fn visible(&self, id: &str, may: impl Fn(&Record) -> bool) -> Result<Record> {
         let found = self.existing(id).await?;
-        match may(&found.record.user) {
+        match may(&found.record) {
             true => Ok(found.record),
             false => Err(Error::Denied(id.to_owned())),
         }

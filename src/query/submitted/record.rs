@@ -54,6 +54,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
     pub user: String,
+    /// The role's OID: another role of its name is another. Of a letter in the inbox, or a schedule's
+    /// query, it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
     pub database: String,
     pub sql: String,
     pub submitted: DateTime<Utc>,
@@ -143,6 +147,7 @@ impl Record {
             given_back: 0,
             progress: None,
             user: user.to_owned(),
+            owner: None,
             database: database.to_owned(),
             sql: sql.to_owned(),
             submitted: Utc::now(),

@@ -43,13 +43,29 @@ async fn submit(asked: Asked<'_>) -> Result<Value> {
         _ => Options::default(),
     };
     let SessionInfo { user, database, .. } = asked.session;
-    let submitted = asked.shared.submissions.submit(user, database, asked.text(0), options);
+    let owner = asked.view().snapshot.roles.get(user.as_ref()).map(|role| role.record.oid);
+    let submissions = &asked.shared.submissions;
+    let submitted = submissions.submit((user, owner), database, asked.text(0), options);
     Ok(submitted.await.map_err(submission_error)?.into())
+}
+
+impl View<'_> {
+    /// Whether the role of that name still is the one that submitted a query; superusers may see them
+    /// all.
+    fn is_owners(&self, record: &Record) -> bool {
+        let role = self.snapshot.roles.get(record.user.as_str());
+        let same = |owner| role.is_some_and(|role| role.record.oid == owner);
+        self.access().is_superuser() || record.owner.is_none_or(same)
+    }
 }
 
 /// The query, if the role may know of it.
 async fn visible(view: View<'_>, id: &str) -> Result<Record> {
-    let record = view.shared.submissions.visible(id, |user| view.may_look_at(user)).await;
+    let record = view
+        .shared
+        .submissions
+        .visible(id, |record| view.is_owners(record) && view.may_look_at(&record.user))
+        .await;
     record.map_err(submission_error)
 }
 
@@ -89,10 +105,11 @@ async fn wait(asked: Asked<'_>) -> Result<Value> {
 async fn cancel(asked: Asked<'_>) -> Result<Value> {
     let id = asked.text(0);
     let view = asked.view();
-    let may = |user: &str| {
+    let may = |record: &Record| {
         let access = view.access();
-        let superuser = view.snapshot.access(user).is_superuser();
-        access.has_role(user) || (access.has_role("pg_signal_backend") && !superuser)
+        let superuser = view.snapshot.access(&record.user).is_superuser();
+        let own = view.is_owners(record) && access.has_role(&record.user);
+        own || (access.has_role("pg_signal_backend") && !superuser)
     };
     let submissions = &asked.shared.submissions;
     submissions.visible(id, may).await.map_err(submission_error)?;
@@ -117,7 +134,10 @@ impl TableFunctionImpl for QueryResult {
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
         // One short read, while the statement is planned. The thread is one of the engine's, which
         // gets another in its place meanwhile.
-        let record = view.shared.submissions.visible(id, |user| view.access().has_role(user));
+        let record = view
+            .shared
+            .submissions
+            .visible(id, |record| view.is_owners(record) && view.access().has_role(&record.user));
         let record = tokio::task::block_in_place(|| Handle::current().block_on(record));
         let record = record.map_err(submission_error)?;
         let none = |what| Err(submission_error(Error::NoResult { id: id.clone(), what }));
