@@ -5,7 +5,7 @@
 //! Nothing on the way of a statement waits for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -63,6 +63,12 @@ pub struct Entry {
     pub error: Option<Failure>,
 }
 
+impl Entry {
+    fn is_done(&self) -> bool {
+        matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
+    }
+}
+
 /// What this daemon runs.
 #[derive(Debug)]
 pub struct Registry {
@@ -74,6 +80,8 @@ pub struct Registry {
     text_limit: usize,
     history: Arc<History>,
     running: Mutex<HashMap<Uuid, Listed>>,
+    /// Submitted queries that are done, as they were read: they do not change any more.
+    done: Mutex<HashMap<String, Entry>>,
 }
 
 /// A statement of this daemon. An [`Entry`] is made of it when somebody looks.
@@ -100,6 +108,7 @@ impl Registry {
             text_limit,
             history,
             running: Mutex::default(),
+            done: Mutex::default(),
         })
     }
 
@@ -163,34 +172,52 @@ impl Registry {
     }
 
     /// The statements that run anywhere: those of this daemon from memory, the others' from the
-    /// store, with the `submitted` ones or without. Out of reach of the store it is only the former.
-    pub async fn everywhere(&self, submitted: bool) -> Vec<(String, Entry)> {
+    /// store, with the `submitted` ones or without; and whether that are all. Out of reach of the store
+    /// it is only the former.
+    pub async fn everywhere(&self, submitted: bool) -> (Vec<(String, Entry)>, bool) {
         let local = self.local().into_iter().map(|(id, entry)| (id.to_string(), entry));
         let mut list: Vec<_> = local.collect();
         if self.coordination.session().borrow().state != SessionState::Connected {
-            return list;
+            return (list, false);
         }
-        let daemon = self.daemon.as_str();
-        let root = Path::Queries.to_string();
-        let mut nodes = self.coordination.children(&root).await.unwrap_or_default();
+        let Ok(mut nodes) = self.coordination.children(&Path::Queries.to_string()).await else {
+            return (list, false);
+        };
         if !submitted {
             // Only a client's statement has a UUID for its name.
             nodes.retain(|node| node.parse::<Uuid>().is_ok());
         }
-        let others: Vec<_> = stream::iter(nodes)
-            .map(|node| async move {
-                let id = decode(&node)?;
-                let read = self.coordination.get(&Path::Query(&id).to_string()).await;
-                let entry: Entry = serde_json::from_slice(&read.ok()??.data).ok()?;
-                (entry.kind == KIND || entry.daemon != daemon).then_some((id, entry))
-            })
+        let read: Vec<_> = stream::iter(nodes)
+            .map(|node| self.read_entry(node))
             .buffer_unordered(CONCURRENT_READS)
-            .filter_map(async |entry| entry)
             .collect()
             .await;
-        list.extend(others);
+        let complete = read.iter().all(Result::is_ok);
+        list.extend(read.into_iter().flatten().flatten());
         list.sort_by(|(a, _), (b, _)| a.cmp(b));
-        list
+        if submitted {
+            self.done().retain(|id, _| list.iter().any(|(listed, _)| listed == id));
+        }
+        (list, complete)
+    }
+
+    /// What a node tells, unless it is a statement of this daemon's, or no more.
+    async fn read_entry(&self, node: String) -> coordination::Result<Option<(String, Entry)>> {
+        let Some(id) = decode(&node) else { return Ok(None) };
+        if let Some(entry) = self.done().get(&id) {
+            return Ok(Some((id, entry.clone())));
+        }
+        let read = self.coordination.get(&Path::Query(&id).to_string()).await?;
+        let entry = read.and_then(|read| serde_json::from_slice::<Entry>(&read.data).ok());
+        let Some(entry) = entry else { return Ok(None) };
+        if entry.kind == KIND && entry.is_done() {
+            self.done().insert(id.clone(), entry.clone());
+        }
+        Ok((entry.kind == KIND || entry.daemon != self.daemon).then_some((id, entry)))
+    }
+
+    fn done(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes changes to the store until `stop`. Needed exactly once.

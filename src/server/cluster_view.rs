@@ -89,13 +89,13 @@ impl Cluster for ClusterView {
         members.iter().map(row).collect()
     }
 
-    async fn queries(&self, submitted: bool) -> Vec<QueryRow> {
+    async fn queries(&self, submitted: bool) -> (Vec<QueryRow>, bool) {
         let everywhere = self.registry.everywhere(submitted);
-        let found = match tokio::time::timeout(PATIENCE, everywhere).await {
+        let (found, complete) = match tokio::time::timeout(PATIENCE, everywhere).await {
             Ok(found) => found,
             Err(_) => {
                 let local = self.registry.local().into_iter();
-                local.map(|(id, entry)| (id.to_string(), entry)).collect()
+                (local.map(|(id, entry)| (id.to_string(), entry)).collect(), false)
             }
         };
         let row = |(id, entry): (String, registry::Entry)| {
@@ -120,7 +120,7 @@ impl Cluster for ClusterView {
                 error: entry.error.map(|error| error.message),
             }
         };
-        found.into_iter().map(row).collect()
+        (found.into_iter().map(row).collect(), complete)
     }
 
     async fn history(&self) -> Vec<HistoryRow> {

@@ -257,7 +257,8 @@ pub trait Cluster: Send + Sync + Debug + 'static {
     fn daemons(&self) -> Vec<DaemonRow>;
 
     /// The statements under way on all daemons, with the `submitted` ones, done or not, or without. Must answer soon, with what it has by then.
-    async fn queries(&self, submitted: bool) -> Vec<QueryRow>;
+    /// And whether that are all that there are.
+    async fn queries(&self, submitted: bool) -> (Vec<QueryRow>, bool);
 
     /// The statements that have ended, by id. Must answer soon.
     async fn history(&self) -> Vec<HistoryRow>;

@@ -34,9 +34,14 @@ const COLUMNS: &[&str] = &[
 
 pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let queries = view.shared.cluster.queries(true);
-    let queries = tokio::time::timeout(PATIENCE, queries).await.map_err(|_| {
+    let (queries, complete) = tokio::time::timeout(PATIENCE, queries).await.map_err(|_| {
         DataFusionError::Execution("the running statements could not be listed in time".to_owned())
     })?;
+    if !complete {
+        let warning = "the coordination store did not answer in time: statements of other daemons \
+                       and submitted queries may be missing";
+        view.shared.backends.warn(view.session.pid, warning.to_owned());
+    }
     let mut rows = Rows::new(relation, COLUMNS);
     for mut query in queries {
         if !view.may_look_at(&query.user) {

@@ -46,6 +46,8 @@ impl PhysicalExtensionCodec for Codec {
         bytes.extend_from_slice(match through.said {
             Said::SecurityBarrier => b"barrier",
             Said::FieldIds => b"field-ids",
+            // Of parts that run here.
+            Said::Held => return Err(unknown(node.name())),
         });
         Ok(())
     }

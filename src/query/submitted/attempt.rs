@@ -254,7 +254,8 @@ impl Runner {
         catalog.database(database).await?;
         let snapshot = catalog.snapshot();
         let role = snapshot.roles.get(user);
-        if !role.is_some_and(|role| owner.is_none_or(|owner| role.record.oid == owner)) {
+        // Another may have its name by now.
+        if role.is_none_or(|role| owner.is_some_and(|owner| role.record.oid != owner)) {
             return Err(query::Error::NoRoleToTake(user.to_owned()));
         }
         let found = snapshot.databases.get(database);

@@ -103,7 +103,7 @@ async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
         |query: &QueryRow| daemons.iter().any(|daemon| daemon.local && daemon.id == query.daemon);
     // Ids grow with time: of several statements of a session the last one counts.
     let mut by_pid = BTreeMap::new();
-    for query in cluster.queries(false).await.into_iter().filter(|query| !local(query)) {
+    for query in cluster.queries(false).await.0.into_iter().filter(|query| !local(query)) {
         let Some(pid) = query.pid else { continue };
         let mut text = query.sql;
         text.truncate(text.floor_char_boundary(SHOWN_TEXT));

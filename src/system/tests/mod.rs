@@ -95,8 +95,8 @@ impl Cluster for One {
         None
     }
 
-    async fn queries(&self, _: bool) -> Vec<QueryRow> {
-        vec![QueryRow {
+    async fn queries(&self, _: bool) -> (Vec<QueryRow>, bool) {
+        let query = QueryRow {
             id: "q".into(),
             kind: "interactive".into(),
             state: "running".into(),
@@ -111,7 +111,8 @@ impl Cluster for One {
             submitted: SystemTime::UNIX_EPOCH,
             started: None,
             error: None,
-        }]
+        };
+        (vec![query], true)
     }
 
     fn pools(&self) -> Vec<PoolRow> {
