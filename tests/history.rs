@@ -231,7 +231,7 @@ async fn the_history_is_bounded() {
         let last = "SELECT count(*) FROM system.query_history WHERE sql = 'SELECT ''the last'''";
         assert_eq!(client.value(last).await, "1");
         let bytes = bytes_in(&daemon.data_dir().join("history"));
-        assert!(bytes <= 300 * 1024 && bytes > 100 * 1024, "{bytes}");
+        assert!(bytes <= 300 * 1024 && bytes > 30 * 1024, "{bytes}");
 
         let daemon = Daemon::start(&Options::new().env("ORIBI_HISTORY_SIZE", "0B"));
         let client = Client::connect(&daemon).await;
