@@ -217,8 +217,7 @@ impl Client {
         if self.extended.is_skipping() && !message.is_sync() {
             return Ok(());
         }
-        // What fails from here on is not what an earlier message has completed.
-        self.session.entry().settle();
+        self.session.entry().next_message();
         match message {
             Frontend::Query(text) => self.simple(&text).await,
             Frontend::Parse { name, query, types } => {

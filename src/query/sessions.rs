@@ -262,8 +262,15 @@ impl SessionEntry {
         }
     }
 
+    /// Another message begins: what fails in it is not a statement that was carried out before. One
+    /// that was only understood fails with its values.
+    pub fn next_message(self: &Arc<Self>) {
+        let ended = self.live().ended.take_if(|facts| facts.counts());
+        self.tell(ended);
+    }
+
     /// The client was told all there is to say of what has ended.
-    pub fn settle(self: &Arc<Self>) {
+    pub(super) fn settle(self: &Arc<Self>) {
         let ended = self.live().ended.take();
         self.tell(ended);
     }
