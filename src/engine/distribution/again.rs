@@ -84,7 +84,8 @@ enum Cause {
     Statement,
     /// A connection to a worker.
     Connection,
-    /// It has come as a text, through another worker or because its type is this engine's own.
+    /// It has come as a text, through another worker or because its type is this engine's own; or it
+    /// is a defect.
     Unclear,
 }
 
@@ -102,13 +103,16 @@ impl Cause {
                 _ => Self::Unclear,
             },
             DataFusionError::Execution(text) if text.contains(NO_PLAN) => Self::Unclear,
+            // A defect that may be one of spreading. Seen: a plan that goes to a worker after this
+            // daemon's own part has put values into its joins' dynamic filters cannot be read there.
+            DataFusionError::Internal(_) => Self::Unclear,
             _ => Self::Statement,
         }
     }
 }
 
-/// In the words of datafusion-distributed 4.0, which gives no other sign, of a worker that was asked for the rows of a part which
-/// it was not given, or no longer has.
+/// In the words of datafusion-distributed 4.0, which gives no other sign, of a worker that was asked for
+/// the rows of a part which it was not given, or no longer has.
 const NO_PLAN: &str = "timed-out while waiting for the plan";
 
 /// How long the first rows of a result wait for others.
