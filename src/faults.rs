@@ -7,8 +7,12 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
+
+/// More than enough for a signal to stop all threads.
+const TAKEN: Duration = Duration::from_millis(200);
 
 struct Fault {
     point: String,
@@ -34,4 +38,7 @@ pub fn point(name: &str) {
     if !fault.stops || kill_process(getpid(), Signal::STOP).is_err() {
         std::process::abort();
     }
+    // Another thread may be the one that the signal comes to: this one must not go on before that has
+    // stopped them all.
+    std::thread::sleep(TAKEN);
 }

@@ -267,6 +267,29 @@ async fn there_is_a_way_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_has_spoilt_is_written_anew() {
+    let (cluster, [a, _b], [on_a, on_b]) = two().await;
+    let (_, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
+    on_a.rows("ALTER SYSTEM SET statement_timeout = '30s'").await;
+    applied(&on_a, 1).await;
+    zookeeper::shared().cli(&[&format!("set /{chroot}/settings garbage")]);
+    // What was in force stays, and a daemon starts all the same.
+    until("nobody changes settings now", async || {
+        on_a.outcome("ALTER SYSTEM SET statement_timeout = '40s'").await == "XX001"
+    })
+    .await;
+    assert_eq!(on_b.value(TIMEOUT).await, "30s");
+    let c = cluster.start("c");
+    let on_c = Client::connect(&c).await;
+    assert_eq!(on_c.value(TIMEOUT).await, "0");
+    on_c.rows("ALTER SYSTEM RESET ALL").await;
+    until("all have it", async || on_b.value(TIMEOUT).await == "0").await;
+    on_b.rows("ALTER SYSTEM SET statement_timeout = '50s'").await;
+    until("settings change again", async || on_c.value(TIMEOUT).await == "50s").await;
+    drop(a);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_that_set_at_once_do_not_lose_each_other() {
     const NAMES: [&str; 6] = [
         "lock_timeout",

@@ -8,7 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use common::zookeeper::cli;
+use common::zookeeper;
 use support::*;
 
 /// Three daemons that share a warehouse.
@@ -583,15 +583,17 @@ async fn who_waits_is_in_nobodys_way() {
 async fn zk_cli_submits_a_query_and_reads_its_answer() {
     bounded(async {
         let (cluster, _daemons) = three().await;
-        let (server, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
-        let sql = "SELECT 40 + 2 AS answer";
-        let created = cli(server, &["create", "-s", &format!("/{chroot}/inbox/q-"), sql]);
-        let at = created.find("/inbox/").unwrap_or_else(|| panic!("not created: {created}"));
-        let id = created[at + "/inbox/".len()..].split_whitespace().next().expect("a name");
-        let path = format!("/{chroot}/queries/{id}");
+        let (_, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
+        let server = zookeeper::shared();
+        let create = format!("create -s /{chroot}/inbox/q- \"SELECT 40 + 2 AS answer\"");
+        let created = server.cli(&[&create]);
+        let told = format!("Created /{chroot}/inbox/");
+        let at = created.find(&told).unwrap_or_else(|| panic!("not created: {created}"));
+        let id = created[at + told.len()..].split_whitespace().next().expect("a name");
+        let get = format!("get /{chroot}/queries/{id}");
         let mut answer = String::new();
         until("the answer is there", async || {
-            answer = cli(server, &["get", &path]);
+            answer = server.cli(&[&get]);
             answer.contains("\"succeeded\"")
         })
         .await;

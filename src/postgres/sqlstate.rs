@@ -144,7 +144,7 @@ fn live_code(error: &live::Error) -> &'static str {
         E::NoVersion { .. } => "22023",
         E::TooLong(_) => "54000",
         E::Coordination(error) => store_code(error),
-        E::BadRecord { .. } => "XX000",
+        E::BadRecord { .. } => "XX001",
     }
 }
 
@@ -552,6 +552,7 @@ fn submission_code(error: &submitted::Error) -> &'static str {
         E::Full(_) => "53400",
         E::TooLong(_) | E::TooLarge(_) => "54000",
         E::TooManyColumns(_) => "54011",
+        E::NotConstant => "0A000",
         E::InDoubt(_) => "08007",
         E::Busy(_) => "40001",
         E::Unknown(_) => "42704",

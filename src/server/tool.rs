@@ -1,11 +1,15 @@
 //! The coordination store for the command line: where `oribi serve` with the same settings finds it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Error, embedded_store, ensemble, reach};
 use crate::config::Config;
 use crate::coordination::Coordination;
 use crate::data_dir::DataDir;
+
+/// How long somebody at a terminal waits for the ensemble; a daemon has more patience.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A session with the store that is no daemon's.
 #[derive(Debug)]
@@ -19,7 +23,9 @@ impl Tool {
     /// Opens the ensemble; without one, the store in the data directory.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         if let Some(options) = ensemble(config)? {
-            let coordination = reach(config, options).await?.own;
+            let mut config = config.clone();
+            config.coordination.start_timeout = config.coordination.start_timeout.min(PATIENCE);
+            let coordination = reach(&config, options).await?.own;
             return Ok(Self { coordination, _data_dir: None });
         }
         let directory = config.data_dir.as_ref().ok_or(Error::NoStore)?;

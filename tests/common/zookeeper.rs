@@ -278,20 +278,6 @@ impl Ensemble {
     }
 }
 
-/// What ZooKeeper's own client, `zkCli.sh`, prints for a command.
-pub fn cli(server: &str, command: &[&str]) -> String {
-    let output = Command::new("java")
-        .args(["-cp", &classpath(), "org.apache.zookeeper.ZooKeeperMain", "-server", server])
-        .args(command)
-        .output()
-        .expect("java starts");
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
 fn classpath() -> String {
     std::env::var("ZOOKEEPER_CLASSPATH").unwrap_or_else(|_| {
         assert!(

@@ -47,7 +47,7 @@ const ZOOKEEPER: &str = "zookeeper";
 pub enum Error {
     #[error(transparent)]
     Coordination(#[from] coordination::Error),
-    #[error("{path} is not valid: {source}")]
+    #[error("{path} is not valid, and ALTER SYSTEM RESET ALL writes it anew: {source}")]
     BadRecord { path: String, source: serde_json::Error },
     #[error("\"{name}\" was changed by somebody else at the same moment: it is {} now", now(.value))]
     Conflict { name: String, value: Option<String> },
@@ -152,7 +152,11 @@ impl LiveSettings {
         }
         let state = watch::Sender::new(Arc::default());
         let live = Self { coordination, check, state, refreshing: Mutex::new(()) };
-        live.refresh().await?;
+        match live.refresh().await {
+            // What somebody has spoilt is no reason not to start.
+            Err(error @ Error::BadRecord { .. }) => warn!(%error, "no live setting is in force"),
+            refreshed => refreshed.map(drop)?,
+        }
         Ok(Arc::new(live))
     }
 
@@ -172,7 +176,12 @@ impl LiveSettings {
         let mut first: Option<Values> = None;
         for _ in 0..MAX_ATTEMPTS {
             self.coordination.sync().await?;
-            let stored = self.read().await?;
+            let stored = match self.read().await {
+                Err(Error::BadRecord { .. }) if matches!(wish, Wish::ResetAll) => {
+                    return self.begin_anew().await;
+                }
+                stored => stored?,
+            };
             let settings = stored.record.wish(wish)?;
             let before = first.get_or_insert_with(|| stored.record.settings.clone());
             if let Wish::Set(names) = wish {
@@ -208,6 +217,29 @@ impl LiveSettings {
             }
         }
         Err(Error::Busy)
+    }
+
+    /// Writes an empty record in the place of one that cannot be read; its version is beyond all that
+    /// were. Returns it.
+    async fn begin_anew(&self) -> Result<u64, Error> {
+        let root = Path::Settings.to_string();
+        let missing = || coordination::Error::NoNode { path: root.clone() };
+        let node = self.coordination.get(&root).await?.ok_or_else(missing)?;
+        let writes = u64::try_from(node.stat.version).unwrap_or_default();
+        let record = Record { version: writes + 1, ..Record::default() };
+        let bad = |source| Error::BadRecord { path: root.clone(), source };
+        let data = serde_json::to_vec(&record).map_err(bad)?;
+        let mut ops = vec![Op::Set {
+            path: root.clone(),
+            data: data.into(),
+            version: Some(node.stat.version),
+        }];
+        for name in self.coordination.children(&root).await? {
+            ops.push(Op::Delete { path: Path::Setting(&name).to_string(), version: None });
+        }
+        self.coordination.transact(ops).await?;
+        self.refresh().await?;
+        Ok(record.version)
     }
 
     async fn landed(&self, nonce: uuid::Uuid) -> Result<bool, Error> {

@@ -70,6 +70,10 @@ pub enum Error {
     TooManyColumns(usize),
     #[error("there is no query \"{0}\", or its history has been removed")]
     Unknown(String),
+    #[error(
+        "oribi.result takes the id of one query, written out: no parameter, column or subquery"
+    )]
+    NotConstant,
     #[error("permission denied for query \"{0}\"")]
     Denied(String),
     #[error("options: {0}")]

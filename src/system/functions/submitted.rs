@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider};
-use datafusion::common::{DataFusionError, ScalarValue, plan_err};
+use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use futures::FutureExt;
@@ -127,9 +127,9 @@ impl TableFunctionImpl for QueryResult {
                 ScalarValue::Utf8(Some(id))
                 | ScalarValue::Utf8View(Some(id))
                 | ScalarValue::LargeUtf8(Some(id)) => id,
-                _ => return plan_err!("oribi.result takes the id of a query"),
+                _ => return Err(submission_error(Error::NotConstant)),
             },
-            _ => return plan_err!("oribi.result takes the id of a query, as a constant"),
+            _ => return Err(submission_error(Error::NotConstant)),
         };
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
         // One short read, while the statement is planned. The thread is one of the engine's, which
