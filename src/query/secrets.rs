@@ -10,8 +10,37 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 /// What stands for a password.
 const HIDDEN: &str = "'***'";
 
-/// A statement's text with its passwords blanked out, if it makes or changes a role.
+/// A statement's text with the passwords of roles blanked out, and those in URLs.
 pub fn without_passwords(text: &str) -> Arc<str> {
+    let text = without_roles_passwords(text);
+    match text.contains(SCHEME) && text.contains('@') {
+        true => without_urls_keys(&text).into(),
+        false => text,
+    }
+}
+
+/// Who a URL says that asks, with a password, stands between this and an `@`.
+const SCHEME: &str = "://";
+
+fn without_urls_keys(text: &str) -> String {
+    let mut parts = text.split(SCHEME);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str(SCHEME);
+        let end = part.find(|c: char| matches!(c, '/' | '\'' | '"' | '$') || c.is_whitespace());
+        let authority = part.get(..end.unwrap_or(part.len())).unwrap_or_default();
+        match authority.rfind('@') {
+            Some(at) => {
+                shown.push_str("***");
+                shown.push_str(part.get(at..).unwrap_or_default());
+            }
+            None => shown.push_str(part),
+        }
+    }
+    shown
+}
+
+fn without_roles_passwords(text: &str) -> Arc<str> {
     const WORD: &[u8] = b"password";
     if !text.as_bytes().windows(WORD.len()).any(|part| part.eq_ignore_ascii_case(WORD)) {
         return text.into();
@@ -85,6 +114,11 @@ mod tests {
             ),
             ("CREATE ROLE a PASSWORD 'not closed", ""),
             ("SELECT 1", "SELECT 1"),
+            (
+                "CREATE TABLE e (a int) LOCATION 's3://key:sec%2Fret@lake/x/' -- s3://lake/a@b",
+                "CREATE TABLE e (a int) LOCATION 's3://***@lake/x/' -- s3://lake/a@b",
+            ),
+            ("SELECT 'http://é@ü', '@://'", "SELECT 'http://***@ü', '@://'"),
         ] {
             assert_eq!(&*without_passwords(text), shown, "{text}");
         }

@@ -108,7 +108,6 @@ const STATES: &[(&str, &str)] = &[
     ("0A000", "ALTER ROLE oribi RENAME TO other"),
     ("55006", "DROP ROLE oribi"),
     ("42P01", "COPY not_there FROM STDIN"),
-    ("0A000", "LISTEN channel"),
     ("22023", "SET ROLE nobody_at_all"),
     ("0A000", "ALTER TABLE states.v ADD COLUMN b int"),
     ("42P02", "SELECT $1"),
