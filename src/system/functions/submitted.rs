@@ -122,14 +122,11 @@ pub struct QueryResult(pub Arc<Shared>);
 
 impl TableFunctionImpl for QueryResult {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let id = match args.exprs() {
-            [Expr::Literal(value, _)] => match value {
-                ScalarValue::Utf8(Some(id))
-                | ScalarValue::Utf8View(Some(id))
-                | ScalarValue::LargeUtf8(Some(id)) => id,
-                _ => return Err(submission_error(Error::NotConstant)),
-            },
-            _ => return Err(submission_error(Error::NotConstant)),
+        use ScalarValue::{LargeUtf8, Utf8, Utf8View};
+        let [Expr::Literal(Utf8(Some(id)) | Utf8View(Some(id)) | LargeUtf8(Some(id)), _)] =
+            args.exprs()
+        else {
+            return Err(submission_error(Error::NotConstant));
         };
         let view = View::new(SessionInfo::of(args.session().config_options())?, &self.0);
         // One short read, while the statement is planned. The thread is one of the engine's, which
