@@ -6,6 +6,8 @@ mod common;
 #[path = "tpch/answers.rs"]
 #[allow(dead_code)]
 mod answers;
+#[path = "distribution/broken.rs"]
+mod broken;
 #[path = "distribution/dearth.rs"]
 mod dearth;
 #[path = "distribution/locality.rs"]

@@ -30,8 +30,6 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use tokio_util::sync::CancellationToken;
 
-use super::through::Through;
-
 /// How long other tasks wait for a thread on which a condition is computed again and again.
 const SHARE: Duration = Duration::from_millis(10);
 
@@ -71,22 +69,6 @@ pub(super) fn pausing(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
     Ok(fair.data)
 }
 
-/// The same for a part of a statement that came from another daemon with its pauses: nested loop
-/// joins, also those that were made on the way, end once nobody has the part's plan any more.
-pub(super) fn watch_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let watched = plan.transform_up(|node| {
-        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else {
-            return Ok(Transformed::no(node));
-        };
-        let stop = CancellationToken::new();
-        Ok(match watched(join, &stop)? {
-            Some(watched) => Transformed::yes(Through::holding(stop.drop_guard(), watched)),
-            None => Transformed::no(node),
-        })
-    })?;
-    Ok(watched.data)
-}
-
 /// The join with a condition that fails once the statement is stopped.
 pub(super) fn watched(
     join: &NestedLoopJoinExec,
@@ -121,6 +103,12 @@ fn has_had_its_share() -> bool {
         since.is_some_and(|since| since >= SHARE)
     })
 }
+
+/// Why a condition was not computed. Not an error of the statement's: where a part of it was given up,
+/// the rest may go on elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("the statement was stopped")]
+struct Stopped;
 
 /// A condition, as long as the statement runs.
 #[derive(Debug)]
@@ -160,7 +148,7 @@ impl PhysicalExpr for Watched {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         if self.stop.is_cancelled() {
-            return Err(DataFusionError::Execution("the statement was stopped".to_owned()));
+            return Err(DataFusionError::External(Box::new(Stopped)));
         }
         match has_had_its_share() {
             true => tokio::task::block_in_place(|| {

@@ -10,7 +10,6 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
 };
-use tokio_util::sync::DropGuard;
 
 /// What a step says of the rows below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +18,6 @@ pub(super) enum Said {
     SecurityBarrier,
     /// A scan that finds columns in its files by field id.
     FieldIds,
-    /// What runs below it ends once nobody has the plan any more.
-    Held,
 }
 
 /// Passes rows on.
@@ -28,18 +25,11 @@ pub(super) enum Said {
 pub(super) struct Through {
     pub said: Said,
     pub rows: Arc<dyn ExecutionPlan>,
-    /// Of [`Said::Held`]: streams of what is below do not have it.
-    held: Option<Arc<DropGuard>>,
 }
 
 impl Through {
     pub fn new(said: Said, rows: Arc<dyn ExecutionPlan>) -> Arc<Self> {
-        Arc::new(Self { said, rows, held: None })
-    }
-
-    /// Cancels once the plan is dropped.
-    pub fn holding(guard: DropGuard, rows: Arc<dyn ExecutionPlan>) -> Arc<Self> {
-        Arc::new(Self { said: Said::Held, rows, held: Some(Arc::new(guard)) })
+        Arc::new(Self { said, rows })
     }
 }
 
@@ -48,7 +38,6 @@ impl Said {
         match self {
             Self::SecurityBarrier => "SecurityBarrier",
             Self::FieldIds => "FieldIds",
-            Self::Held => "Held",
         }
     }
 }
@@ -88,7 +77,7 @@ impl ExecutionPlan for Through {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = children.pop().unwrap_or_else(|| self.rows.clone());
-        Ok(Arc::new(Self { said: self.said, rows, held: self.held.clone() }))
+        Ok(Self::new(self.said, rows))
     }
 
     fn execute(

@@ -103,9 +103,12 @@ impl Cause {
                 _ => Self::Unclear,
             },
             DataFusionError::Execution(text) if text.contains(NO_PLAN) => Self::Unclear,
-            // A defect that may be one of spreading. Seen: a plan that goes to a worker after this
-            // daemon's own part has put values into its joins' dynamic filters cannot be read there.
-            DataFusionError::Internal(_) => Self::Unclear,
+            // What may be a defect of spreading: a panic on a worker, or a plan that cannot be read
+            // there. (Seen: one that goes to a worker after a part of it here has put values into its
+            // joins' dynamic filters.)
+            DataFusionError::Internal(_)
+            | DataFusionError::Plan(_)
+            | DataFusionError::Configuration(_) => Self::Unclear,
             _ => Self::Statement,
         }
     }

@@ -8,7 +8,13 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_distributed::DistributedCodec;
+use datafusion_proto::bytes::{
+    physical_plan_from_bytes_with_proto_converter, physical_plan_to_bytes_with_proto_converter,
+};
+use datafusion_proto::physical_plan::{
+    DeduplicatingProtoConverter, PhysicalExtensionCodec, PhysicalProtoConverterExtension,
+};
 
 use crate::engine::through::{Said, Through};
 use crate::storage::managed::{finds_by_field_id, with_field_ids};
@@ -46,11 +52,24 @@ impl PhysicalExtensionCodec for Codec {
         bytes.extend_from_slice(match through.said {
             Said::SecurityBarrier => b"barrier",
             Said::FieldIds => b"field-ids",
-            // Of parts that run here.
-            Said::Held => return Err(unknown(node.name())),
         });
         Ok(())
     }
+}
+
+/// A plan as it arrives on another daemon: written down and read again. It has nothing in common with
+/// the one that was sent.
+pub(super) fn arrived(
+    plan: &Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let codec = DistributedCodec::new_combined_with_user(context.session_config());
+    // What steps have in common, such as a join and the scan that its bounds go to, they have in common
+    // there as well.
+    let sends = DeduplicatingProtoConverter::default();
+    let bytes = physical_plan_to_bytes_with_proto_converter(plan.clone(), &codec, &sends)?;
+    let reads = DeduplicatingProtoConverter::default();
+    physical_plan_from_bytes_with_proto_converter(&bytes, context, &codec, &reads)
 }
 
 /// Says above each scan that finds columns by field id that it does: the scan itself would forget it

@@ -15,12 +15,8 @@ use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
-use datafusion_distributed::DistributedCodec;
-use datafusion_proto::bytes::{
-    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
-};
 
-use super::codec::scan_of;
+use super::codec::{arrived, scan_of};
 
 /// Bytes that a value of a type without a fixed width takes, for estimates.
 const VARIABLE_WIDTH: usize = 24;
@@ -148,10 +144,7 @@ fn has_limit(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// Whether the plan is the same on another daemon: it is written down, read again and compared. An
 /// error if it cannot be written or read.
 pub(super) fn arrives(plan: &Arc<dyn ExecutionPlan>, context: &TaskContext) -> Result<bool> {
-    let codec = DistributedCodec::new_combined_with_user(context.session_config());
-    let bytes = physical_plan_to_bytes_with_extension_codec(plan.clone(), &codec)?;
-    let arrived = physical_plan_from_bytes_with_extension_codec(&bytes, context, &codec)?;
-    Ok(is_same(plan, &arrived))
+    Ok(is_same(plan, &arrived(plan, context)?))
 }
 
 /// Whether two plans do the same. What does not get through in datafusion-proto 55 are parts of window

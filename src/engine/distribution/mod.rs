@@ -15,6 +15,7 @@
 //! - [`messages`]: what daemons tell each other beside statements.
 //! - [`guests`]: how much others may have run here.
 //! - [`worker`]: this daemon as one of the others.
+//! - [`part`]: what it runs for them.
 //! - [`pulse`]: notices deaths.
 //! - [`questions`]: what daemons ask each other beside statements.
 //! - [`again`]: statements under which a worker died.
@@ -28,6 +29,7 @@ mod door;
 mod fitness;
 mod guests;
 mod messages;
+mod part;
 mod places;
 mod pulse;
 mod questions;

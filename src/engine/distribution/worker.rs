@@ -23,10 +23,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::channels::Channels;
-use super::codec::{Codec, scan_of};
+use super::codec::{Codec, arrived, scan_of};
 use super::guests::{Guest, Guests};
+use super::part::as_part;
 use super::travel::{self, Travel};
-use crate::engine::cooperation::watch_part;
 use crate::shutdown::{Gate, GateGuard};
 use crate::storage::{self, Location};
 
@@ -59,6 +59,7 @@ impl WorkerSessionBuilder for Sessions {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
+        let is_own = guest.is_none();
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
         let mut options = self.template.config().options().as_ref().clone();
@@ -68,24 +69,34 @@ impl WorkerSessionBuilder for Sessions {
         config.set_extension(Arc::new(Inside((self.gate.enter_again(PART), guest))));
         config.set_distributed_channel_resolver(self.channels.clone());
         config.set_distributed_user_codec(Codec);
-        let roots = self.roots.clone();
-        config.set_distributed_worker_plan_rewrite_handler(
-            move |event: WorkerPlanRewriteEvent<'_>| {
-                check(&event.plan, &roots)?;
-                let plan = storage::name_files(watch_part(event.plan)?)?;
-                Ok(WorkerPlanRewriteEventResponse::new(plan))
-            },
-        );
+
         let state = SessionStateBuilder::new_from_existing(self.template.as_ref().clone());
         let mut state = state.with_runtime_env(environment).build();
         let options = config.options().as_ref();
         let changed: Vec<_> = (state.scalar_functions().values())
             .filter_map(|function| function.inner().with_updated_config(options))
             .collect();
-        *state.config_mut() = config;
         for function in changed {
             state.register_udf(Arc::new(function))?;
         }
+
+        *state.config_mut() = config.clone();
+        let own = is_own.then(|| state.task_ctx());
+        let roots = self.roots.clone();
+        config.set_distributed_worker_plan_rewrite_handler(
+            move |event: WorkerPlanRewriteEvent<'_>| {
+                check(&event.plan, &roots)?;
+                let plan = match &own {
+                    // It may not be written yet for all others: what this part finds out while it
+                    // runs, such as a join's bounds, must not get into what they are sent.
+                    Some(context) => arrived(&event.plan, context)?,
+                    None => event.plan,
+                };
+                let plan = as_part(storage::name_files(plan)?)?;
+                Ok(WorkerPlanRewriteEventResponse::new(plan))
+            },
+        );
+        *state.config_mut() = config;
         Ok(state)
     }
 }
@@ -158,7 +169,8 @@ fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
 }
 
 fn refused(reason: String) -> DataFusionError {
-    DataFusionError::Execution(format!("refused from another daemon: {reason}"))
+    // Not an error of the statement's: it can run elsewhere.
+    DataFusionError::External(format!("refused from another daemon: {reason}").into())
 }
 
 #[cfg(test)]

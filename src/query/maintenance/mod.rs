@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlparser::ast::ObjectName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::log::{Entry, Log};
@@ -103,24 +103,25 @@ impl Maintenance {
         Arc::new(Self { engine, catalog, commits, log, options, warehouse })
     }
 
-    /// Makes large files of small ones, no faster than the rate says. A conflict is no error: the next
-    /// round sees the table anew.
+    /// Makes large files of small ones, no faster than the rate says; with the metadata in which
+    /// nothing was left to do. A conflict is no error: the next round sees the table anew.
     async fn compact(
         &self,
         session: &engine::Session,
         name: &TableName,
         fences: &[Op],
         rate: Rate,
-    ) -> Result<Work> {
+    ) -> Result<(Work, Option<String>)> {
         let limit = if rate.0.is_some() { PACED_BYTES } else { MAX_BYTES };
         let mut done = Work::default();
         let mut conflicts = 0;
         for _ in 0..MAX_ROUNDS {
             let table = self.catalog.table(name, Consistency::Cached).await?;
+            let metadata = managed(&table)?.metadata.clone();
             let target = session.target(table).await?;
             let begun = Instant::now();
             let written = session.compact(&target, limit).await?;
-            let Some(change) = written.change else { break };
+            let Some(change) = written.change else { return Ok((done, Some(metadata))) };
             let added = change.added();
             let urls: Vec<_> = added.iter().map(|file| file.file_path().to_owned()).collect();
             let bytes: u64 = added.iter().map(|file| file.file_size_in_bytes()).sum();
@@ -149,7 +150,7 @@ impl Maintenance {
                 tokio::time::sleep_until(begun + due).await;
             }
         }
-        Ok(done)
+        Ok((done, None))
     }
 
     /// Takes snapshots out of a table's history, and then removes what only they reached.
@@ -290,18 +291,11 @@ impl Maintenance {
                 let started = Utc::now();
                 let compacted =
                     self.compact(session, &table.name, &fences, self.options.rate).await;
-                let now = match self.catalog.table(&table.name, Consistency::Cached).await {
-                    Ok(now) => now,
-                    Err(error) => {
-                        debug!(table = %table.name, %error, "the table is not there any more");
-                        continue;
-                    }
-                };
-                if compacted.is_ok()
-                    && let Ok(managed) = managed(&now)
-                {
-                    seen.compacted.insert(oid, managed.metadata.clone());
-                }
+                let compacted = compacted.map(|(work, metadata)| {
+                    // Not the table's metadata by now: what was written meanwhile was not looked at.
+                    seen.compacted.extend(metadata.map(|metadata| (oid, metadata)));
+                    work
+                });
                 note(&object, "compact", started, compacted);
             }
             let started = Utc::now();
@@ -398,7 +392,7 @@ impl Session {
         let object = &name.to_string();
         if upkeep.task == Task::Optimize {
             let started = Utc::now();
-            let done = service.compact(self.engine_session(), name, &[], Rate(None)).await?;
+            let (done, _) = service.compact(self.engine_session(), name, &[], Rate(None)).await?;
             let entry = service.log.entry(object, "compact", started, Ok(done));
             service.log.append(entry.into_iter().collect()).await;
             return Ok(format!("{} files became {}", done.files_read, done.files_written));
