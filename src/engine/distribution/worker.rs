@@ -59,6 +59,7 @@ impl WorkerSessionBuilder for Sessions {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
+        let observation = self.guests.observation(&travel);
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
         let mut options = self.template.config().options().as_ref().clone();
@@ -73,6 +74,9 @@ impl WorkerSessionBuilder for Sessions {
             move |event: WorkerPlanRewriteEvent<'_>| {
                 check(&event.plan, &roots)?;
                 let plan = storage::name_files(watch_part(event.plan)?)?;
+                if let Some(observation) = &observation {
+                    observation.watch_part(&plan);
+                }
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );
@@ -142,7 +146,7 @@ fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
         if node.is::<DataSinkExec>() {
             return Err(refused("a part of a statement writes".to_owned()));
         }
-        let Some(scan) = scan_of(node).filter(|_| !roots.is_everywhere()) else {
+        let Some(scan) = scan_of(node.as_ref()).filter(|_| !roots.is_everywhere()) else {
             return Ok(TreeNodeRecursion::Continue);
         };
         // Ends with a slash.
