@@ -389,7 +389,8 @@ impl List {
         }
         let (conditions, limit) = (conditions.join(" AND "), self.limit);
         let sql = format!(
-            "SELECT id, kind, state, attempt, daemon, \"user\", database, submitted, error, {sql} \
+            "SELECT id, kind, state, progress, attempt, daemon, \"user\", database, submitted, error, \
+                    {sql} \
              FROM system.queries WHERE {conditions} ORDER BY submitted DESC LIMIT {limit}"
         );
         output::fetch(&mut self.link.open().await?, &sql, &[], &self.output).await
