@@ -1,4 +1,4 @@
-//! `oribi query`: the built program against three daemons that it finds through ZooKeeper.
+//! `oribi query` and `oribi config`: the built program against three daemons that it finds through ZooKeeper.
 
 mod common;
 
@@ -20,6 +20,11 @@ async fn three() -> (Cluster, [Daemon; 3]) {
 
 /// `oribi query` with nothing of this process's surroundings that would matter to it.
 fn command(arguments: &[&str]) -> Command {
+    oribi("query", arguments)
+}
+
+/// The same with any command.
+fn oribi(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(common::daemon::binary());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -27,7 +32,7 @@ fn command(arguments: &[&str]) -> Command {
             command.env_remove(name.as_ref());
         }
     }
-    command.arg("query").args(arguments).stdin(Stdio::null());
+    command.arg(name).args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -106,9 +111,15 @@ async fn the_ensemble_is_all_that_has_to_be_known() {
         drop(stdin);
         let output = child.wait_with_output().expect("it ends");
         assert_eq!(ended(&output).1, "one\n1\n");
-        // What changes rows has none to show.
+        // What changes rows has none to show, and says so where no program reads.
         Client::connect(&daemons[0]).await.rows("CREATE TABLE t (x INT)").await;
-        assert_eq!(printed(&cluster, &["run", "INSERT INTO t VALUES (1), (2)"]), "INSERT 0 2\n");
+        let insert = ["run", "INSERT INTO t VALUES (1), (2)", "--format"];
+        let tag = "INSERT 0 2\n";
+        assert_eq!(printed(&cluster, &[&insert[..], &["table"]].concat()), tag);
+        for format in ["csv", "json"] {
+            let (code, out, err) = query(&cluster, &[&insert[..], &[format]].concat());
+            assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", tag), "{format}");
+        }
     })
     .await;
 }
@@ -175,6 +186,128 @@ async fn rows_are_the_same_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_type_has_its_place_in_every_format() {
+    bounded(async {
+        let (cluster, daemons) = three().await;
+        let client = Client::connect(&daemons[0]).await;
+        let file = cluster.path("rows.parquet").display().to_string();
+        let read = format!("CREATE EXTERNAL TABLE p STORED AS PARQUET LOCATION '{file}'");
+        // As `json` has it, and as `csv` and a column of the Parquet file have it as text.
+        for (expr, json, text) in [
+            ("ARRAY[ARRAY[1, 2], ARRAY[3, NULL]]", "[[1,2],[3,null]]", "{{1,2},{3,NULL}}"),
+            ("ARRAY[ARRAY['a'], ARRAY[NULL]]", "[[\"a\"],[null]]", "{{a},{NULL}}"),
+            ("ARRAY[1.5, NULL]", "[1.5,null]", "{1.5,NULL}"),
+            ("ARRAY[]::int[]", "[]", "{}"),
+            (
+                "interval '1 month 2 days 03:04:05'",
+                "\"1 mon 2 days 03:04:05\"",
+                "1 mon 2 days 03:04:05",
+            ),
+            ("11::oid", "11", "11"),
+            ("'t'::name", "\"t\"", "t"),
+            ("'pg_class'::regclass", "\"pg_class\"", "pg_class"),
+            ("'\\xdead'::bytea", "\"\\\\xdead\"", "\\xdead"),
+            ("1.50::numeric(5, 2)", "1.50", "1.50"),
+            ("'{\"a\": [1]}'::json", "{\"a\": [1]}", "{\"a\": [1]}"),
+            ("time '10:11:12.5'", "\"10:11:12.5\"", "10:11:12.5"),
+            ("NULL::interval", "null", ""),
+        ] {
+            let sql = format!("SELECT {expr} AS v, 1 AS one");
+            let id = printed(&cluster, &["submit", "--wait", &sql]);
+            let rows = |format: &str| printed(&cluster, &["result", id.trim(), "-f", format]);
+            assert_eq!(rows("json"), format!("[{{\"v\":{json},\"one\":1}}]\n"), "{expr}");
+            assert!(rows("table").contains(&format!(" {text}")), "{expr}: {}", rows("table"));
+            let quoted = match text.contains([',', '"']) {
+                true => format!("\"{}\"", text.replace('"', "\"\"")),
+                false => text.to_owned(),
+            };
+            assert_eq!(rows("csv"), format!("v,one\n{quoted},1\n"), "{expr}");
+            printed(&cluster, &["result", id.trim(), "-f", "parquet", "-o", &file]);
+            client.rows(&read).await;
+            assert_eq!(client.rows("SELECT v, one FROM p").await, [[text, "1"]], "{expr}");
+            client.rows("DROP TABLE p").await;
+        }
+        // All types of the system's own tables.
+        for table in ["pg_class", "pg_type", "pg_index", "pg_proc", "pg_attribute"] {
+            let sql = format!("SELECT * FROM {table} LIMIT 3");
+            let id = printed(&cluster, &["submit", "--wait", &sql]);
+            for format in ["table", "csv", "json", "parquet"] {
+                printed(&cluster, &["result", id.trim(), "-f", format, "-o", &file]);
+            }
+        }
+    })
+    .await;
+}
+
+/// What a program writes to a terminal, from its first moment on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_is_shown_how_far_a_query_is() {
+    bounded(async {
+        let (cluster, daemons) = three().await;
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE many AS SELECT y FROM generate_series(1, 10000) s(y)").await;
+        client.rows("CREATE TABLE t AS SELECT x FROM generate_series(1, 2000000) s(x)").await;
+        let slow = "SELECT count(*) FROM t CROSS JOIN many WHERE (t.x * many.y) % 7 = 3";
+        let id = printed(&cluster, &["submit", slow]);
+        let id = id.trim();
+        let program = common::daemon::binary();
+        let wait = format!("{} query wait {id}", program.display());
+        let log = cluster.path("terminal");
+        // From util-linux: gives it a terminal.
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--flush", "--return", "--command", &wait]).arg(&log);
+        terminal.env("ORIBI_ZOOKEEPER", cluster.zookeeper()).env("TERM", "xterm");
+        terminal.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut terminal = terminal.spawn().expect("script runs");
+        let silent = begin(&cluster, &["wait", id]);
+        until("a bar grows", async || {
+            let shown = std::fs::read(&log).unwrap_or_default();
+            let shown = String::from_utf8_lossy(&shown);
+            let percents = shown.split('%').filter_map(|part| {
+                part.rsplit_once(']').and_then(|(_, number)| number.trim().parse::<u32>().ok())
+            });
+            let percents: Vec<u32> = percents.filter(|percent| *percent > 0).collect();
+            shown.contains("running on") && shown.contains("=>") && {
+                assert!(percents.is_sorted(), "{percents:?}");
+                percents.first() != percents.last()
+            }
+        })
+        .await;
+        assert_eq!(printed(&cluster, &["cancel", id]), "");
+        assert_eq!(terminal.wait().expect("it ends").code(), Some(4));
+        // Nothing of it is anywhere else.
+        let (code, out, err) = ended(&silent.wait_with_output().expect("it ends"));
+        assert_eq!((code, out.as_str()), (Some(4), ""));
+        assert_eq!(err, format!("oribi: query {id} was cancelled\n"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_codes_of_config_are_those_of_query() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let _daemon = cluster.start("a");
+        let there = cluster.zookeeper();
+        for (place, arguments, code, part) in [
+            (there, &["get"][..], 0, ""),
+            (there, &["get", "statement_timeout"], 1, "is not set"),
+            (there, &["rollback", "99"], 1, "version 99"),
+            (there, &["set", "statement_timeout", "soon"], 2, "invalid value"),
+            (there, &["set", "statement_timeout"], 2, "VALUE"),
+            (there, &["fetch"], 2, "fetch"),
+            ("127.0.0.1:1/oribi", &["get"], 5, "127.0.0.1:1"),
+        ] {
+            let arguments = [&["--zookeeper", place], arguments].concat();
+            let (ended, _, err) = finish(oribi("config", &arguments));
+            assert_eq!(ended, Some(code), "{arguments:?}: {err}");
+            assert!(err.contains(part), "{arguments:?}: {err}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exit_codes_tell_scripts_what_has_happened() {
     bounded(async {
         let (cluster, daemons) = three().await;
@@ -192,6 +325,14 @@ async fn exit_codes_tell_scripts_what_has_happened() {
         assert!(err.contains("42704"), "{err}");
         for arguments in [&["run", ""][..], &["run", "SELECT 1", "--set", "x"], &["fetch"]] {
             assert_eq!(query(&cluster, arguments).0, Some(2), "{arguments:?}");
+        }
+        for (flag, all) in [
+            ("--state", "queued, running, succeeded, failed, cancelled"),
+            ("--kind", "submitted, interactive, all"),
+        ] {
+            let (code, _, err) = query(&cluster, &["list", flag, "foo"]);
+            assert_eq!(code, Some(2), "{err}");
+            assert!(err.contains(all), "{err}");
         }
         let id = printed(&cluster, &["submit", ENDLESS]);
         let id = id.trim();

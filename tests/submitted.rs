@@ -578,6 +578,61 @@ async fn who_waits_is_in_nobodys_way() {
     .await;
 }
 
+/// Makes `t`, four files of which a statement that joins them with `many` reads a little at a time.
+async fn read_slowly(client: &Client) -> &'static str {
+    client.rows("CREATE TABLE many AS SELECT y FROM generate_series(1, 10000) s(y)").await;
+    let rows = "SELECT x FROM generate_series(1, 500000) s(x)";
+    client.rows(&format!("CREATE TABLE t AS {rows}")).await;
+    for _ in 0..3 {
+        client.rows(&format!("INSERT INTO t {rows}")).await;
+    }
+    "SELECT count(*) FROM t CROSS JOIN many WHERE (t.x * many.y) % 7 = 3"
+}
+
+/// How far a query is, in its record and in `system.queries`, grows while it runs.
+async fn tells_how_far_it_is(client: &Client, store: &Store, id: &str) {
+    let path = format!("/queries/{id}");
+    let listed = format!("SELECT progress FROM system.queries WHERE id = '{id}'");
+    let mut seen: Vec<f64> = Vec::new();
+    until("it is seen to get on", async || {
+        let record = store.get(&path).await.expect("a record");
+        assert!(matches!(record["state"].as_str(), Some("queued" | "running")), "{record}");
+        let Some(progress) = record["progress"].as_f64() else { return false };
+        if seen.last().is_none_or(|last| *last != progress) {
+            seen.push(progress);
+            let listed: f64 = client.value(&listed).await.parse().expect("a number");
+            assert!(listed >= progress, "{listed} of {progress}");
+        }
+        seen.len() > 2
+    })
+    .await;
+    assert!(seen.is_sorted() && seen.iter().all(|part| (0.0..=1.0).contains(part)), "{seen:?}");
+    client.value(&format!("SELECT oribi.cancel('{id}')")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_query_is_can_be_seen() {
+    bounded(async {
+        let (cluster, daemons) = three().await;
+        let client = Client::connect(&daemons[0]).await;
+        let store = Store::of(&cluster).await;
+        let slow = read_slowly(&client).await;
+        // On one daemon, and on three: there it is what its own daemon has read of its share.
+        for distribution in ["off", "always"] {
+            let options =
+                format!("{{\"settings\": {{\"oribi.distribution\": \"{distribution}\"}}}}");
+            let submit = format!("SELECT oribi.submit('{slow}', '{options}')");
+            let id = client.value(&submit).await;
+            tells_how_far_it_is(&client, &store, &id).await;
+        }
+        let id = submit(&client, "SELECT count(*) FROM t").await;
+        assert_eq!(wait(&client, &id).await, "succeeded");
+        let record = store.get(&format!("/queries/{id}")).await.expect("a record");
+        assert_eq!(record["progress"], 1.0);
+    })
+    .await;
+}
+
 /// With nothing but what ZooKeeper comes with.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn zk_cli_submits_a_query_and_reads_its_answer() {

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use super::error::{Error, Result};
 use super::serve;
 use super::{runtime, start_logging, text_table};
-use crate::cluster::live::{Live, LiveSettings, Wish};
-use crate::query::live;
-use crate::server::Tool;
+use crate::cluster::live::{self, Live, LiveSettings, Wish};
+use crate::coordination;
+use crate::query::live::{check_name, check_text};
+use crate::server::{self, Tool};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -49,15 +50,32 @@ pub fn run(options: Options) -> Result<()> {
     quiet.log.filter = "error".to_owned();
     start_logging(&quiet)?;
     runtime()?.block_on(async {
-        let tool = Tool::open(&config).await?;
+        let tool = Tool::open(&config).await.map_err(|error| match error {
+            server::Error::Coordination(error) => of_store(error),
+            error => error.into(),
+        })?;
         let done = act(&tool, options.action).await;
         tool.close().await;
-        done
+        done.map_err(|error| match error {
+            Error::Live(live::Error::Coordination(error)) => of_store(error),
+            error => error,
+        })
     })
 }
 
+/// As `oribi query` has it: nobody to be reached is an exit code of its own.
+fn of_store(error: coordination::Error) -> Error {
+    use coordination::Error::NoNode;
+    match error.root() {
+        root if root.is_unavailable() || matches!(root, NoNode { .. }) => {
+            Error::Unreachable(error.to_string())
+        }
+        _ => server::Error::Coordination(error).into(),
+    }
+}
+
 async fn act(tool: &Tool, action: Action) -> Result<()> {
-    let settings = LiveSettings::open(tool.coordination.clone(), live::check_text).await?;
+    let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
     let change = async |wish: Wish| {
         let version = settings.change(&wish, "oribi config").await?;
         say(&format!("version {version}"))
@@ -66,11 +84,11 @@ async fn act(tool: &Tool, action: Action) -> Result<()> {
     match action {
         Action::Get { name } => get(&settings.current(), name.as_deref()),
         Action::Set { name, value } => {
-            let value = live::check_text(&name, &value).map_err(Error::Setting)?;
+            let value = check_text(&name, &value).map_err(Error::Setting)?;
             change(one(name, Some(value))).await
         }
         Action::Reset { name: Some(name), .. } => {
-            live::check_name(&name).map_err(|error| Error::Setting(error.to_string()))?;
+            check_name(&name).map_err(|error| Error::Setting(error.to_string()))?;
             change(one(name, None)).await
         }
         Action::Reset { name: None, .. } => change(Wish::ResetAll).await,
@@ -91,14 +109,14 @@ fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
         }
         return say(&table(&["name", "value", "state"], rows));
     };
-    live::check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
+    check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
     let lower = name.to_lowercase();
     if let Some(refused) = live.refused.get(&lower) {
-        return Err(Error::Setting(format!("{lower}: {refused}")));
+        return Err(Error::NotInForce(format!("{lower}: {refused}")));
     }
     match live.settings.get(&lower) {
         Some(value) => say(value),
-        None => Err(Error::Setting(format!(
+        None => Err(Error::NotInForce(format!(
             "\"{lower}\" is not set: each daemon's configuration, or the default, holds"
         ))),
     }

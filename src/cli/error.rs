@@ -14,7 +14,7 @@ use crate::{config, server};
 /// The process's exit code for wrong use, as clap has it too.
 const WRONG_USE: u8 = 2;
 
-/// Of `oribi query`: see there.
+/// Of `oribi query`, the last one of `oribi config` as well.
 const TIME_UP: u8 = 3;
 const CANCELLED: u8 = 4;
 const UNREACHABLE: u8 = 5;
@@ -32,6 +32,9 @@ pub enum Error {
     /// A live setting that makes no sense.
     #[error("{0}")]
     Setting(String),
+    /// A live setting that somebody asks for and that has no value of its own.
+    #[error("{0}")]
+    NotInForce(String),
     #[error("{0}")]
     Live(#[from] live::Error),
     #[error("environment variable {0} is not valid UTF-8")]
@@ -68,8 +71,6 @@ pub enum Error {
     NotDone { id: String, state: &'static str },
     #[error("query {id} is {state} by now, and cannot be cancelled")]
     TooLate { id: String, state: &'static str },
-    #[error("query {id} has no rows: it came to {tag}")]
-    NoRows { id: String, tag: String },
     #[error("the time is up; query {id} is {state}, and goes on")]
     TimeUp { id: String, state: String },
     #[error("interrupted")]

@@ -1,8 +1,9 @@
 //! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi query` submits
 //! queries and fetches their rows, `oribi config` reads and changes live settings.
 //!
-//! Exit codes: 0, all went well; 1, it failed while it ran; 2, wrong use or a wrong setting, and
-//! nothing was started. [`query`] has more.
+//! Exit codes: 0, all went well; 1, it failed, or was refused; 2, wrong use or a wrong setting, and
+//! nothing was started; 3, the time of `--timeout` is up; 4, the query was cancelled; 5, neither a
+//! daemon nor ZooKeeper can be reached (`query` and `config`); 130, interrupted (SIGINT).
 
 mod config;
 mod demo;
@@ -53,10 +54,12 @@ enum Command {
     /// Daemons are found through ZooKeeper (--zookeeper, ORIBI_ZOOKEEPER, or a settings file); another
     /// takes over when one dies. Passwords come from PGPASSWORD, PGPASSFILE or ~/.pgpass.
     ///
-    /// Exit codes: 0 succeeded, 1 failed, 2 wrong use, 3 time is up, 4 cancelled, 5 no daemon can be
-    /// reached, 130 interrupted.
+    /// Exit codes: 0 succeeded, 1 failed or refused, 2 wrong use, 3 time is up, 4 cancelled, 5 no
+    /// daemon can be reached, 130 interrupted.
     Query(query::Options),
     /// Reads and changes the settings that all daemons share and take up while they run.
+    ///
+    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 ZooKeeper cannot be reached.
     Config(config::Options),
 }
 

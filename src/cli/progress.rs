@@ -49,24 +49,37 @@ impl Drop for Progress {
     }
 }
 
-/// A query that is waited for, shown on standard error if that is a terminal.
+/// A query that is waited for, shown on standard error if that is a terminal: with a bar as soon as
+/// it is known how far it is.
 pub struct Waiting {
     bar: ProgressBar,
 }
+
+/// As long as that is not known.
+const WITHOUT_BAR: &str = "{spinner} {prefix}: {msg} ({elapsed})";
+const WITH_BAR: &str = "{spinner} {prefix}: {msg} [{bar:30}] {percent:>3}% ({elapsed})";
+
+/// Steps of a whole bar.
+const STEPS: f64 = 1000.0;
 
 impl Waiting {
     pub fn new(id: &str) -> Self {
         if !stderr().is_terminal() {
             return Self { bar: ProgressBar::hidden() };
         }
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
+        let bar = ProgressBar::new(STEPS as u64);
         bar.set_prefix(id.to_owned());
         bar.set_message("submitted");
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar }
+        let waiting = Self { bar };
+        waiting.set_template(WITHOUT_BAR);
+        waiting.bar.enable_steady_tick(Duration::from_millis(100));
+        waiting
+    }
+
+    fn set_template(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style.progress_chars("=> "));
+        }
     }
 
     /// Whether anybody looks at it.
@@ -86,6 +99,14 @@ impl Waiting {
             }
             _ => state.to_owned() + &attempt,
         });
+        match record.progress {
+            Some(progress) => {
+                self.bar.set_position((progress * STEPS) as u64);
+                self.set_template(WITH_BAR);
+            }
+            // Another attempt begins.
+            None => self.set_template(WITHOUT_BAR),
+        }
     }
 }
 

@@ -66,6 +66,7 @@ pub mod parse;
 pub mod patterns;
 mod planner;
 mod policies;
+mod progress;
 mod ready;
 mod rights;
 mod rows;

@@ -2,8 +2,8 @@
 //! and its plan with what each step has measured.
 //!
 //! The plan itself is not kept, for it may hold much memory, such as the table of a hash join: it is
-//! looked at when its run ends, on the engine's threads. A spread plan's workers tell what they have
-//! measured a moment later, so such a plan waits here for whoever calls [`Observation::settle`].
+//! looked at when its run ends, on the engine's threads. Of a statement on several daemons only this
+//! daemon's share is seen: the others do not tell what they have measured, except for EXPLAIN ANALYZE.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -11,8 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::datasource::physical_plan::FileScanConfig;
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
@@ -21,9 +19,9 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
-use tokio::time::timeout_at;
 
-use super::distribution::{bytes_to_read, is_spread, show_spread, with_workers_metrics};
+use super::distribution::{is_spread, scan_of, show_spread};
+use super::progress::{progress, scans};
 
 /// Steps below each other that a profile shows.
 const MAX_DEPTH: usize = 200;
@@ -68,21 +66,14 @@ pub struct Observation {
 struct Seen {
     /// The plan that runs.
     running: Option<Weak<dyn ExecutionPlan>>,
-    runs: u32,
+    /// The scans in this daemon's own parts of a spread plan that runs.
+    parts: Vec<Arc<dyn ExecutionPlan>>,
+    /// The most that was told of how far it is: a plan that runs again does not take that back.
+    furthest: Option<f64>,
     scanned: u64,
     spilled: u64,
     workers: Vec<String>,
-    /// A spread plan that has ended.
-    late: Option<Late>,
-    /// Nobody asks for more.
-    closed: bool,
     profile: Option<Profile>,
-}
-
-#[derive(Debug)]
-struct Late {
-    plan: Arc<dyn ExecutionPlan>,
-    wants_profile: bool,
 }
 
 impl Observation {
@@ -102,13 +93,22 @@ impl Observation {
     pub(super) fn watch(self: &Arc<Self>, plan: &Arc<dyn ExecutionPlan>) -> Watch {
         let mut seen = self.seen();
         seen.running = Some(Arc::downgrade(plan));
-        seen.runs += 1;
+        seen.parts.clear();
         drop(seen);
         Watch {
             observation: self.clone(),
             plan: plan.clone(),
             begun: Instant::now(),
             failed: false,
+        }
+    }
+
+    /// A part of the spread plan that runs is about to run here as well.
+    pub(super) fn watch_part(&self, part: &Arc<dyn ExecutionPlan>) {
+        let scans = scans(part);
+        let mut seen = self.seen();
+        if seen.running.is_some() {
+            seen.parts.extend(scans);
         }
     }
 
@@ -133,45 +133,25 @@ impl Observation {
         Arc::new(RuntimeEnv { memory_pool: pool, ..environment.clone() })
     }
 
-    /// How much of the files that its plan reads is read, from 0 to 1. `None` where nothing runs that
-    /// reads files here, and of a statement on several daemons.
+    /// How much of what it reads of files here is read, from 0 to 1; never less than before. `None` as
+    /// long as nothing has run that reads files here.
     pub fn progress(&self) -> Option<f64> {
-        let plan = self.seen().running.as_ref()?.upgrade()?;
-        let all = bytes_to_read(&plan);
-        if all == 0 || is_spread(&plan) {
-            return None;
-        }
-        let mut seen = Seen::default();
-        seen.add(&plan);
-        // What is to be read is an estimate, by the width of columns.
-        Some((seen.scanned as f64 / all as f64).min(1.0))
+        let (plan, parts) = {
+            let seen = self.seen();
+            (seen.running.as_ref().and_then(Weak::upgrade), seen.parts.clone())
+        };
+        let now = plan.and_then(|plan| match is_spread(&plan) {
+            true => progress(&parts),
+            false => progress(&scans(&plan)),
+        });
+        let mut seen = self.seen();
+        seen.furthest = now.into_iter().chain(seen.furthest).reduce(f64::max);
+        seen.furthest
     }
 
     /// Whether a plan still runs, or ends at this moment.
     pub fn is_running(&self) -> bool {
         self.seen().running.is_some()
-    }
-
-    /// Waits, until the deadline, for what workers have measured, and for no more after it.
-    pub async fn settle(&self, deadline: tokio::time::Instant) {
-        let Some(Late { plan, wants_profile }) = self.close() else { return };
-        let told = timeout_at(deadline, with_workers_metrics(plan.clone())).await;
-        let plan = match told {
-            Ok(Ok(plan)) => plan,
-            Ok(Err(_)) | Err(_) => plan,
-        };
-        self.seen().take(&plan, wants_profile);
-    }
-
-    /// Nobody will ask for more: gives back what a plan holds that has ended.
-    pub fn forget(&self) {
-        drop(self.close());
-    }
-
-    fn close(&self) -> Option<Late> {
-        let mut seen = self.seen();
-        seen.closed = true;
-        seen.late.take()
     }
 
     pub fn figures(&self) -> Figures {
@@ -216,13 +196,6 @@ impl Seen {
             Ok(TreeNodeRecursion::Continue)
         });
     }
-
-    fn take(&mut self, plan: &Arc<dyn ExecutionPlan>, wants_profile: bool) {
-        self.add(plan);
-        if wants_profile {
-            self.profile = Some(profile(plan));
-        }
-    }
 }
 
 /// Held while a plan runs.
@@ -245,13 +218,12 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let threshold = self.observation.threshold;
         let slow = threshold.is_some_and(|threshold| self.begun.elapsed() >= threshold);
-        let wants_profile = slow || self.failed;
+        let profile = (slow || self.failed).then(|| profile(&self.plan));
         let mut seen = self.observation.seen();
-        match is_spread(&self.plan) {
-            true if seen.closed => {}
-            true => seen.late = Some(Late { plan: self.plan.clone(), wants_profile }),
-            false => seen.take(&self.plan, wants_profile),
-        }
+        seen.add(&self.plan);
+        // A scan measures together with its parts here: these are counted with the plan.
+        seen.parts.clear();
+        seen.profile = profile.or(seen.profile.take());
         seen.running = None;
     }
 }
@@ -280,9 +252,7 @@ fn plain(plan: &dyn ExecutionPlan, depth: usize, f: &mut Formatter<'_>) -> fmt::
     }
     write!(f, "{:1$}{2}", "", depth * 2, plan.name())?;
     let mut sign = ": ";
-    if let Some(scan) = plan.downcast_ref::<DataSourceExec>()
-        && let Some(scan) = scan.data_source().downcast_ref::<FileScanConfig>()
-    {
+    if let Some(scan) = scan_of(plan) {
         let files: usize = scan.file_groups.iter().map(|group| group.len()).sum();
         write!(f, ": files={files}")?;
         sign = ", ";

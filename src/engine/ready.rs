@@ -13,7 +13,7 @@ use datafusion::physical_plan::explain::ExplainExec;
 use tokio_util::sync::CancellationToken;
 
 use super::cooperation::make_fair;
-use super::distribution::{Again, Distribution, Spread, own_part};
+use super::distribution::{Again, Distribution, own_part};
 use super::explain::{analyse_discreetly, explain};
 use super::observe::{Observation, Watch};
 use super::settings::Settings;
@@ -82,7 +82,7 @@ impl Course {
             && let Some(shown) = local.downcast_ref::<ExplainExec>()
         {
             let inner = self.physical(&explain.plan).await?;
-            let spread = self.spread(&distribution, &explain.plan, &inner).await?;
+            let spread = distribution.spread(&self, &explain.plan, &inner).await?;
             let plan = match spread {
                 Some(spread) => with_physical(shown, |text| match self.details {
                     true => distribution.explain(&spread),
@@ -95,7 +95,7 @@ impl Course {
         if local.is::<AnalyzeExec>() && !self.details {
             return self.run_here(local, returned, stop);
         }
-        let spread = self.spread(&distribution, &logical, &local).await?;
+        let spread = distribution.spread(&self, &logical, &local).await?;
         let Some(spread) = spread else { return self.run_here(local, returned, stop) };
         let plan = own_part(spread.plan, &stop).map_err(Error::planning)?;
         let observation = self.observation.clone();
@@ -114,16 +114,6 @@ impl Course {
         };
         let (context, again) = (spread.context, Some(Box::new(again)));
         Ok(Ready { plan, context, stop, returned, again, observation })
-    }
-
-    async fn spread(
-        &self,
-        distribution: &Distribution,
-        logical: &LogicalPlan,
-        local: &Arc<dyn ExecutionPlan>,
-    ) -> Result<Option<Spread>> {
-        let environment = self.context.runtime_env();
-        distribution.spread(&self.state, &environment, &self.settings, logical, local).await
     }
 
     async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {

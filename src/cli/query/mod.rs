@@ -1,9 +1,5 @@
 //! `oribi query`: submits queries, waits for them and fetches their rows, from any daemon.
 //!
-//! Exit codes: 0, the query has succeeded; 1, it has failed, or something else has; 2, wrong use, and
-//! nothing was asked; 3, the time was up; 4, the query was cancelled; 5, no daemon could be reached;
-//! 130, interrupted (SIGINT).
-//!
 //! - [`places`]: where daemons are.
 //! - [`login`]: who asks.
 //! - [`client`]: a connection to one of them, or to the next.
@@ -15,10 +11,11 @@ mod output;
 mod places;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read, stdin};
+use std::io::{IsTerminal, Read, Write, stderr, stdin};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -39,6 +36,13 @@ const SLICE: Duration = Duration::from_secs(2);
 
 /// The same while somebody at a terminal wants to see how it goes.
 const SEEN_SLICE: Duration = Duration::from_millis(500);
+
+/// The states of queries.
+const STATES: [State; 5] =
+    [State::Queued, State::Running, State::Succeeded, State::Failed, State::Cancelled];
+
+/// The kinds of queries: a client's own is interactive.
+const KINDS: [&str; 3] = [KIND, "interactive", "all"];
 
 /// Statements that need not wait for anything.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -142,14 +146,14 @@ struct Patience {
 
 #[derive(Debug, Args)]
 struct List {
-    /// Only those in this state: queued, running, succeeded, failed, cancelled.
-    #[arg(long)]
+    /// Only those in this state.
+    #[arg(long, value_parser = PossibleValuesParser::new(STATES.map(State::as_str)))]
     state: Option<String>,
     /// Only those of this role.
     #[arg(long, value_name = "ROLE")]
     owner: Option<String>,
-    /// submitted, interactive or all.
-    #[arg(long, default_value = KIND)]
+    /// Only those of this kind.
+    #[arg(long, default_value = KIND, value_parser = PossibleValuesParser::new(KINDS))]
     kind: String,
     /// As many at most.
     #[arg(long, default_value_t = 100)]
@@ -273,10 +277,7 @@ impl Query {
             let wait = "SELECT oribi.wait($1::text, $2::text)";
             let state = self.client.ask(wait, &[&self.id, &text], slice).await?;
             let state = state.unwrap_or_default();
-            let is_over = [State::Succeeded, State::Failed, State::Cancelled]
-                .iter()
-                .any(|over| over.as_str() == state);
-            if is_over {
+            if STATES.iter().any(|over| over.is_final() && over.as_str() == state) {
                 return self.at_end().await;
             }
             if left.is_some_and(|left| left <= slice) {
@@ -301,15 +302,18 @@ impl Query {
     }
 
     async fn fetch(&mut self, record: &Record, options: &output::Options) -> Result<()> {
-        if record.outcome.as_ref().is_none_or(|outcome| outcome.location.is_none()) {
-            return match options.format {
-                Format::Table => tour::print(&tag(record)),
-                _ => Err(Error::NoRows { id: self.id.clone(), tag: tag(record) }),
-            };
-        }
+        let outcome = record.outcome.as_ref().filter(|outcome| outcome.location.is_some());
+        let Some(outcome) = outcome else {
+            if options.format == Format::Table {
+                return tour::print(&tag(record));
+            }
+            // Standard output is for programs, which get no rows. Nobody has to listen.
+            let _ = writeln!(stderr(), "{}", tag(record));
+            return Ok(());
+        };
         let id = self.id.replace('\'', "''");
         let sql = format!("SELECT * FROM oribi.result('{id}')");
-        output::fetch(&mut self.client, &sql, options).await
+        output::fetch(&mut self.client, &sql, &outcome.columns, options).await
     }
 
     async fn run(mut self, timeout: Option<Duration>, options: &output::Options) -> Result<()> {
@@ -385,10 +389,11 @@ impl List {
         }
         let (conditions, limit) = (conditions.join(" AND "), self.limit);
         let sql = format!(
-            "SELECT id, kind, state, attempt, daemon, \"user\", database, submitted, error, {sql} \
+            "SELECT id, kind, state, progress, attempt, daemon, \"user\", database, submitted, error, \
+                    {sql} \
              FROM system.queries WHERE {conditions} ORDER BY submitted DESC LIMIT {limit}"
         );
-        output::fetch(&mut self.link.open().await?, &sql, &self.output).await
+        output::fetch(&mut self.link.open().await?, &sql, &[], &self.output).await
     }
 }
 

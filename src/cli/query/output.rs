@@ -18,7 +18,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use tokio_postgres::types::Type;
+
 use super::client::{Client, is_lost};
+use crate::catalog::Column;
 use crate::cli::error::{Error, Result};
 use crate::cli::text_table;
 use crate::values::decode::copy::{CopyDecoder, CopySource};
@@ -47,13 +50,19 @@ pub enum Format {
 }
 
 /// Writes the rows of a query. When a daemon dies under it another is asked from the beginning, unless
-/// some of it is out already.
-pub async fn fetch(client: &mut Client, sql: &str, options: &Options) -> Result<()> {
+/// some of it is out already. `known` are its columns, where more of them is known than a daemon says
+/// of a statement: how many dimensions arrays have.
+pub async fn fetch(
+    client: &mut Client,
+    sql: &str,
+    known: &[Column],
+    options: &Options,
+) -> Result<()> {
     loop {
         let mut target = Target::open(options.output.as_deref())?;
         let written = match options.format {
             Format::Csv => csv(client.link().await?, sql, &mut target).await,
-            format => rows(client.link().await?, sql, format, &mut target).await,
+            format => rows(client.link().await?, sql, known, format, &mut target).await,
         };
         match written {
             Ok(()) => return target.finish(),
@@ -79,15 +88,20 @@ async fn csv(client: &tokio_postgres::Client, sql: &str, target: &mut Target) ->
 async fn rows(
     client: &tokio_postgres::Client,
     sql: &str,
+    known: &[Column],
     format: Format,
     target: &mut Target,
 ) -> Result<()> {
     let statement = client.prepare(sql).await.map_err(Error::Statement)?;
-    let fields: Vec<FieldRef> = (statement.columns().iter())
-        .map(|column| types::column(column.name(), column.type_(), column.type_modifier()))
-        .collect();
+    let (exprs, fields): (Vec<String>, Vec<FieldRef>) = (statement.columns().iter())
+        .map(|column| {
+            let known = known.iter().find(|known| known.name == column.name());
+            readable(column, known.map(Column::field), format)
+        })
+        .unzip();
     let schema = Arc::new(Schema::new(fields.clone()));
-    let copy = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
+    let exprs = exprs.join(", ");
+    let copy = format!("COPY (SELECT {exprs} FROM ({sql}) AS rows) TO STDOUT (FORMAT binary)");
     let bytes = client.copy_out(&copy).await.map_err(Error::Statement)?;
     let batches = batches(bytes.map_err(Error::Statement), &fields);
     match format {
@@ -95,6 +109,41 @@ async fn rows(
         Format::Parquet => parquet(schema, batches, target).await,
         Format::Table | Format::Csv => table(&schema, batches, target).await,
     }
+}
+
+/// A column as it is asked for, so that its values can be read here and have a place in the format,
+/// and as it comes then.
+fn readable(
+    column: &tokio_postgres::Column,
+    known: Option<Field>,
+    format: Format,
+) -> (String, FieldRef) {
+    let name = format!("\"{}\"", column.name().replace('"', "\"\""));
+    let pg = column.type_();
+    let cast = match *pg {
+        Type::OID => Some(Type::INT8),
+        // Parquet has a type for intervals that cannot hold all of them, and few read it.
+        Type::INTERVAL if format == Format::Parquet => Some(Type::TEXT),
+        // Types of system tables, and arrays of them.
+        _ if types::parameter(pg).is_none() => Some(Type::TEXT),
+        Type::OID_ARRAY | Type::OID_VECTOR | Type::INT2_VECTOR => Some(Type::TEXT),
+        Type::INTERVAL_ARRAY if format == Format::Parquet => Some(Type::TEXT),
+        _ => None,
+    };
+    if let Some(cast) = cast {
+        let field = types::column(column.name(), &cast, -1);
+        return (format!("CAST({name} AS {}) AS {name}", cast.name()), field);
+    }
+    // Where a daemon's own description leaves out dimensions, or a precision.
+    let exact = known.filter(|field| {
+        let dimensions = types::dimensions(field.data_type());
+        pg.name().starts_with('_') && (dimensions > 1 || *pg == Type::NUMERIC_ARRAY)
+    });
+    let field = exact.map_or_else(
+        || types::column(column.name(), pg, column.type_modifier()),
+        |field| Arc::new(field.with_nullable(true)),
+    );
+    (name, field)
 }
 
 /// What comes in COPY's binary format.

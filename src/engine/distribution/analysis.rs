@@ -15,7 +15,6 @@ use datafusion::physical_plan::{
 };
 use datafusion_distributed::{
     DistributedExec, DistributedMetricsFormat, display_plan_ascii, explain_analyze,
-    rewrite_distributed_plan_with_metrics,
 };
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
@@ -41,13 +40,6 @@ impl Analysis {
 /// Whether a plan runs on several daemons.
 pub(in crate::engine) fn is_spread(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.is::<DistributedExec>()
-}
-
-/// A spread plan that has run, with what its workers have measured. Waits for all of them.
-pub(in crate::engine) async fn with_workers_metrics(
-    plan: Arc<dyn ExecutionPlan>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    rewrite_distributed_plan_with_metrics(plan, DistributedMetricsFormat::Aggregated).await
 }
 
 /// A spread plan with what is in it of what was measured.

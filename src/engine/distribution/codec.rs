@@ -76,7 +76,7 @@ pub(super) fn arrived(
 /// on the way.
 pub(super) fn mark_field_ids(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let marked = plan.transform_up(|node| {
-        let by_field_id = scan_of(&node).is_some_and(finds_by_field_id);
+        let by_field_id = scan_of(node.as_ref()).is_some_and(finds_by_field_id);
         Ok(match by_field_id {
             true => Transformed::yes(Through::new(Said::FieldIds, node) as _),
             false => Transformed::no(node),
@@ -86,7 +86,7 @@ pub(super) fn mark_field_ids(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exe
 }
 
 /// A step that reads files.
-pub(super) fn scan_of(node: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+pub(in crate::engine) fn scan_of(node: &dyn ExecutionPlan) -> Option<&FileScanConfig> {
     node.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
 }
 

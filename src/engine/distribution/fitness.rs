@@ -22,18 +22,18 @@ use super::codec::{arrived, scan_of};
 const VARIABLE_WIDTH: usize = 24;
 
 /// Bytes of files that a plan reads, after files and columns were left out that it does not need.
-pub(in crate::engine) fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+pub(super) fn bytes_to_read(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let mut bytes = 0;
     // The closure never fails.
     let _ = plan.apply(|node| {
-        bytes += scan_of(node).map_or(0, bytes_of_scan);
+        bytes += scan_of(node.as_ref()).map_or(0, bytes_of_scan);
         Ok(TreeNodeRecursion::Continue)
     });
     bytes
 }
 
 /// The same of one scan. Columns count by the width of their types.
-pub(super) fn bytes_of_scan(scan: &FileScanConfig) -> u64 {
+pub(in crate::engine) fn bytes_of_scan(scan: &FileScanConfig) -> u64 {
     let files = scan.file_groups.iter().flat_map(|group| group.files());
     let bytes: u64 = files.map(|file| file.effective_size()).sum();
     let schema = scan.file_schema();
@@ -70,7 +70,7 @@ fn obstacle_of(
     node: &Arc<dyn ExecutionPlan>,
     elsewhere: &TaskContext,
 ) -> Result<Option<&'static str>> {
-    if let Some(reason) = scan_of(node).and_then(obstacle_of_scan) {
+    if let Some(reason) = scan_of(node.as_ref()).and_then(obstacle_of_scan) {
         return Ok(Some(reason));
     }
     if let Some(cut) = node.downcast_ref::<RepartitionExec>()

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::travel::Travel;
 use crate::config;
 use crate::engine::memory::{Bound, bound_of, part_of};
+use crate::engine::observe::Observation;
 use crate::id;
 
 /// Parts of a hundred of the engine's memory that are in use when no more statements are let in.
@@ -49,6 +50,8 @@ struct Statement {
     environment: Arc<RuntimeEnv>,
     /// This daemon's own: its parts are no guests.
     own: bool,
+    /// Of one of this daemon's own.
+    observation: Option<Arc<Observation>>,
     parts: usize,
 }
 
@@ -71,13 +74,18 @@ impl Guests {
         Arc::new(Self { settings, environment, inside: Mutex::default() })
     }
 
-    /// A statement of this daemon is spread, which runs with this memory here.
-    pub fn host(self: &Arc<Self>, travel: &mut Travel, environment: &Arc<RuntimeEnv>) -> Host {
+    /// A statement of this daemon is spread, which runs with this memory here, and is observed.
+    pub fn host(
+        self: &Arc<Self>,
+        travel: &mut Travel,
+        environment: &Arc<RuntimeEnv>,
+        observation: Option<Arc<Observation>>,
+    ) -> Host {
         let statement = id::statement();
         travel.statement = statement;
         travel.bound = bound_of(environment).cloned();
         let environment = environment.clone();
-        let own = Statement { environment, own: true, parts: 0 };
+        let own = Statement { environment, own: true, observation, parts: 0 };
         self.inside().statements.insert(statement, own);
         Host { guests: self.clone(), statement }
     }
@@ -105,11 +113,16 @@ impl Guests {
         inside.parts += 1;
         let known = inside.statements.entry(travel.statement).or_insert_with(|| {
             let environment = self.bound(travel).of(&self.environment);
-            Statement { environment, own: false, parts: 0 }
+            Statement { environment, own: false, observation: None, parts: 0 }
         });
         known.parts += 1;
         let guest = Guest { guests: self.clone(), statement: travel.statement };
         Ok((Some(guest), known.environment.clone()))
+    }
+
+    /// What observes a part's statement, if that is this daemon's own.
+    pub fn observation(&self, travel: &Travel) -> Option<Arc<Observation>> {
+        self.inside().statements.get(&travel.statement)?.observation.clone()
     }
 
     fn bound(&self, travel: &Travel) -> Bound {
@@ -221,7 +234,7 @@ mod tests {
         let (here, there) = (guests(1), guests(1));
         let bounded = Bound::of_pool(1 << 20, "p").of(&here.environment);
         let mut travel = Travel::default();
-        let host = here.host(&mut travel, &bounded);
+        let host = here.host(&mut travel, &bounded, None);
         for _ in 0..3 {
             let (guest, environment) = here.admit(&travel).unwrap();
             assert!(guest.is_none() && Arc::ptr_eq(&environment, &bounded));

@@ -49,7 +49,6 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::memory_pool::MemoryLimit;
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
@@ -68,8 +67,9 @@ use tracing::{debug, info, warn};
 use url::Url;
 
 use super::cooperation::pausing;
+use super::ready::Course;
 use super::semantics::unnamed_functions;
-use super::settings::{Distribute, Settings};
+use super::settings::Distribute;
 use super::system::{Others, SystemCatalog};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
@@ -79,11 +79,12 @@ use crate::storage;
 use crate::tls::Peering;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
-pub(super) use analysis::{is_spread, show_spread, with_workers_metrics};
+pub(super) use analysis::{is_spread, show_spread};
 use channels::{Channels, url};
+pub(super) use codec::scan_of;
 use codec::{Codec, mark_field_ids};
-pub(super) use fitness::bytes_to_read;
-use fitness::{arrives, obstacle};
+pub(super) use fitness::bytes_of_scan;
+use fitness::{arrives, bytes_to_read, obstacle};
 use guests::Guests;
 use messages::Receiver;
 pub use messages::{Messages, NoAnswer};
@@ -257,16 +258,14 @@ impl Distribution {
     }
 
     /// The statement on several daemons, if that is possible and worth it. `local` is its plan for
-    /// this one alone, `environment` what its part here runs with.
+    /// this one alone.
     pub async fn spread(
         &self,
-        state: &SessionState,
-        environment: &Arc<RuntimeEnv>,
-        settings: &Settings,
+        course: &Course,
         logical: &LogicalPlan,
         local: &Arc<dyn ExecutionPlan>,
     ) -> Result<Option<Spread>> {
-        let least = match settings.distribute() {
+        let least = match course.settings.distribute() {
             Distribute::Off => return Ok(None),
             Distribute::Auto => self.settings().min_bytes.0.max(1),
             Distribute::Always => 0,
@@ -280,7 +279,7 @@ impl Distribution {
             return Ok(None);
         }
         let analysed = local.is::<AnalyzeExec>();
-        let state = self.session(state, settings, &workers, least, analysed)?;
+        let state = self.session(course, &workers, least, analysed)?;
         let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(None),
@@ -298,7 +297,7 @@ impl Distribution {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            environment.clone(),
+            course.context.runtime_env(),
         ));
         Ok(Some(Spread { plan, context, workers }))
     }
@@ -359,8 +358,7 @@ impl Distribution {
     /// The session of one spread statement.
     fn session(
         &self,
-        state: &SessionState,
-        settings: &Settings,
+        course: &Course,
         workers: &[Worker],
         least: u64,
         analysed: bool,
@@ -372,7 +370,7 @@ impl Distribution {
         // Not ready itself, a daemon is no worker, but can run what needs no others.
         let own = place.and_then(|at| urls.get(at)).or(urls.first()).cloned();
         let Some(own) = own else { return Err(Error::Start("no worker".to_owned())) };
-        let mut state = state.clone();
+        let mut state = course.state.as_ref().clone();
         let environment = state.runtime_env().clone();
         let config = state.config_mut();
         let options = config.options_mut();
@@ -382,8 +380,8 @@ impl Distribution {
             // Whatever it reads.
             options.optimizer.repartition_file_min_size = 0;
         }
-        let mut travel = Travel::of(settings);
-        let host = self.guests.host(&mut travel, &environment);
+        let mut travel = Travel::of(&course.settings);
+        let host = self.guests.host(&mut travel, &environment, course.observation.clone());
         config.set_extension(Arc::new(host));
         let headers = travel.headers(self.peers.workers.build()).map_err(failed)?;
         config.set_distributed_passthrough_headers(headers).map_err(failed)?;

@@ -27,8 +27,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::engine::cooperation::watched;
 use crate::faults;
 
-/// Makes a plan that has arrived one that can be run as a part.
-pub(super) fn as_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// Makes a plan that has arrived one that can be run as a part; `see` is shown what gives its rows.
+pub(super) fn as_part(
+    plan: Arc<dyn ExecutionPlan>,
+    see: impl Fn(&Arc<dyn ExecutionPlan>),
+) -> Result<Arc<dyn ExecutionPlan>> {
     let stop = CancellationToken::new();
     let plan = plan.transform_up(|node| {
         let join = node.downcast_ref::<NestedLoopJoinExec>();
@@ -40,13 +43,16 @@ pub(super) fn as_part(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
     let held = Arc::new(stop.drop_guard());
     // Such a step is put in the place of another of its kind when the part is run.
     let is_head = plan.data.is::<RepartitionExec>() || plan.data.is::<BroadcastExec>();
+    let over = |step: &Arc<dyn ExecutionPlan>| {
+        see(step);
+        Part::over(step.clone(), held.clone())
+    };
     match is_head {
         true => {
-            let below = plan.data.children().into_iter().cloned();
-            let parts = below.map(|below| Part::over(below, held.clone())).collect();
+            let parts = plan.data.children().into_iter().map(over).collect();
             replace_children_if_necessary(plan.data, parts)
         }
-        false => Ok(Part::over(plan.data, held)),
+        false => Ok(over(&plan.data)),
     }
 }
 

@@ -35,7 +35,7 @@ const SURPLUS: u64 = 10;
 pub(super) fn assign(
     event: ScaleUpLeafNodeEvent<'_>,
 ) -> Option<Result<ScaleUpLeafNodeEventResponse>> {
-    let scan = scan_of(event.plan)?;
+    let scan = scan_of(event.plan.as_ref())?;
     let pinned = event.session_config.get_extension::<Pinned>()?;
     // Rows in order stay in the files and ranges that they are in.
     let ordered = !scan.output_ordering.is_empty() || scan.output_partitioning.is_some();

@@ -75,7 +75,7 @@ pub(super) fn without_merges(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Exe
 pub(super) fn desired_tasks(
     event: DesiredTaskCountEvent<'_>,
 ) -> Option<Result<DesiredTaskCountEventResponse>> {
-    let scan = scan_of(event.plan)?;
+    let scan = scan_of(event.plan.as_ref())?;
     let pinned = event.session_config.get_extension::<Pinned>()?;
     // What is above one partition may rely on that, or on an order; and each task would return all of a
     // limit's rows.

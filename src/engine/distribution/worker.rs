@@ -60,6 +60,7 @@ impl WorkerSessionBuilder for Sessions {
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
         let is_own = guest.is_none();
+        let observation = self.guests.observation(&travel);
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
         let mut options = self.template.config().options().as_ref().clone();
@@ -92,7 +93,11 @@ impl WorkerSessionBuilder for Sessions {
                     Some(context) => arrived(&event.plan, context)?,
                     None => event.plan,
                 };
-                let plan = as_part(storage::name_files(plan)?)?;
+                let plan = as_part(storage::name_files(plan)?, |rows| {
+                    if let Some(observation) = &observation {
+                        observation.watch_part(rows);
+                    }
+                })?;
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );
@@ -153,7 +158,7 @@ fn check(plan: &Arc<dyn ExecutionPlan>, roots: &storage::Roots) -> Result<()> {
         if node.is::<DataSinkExec>() {
             return Err(refused("a part of a statement writes".to_owned()));
         }
-        let Some(scan) = scan_of(node).filter(|_| !roots.is_everywhere()) else {
+        let Some(scan) = scan_of(node.as_ref()).filter(|_| !roots.is_everywhere()) else {
             return Ok(TreeNodeRecursion::Continue);
         };
         // Ends with a slash.

@@ -48,8 +48,7 @@ const WAITING: usize = 16 * 1024;
 const GATHER: Duration = Duration::from_millis(100);
 
 /// How long after a statement's end what its plan has measured is waited for: one that was stopped
-/// may take a moment to leave the engine's threads, and the workers tell later. What a task has
-/// measured that never ran does not come.
+/// may take a moment to leave the engine's threads.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How often segments are looked at that have become too old.
@@ -261,9 +260,8 @@ impl History {
     pub(super) fn note_ended(&self, facts: Arc<Facts>, session: Arc<SessionEntry>) {
         let mut queue = self.queue();
         let journaled = facts.journaled.load(Ordering::Relaxed);
-        match (facts.counts() || journaled) && (self.is_on() || self.settings.slow.0.is_some()) {
-            true => self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() }),
-            false => facts.observation.forget(),
+        if (facts.counts() || journaled) && (self.is_on() || self.settings.slow.0.is_some()) {
+            self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() });
         }
     }
 
@@ -278,11 +276,10 @@ impl History {
     fn push(&self, queue: &mut Queue, note: Note) {
         if queue.notes.len() >= WAITING {
             queue.forgotten += 1;
-            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front() {
-                facts.observation.forget();
-                if facts.journaled.load(Ordering::Relaxed) {
-                    queue.closed.push(facts.id);
-                }
+            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front()
+                && facts.journaled.load(Ordering::Relaxed)
+            {
+                queue.closed.push(facts.id);
             }
         }
         queue.notes.push_back(note);
@@ -430,7 +427,6 @@ async fn settle(facts: &Facts, deadline: Instant) {
     while facts.observation.is_running() && Instant::now() < deadline {
         sleep(Duration::from_millis(5)).await;
     }
-    facts.observation.settle(deadline).await;
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ const RESULTS: &str = ".results";
 
 /// How often it is looked how far a query is, and by how much more of it this is written.
 const TELL: Duration = Duration::from_secs(1);
-const STEP: f64 = 0.02;
+const STEP: f64 = 0.01;
 
 /// Rows, and bytes of JSON, that are kept in a query's record.
 const SHOWN_ROWS: usize = 100;

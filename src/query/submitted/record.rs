@@ -50,7 +50,7 @@ pub struct Record {
     /// How many of the attempts ended because their daemon was shut down in good order.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub given_back: u32,
-    /// How far it is, from 0 to 1, as long as it runs.
+    /// How far it is, from 0 to 1: as it runs, where that can be told, and 1 once it has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
     pub user: String,
@@ -171,7 +171,8 @@ impl Record {
 
     /// The same at its end.
     pub fn ended(&self, state: State) -> Self {
-        Self { state, finished: Some(Utc::now()), ..self.clone() }
+        let progress = (state == State::Succeeded).then_some(1.0);
+        Self { state, progress, finished: Some(Utc::now()), ..self.clone() }
     }
 
     /// The same once it has failed.
