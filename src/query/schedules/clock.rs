@@ -98,7 +98,18 @@ impl Known {
             if !found.record.enabled {
                 continue;
             }
-            for time in pattern.due(&found.record, now) {
+            next = [next, pattern.next(now)].into_iter().flatten().min();
+            let due = pattern.due(&found.record, now);
+            if due.is_empty() {
+                continue;
+            }
+            let Some(owner) = schedules.owner(&found.record).await? else {
+                warn!(name, "the role of a schedule is gone: its query is not submitted");
+                continue;
+            };
+            // What is written with the first run tells who it is now.
+            (found.record.user, found.record.owner) = (owner.name.clone(), Some(owner.record.oid));
+            for time in due {
                 match submit(schedules, fence, name, &found.record, found.version, time).await {
                     Ok(Step::Taken(record)) => {
                         *found = Found { record, version: found.version + 1 };
@@ -119,7 +130,6 @@ impl Known {
                     }
                 }
             }
-            next = [next, pattern.next(now)].into_iter().flatten().min();
         }
         let pause = match next {
             Some(next) if next <= now => RETRY,
@@ -204,7 +214,8 @@ async fn submit(
             return Ok(Step::Waits);
         }
         let settings = record.settings.clone();
-        let query = submitted::Record::new(&record.user, &record.database, &record.sql, settings);
+        let Record { user, owner, database, sql, .. } = record;
+        let query = submitted::Record::new((user, *owner), database, sql, settings);
         let mut ops = write(&taken)?;
         ops.extend(submissions.entering(&id, &query)?);
         (taken, ops)
