@@ -112,7 +112,7 @@ impl Known {
             for time in due {
                 match submit(schedules, fence, name, &found.record, found.version, time).await {
                     Ok(Step::Taken(record)) => {
-                        *found = Found { record, version: found.version + 1 };
+                        *found = Found { record: *record, version: found.version + 1 };
                     }
                     Ok(Step::Waits) => {
                         self.waits = true;
@@ -176,7 +176,7 @@ impl Known {
 /// What came of one time.
 enum Step {
     /// It is seen to: the record as it stands in the store.
-    Taken(Record),
+    Taken(Box<Record>),
     /// The query before is not done, or there is no room for another.
     Waits,
     /// The schedule is not what it was, or this daemon does not lead.
@@ -223,11 +223,11 @@ async fn submit(
     match store.transact(ops).await {
         Ok(_) => {
             info!(name, %time, id, busy, "a schedule's time");
-            Ok(Step::Taken(after))
+            Ok(Step::Taken(Box::new(after)))
         }
         // Of an earlier schedule of that name: this time has been seen to.
         Err(error) if submitted::exists(&error) => match store.transact(write(&after)?).await {
-            Ok(_) => Ok(Step::Taken(after)),
+            Ok(_) => Ok(Step::Taken(Box::new(after))),
             Err(error) if submitted::outrun(&error) => Ok(Step::Outrun),
             Err(error) => Err(error.into()),
         },
