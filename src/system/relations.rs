@@ -9,14 +9,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use super::types;
 
 /// The schemas that are the same in every database, with their object identifiers: PostgreSQL's
-/// own, and for `system`, `oribi` and `zk` some below the first that users' objects get.
-pub const SCHEMAS: &[(&str, u32)] = &[
-    ("pg_catalog", PG_CATALOG),
-    ("information_schema", 13207),
-    ("oribi", 15050),
-    ("system", 15100),
-    ("zk", 15200),
-];
+/// own, and for `system` and `zk` some below the first that users' objects get.
+pub const SCHEMAS: &[(&str, u32)] =
+    &[("pg_catalog", PG_CATALOG), ("information_schema", 13207), ("system", 15100), ("zk", 15200)];
+
+/// The schema of this server's own functions. It holds no relations, and is in nobody's search path:
+/// that of the role `oribi` would else begin with it.
+pub const FUNCTIONS: (&str, u32) = ("oribi", 15050);
 
 pub const PG_CATALOG: u32 = 11;
 
