@@ -227,6 +227,7 @@ impl Server {
             log,
             (config.maintenance.clone(), warehouse.clone().map(|url| Warehouse { url, cluster })),
         );
+        let schedules = Schedules::new(submissions.clone(), catalog.clone());
         let foundation = Foundation {
             coordination: coordination.clone(),
             engine,
@@ -241,6 +242,7 @@ impl Server {
             maintenance,
             admission,
             live,
+            schedules,
             warehouse,
         };
         let queries = Queries::open(foundation).await?;
@@ -317,8 +319,11 @@ impl Server {
         );
         tasks.spawn(runner.clone().run(draining.clone()));
         tasks.spawn(runner.reap(draining.clone()));
-        let schedules = Schedules::new(self.submissions.clone());
-        tasks.spawn(schedules::run(schedules, self.election.clone(), draining.clone()));
+        tasks.spawn(schedules::run(
+            queries.schedules.clone(),
+            self.election.clone(),
+            draining.clone(),
+        ));
         let peers = Peers {
             workers: self.workers.clone(),
             peering: self.peering.clone(),

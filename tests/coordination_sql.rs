@@ -196,7 +196,12 @@ async fn what_may_not_be_read_is_not_shown() {
         "SELECT * FROM system.coordination_nodes",
         "SELECT * FROM system.metrics",
     ] {
-        assert_eq!(plain.refused(sql).await.code().code(), "42501", "{sql}");
+        let refused = plain.refused(sql).await;
+        assert_eq!(refused.code().code(), "42501", "{sql}");
+        let hint = refused.hint().unwrap_or_default();
+        let store = sql.contains("zk.") || sql.contains("coordination");
+        let role = if store { "oribi_read_coordination" } else { "pg_" };
+        assert!(hint.contains(&format!("GRANT {role}")), "{sql}: {hint}");
     }
     let reader = Client::connect_as(&daemon, "reader").await;
     assert_eq!(reader.value("SELECT name FROM zk.nodes WHERE path = '/kafka'").await, "kafka");
@@ -414,4 +419,32 @@ async fn rows_of_a_watch_leave_before_it_ends() {
     let first = String::from_utf8_lossy(&first.await).into_owned();
     making.abort();
     assert!(first.starts_with("/roles/role_") && first.ends_with("\tcreated\n"), "{first}");
+}
+
+/// No rows would say that nothing has changed.
+#[tokio::test]
+async fn a_watch_that_cannot_reach_the_store_says_so() {
+    let mut server = Server::start();
+    let keeper = keeper(&server.connect_string()).await;
+    fill(&keeper).await;
+    let cluster = Cluster::on(&server.connect_string());
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    let watch = "SELECT * FROM zk.watch('/kafka', 0.1)";
+    assert!(client.rows(watch).await.is_empty());
+    // One that has begun before.
+    let running = Client::connect(&daemon).await;
+    let (lost, ()) = tokio::join!(running.try_rows("SELECT * FROM zk.watch('/kafka', 5)"), async {
+        let watches = "SELECT count(*) FROM system.queries WHERE sql LIKE '%zk.watch%5)%' \
+                       AND sql NOT LIKE '%system.queries%'";
+        until("it runs", async || client.value(watches).await == "1").await;
+        server.stop();
+    });
+    let nodes = client.refused("SELECT path FROM zk.nodes WHERE path = '/kafka'").await;
+    let told =
+        [lost.expect_err("it is out of touch"), client.try_rows(watch).await.expect_err(watch)];
+    for error in told.iter().map(db_error) {
+        assert_eq!(error.code(), nodes.code(), "{error}");
+        assert!(!error.message().is_empty());
+    }
 }

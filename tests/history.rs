@@ -326,3 +326,38 @@ async fn a_running_statement_tells_how_far_it_is() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_an_old_name_sees_nothing_of_its_history() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new().env("ORIBI_HISTORY_PROFILE", "1ms"));
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN").await;
+        let ann = Client::connect_as(&daemon, "ann").await;
+        ann.rows(&format!("{SLOW} AND 'hers' <> ''")).await;
+        let bob = Client::connect_as(&daemon, "bob").await;
+        bob.rows(&format!("{SLOW} AND 'his' <> ''")).await;
+        drop((ann, bob));
+        client.rows("ALTER ROLE ann RENAME TO zoe; DROP ROLE bob").await;
+        client.rows("CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN").await;
+        let of = |whose: &str| {
+            format!("SELECT id FROM system.query_history WHERE sql LIKE '%= 1 AND ''{whose}''%'")
+        };
+        let profile = |id: &str| format!("SELECT oribi.profile('{id}') IS NOT NULL");
+        let (hers, his) = (client.value(&of("hers")).await, client.value(&of("his")).await);
+        for id in [&hers, &his] {
+            assert!(!id.is_empty());
+            assert_eq!(client.value(&profile(id)).await, "t");
+        }
+        // It is still hers, under another name, and nobody's.
+        let zoe = Client::connect_as(&daemon, "zoe").await;
+        assert_eq!(zoe.value(&of("hers")).await, hers);
+        assert_eq!(zoe.value(&profile(&hers)).await, "t");
+        for (name, whose, id) in [("ann", "hers", &hers), ("bob", "his", &his)] {
+            let other = Client::connect_as(&daemon, name).await;
+            assert!(other.rows(&of(whose)).await.is_empty(), "{name}");
+            assert_eq!(other.value(&profile(id)).await, "f", "{name}");
+        }
+    })
+    .await;
+}

@@ -28,8 +28,12 @@ struct Listener {
 
 impl Listener {
     async fn on(daemon: &Daemon, statements: &str) -> Self {
-        let (client, mut connection) =
-            daemon.client_config().connect(NoTls).await.expect("a client");
+        Self::of_role(daemon, "oribi", statements).await
+    }
+
+    async fn of_role(daemon: &Daemon, role: &str, statements: &str) -> Self {
+        let mut config = daemon.client_config();
+        let (client, mut connection) = config.user(role).connect(NoTls).await.expect("a client");
         let (hear, heard) = unbounded_channel();
         let (warn, warnings) = unbounded_channel();
         let connection = tokio::spawn(async move {
@@ -303,6 +307,22 @@ async fn the_cluster_tells_of_itself() {
     on_b.rows("CREATE ROLE ann LOGIN").await;
     assert_eq!(catalog.event("created", "name", "ann").await["kind"], "role");
 
+    // To each what it may see.
+    let mut hers = Listener::of_role(&a, "ann", "LISTEN catalog").await;
+    for table in ["hidden", "shown"] {
+        on_b.rows(&cluster.table(table, 1)).await;
+    }
+    on_b.rows("GRANT SELECT ON shown TO ann; COMMENT ON TABLE hidden IS 'x'").await;
+    on_b.rows("DROP TABLE hidden; DROP TABLE shown").await;
+    loop {
+        let told = hers.json().await;
+        assert_ne!(told["name"], "hidden", "{told}");
+        if (&told["event"], &told["name"]) == (&"dropped".into(), &"shown".into()) {
+            break;
+        }
+    }
+    catalog.event("dropped", "name", "hidden").await;
+
     let ann = Client::connect_as(&b, "ann").await;
     assert_eq!(ann.outcome("LISTEN settings").await, "42501");
     on_b.rows("GRANT pg_read_all_settings TO ann").await;
@@ -320,7 +340,18 @@ async fn the_cluster_tells_of_itself() {
     endless.cancel_query(NoTls).await.expect("a cancel request");
     assert_eq!(running.await.expect("it ends"), "57014");
     let id = started["id"].as_str().expect("an id");
-    queries.event("ended", "id", id).await;
+    assert_eq!(queries.event("ended", "id", id).await["state"], "cancelled");
+    let on_b = Client::connect(&b).await;
+    let finished = "SELECT count(*) FROM generate_series(1, 30000000) AS t(n) WHERE n % 7 = 1";
+    on_b.rows(finished).await;
+    let started = queries.event("started", "daemon", "b").await;
+    let id = started["id"].as_str().expect("an id");
+    assert_eq!(queries.event("ended", "id", id).await["state"], "finished");
+    let running = tokio::spawn(async move { on_b.try_rows(ENDLESS).await });
+    let started = queries.event("started", "daemon", "b").await;
+    let id = started["id"].as_str().expect("an id");
     b.kill();
+    assert_eq!(queries.event("ended", "id", id).await["state"], "lost");
+    running.await.expect("no panic").expect_err("its daemon is gone");
     members.event("left", "daemon", "b").await;
 }

@@ -187,3 +187,96 @@ async fn a_schedule_is_its_owners() {
     })
     .await;
 }
+
+/// The last query of a schedule that has succeeded since it was another one.
+async fn next_run(client: &Client, name: &str, before: &str) -> String {
+    let sql = format!(
+        "SELECT last_query FROM system.schedules WHERE name = '{name}' \
+         AND last_state = 'succeeded' AND last_query <> '{before}'"
+    );
+    let mut query = String::new();
+    until("it has run again", async || {
+        query = client.value(&sql).await;
+        !query.is_empty()
+    })
+    .await;
+    query
+}
+
+/// To a role, and not to a name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_goes_with_its_role() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(["a"]).await;
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN").await;
+        let ann = Client::connect_as(&daemons[0], "ann").await;
+        ann.rows("SELECT oribi.schedule('hers', '* * * * * *', 'SELECT current_user')").await;
+        let first = next_run(&ann, "hers", "").await;
+        let refused = client.refused("DROP ROLE ann").await;
+        assert_eq!(refused.code().code(), "2BP01");
+        assert!(refused.message().contains("owner of schedule hers"), "{refused}");
+        drop(ann);
+
+        client.rows("ALTER ROLE ann RENAME TO zoe; CREATE ROLE ann LOGIN").await;
+        let zoe = Client::connect_as(&daemons[0], "zoe").await;
+        let result = |query: &str| format!("SELECT * FROM oribi.result('{query}')");
+        assert_eq!(zoe.value(&result(&first)).await, "ann");
+        let second = next_run(&zoe, "hers", &first).await;
+        let second = next_run(&zoe, "hers", &second).await;
+        assert_eq!(zoe.value(&result(&second)).await, "zoe");
+        assert_eq!(zoe.value("SELECT \"user\" FROM system.schedules").await, "zoe");
+        // Who has her old name has nothing of hers.
+        let other = Client::connect_as(&daemons[0], "ann").await;
+        assert!(other.rows("SELECT * FROM system.schedules").await.is_empty());
+        assert_eq!(other.outcome("SELECT oribi.unschedule('hers')").await, "42501");
+        for query in [&first, &second] {
+            assert_eq!(other.outcome(&result(query)).await, "42501");
+        }
+        let texts = "SELECT DISTINCT sql FROM system.queries WHERE id LIKE 'schedule-%'";
+        assert_eq!(other.rows(texts).await, [["<insufficient privilege>"]]);
+        drop(zoe);
+
+        assert_eq!(client.outcome("DROP ROLE zoe").await, "2BP01");
+        client.rows("REASSIGN OWNED BY zoe TO bob; DROP ROLE zoe").await;
+        let bob = Client::connect_as(&daemons[0], "bob").await;
+        let third = next_run(&bob, "hers", &second).await;
+        let third = next_run(&bob, "hers", &third).await;
+        assert_eq!(bob.value(&result(&third)).await, "bob");
+        assert_eq!(bob.value("SELECT oribi.unschedule('hers')").await, "t");
+        drop(bob);
+        client.rows("DROP ROLE bob").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_without_a_role_runs_nothing_and_says_so() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_together(["a"]).await;
+        let client = Client::connect(&daemons[0]).await;
+        // There is a role of that name, which is another.
+        client.rows("CREATE ROLE ann LOGIN").await;
+        let store = Store::of(&cluster).await;
+        for (name, owner) in [("lost", 999_999), ("kept", 10)] {
+            let record = serde_json::json!({
+                "user": "ann", "owner": owner, "database": "oribi", "cron": "* * * * * *",
+                "time_zone": "UTC", "sql": "SELECT current_user", "enabled": true,
+                "missed": "skip", "overlap": "allow", "since": Utc::now(),
+            });
+            store.create(&format!("/schedules/{name}"), record.to_string().as_bytes()).await;
+        }
+        until("the other one has run", async || runs(&client, "kept").await.len() >= 3).await;
+        assert_eq!(runs(&client, "lost").await, []);
+        let listed = "SELECT name, \"user\", next_run IS NULL, error FROM system.schedules \
+                      ORDER BY name";
+        let error = "role \"ann\", whose rights it has, does not exist any more: it runs nothing";
+        let rows = [["kept", "oribi", "f", ""], ["lost", "ann", "t", error]];
+        assert_eq!(client.rows(listed).await, rows);
+        let ann = Client::connect_as(&daemons[0], "ann").await;
+        assert!(ann.rows("SELECT * FROM system.schedules").await.is_empty());
+    })
+    .await;
+}

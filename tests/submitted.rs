@@ -55,6 +55,8 @@ async fn a_query_is_submitted_here_and_fetched_there() {
         )
         .await;
         assert_eq!(wait(&b, &id).await, "succeeded");
+        let waited = format!("SELECT oribi.wait('{id}', interval '1 minute')");
+        assert_eq!(c.value(&waited).await, "succeeded");
         let rows = c.rows(&format!("SELECT * FROM oribi.result('{id}') ORDER BY x LIMIT 2")).await;
         assert_eq!(rows, [["1", "1.5", "n1", ""], ["2", "3.0", "n2", ""]]);
         let count = format!("SELECT count(*), sum(y) FROM oribi.result('{id}') r");
@@ -678,6 +680,87 @@ async fn a_letter_in_the_inbox_becomes_a_query() {
             record.is_some_and(|record| record["state"] == "failed")
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_with_the_name_of_a_query_is_answered_beside_it() {
+    bounded(async {
+        let (cluster, daemons) = three().await;
+        let store = Store::of(&cluster).await;
+        let error = async |id: &str| {
+            let record = store.get(&format!("/queries/{id}")).await;
+            record.map(|record| (record["sql"].clone(), record["error"]["sqlstate"].clone()))
+        };
+        store.create("/inbox/report", b"SELECT 1").await;
+        until("it is a query", async || error("report").await.is_some()).await;
+        for sql in ["SELECT 2", "SELECT 3"] {
+            store.create("/inbox/report", sql.as_bytes()).await;
+            until("its sender is told", async || {
+                error("refused-report").await == Some((sql.into(), "42710".into()))
+            })
+            .await;
+            assert!(store.children("/inbox").await.is_empty());
+        }
+        let record = store.get("/queries/report").await.expect("the first");
+        assert_eq!(record["sql"], "SELECT 1");
+        // What lies below a letter keeps nobody from reading it.
+        daemons.iter().for_each(Daemon::pause);
+        for path in ["/inbox/deep", "/inbox/deep/child", "/inbox/deep/child/grandchild"] {
+            store.create(path, b"SELECT 42").await;
+        }
+        daemons.iter().for_each(Daemon::resume);
+        until("it is done", async || {
+            let record = store.get("/queries/deep").await;
+            record.is_some_and(|record| record["outcome"]["rows"] == serde_json::json!([[42]]))
+        })
+        .await;
+        assert!(store.children("/inbox").await.is_empty());
+    })
+    .await;
+}
+
+/// And what is refused for that is not tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_reads_submits_nothing_that_writes() {
+    bounded(async {
+        let (_cluster, daemons) = three().await;
+        let client = Client::connect(&daemons[0]).await;
+        client.rows("CREATE TABLE t (x INT)").await;
+        let insert = "SELECT oribi.submit('INSERT INTO t VALUES (1)')";
+        for write in [
+            insert,
+            "SELECT oribi.submit('CREATE TABLE u AS SELECT 1 AS x')",
+            "SELECT oribi.schedule('s', '@hourly', 'SELECT 1')",
+            "SELECT oribi.unschedule('s')",
+        ] {
+            client.rows("BEGIN READ ONLY").await;
+            assert_eq!(client.outcome(write).await, "25006", "{write}");
+            client.rows("ROLLBACK").await;
+        }
+        // What is read may be submitted, and writes nothing by what it calls.
+        client.rows("SET default_transaction_read_only = on").await;
+        let id = submit(&client, "SELECT 42").await;
+        assert_eq!(wait(&client, &id).await, "succeeded");
+        let options = r#"{"settings": {"default_transaction_read_only": "off"}}"#;
+        let nested = client.value(&format!("SELECT oribi.submit($${insert}$$, '{options}')")).await;
+        client.rows("RESET default_transaction_read_only").await;
+        let options = r#"{"settings": {"default_transaction_read_only": "on"}}"#;
+        let asked = "SELECT oribi.submit('INSERT INTO t VALUES (1)', '";
+        let direct = client.value(&format!("{asked}{options}')")).await;
+        for id in [nested, direct] {
+            assert_eq!(wait(&client, &id).await, "failed");
+            let record = client.value(&format!("SELECT oribi.record('{id}')")).await;
+            let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+            assert_eq!(
+                (&record["error"]["sqlstate"], &record["attempt"]),
+                (&"25006".into(), &1.into())
+            );
+        }
+        assert_eq!(client.value("SELECT count(*) FROM t").await, "0");
+        let id = client.value(insert).await;
+        assert_eq!(wait(&client, &id).await, "succeeded");
     })
     .await;
 }

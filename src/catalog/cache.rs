@@ -144,6 +144,16 @@ impl Catalog {
             .ok_or_else(|| Error::NotFound { kind: ObjectKind::Role, name: name.to_owned() })
     }
 
+    /// The role that something was written down for: see [`Snapshot::role_of`]. One that is not known
+    /// here is looked for.
+    pub async fn role_of(&self, name: &str, oid: Option<u32>) -> Result<Option<Arc<Role>>> {
+        if let Some(role) = self.snapshot().role_of(name, oid) {
+            return Ok(Some(role.clone()));
+        }
+        self.look_again_at_grants(Vec::new()).await?;
+        Ok(self.snapshot().role_of(name, oid).cloned())
+    }
+
     /// Reads again all that decides about a role's rights: before a denial is final, so that a
     /// grant made on one daemon counts on the next. While the store is out of reach what is known
     /// stands.

@@ -52,6 +52,9 @@ pub enum Error {
     /// PostgreSQL's words, by which clients know it.
     #[error("permission denied for {} {name}", denied_kind(.kind))]
     Denied { kind: ObjectKind, name: String },
+    /// For want of a role that can be granted.
+    #[error("permission denied for table {relation}")]
+    NeedsRole { relation: String, role: String },
     #[error("must be owner of {} {name}", denied_kind(.kind))]
     NotOwner { kind: ObjectKind, name: String },
     /// Something that only roles with an attribute or a membership may do.

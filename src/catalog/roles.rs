@@ -5,6 +5,7 @@
 //! is), so that a drop that has not seen the grant meets another version and starts again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -159,48 +160,60 @@ impl Catalog {
         altered
     }
 
-    /// Drops roles that own nothing and were granted nothing, in one step. Their memberships, and
-    /// those of others in them, go with them.
-    pub async fn drop_roles(&self, names: &[String]) -> Result<()> {
-        // What was granted up to now is seen; what is granted meanwhile changes a role's version.
+    /// Roles as they are now, to be dropped: what is given to one from here on changes its version.
+    pub async fn roles_to_drop(&self, names: &[String]) -> Result<Vec<Arc<Role>>> {
         self.coordination.sync().await?;
-        let mut ops = Vec::new();
-        let mut proof = None;
+        let mut roles = Vec::new();
         for name in names {
             if is_predefined(name) {
                 return Err(Error::Forbidden(format!("role \"{name}\" cannot be dropped")));
             }
-            let role = self.role(name, Consistency::Strong).await?;
-            let path = Path::Role(name).to_string();
+            roles.push(self.role(name, Consistency::Strong).await?);
+        }
+        Ok(roles)
+    }
+
+    /// Drops roles that own nothing and were granted nothing, in one step. Their memberships, and
+    /// those of others in them, go with them. `uses` are those that the catalog does not know of.
+    pub async fn drop_roles(
+        &self,
+        roles: &[Arc<Role>],
+        uses: impl Fn(&Role) -> Vec<String>,
+    ) -> Result<()> {
+        let mut ops = Vec::new();
+        let mut proof = None;
+        for role in roles {
+            let path = Path::Role(&role.name).to_string();
             ops.push(delete(path.clone(), Some(role.stat.version)));
             proof = Some(Proof::Deleted { path, czxid: role.stat.czxid });
         }
         let Some(proof) = proof else { return Ok(()) };
         self.reload().await?;
         let snapshot = self.snapshot();
-        for name in names {
-            if let Some(objects) = snapshot.uses_of(name) {
-                return Err(Error::RoleInUse { role: name.clone(), objects });
+        for role in roles {
+            if let Some(objects) = snapshot.uses_of(&role.name, uses(role)) {
+                return Err(Error::RoleInUse { role: role.name.clone(), objects });
             }
         }
-        let members = snapshot.roles.values().filter(|role| !names.contains(&role.name));
+        let names: Vec<&String> = roles.iter().map(|role| &role.name).collect();
+        let members = snapshot.roles.values().filter(|role| !names.contains(&&role.name));
         for member in members {
             let mut record = member.record.clone();
-            record.member_of.retain(|group, _| !names.contains(group));
+            record.member_of.retain(|group, _| !names.contains(&group));
             if record != member.record {
                 record.nonce = id::nonce();
                 let path = Path::Role(&member.name).to_string();
                 ops.push(set(&path, &record, member.stat.version)?);
             }
         }
-        let name = names.join(", ");
+        let name = roles.iter().map(|role| role.name.as_str()).collect::<Vec<_>>().join(", ");
         let dropped = self.commit(ops, proof, ObjectKind::Role, &name).await;
         self.reload_roles().await.or_else(stale_is_fine)?;
         dropped
     }
 
     /// The step that goes with whatever gives a role something: see the module's text.
-    pub(super) async fn touch_role(&self, name: &str) -> Result<Option<Op>> {
+    pub async fn touch_role(&self, name: &str) -> Result<Option<Op>> {
         if name == PUBLIC_ROLE || is_predefined(name) {
             return Ok(None);
         }
@@ -221,10 +234,10 @@ impl RoleRecord {
 }
 
 impl Snapshot {
-    /// What keeps a role from being dropped, for people; `None` if nothing does.
-    fn uses_of(&self, role: &str) -> Option<String> {
+    /// What keeps a role from being dropped, for people, after what is known already; `None` if
+    /// nothing does.
+    fn uses_of(&self, role: &str, mut uses: Vec<String>) -> Option<String> {
         const SHOWN: usize = 10;
-        let mut uses = Vec::new();
         for (name, database) in &self.databases {
             let record = &database.record;
             let mut note = |owner: &str, granted: bool, what: String| match (owner == role, granted)

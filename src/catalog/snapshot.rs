@@ -50,6 +50,18 @@ impl Snapshot {
         let schemas = self.databases.values().flat_map(|database| database.schemas.values());
         schemas.flat_map(|schema| schema.tables.values())
     }
+
+    /// The role that something was written down for, by whatever name it has now. What has not its
+    /// identifier goes by the name.
+    pub fn role_of(&self, name: &str, oid: Option<u32>) -> Option<&Arc<Role>> {
+        let named = self.roles.get(name);
+        match oid {
+            None => named,
+            Some(oid) => named
+                .filter(|role| role.record.oid == oid)
+                .or_else(|| self.roles.values().find(|role| role.record.oid == oid)),
+        }
+    }
 }
 
 /// A role with its record.

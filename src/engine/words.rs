@@ -62,6 +62,11 @@ fn belongs(column: &Column, table: &TableReference) -> bool {
 /// Beginnings of the engine's texts, and what PostgreSQL says.
 const SAYINGS: &[(&str, &str)] = &[
     (
+        "async functions should not be called directly",
+        "a function that asks ZooKeeper or other daemons cannot stand inside another function: call \
+         it by itself, and the other with its result",
+    ),
+    (
         "Scalar subquery returned more than one row",
         "more than one row returned by a subquery used as an expression",
     ),

@@ -130,6 +130,7 @@ impl From<query::Error> for Report {
             E::Copy(error) => return error.into(),
             E::Catalog(error) => return error.into(),
             E::Submitted(error) => submission_code(&error),
+            E::Schedule(error) => schedule_code(&error),
             E::Engine(error) => return error.into(),
             E::Value(error) => return error.into(),
         };
@@ -211,6 +212,9 @@ impl From<catalog::Error> for Report {
                 "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for what \
                  was granted to it.",
             ),
+            E::NeedsRole { role, .. } => report.hint(format!(
+                "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
+            )),
             E::Unavailable(_) => report.hint(
                 "Reads go on from what this daemon knows. Try again when ZooKeeper can be reached, \
                  or on another daemon.",
@@ -245,7 +249,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::AlreadyThere(_) => "42710",
         E::WrongKind { .. } => "42809",
         E::Conflict { .. } => "40001",
-        E::Denied { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
+        E::Denied { .. } | E::NeedsRole { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
         E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges | E::InPolicy { .. } => {
             "2BP01"
         }
@@ -416,6 +420,7 @@ fn planning(error: &DataFusionError) -> &'static str {
 fn told_by_text(message: &str) -> Option<&'static str> {
     const SAYINGS: &[(&str, &str)] = &[
         ("backreferences are not supported", "0A000"),
+        ("async functions should not be called directly", "0A000"),
         ("Scalar subquery returned more than one row", "21000"),
         ("overflow on abs(", "22003"),
         ("factorial of a negative number", "22003"),
@@ -549,6 +554,7 @@ fn submission_code(error: &submitted::Error) -> &'static str {
     use submitted::Error as E;
     match error {
         E::Store(error) => store_code(error),
+        E::Catalog(error) => catalog_code(error),
         E::Full(_) => "53400",
         E::TooLong(_) | E::TooLarge(_) => "54000",
         E::TooManyColumns(_) => "54011",
@@ -557,6 +563,8 @@ fn submission_code(error: &submitted::Error) -> &'static str {
         E::Busy(_) => "40001",
         E::Unknown(_) => "42704",
         E::Denied(_) => "42501",
+        E::ReadOnly(_) => "25006",
+        E::Twin(_) => "42710",
         E::Options(_) => "22023",
         E::NoResult { .. } => "55000",
         E::Invalid(_) => "42601",
@@ -569,6 +577,7 @@ fn schedule_code(error: &schedules::Error) -> &'static str {
     match error {
         E::Query(error) => submission_code(error),
         E::Store(error) => store_code(error),
+        E::Catalog(error) => catalog_code(error),
         E::Full => "53400",
         E::Unknown(_) => "42704",
         E::Denied(_) => "42501",

@@ -225,7 +225,7 @@ async fn enter(
     may_connect(shared, user, database).await?;
     let settings = parameters::settings(shared, (role, &found), asked)?;
     let tls = connection.tls().cloned();
-    let guard = shared.queries.sessions.open(user, database, ends.peer, tls);
+    let guard = shared.queries.sessions.open(role, database, ends.peer, tls);
     let asked_role = (settings.source("role") == Source::Client)
         .then(|| settings.get("role").map(str::to_owned))
         .flatten();

@@ -86,6 +86,8 @@ pub enum Error {
     #[error(transparent)]
     Submitted(#[from] super::submitted::Error),
     #[error(transparent)]
+    Schedule(#[from] super::schedules::Error),
+    #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Value(#[from] decode::Error),

@@ -352,7 +352,7 @@ impl Session {
             }
             Body::Object(command, _) => return self.authorise_object(command),
             Body::Write(write) if self.transaction.state() != TransactionState::Failed => {
-                return match self.is_read_only() {
+                return match self.settings.read_only() {
                     true => Err(Error::ReadOnly(write.action.name())),
                     false => Ok(()),
                 };
@@ -375,7 +375,9 @@ impl Session {
             {
                 Err(Error::InsideTransaction(upkeep.tag()))
             }
-            (_, Some(Command::Ddl(ddl))) if self.is_read_only() => Err(Error::ReadOnly(ddl.tag())),
+            (_, Some(Command::Ddl(ddl))) if self.settings.read_only() => {
+                Err(Error::ReadOnly(ddl.tag()))
+            }
             _ => Ok(()),
         }
     }
@@ -398,13 +400,9 @@ impl Session {
     fn authorise_copy_in(&self) -> Result<()> {
         match self.transaction.state() {
             TransactionState::Failed => Err(Error::InFailedTransaction),
-            _ if self.is_read_only() => Err(Error::ReadOnly("COPY FROM")),
+            _ if self.settings.read_only() => Err(Error::ReadOnly("COPY FROM")),
             TransactionState::InBlock | TransactionState::Idle => Ok(()),
         }
-    }
-
-    fn is_read_only(&self) -> bool {
-        self.settings.get("transaction_read_only") == Some("on")
     }
 
     /// A daemon that stops takes nothing new, except the end of what has begun.

@@ -83,6 +83,7 @@ use history::History;
 use maintenance::Maintenance;
 use notify::Notifications;
 use registry::Registry;
+use schedules::Schedules;
 use sessions::Sessions;
 use shares::Shares;
 
@@ -104,6 +105,7 @@ pub struct Queries {
     pub admission: Arc<Admission>,
     pub notifications: Arc<Notifications>,
     pub live: Arc<LiveSettings>,
+    pub schedules: Schedules,
     /// Where managed tables are made; `None`: nowhere that all daemons could read.
     pub warehouse: Option<String>,
     shares: Arc<Shares>,
@@ -125,6 +127,7 @@ pub struct Foundation {
     pub maintenance: Arc<Maintenance>,
     pub admission: Arc<Admission>,
     pub live: Arc<LiveSettings>,
+    pub schedules: Schedules,
     pub warehouse: Option<String>,
 }
 
@@ -144,6 +147,7 @@ impl Queries {
             maintenance,
             admission,
             live,
+            schedules,
             warehouse,
         } = foundation;
         coordination::ensure(coordination.as_ref(), &Path::Queries.to_string()).await?;
@@ -169,6 +173,7 @@ impl Queries {
             admission,
             notifications: Notifications::new(sources),
             live,
+            schedules,
             warehouse,
             shares: Arc::default(),
         }))

@@ -75,6 +75,13 @@ pub(super) struct Read {
     pub copy: Option<Arc<CopyOut>>,
 }
 
+/// What a statement does that is submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Reads,
+    Writes,
+}
+
 impl Source {
     pub(super) fn parsed(parsed: Parsed) -> Self {
         Self::Parsed(without_passwords(&parsed.text), Box::new(parsed))
@@ -87,22 +94,22 @@ impl Source {
         }
     }
 
-    /// Whether it can be submitted, to run when nobody waits: it reads or changes rows.
-    pub(super) fn can_be_submitted(&self) -> bool {
+    /// What it does, if it can be submitted, to run when nobody waits.
+    pub(super) fn work(&self) -> Option<Work> {
         let read;
         let request = match self {
             Self::Own(_, request) => &request.0,
             Self::Parsed(_, parsed) => {
-                let Ok(request) = recognise(parsed) else { return false };
+                let Ok(request) = recognise(parsed) else { return None };
                 read = request;
                 &read
             }
         };
         match request {
-            Request::Read(..) | Request::ExplainWrite(..) => true,
-            Request::Write(write) => !returns_rows(write),
-            Request::Command(Command::Ddl(ddl)) => ddl.is_work(),
-            _ => false,
+            Request::Read(..) | Request::ExplainWrite(..) => Some(Work::Reads),
+            Request::Write(write) => (!returns_rows(write)).then_some(Work::Writes),
+            Request::Command(Command::Ddl(ddl)) => ddl.is_work().then_some(Work::Writes),
+            _ => None,
         }
     }
 }

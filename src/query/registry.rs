@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::history::{Facts, History};
+use super::history::{Facts, History, is_final};
 use super::sessions::{SessionEntry, cut};
 use super::submitted::{Failure, KIND};
 use crate::config;
@@ -30,6 +30,10 @@ const MAX_STEPS: usize = 500;
 
 /// Reads under way at once while other daemons' statements are gathered.
 const CONCURRENT_READS: usize = 64;
+
+/// How long a statement stays in the store when it has ended, with what has become of it: whoever
+/// watches is to see that.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The state of a statement that waits in its pool's queue.
 pub const QUEUED: &str = "queued";
@@ -46,6 +50,9 @@ pub struct Entry {
     pub pid: Option<i32>,
     pub attempt: u32,
     pub user: String,
+    /// The role's OID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
     pub database: String,
     /// The pool that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +72,7 @@ pub struct Entry {
 
 impl Entry {
     fn is_done(&self) -> bool {
-        matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
+        is_final(&self.state)
     }
 }
 
@@ -161,6 +168,7 @@ impl Registry {
             pid: Some(session.pid),
             attempt: 1,
             user: session.user.clone(),
+            owner: Some(session.owner),
             database: session.database.clone(),
             pool: pool.map(|pool| pool.to_string()),
             sql: listed.text.to_string(),
@@ -213,7 +221,8 @@ impl Registry {
         if entry.kind == KIND && entry.is_done() {
             self.done().insert(id.clone(), entry.clone());
         }
-        Ok((entry.kind == KIND || entry.daemon != self.daemon).then_some((id, entry)))
+        let runs_elsewhere = entry.daemon != self.daemon && !entry.is_done();
+        Ok((entry.kind == KIND || runs_elsewhere).then_some((id, entry)))
     }
 
     fn done(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -246,27 +255,44 @@ impl Registry {
         let now = Instant::now();
         {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            for id in written.ids.keys() {
-                if !running.contains_key(id) && ops.len() < MAX_STEPS {
-                    ops.push(Op::Delete {
-                        path: Path::Query(&id.to_string()).to_string(),
-                        version: None,
-                    });
-                    after.remove(id);
+            for (id, known) in written.ids.iter().filter(|(id, _)| !running.contains_key(id)) {
+                if ops.len() >= MAX_STEPS || bytes >= MAX_BYTES {
+                    break;
                 }
+                let path = Path::Query(&id.to_string()).to_string();
+                let Known { listed, shown, ended } = known.clone();
+                let (shown, ended) = match ended {
+                    // Its client is told at this moment.
+                    None => (shown, now),
+                    Some(ended) if now.duration_since(ended) >= LINGER => {
+                        ops.push(Op::Delete { path, version: None });
+                        after.remove(id);
+                        continue;
+                    }
+                    Some(_) if shown == Shown::Ended => continue,
+                    Some(ended) => {
+                        let state = listed.facts.state().as_str().to_owned();
+                        let entry = Entry { state, ..self.entry(*id, &listed) };
+                        let Ok(data) = serde_json::to_vec(&entry) else { continue };
+                        bytes += data.len();
+                        ops.push(Op::Set { path, data: data.into(), version: None });
+                        (Shown::Ended, ended)
+                    }
+                };
+                after.insert(*id, Known { listed, shown, ended: Some(ended) });
             }
             for (id, listed) in running.iter() {
                 let old = now.duration_since(listed.since) >= self.interval;
                 if !old || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES {
                     continue;
                 }
-                let known = written.ids.get(id);
-                if known == Some(&Shown::Running) {
+                let known = written.ids.get(id).map(|known| known.shown);
+                if known == Some(Shown::Running) {
                     continue;
                 }
                 let entry = self.entry(*id, listed);
                 let shown = Shown::of(&entry);
-                if known == Some(&shown) {
+                if known == Some(shown) {
                     continue;
                 }
                 let Ok(data) = serde_json::to_vec(&entry) else { continue };
@@ -276,10 +302,11 @@ impl Registry {
                     None => Op::Create { path, data, mode: Mode::Ephemeral },
                     Some(_) => Op::Set { path, data, version: None },
                 });
-                after.insert(*id, shown);
+                after.insert(*id, Known { shown, listed: listed.clone(), ended: None });
             }
         }
         if ops.is_empty() {
+            written.ids = after;
             return;
         }
         if let Err(error) = self.coordination.transact(ops.clone()).await {
@@ -326,7 +353,15 @@ impl Registry {
 #[derive(Default)]
 struct Written {
     epoch: u64,
-    ids: HashMap<Uuid, Shown>,
+    ids: HashMap<Uuid, Known>,
+}
+
+#[derive(Clone)]
+struct Known {
+    shown: Shown,
+    listed: Listed,
+    /// Since when it is not on the list any more.
+    ended: Option<Instant>,
 }
 
 /// What the store says of a statement. Who runs does not wait again.
@@ -334,11 +369,15 @@ struct Written {
 enum Shown {
     Queued,
     Running,
+    Ended,
 }
 
 impl Shown {
     fn of(entry: &Entry) -> Self {
-        if entry.state == QUEUED { Self::Queued } else { Self::Running }
+        match entry.state.as_str() {
+            QUEUED => Self::Queued,
+            _ => Self::Running,
+        }
     }
 }
 

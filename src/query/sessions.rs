@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::history::{Facts, History};
 use super::{Notice, Stop, TransactionState};
+use crate::catalog::Role;
 use crate::tls::Tls;
 
 /// Bits of a process id that count a daemon's sessions; the 15 above them tell daemons apart.
@@ -35,6 +36,8 @@ pub struct Sessions {
 pub struct SessionEntry {
     pub pid: i32,
     pub user: String,
+    /// The OID of that role.
+    pub owner: u32,
     pub database: String,
     /// Where the client is.
     pub client: SocketAddr,
@@ -146,7 +149,7 @@ impl Sessions {
     /// Opens a session. It is in the table until the guard is dropped.
     pub fn open(
         self: &Arc<Self>,
-        user: &str,
+        role: &Role,
         database: &str,
         client: SocketAddr,
         tls: Option<Arc<Tls>>,
@@ -162,7 +165,8 @@ impl Sessions {
         let started = Utc::now();
         let entry = Arc::new(SessionEntry {
             pid,
-            user: user.to_owned(),
+            user: role.name.clone(),
+            owner: role.record.oid,
             database: database.to_owned(),
             client,
             tls,
@@ -461,6 +465,10 @@ mod tests {
         History::new("a", std::path::PathBuf::new(), settings, size)
     }
 
+    fn ann() -> Role {
+        Role { name: "ann".to_owned(), record: Default::default(), stat: Default::default() }
+    }
+
     fn shown(sessions: &Sessions) -> (bool, TransactionState, String) {
         let activity = sessions.activity().remove(0);
         let text = activity.statement.map(|(text, _)| text.to_string()).unwrap_or_default();
@@ -470,7 +478,7 @@ mod tests {
     #[test]
     fn a_session_shows_its_present_or_last_statement() {
         let sessions = Arc::new(Sessions::new(0x7fff, history()));
-        let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 4000).into(), None);
+        let guard = sessions.open(&ann(), "oribi", ([127, 0, 0, 1], 4000).into(), None);
         let entry = guard.entry();
         assert!(sessions.gives(entry.pid) && entry.pid > 0);
         assert_eq!(shown(&sessions), (false, TransactionState::Idle, String::new()));
@@ -503,7 +511,7 @@ mod tests {
     fn process_ids_tell_their_daemon() {
         for prefix in [0, 1, 0x7fff] {
             let sessions = Arc::new(Sessions::new(prefix, history()));
-            let guard = sessions.open("ann", "oribi", ([127, 0, 0, 1], 1).into(), None);
+            let guard = sessions.open(&ann(), "oribi", ([127, 0, 0, 1], 1).into(), None);
             assert_eq!(prefix_of(guard.entry().pid), Some(prefix));
         }
         assert_eq!(prefix_of(-1), None);

@@ -111,6 +111,7 @@ impl Cluster for ClusterView {
                 pid: entry.pid,
                 attempt: i32::try_from(entry.attempt).ok(),
                 user: entry.user,
+                owner: entry.owner,
                 database: entry.database,
                 pool: entry.pool,
                 sql: entry.sql,
@@ -129,7 +130,7 @@ impl Cluster for ClusterView {
 
     async fn profile(&self, id: &str) -> Option<ProfileRow> {
         let kept = self.history.profile(id.parse().ok()?).await?;
-        Some(ProfileRow { user: kept.user, full: kept.full, plain: kept.plain })
+        Some(ProfileRow { user: kept.user, owner: kept.owner, full: kept.full, plain: kept.plain })
     }
 
     fn pools(&self) -> Vec<PoolRow> {
@@ -234,6 +235,7 @@ fn history_row(record: Record) -> HistoryRow {
         daemon: record.daemon,
         pid: record.pid,
         user: record.user,
+        owner: record.owner,
         database: record.database,
         pool: record.pool,
         client: record.client,
@@ -283,6 +285,7 @@ impl Backends for Clients {
         let row = |activity: Activity| SessionRow {
             pid: activity.session.pid,
             user: activity.session.user.clone(),
+            owner: Some(activity.session.owner),
             database: activity.session.database.clone(),
             client: Some(activity.session.client),
             tls: activity.session.tls.clone(),

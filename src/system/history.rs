@@ -17,6 +17,7 @@ const COLUMNS: &[&str] = &[
     "daemon",
     "pid",
     "user",
+    "user_oid",
     "database",
     "pool",
     "client",
@@ -69,11 +70,13 @@ fn visible(view: &View<'_>, rows: &Rows) -> Vec<bool> {
         .filter(|(_, state)| !is_lost(state))
         .filter_map(|(id, _)| id.as_text())
         .collect();
-    let mut roles: HashMap<&str, bool> = HashMap::new();
-    (ids.iter().zip(states).zip(rows.column("user")))
-        .map(|((id, state), user)| {
+    let mut roles: HashMap<(&str, Option<u32>), bool> = HashMap::new();
+    let users = rows.column("user").iter().zip(rows.column("user_oid"));
+    (ids.iter().zip(states).zip(users))
+        .map(|((id, state), (user, owner))| {
             let (id, user) = (id.as_text().unwrap_or_default(), user.as_text().unwrap_or_default());
-            let may = *roles.entry(user).or_insert_with(|| view.may_look_at(user));
+            let role = (user, owner.as_oid());
+            let may = *roles.entry(role).or_insert_with(|| view.may_look_at(role.0, role.1));
             may && (!is_lost(state) || seen.insert(id))
         })
         .collect()
@@ -107,6 +110,7 @@ fn push(rows: &mut Rows, statement: HistoryRow) {
         statement.daemon.into(),
         statement.pid.into(),
         statement.user.into(),
+        statement.owner.into(),
         statement.database.into(),
         statement.pool.into(),
         statement.client.into(),

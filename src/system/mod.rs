@@ -53,10 +53,11 @@ use serde::{Deserialize, Serialize};
 use sqlparser::ast::Statement;
 
 use self::relations::Relation;
-use crate::catalog::{Access, Database, Error, ObjectKind, Snapshot};
+use crate::catalog::{Access, Database, Error, Snapshot};
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::Whole;
 use crate::engine::system::{Joined, SessionInfo, SystemCatalog};
+use crate::query::schedules::Schedules;
 use crate::query::submitted::Submissions;
 use crate::tls::Tls;
 
@@ -134,6 +135,8 @@ pub struct QueryRow {
     pub pid: Option<i32>,
     pub attempt: Option<i32>,
     pub user: String,
+    /// The role's OID, if it is known.
+    pub owner: Option<u32>,
     pub database: String,
     /// The pool that it is in.
     pub pool: Option<String>,
@@ -153,6 +156,8 @@ pub struct HistoryRow {
     pub daemon: String,
     pub pid: Option<i32>,
     pub user: String,
+    /// The role's OID, if it is known.
+    pub owner: Option<u32>,
     pub database: String,
     pub pool: Option<String>,
     pub client: Option<String>,
@@ -183,6 +188,8 @@ pub struct HistoryRow {
 pub struct ProfileRow {
     /// Whose statement it was.
     pub user: String,
+    /// The role's OID, if it is known.
+    pub owner: Option<u32>,
     /// As superusers may see it.
     pub full: String,
     /// As others may.
@@ -231,6 +238,8 @@ pub struct SettingChangeRow {
 pub struct SessionRow {
     pub pid: i32,
     pub user: String,
+    /// The role's OID, if it is known.
+    pub owner: Option<u32>,
     pub database: String,
     pub application_name: Option<String>,
     pub client: Option<SocketAddr>,
@@ -420,10 +429,27 @@ impl<'a> View<'a> {
         self.snapshot.access(&self.session.user)
     }
 
-    /// Whether the session's role may know what a role's sessions do.
-    fn may_look_at(&self, role: &str) -> bool {
+    fn schedules(&self) -> Schedules {
+        Schedules::new(self.shared.submissions.clone(), self.session.catalog.clone())
+    }
+
+    /// The OID of the session's role.
+    fn own_oid(&self) -> Option<u32> {
+        self.snapshot.roles.get(self.session.user.as_ref()).map(|role| role.record.oid)
+    }
+
+    /// Whether the session's role has the privileges of the one that something belongs to, whatever
+    /// that is called now. Of one that is gone superusers alone have them.
+    fn has_role_of(&self, user: &str, owner: Option<u32>) -> bool {
         let access = self.access();
-        access.has_role(role)
+        let role = self.snapshot.role_of(user, owner);
+        access.is_superuser() || role.is_some_and(|role| access.has_role(&role.name))
+    }
+
+    /// Whether the session's role may know what a role's sessions do.
+    fn may_look_at(&self, user: &str, owner: Option<u32>) -> bool {
+        let access = self.access();
+        self.has_role_of(user, owner)
             || access.has_role("pg_read_all_stats")
             || access.has_role("pg_monitor")
     }
@@ -434,11 +460,12 @@ impl<'a> View<'a> {
         if access.has_role(role) || access.has_role("pg_monitor") {
             return Ok(());
         }
-        Err(self.denied(relation))
+        Err(self.denied(relation, role))
     }
 
-    fn denied(&self, relation: &Relation) -> DataFusionError {
-        let denied = Error::Denied { kind: ObjectKind::Table, name: relation.name.to_owned() };
+    fn denied(&self, relation: &Relation, role: &str) -> DataFusionError {
+        let (relation, role) = (relation.name.to_owned(), role.to_owned());
+        let denied = Error::NeedsRole { relation, role };
         DataFusionError::External(Box::new(denied))
     }
 

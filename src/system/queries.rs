@@ -44,10 +44,13 @@ pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<Record
     }
     let mut rows = Rows::new(relation, COLUMNS);
     for mut query in queries {
-        if !view.may_look_at(&query.user) {
+        if !view.may_look_at(&query.user, query.owner) {
             HIDDEN.clone_into(&mut query.sql);
             // It may quote what was queried.
             query.error = query.error.map(|_| HIDDEN.to_owned());
+        }
+        if let Some(role) = view.snapshot.role_of(&query.user, query.owner) {
+            query.user.clone_from(&role.name);
         }
         push(&mut rows, query);
     }

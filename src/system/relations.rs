@@ -13,6 +13,10 @@ use super::types;
 pub const SCHEMAS: &[(&str, u32)] =
     &[("pg_catalog", PG_CATALOG), ("information_schema", 13207), ("system", 15100), ("zk", 15200)];
 
+/// The schema of this server's own functions. It holds no relations, and is in nobody's search path:
+/// that of the role `oribi` would else begin with it.
+pub const FUNCTIONS: (&str, u32) = ("oribi", 15050);
+
 pub const PG_CATALOG: u32 = 11;
 
 /// The schema `public`, which is there in every database and belongs to users.

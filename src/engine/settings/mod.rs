@@ -250,6 +250,11 @@ impl Settings {
         names.into_iter().filter_map(|name| Some((name, self.get(name)?)))
     }
 
+    /// Whether the present transaction only reads.
+    pub fn read_only(&self) -> bool {
+        self.get("transaction_read_only") == Some("on")
+    }
+
     pub fn time_zone(&self) -> &str {
         self.get("TimeZone").unwrap_or("UTC")
     }

@@ -120,16 +120,22 @@ impl Facts {
         self.executed.load(Ordering::Relaxed) || self.outcome().failure.is_some()
     }
 
-    /// What the history has of it. `limit` are bytes of its text.
-    pub fn record(&self, daemon: &str, session: &SessionEntry, limit: usize) -> Record {
-        let Outcome { tag, failure, ended } = self.outcome().clone();
-        let figures = self.observation.figures();
-        let state = match (&ended, &failure) {
+    /// What has become of it.
+    pub fn state(&self) -> State {
+        let outcome = self.outcome();
+        match (&outcome.ended, &outcome.failure) {
             (None, _) => State::Running,
             (_, Some(failure)) if failure.stopped => State::Cancelled,
             (_, Some(_)) => State::Failed,
             (_, None) => State::Finished,
-        };
+        }
+    }
+
+    /// What the history has of it. `limit` are bytes of its text.
+    pub fn record(&self, daemon: &str, session: &SessionEntry, limit: usize) -> Record {
+        let Outcome { tag, failure, ended } = self.outcome().clone();
+        let figures = self.observation.figures();
+        let state = self.state();
         let took = ended.as_ref().map(|ended| ended.took);
         let pool = ended.as_ref().and_then(|ended| ended.pool.as_deref().map(str::to_owned));
         let application = ended.map(|ended| ended.application_name).unwrap_or_default();
@@ -147,6 +153,7 @@ impl Facts {
             daemon: daemon.to_owned(),
             pid: Some(session.pid),
             user: session.user.clone(),
+            owner: Some(session.owner),
             database: session.database.clone(),
             pool,
             client: Some(session.client.to_string()),

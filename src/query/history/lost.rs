@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{History, Record, State};
+use super::{History, Record, State, is_final};
 use crate::cluster::{Member, Workers};
 use crate::coordination::Coordination;
 use crate::coordination::paths::Path;
@@ -31,9 +31,11 @@ const CONCURRENT_READS: usize = 16;
 #[derive(Debug, Deserialize)]
 struct Seen {
     kind: String,
+    state: String,
     daemon: String,
     pid: Option<i32>,
     user: String,
+    owner: Option<u32>,
     database: String,
     pool: Option<String>,
     sql: String,
@@ -100,7 +102,7 @@ async fn statements_of(coordination: &dyn Coordination, daemons: &HashSet<&str>)
             let id: Uuid = node.parse().ok()?;
             let read = coordination.get(&format!("{root}/{node}")).await;
             let seen: Seen = serde_json::from_slice(&read.ok()??.data).ok()?;
-            (seen.kind == "interactive").then(|| seen.record(id))
+            (seen.kind == "interactive" && !is_final(&seen.state)).then(|| seen.record(id))
         })
         .buffer_unordered(CONCURRENT_READS)
         .collect()
@@ -111,8 +113,9 @@ async fn statements_of(coordination: &dyn Coordination, daemons: &HashSet<&str>)
 
 impl Seen {
     fn record(self, id: Uuid) -> Record {
-        let Self { kind: _, daemon, pid, user, database, pool, sql, started } = self;
-        let state = State::Running;
-        Record { id, state, daemon, pid, user, database, pool, sql, started, ..Record::default() }
+        let Self { kind: _, state: _, daemon, pid, user, owner, database, pool, sql, started } =
+            self;
+        let record = Record { id, state: State::Running, ..Record::default() };
+        Record { daemon, pid, user, owner, database, pool, sql, started, ..record }
     }
 }

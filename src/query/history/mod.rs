@@ -83,6 +83,11 @@ impl State {
     }
 }
 
+/// Whether a state, of a submitted query as well, is that of a statement that has ended.
+pub fn is_final(state: &str) -> bool {
+    matches!(state, "succeeded" | "finished" | "failed" | "cancelled" | "lost")
+}
+
 /// A statement in the history. Durations in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -92,6 +97,9 @@ pub struct Record {
     /// Whose client has asked for it.
     pub daemon: String,
     pub user: String,
+    /// The role's OID: another of its name is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
     pub database: String,
     pub sql: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,6 +33,8 @@ const JOURNAL: &str = "running";
 pub struct Kept {
     pub id: Uuid,
     pub user: String,
+    #[serde(default)]
+    pub owner: Option<u32>,
     pub full: String,
     pub plain: String,
 }
@@ -124,7 +126,8 @@ impl Store {
             let record = Record { profile: profile.is_some(), ..record.clone() };
             append(&mut statements, &record);
             if let Some(Profile { full, plain }) = profile.clone() {
-                append(&mut profiles, &Kept { id: record.id, user: record.user, full, plain });
+                let Record { id, user, owner, .. } = record;
+                append(&mut profiles, &Kept { id, user, owner, full, plain });
             }
         }
         let present = &mut self.present;

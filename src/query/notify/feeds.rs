@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Notifications;
-use crate::catalog::{Catalog, Snapshot};
+use super::{Inbox, Notifications};
+use crate::catalog::{Catalog, Privilege, Snapshot, TableName};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{Member, Membership};
 use crate::coordination::paths::Path;
 use crate::coordination::{Coordination, Event, Scope, SessionState};
 use crate::query::Notice;
+use crate::query::history::{State, is_final};
 
 const MEMBERS: &str = "members";
 const CATALOG: &str = "catalog";
@@ -27,6 +28,9 @@ pub(super) const SETTINGS: &str = "settings";
 
 /// How long LISTEN waits until the store's statements are watched.
 const ARMING: Duration = Duration::from_secs(5);
+
+/// How long a daemon may be seen after what it ran is gone with it.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What is listened to on behalf of sessions.
 #[derive(Clone, Debug)]
@@ -130,8 +134,8 @@ impl Notifications {
                 let now = self.is_heard(CATALOG).then_some(now);
                 (std::mem::replace(&mut *known, now.clone()), now)
             };
-            if let (Some(known), Some(now)) = (known, now) {
-                let (known, now) = (objects(&known), objects(&now));
+            if let (Some(before), Some(after)) = (known, now) {
+                let (known, now) = (objects(&before), objects(&after));
                 let key = |object: &Object| object.names.to_string();
                 for (change, object) in compare(&by(&known, key), &by(&now, key)) {
                     let event = match change {
@@ -141,7 +145,8 @@ impl Notifications {
                     };
                     let mut payload = object.names.clone();
                     payload["event"] = event.into();
-                    self.announce(CATALOG, &payload);
+                    let then = if change == Change::Dropped { &before } else { &after };
+                    self.announce_to(CATALOG, &payload, |inbox| object.is_known_to(then, inbox));
                 }
             }
         }
@@ -213,6 +218,15 @@ impl Notifications {
         paths
     }
 
+    /// What has become of a statement of which the store does not tell it: it was lost if its daemon
+    /// is gone, which may be seen a moment later.
+    async fn state_of_gone(&self, last: &Value) -> Option<&'static str> {
+        let daemon = last["daemon"].as_str().filter(|daemon| !daemon.is_empty())?;
+        let mut members = self.feeds.sources.membership.watch_members();
+        let gone = members.wait_for(|members| !members.iter().any(|member| member.id == daemon));
+        timeout(FAREWELL, gone).await.ok().map(|_| State::Lost.as_str())
+    }
+
     /// Tells what has become of a statement, unless it is only looked at to know of it.
     async fn look(&self, path: String, known: &mut HashMap<String, Value>, quietly: bool) {
         // What lies below a statement is of no interest here.
@@ -231,15 +245,22 @@ impl Notifications {
         let (event, mut payload) = match entry {
             Some(entry) => {
                 let now = shown(&entry);
+                let ended = has_ended(&now);
                 match known.insert(path.clone(), now.clone()) {
+                    Some(before) if before == now => return,
+                    _ if ended => ("ended", now),
+                    Some(_) => ("changed", now),
                     None => ("started", now),
-                    Some(before) if before != now => ("changed", now),
-                    Some(_) => return,
                 }
             }
             None => match known.remove(&path) {
-                Some(last) => ("ended", last),
-                None => return,
+                Some(mut last) if !has_ended(&last) => {
+                    let state = self.state_of_gone(&last).await;
+                    last["state"] = state.into();
+                    ("ended", last)
+                }
+                // That was told; what is gone now is what was kept of it.
+                _ => return,
             },
         };
         if !quietly {
@@ -247,6 +268,11 @@ impl Notifications {
             self.announce(QUERIES, &payload);
         }
     }
+}
+
+/// Whether a statement has ended, as it was shown last.
+fn has_ended(shown: &Value) -> bool {
+    shown["state"].as_str().is_some_and(is_final)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +307,42 @@ struct Object {
     names: Value,
     /// Of the last change.
     mzxid: i64,
+    kind: Kind,
+}
+
+/// Who may know of an object depends on what it is.
+#[derive(Debug)]
+enum Kind {
+    Database(String),
+    Schema(String, String),
+    Table(TableName),
+    /// Roles and pools, whose names all may see.
+    Open,
+}
+
+impl Object {
+    /// Whether a session may know that it is there: what `system.tables` shows its role.
+    fn is_known_to(&self, snapshot: &Snapshot, inbox: &Inbox) -> bool {
+        let Some(role) = inbox.role(snapshot) else { return false };
+        let access = snapshot.access(&role.name);
+        let database = |name: &str| {
+            let database = snapshot.databases.get(name)?;
+            access.database(database, Privilege::Connect).then_some(database)
+        };
+        let in_schema = |name: &str, schema: &str| {
+            let database = database(name)?;
+            let schema = database.schemas.get(schema)?;
+            access.schema(database, schema, Privilege::Usage).then_some(schema)
+        };
+        match &self.kind {
+            Kind::Open => true,
+            Kind::Database(name) => database(name).is_some(),
+            Kind::Schema(name, schema) => in_schema(name, schema).is_some(),
+            Kind::Table(name) => in_schema(&name.database, &name.schema)
+                .and_then(|schema| schema.tables.get(&name.table))
+                .is_some_and(|table| access.sees(table)),
+        }
+    }
 }
 
 impl PartialEq for Object {
@@ -292,28 +354,30 @@ impl PartialEq for Object {
 /// All of a catalog's objects, by kind and name.
 fn objects(snapshot: &Snapshot) -> Vec<Object> {
     let mut objects = Vec::new();
-    let mut add = |names: Value, mzxid: i64| objects.push(Object { names, mzxid });
+    let mut add =
+        |names: Value, mzxid: i64, kind: Kind| objects.push(Object { names, mzxid, kind });
     for (database, content) in &snapshot.databases {
-        add(json!({ "kind": "database", "name": database }), content.stat.mzxid);
+        let names = json!({ "kind": "database", "name": database });
+        add(names, content.stat.mzxid, Kind::Database(database.clone()));
         for (schema, content) in &content.schemas {
             let names = json!({ "kind": "schema", "database": database, "name": schema });
             if let Some((_, stat)) = &content.node {
-                add(names, stat.mzxid);
+                add(names, stat.mzxid, Kind::Schema(database.clone(), schema.clone()));
             }
             for (table, content) in &content.tables {
                 let kind = if content.record.is_view() { "view" } else { "table" };
                 let names = json!({
                     "kind": kind, "database": database, "schema": schema, "name": table,
                 });
-                add(names, content.stat.mzxid);
+                add(names, content.stat.mzxid, Kind::Table(content.name.clone()));
             }
         }
     }
     for role in snapshot.roles.values() {
-        add(json!({ "kind": "role", "name": role.name }), role.stat.mzxid);
+        add(json!({ "kind": "role", "name": role.name }), role.stat.mzxid, Kind::Open);
     }
     for pool in snapshot.pools.values() {
-        add(json!({ "kind": "pool", "name": pool.name }), pool.stat.mzxid);
+        add(json!({ "kind": "pool", "name": pool.name }), pool.stat.mzxid, Kind::Open);
     }
     objects
 }
@@ -324,7 +388,8 @@ mod tests {
 
     #[test]
     fn what_differs_is_found() {
-        let object = |name: &str, mzxid| Object { names: json!({ "name": name }), mzxid };
+        let object =
+            |name: &str, mzxid| Object { names: json!({ "name": name }), mzxid, kind: Kind::Open };
         let before = [object("a", 1), object("b", 1), object("c", 1)];
         let now = [object("a", 1), object("b", 2), object("d", 1)];
         let key = |object: &Object| object.names.to_string();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 use super::Notification;
+use crate::catalog::{Role, Snapshot};
 use crate::engine::notes::Notes;
 use crate::engine::objects::SessionObjects;
 use crate::query::sessions::SessionEntry;
@@ -49,6 +50,12 @@ impl Inbox {
 
     pub(super) fn pid(&self) -> i32 {
         self.session.pid
+    }
+
+    /// The role that has logged in, whatever it is called by now; `None` if it is gone.
+    pub(super) fn role<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Role> {
+        let role = snapshot.role_of(&self.session.user, Some(self.session.owner));
+        role.map(Arc::as_ref)
     }
 
     pub(super) fn notes(&self) -> &Notes {

@@ -88,8 +88,18 @@ impl Notifications {
 
     /// Notifies this daemon's listeners of something that all daemons see for themselves.
     fn announce(&self, channel: &str, payload: &serde_json::Value) {
+        self.announce_to(channel, payload, |_| true);
+    }
+
+    /// The same, to those only who may know of it.
+    fn announce_to(
+        &self,
+        channel: &str,
+        payload: &serde_json::Value,
+        may: impl Fn(&Inbox) -> bool,
+    ) {
         let (channel, payload) = (channel.to_owned(), payload.to_string());
-        self.listeners().deliver(&Arc::new(Notification { pid: 0, channel, payload }));
+        self.listeners().deliver_to(&Arc::new(Notification { pid: 0, channel, payload }), may);
     }
 
     fn is_heard(&self, channel: &str) -> bool {
@@ -141,9 +151,12 @@ impl Listeners {
     }
 
     fn deliver(&self, notification: &Arc<Notification>) {
-        for inbox in self.0.get(&notification.channel).into_iter().flat_map(BTreeMap::values) {
-            inbox.put(notification);
-        }
+        self.deliver_to(notification, |_| true);
+    }
+
+    fn deliver_to(&self, notification: &Arc<Notification>, may: impl Fn(&Inbox) -> bool) {
+        let heard = self.0.get(&notification.channel).into_iter().flat_map(BTreeMap::values);
+        heard.filter(|inbox| may(inbox)).for_each(|inbox| inbox.put(notification));
     }
 }
 

@@ -98,10 +98,21 @@ impl Known {
             if !found.record.enabled {
                 continue;
             }
-            for time in pattern.due(&found.record, now) {
+            next = [next, pattern.next(now)].into_iter().flatten().min();
+            let due = pattern.due(&found.record, now);
+            if due.is_empty() {
+                continue;
+            }
+            let Some(owner) = schedules.owner(&found.record).await? else {
+                warn!(name, "the role of a schedule is gone: its query is not submitted");
+                continue;
+            };
+            // What is written with the first run tells who it is now.
+            (found.record.user, found.record.owner) = (owner.name.clone(), Some(owner.record.oid));
+            for time in due {
                 match submit(schedules, fence, name, &found.record, found.version, time).await {
                     Ok(Step::Taken(record)) => {
-                        *found = Found { record, version: found.version + 1 };
+                        *found = Found { record: *record, version: found.version + 1 };
                     }
                     Ok(Step::Waits) => {
                         self.waits = true;
@@ -119,7 +130,6 @@ impl Known {
                     }
                 }
             }
-            next = [next, pattern.next(now)].into_iter().flatten().min();
         }
         let pause = match next {
             Some(next) if next <= now => RETRY,
@@ -166,7 +176,7 @@ impl Known {
 /// What came of one time.
 enum Step {
     /// It is seen to: the record as it stands in the store.
-    Taken(Record),
+    Taken(Box<Record>),
     /// The query before is not done, or there is no room for another.
     Waits,
     /// The schedule is not what it was, or this daemon does not lead.
@@ -204,7 +214,8 @@ async fn submit(
             return Ok(Step::Waits);
         }
         let settings = record.settings.clone();
-        let query = submitted::Record::new(&record.user, &record.database, &record.sql, settings);
+        let Record { user, owner, database, sql, .. } = record;
+        let query = submitted::Record::new((user, *owner), database, sql, settings);
         let mut ops = write(&taken)?;
         ops.extend(submissions.entering(&id, &query)?);
         (taken, ops)
@@ -212,11 +223,11 @@ async fn submit(
     match store.transact(ops).await {
         Ok(_) => {
             info!(name, %time, id, busy, "a schedule's time");
-            Ok(Step::Taken(after))
+            Ok(Step::Taken(Box::new(after)))
         }
         // Of an earlier schedule of that name: this time has been seen to.
         Err(error) if submitted::exists(&error) => match store.transact(write(&after)?).await {
-            Ok(_) => Ok(Step::Taken(after)),
+            Ok(_) => Ok(Step::Taken(Box::new(after))),
             Err(error) if submitted::outrun(&error) => Ok(Step::Outrun),
             Err(error) => Err(error.into()),
         },

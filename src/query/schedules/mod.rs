@@ -1,7 +1,8 @@
 //! Queries that the cluster submits by itself, again and again, at times that a cron pattern gives.
 //!
 //! A schedule is a node `/schedules/<name>`, its [`Record`]. The daemon that leads ([`clock`]) submits
-//! its query at each of its times, with the rights of the role that owns it.
+//! its query at each of its times, with the rights of the role that owns it. A role that owns some is
+//! not dropped: making one writes the role's node as well, see [`crate::catalog::Catalog::drop_roles`].
 //!
 //! # Why each time is submitted once
 //! A run is one transaction: the check that this daemon leads, the schedule with that time as its
@@ -24,8 +25,9 @@ use record::Pattern;
 pub use record::{Last, Missed, Options, Overlap, Record};
 
 use super::submitted::{self, Submissions};
+use crate::catalog::{self, Catalog, Role};
 use crate::coordination::paths::{self, Path};
-use crate::coordination::{self, Mode};
+use crate::coordination::{self, Mode, Op};
 
 /// Schedules that there may be.
 const MAX_SCHEDULES: i32 = 1000;
@@ -42,6 +44,8 @@ pub enum Error {
     Store(#[from] coordination::Error),
     #[error(transparent)]
     Query(#[from] submitted::Error),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
     #[error("there is no schedule \"{0}\"")]
     Unknown(String),
     #[error("permission denied for schedule \"{0}\"")]
@@ -89,6 +93,7 @@ struct Found {
 #[derive(Clone, Debug)]
 pub struct Schedules {
     submissions: Arc<Submissions>,
+    catalog: Arc<Catalog>,
 }
 
 /// What somebody wants to be submitted, and when.
@@ -98,22 +103,23 @@ pub struct Wish<'a> {
     pub cron: &'a str,
     pub sql: &'a str,
     pub user: &'a str,
+    /// The OID of that role.
+    pub owner: Option<u32>,
     /// That of the session, unless the options name another.
     pub database: &'a str,
 }
 
 impl Schedules {
-    pub fn new(submissions: Arc<Submissions>) -> Self {
-        Self { submissions }
+    pub fn new(submissions: Arc<Submissions>, catalog: Arc<Catalog>) -> Self {
+        Self { submissions, catalog }
     }
 
-    /// Makes a schedule, or changes the one of that name if `may` says of its owner so: the owner stays
-    /// who it is. Returns when it comes next; `None` of one that is switched off.
+    /// Makes a schedule, or changes the one of that name if `may` says so: the owner stays who it is. Returns when it comes next; `None` of one that is switched off.
     pub async fn schedule(
         &self,
         wish: Wish<'_>,
         options: Options,
-        may: impl Fn(&str) -> bool,
+        may: impl Fn(&Record) -> bool,
     ) -> Result<Option<DateTime<Utc>>> {
         if wish.name.is_empty() || wish.name.len() > MAX_NAME {
             return Err(Error::Name);
@@ -128,7 +134,7 @@ impl Schedules {
         let path = Path::Schedule(wish.name).to_string();
         for _ in 0..TRIES {
             let written = match self.find(wish.name).await? {
-                Some(found) if !may(&found.record.user) => {
+                Some(found) if !may(&found.record) => {
                     return Err(Error::Denied(wish.name.to_owned()));
                 }
                 Some(Found { record, version }) => {
@@ -137,8 +143,10 @@ impl Schedules {
                 }
                 None => {
                     self.has_room().await?;
-                    let made = encoded(wish.name, &new)?;
-                    store.create(&path, made, Mode::Persistent).await.map(drop)
+                    let (path, data) = (path.clone(), encoded(wish.name, &new)?);
+                    let mut ops = vec![Op::Create { path, data, mode: Mode::Persistent }];
+                    ops.extend(self.catalog.touch_role(wish.user).await?);
+                    store.transact(ops).await.map(drop)
                 }
             };
             match written {
@@ -154,8 +162,8 @@ impl Schedules {
         Err(Error::Busy(wish.name.to_owned()))
     }
 
-    /// Removes a schedule, if `may` says of its owner so. What it has submitted goes on.
-    pub async fn unschedule(&self, name: &str, may: impl Fn(&str) -> bool) -> Result<()> {
+    /// Removes a schedule, if `may` says so. What it has submitted goes on.
+    pub async fn unschedule(&self, name: &str, may: impl Fn(&Record) -> bool) -> Result<()> {
         let mut perhaps_done = false;
         for _ in 0..TRIES {
             let found = match self.find(name).await? {
@@ -163,7 +171,7 @@ impl Schedules {
                 None if perhaps_done => return Ok(()),
                 None => return Err(Error::Unknown(name.to_owned())),
             };
-            if !may(&found.record.user) {
+            if !may(&found.record) {
                 return Err(Error::Denied(name.to_owned()));
             }
             let path = Path::Schedule(name).to_string();
@@ -172,6 +180,36 @@ impl Schedules {
                 Err(error) if submitted::outrun(&error) => {}
                 // Looked at again: this very removal may be what others would see.
                 Err(error) if error.may_have_landed() => perhaps_done = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Busy(name.to_owned()))
+    }
+
+    /// Gives the schedules of some roles to another.
+    pub async fn reassign(&self, from: &[Arc<Role>], to: &Role) -> Result<()> {
+        for (name, record) in self.all().await? {
+            if from.iter().any(|role| record.is_of(role)) {
+                self.give(&name, from, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn give(&self, name: &str, from: &[Arc<Role>], to: &Role) -> Result<()> {
+        for _ in 0..TRIES {
+            let Some(Found { record, version }) = self.find(name).await? else { return Ok(()) };
+            if !from.iter().any(|role| record.is_of(role)) {
+                return Ok(());
+            }
+            let (user, owner) = (to.name.clone(), Some(to.record.oid));
+            let data = encoded(name, &Record { user, owner, ..record })?;
+            let path = Path::Schedule(name).to_string();
+            let mut ops = vec![Op::Set { path, data, version: Some(version) }];
+            ops.extend(self.catalog.touch_role(&to.name).await?);
+            match self.submissions.store().transact(ops).await {
+                Ok(_) => return Ok(()),
+                Err(error) if submitted::outrun(&error) || error.may_have_landed() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -189,6 +227,11 @@ impl Schedules {
             }
         }
         Ok(all)
+    }
+
+    /// The role that a schedule belongs to; `None` if it is gone.
+    async fn owner(&self, record: &Record) -> Result<Option<Arc<Role>>> {
+        Ok(self.catalog.role_of(&record.user, record.owner).await?)
     }
 
     /// How the last query of a schedule is; `None` if there was none, or its record is gone.

@@ -9,6 +9,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result, Wish};
+use crate::catalog::Role;
 
 /// A time is missed when nobody has come to it for so long: more than it takes to notice that the
 /// leader has died, and to elect another.
@@ -22,6 +23,10 @@ const MAX_MISSED: usize = 100;
 pub struct Record {
     /// Whose rights its queries have.
     pub user: String,
+    /// The role's OID, which counts: it may have another name by now, and another role this one. One
+    /// that was written by hand goes by the name until it has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
     pub database: String,
     pub cron: String,
     pub time_zone: String,
@@ -110,6 +115,7 @@ impl Record {
     pub(super) fn new(wish: Wish<'_>, options: Options, now: DateTime<Utc>) -> Self {
         Self {
             user: wish.user.to_owned(),
+            owner: wish.owner,
             database: options.database.unwrap_or_else(|| wish.database.to_owned()),
             cron: wish.cron.trim().to_owned(),
             time_zone: options.time_zone.unwrap_or_else(|| "UTC".to_owned()),
@@ -128,7 +134,15 @@ impl Record {
         let same =
             before.enabled && (&before.cron, &before.time_zone) == (&self.cron, &self.time_zone);
         let since = if same { before.since } else { self.since };
-        Self { user: before.user, last: before.last, since, ..self }
+        Self { user: before.user, owner: before.owner, last: before.last, since, ..self }
+    }
+
+    /// Whether it is a role's own.
+    pub fn is_of(&self, role: &Role) -> bool {
+        match self.owner {
+            Some(owner) => owner == role.record.oid,
+            None => self.user == role.name,
+        }
     }
 
     /// When it comes next.
@@ -206,7 +220,8 @@ mod tests {
     }
 
     fn record(cron: &str, zone: &str, since: &str, missed: Missed) -> Record {
-        let wish = Wish { name: "n", cron, sql: "SELECT 1", user: "u", database: "d" };
+        let (sql, user, owner, database) = ("SELECT 1", "u", Some(7), "d");
+        let wish = Wish { name: "n", cron, sql, user, owner, database };
         let time_zone = Some(zone.to_owned());
         Record::new(wish, Options { time_zone, missed, ..Options::default() }, at(since))
     }
@@ -274,11 +289,12 @@ mod tests {
     #[test]
     fn a_change_keeps_owner_and_last_run() {
         let mut before = record("@hourly", "UTC", "2026-03-01T00:00:00Z", Missed::Skip);
-        before.user = "owner".to_owned();
+        (before.user, before.owner) = ("owner".to_owned(), Some(8));
         before.last = Some(Last { time: before.since, query: "q".to_owned() });
         let same = record("@hourly", "UTC", "2026-03-02T00:00:00Z", Missed::Skip);
         let changed = same.in_place_of(before.clone());
-        assert_eq!((&changed.user, &changed.last), (&before.user, &before.last));
+        assert_eq!((&changed.user, changed.owner), (&before.user, Some(8)));
+        assert_eq!(changed.last, before.last);
         assert_eq!(changed.since, before.since);
         let other = record("@daily", "UTC", "2026-03-02T00:00:00Z", Missed::Skip);
         assert_eq!(other.in_place_of(before).since, at("2026-03-02T00:00:00Z"));

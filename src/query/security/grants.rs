@@ -292,10 +292,11 @@ impl Session {
         roles: &[String],
         to: &str,
     ) -> Result<Vec<Notice>> {
-        self.catalog().role(to, Consistency::Cached).await?;
+        let heir = self.catalog().role(to, Consistency::Cached).await?;
         self.superuser("reassign objects").await?;
+        let mut owners = Vec::new();
         for role in roles {
-            self.catalog().role(role, Consistency::Cached).await?;
+            owners.push(self.catalog().role(role, Consistency::Cached).await?);
         }
         let snapshot = self.catalog().snapshot();
         let theirs = |owner: &String| roles.contains(owner);
@@ -317,6 +318,7 @@ impl Session {
                 }
             }
         }
+        self.queries().schedules.reassign(&owners, &heir).await?;
         Ok(Vec::new())
     }
 
@@ -370,14 +372,19 @@ impl Session {
                 self.catalog().alter_pool(name, clean).await?;
             }
         }
-        let owned = snapshot.databases.values().any(|database| {
-            let schemas = database.schemas.values();
-            roles.contains(&database.record.owner)
-                || schemas.clone().any(|schema| {
-                    let own = schema.node.as_ref().is_some_and(|(r, _)| roles.contains(&r.owner));
-                    own || schema.tables.values().any(|t| roles.contains(&t.record.owner))
-                })
-        });
+        let schedules = self.queries().schedules.all().await?;
+        let mut owners = roles.iter().filter_map(|role| snapshot.roles.get(role));
+        let scheduled = owners.any(|role| schedules.iter().any(|(_, record)| record.is_of(role)));
+        let owned = scheduled
+            || snapshot.databases.values().any(|database| {
+                let schemas = database.schemas.values();
+                roles.contains(&database.record.owner)
+                    || schemas.clone().any(|schema| {
+                        let own =
+                            schema.node.as_ref().is_some_and(|(r, _)| roles.contains(&r.owner));
+                        own || schema.tables.values().any(|t| roles.contains(&t.record.owner))
+                    })
+            });
         Ok(match owned {
             true => vec![warning("01000", "what the roles own stays: use REASSIGN OWNED or DROP")],
             false => Vec::new(),

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 
 use super::{GrantRoles, Password, RoleChange, RoleOptions, forbidden, invalid, warning};
 use crate::catalog::{
-    self, Consistency, Membership, ObjectKind, PUBLIC_ROLE, RoleRecord, is_predefined,
+    self, Consistency, Membership, ObjectKind, PUBLIC_ROLE, Role, RoleRecord, is_predefined,
 };
 use crate::password;
 use crate::query::Notice;
@@ -137,7 +137,13 @@ impl Session {
                 found.push(name.clone());
             }
         }
-        self.catalog().drop_roles(&found).await?;
+        let roles = self.catalog().roles_to_drop(&found).await?;
+        let schedules = self.queries().schedules.all().await?;
+        let owned = |role: &Role| {
+            let owned = schedules.iter().filter(|(_, schedule)| schedule.is_of(role));
+            owned.map(|(name, _)| format!("owner of schedule {name}")).collect()
+        };
+        self.catalog().drop_roles(&roles, owned).await?;
         Ok(notices)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::error::DataFusionError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::record::Outcome;
 use super::runner::{LOOK, Runner};
 use super::{Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun};
-use crate::catalog::{self, Column, Privilege};
+use crate::catalog::{self, Column, Privilege, Role};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{MAX_DATA, Op};
 use crate::engine::settings::{Settings, Source};
@@ -99,6 +100,25 @@ impl Attempt {
     }
 }
 
+/// Why an attempt has failed.
+struct Failed {
+    failure: Failure,
+    /// Whether the next one may fare better.
+    may_pass: bool,
+}
+
+/// Whether a statement was refused since it writes, and its session only reads: the SQLSTATE is also
+/// that of a store out of reach.
+fn is_read_only(error: &query::Error) -> bool {
+    let inner = match error {
+        query::Error::ReadOnly(_) => return true,
+        query::Error::Engine(engine::Error::Plan(error) | engine::Error::Execution(error)) => error,
+        _ => return false,
+    };
+    let DataFusionError::External(inner) = inner.find_root() else { return false };
+    matches!(inner.downcast_ref::<Error>(), Some(Error::ReadOnly(_)))
+}
+
 impl Runner {
     /// Works on a query to its end.
     pub(super) async fn work(&self, attempt: Arc<Attempt>, place: Option<Place>) {
@@ -113,7 +133,7 @@ impl Runner {
                 let (state, given_back) = (State::Queued, record.given_back + 1);
                 Record { state, daemon: None, given_back, ..record }
             }
-            Err(failure) => match self.may_try_again(&attempt, &failure) {
+            Err(Failed { failure, may_pass }) => match may_pass && self.has_more(&attempt) {
                 true => Record { state: State::Queued, daemon: None, ..attempt.record.clone() },
                 false => attempt.record.failed(failure),
             },
@@ -121,8 +141,14 @@ impl Runner {
         self.write_end(&attempt, &record).await;
     }
 
-    fn may_try_again(&self, attempt: &Attempt, failure: &Failure) -> bool {
-        failure.may_pass() && attempt.record.used_attempts() < self.attempts()
+    fn has_more(&self, attempt: &Attempt) -> bool {
+        attempt.record.used_attempts() < self.attempts()
+    }
+
+    fn failed(&self, error: query::Error) -> Failed {
+        let refused = is_read_only(&error);
+        let failure = (self.describe)(error);
+        Failed { may_pass: !refused && failure.may_pass(), failure }
     }
 
     /// Writes what came of an attempt, unless it is no longer this daemon's to say.
@@ -160,25 +186,25 @@ impl Runner {
         &self,
         attempt: &Arc<Attempt>,
         place: Option<Place>,
-    ) -> Result<Option<Outcome>, Failure> {
-        let session = self.session_of(attempt).await.map_err(self.describe)?;
+    ) -> Result<Option<Outcome>, Failed> {
+        let session = self.session_of(attempt).await.map_err(|error| self.failed(error))?;
         let _seated = place.map(|place| session.sit(place));
         let entry = session.entry().clone();
-        let done = self.run_in(session, attempt).await.map_err(self.describe);
+        let done = self.run_in(session, attempt).await.map_err(|error| self.failed(error));
         match &done {
             Ok(Some(outcome)) => entry.completed(&outcome.tag),
             Ok(None) => {}
-            Err(failure) => entry.failed(&failure.sqlstate, &failure.message),
+            Err(Failed { failure, .. }) => entry.failed(&failure.sqlstate, &failure.message),
         }
         done
     }
 
     async fn session_of(&self, attempt: &Attempt) -> query::Result<Session> {
-        let Record { user, owner, database, .. } = &attempt.record;
-        self.may_enter((user, *owner), database).await?;
+        let database = &attempt.record.database;
+        let role = self.role_of(&attempt.record).await?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let guard = self.queries.sessions.open(user, database, nowhere, None);
-        Ok(Session::new(self.queries.clone(), guard, self.settings(attempt)?))
+        let guard = self.queries.sessions.open(&role, database, nowhere, None);
+        Ok(Session::new(self.queries.clone(), guard, settings(attempt, &role)?))
     }
 
     async fn run_in(
@@ -244,46 +270,22 @@ impl Runner {
         }
     }
 
-    /// Its role has to be there, with the right to be in the database.
-    async fn may_enter(
-        &self,
-        (user, owner): (&str, Option<u32>),
-        database: &str,
-    ) -> query::Result<()> {
+    /// Whose query it is, by whatever name it has now. It has to have the right to be in the database.
+    async fn role_of(&self, record: &Record) -> query::Result<Arc<Role>> {
+        let Record { user, owner, database, .. } = record;
         let catalog = &self.queries.catalog;
         catalog.database(database).await?;
+        let role = catalog.role_of(user, *owner).await?;
+        let role = role.ok_or_else(|| query::Error::NoRoleToTake(user.clone()))?;
         let snapshot = catalog.snapshot();
-        let role = snapshot.roles.get(user);
-        // Another may have its name by now.
-        if role.is_none_or(|role| owner.is_some_and(|owner| role.record.oid != owner)) {
-            return Err(query::Error::NoRoleToTake(user.to_owned()));
-        }
         let found = snapshot.databases.get(database);
-        match found.is_some_and(|d| snapshot.access(user).database(d, Privilege::Connect)) {
-            true => Ok(()),
+        match found.is_some_and(|d| snapshot.access(&role.name).database(d, Privilege::Connect)) {
+            true => Ok(role),
             false => {
                 let (kind, name) = (catalog::ObjectKind::Database, database.to_owned());
                 Err(catalog::Error::Denied { kind, name }.into())
             }
         }
-    }
-
-    /// The role's settings, and what was asked for.
-    fn settings(&self, attempt: &Attempt) -> query::Result<Settings> {
-        let mut settings = Settings::default();
-        let snapshot = self.queries.catalog.snapshot();
-        let role = snapshot.roles.get(attempt.record.user.as_str());
-        for (name, value) in role.iter().flat_map(|role| &role.record.settings) {
-            if let Err(error) = settings.set_default(name, value, Source::Role) {
-                warn!(%error, "a setting of a role is left out");
-            }
-        }
-        let mut asked = attempt.record.settings.clone();
-        asked.insert("application_name".to_owned(), format!("submitted {}", attempt.id));
-        for (name, value) in &asked {
-            settings.set_default(name, value, Source::Client).map_err(engine::Error::from)?;
-        }
-        Ok(settings)
     }
 
     /// Writes rows to where all daemons can read them; few are kept in the record as well.
@@ -342,6 +344,22 @@ impl Results {
         let names = files.directories(&self.0).await?;
         Ok(names.iter().filter_map(|name| paths::decode(name)).collect())
     }
+}
+
+/// The role's settings, and what was asked for.
+fn settings(attempt: &Attempt, role: &Role) -> query::Result<Settings> {
+    let mut settings = Settings::default();
+    for (name, value) in &role.record.settings {
+        if let Err(error) = settings.set_default(name, value, Source::Role) {
+            warn!(%error, "a setting of a role is left out");
+        }
+    }
+    let mut asked = attempt.record.settings.clone();
+    asked.insert("application_name".to_owned(), format!("submitted {}", attempt.id));
+    for (name, value) in &asked {
+        settings.set_default(name, value, Source::Client).map_err(engine::Error::from)?;
+    }
+    Ok(settings)
 }
 
 /// A result's columns as they are kept: those of one name get a number each.

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
-use super::{Error, Failure, Record, Result, Submissions, check, encoded, exists, fits, outrun};
-use crate::catalog::{DEFAULT_DATABASE, FIRST_ROLE};
+use super::{
+    Error, Failure, Found, Record, Result, Submissions, check, encoded, exists, fits, outrun,
+};
+use crate::catalog::{Catalog, DEFAULT_DATABASE, FIRST_ROLE};
 use crate::coordination::paths::{self, Path};
-use crate::coordination::{Mode, Op};
+use crate::coordination::{self, Mode, Op};
 
 /// What may stand in the inbox in place of bare SQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -28,7 +30,11 @@ impl Submissions {
     /// Makes queries of what lies in the inbox, as far as the queue has room, of those letters that are
     /// `own` to this daemon by now. As many more may lie there as the queue takes; what lies behind them
     /// is refused.
-    pub(super) async fn empty_inbox(&self, mut own: impl FnMut(&str) -> bool) -> Result<()> {
+    pub(super) async fn empty_inbox(
+        &self,
+        catalog: &Catalog,
+        mut own: impl FnMut(&str) -> bool,
+    ) -> Result<()> {
         let mut letters = self.coordination.children(&Path::Inbox.to_string()).await?;
         if letters.is_empty() {
             return Ok(());
@@ -44,7 +50,7 @@ impl Submissions {
             if !own(name) {
                 continue;
             }
-            match self.open_letter(name, place).await {
+            match self.open_letter(catalog, name, place).await {
                 Ok(()) => {}
                 Err(Error::Store(error)) if error.is_unavailable() => return Err(error.into()),
                 Err(error) => debug!(name, %error, "a letter stays in the inbox"),
@@ -53,12 +59,14 @@ impl Submissions {
         Ok(())
     }
 
-    async fn open_letter(&self, name: &str, place: Place) -> Result<()> {
+    async fn open_letter(&self, catalog: &Catalog, name: &str, place: Place) -> Result<()> {
         let store = self.coordination.as_ref();
         let path = format!("{}/{name}", Path::Inbox);
         let Some(node) = store.get(&path).await? else { return Ok(()) };
         let id = paths::decode(name).unwrap_or_else(|| name.to_owned());
         let mut record = read_letter(&node.data);
+        let role = catalog.role_of(&record.user, None).await?;
+        record.owner = role.map(|role| role.record.oid);
         if let Err(error) = fits(&id, &record) {
             record.settings.clear();
             record = record.failed(refusal("54000", &error));
@@ -66,7 +74,11 @@ impl Submissions {
         if matches!(place, Place::Nowhere) && !record.state.is_final() {
             record = record.failed(refusal("53400", &Error::Full(self.limits.queue)));
         }
-        let mut ops = vec![Op::Delete { path: path.clone(), version: Some(node.stat.version) }];
+        if node.stat.num_children > 0 {
+            self.empty_node(&path).await?;
+        }
+        let remove = Op::Delete { path, version: Some(node.stat.version) };
+        let mut ops = vec![remove.clone()];
         let mode = Mode::Persistent;
         let query = Path::Query(&id).to_string();
         ops.push(Op::Create { path: query, data: encoded(&id, &record)?, mode });
@@ -78,15 +90,69 @@ impl Submissions {
             Ok(_) => info!(id, "a query from the inbox"),
             // Another daemon was quicker.
             Err(error) if outrun(&error) => {}
-            Err(error) if exists(&error) => {
-                warn!(id, "what lies in the inbox has the name of another query, and is removed");
-                store.delete(&path, None).await?;
-            }
+            Err(error) if exists(&error) => self.refuse_twin(&id, record, remove).await?,
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
+
+    /// Tells the sender of a letter that another query has its name: in a record of its own, which a
+    /// later letter of that name may replace.
+    async fn refuse_twin(&self, id: &str, record: Record, remove: Op) -> Result<()> {
+        let record = record.failed(refusal(TWIN, &Error::Twin(id.to_owned())));
+        let refused = format!("{REFUSED}{id}");
+        let (path, data) = (Path::Query(&refused).to_string(), encoded(&refused, &record)?);
+        let told = match self.find(&refused).await? {
+            None => Some(Op::Create { path, data, mode: Mode::Persistent }),
+            Some(Found { record, version })
+                if record.error.as_ref().is_some_and(|error| error.sqlstate == TWIN) =>
+            {
+                Some(Op::Set { path, data, version: Some(version) })
+            }
+            // Somebody has called a query so.
+            Some(_) => None,
+        };
+        warn!(id, told_in = refused, "what lies in the inbox has the name of another query");
+        match self.coordination.transact(std::iter::once(remove).chain(told).collect()).await {
+            Ok(_) => Ok(()),
+            Err(error) if outrun(&error) || exists(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes all that lies below a letter: nobody reads it.
+    async fn empty_node(&self, path: &str) -> Result<()> {
+        let store = self.coordination.as_ref();
+        let mut found = vec![path.to_owned()];
+        let mut at = 0;
+        while at < found.len() {
+            let children = store.children(&found[at]).await;
+            let children = match children {
+                Err(coordination::Error::NoNode { .. }) => Vec::new(),
+                children => children?,
+            };
+            let below: Vec<_> =
+                children.iter().map(|name| format!("{}/{name}", found[at])).collect();
+            found.extend(below);
+            at += 1;
+        }
+        info!(path, znodes = found.len() - 1, "what lies below a letter is removed");
+        for path in found.iter().skip(1).rev() {
+            match store.delete(path, None).await {
+                // Another daemon was quicker.
+                Err(coordination::Error::NoNode { .. }) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
 }
+
+/// What stands before the id of a query in that of a letter which was refused since it has its name.
+const REFUSED: &str = "refused-";
+
+/// The SQLSTATE of such a letter.
+const TWIN: &str = "42710";
 
 /// What becomes of a letter.
 enum Place {
@@ -109,7 +175,7 @@ fn read_letter(data: &[u8]) -> Record {
     let Letter { sql, user, database, settings } = letter;
     let user = user.unwrap_or_else(|| FIRST_ROLE.to_owned());
     let database = database.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    let record = Record::new(&user, &database, &sql, settings);
+    let record = Record::new((&user, None), &database, &sql, settings);
     match wrong.or_else(|| check(&sql).err()) {
         None => record,
         Some(error @ Error::TooLong(_)) => record.failed(refusal("54000", &error)),

@@ -35,6 +35,8 @@ pub use record::{Claim, Failure, KIND, Options, Outcome, Record, State};
 pub use runner::{Describe, Runner};
 
 use super::life::Session;
+use super::prepared::Work;
+use crate::catalog;
 use crate::config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope};
@@ -54,6 +56,8 @@ const TRIES: u32 = 5;
 pub enum Error {
     #[error(transparent)]
     Store(#[from] coordination::Error),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
     #[error("the queue of submitted queries is full: {0} wait")]
     Full(usize),
     #[error("the text of a submitted query may have {MAX_SQL} bytes, this one has {0}")]
@@ -71,11 +75,16 @@ pub enum Error {
     #[error("there is no query \"{0}\", or its history has been removed")]
     Unknown(String),
     #[error(
-        "oribi.result takes the id of one query, written out: no parameter, column or subquery"
+        "oribi.result takes the id of one query as a literal, such as oribi.result('s-...'): its columns \
+         depend on it, so that it is no parameter, column or subquery"
     )]
     NotConstant,
+    #[error("there is a query \"{0}\" already: give the letter another name, or create it with -s")]
+    Twin(String),
     #[error("permission denied for query \"{0}\"")]
     Denied(String),
+    #[error("cannot execute {0} in a read-only transaction")]
+    ReadOnly(&'static str),
     #[error("options: {0}")]
     Options(String),
     #[error("query \"{id}\" {what}")]
@@ -118,31 +127,42 @@ impl Submissions {
         self.coordination.as_ref()
     }
 
-    /// Submits a query for a role. When this returns it is durable. Returns its id.
+    /// Submits a query for a role, `read_only` if whoever does so may only read. When this returns it
+    /// is durable. Returns its id.
     pub async fn submit(
         &self,
         (user, owner): (&str, Option<u32>),
         database: &str,
         sql: &str,
         options: Options,
+        read_only: bool,
     ) -> Result<String> {
-        check(sql)?;
-        let Options { key, database: other, settings } = options;
+        let work = check(sql)?;
+        let Options { key, database: other, mut settings } = options;
+        if read_only {
+            if work == Work::Writes {
+                return Err(Error::ReadOnly("oribi.submit of a statement that writes"));
+            }
+            // Nor does what it calls write, whatever the options say.
+            let names = ["transaction_read_only", "default_transaction_read_only"];
+            settings.retain(|name, _| !names.iter().any(|other| name.eq_ignore_ascii_case(other)));
+            settings.insert("default_transaction_read_only".to_owned(), "on".to_owned());
+        }
         let id = match &key {
-            Some(key) => id_of_key(user, key),
+            Some(key) => id_of_key((user, owner), key),
             // Not to be taken for a client's statement, whose id is a UUID alone.
             None => format!("s-{}", id::statement()),
         };
         if key.is_some()
             && let Some(found) = self.find(&id).await?
         {
-            return same(&found.record, (user, sql), id);
+            return same(&found.record, owner, sql, id);
         }
         if self.room().await? == 0 {
             return Err(Error::Full(self.limits.queue));
         }
         let database = other.as_deref().unwrap_or(database);
-        let record = Record { owner, ..Record::new(user, database, sql, settings) };
+        let record = Record::new((user, owner), database, sql, settings);
         fits(&id, &record)?;
         for _ in 0..TRIES {
             match self.coordination.transact(self.entering(&id, &record)?).await {
@@ -150,7 +170,7 @@ impl Submissions {
                 // Somebody with the same key, or this very write, whose reply was lost.
                 Err(error) if exists(&error) || error.may_have_landed() => {
                     if let Some(found) = self.find(&id).await? {
-                        return same(&found.record, (user, sql), id);
+                        return same(&found.record, owner, sql, id);
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -284,8 +304,8 @@ impl std::fmt::Debug for Ending {
 }
 
 /// The record of a key's query, if that is the one that is submitted.
-fn same(record: &Record, (user, sql): (&str, &str), id: String) -> Result<String> {
-    match record.user == user && record.sql == sql {
+fn same(record: &Record, owner: Option<u32>, sql: &str, id: String) -> Result<String> {
+    match record.owner == owner && record.sql == sql {
         true => Ok(id),
         false => Err(Error::Options("the key belongs to another query".to_owned())),
     }
@@ -301,9 +321,10 @@ pub(in crate::query) fn exists(error: &coordination::Error) -> bool {
     matches!(error.root(), coordination::Error::NodeExists { .. })
 }
 
-/// The same on all daemons, whatever they were built with.
-fn id_of_key(user: &str, key: &str) -> String {
-    let digest = Md5::new().chain_update(user).chain_update([0]).chain_update(key).finalize();
+/// The same on all daemons, whatever they were built with, and whatever the role is called.
+fn id_of_key((user, owner): (&str, Option<u32>), key: &str) -> String {
+    let role = owner.map_or_else(|| user.to_owned(), |owner| owner.to_string());
+    let digest = Md5::new().chain_update(role).chain_update([0]).chain_update(key).finalize();
     let readable: String =
         key.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     format!("key-{readable}-{:032x}", u128::from_be_bytes(digest.into()))
@@ -338,18 +359,18 @@ pub(in crate::query) fn fits(id: &str, record: &Record) -> Result<()> {
     }
 }
 
-/// Whether a text is one statement that can be submitted.
-pub(in crate::query) fn check(sql: &str) -> Result<()> {
+/// What a text does, if it is one statement that can be submitted.
+pub(in crate::query) fn check(sql: &str) -> Result<Work> {
     if sql.len() > MAX_SQL {
         return Err(Error::TooLong(sql.len()));
     }
     let statements = Session::parse(sql).map_err(|error| Error::Invalid(error.to_string()))?;
     match statements.as_slice() {
-        [statement] if statement.can_be_submitted() => Ok(()),
-        [_] => Err(Error::Invalid(
-            "only statements that read or change rows, and CREATE TABLE AS, can be submitted"
-                .to_owned(),
-        )),
+        [statement] => statement.work().ok_or_else(|| {
+            let only =
+                "only statements that read or change rows, and CREATE TABLE AS, can be submitted";
+            Error::Invalid(only.to_owned())
+        }),
         _ => Err(Error::Invalid("a submitted query is one statement".to_owned())),
     }
 }

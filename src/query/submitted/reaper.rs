@@ -1,10 +1,11 @@
 //! Removes queries that are long done, with their rows.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -17,6 +18,61 @@ use crate::coordination::paths::Path;
 
 /// How often old queries are looked for, if they are not to go sooner.
 const REAP: Duration = Duration::from_secs(60);
+
+/// A query that is done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Done {
+    finished: DateTime<Utc>,
+    id: String,
+    version: i32,
+    /// Of its rows.
+    bytes: u64,
+    owner: Owner,
+}
+
+/// Whose a query is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Role(u32),
+    /// One that nobody knew.
+    Named(String),
+}
+
+/// The queries that are too old; and of those that are too many, or have too many bytes of rows, the
+/// oldest of whoever has most, so that no role's take the room of another's. The newest query stays,
+/// however many bytes it has.
+fn to_remove(
+    mut done: Vec<Done>,
+    oldest: Option<DateTime<Utc>>,
+    history: usize,
+    results: u64,
+) -> Vec<Done> {
+    done.sort();
+    let left = done.split_off(done.partition_point(|one| Some(one.finished) < oldest));
+    let mut removed = done;
+    let newest = left.last().map(|one| one.id.clone());
+    let (mut count, mut total) = (left.len(), left.iter().map(|one| one.bytes).sum::<u64>());
+    let mut owners: BTreeMap<Owner, (u64, VecDeque<Done>)> = BTreeMap::new();
+    for one in left {
+        let (bytes, queue) = owners.entry(one.owner.clone()).or_default();
+        *bytes += one.bytes;
+        queue.push_back(one);
+    }
+    while count > history || total > results {
+        let too_many = count > history;
+        let most = (owners.values_mut())
+            .filter(|(_, queue)| queue.front().is_some_and(|one| Some(&one.id) != newest.as_ref()))
+            .max_by_key(|(bytes, queue)| {
+                let oldest = Reverse(queue.front().map(|one| one.finished));
+                (if too_many { queue.len() as u64 } else { *bytes }, oldest)
+            });
+        let Some((bytes, queue)) = most else { break };
+        let Some(one) = queue.pop_front() else { break };
+        (count, total, *bytes) = (count - 1, total - one.bytes, *bytes - one.bytes);
+        removed.push(one);
+    }
+    removed
+}
 
 impl Runner {
     /// As long as this daemon leads, removes queries whose time is over, until `stop`. Needed exactly
@@ -58,21 +114,15 @@ impl Runner {
             };
             if let Some(finished) = record.finished {
                 let bytes = record.outcome.map_or(0, |outcome| outcome.bytes);
-                done.push((finished, id, version, bytes));
+                let owner = record.owner.map_or(Owner::Named(record.user), Owner::Role);
+                done.push(Done { finished, id, version, bytes, owner });
             }
         }
-        done.sort_by(|a, b| b.cmp(a));
         let limits = &self.submissions.limits;
         let oldest = chrono::Duration::from_std(limits.keep)
             .ok()
             .and_then(|keep| Utc::now().checked_sub_signed(keep));
-        let mut total = 0;
-        for (at, (finished, id, version, bytes)) in done.into_iter().enumerate() {
-            total += bytes;
-            let too_much = at > 0 && total > limits.results.0;
-            if at < limits.history && Some(finished) >= oldest && !too_much {
-                continue;
-            }
+        for Done { id, version, .. } in to_remove(done, oldest, limits.history, limits.results.0) {
             let path = Path::Query(&id).to_string();
             let ops = vec![fence.clone(), Op::Delete { path, version: Some(version) }];
             // Another leads by now, or somebody has written the record: the next pass looks again.
@@ -86,5 +136,49 @@ impl Runner {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids such as `a1`, of role `a` at its first second, with bytes of rows.
+    fn done(queries: &[(&str, u64)]) -> Vec<Done> {
+        let one = |(at, (id, bytes)): (usize, &(&str, u64))| {
+            let finished = DateTime::from_timestamp(at as i64, 0).expect("a time");
+            let owner = Owner::Named(id[..1].to_owned());
+            Done { finished, id: (*id).to_owned(), version: 0, bytes: *bytes, owner }
+        };
+        queries.iter().enumerate().map(one).collect()
+    }
+
+    fn left(queries: &[(&str, u64)], oldest: i64, history: usize, results: u64) -> String {
+        let oldest = DateTime::from_timestamp(oldest, 0);
+        let removed = to_remove(done(queries), oldest, history, results);
+        let left = done(queries).into_iter().filter(|one| !removed.contains(one));
+        left.map(|one| one.id).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn whoever_has_most_makes_room() {
+        let queries = ["a1", "b1", "b2", "a2", "b3", "b4", "b5"].map(|id| (id, 1));
+        assert_eq!(left(&queries, 0, 7, 100), "a1 b1 b2 a2 b3 b4 b5");
+        assert_eq!(left(&queries, 0, 5, 100), "a1 a2 b3 b4 b5");
+        assert_eq!(left(&queries, 0, 4, 100), "a1 a2 b4 b5");
+        // Of two with as many, whoever has the oldest.
+        assert_eq!(left(&queries, 0, 3, 100), "a2 b4 b5");
+        assert_eq!(left(&queries, 4, 100, 100), "b3 b4 b5");
+        assert_eq!(left(&[], 0, 1, 1), "");
+    }
+
+    #[test]
+    fn rows_have_a_bound_as_well() {
+        let queries = [("a1", 1), ("b1", 4), ("b2", 4), ("a2", 1), ("c1", 9)];
+        assert_eq!(left(&queries, 0, 9, 16), "a1 b2 a2 c1");
+        assert_eq!(left(&queries, 0, 9, 11), "a1 a2 c1");
+        // The newest stays, however large.
+        assert_eq!(left(&queries, 0, 9, 5), "c1");
+        assert_eq!(left(&[("a1", 0), ("a2", 1)], 0, 1, 9), "a2");
     }
 }

@@ -54,8 +54,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
     pub user: String,
-    /// The role's OID: another role of its name is another. Of a letter in the inbox, or a schedule's
-    /// query, it is not known.
+    /// The role's OID: it may have another name by now, and another role this one. Unknown if there was
+    /// no role of the name that a letter in the inbox has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<u32>,
     pub database: String,
@@ -138,7 +138,12 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
 }
 
 impl Record {
-    pub fn new(user: &str, database: &str, sql: &str, settings: BTreeMap<String, String>) -> Self {
+    pub fn new(
+        (user, owner): (&str, Option<u32>),
+        database: &str,
+        sql: &str,
+        settings: BTreeMap<String, String>,
+    ) -> Self {
         Self {
             kind: KIND.to_owned(),
             state: State::Queued,
@@ -147,7 +152,7 @@ impl Record {
             given_back: 0,
             progress: None,
             user: user.to_owned(),
-            owner: None,
+            owner,
             database: database.to_owned(),
             sql: sql.to_owned(),
             submitted: Utc::now(),

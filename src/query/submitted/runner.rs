@@ -139,6 +139,7 @@ impl Runner {
         if !ready.iter().any(|worker| worker.id == own) {
             return Ok(next);
         }
+        let catalog = &self.queries.catalog;
         let mut soonest = next;
         let mut is_turn = |seen: &mut Seen, id: &str| {
             let since = *seen.waiting.entry(id.to_owned()).or_insert_with(Instant::now);
@@ -146,7 +147,7 @@ impl Runner {
             soonest = if turn > Instant::now() { soonest.min(turn) } else { soonest };
             turn <= Instant::now()
         };
-        let emptied = self.submissions.empty_inbox(|letter| is_turn(seen, letter)).await;
+        let emptied = self.submissions.empty_inbox(catalog, |letter| is_turn(seen, letter)).await;
         for (since, id) in &queue {
             if self.lock().len() >= self.submissions.limits.running {
                 break;
@@ -240,7 +241,10 @@ impl Runner {
         if !seen.users.contains_key(id)
             && let Ok(Some(found)) = self.submissions.find(id).await
         {
-            seen.users.insert(id.to_owned(), found.record.user);
+            let Record { user, owner, .. } = found.record;
+            let snapshot = self.queries.catalog.snapshot();
+            let role = snapshot.role_of(&user, owner).map(|role| role.name.clone());
+            seen.users.insert(id.to_owned(), role.unwrap_or(user));
         }
         let user = seen.users.get(id);
         user.map_or(Entry::Free, |user| self.queries.admission.try_enter(user))

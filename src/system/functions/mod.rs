@@ -32,7 +32,8 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, FieldRef, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    DataType, FieldRef, Float64Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    IntervalUnit, TimeUnit, TimestampMicrosecondType,
 };
 use async_trait::async_trait;
 use datafusion::common::{ScalarValue, exec_datafusion_err, exec_err, plan_err};
@@ -53,6 +54,8 @@ use crate::engine::system::SessionInfo;
 
 pub use series::functions as table;
 
+const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
+
 /// What an argument may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -61,6 +64,8 @@ enum Kind {
     Int,
     Float,
     Text,
+    /// As microseconds, a month being 30 days.
+    Interval,
     /// As text, whatever it is.
     Any,
     /// A list, which the function looks at through [`Call::lengths`] alone.
@@ -176,6 +181,38 @@ pub fn names() -> &'static HashSet<String> {
         names
     });
     &NAMES
+}
+
+/// A function in a schema of this server's own, with one of its lists of arguments.
+pub struct Own {
+    pub schema: &'static str,
+    pub name: &'static str,
+    /// OIDs of types.
+    pub arguments: Vec<u32>,
+    pub result: u32,
+    pub returns_set: bool,
+}
+
+/// The functions that have a schema of their own, for `pg_proc`.
+pub fn own() -> Vec<Own> {
+    let types = types::types();
+    let oid = |name: &str| types.oid(name).unwrap_or_default();
+    let split = |name: &'static str| name.split_once('.');
+    let values = specs().filter_map(|spec| Some((split(spec.name)?, spec))).flat_map(
+        |((schema, name), spec)| {
+            let result = oid(spec.returns);
+            spec.takes.iter().map(move |kinds| {
+                let arguments = kinds.iter().map(|kind| kind.oid()).collect();
+                Own { schema, name, arguments, result, returns_set: false }
+            })
+        },
+    );
+    let tables = [("oribi", "result", vec!["text"]), ("zk", "watch", vec!["text", "float8"])];
+    let tables = tables.into_iter().map(|(schema, name, arguments)| {
+        let arguments = arguments.into_iter().map(oid).collect();
+        Own { schema, name, arguments, result: oid("record"), returns_set: true }
+    });
+    values.chain(tables).collect()
 }
 
 /// One call: what a function has to go by.
@@ -405,12 +442,27 @@ impl Spec {
 }
 
 impl Kind {
+    /// PostgreSQL's type for it.
+    fn oid(self) -> u32 {
+        let name = match self {
+            Self::Bool => "bool",
+            Self::Int => "int8",
+            Self::Float => "float8",
+            Self::Text => "text",
+            Self::Interval => "interval",
+            Self::Any => "any",
+            Self::Array => "anyarray",
+        };
+        types::types().oid(name).unwrap_or_default()
+    }
+
     /// The one type of arguments of a function that asks others.
     fn plain(self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
             Self::Int => DataType::Int64,
             Self::Float => DataType::Float64,
+            Self::Interval => INTERVAL,
             Self::Text | Self::Any | Self::Array => DataType::Utf8,
         }
     }
@@ -424,6 +476,7 @@ impl Kind {
             Self::Int if given.is_integer() || *given == Null || lenient && text => Some(Int64),
             Self::Float if given.is_numeric() || *given == Null => Some(Float64),
             Self::Text if text || *given == Null => Some(Utf8),
+            Self::Interval if matches!(given, DataType::Interval(_)) => Some(INTERVAL),
             Self::Array if list || *given == Null => Some(given.clone()),
             Self::Any => Some(given.clone()),
             _ => None,
@@ -439,7 +492,7 @@ struct Column {
 
 impl Column {
     fn new(array: &ArrayRef, constant: bool) -> Result<Self> {
-        let array = match array.data_type() {
+        let array: ArrayRef = match array.data_type() {
             DataType::Boolean | DataType::Int64 | DataType::Float64 | DataType::Utf8 => {
                 array.clone()
             }
@@ -451,6 +504,10 @@ impl Column {
             DataType::Timestamp(_, zone) => {
                 cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
             }
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                let array = array.as_primitive::<IntervalMonthDayNanoType>();
+                Arc::new(array.unary::<_, Int64Type>(micros_of))
+            }
             kind if kind.is_integer() => cast(array, &DataType::Int64)?,
             _ => cast(array, &DataType::Utf8)?,
         };
@@ -460,6 +517,13 @@ impl Column {
     fn value(&self, row: usize) -> Value {
         value_at(&self.array, if self.constant { 0 } else { row })
     }
+}
+
+/// How long an interval is, in microseconds, if a month has 30 days.
+fn micros_of(interval: IntervalMonthDayNano) -> i64 {
+    const DAY: i64 = 24 * 3600 * 1_000_000;
+    let days = i64::from(interval.months) * 30 + i64::from(interval.days);
+    days.saturating_mul(DAY).saturating_add(interval.nanoseconds / 1000)
 }
 
 fn value_at(array: &ArrayRef, row: usize) -> Value {

@@ -211,6 +211,7 @@ fn function(text: &str) -> Option<u32> {
     match parts(name)?.as_slice() {
         [name] => procedures::oid(name),
         [schema, name] if schema == "pg_catalog" => procedures::oid(name),
+        [schema, name] => procedures::oid(&format!("{schema}.{name}")),
         _ => None,
     }
 }
@@ -229,7 +230,7 @@ fn to_regproc(call: &Call<'_, '_>) -> Result<Value> {
 
 fn regproc_out(call: &Call<'_, '_>) -> Result<Value> {
     let oid = call.oid(0);
-    Ok(procedures::get(oid).map_or_else(|| unnamed(oid), |found| found.name.as_str().into()))
+    Ok(procedures::get(oid).map_or_else(|| unnamed(oid), |found| found.shown_name().into()))
 }
 
 fn schema(call: &Call<'_, '_>) -> Option<u32> {

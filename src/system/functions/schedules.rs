@@ -8,9 +8,10 @@ use futures::FutureExt;
 
 use super::super::rows::Value;
 use super::Kind::Text;
+use super::submitted::may_write;
 use super::{Asked, Spec, asking};
 use crate::engine::system::SessionInfo;
-use crate::query::schedules::{Error, Options, Schedules, Wish};
+use crate::query::schedules::{Error, Options, Record, Wish};
 
 pub const FUNCTIONS: &[Spec] = &[
     asking(
@@ -28,23 +29,24 @@ fn schedule_error(error: Error) -> DataFusionError {
 
 /// When the schedule comes next.
 async fn schedule(asked: Asked<'_>) -> Result<Value> {
+    may_write(&asked, "oribi.schedule()")?;
     let options = match asked.args.get(3) {
         Some(Value::Text(json)) => json.parse::<Options>().map_err(schedule_error)?,
         _ => Options::default(),
     };
     let SessionInfo { user, database, .. } = asked.session;
     let (name, cron, sql) = (asked.text(0), asked.text(1), asked.text(2));
-    let wish = Wish { name, cron, sql, user, database };
     let view = asked.view();
-    let may = |owner: &str| view.access().has_role(owner);
-    let next = Schedules::new(asked.shared.submissions.clone()).schedule(wish, options, may).await;
+    let wish = Wish { name, cron, sql, user, owner: view.own_oid(), database };
+    let may = |record: &Record| view.has_role_of(&record.user, record.owner);
+    let next = view.schedules().schedule(wish, options, may).await;
     Ok(next.map_err(schedule_error)?.map(SystemTime::from).into())
 }
 
 async fn unschedule(asked: Asked<'_>) -> Result<Value> {
+    may_write(&asked, "oribi.unschedule()")?;
     let view = asked.view();
-    let may = |owner: &str| view.access().has_role(owner);
-    let schedules = Schedules::new(asked.shared.submissions.clone());
-    schedules.unschedule(asked.text(0), may).await.map_err(schedule_error)?;
+    let may = |record: &Record| view.has_role_of(&record.user, record.owner);
+    view.schedules().unschedule(asked.text(0), may).await.map_err(schedule_error)?;
     Ok(true.into())
 }

@@ -50,7 +50,7 @@ pub const FUNCTIONS: &[Spec] = &[
 async fn profile(asked: Asked<'_>) -> Result<Value> {
     let found = history::profile(asked.shared, asked.text(0)).await;
     let view = asked.view();
-    let visible = found.filter(|profile| view.may_look_at(&profile.user));
+    let visible = found.filter(|profile| view.may_look_at(&profile.user, profile.owner));
     let superuser = view.access().is_superuser();
     let text = visible.map(|profile| if superuser { profile.full } else { profile.plain });
     Ok(text.into())

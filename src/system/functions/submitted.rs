@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use super::super::rows::Value;
 use super::super::{Shared, View};
-use super::Kind::Text;
+use super::Kind::{Interval, Text};
 use super::{Asked, Spec, asking};
 use crate::engine::system::SessionInfo;
 use crate::query::submitted::{Error, Options, Outcome, Record, State};
@@ -20,7 +20,9 @@ use crate::storage::results::open_result;
 
 pub const FUNCTIONS: &[Spec] = &[
     asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed()),
-    asking("oribi.wait", &[&[Text], &[Text, Text]], "text", |asked| wait(asked).boxed()),
+    asking("oribi.wait", &[&[Text], &[Text, Text], &[Text, Interval]], "text", |asked| {
+        wait(asked).boxed()
+    }),
     asking("oribi.status", &[&[Text]], "text", |asked| status(asked).boxed()),
     asking("oribi.record", &[&[Text]], "text", |asked| record(asked).boxed()),
     asking("oribi.cancel", &[&[Text]], "bool", |asked| cancel(asked).boxed()),
@@ -31,6 +33,14 @@ pub const RESULT: &str = "oribi_result";
 
 /// How long `oribi.wait` waits if it is not told.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Refuses what changes something to a transaction that only reads.
+pub(super) fn may_write(asked: &Asked<'_>, function: &'static str) -> Result<()> {
+    match asked.session.settings.read_only() {
+        true => Err(submission_error(Error::ReadOnly(function))),
+        false => Ok(()),
+    }
+}
 
 fn submission_error(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
@@ -43,20 +53,11 @@ async fn submit(asked: Asked<'_>) -> Result<Value> {
         _ => Options::default(),
     };
     let SessionInfo { user, database, .. } = asked.session;
-    let owner = asked.view().snapshot.roles.get(user.as_ref()).map(|role| role.record.oid);
+    let owner = asked.view().own_oid();
     let submissions = &asked.shared.submissions;
-    let submitted = submissions.submit((user, owner), database, asked.text(0), options);
+    let read_only = asked.session.settings.read_only();
+    let submitted = submissions.submit((user, owner), database, asked.text(0), options, read_only);
     Ok(submitted.await.map_err(submission_error)?.into())
-}
-
-impl View<'_> {
-    /// Whether the role of that name still is the one that submitted a query; superusers may see them
-    /// all.
-    fn is_owners(&self, record: &Record) -> bool {
-        let role = self.snapshot.roles.get(record.user.as_str());
-        let same = |owner| role.is_some_and(|role| role.record.oid == owner);
-        self.access().is_superuser() || record.owner.is_none_or(same)
-    }
 }
 
 /// The query, if the role may know of it.
@@ -64,7 +65,7 @@ async fn visible(view: View<'_>, id: &str) -> Result<Record> {
     let record = view
         .shared
         .submissions
-        .visible(id, |record| view.is_owners(record) && view.may_look_at(&record.user))
+        .visible(id, |record| view.may_look_at(&record.user, record.owner))
         .await;
     record.map_err(submission_error)
 }
@@ -76,8 +77,9 @@ async fn status(asked: Asked<'_>) -> Result<Value> {
 /// All that is known of a query, as JSON.
 async fn record(asked: Asked<'_>) -> Result<Value> {
     let id = asked.text(0);
+    let view = asked.view();
     let mut record = visible(asked.view(), id).await?;
-    if !asked.view().access().has_role(&record.user) {
+    if !view.has_role_of(&record.user, record.owner) {
         record.outcome.iter_mut().for_each(|outcome| outcome.rows = None);
     }
     let json = serde_json::to_string(&record)
@@ -96,6 +98,7 @@ async fn wait(asked: Asked<'_>) -> Result<Value> {
                 return Err(submission_error(Error::Options(reason)));
             }
         },
+        Some(Value::Int(micros)) => Duration::from_micros(u64::try_from(*micros).unwrap_or(0)),
         _ => PATIENCE,
     };
     let record = asked.shared.submissions.wait(id, limit).await.map_err(submission_error)?;
@@ -107,9 +110,10 @@ async fn cancel(asked: Asked<'_>) -> Result<Value> {
     let view = asked.view();
     let may = |record: &Record| {
         let access = view.access();
-        let superuser = view.snapshot.access(&record.user).is_superuser();
-        let own = view.is_owners(record) && access.has_role(&record.user);
-        own || (access.has_role("pg_signal_backend") && !superuser)
+        let role = view.snapshot.role_of(&record.user, record.owner);
+        let superuser = role.is_some_and(|role| role.record.superuser);
+        view.has_role_of(&record.user, record.owner)
+            || (access.has_role("pg_signal_backend") && !superuser)
     };
     let submissions = &asked.shared.submissions;
     submissions.visible(id, may).await.map_err(submission_error)?;
@@ -134,7 +138,7 @@ impl TableFunctionImpl for QueryResult {
         let record = view
             .shared
             .submissions
-            .visible(id, |record| view.is_owners(record) && view.access().has_role(&record.user));
+            .visible(id, |record| view.has_role_of(&record.user, record.owner));
         let record = tokio::task::block_in_place(|| Handle::current().block_on(record));
         let record = record.map_err(submission_error)?;
         let none = |what| Err(submission_error(Error::NoResult { id: id.clone(), what }));

@@ -48,10 +48,10 @@ pub fn routines(view: &View<'_>, relation: &'static Relation) -> Result<RecordBa
         let (data_type, udt_name) = data_type(procedure.result);
         rows.push([
             database.into(),
-            "pg_catalog".into(),
+            procedure.schema.into(),
             specific_name(procedure).into(),
             database.into(),
-            "pg_catalog".into(),
+            procedure.schema.into(),
             procedure.name.as_str().into(),
             // Aggregates are no routines to the standard, and PostgreSQL lists them all the same.
             (procedure.kind == "f").then_some("FUNCTION").into(),
@@ -100,7 +100,7 @@ pub fn parameters(view: &View<'_>, relation: &'static Relation) -> Result<Record
             let (data_type, udt_name) = data_type(*argument);
             rows.push([
                 database.into(),
-                "pg_catalog".into(),
+                procedure.schema.into(),
                 specific_name(procedure).into(),
                 position.into(),
                 "IN".into(),

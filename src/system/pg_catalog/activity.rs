@@ -50,7 +50,7 @@ pub async fn sessions(view: &View<'_>, relation: &'static Relation) -> Result<Re
     let elsewhere = elsewhere(view).await;
     for session in own.into_iter().chain(elsewhere) {
         let database = view.snapshot.databases.get(&session.database);
-        let session = match view.may_look_at(&session.user) {
+        let session = match view.may_look_at(&session.user, session.owner) {
             true => session,
             false => hidden(session),
         };
@@ -110,6 +110,7 @@ async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
         let row = SessionRow {
             pid,
             user: query.user,
+            owner: query.owner,
             database: query.database,
             transaction_started: query.started,
             query_started: query.started,
@@ -129,7 +130,9 @@ pub fn encryption(view: &View<'_>, relation: &'static Relation) -> Result<Record
     let names = ["pid", "ssl", "version", "cipher", "bits", "client_dn", "issuer_dn"];
     let mut rows = Rows::new(relation, &names);
     let sessions = view.shared.backends.sessions();
-    for session in sessions.into_iter().filter(|session| view.may_look_at(&session.user)) {
+    for session in
+        sessions.into_iter().filter(|session| view.may_look_at(&session.user, session.owner))
+    {
         let tls = session.tls.as_deref();
         let client = tls.and_then(|tls| tls.client.as_ref());
         rows.push([

@@ -7,7 +7,7 @@ use datafusion::error::Result;
 use super::super::relations::{self, PG_CATALOG, PUBLIC, Relation};
 use super::super::rows::{Rows, Value};
 use super::super::types::{self, ColumnType};
-use super::super::{View, relations::SCHEMAS};
+use super::super::{View, relations::FUNCTIONS, relations::SCHEMAS};
 use super::roles;
 use crate::catalog::{
     self, Definition, External, FIRST_ROLE, FileFormat, Grants, Privilege, RowSecurity, Table,
@@ -152,7 +152,7 @@ impl<'a> ColumnItem<'a> {
 
 /// All schemas that the session sees: those of the system, and those it may use.
 pub fn schema_items<'a>(view: &'a View<'_>) -> Vec<SchemaItem<'a>> {
-    let system = SCHEMAS.iter().map(|&(name, oid)| SchemaItem {
+    let system = SCHEMAS.iter().chain([&FUNCTIONS]).map(|&(name, oid)| SchemaItem {
         oid,
         name,
         owner: FIRST_ROLE,

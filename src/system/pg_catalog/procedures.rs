@@ -12,7 +12,7 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{ReturnFieldArgs, Signature, TypeSignature, Volatility};
 
 use super::super::functions;
-use super::super::relations::{PG_CATALOG, Relation};
+use super::super::relations::{self, FUNCTIONS, Relation};
 use super::super::rows::{Rows, Value};
 use super::super::types::{column_type, types};
 use super::statics;
@@ -29,6 +29,9 @@ const MAX_SIGNATURES: usize = 12;
 const ANY: u32 = 2276;
 const ANY_ARRAY: u32 = 2277;
 
+/// The schema of PostgreSQL's functions and the engine's.
+const PG_CATALOG_NAME: &str = "pg_catalog";
+
 /// The role that owns what is part of the system.
 const BOOTSTRAP_SUPERUSER: u32 = 10;
 
@@ -39,6 +42,7 @@ const INTERNAL: u32 = 12;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Procedure {
     pub oid: u32,
+    pub schema: &'static str,
     pub name: String,
     /// `f` for a function, `a` for an aggregate, `w` for a window function.
     pub kind: &'static str,
@@ -56,26 +60,48 @@ pub struct Procedure {
 static ALL: LazyLock<BTreeMap<u32, Procedure>> = LazyLock::new(|| {
     let postgres = read();
     let names: HashSet<&str> = postgres.iter().map(|procedure| procedure.name.as_str()).collect();
-    let own = engines(&names);
-    postgres.into_iter().chain(own).map(|procedure| (procedure.oid, procedure)).collect()
+    let engines = engines(&names);
+    let first = engines.last().map_or(FIRST_OID, |last| last.oid + 1);
+    postgres
+        .into_iter()
+        .chain(engines)
+        .chain(own(first))
+        .map(|procedure| (procedure.oid, procedure))
+        .collect()
 });
 
 /// Functions by name, of several the one with the least identifier: what `regproc` means.
-static BY_NAME: LazyLock<HashMap<&str, u32>> = LazyLock::new(|| {
+static BY_NAME: LazyLock<HashMap<String, u32>> = LazyLock::new(|| {
     let mut oids = HashMap::new();
     for (oid, procedure) in ALL.iter() {
-        oids.entry(procedure.name.as_str()).or_insert(*oid);
+        oids.entry(procedure.shown_name()).or_insert(*oid);
     }
     oids
 });
 
-/// A function's identifier by its bare name.
+/// A function's identifier by its name, with the schema of one that is not PostgreSQL's.
 pub fn oid(name: &str) -> Option<u32> {
     BY_NAME.get(name).copied()
 }
 
 pub fn get(oid: u32) -> Option<&'static Procedure> {
     ALL.get(&oid)
+}
+
+impl Procedure {
+    /// The OID of its schema.
+    fn namespace(&self) -> Option<u32> {
+        let (own, oid) = FUNCTIONS;
+        if self.schema == own { Some(oid) } else { relations::schema_oid(self.schema) }
+    }
+
+    /// Its name, with its schema where PostgreSQL's does not hold it.
+    pub fn shown_name(&self) -> String {
+        match self.schema {
+            PG_CATALOG_NAME => self.name.clone(),
+            schema => format!("{schema}.{}", self.name),
+        }
+    }
 }
 
 /// The functions that can be called.
@@ -141,7 +167,7 @@ pub fn engine_rows(relation: &'static Relation) -> Result<RecordBatch> {
         rows.push([
             procedure.oid.into(),
             procedure.name.as_str().into(),
-            PG_CATALOG.into(),
+            procedure.namespace().into(),
             BOOTSTRAP_SUPERUSER.into(),
             INTERNAL.into(),
             1.0.into(),
@@ -184,6 +210,7 @@ fn read_batch(batch: &RecordBatch) -> Option<Vec<Procedure>> {
         (flag("proretset")?, flag("proisstrict")?, text("provolatile")?);
     let procedure = |row: usize| Procedure {
         oid: oids.value(row).cast_unsigned(),
+        schema: PG_CATALOG_NAME,
         name: names.value(row).to_owned(),
         kind: ["a", "w", "p"].into_iter().find(|kind| *kind == kinds.value(row)).unwrap_or("f"),
         arguments: arguments.value(row).split(' ').filter_map(|oid| oid.parse().ok()).collect(),
@@ -245,6 +272,7 @@ fn engines(postgres: &HashSet<&str>) -> Vec<Procedure> {
     let numbered = found.into_iter().zip(FIRST_OID..crate::catalog::FIRST_USER_OID);
     let procedure = |((name, kind, arguments, variadic, result, volatility), oid)| Procedure {
         oid,
+        schema: PG_CATALOG_NAME,
         name,
         kind,
         arguments,
@@ -255,6 +283,22 @@ fn engines(postgres: &HashSet<&str>) -> Vec<Procedure> {
         volatility,
     };
     numbered.map(procedure).collect()
+}
+
+/// Those in schemas of this server's own.
+fn own(first: u32) -> impl Iterator<Item = Procedure> {
+    functions::own().into_iter().zip(first..).map(|(own, oid)| Procedure {
+        oid,
+        schema: own.schema,
+        name: own.name.to_owned(),
+        kind: "f",
+        arguments: own.arguments,
+        variadic: false,
+        result: own.result,
+        returns_set: own.returns_set,
+        is_strict: true,
+        volatility: "v",
+    })
 }
 
 fn volatility(volatility: Volatility) -> &'static str {
@@ -323,6 +367,13 @@ mod tests {
         assert!(signatures_of("isnan").contains(&"(double precision) boolean".to_owned()));
         assert!(signatures_of("count").contains(&"(\"any\") bigint".to_owned()));
         assert_eq!(signatures_of("lo_import"), Vec::<String>::new());
+        assert_eq!(
+            signatures_of("wait"),
+            ["(text) text", "(text, text) text", "(text, interval) text"]
+        );
+        assert_eq!(signatures_of("result"), ["(text) record"]);
+        assert_ne!(oid("oribi.submit"), None);
+        assert_eq!(oid("submit"), None);
     }
 
     #[test]

@@ -56,7 +56,14 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ("SELECT datname FROM pg_database ORDER BY oid", &["oribi", "shop"]),
     (
         "SELECT oid, nspname FROM pg_namespace WHERE oid < 16384 ORDER BY oid",
-        &["11|pg_catalog", "2200|public", "13207|information_schema", "15100|system", "15200|zk"],
+        &[
+            "11|pg_catalog",
+            "2200|public",
+            "13207|information_schema",
+            "15050|oribi",
+            "15100|system",
+            "15200|zk",
+        ],
     ),
     (
         "SELECT n.nspname, relname, relkind, relnatts FROM pg_class c

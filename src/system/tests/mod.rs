@@ -67,6 +67,7 @@ impl Cluster for One {
             daemon: "a".into(),
             pid: Some(7),
             user: "oribi".into(),
+            owner: None,
             database: "oribi".into(),
             pool: None,
             client: None,
@@ -104,6 +105,7 @@ impl Cluster for One {
             pid: Some(7),
             attempt: None,
             user: "oribi".into(),
+            owner: None,
             database: "oribi".into(),
             pool: None,
             sql: "SELECT 1".into(),
@@ -192,6 +194,7 @@ impl Backends for One {
         vec![SessionRow {
             pid: 7,
             user: "oribi".into(),
+            owner: None,
             database: "oribi".into(),
             application_name: Some("psql".into()),
             client: Some(([127, 0, 0, 1], 4000).into()),

@@ -95,7 +95,7 @@ impl Reader {
     async fn of(view: &View<'_>, relation: &Relation) -> Result<Self> {
         let superuser = view.access().is_superuser();
         if !view.access().has_role(READERS) {
-            return Err(view.denied(relation));
+            return Err(view.denied(relation, READERS));
         }
         let whole = view.shared.cluster.store();
         let client = whole.client().await.map_err(failed)?;

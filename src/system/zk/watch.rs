@@ -107,6 +107,7 @@ impl PartitionStream for Scan {
             let end = Instant::now() + scan.time;
             let told = HashMap::new();
             let following = Following { reader, scan, watch, end, known: None, told };
+            following.is_in_touch().await?;
             Ok::<_, DataFusionError>(following.batches())
         });
         let batches = batches.try_flatten();
@@ -135,7 +136,7 @@ impl Following {
             // What is under way at the end is dropped.
             match timeout_at(following.end, following.next()).await {
                 Ok(next) => Ok::<_, DataFusionError>(next?.map(|batch| (batch, following))),
-                Err(_) => Ok(None),
+                Err(_) => following.is_in_touch().await.map(|()| None),
             }
         })
     }
@@ -165,6 +166,11 @@ impl Following {
                 return table.finish().map(Some);
             }
         }
+    }
+
+    /// Fails where the store cannot be reached: there may have been changes that nobody has seen.
+    async fn is_in_touch(&self) -> Result<()> {
+        self.reader.client.stat(&self.scan.path).await.map(drop).map_err(failed)
     }
 
     /// Takes stock: what is different from what was told.
