@@ -68,6 +68,7 @@ mod planner;
 mod policies;
 mod progress;
 mod ready;
+mod result_cache;
 mod rights;
 mod rows;
 mod semantics;
@@ -107,6 +108,7 @@ pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
 pub use ready::Ready;
+pub use result_cache::ResultCache;
 pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Session};
@@ -136,6 +138,7 @@ pub struct Engine {
     system: Arc<dyn SystemCatalog>,
     /// Unset as long as the daemon has no peers.
     distribution: OnceLock<Arc<Distribution>>,
+    results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
 }
@@ -180,6 +183,7 @@ impl Engine {
             template,
             system,
             distribution: OnceLock::new(),
+            results: ResultCache::new(config.result_cache.0),
             sources: Mutex::default(),
         }))
     }
@@ -204,6 +208,7 @@ impl Engine {
             others: Arc::downgrade(&others),
             environment: self.environment.clone(),
             files: self.files.clone(),
+            results: self.results.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
     }

@@ -16,6 +16,7 @@ use super::cooperation::make_fair;
 use super::distribution::{Again, Distribution, own_part};
 use super::explain::{analyse_discreetly, explain};
 use super::observe::{Observation, Watch};
+use super::result_cache::{Keep, Lookup, ResultCache};
 use super::settings::Settings;
 use super::{Error, Result};
 use crate::storage;
@@ -32,6 +33,8 @@ pub struct Ready {
     /// Of a plan that runs on several daemons.
     pub(super) again: Option<Box<Again>>,
     pub(super) observation: Option<Arc<Observation>>,
+    /// Where the result goes besides.
+    pub(super) keep: Option<Keep>,
 }
 
 impl Ready {
@@ -51,6 +54,7 @@ pub(super) struct Course {
     pub details: bool,
     pub distribution: Option<Arc<Distribution>>,
     pub observation: Option<Arc<Observation>>,
+    pub results: Arc<ResultCache>,
 }
 
 impl Course {
@@ -65,9 +69,32 @@ impl Course {
         self.run_here(physical, returned, stop)
     }
 
-    /// A plan that runs on several daemons if that is worth it. When a worker is lost under it, it
-    /// may run again `left` times.
+    /// A plan that gives what is known already, or one that runs on several daemons if that is worth
+    /// it. When a worker is lost under it, it may run again `left` times.
     pub async fn anywhere(
+        self,
+        logical: LogicalPlan,
+        returned: Option<usize>,
+        left: Option<u32>,
+        stop: CancellationToken,
+    ) -> Result<Ready> {
+        if !self.settings.result_cache() {
+            return self.planned(logical, returned, left, stop).await;
+        }
+        match self.results.look(&self.state, &self.settings, &logical).await {
+            Lookup::Known(plan) => {
+                let (context, observation) = (self.context, self.observation);
+                Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
+            }
+            Lookup::New(keep) => {
+                let ready = self.planned(logical, returned, left, stop).await?;
+                Ok(Ready { keep: Some(keep), ..ready })
+            }
+            Lookup::Passing => self.planned(logical, returned, left, stop).await,
+        }
+    }
+
+    async fn planned(
         self,
         logical: LogicalPlan,
         returned: Option<usize>,
@@ -113,7 +140,7 @@ impl Course {
             stop: stop.clone(),
         };
         let (context, again) = (spread.context, Some(Box::new(again)));
-        Ok(Ready { plan, context, stop, returned, again, observation })
+        Ok(Ready { plan, context, stop, returned, again, observation, keep: None })
     }
 
     async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
@@ -141,7 +168,7 @@ impl Course {
         });
         let plan = plan.map_err(Error::planning)?;
         let (context, observation) = (self.context.clone(), self.observation.clone());
-        Ok(Ready { plan, context, stop, returned, again: None, observation })
+        Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
     }
 }
 

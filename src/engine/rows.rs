@@ -81,7 +81,8 @@ async fn run<T: Send + 'static>(
 ) -> Option<Ready> {
     // Outlives the plan's streams.
     let watch = ready.watch();
-    let Ready { plan, context, again, observation, .. } = ready;
+    let Ready { plan, context, again, observation, mut keep, .. } = ready;
+    let schema = plan.schema();
     let mut spool = Spool::new(again.as_ref().map_or(0, |again| again.spool));
     let mut unseen = true;
     let failed = match execute_stream(plan, context) {
@@ -95,6 +96,7 @@ async fn run<T: Send + 'static>(
             };
             for batch in leaving {
                 unseen = false;
+                keep = keep.and_then(|keep| keep.with(&batch));
                 if let Some(observation) = &observation {
                     observation.count(batch.num_rows());
                 }
@@ -103,6 +105,9 @@ async fn run<T: Send + 'static>(
                 }
             }
             if end {
+                if let Some(keep) = keep.take() {
+                    keep.finish(schema.clone());
+                }
                 break None;
             }
         },

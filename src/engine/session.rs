@@ -307,6 +307,7 @@ impl Session {
             details: self.sees_details(),
             distribution: self.engine.distribution().cloned(),
             observation: self.observation.clone(),
+            results: self.engine.results.clone(),
         };
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();

@@ -16,6 +16,7 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
 
+use super::ResultCache;
 use super::objects::SessionObjects;
 use super::settings::Settings;
 use super::staged::StagedTables;
@@ -126,6 +127,7 @@ pub struct Joined {
     pub others: Weak<dyn Others>,
     pub environment: Arc<RuntimeEnv>,
     pub files: Arc<TableFiles>,
+    pub results: Arc<ResultCache>,
 }
 
 /// System tables and functions, and the dialect of clients that ask for them.

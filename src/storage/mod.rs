@@ -8,6 +8,7 @@
 //! - [`roots`]: where files may lie.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
 
+mod contents;
 mod error;
 mod external;
 mod location;
@@ -18,6 +19,7 @@ mod roots;
 mod scan;
 mod stores;
 
+pub use contents::{Contents, Version, contents};
 pub use error::{Error, Result};
 pub use external::{Definition, describe, open};
 pub use location::Location;

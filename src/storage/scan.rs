@@ -75,6 +75,10 @@ impl ExternalTable {
         })
     }
 
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     fn partition_names(&self) -> Vec<&str> {
         self.partitions.iter().map(|field| field.name().as_str()).collect()
     }

@@ -68,6 +68,14 @@ pub enum Distribute {
     Always,
 }
 
+/// Settings that tell of a session, and not of what its statements mean.
+const IRRELEVANT: [&str; 4] = [
+    "application_name",
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+];
+
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -273,6 +281,21 @@ impl Settings {
             Some("always") => Distribute::Always,
             _ => Distribute::Off,
         }
+    }
+
+    /// Whether known results are given again.
+    pub fn result_cache(&self) -> bool {
+        self.get("oribi.result_cache") == Some("on")
+    }
+
+    /// Whether a statement means the same under both.
+    pub fn give_the_same(&self, other: &Self) -> bool {
+        fn told<V>(values: &BTreeMap<String, V>) -> impl Iterator<Item = (&String, &V)> {
+            values.iter().filter(|(name, _)| !IRRELEVANT.contains(&name.as_str()))
+        }
+        self.system == other.system
+            && told(&self.changed).eq(told(&other.changed))
+            && told(&self.defaults).eq(told(&other.defaults))
     }
 
     /// The role taken with SET ROLE.

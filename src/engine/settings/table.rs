@@ -115,6 +115,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("max_index_keys", "32", Integer(32, 32), Internal, false, PRESET, "For clients that ask."),
     setting("oribi.consistency", "cached", OneOf(&["cached", "strong"]), User, false, CUSTOM, "strong: ask the coordination store for each table before planning."),
     setting("oribi.distribution", "auto", OneOf(&["auto", "off", "always"]), User, false, CUSTOM, "auto: statements that read much run on several daemons; off: on this one; always: on several, whatever they read."),
+    setting("oribi.result_cache", "on", Bool, User, false, CUSTOM, "Gives a known result again as long as nothing has changed that it was made of."),
     setting("oribi.statement_limit", "0", Integer(0, 1_000_000), Superuser, false, STATEMENTS, "How many statements of the role run at once on a daemon; 0: no limit."),
     setting("oribi.zk_max_bytes", "67108864", Integer(0, 1 << 40), User, false, CUSTOM, "The most data that a statement reads from znodes, in bytes."),
     setting("oribi.zk_max_nodes", "100000", Integer(0, 100_000_000), User, false, CUSTOM, "The most znodes that a statement reads."),

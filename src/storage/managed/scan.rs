@@ -35,7 +35,7 @@ use super::evolve::{ByFieldId, field_id};
 use super::files::{self, TableFiles};
 use super::listing::FileList;
 use super::{commit, types};
-use crate::storage::Error;
+use crate::storage::{Error, Version};
 
 /// The column of a scan with row ids that says which file a row lies in: its place in
 /// [`Scan::urls`].
@@ -104,6 +104,19 @@ impl ManagedTable {
     pub fn only(mut self, files: HashSet<usize>) -> Self {
         self.only = Some(files);
         self
+    }
+
+    /// Which rows these are; `None` if they are not all of the table's.
+    pub fn version(&self) -> Option<Version> {
+        if self.row_ids || self.only.is_some() {
+            return None;
+        }
+        Some(Version {
+            table: self.metadata.uuid(),
+            snapshot: self.snapshot.as_ref().map(|snapshot| snapshot.snapshot_id()),
+            schema: self.schema.clone(),
+            updated: self.metadata.last_updated_ms(),
+        })
     }
 
     /// Columns of the files, without those that the scan itself adds.

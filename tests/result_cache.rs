@@ -1,0 +1,183 @@
+//! Known results: given again as long as nothing has changed that they were made of, and never after.
+
+mod common;
+
+#[path = "cluster/support.rs"]
+mod support;
+
+use std::fs;
+
+use common::daemon::{Daemon, Options};
+use support::*;
+
+/// How often a result was known.
+async fn hits(client: &Client) -> u32 {
+    let hits = "SELECT hits FROM system.caches WHERE name = 'results'";
+    client.value(hits).await.parse().expect("a number")
+}
+
+/// The only value, and whether it was known.
+async fn ask(client: &Client, sql: &str) -> (String, bool) {
+    let before = hits(client).await;
+    let value = client.value(sql).await;
+    (value, hits(client).await > before)
+}
+
+/// Asks until the result is known, which is at once.
+async fn known(client: &Client, sql: &str) -> String {
+    let (first, _) = ask(client, sql).await;
+    assert_eq!(ask(client, sql).await, (first.clone(), true), "{sql}");
+    first
+}
+
+const SUM: &str = "SELECT count(*) || ' ' || sum(n) FROM t";
+
+async fn started() -> (Daemon, Client) {
+    let daemon = Daemon::start(&Options::new().env("ORIBI_MAINTENANCE_INTERVAL", "none"));
+    let client = Client::connect(&daemon).await;
+    client.rows("CREATE TABLE t (n int, at timestamptz DEFAULT '2024-01-01Z')").await;
+    client.rows("INSERT INTO t SELECT * FROM generate_series(1, 10)").await;
+    (daemon, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_is_seen_at_once() {
+    bounded(async {
+        let (daemon, client) = started().await;
+        let other = Client::connect(&daemon).await;
+        assert_eq!(known(&client, SUM).await, "10 55");
+        assert_eq!(ask(&other, SUM).await, ("10 55".to_owned(), true), "for all sessions");
+        for (change, expected) in [
+            ("INSERT INTO t VALUES (100)", "11 155"),
+            ("UPDATE t SET n = 0 WHERE n = 100", "11 55"),
+            ("DELETE FROM t WHERE n = 0", "10 55"),
+            ("TRUNCATE t", ""),
+            ("INSERT INTO t VALUES (7)", "1 7"),
+            ("ALTER TABLE t DROP COLUMN n; ALTER TABLE t ADD COLUMN n int DEFAULT 5", "1 5"),
+            ("DROP TABLE t; CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2)", "2 3"),
+        ] {
+            other.rows(change).await;
+            assert_eq!(ask(&client, SUM).await, (expected.to_owned(), false), "{change}");
+            assert_eq!(known(&client, SUM).await, expected, "{change}");
+        }
+        // What a block has written it sees itself, and nobody else, also not when it is undone.
+        client.rows("BEGIN").await;
+        client.rows("INSERT INTO t VALUES (10)").await;
+        assert_eq!(client.value(SUM).await, "3 13");
+        assert_eq!(client.value(SUM).await, "3 13");
+        assert_eq!(other.value(SUM).await, "2 3");
+        client.rows("ROLLBACK").await;
+        assert_eq!(client.value(SUM).await, "2 3");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_others_count_as_well() {
+    bounded(async {
+        let (daemon, client) = started().await;
+        let folder = daemon.data_dir().join("files");
+        fs::create_dir(&folder).expect("a folder");
+        let file = |name: &str| folder.join(name).display().to_string();
+        client.rows(&format!("COPY (SELECT 1 AS n) TO '{}'", file("a.parquet"))).await;
+        let create = "CREATE EXTERNAL TABLE e STORED AS PARQUET LOCATION";
+        client.rows(&format!("{create} '{}/'", folder.display())).await;
+        let sum = "SELECT count(*) || ' ' || sum(n) FROM e";
+        assert_eq!(known(&client, sum).await, "1 1");
+        client.rows(&format!("COPY (SELECT 20 AS n) TO '{}'", file("b.parquet"))).await;
+        assert_eq!(ask(&client, sum).await, ("2 21".to_owned(), false));
+        // Of the same size, and another.
+        client.rows(&format!("COPY (SELECT 30 AS n) TO '{}'", file("c.parquet"))).await;
+        fs::rename(file("c.parquet"), file("b.parquet")).expect("renamed");
+        assert_eq!(ask(&client, sum).await, ("2 31".to_owned(), false));
+        assert_eq!(known(&client, sum).await, "2 31");
+        fs::remove_file(file("b.parquet")).expect("removed");
+        assert_eq!(ask(&client, sum).await, ("1 1".to_owned(), false));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_another_is_not_kept() {
+    bounded(async {
+        let (_daemon, client) = started().await;
+        for sql in [
+            "SELECT count(*) FROM t WHERE at < now()",
+            "SELECT max(random() + n) FROM t",
+            "SELECT count(*) FROM t, system.daemons",
+            "SELECT count(*) FROM t WHERE n > (SELECT extract(epoch FROM now()) - 1e10)",
+        ] {
+            for _ in 0..3 {
+                assert!(!ask(&client, sql).await.1, "{sql}");
+            }
+        }
+        // The values of parameters, and what settings mean.
+        let by = "PREPARE by (int) AS SELECT sum(n) FROM t WHERE n > $1";
+        client.rows(by).await;
+        assert_eq!(known(&client, "EXECUTE by(8)").await, "19");
+        assert_eq!(ask(&client, "EXECUTE by(9)").await, ("10".to_owned(), false));
+        let text = "SELECT min(at::text) FROM t";
+        let utc = known(&client, text).await;
+        client.rows("SET TimeZone = 'Asia/Tokyo'").await;
+        let (tokyo, was_known) = ask(&client, text).await;
+        assert!(!was_known && tokyo != utc, "{tokyo}");
+        client.rows("RESET TimeZone").await;
+        client.rows("SET oribi.result_cache = off").await;
+        assert_eq!(ask(&client, text).await, (utc, false));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_sees_what_he_may_not() {
+    bounded(async {
+        let (daemon, client) = started().await;
+        client.rows("CREATE ROLE some LOGIN; CREATE ROLE none LOGIN").await;
+        client.rows("GRANT SELECT (at) ON t TO some").await;
+        assert_eq!(known(&client, SUM).await, "10 55");
+        let some = Client::connect_as(&daemon, "some").await;
+        let none = Client::connect_as(&daemon, "none").await;
+        for role in [&some, &none] {
+            assert_eq!(role.outcome(SUM).await, "42501");
+        }
+        client.rows("GRANT SELECT ON t TO none").await;
+        assert_eq!(none.value(SUM).await, "10 55");
+        none.rows(&format!("PREPARE sum AS {SUM}")).await;
+        assert_eq!(none.value("EXECUTE sum").await, "10 55");
+        client.rows("REVOKE SELECT ON t FROM none").await;
+        assert_eq!(none.outcome(SUM).await, "42501");
+        assert_eq!(none.outcome("EXECUTE sum").await, "42501");
+        client.rows("GRANT SELECT ON t TO some, none").await;
+        client.rows("CREATE POLICY few ON t FOR SELECT TO some USING (n < 3)").await;
+        client.rows("ALTER TABLE t ENABLE ROW LEVEL SECURITY").await;
+        for _ in 0..2 {
+            assert_eq!(some.value(SUM).await, "2 3");
+            assert_eq!(client.value(SUM).await, "10 55");
+            assert_eq!(none.value("SELECT count(*) FROM t").await, "0");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_is_bounded() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new().env("ORIBI_ENGINE_RESULT_CACHE", "1MiB"));
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t (n bigint)").await;
+        client.rows("INSERT INTO t SELECT * FROM generate_series(1, 100000)").await;
+        for _ in 0..3 {
+            let before = hits(&client).await;
+            assert_eq!(client.rows("SELECT n FROM t").await.len(), 100_000);
+            assert_eq!(hits(&client).await, before, "800 kB are more than an eighth");
+        }
+        for from in 0..200 {
+            let sql = format!("SELECT n FROM t WHERE n > {from} ORDER BY n LIMIT 1000");
+            assert_eq!(client.rows(&sql).await.len(), 1000);
+        }
+        let fits = "SELECT bytes <= bytes_limit AND entries < 200 FROM system.caches \
+                    WHERE name = 'results'";
+        until("the oldest are gone", async || client.value(fits).await == "t").await;
+    })
+    .await;
+}
