@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -80,7 +79,6 @@ pub struct Nodes {
     pub(in crate::system) shared: Arc<Shared>,
 }
 
-#[async_trait]
 impl TableProvider for Nodes {
     fn schema(&self) -> SchemaRef {
         self.relation.arrow.clone()
