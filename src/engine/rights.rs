@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Column;
 use datafusion::datasource::TableType;
@@ -20,6 +19,7 @@ use datafusion::logical_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, TableProviderFilterPushDown,
 };
 use datafusion::physical_plan::ExecutionPlan;
+use futures::future::{BoxFuture, ready};
 
 use super::through::{Said, Through};
 use crate::catalog::{Error, ObjectKind};
@@ -51,7 +51,6 @@ impl Guarded {
     }
 }
 
-#[async_trait]
 impl TableProvider for Guarded {
     fn schema(&self) -> SchemaRef {
         self.inner.schema()
@@ -61,15 +60,26 @@ impl TableProvider for Guarded {
         self.inner.table_type()
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // What `async` would make of it, but without the conditions: for minutes the compiler would prove of
+    // each such function that these may change threads.
+    fn scan<'a, 'b, 'c, 'd, 'e>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.check(projection, filters)?;
-        self.inner.scan(state, projection, filters, limit).await
+    ) -> BoxFuture<'e, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'e,
+        'b: 'e,
+        'c: 'e,
+        'd: 'e,
+        Self: 'e,
+    {
+        match self.check(projection, filters) {
+            Ok(()) => self.inner.scan(state, projection, filters, limit),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 
     fn supports_filters_pushdown(
@@ -87,7 +97,6 @@ pub(super) struct Policed {
     pub plan: LogicalPlan,
 }
 
-#[async_trait]
 impl TableProvider for Policed {
     fn schema(&self) -> SchemaRef {
         self.plan.schema().inner().clone()
@@ -97,13 +106,37 @@ impl TableProvider for Policed {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+    fn scan<'a, 'b, 'c, 'd, 'e>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        _filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> BoxFuture<'e, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'e,
+        'b: 'e,
+        'c: 'e,
+        'd: 'e,
+        Self: 'e,
+    {
+        let plan = match self.part(projection, limit) {
+            Ok(plan) => plan,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        // Of no type, for the same reason.
+        let plan: Box<dyn AsRef<LogicalPlan> + Send + Sync> = Box::new(Box::new(plan));
+        Box::pin(async move {
+            let rows = state.create_physical_plan(plan.as_ref().as_ref()).await?;
+            // Keeps the optimiser from moving conditions of the statement below those of the policies.
+            Ok(Through::new(Said::SecurityBarrier, rows) as _)
+        })
+    }
+}
+
+impl Policed {
+    /// The plan of some columns and rows.
+    fn part(&self, projection: Option<&Vec<usize>>, limit: Option<usize>) -> Result<LogicalPlan> {
         let mut plan = LogicalPlanBuilder::from(self.plan.clone());
         if let Some(projection) = projection {
             let schema = self.plan.schema();
@@ -113,8 +146,6 @@ impl TableProvider for Policed {
         if let Some(limit) = limit {
             plan = plan.limit(0, Some(limit))?;
         }
-        let rows = state.create_physical_plan(&plan.build()?).await?;
-        // Keeps the optimiser from moving conditions of the statement below those of the policies.
-        Ok(Through::new(Said::SecurityBarrier, rows))
+        plan.build()
     }
 }

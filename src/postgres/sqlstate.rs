@@ -420,7 +420,6 @@ fn planning(error: &DataFusionError) -> &'static str {
 fn told_by_text(message: &str) -> Option<&'static str> {
     const SAYINGS: &[(&str, &str)] = &[
         ("backreferences are not supported", "0A000"),
-        ("async functions should not be called directly", "0A000"),
         ("Scalar subquery returned more than one row", "21000"),
         ("overflow on abs(", "22003"),
         ("factorial of a negative number", "22003"),

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
@@ -28,6 +27,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::{TableSchemaBuilder, compute_all_files_statistics};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
@@ -88,14 +88,9 @@ impl ExternalTable {
         &self,
         session: &dyn Session,
         store: &Arc<dyn ObjectStore>,
-        filters: &[Expr],
+        pruner: &Pruner,
     ) -> super::Result<Vec<PartitionedFile>> {
         self.location.check_exists().await?;
-        let names = self.partition_names();
-        let (filters, _): (Vec<Expr>, Vec<Expr>) = (filters.iter().cloned())
-            .partition(|filter| !names.is_empty() && expr_applicable_for_cols(&names, filter));
-        let pruner = Pruner::new(&self.partitions, filters)
-            .map_err(|error| Error::of_file(self.location.as_str(), error))?;
         let mut files = Vec::new();
         for file in external::list(session, &self.location).await? {
             if !file.location.as_ref().ends_with(&self.file_extension) || file.size == 0 {
@@ -112,6 +107,16 @@ impl ExternalTable {
             .buffered(concurrency)
             .try_collect()
             .await
+    }
+
+    /// What files are left out by.
+    fn pruner(&self, filters: &[Expr]) -> super::Result<Pruner> {
+        let names = self.partition_names();
+        let of_partitions =
+            |filter: &&Expr| !names.is_empty() && expr_applicable_for_cols(&names, filter);
+        let filters = filters.iter().filter(of_partitions).cloned().collect();
+        Pruner::new(&self.partitions, filters)
+            .map_err(|error| Error::of_file(self.location.as_str(), error))
     }
 
     /// The values of the partition columns, from the names of the directories.
@@ -253,7 +258,6 @@ fn limited(files: Vec<PartitionedFile>, limit: Option<usize>) -> (Vec<Partitione
     (kept, left_out)
 }
 
-#[async_trait]
 impl TableProvider for ExternalTable {
     fn schema(&self) -> SchemaRef {
         self.table_schema.clone()
@@ -263,17 +267,56 @@ impl TableProvider for ExternalTable {
         TableType::Base
     }
 
-    async fn scan(
+    // Not `async`, which would take the conditions along: for minutes the compiler would prove that they
+    // may change threads.
+    fn scan<'a, 'b, 'c, 'd, 'e>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'e, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'e,
+        'b: 'e,
+        'c: 'e,
+        'd: 'e,
+        Self: 'e,
+    {
+        let limit_files = limit.filter(|_| filters.is_empty());
+        let pruner = self.pruner(filters);
+        Box::pin(self.scan_some(session, projection, pruner, (limit, limit_files)))
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let names = self.partition_names();
+        let exact = |filter: &&Expr| !names.is_empty() && expr_applicable_for_cols(&names, filter);
+        Ok((filters.iter())
+            .map(|filter| match exact(filter) {
+                true => TableProviderFilterPushDown::Exact,
+                false => TableProviderFilterPushDown::Inexact,
+            })
+            .collect())
+    }
+}
+
+impl ExternalTable {
+    /// `limit`: rows that are wanted, and those for which files are enough.
+    async fn scan_some(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
+        pruner: super::Result<Pruner>,
+        (limit, limit_files): (Option<usize>, Option<usize>),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let store = session.runtime_env().object_store(&self.url)?;
-        let files = self.files(session, &store, filters).await;
-        let files = files.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let (files, left_out) = limited(files, limit.filter(|_| filters.is_empty()));
+        let failed = |error| DataFusionError::External(Box::new(error));
+        let pruner = pruner.map_err(failed)?;
+        let files = self.files(session, &store, &pruner).await.map_err(failed)?;
+        let (files, left_out) = limited(files, limit_files);
         if files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.table_schema.project(columns)?),
@@ -297,20 +340,6 @@ impl TableProvider for ExternalTable {
             .with_output_ordering(ordering)
             .build();
         self.format.create_physical_plan(session, config).await
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>> {
-        let names = self.partition_names();
-        let exact = |filter: &&Expr| !names.is_empty() && expr_applicable_for_cols(&names, filter);
-        Ok((filters.iter())
-            .map(|filter| match exact(filter) {
-                true => TableProviderFilterPushDown::Exact,
-                false => TableProviderFilterPushDown::Inexact,
-            })
-            .collect())
     }
 }
 

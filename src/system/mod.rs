@@ -380,7 +380,7 @@ impl System {
 #[async_trait]
 impl SystemCatalog for System {
     fn has_schema(&self, schema: &str) -> bool {
-        relations::schema_oid(schema).is_some()
+        relations::is_schema(schema)
     }
 
     fn table(

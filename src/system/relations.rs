@@ -57,7 +57,13 @@ pub fn find(schema: &str, name: &str) -> Option<&'static Relation> {
 }
 
 pub fn schema_oid(name: &str) -> Option<u32> {
-    SCHEMAS.iter().find(|(schema, _)| *schema == name).map(|(_, oid)| *oid)
+    let mut all = SCHEMAS.iter().chain([&FUNCTIONS]);
+    all.find(|(schema, _)| *schema == name).map(|(_, oid)| *oid)
+}
+
+/// Whether a schema is of the system and may hold relations.
+pub fn is_schema(name: &str) -> bool {
+    SCHEMAS.iter().any(|(schema, _)| *schema == name)
 }
 
 impl Display for Relation {

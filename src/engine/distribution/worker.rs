@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::sink::DataSinkExec;
@@ -16,6 +15,7 @@ use datafusion_distributed::{
     WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse, WorkerQueryContext,
     WorkerSessionBuilder,
 };
+use futures::future::{BoxFuture, ready};
 use futures::{StreamExt, stream};
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
@@ -53,9 +53,21 @@ const SWEEP: Duration = Duration::from_millis(350);
 /// Held as long as anybody holds the part.
 struct Inside(#[expect(dead_code, reason = "held, not read")] (GateGuard, Option<Guest>));
 
-#[async_trait]
 impl WorkerSessionBuilder for Sessions {
-    async fn build_session_state(&self, context: WorkerQueryContext) -> Result<SessionState> {
+    fn build_session_state<'a, 'b>(
+        &'a self,
+        context: WorkerQueryContext,
+    ) -> BoxFuture<'b, Result<SessionState>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(ready(self.session(context)))
+    }
+}
+
+impl Sessions {
+    fn session(&self, context: WorkerQueryContext) -> Result<SessionState> {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
@@ -104,9 +116,7 @@ impl WorkerSessionBuilder for Sessions {
         *state.config_mut() = config;
         Ok(state)
     }
-}
 
-impl Sessions {
     /// Only daemons of the same build understand each other's plans.
     fn admit(&self, headers: &HeaderMap) -> Result<Travel> {
         let build = headers.get(travel::BUILD).and_then(|value| value.to_str().ok());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt64Array, new_null_array};
 use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use async_trait::async_trait;
 use chrono::DateTime;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
@@ -21,11 +20,12 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_datasource::TableSchemaBuilder;
 use datafusion_functions_aggregate_common::min_max::{max_batch, min_batch};
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{ManifestContentType, ManifestFile, SnapshotRef, TableMetadata};
 use object_store::ObjectMeta;
@@ -125,21 +125,24 @@ impl ManagedTable {
         Arc::new(Schema::new(self.schema.fields()[..columns].to_vec()))
     }
 
-    async fn select(&self, session: &dyn Session, filters: &[Expr]) -> Result<Selection> {
+    /// What files are left out by.
+    fn predicate(
+        &self,
+        session: &dyn Session,
+        filters: &[Expr],
+    ) -> Result<Option<PruningPredicate>> {
+        let conditions = filters.iter().filter(|filter| self.prunes(filter)).cloned();
+        let Some(filter) = conjunction(conditions) else { return Ok(None) };
+        let schema = self.file_schema();
+        let schema_of = DFSchema::try_from(schema.as_ref().clone())?;
+        let filter = session.create_physical_expr(filter, &schema_of)?;
+        Ok(PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter).ok())
+    }
+
+    async fn select(&self, predicate: Option<PruningPredicate>) -> Result<Selection> {
         let lists = files_of(&self.files, &self.metadata, self.snapshot.as_ref()).await;
         let lists = lists.map_err(external)?;
         let schema = self.file_schema();
-        let predicate = match conjunction(filters.iter().filter(|e| self.prunes(e)).cloned()) {
-            None => None,
-            Some(filter) => {
-                let schema_of = DFSchema::try_from(schema.as_ref().clone())?;
-                let filter = session.create_physical_expr(filter, &schema_of)?;
-                PruningPredicateBuilder::new()
-                    .with_file_schema(schema.clone())
-                    .try_build(filter)
-                    .ok()
-            }
-        };
         let mut kept = Vec::new();
         let mut before = 0;
         for list in &lists {
@@ -226,7 +229,6 @@ fn row_field() -> FieldRef {
     Arc::new(Field::new(ROW_COLUMN, DataType::Int64, false).with_extension_type(RowNumber))
 }
 
-#[async_trait]
 impl TableProvider for ManagedTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
@@ -236,16 +238,46 @@ impl TableProvider for ManagedTable {
         TableType::Base
     }
 
-    async fn scan(
+    // Not `async`, which would take the conditions along: for minutes the compiler would prove that they
+    // may change threads.
+    fn scan<'a, 'b, 'c, 'd, 'e>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'e, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'e,
+        'b: 'e,
+        'c: 'e,
+        'd: 'e,
+        Self: 'e,
+    {
+        let predicate = self.predicate(session, filters);
+        let limit_files = limit.filter(|_| filters.is_empty());
+        Box::pin(self.scan_some(session, projection, predicate, (limit, limit_files)))
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+}
+
+impl ManagedTable {
+    /// `limit`: rows that are wanted, and those for which files are enough.
+    async fn scan_some(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
+        predicate: Result<Option<PruningPredicate>>,
+        (limit, limit_files): (Option<usize>, Option<usize>),
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let selection = self.select(session, filters).await?;
+        let selection = self.select(predicate?).await?;
         let file_schema = self.file_schema();
-        let limit_files = limit.filter(|_| filters.is_empty());
         let files = selection.files(&file_schema, self.row_ids, limit_files);
         if files.is_empty() {
             let schema = match projection {
@@ -274,13 +306,6 @@ impl TableProvider for ManagedTable {
             .with_expr_adapter(Some(Arc::new(ByFieldId)))
             .build();
         format.create_physical_plan(session, config).await
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 }
 

@@ -72,7 +72,7 @@ fn existing(call: &Call<'_, '_>) -> Vec<String> {
     path.retain(|name| {
         let known =
             call.view.database().is_some_and(|database| database.schemas.contains_key(name));
-        known || super::super::relations::schema_oid(name).is_some()
+        known || super::super::relations::is_schema(name)
     });
     path
 }

@@ -12,7 +12,7 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{ReturnFieldArgs, Signature, TypeSignature, Volatility};
 
 use super::super::functions;
-use super::super::relations::{self, FUNCTIONS, Relation};
+use super::super::relations::{self, Relation};
 use super::super::rows::{Rows, Value};
 use super::super::types::{column_type, types};
 use super::statics;
@@ -89,12 +89,6 @@ pub fn get(oid: u32) -> Option<&'static Procedure> {
 }
 
 impl Procedure {
-    /// The OID of its schema.
-    fn namespace(&self) -> Option<u32> {
-        let (own, oid) = FUNCTIONS;
-        if self.schema == own { Some(oid) } else { relations::schema_oid(self.schema) }
-    }
-
     /// Its name, with its schema where PostgreSQL's does not hold it.
     pub fn shown_name(&self) -> String {
         match self.schema {
@@ -167,7 +161,7 @@ pub fn engine_rows(relation: &'static Relation) -> Result<RecordBatch> {
         rows.push([
             procedure.oid.into(),
             procedure.name.as_str().into(),
-            procedure.namespace().into(),
+            relations::schema_oid(procedure.schema).into(),
             BOOTSTRAP_SUPERUSER.into(),
             INTERNAL.into(),
             1.0.into(),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -15,7 +14,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, FuturesOrdered, StreamExt, TryStreamExt};
 
 use super::selection::{Selection, Step};
@@ -80,7 +79,6 @@ pub struct Nodes {
     pub(in crate::system) shared: Arc<Shared>,
 }
 
-#[async_trait]
 impl TableProvider for Nodes {
     fn schema(&self) -> SchemaRef {
         self.relation.arrow.clone()
@@ -97,9 +95,27 @@ impl TableProvider for Nodes {
         Ok(filters.iter().map(|filter| Selection::default().narrow(filter)).collect())
     }
 
-    async fn scan(
+    fn scan<'a, 'b, 'c, 'd, 'e>(
+        &'a self,
+        _: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'e, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'e,
+        'b: 'e,
+        'c: 'e,
+        'd: 'e,
+        Self: 'e,
+    {
+        Box::pin(ready(self.plan(projection, filters, limit)))
+    }
+}
+
+impl Nodes {
+    fn plan(
         &self,
-        _: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
