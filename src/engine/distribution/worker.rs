@@ -190,6 +190,7 @@ fn refused(reason: String) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
     use datafusion::catalog::memory::DataSourceExec;
     use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetSource};
     use datafusion::execution::SessionStateBuilder;
