@@ -59,9 +59,10 @@ impl Three {
         answers::tables("public", &self.cluster.path(&format!("tpch/sf{SCALE}")))
     }
 
-    /// A client whose statements run on all daemons.
+    /// A client whose statements run on all daemons, each time.
     async fn client(&self, at: usize) -> Client {
         let client = Client::connect(&self.daemons[at]).await;
+        client.rows("SET oribi.result_cache = off").await;
         client.rows("SET oribi.distribution = 'always'").await;
         client
     }

@@ -34,7 +34,7 @@ pub struct Ready {
     pub(super) again: Option<Box<Again>>,
     pub(super) observation: Option<Arc<Observation>>,
     /// Where the result goes besides.
-    pub(super) keep: Option<Keep>,
+    pub(super) keep: Option<Box<Keep>>,
 }
 
 impl Ready {

@@ -68,7 +68,7 @@ pub(super) enum Lookup {
     /// A plan that gives its rows.
     Known(Arc<dyn ExecutionPlan>),
     /// Nothing: it is to be kept.
-    New(Keep),
+    New(Box<Keep>),
     /// It cannot be kept.
     Passing,
 }
@@ -127,7 +127,7 @@ impl ResultCache {
         }
         let key = Key { plan: plan.clone(), settings: settings.clone(), contents };
         let bytes = OVERHEAD + key.contents.iter().map(Contents::bytes).sum::<usize>();
-        Lookup::New(Keep { cache: self.clone(), hash, key, batches: Vec::new(), bytes })
+        Lookup::New(Box::new(Keep { cache: self.clone(), hash, key, batches: Vec::new(), bytes }))
     }
 
     /// Entries, their bytes, the most of these, and how often a result was known.
@@ -147,7 +147,7 @@ impl Known {
 
 impl Keep {
     /// With more rows of the result; `None` once there are too many.
-    pub fn with(mut self, batch: &RecordBatch) -> Option<Self> {
+    pub fn with(mut self: Box<Self>, batch: &RecordBatch) -> Option<Box<Self>> {
         self.bytes += batch.get_array_memory_size();
         self.batches.push(batch.clone());
         (self.bytes <= self.cache.max_bytes / MAX_SHARE).then_some(self)
