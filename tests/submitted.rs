@@ -582,7 +582,7 @@ async fn who_waits_is_in_nobodys_way() {
 
 /// Makes `t`, four files of which a statement that joins them with `many` reads a little at a time.
 async fn read_slowly(client: &Client) -> &'static str {
-    client.rows("CREATE TABLE many AS SELECT y FROM generate_series(1, 10000) s(y)").await;
+    client.rows("CREATE TABLE many AS SELECT y FROM generate_series(1, 4000) s(y)").await;
     let rows = "SELECT x FROM generate_series(1, 500000) s(x)";
     client.rows(&format!("CREATE TABLE t AS {rows}")).await;
     for _ in 0..3 {

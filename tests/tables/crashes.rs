@@ -35,6 +35,9 @@ const POINTS: &[(&str, Option<bool>)] = &[
 /// A point that no statement comes to, only the daemon that leads.
 const SWEEP: &str = "a file of a dropped table is to be removed";
 
+/// Of statements on several daemons, which the tests of those try.
+const READING: &str = "a part gives rows";
+
 /// A statement, and what a query answers before and after it: a row, or a SQLSTATE.
 struct Case {
     statement: &'static str,
@@ -279,7 +282,7 @@ fn every_point_is_tried() {
             found.insert(part.split('"').next().unwrap_or_default().to_owned());
         }
     }
-    let tried = POINTS.iter().map(|(point, _)| *point).chain([SWEEP]);
+    let tried = POINTS.iter().map(|(point, _)| *point).chain([SWEEP, READING]);
     let tried: BTreeSet<String> = tried.map(str::to_owned).collect();
     assert_eq!(found, tried);
 }
