@@ -101,6 +101,51 @@ async fn what_has_ended_is_in_the_history() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn submitted_statements_end_there_as_they_ended() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t (n int)").await;
+        let submit = async |sql: &str| {
+            client.value(&format!("SELECT oribi.submit('{}')", sql.replace('\'', "''"))).await
+        };
+        let ended = async |sql: &str| {
+            let sql = sql.replace('\'', "''");
+            let history = format!(
+                "SELECT state, tag, rows, sqlstate, error IS NULL FROM system.query_history \
+                 WHERE application_name LIKE 'submitted %' AND sql = '{sql}'"
+            );
+            let known = async || client.rows(&history).await.pop();
+            eventually(format!("{sql} is in the history"), known).await
+        };
+        for (sql, expected) in [
+            ("SELECT 40 + 2", ["finished", "SELECT 1", "1", "", "t"]),
+            (
+                "INSERT INTO t SELECT * FROM generate_series(1, 5)",
+                ["finished", "INSERT 0 5", "5", "", "t"],
+            ),
+            ("DELETE FROM t WHERE n > 3", ["finished", "DELETE 2", "2", "", "t"]),
+            ("SELECT 1 / (n - 1) FROM t", ["failed", "", "0", "22012", "f"]),
+            ("INSERT INTO t SELECT 1 / (n - 1) FROM t", ["failed", "", "0", "22012", "f"]),
+            ("INSERT INTO nothing VALUES (1)", ["failed", "", "0", "42P01", "f"]),
+        ] {
+            let id = submit(sql).await;
+            client.value(&format!("SELECT oribi.wait('{id}')")).await;
+            assert_eq!(ended(sql).await, expected, "{sql}");
+        }
+        let writes = &format!("INSERT INTO t {ENDLESS}");
+        for sql in [ENDLESS, writes] {
+            let id = submit(sql).await;
+            let runs = format!("SELECT state = 'running' FROM system.queries WHERE id = '{id}'");
+            until("it runs", async || client.value(&runs).await == "t").await;
+            client.value(&format!("SELECT oribi.cancel('{id}')")).await;
+            assert_eq!(ended(sql).await, ["cancelled", "", "0", "57014", "f"], "{sql}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_statements_and_cursors_are_there_once() {
     bounded(async {
         let daemon = Daemon::start(&Options::new());

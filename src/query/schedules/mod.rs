@@ -114,7 +114,8 @@ impl Schedules {
         Self { submissions, catalog }
     }
 
-    /// Makes a schedule, or changes the one of that name if `may` says so: the owner stays who it is. Returns when it comes next; `None` of one that is switched off.
+    /// Makes a schedule, or changes the one of that name if `may` says so: the owner stays who it is.
+    /// Returns when it comes next; `None` of one that is switched off.
     pub async fn schedule(
         &self,
         wish: Wish<'_>,

@@ -187,14 +187,12 @@ impl Runner {
         attempt: &Arc<Attempt>,
         place: Option<Place>,
     ) -> Result<Option<Outcome>, Failed> {
-        let session = self.session_of(attempt).await.map_err(|error| self.failed(error))?;
+        let mut session = self.session_of(attempt).await.map_err(|error| self.failed(error))?;
         let _seated = place.map(|place| session.sit(place));
-        let entry = session.entry().clone();
-        let done = self.run_in(session, attempt).await.map_err(|error| self.failed(error));
-        match &done {
-            Ok(Some(outcome)) => entry.completed(&outcome.tag),
-            Ok(None) => {}
-            Err(Failed { failure, .. }) => entry.failed(&failure.sqlstate, &failure.message),
+        let done = self.run_in(&mut session, attempt).await.map_err(|error| self.failed(error));
+        // As long as the session is there: with it, its statement goes into the history.
+        if let Err(Failed { failure, .. }) = &done {
+            session.entry().failed(&failure.sqlstate, &failure.message);
         }
         done
     }
@@ -209,7 +207,7 @@ impl Runner {
 
     async fn run_in(
         &self,
-        mut session: Session,
+        session: &mut Session,
         attempt: &Arc<Attempt>,
     ) -> query::Result<Option<Outcome>> {
         let source = Session::parse(&attempt.record.sql)?.pop();
@@ -224,15 +222,15 @@ impl Runner {
             attempt.has_room_for(&columns)?;
             let executed = session.execute(registered, &mut prepared, Vec::new(), Ok).await?;
             let outcome = match executed {
-                life::Outcome::Done(_) if ending.has_landed() => None,
                 life::Outcome::Done(done) => {
-                    Some(Outcome { tag: done.tag.into_owned(), ..Outcome::default() })
+                    Outcome { tag: done.tag.into_owned(), ..Outcome::default() }
                 }
-                life::Outcome::Rows(rows) => Some(self.store(attempt, columns, rows).await?),
+                life::Outcome::Rows(rows) => self.store(attempt, columns, rows).await?,
             };
+            session.entry().completed(&outcome.tag);
             // What it notifies; nobody waits to be told of delays.
             session.settle().await?;
-            Ok(outcome)
+            Ok((!ending.has_landed()).then_some(outcome))
         };
         tokio::pin!(working);
         tokio::select! {
