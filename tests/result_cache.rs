@@ -8,6 +8,7 @@ mod support;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch};
 use common::daemon::{Daemon, Options};
@@ -77,7 +78,7 @@ async fn what_is_written_is_seen_at_once() {
     .await;
 }
 
-/// A Parquet file with one row.
+/// A Parquet file with one row, of long ago.
 fn write(path: &Path, n: i32) {
     let column = Arc::new(Int32Array::from(vec![n])) as ArrayRef;
     let rows = RecordBatch::try_from_iter([("n", column)]).expect("rows");
@@ -85,6 +86,9 @@ fn write(path: &Path, n: i32) {
     let mut writer = ArrowWriter::try_new(file, rows.schema(), None).expect("a writer");
     writer.write(&rows).expect("written");
     writer.close().expect("closed");
+    let file = File::options().write(true).open(path).expect("a file");
+    let before = SystemTime::now() - Duration::from_hours(1);
+    file.set_modified(before).expect("older");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,6 +112,30 @@ async fn files_that_are_others_count_as_well() {
         assert_eq!(known(&client, sum).await, "2 31");
         fs::remove_file(file("b.parquet")).expect("removed");
         assert_eq!(ask(&client, sum).await, ("1 1".to_owned(), false));
+        // One that is written just now may be written again.
+        let touched = File::options().write(true).open(file("a.parquet")).expect("a file");
+        touched.set_modified(SystemTime::now()).expect("touched");
+        assert_eq!(ask(&client, sum).await, ("1 1".to_owned(), false));
+        until("it is old enough", async || ask(&client, sum).await.1).await;
+        // The same files, read in another way.
+        let folder = daemon.data_dir().join("text");
+        fs::create_dir(&folder).expect("a folder");
+        let text = folder.join("a.csv");
+        fs::write(&text, "1\n2\n").expect("written");
+        let touched = File::options().write(true).open(&text).expect("a file");
+        touched.set_modified(SystemTime::UNIX_EPOCH).expect("older");
+        let create = |header: bool| {
+            format!(
+                "CREATE EXTERNAL TABLE c (n int) STORED AS CSV LOCATION '{}/' OPTIONS ('format.has_header' '{header}')",
+                folder.display()
+            )
+        };
+        let count = "SELECT count(*) || ' ' || sum(n) FROM c";
+        client.rows(&create(false)).await;
+        assert_eq!(known(&client, count).await, "2 3");
+        client.rows("DROP TABLE c").await;
+        client.rows(&create(true)).await;
+        assert_eq!(ask(&client, count).await, ("1 2".to_owned(), false));
     })
     .await;
 }

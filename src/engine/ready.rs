@@ -86,8 +86,8 @@ impl Course {
                 let (context, observation) = (self.context, self.observation);
                 Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
             }
-            Lookup::New(keep) => {
-                let ready = self.planned(logical, returned, left, stop).await?;
+            Lookup::New(keep, pinned) => {
+                let ready = self.planned(pinned, returned, left, stop).await?;
                 Ok(Ready { keep: Some(keep), ..ready })
             }
             Lookup::Passing => self.planned(logical, returned, left, stop).await,

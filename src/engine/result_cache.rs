@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::source_as_provider;
+use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{
@@ -51,7 +51,7 @@ pub struct ResultCache {
 struct Key {
     plan: LogicalPlan,
     settings: Arc<Settings>,
-    /// Of its tables, in the order of the plan.
+    /// Of its tables, in the order in which the plan names them first.
     contents: Vec<Contents>,
 }
 
@@ -67,8 +67,8 @@ struct Known {
 pub(super) enum Lookup {
     /// A plan that gives its rows.
     Known(Arc<dyn ExecutionPlan>),
-    /// Nothing: it is to be kept.
-    New(Box<Keep>),
+    /// Nothing: it is to be kept. The plan reads just what was found.
+    New(Box<Keep>, LogicalPlan),
     /// It cannot be kept.
     Passing,
 }
@@ -109,7 +109,7 @@ impl ResultCache {
         plan.hash(&mut hasher);
         let hash = hasher.finish();
         let mut contents = Vec::with_capacity(tables.len());
-        for table in tables {
+        for table in &tables {
             // What cannot be looked up fails when it is run.
             let Some(Ok(held)) = storage::contents(state, table.as_ref()).await else {
                 return Lookup::Passing;
@@ -125,9 +125,11 @@ impl ResultCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Lookup::Known(plan);
         }
+        let Ok(pinned) = pinned(plan.clone(), &tables, &contents) else { return Lookup::Passing };
         let key = Key { plan: plan.clone(), settings: settings.clone(), contents };
         let bytes = OVERHEAD + key.contents.iter().map(Contents::bytes).sum::<usize>();
-        Lookup::New(Box::new(Keep { cache: self.clone(), hash, key, batches: Vec::new(), bytes }))
+        let keep = Keep { cache: self.clone(), hash, key, batches: Vec::new(), bytes };
+        Lookup::New(Box::new(keep), pinned)
     }
 
     /// Entries, their bytes, the most of these, and how often a result was known.
@@ -167,7 +169,12 @@ fn tables_of(plan: &LogicalPlan) -> Option<Vec<Arc<dyn TableProvider>>> {
     let mut lasting = true;
     let visited = plan.apply_with_subqueries(|node| {
         match node {
-            LogicalPlan::TableScan(scan) => tables.push(source_as_provider(&scan.source)?),
+            LogicalPlan::TableScan(scan) => {
+                let table = source_as_provider(&scan.source)?;
+                if !tables.iter().any(|known| Arc::ptr_eq(known, &table)) {
+                    tables.push(table);
+                }
+            }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::Window(_)
@@ -196,6 +203,32 @@ fn tables_of(plan: &LogicalPlan) -> Option<Vec<Arc<dyn TableProvider>>> {
         })
     });
     (visited.is_ok() && lasting && !tables.is_empty()).then_some(tables)
+}
+
+/// A plan whose tables hold just these contents.
+fn pinned(
+    plan: LogicalPlan,
+    tables: &[Arc<dyn TableProvider>],
+    contents: &[Contents],
+) -> EngineResult<LogicalPlan> {
+    let pinned: Vec<_> = (tables.iter().zip(contents))
+        .filter_map(|(table, held)| Some((table, storage::pinned(table.as_ref(), held)?)))
+        .collect();
+    if pinned.is_empty() {
+        return Ok(plan);
+    }
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
+        let table = source_as_provider(&scan.source)?;
+        match pinned.iter().find(|(found, _)| Arc::ptr_eq(found, &table)) {
+            Some((_, pinned)) => {
+                scan.source = provider_as_source(pinned.clone());
+                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+            }
+            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+        }
+    })?;
+    Ok(plan.data)
 }
 
 /// Whether an expression's value follows from those below it.

@@ -1,8 +1,10 @@
 //! What the rows of a table are made of: as long as that is the same, so are they.
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::catalog::{Session, TableProvider};
 use object_store::ObjectMeta;
 use uuid::Uuid;
@@ -10,13 +12,13 @@ use uuid::Uuid;
 use super::managed::ManagedTable;
 use super::scan::ExternalTable;
 use super::{Result, external};
+use crate::catalog::External;
 
 /// What a scan of a whole table would read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contents {
     Managed(Version),
-    /// Files with their size, time of change and, where the store has one, tag.
-    Files(Vec<ObjectMeta>),
+    External(Listing),
 }
 
 /// A managed table as it was at one time.
@@ -30,21 +32,35 @@ pub struct Version {
     pub updated: i64,
 }
 
+/// An external table as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    pub definition: Arc<External>,
+    pub schema: SchemaRef,
+    /// Files with their size, time of change and, where the store has one, tag.
+    pub files: Arc<Vec<ObjectMeta>>,
+}
+
 impl Contents {
     /// Bytes that it takes in memory, about.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Managed(_) => size_of::<Self>(),
-            Self::Files(files) => {
+            Self::External(listing) => {
                 let bytes =
                     |file: &ObjectMeta| size_of::<ObjectMeta>() + file.location.as_ref().len();
-                files.iter().map(bytes).sum()
+                listing.files.iter().map(bytes).sum()
             }
         }
     }
 }
 
-/// Looks up what a table holds; `None` for tables that are not of files.
+/// A file that is younger may be written again without a later time of change: the coarsest clocks of
+/// file systems tell two seconds apart.
+const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(2);
+
+/// Looks up what a table holds; `None` for tables that are not of files, or of files that are changed
+/// just now.
 pub async fn contents(
     session: &dyn Session,
     table: &dyn TableProvider,
@@ -53,5 +69,25 @@ pub async fn contents(
         return table.version().map(|version| Ok(Contents::Managed(version)));
     }
     let table = table.downcast_ref::<ExternalTable>()?;
-    Some(external::list(session, table.location()).await.map(Contents::Files))
+    match external::list(session, table.location()).await {
+        Ok(files) if are_settled(&files, Utc::now()) => {
+            Some(Ok(Contents::External(table.listing(Arc::new(files)))))
+        }
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// The table with just these contents, if others might be found when it is scanned.
+pub fn pinned(table: &dyn TableProvider, contents: &Contents) -> Option<Arc<dyn TableProvider>> {
+    match (table.downcast_ref::<ExternalTable>(), contents) {
+        (Some(table), Contents::External(listing)) => {
+            Some(Arc::new(table.pinned(listing.files.clone())))
+        }
+        _ => None,
+    }
+}
+
+fn are_settled(files: &[ObjectMeta], now: DateTime<Utc>) -> bool {
+    files.iter().all(|file| now - file.last_modified >= SETTLED_AFTER)
 }

@@ -117,7 +117,7 @@ pub fn open(
     let data = columns.iter().filter(|column| !external.partition_columns.contains(&column.name));
     let schema = Schema::new(data.map(Column::field).collect::<Vec<_>>());
     Ok(Arc::new(ExternalTable::new(
-        Location::from_catalog(&external.location),
+        external.clone(),
         format_of(session, external)?,
         file_extension(external),
         Arc::new(schema),

@@ -19,7 +19,7 @@ mod roots;
 mod scan;
 mod stores;
 
-pub use contents::{Contents, Version, contents};
+pub use contents::{Contents, Listing, Version, contents, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, describe, open};
 pub use location::Location;

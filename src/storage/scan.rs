@@ -32,15 +32,19 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
-use super::{Error, Location, external};
+use super::{Error, Listing, Location, external};
+use crate::catalog::External;
 
 /// Directory name of the partition whose key is NULL, by Hive's convention.
 pub(super) const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// External files as the engine sees them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ExternalTable {
+    definition: Arc<External>,
     location: Location,
+    /// The files, where it is settled which they are.
+    pinned: Option<Arc<Vec<ObjectMeta>>>,
     url: ListingTableUrl,
     format: Arc<dyn FileFormat>,
     file_extension: String,
@@ -55,17 +59,20 @@ pub(super) struct ExternalTable {
 
 impl ExternalTable {
     pub fn new(
-        location: Location,
+        definition: External,
         format: Arc<dyn FileFormat>,
         file_extension: String,
         file_schema: SchemaRef,
         partitions: Vec<Arc<Field>>,
     ) -> super::Result<Self> {
+        let location = Location::from_catalog(&definition.location);
         let fields = file_schema.fields().iter().chain(&partitions).cloned();
         let table_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(Self {
             url: location.url()?,
+            definition: Arc::new(definition),
             location,
+            pinned: None,
             format,
             file_extension,
             fingerprint: Arc::new(SchemaFingerprint::from_schema(&file_schema)),
@@ -79,6 +86,16 @@ impl ExternalTable {
         &self.location
     }
 
+    /// What there is to read, with these files.
+    pub fn listing(&self, files: Arc<Vec<ObjectMeta>>) -> Listing {
+        Listing { definition: self.definition.clone(), schema: self.table_schema.clone(), files }
+    }
+
+    /// The table with just these files.
+    pub fn pinned(&self, files: Arc<Vec<ObjectMeta>>) -> Self {
+        Self { pinned: Some(files), ..self.clone() }
+    }
+
     fn partition_names(&self) -> Vec<&str> {
         self.partitions.iter().map(|field| field.name().as_str()).collect()
     }
@@ -90,15 +107,23 @@ impl ExternalTable {
         store: &Arc<dyn ObjectStore>,
         pruner: &Pruner,
     ) -> super::Result<Vec<PartitionedFile>> {
-        self.location.check_exists().await?;
+        let listed = match &self.pinned {
+            Some(files) => files.clone(),
+            None => {
+                self.location.check_exists().await?;
+                Arc::new(external::list(session, &self.location).await?)
+            }
+        };
         let mut files = Vec::new();
-        for file in external::list(session, &self.location).await? {
+        for file in listed.iter() {
             if !file.location.as_ref().ends_with(&self.file_extension) || file.size == 0 {
                 continue;
             }
-            let values = self.partition_values(&file)?;
-            if pruner.keeps(&values).map_err(|error| self.of(&file, error))? {
-                files.push(PartitionedFile::new_from_meta(file).with_partition_values(values));
+            let values = self.partition_values(file)?;
+            if pruner.keeps(&values).map_err(|error| self.of(file, error))? {
+                files.push(
+                    PartitionedFile::new_from_meta(file.clone()).with_partition_values(values),
+                );
             }
         }
         let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
