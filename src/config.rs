@@ -134,6 +134,7 @@ pub struct Engine {
     pub spill_dir: Option<PathBuf>,
     pub spill_limit: Size,
     pub metadata_cache: Size,
+    pub page_cache: Share,
     pub result_cache: Size,
     pub filter_pushdown: Switch,
 }

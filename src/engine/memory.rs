@@ -39,6 +39,11 @@ pub fn limit(share: Share) -> u64 {
     }
 }
 
+/// Bytes that the kept pages of files may use besides: a share of what statements may.
+pub(super) fn pages_limit(config: &config::Engine) -> u64 {
+    part_of(config.page_cache, usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX))
+}
+
 /// The machine's memory, or what the control group leaves of it.
 fn available() -> u64 {
     let machine = rustix::system::sysinfo();

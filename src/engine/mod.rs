@@ -117,8 +117,8 @@ pub use write::{Returned, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;
-use crate::storage;
 use crate::storage::managed::TableFiles;
+use crate::storage::{self, PageCache};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
@@ -138,6 +138,8 @@ pub struct Engine {
     system: Arc<dyn SystemCatalog>,
     /// Unset as long as the daemon has no peers.
     distribution: OnceLock<Arc<Distribution>>,
+    /// Parts of Parquet files; scans find it as an extension of their session's configuration.
+    pages: Arc<PageCache>,
     results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
@@ -170,7 +172,8 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
-        let template = template(config, environment.clone(), system.as_ref());
+        let pages = PageCache::new(memory::pages_limit(config));
+        let template = template(config, environment.clone(), pages.clone(), system.as_ref());
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -183,6 +186,7 @@ impl Engine {
             template,
             system,
             distribution: OnceLock::new(),
+            pages,
             results: ResultCache::new(config.result_cache.0),
             sources: Mutex::default(),
         }))
@@ -208,6 +212,7 @@ impl Engine {
             others: Arc::downgrade(&others),
             environment: self.environment.clone(),
             files: self.files.clone(),
+            pages: self.pages.clone(),
             results: self.results.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
@@ -321,13 +326,15 @@ impl Drop for Engine {
 fn template(
     config: &config::Engine,
     environment: Arc<RuntimeEnv>,
+    pages: Arc<PageCache>,
     system: &dyn SystemCatalog,
 ) -> SessionState {
     let mut session = distribution::prepared(SessionConfig::new())
         .with_target_partitions(config.target_partitions.get())
         .with_batch_size(config.batch_size)
         .with_information_schema(false)
-        .with_create_default_catalog_and_schema(false);
+        .with_create_default_catalog_and_schema(false)
+        .with_extension(pages);
     let options = session.options_mut();
     options.execution.parquet.pushdown_filters = config.filter_pushdown == config::Switch::On;
     options.execution.parquet.reorder_filters = true;

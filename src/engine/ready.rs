@@ -124,7 +124,7 @@ impl Course {
         }
         let spread = distribution.spread(&self, &logical, &local).await?;
         let Some(spread) = spread else { return self.run_here(local, returned, stop) };
-        let plan = own_part(spread.plan, &stop).map_err(Error::planning)?;
+        let plan = own_part(spread.plan, &spread.context, &stop).map_err(Error::planning)?;
         let observation = self.observation.clone();
         if let Some(observation) = &observation {
             observation.set_workers(spread.workers.iter().map(|one| one.id.clone()).collect());
@@ -161,8 +161,9 @@ impl Course {
         returned: Option<usize>,
         stop: CancellationToken,
     ) -> Result<Ready> {
-        let named = make_fair(physical, &stop).and_then(storage::name_files);
-        let plan = named.and_then(|plan| match self.details {
+        let ready =
+            make_fair(physical, &stop).and_then(|plan| storage::ready_scans(plan, &self.context));
+        let plan = ready.and_then(|plan| match self.details {
             true => Ok(plan),
             false => analyse_discreetly(plan),
         });

@@ -21,6 +21,7 @@ use super::objects::SessionObjects;
 use super::settings::Settings;
 use super::staged::StagedTables;
 use crate::catalog::Catalog;
+use crate::storage::PageCache;
 use crate::storage::managed::TableFiles;
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
@@ -127,6 +128,7 @@ pub struct Joined {
     pub others: Weak<dyn Others>,
     pub environment: Arc<RuntimeEnv>,
     pub files: Arc<TableFiles>,
+    pub pages: Arc<PageCache>,
     pub results: Arc<ResultCache>,
 }
 

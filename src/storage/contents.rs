@@ -89,5 +89,10 @@ pub fn pinned(table: &dyn TableProvider, contents: &Contents) -> Option<Arc<dyn 
 }
 
 fn are_settled(files: &[ObjectMeta], now: DateTime<Utc>) -> bool {
-    files.iter().all(|file| now - file.last_modified >= SETTLED_AFTER)
+    files.iter().all(|file| is_settled(file, now))
+}
+
+/// Whether each further change of a file would show in its time of change.
+pub(super) fn is_settled(file: &ObjectMeta, now: DateTime<Utc>) -> bool {
+    now - file.last_modified >= SETTLED_AFTER
 }

@@ -7,6 +7,7 @@
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
+//! - [`pages`]: column chunks of files, kept in memory without compression.
 
 mod contents;
 mod error;
@@ -14,6 +15,7 @@ mod external;
 mod location;
 pub mod managed;
 mod naming;
+mod pages;
 pub mod results;
 mod roots;
 mod scan;
@@ -23,6 +25,7 @@ pub use contents::{Contents, Listing, Version, contents, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, describe, open};
 pub use location::Location;
-pub use naming::name_files;
+pub use naming::ready_scans;
+pub use pages::PageCache;
 pub use roots::Roots;
 pub use stores::Stores;

@@ -1,6 +1,6 @@
 //! Makes each failure of a scan name the file it came from.
 //!
-//! Readers report what is wrong with the bytes but not whose bytes they were. [`name_files`] wraps
+//! Readers report what is wrong with the bytes but not whose bytes they were. [`ready_scans`] wraps
 //! each file source of a finished plan, just before it runs: by then no optimiser rule and no
 //! serialisation looks at the sources any more. A reader's panic over damaged bytes becomes such a
 //! failure, too.
@@ -11,9 +11,14 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource};
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{
+    FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
@@ -24,10 +29,17 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 
-use super::Error;
+use super::pages::PagedFactory;
+use super::{Error, PageCache};
 
-/// Wraps the file sources of a plan that is about to run.
-pub fn name_files(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// Makes the scans of a plan ready to run: they name the files that fail, and use the chunks of Parquet files
+/// that are kept in memory.
+pub fn ready_scans(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let environment = context.runtime_env();
+    let pages = context.session_config().get_extension::<PageCache>();
     let wrapped = plan.transform_down(|node| {
         let Some(scan) = node.downcast_ref::<DataSourceExec>() else {
             return Ok(Transformed::no(node));
@@ -35,13 +47,38 @@ pub fn name_files(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
         let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>() else {
             return Ok(Transformed::no(node));
         };
-        let base = config.object_store_url.as_str().trim_end_matches('/').to_owned();
-        let source = Named { inner: config.file_source().clone(), base: base.into() };
+        let base: Arc<str> = config.object_store_url.as_str().trim_end_matches('/').into();
+        let paged =
+            pages.as_ref().map(|pages| paged(config, &environment, pages, &base)).transpose()?;
+        let (inner, pages) = match paged.flatten() {
+            Some(inner) => (inner, pages.clone()),
+            None => (config.file_source().clone(), None),
+        };
+        let source = Named { inner, base, pages };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(Transformed::yes(DataSourceExec::from_data_source(config) as _))
     })?;
     Ok(wrapped.data)
+}
+
+/// A source of Parquet files that uses what is kept of them; `None` if the files are others.
+fn paged(
+    config: &FileScanConfig,
+    environment: &RuntimeEnv,
+    cache: &Arc<PageCache>,
+    base: &Arc<str>,
+) -> Result<Option<Arc<dyn FileSource>>> {
+    let Some(source) = config.file_source().downcast_ref::<ParquetSource>() else {
+        return Ok(None);
+    };
+    let store = environment.object_store(&config.object_store_url)?;
+    let files = source.parquet_file_reader_factory().cloned().unwrap_or_else(|| {
+        let footers = environment.cache_manager.get_file_metadata_cache();
+        Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers))
+    });
+    let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
+    Ok(Some(Arc::new(source.clone().with_parquet_file_reader_factory(Arc::new(factory)))))
 }
 
 /// A file source whose errors name the file.
@@ -50,6 +87,7 @@ struct Named {
     inner: Arc<dyn FileSource>,
     /// The store's URL, without a slash at the end.
     base: Arc<str>,
+    pages: Option<Arc<PageCache>>,
 }
 
 impl FileSource for Named {
@@ -69,7 +107,7 @@ impl FileSource for Named {
         partition: usize,
     ) -> Result<Box<dyn Morselizer>> {
         let inner = self.inner.create_morselizer(store, config, partition)?;
-        Ok(Box::new(NamedMorselizer { inner, base: self.base.clone() }))
+        Ok(Box::new(NamedMorselizer { inner, base: self.base.clone(), pages: self.pages.clone() }))
     }
 
     fn table_schema(&self) -> &TableSchema {
@@ -78,7 +116,7 @@ impl FileSource for Named {
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
         let inner = self.inner.with_batch_size(batch_size);
-        Arc::new(Self { inner, base: self.base.clone() })
+        Arc::new(Self { inner, base: self.base.clone(), pages: self.pages.clone() })
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
@@ -134,6 +172,7 @@ fn external(error: Error) -> DataFusionError {
 struct NamedMorselizer {
     inner: Box<dyn Morselizer>,
     base: Arc<str>,
+    pages: Option<Arc<PageCache>>,
 }
 
 impl Debug for NamedMorselizer {
@@ -145,6 +184,10 @@ impl Debug for NamedMorselizer {
 impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let path: Arc<str> = format!("{}/{}", self.base, file.object_meta.location).into();
+        let file = match &self.pages {
+            Some(pages) => pages.by_row_groups(&self.base, file),
+            None => file,
+        };
         match self.inner.plan_file(file) {
             Ok(inner) => Ok(Box::new(NamedPlanner { inner, path })),
             Err(error) => Err(named(&path, error)),

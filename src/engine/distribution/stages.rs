@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
+use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{AcrossPartitions, Distribution};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::NestedLoopJoinExec;
@@ -217,6 +218,7 @@ fn claims_order(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// joins end once `stop` is cancelled.
 pub(in crate::engine) fn own_part(
     plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
     stop: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let own = plan.transform_down(|node| {
@@ -227,7 +229,7 @@ pub(in crate::engine) fn own_part(
             // One task runs here, which reads all.
             let leaf =
                 node.downcast_ref::<DistributedLeafExec>().map(|leaf| leaf.original().clone());
-            return Ok(Transformed::yes(storage::name_files(leaf.unwrap_or(node))?));
+            return Ok(Transformed::yes(storage::ready_scans(leaf.unwrap_or(node), context)?));
         }
         let join = node.downcast_ref::<NestedLoopJoinExec>();
         Ok(match join.map(|join| watched(join, stop)).transpose()?.flatten() {

@@ -8,7 +8,7 @@ use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
     DistributedConfig, DistributedExt, MaybeEncoded, SetPlanRequest, TaskKey, Worker,
@@ -28,7 +28,7 @@ use super::guests::{Guest, Guests};
 use super::part::as_part;
 use super::travel::{self, Travel};
 use crate::shutdown::{Gate, GateGuard};
-use crate::storage::{self, Location};
+use crate::storage::{self, Location, PageCache};
 
 /// Makes the session in which a part of a statement runs: as that of its coordinator, as far as it
 /// matters for the part.
@@ -93,7 +93,13 @@ impl Sessions {
             state.register_udf(Arc::new(function))?;
         }
 
+        if let Some(pages) = self.template.config().get_extension::<PageCache>() {
+            config.set_extension(pages);
+        }
         *state.config_mut() = config.clone();
+        let scans = TaskContext::default()
+            .with_session_config(config.clone())
+            .with_runtime(state.runtime_env().clone());
         let own = is_own.then(|| state.task_ctx());
         let roots = self.roots.clone();
         config.set_distributed_worker_plan_rewrite_handler(
@@ -105,7 +111,7 @@ impl Sessions {
                     Some(context) => arrived(&event.plan, context)?,
                     None => event.plan,
                 };
-                let plan = as_part(storage::name_files(plan)?, |rows| {
+                let plan = as_part(storage::ready_scans(plan, &scans)?, |rows| {
                     if let Some(observation) = &observation {
                         observation.watch_part(rows);
                     }

@@ -1,0 +1,183 @@
+//! Column chunks of Parquet files, kept in memory without compression: what is read often is neither read
+//! from its store again nor decompressed again.
+//!
+//! A reader of a file shows it as if those of its chunks that are kept had been written without
+//! compression, far behind the file's end; what is asked for there comes from memory, and the rest from the
+//! file ([`reader`]). Chunks are kept once they are read a second time, while there is room; then by how
+//! often they are used. Nothing is kept of a file that changed within the last seconds.
+//!
+//! - [`file`]: what is known of a file, and how it is shown.
+//! - [`reader`]: reads a file with what is kept of it.
+//! - [`uncompress`]: a chunk without its compression.
+
+mod file;
+mod reader;
+mod uncompress;
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use chrono::Utc;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
+use moka::notification::RemovalCause;
+use moka::sync::Cache;
+use object_store::ObjectMeta;
+use parquet::file::metadata::ParquetMetaData;
+
+use super::contents::is_settled;
+use file::{File, Place};
+pub(super) use reader::PagedFactory;
+use uncompress::Chunk;
+
+/// The part of the memory that what is known of files may take, besides their chunks.
+const FILES_SHARE: u64 = 16;
+
+/// Bytes, without compression, of the chunks that are made ready at one time.
+const MAX_PENDING: usize = 64 << 20;
+
+/// The kept chunks of all files.
+pub struct PageCache {
+    chunks: Cache<ChunkKey, Arc<Chunk>>,
+    files: Cache<FileKey, Arc<File>>,
+    max_bytes: u64,
+    next_file: AtomicU64,
+    /// Bytes of the chunks that are made ready just now.
+    pending: AtomicUsize,
+    hits: AtomicU64,
+}
+
+/// A chunk by its file's number and its place there.
+type ChunkKey = (u64, Place);
+
+/// A file with one content.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FileKey {
+    /// URL of its store.
+    store: Arc<str>,
+    path: object_store::path::Path,
+    size: u64,
+    /// Nanoseconds since 1970.
+    modified: Option<i64>,
+    tag: Option<String>,
+}
+
+impl FileKey {
+    fn new(store: &Arc<str>, file: &ObjectMeta) -> Self {
+        Self {
+            store: store.clone(),
+            path: file.location.clone(),
+            size: file.size,
+            modified: file.last_modified.timestamp_nanos_opt(),
+            tag: file.e_tag.clone(),
+        }
+    }
+}
+
+impl Debug for PageCache {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageCache").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
+
+impl PageCache {
+    pub fn new(max_bytes: u64) -> Arc<Self> {
+        let weigh = |_: &ChunkKey, chunk: &Arc<Chunk>| chunk.weight();
+        let forget = |key: Arc<ChunkKey>, chunk: Arc<Chunk>, cause: RemovalCause| {
+            if cause != RemovalCause::Replaced {
+                chunk.forgotten(key.1);
+            }
+        };
+        let chunks = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(weigh)
+            .eviction_listener(forget)
+            .build();
+        let files = Cache::builder()
+            .max_capacity(max_bytes / FILES_SHARE)
+            .weigher(|_: &FileKey, file: &Arc<File>| file.weight())
+            .build();
+        Arc::new(Self {
+            chunks,
+            files,
+            max_bytes,
+            next_file: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+        })
+    }
+
+    /// Chunks, their bytes, the most of these, and how often one was read.
+    pub fn figures(&self) -> ([u64; 3], u64) {
+        let held = [self.chunks.entry_count(), self.chunks.weighted_size(), self.max_bytes];
+        (held, self.hits.load(Ordering::Relaxed))
+    }
+
+    /// A part of a file by its row groups, where it is one by its bytes: the places of the bytes are others
+    /// in a file that is shown with kept chunks.
+    pub(super) fn by_row_groups(&self, store: &Arc<str>, part: PartitionedFile) -> PartitionedFile {
+        let Some(range) = &part.range else { return part };
+        let Some(file) = self.files.get(&FileKey::new(store, &part.object_meta)) else {
+            return part;
+        };
+        if part.extensions.get::<ParquetAccessPlan>().is_some() {
+            return part;
+        }
+        let plan = file.access_plan(range.start, range.end);
+        let mut part = part.with_extension(plan);
+        part.range = None;
+        part
+    }
+
+    /// What is known of a file; `None` if nothing can be kept of it.
+    fn file(
+        &self,
+        store: &Arc<str>,
+        file: &ObjectMeta,
+        metadata: &Arc<ParquetMetaData>,
+    ) -> Option<Arc<File>> {
+        let key = FileKey::new(store, file);
+        if let Some(known) = self.files.get(&key) {
+            return Some(known);
+        }
+        if !is_settled(file, Utc::now()) {
+            return None;
+        }
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        let made = Arc::new(File::new(number, metadata)?);
+        Some(self.files.get_with(key, || made))
+    }
+
+    /// Keeps a chunk, if it is used more than those that would have to go.
+    fn keep(&self, file: &Arc<File>, place: Place, chunk: Chunk) {
+        let chunk = Arc::new(chunk);
+        // First there, since it may have to go at once.
+        file.keep(place, chunk.clone());
+        self.chunks.insert((file.number(), place), chunk);
+    }
+
+    /// Counts the use of a kept chunk.
+    fn used(&self, file: &File, place: Place) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.chunks.get(&(file.number(), place));
+    }
+
+    /// Room for a chunk that is made ready; given back when the guard is dropped.
+    fn room(self: &Arc<Self>, bytes: usize) -> Option<Room> {
+        let pending = self.pending.fetch_add(bytes, Ordering::Relaxed);
+        let room = Room { cache: self.clone(), bytes };
+        (pending == 0 || pending + bytes <= MAX_PENDING).then_some(room)
+    }
+}
+
+struct Room {
+    cache: Arc<PageCache>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.cache.pending.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,234 @@
+//! Reads a file with what is kept of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::error::Result as EngineResult;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use tokio::runtime::Handle;
+use tracing::debug;
+
+use super::file::{File, Place, Shown, fits, is_kept};
+use super::uncompress::uncompress;
+use super::{PageCache, Room};
+
+/// Makes readers of a store's files that know the kept chunks.
+#[derive(Debug)]
+pub struct PagedFactory {
+    pub cache: Arc<PageCache>,
+    pub files: Arc<dyn ParquetFileReaderFactory>,
+    pub store: Arc<dyn ObjectStore>,
+    /// The store's URL.
+    pub url: Arc<str>,
+}
+
+impl ParquetFileReaderFactory for PagedFactory {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> EngineResult<Box<dyn AsyncFileReader + Send>> {
+        let (object, whole) = (file.object_meta.clone(), file.range.is_none());
+        let inner = self.files.create_reader(partition, file, metadata_size_hint, metrics)?;
+        Ok(Box::new(Reader {
+            inner,
+            cache: self.cache.clone(),
+            store: self.store.clone(),
+            url: self.url.clone(),
+            object,
+            whole,
+            known: None,
+        }))
+    }
+}
+
+struct Reader {
+    inner: Box<dyn AsyncFileReader + Send>,
+    cache: Arc<PageCache>,
+    store: Arc<dyn ObjectStore>,
+    url: Arc<str>,
+    object: ObjectMeta,
+    whole: bool,
+    /// Once the metadata has been asked for.
+    known: Option<Known>,
+}
+
+struct Known {
+    file: Arc<File>,
+    /// As the file is.
+    metadata: Arc<ParquetMetaData>,
+    shown: Option<Arc<Shown>>,
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes>> {
+        async move {
+            let mut bytes = self.get_byte_ranges(vec![range]).await?;
+            bytes.pop().ok_or_else(|| ParquetError::General("nothing was read".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>>> {
+        async move {
+            if !ranges.iter().any(is_kept) {
+                let bytes = self.inner.get_byte_ranges(ranges.clone()).await?;
+                self.read(&ranges, &bytes);
+                return Ok(bytes);
+            }
+            let (mut all, mut others) = (Vec::with_capacity(ranges.len()), Vec::new());
+            for range in &ranges {
+                if is_kept(range) {
+                    all.push(self.kept(range)?);
+                } else {
+                    all.push(Bytes::new());
+                    others.push(range.clone());
+                }
+            }
+            if !others.is_empty() {
+                let bytes = self.inner.get_byte_ranges(others.clone()).await?;
+                self.read(&others, &bytes);
+                let places = all.iter_mut().zip(&ranges).filter(|(_, range)| !is_kept(range));
+                places.zip(bytes).for_each(|((place, _), bytes)| *place = bytes);
+            }
+            Ok(all)
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+        async move {
+            let metadata = self.inner.get_metadata(options).await?;
+            let Some(file) = self.cache.file(&self.url, &self.object, &metadata) else {
+                return Ok(metadata);
+            };
+            let known = self.known.insert(Known { file, metadata, shown: None });
+            if !known.file.has_any() {
+                return Ok(known.metadata.clone());
+            }
+            // The page index of the file would not be that of what is shown.
+            if lacks_page_index(&known.metadata) {
+                let options = options.cloned().unwrap_or_default();
+                let options = options.with_page_index_policy(PageIndexPolicy::Optional);
+                known.metadata = self.inner.get_metadata(Some(&options)).await?;
+                if lacks_page_index(&known.metadata) {
+                    return Ok(known.metadata.clone());
+                }
+            }
+            let shown = known.file.shown(&known.metadata, self.whole)?;
+            known.shown = Some(shown.clone());
+            Ok(shown.metadata.clone())
+        }
+        .boxed()
+    }
+}
+
+impl Reader {
+    /// Bytes of a kept chunk.
+    fn kept(&self, range: &Range<u64>) -> Result<Bytes> {
+        let known = self.known.as_ref();
+        let found = known.and_then(|known| Some((known, known.shown.as_ref()?.at(range)?)));
+        let Some((known, (place, chunk, part))) = found else {
+            return Err(ParquetError::General(format!("no kept chunk is at {range:?}")));
+        };
+        if part.end > chunk.bytes.len() {
+            return Err(ParquetError::EOF(format!("a kept chunk ends before {range:?}")));
+        }
+        self.cache.used(&known.file, place);
+        Ok(chunk.bytes.slice(part))
+    }
+
+    /// Bytes of the file were read: chunks that are read often are kept.
+    fn read(&self, ranges: &[Range<u64>], bytes: &[Bytes]) {
+        let Some(known) = &self.known else { return };
+        for (range, bytes) in ranges.iter().zip(bytes) {
+            if let Some(place) = known.file.read(range) {
+                self.begin(known, place, range, bytes);
+            }
+        }
+    }
+
+    /// Keeps a chunk of which these bytes have just been read, when there is time.
+    fn begin(&self, known: &Known, place: Place, range: &Range<u64>, bytes: &Bytes) {
+        let (columns, place_) = (known.metadata.row_groups(), place as usize);
+        let width = known.metadata.file_metadata().schema_descr().num_columns();
+        let Some(group) = columns.get(place_ / width) else { return };
+        let chunk = group.column(place_ % width);
+        if !fits(chunk.uncompressed_size()) {
+            known.file.begin(place);
+            return;
+        }
+        let size = usize::try_from(chunk.uncompressed_size()).unwrap_or(usize::MAX);
+        let Some(room) = self.cache.room(size) else { return };
+        known.file.begin(place);
+        let (start, length) = chunk.byte_range();
+        let whole = (*range == (start..start + length)).then(|| bytes.clone());
+        let job = Job {
+            room,
+            file: known.file.clone(),
+            metadata: known.metadata.clone(),
+            place,
+            store: self.store.clone(),
+            path: self.object.location.clone(),
+        };
+        // It outlives the statement, and is short.
+        Handle::current().spawn(async move {
+            if let Err(error) = job.run(whole).await {
+                debug!(%error, "a column chunk is not kept");
+            }
+        });
+    }
+}
+
+struct Job {
+    room: Room,
+    file: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    place: Place,
+    store: Arc<dyn ObjectStore>,
+    path: object_store::path::Path,
+}
+
+impl Job {
+    async fn run(self, whole: Option<Bytes>) -> Result<()> {
+        let width = self.metadata.file_metadata().schema_descr().num_columns();
+        let group = self.metadata.row_group(self.place as usize / width);
+        let chunk = group.column(self.place as usize % width);
+        let bytes = match whole {
+            Some(bytes) => bytes,
+            None => {
+                let (start, length) = chunk.byte_range();
+                let read = self.store.get_range(&self.path, start..start + length).await;
+                read.map_err(|error| ParquetError::External(Box::new(error)))?
+            }
+        };
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        let ready = uncompress(&self.file, chunk, bytes, rows).await?;
+        self.room.cache.keep(&self.file, self.place, ready);
+        Ok(())
+    }
+}
+
+/// Whether the file has a page index that was not read.
+fn lacks_page_index(metadata: &ParquetMetaData) -> bool {
+    metadata.offset_index().is_none()
+        && metadata
+            .row_groups()
+            .iter()
+            .any(|group| group.columns().iter().any(|chunk| chunk.offset_index_offset().is_some()))
+}
