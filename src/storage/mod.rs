@@ -7,6 +7,7 @@
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
 //! - [`naming`]: makes each failure of a scan name the file it came from.
+//! - [`prefilter`]: rows left out of a scan that joins above have no use for.
 //! - [`pages`]: column chunks of files, kept in memory without compression.
 
 mod contents;
@@ -16,6 +17,7 @@ mod location;
 pub mod managed;
 mod naming;
 mod pages;
+mod prefilter;
 pub mod results;
 mod roots;
 mod scan;

@@ -9,6 +9,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
@@ -30,6 +31,7 @@ use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 
 use super::pages::PagedFactory;
+use super::prefilter::Prefilter;
 use super::{Error, PageCache};
 
 /// Makes the scans of a plan ready to run: they name the files that fail, and use the chunks of Parquet files
@@ -54,7 +56,8 @@ pub fn ready_scans(
             Some(inner) => (inner, pages.clone()),
             None => (config.file_source().clone(), None),
         };
-        let source = Named { inner, base, pages };
+        let prefilter = prefilter(config);
+        let source = Named { inner, base, pages, prefilter };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(Transformed::yes(DataSourceExec::from_data_source(config) as _))
@@ -81,6 +84,15 @@ fn paged(
     Ok(Some(Arc::new(source.clone().with_parquet_file_reader_factory(Arc::new(factory)))))
 }
 
+/// What drops rows of a scan that does not filter them itself.
+fn prefilter(config: &FileScanConfig) -> Option<Prefilter> {
+    let source = config.file_source().downcast_ref::<ParquetSource>()?;
+    if source.table_parquet_options().global.pushdown_filters {
+        return None;
+    }
+    Prefilter::new(&source.filter()?, source.projection())
+}
+
 /// A file source whose errors name the file.
 #[derive(Clone)]
 struct Named {
@@ -88,6 +100,7 @@ struct Named {
     /// The store's URL, without a slash at the end.
     base: Arc<str>,
     pages: Option<Arc<PageCache>>,
+    prefilter: Option<Prefilter>,
 }
 
 impl FileSource for Named {
@@ -107,7 +120,7 @@ impl FileSource for Named {
         partition: usize,
     ) -> Result<Box<dyn Morselizer>> {
         let inner = self.inner.create_morselizer(store, config, partition)?;
-        Ok(Box::new(NamedMorselizer { inner, base: self.base.clone(), pages: self.pages.clone() }))
+        Ok(Box::new(NamedMorselizer { inner, source: self.clone() }))
     }
 
     fn table_schema(&self) -> &TableSchema {
@@ -116,7 +129,7 @@ impl FileSource for Named {
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
         let inner = self.inner.with_batch_size(batch_size);
-        Arc::new(Self { inner, base: self.base.clone(), pages: self.pages.clone() })
+        Arc::new(Self { inner, ..self.clone() })
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
@@ -171,8 +184,7 @@ fn external(error: Error) -> DataFusionError {
 
 struct NamedMorselizer {
     inner: Box<dyn Morselizer>,
-    base: Arc<str>,
-    pages: Option<Arc<PageCache>>,
+    source: Named,
 }
 
 impl Debug for NamedMorselizer {
@@ -183,38 +195,47 @@ impl Debug for NamedMorselizer {
 
 impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
-        let path: Arc<str> = format!("{}/{}", self.base, file.object_meta.location).into();
-        let file = match &self.pages {
-            Some(pages) => pages.by_row_groups(&self.base, file),
+        let Named { base, pages, prefilter, .. } = &self.source;
+        let path = format!("{base}/{}", file.object_meta.location).into();
+        let origin = Origin { path, prefilter: prefilter.clone() };
+        let file = match pages {
+            Some(pages) => pages.by_row_groups(base, file),
             None => file,
         };
         match self.inner.plan_file(file) {
-            Ok(inner) => Ok(Box::new(NamedPlanner { inner, path })),
-            Err(error) => Err(named(&path, error)),
+            Ok(inner) => Ok(Box::new(NamedPlanner { inner, origin })),
+            Err(error) => Err(named(&origin.path, error)),
         }
     }
+}
+
+/// Where rows come from, and what is dropped of them.
+#[derive(Clone, Debug)]
+struct Origin {
+    path: Arc<str>,
+    prefilter: Option<Prefilter>,
 }
 
 #[derive(Debug)]
 struct NamedPlanner {
     inner: Box<dyn MorselPlanner>,
-    path: Arc<str>,
+    origin: Origin,
 }
 
 impl MorselPlanner for NamedPlanner {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
-        let Self { inner, path } = *self;
+        let Self { inner, origin } = *self;
         let planned = catch_unwind(AssertUnwindSafe(|| inner.plan()))
-            .map_err(|panic| external(Error::of_panic(path.as_ref(), panic)))?;
-        let Some(mut plan) = planned.map_err(|error| named(&path, error))? else {
+            .map_err(|panic| external(Error::of_panic(origin.path.as_ref(), panic)))?;
+        let Some(mut plan) = planned.map_err(|error| named(&origin.path, error))? else {
             return Ok(None);
         };
         let morsels = (plan.take_morsels().into_iter())
-            .map(|inner| Box::new(NamedMorsel { inner, path: path.clone() }) as Box<dyn Morsel>)
+            .map(|inner| Box::new(NamedMorsel { inner, origin: origin.clone() }) as Box<dyn Morsel>)
             .collect();
         let planners = (plan.take_ready_planners().into_iter())
             .map(|inner| {
-                Box::new(NamedPlanner { inner, path: path.clone() }) as Box<dyn MorselPlanner>
+                Box::new(NamedPlanner { inner, origin: origin.clone() }) as Box<dyn MorselPlanner>
             })
             .collect();
         let pending = plan.take_pending_planner();
@@ -222,9 +243,9 @@ impl MorselPlanner for NamedPlanner {
         if let Some(pending) = pending {
             wrapped.set_pending_planner(async move {
                 match AssertUnwindSafe(pending).catch_unwind().await {
-                    Ok(Ok(inner)) => Ok(Box::new(NamedPlanner { inner, path }) as _),
-                    Ok(Err(error)) => Err(named(&path, error)),
-                    Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
+                    Ok(Ok(inner)) => Ok(Box::new(NamedPlanner { inner, origin }) as _),
+                    Ok(Err(error)) => Err(named(&origin.path, error)),
+                    Err(panic) => Err(external(Error::of_panic(origin.path.as_ref(), panic))),
                 }
             });
         }
@@ -235,14 +256,18 @@ impl MorselPlanner for NamedPlanner {
 #[derive(Debug)]
 struct NamedMorsel {
     inner: Box<dyn Morsel>,
-    path: Arc<str>,
+    origin: Origin,
 }
 
 impl Morsel for NamedMorsel {
-    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<arrow::array::RecordBatch>> {
-        let Self { inner, path } = *self;
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        let Self { inner, origin: Origin { path, mut prefilter } } = *self;
         let name = move |item: std::thread::Result<Result<_>>| match item {
-            Ok(item) => item.map_err(|error| named(&path, error)),
+            Ok(Ok(batch)) => Ok(match &mut prefilter {
+                Some(prefilter) => prefilter.apply(batch),
+                None => batch,
+            }),
+            Ok(Err(error)) => Err(named(&path, error)),
             Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
         };
         AssertUnwindSafe(inner.into_stream()).catch_unwind().map(name).boxed()

@@ -14,6 +14,9 @@ mod file;
 mod reader;
 mod uncompress;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
