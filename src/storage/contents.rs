@@ -9,9 +9,9 @@ use datafusion::catalog::{Session, TableProvider};
 use object_store::ObjectMeta;
 use uuid::Uuid;
 
+use super::Result;
 use super::managed::ManagedTable;
 use super::scan::ExternalTable;
-use super::{Result, external};
 use crate::catalog::External;
 
 /// What a scan of a whole table would read.
@@ -69,7 +69,7 @@ pub async fn contents(
         return table.version().map(|version| Ok(Contents::Managed(version)));
     }
     let table = table.downcast_ref::<ExternalTable>()?;
-    match external::list(session, table.location()).await {
+    match table.list(session).await {
         Ok(files) if are_settled(&files, Utc::now()) => {
             Some(Ok(Contents::External(table.listing(Arc::new(files)))))
         }

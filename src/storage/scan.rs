@@ -82,8 +82,10 @@ impl ExternalTable {
         })
     }
 
-    pub fn location(&self) -> &Location {
-        &self.location
+    /// The files that there are now.
+    pub async fn list(&self, session: &dyn Session) -> super::Result<Vec<ObjectMeta>> {
+        self.location.check_exists().await?;
+        external::list(session, &self.location).await
     }
 
     /// What there is to read, with these files.
@@ -109,10 +111,7 @@ impl ExternalTable {
     ) -> super::Result<Vec<PartitionedFile>> {
         let listed = match &self.pinned {
             Some(files) => files.clone(),
-            None => {
-                self.location.check_exists().await?;
-                Arc::new(external::list(session, &self.location).await?)
-            }
+            None => Arc::new(self.list(session).await?),
         };
         let mut files = Vec::new();
         for file in listed.iter() {

@@ -56,7 +56,8 @@ async fn a_second_run_reads_what_is_known() {
         let third = known(b).await;
         let (new, stayed) = (third.0 - second[0].0, third.1 - second[0].1);
         assert!(new > 0 && new <= second[1].0 * 3 / 4, "{first:?}, {second:?}, {third:?}");
-        assert!(stayed * 10 >= second[0].0 * 9, "{first:?}, {second:?}, {third:?}");
+        // A daemon takes its share and no more: some of its files make room for others.
+        assert!(stayed * 4 >= second[0].0 * 3, "{first:?}, {second:?}, {third:?}");
     })
     .await;
 }
