@@ -182,12 +182,15 @@ class Sql(Server):
 
 class Oribi(Sql):
     def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
-                 maintenance=None, cores=None, namespace=None, compression=None):
+                 maintenance=None, cores=None, namespace=None, compression=None,
+                 results=None):
         super().__init__(folder)
         self.cores, self.namespace = cores, namespace
         self.binary = Path(binary).resolve()
         self.flags = {"--zookeeper": zookeeper, "--id": identity, "--warehouse": warehouse}
-        self.variables = {"ORIBI_MAINTENANCE_INTERVAL": maintenance,
+        # What is measured is how statements run, not that they are known.
+        self.variables = {"ORIBI_ENGINE_RESULT_CACHE": results or "0",
+                          "ORIBI_MAINTENANCE_INTERVAL": maintenance,
                           "ORIBI_DISTRIBUTION_COMPRESSION": compression}
 
     def start(self):

@@ -104,6 +104,9 @@ impl ResultCache {
         settings: &Arc<Settings>,
         plan: &LogicalPlan,
     ) -> Lookup {
+        if self.max_bytes == 0 {
+            return Lookup::Passing;
+        }
         let Some(tables) = tables_of(plan) else { return Lookup::Passing };
         let mut hasher = DefaultHasher::new();
         plan.hash(&mut hasher);

@@ -199,7 +199,7 @@ impl Morselizer for NamedMorselizer {
         let path = format!("{base}/{}", file.object_meta.location).into();
         let origin = Origin { path, prefilter: prefilter.clone() };
         let file = match pages {
-            Some(pages) => pages.by_row_groups(base, file),
+            Some(pages) => pages.opening(base, file),
             None => file,
         };
         match self.inner.plan_file(file) {

@@ -31,6 +31,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::contents::is_settled;
 use file::{File, Place};
+use reader::Opened;
 pub(super) use reader::PagedFactory;
 use uncompress::Chunk;
 
@@ -117,9 +118,10 @@ impl PageCache {
         (held, self.hits.load(Ordering::Relaxed))
     }
 
-    /// A part of a file by its row groups, where it is one by its bytes: the places of the bytes are others
-    /// in a file that is shown with kept chunks.
-    pub(super) fn by_row_groups(&self, store: &Arc<str>, part: PartitionedFile) -> PartitionedFile {
+    /// A file, or a part of it, that is about to be scanned. A part is one by row groups from now on, where
+    /// it was one by bytes: their places are others in a file that is shown with kept chunks.
+    pub(super) fn opening(&self, store: &Arc<str>, part: PartitionedFile) -> PartitionedFile {
+        let part = part.with_extension(Opened::default());
         let Some(range) = &part.range else { return part };
         let Some(file) = self.files.get(&FileKey::new(store, &part.object_meta)) else {
             return part;

@@ -1,7 +1,7 @@
 //! Reads a file with what is kept of it.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -41,6 +41,7 @@ impl ParquetFileReaderFactory for PagedFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> EngineResult<Box<dyn AsyncFileReader + Send>> {
         let (object, whole) = (file.object_meta.clone(), file.range.is_none());
+        let opened = file.extension::<Opened>().cloned().unwrap_or_default();
         let inner = self.files.create_reader(partition, file, metadata_size_hint, metrics)?;
         Ok(Box::new(Reader {
             inner,
@@ -49,7 +50,7 @@ impl ParquetFileReaderFactory for PagedFactory {
             url: self.url.clone(),
             object,
             whole,
-            known: None,
+            opened,
         }))
     }
 }
@@ -61,10 +62,15 @@ struct Reader {
     url: Arc<str>,
     object: ObjectMeta,
     whole: bool,
-    /// Once the metadata has been asked for.
-    known: Option<Known>,
+    opened: Opened,
 }
 
+/// What is known once the metadata of a file has been asked for: all readers of one scan of the file share
+/// it, since one of them may be asked for what another has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Opened(Arc<OnceLock<Known>>);
+
+#[derive(Debug)]
 struct Known {
     file: Arc<File>,
     /// As the file is.
@@ -113,35 +119,55 @@ impl AsyncFileReader for Reader {
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
+            if let Some(known) = self.opened.0.get() {
+                return Ok(known.shown_metadata());
+            }
             let metadata = self.inner.get_metadata(options).await?;
             let Some(file) = self.cache.file(&self.url, &self.object, &metadata) else {
                 return Ok(metadata);
             };
-            let known = self.known.insert(Known { file, metadata, shown: None });
-            if !known.file.has_any() {
-                return Ok(known.metadata.clone());
-            }
-            // The page index of the file would not be that of what is shown.
-            if lacks_page_index(&known.metadata) {
-                let options = options.cloned().unwrap_or_default();
-                let options = options.with_page_index_policy(PageIndexPolicy::Optional);
-                known.metadata = self.inner.get_metadata(Some(&options)).await?;
-                if lacks_page_index(&known.metadata) {
-                    return Ok(known.metadata.clone());
-                }
-            }
-            let shown = known.file.shown(&known.metadata, self.whole)?;
-            known.shown = Some(shown.clone());
-            Ok(shown.metadata.clone())
+            let known = self.open(file, metadata, options).await?;
+            Ok(self.opened.0.get_or_init(|| known).shown_metadata())
         }
         .boxed()
     }
 }
 
+impl Known {
+    fn shown_metadata(&self) -> Arc<ParquetMetaData> {
+        match &self.shown {
+            Some(shown) => shown.metadata.clone(),
+            None => self.metadata.clone(),
+        }
+    }
+}
+
 impl Reader {
+    async fn open(
+        &mut self,
+        file: Arc<File>,
+        mut metadata: Arc<ParquetMetaData>,
+        options: Option<&ArrowReaderOptions>,
+    ) -> Result<Known> {
+        if !file.has_any() {
+            return Ok(Known { file, metadata, shown: None });
+        }
+        // The page index of the file would not be that of what is shown.
+        if lacks_page_index(&metadata) {
+            let options = options.cloned().unwrap_or_default();
+            let options = options.with_page_index_policy(PageIndexPolicy::Optional);
+            metadata = self.inner.get_metadata(Some(&options)).await?;
+        }
+        let shown = match lacks_page_index(&metadata) {
+            true => None,
+            false => Some(file.shown(&metadata, self.whole)?),
+        };
+        Ok(Known { file, metadata, shown })
+    }
+
     /// Bytes of a kept chunk.
     fn kept(&self, range: &Range<u64>) -> Result<Bytes> {
-        let known = self.known.as_ref();
+        let known = self.opened.0.get();
         let found = known.and_then(|known| Some((known, known.shown.as_ref()?.at(range)?)));
         let Some((known, (place, chunk, part))) = found else {
             return Err(ParquetError::General(format!("no kept chunk is at {range:?}")));
@@ -155,7 +181,7 @@ impl Reader {
 
     /// Bytes of the file were read: chunks that are read often are kept.
     fn read(&self, ranges: &[Range<u64>], bytes: &[Bytes]) {
-        let Some(known) = &self.known else { return };
+        let Some(known) = self.opened.0.get() else { return };
         for (range, bytes) in ranges.iter().zip(bytes) {
             if let Some(place) = known.file.read(range) {
                 self.begin(known, place, range, bytes);

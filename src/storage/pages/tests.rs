@@ -15,7 +15,9 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection, RowSelector};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelector,
+};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
@@ -129,13 +131,17 @@ impl Case {
         index: bool,
     ) -> RecordBatch {
         let metrics = ExecutionPlanMetricsSet::new();
-        let reader =
-            self.factory.create_reader(0, self.file.clone(), None, &metrics).expect("a reader");
+        let file = self.factory.cache.opening(&self.factory.url, self.file.clone());
+        let reader = || {
+            let reader = self.factory.create_reader(0, file.clone(), None, &metrics);
+            reader.expect("a reader")
+        };
         let policy = if index { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
         let options = ArrowReaderOptions::new().with_page_index_policy(policy);
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
-            .await
-            .expect("metadata");
+        let metadata =
+            ArrowReaderMetadata::load_async(&mut reader(), options).await.expect("metadata");
+        // Another reader than the one that has shown what there is.
+        let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader(), metadata);
         let mask = parquet::arrow::ProjectionMask::roots(
             builder.parquet_schema(),
             columns.iter().copied(),
@@ -231,7 +237,7 @@ async fn parts_by_bytes_are_parts_by_row_groups() {
     let cache = &case.factory.cache;
     let url = &case.factory.url;
     let size = case.file.object_meta.size as i64;
-    let part = |start, end| cache.by_row_groups(url, case.file.clone().with_range(start, end));
+    let part = |start, end| cache.opening(url, case.file.clone().with_range(start, end));
     assert!(part(0, size).range.is_some(), "nothing is known of the file");
     case.read(&[0], None, false).await;
     for middle in (0..size).step_by(997) {

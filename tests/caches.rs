@@ -1,4 +1,5 @@
-//! Known results: given again as long as nothing has changed that they were made of, and never after.
+//! Known results: given again as long as nothing has changed that they were made of, and never after. Parts
+//! of files that are read often: in memory, and never anything but what the files hold.
 
 mod common;
 
@@ -17,8 +18,12 @@ use support::*;
 
 /// How often a result was known.
 async fn hits(client: &Client) -> u32 {
-    let hits = "SELECT hits FROM system.caches WHERE name = 'results'";
-    client.value(hits).await.parse().expect("a number")
+    hits_of(client, "results").await
+}
+
+async fn hits_of(client: &Client, cache: &str) -> u32 {
+    let hits = format!("SELECT hits FROM system.caches WHERE name = '{cache}'");
+    client.value(&hits).await.parse().expect("a number")
 }
 
 /// The only value, and whether it was known.
@@ -221,6 +226,50 @@ async fn the_memory_is_bounded() {
         let fits = "SELECT bytes <= bytes_limit AND entries < 200 FROM system.caches \
                     WHERE name = 'results'";
         until("the oldest are gone", async || client.value(fits).await == "t").await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_often_is_read_from_memory() {
+    bounded(async {
+        let (daemon, client) = started().await;
+        client.rows("SET oribi.result_cache = off").await;
+        let folder = daemon.data_dir().join("files");
+        fs::create_dir(&folder).expect("a folder");
+        let file = |name: &str| folder.join(name);
+        write(&file("a.parquet"), 1);
+        write(&file("b.parquet"), 20);
+        let create = "CREATE EXTERNAL TABLE e STORED AS PARQUET LOCATION";
+        client.rows(&format!("{create} '{}/'", folder.display())).await;
+        let sum = "SELECT count(*) || ' ' || sum(n) FROM e";
+        let read = async |expected: &str| {
+            let before = hits_of(&client, "parquet_pages").await;
+            assert_eq!(client.value(sum).await, expected);
+            hits_of(&client, "parquet_pages").await - before
+        };
+        until("both are in memory", async || read("2 21").await >= 2).await;
+        // Another file of the same name.
+        write(&file("c.parquet"), 30);
+        fs::rename(file("c.parquet"), file("b.parquet")).expect("renamed");
+        assert_eq!(read("2 31").await, 1, "the other file's is still known");
+        until("both are in memory", async || read("2 31").await >= 2).await;
+        fs::remove_file(file("a.parquet")).expect("removed");
+        assert_eq!(read("1 30").await, 1);
+        // Managed tables, with and without deleted rows, by their keys and as a whole.
+        client.rows("CREATE TABLE m AS SELECT value AS n, 'text ' || value % 10 AS t FROM generate_series(1, 200000)").await;
+        client.rows("DELETE FROM m WHERE n % 1000 = 7").await;
+        let all = "SELECT count(*) || ' ' || sum(n) || ' ' || min(t) || ' ' || count(DISTINCT t) FROM m";
+        let one = "SELECT string_agg(n || t, ',' ORDER BY n) FROM m WHERE n BETWEEN 123007 AND 123008";
+        let before = hits_of(&client, "parquet_pages").await;
+        let known = async || {
+            assert_eq!(client.value(all).await, "199800 19980198600 text 0 10");
+            assert_eq!(client.value(one).await, "123008text 8");
+            hits_of(&client, "parquet_pages").await > before + 20
+        };
+        until("it is in memory", known).await;
+        let fits = "SELECT bytes > 0 AND bytes <= bytes_limit FROM system.caches WHERE name = 'parquet_pages'";
+        assert_eq!(client.value(fits).await, "t");
     })
     .await;
 }
