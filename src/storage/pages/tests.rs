@@ -18,7 +18,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, RowSelection, RowSelector,
 };
-use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
@@ -41,7 +41,7 @@ fn rows() -> RecordBatch {
         (
             "many",
             Arc::new(StringArray::from_iter_values(
-                numbers.clone().map(|n| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+                numbers.clone().map(|n| format!("{:x}", n.wrapping_mul(0x1e37_79b9_7f4a_7c15))),
             )),
         ),
         (
@@ -132,14 +132,14 @@ impl Case {
     ) -> RecordBatch {
         let metrics = ExecutionPlanMetricsSet::new();
         let file = self.factory.cache.opening(&self.factory.url, self.file.clone());
-        let reader = || {
+        let reader = || -> Box<dyn AsyncFileReader> {
             let reader = self.factory.create_reader(0, file.clone(), None, &metrics);
             reader.expect("a reader")
         };
         let policy = if index { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
         let options = ArrowReaderOptions::new().with_page_index_policy(policy);
-        let metadata =
-            ArrowReaderMetadata::load_async(&mut reader(), options).await.expect("metadata");
+        let metadata = reader().get_metadata(Some(&options)).await.expect("metadata");
+        let metadata = ArrowReaderMetadata::try_new(metadata, options).expect("metadata");
         // Another reader than the one that has shown what there is.
         let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader(), metadata);
         let mask = parquet::arrow::ProjectionMask::roots(
