@@ -15,8 +15,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::memory::MemorySourceConfig;
@@ -153,8 +153,9 @@ impl Known {
 impl Keep {
     /// With more rows of the result; `None` once there are too many.
     pub fn with(mut self: Box<Self>, batch: &RecordBatch) -> Option<Box<Self>> {
+        let batch = compact(batch)?;
         self.bytes += batch.get_array_memory_size();
-        self.batches.push(batch.clone());
+        self.batches.push(batch);
         (self.bytes <= self.cache.max_bytes / MAX_SHARE).then_some(self)
     }
 
@@ -163,6 +164,19 @@ impl Keep {
         let Self { cache, hash, key, batches, bytes } = self;
         cache.entries.insert(hash, Arc::new(Known { key, schema, batches, bytes }));
     }
+}
+
+/// The same rows; texts are copied out of the pages of files that they would keep in memory.
+fn compact(batch: &RecordBatch) -> Option<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| -> ArrayRef {
+        match column.data_type() {
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+            _ => column.clone(),
+        }
+    });
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &rows).ok()
 }
 
 /// The tables that a statement reads; `None` where its result may be another next time although they
