@@ -6,18 +6,18 @@
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
-//! - [`naming`]: makes each failure of a scan name the file it came from.
-//! - [`prefilter`]: rows left out of a scan that joins above have no use for.
-//! - [`pages`]: column chunks of files, kept in memory without compression.
+//! - [`ready`]: what scans get just before they run: failures name the file they came from, and
+//!   - [`pages`]: column chunks of files are kept in memory without compression,
+//!   - [`prefilter`]: rows are left out that joins above have no use for.
 
 mod contents;
 mod error;
 mod external;
 mod location;
 pub mod managed;
-mod naming;
 mod pages;
 mod prefilter;
+mod ready;
 pub mod results;
 mod roots;
 mod scan;
@@ -27,7 +27,7 @@ pub use contents::{Contents, Listing, Version, contents, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, describe, open};
 pub use location::Location;
-pub use naming::ready_scans;
 pub use pages::PageCache;
+pub use ready::ready_scans;
 pub use roots::Roots;
 pub use stores::Stores;

@@ -18,8 +18,8 @@ mod uncompress;
 mod tests;
 
 use std::fmt::{self, Debug, Formatter};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::Utc;
 use datafusion::datasource::listing::PartitionedFile;
@@ -28,6 +28,7 @@ use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use object_store::ObjectMeta;
 use parquet::file::metadata::ParquetMetaData;
+use tokio::task::JoinSet;
 
 use super::contents::is_settled;
 use file::{File, Place};
@@ -47,6 +48,8 @@ pub struct PageCache {
     files: Cache<FileKey, Arc<File>>,
     max_bytes: u64,
     next_file: AtomicU64,
+    /// Makes chunks ready, on the threads of the statement that read them; it may end before.
+    tasks: Mutex<JoinSet<()>>,
     /// Bytes of the chunks that are made ready just now.
     pending: AtomicUsize,
     hits: AtomicU64,
@@ -107,6 +110,7 @@ impl PageCache {
             files,
             max_bytes,
             next_file: AtomicU64::new(0),
+            tasks: Mutex::default(),
             pending: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
         })
@@ -166,6 +170,13 @@ impl PageCache {
     fn used(&self, file: &File, place: Place) {
         self.hits.fetch_add(1, Ordering::Relaxed);
         self.chunks.get(&(file.number(), place));
+    }
+
+    /// Begins to make a chunk ready.
+    fn work(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(job);
     }
 
     /// Room for a chunk that is made ready; given back when the guard is dropped.

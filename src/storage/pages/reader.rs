@@ -15,7 +15,6 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
-use tokio::runtime::Handle;
 use tracing::debug;
 
 use super::file::{File, Place, Shown, fits, is_kept};
@@ -212,8 +211,7 @@ impl Reader {
             store: self.store.clone(),
             path: self.object.location.clone(),
         };
-        // It outlives the statement, and is short.
-        Handle::current().spawn(async move {
+        self.cache.work(async move {
             if let Err(error) = job.run(whole).await {
                 debug!(%error, "a column chunk is not kept");
             }

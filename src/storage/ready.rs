@@ -1,9 +1,10 @@
-//! Makes each failure of a scan name the file it came from.
+//! What scans get just before they run.
 //!
-//! Readers report what is wrong with the bytes but not whose bytes they were. [`ready_scans`] wraps
-//! each file source of a finished plan, just before it runs: by then no optimiser rule and no
-//! serialisation looks at the sources any more. A reader's panic over damaged bytes becomes such a
-//! failure, too.
+//! [`ready_scans`] wraps each file source of a finished plan: by then no optimiser rule and no
+//! serialisation looks at the sources any more. Each failure names the file it came from: readers report
+//! what is wrong with the bytes but not whose bytes they were; a reader's panic over damaged bytes becomes
+//! such a failure, too. Parquet files are read with what is kept of them in memory ([`super::pages`]), and
+//! rows are dropped that joins above have no use for ([`super::prefilter`]).
 
 use std::fmt::{self, Debug, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
