@@ -323,7 +323,13 @@ async fn exit_codes_tell_scripts_what_has_happened() {
         let (code, _, err) = query(&cluster, &["wait", "nothing"]);
         assert_eq!(code, Some(1));
         assert!(err.contains("42704"), "{err}");
-        for arguments in [&["run", ""][..], &["run", "SELECT 1", "--set", "x"], &["fetch"]] {
+        for arguments in [
+            &["run", ""][..],
+            &["run", "SELECT 1", "--set", "x"],
+            &["run", "SELECT 1", "--key", ""],
+            &["run", "--file", "/nothing/here.sql"],
+            &["fetch"],
+        ] {
             assert_eq!(query(&cluster, arguments).0, Some(2), "{arguments:?}");
         }
         for (flag, all) in [

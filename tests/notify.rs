@@ -270,6 +270,26 @@ async fn a_submitted_query_notifies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_query_is_told_of_under_its_own_id_alone() {
+    // A tick that no other statement here outlasts by accident.
+    let cluster = Cluster::with_warehouse().with("QUERY_REGISTER_INTERVAL", "2s");
+    let a = cluster.start("a");
+    let mut hears = Listener::on(&a, "LISTEN queries").await;
+    let client = Client::connect(&a).await;
+    let id = client.value(&format!("SELECT oribi.submit($${ENDLESS}$$)")).await;
+    let known = "SELECT count(*) FROM zk.nodes WHERE path LIKE '%/queries/%'";
+    until("its statement is in the store as well", async || client.value(known).await == "2").await;
+    client.value(&format!("SELECT oribi.cancel('{id}')")).await;
+    loop {
+        let heard = hears.json().await;
+        assert_eq!((&heard["id"], &heard["kind"]), (&id.as_str().into(), &"submitted".into()));
+        if heard["event"] == "ended" {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_heard_does_not_keep_a_session_from_its_idle_end() {
     let cluster = Cluster::embedded();
     let daemon = cluster.start("a");

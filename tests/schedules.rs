@@ -165,7 +165,7 @@ async fn a_schedule_is_its_owners() {
             (make("x", "@daily", "{\"missed\": \"perhaps\"}"), "22023"),
             (make("x", "@daily", "{\"colour\": 1}"), "22023"),
             ("SELECT oribi.schedule('x', '@daily', 'SELEC 1')".to_owned(), "42601"),
-            ("SELECT oribi.schedule('x', '@daily', 'BEGIN')".to_owned(), "42601"),
+            ("SELECT oribi.schedule('x', '@daily', 'BEGIN')".to_owned(), "0A000"),
             ("SELECT oribi.unschedule('x')".to_owned(), "42704"),
         ] {
             assert_eq!(ann.outcome(&sql).await, code, "{sql}");
@@ -217,6 +217,12 @@ async fn a_schedule_goes_with_its_role() {
         let refused = client.refused("DROP ROLE ann").await;
         assert_eq!(refused.code().code(), "2BP01");
         assert!(refused.message().contains("owner of schedule hers"), "{refused}");
+        let hints = |refused: &str| refused.contains("oribi.unschedule");
+        assert!(refused.hint().is_some_and(hints), "{refused:?}");
+        client.rows("CREATE DATABASE bobs; ALTER DATABASE bobs OWNER TO bob").await;
+        let refused = client.refused("DROP ROLE bob").await;
+        assert!(!refused.hint().is_some_and(hints), "{refused:?}");
+        client.rows("DROP DATABASE bobs").await;
         drop(ann);
 
         client.rows("ALTER ROLE ann RENAME TO zoe; CREATE ROLE ann LOGIN").await;

@@ -61,7 +61,12 @@ pub enum Error {
     #[error("{0}")]
     Forbidden(String),
     #[error("role \"{role}\" cannot be dropped because some objects depend on it: {objects}")]
-    RoleInUse { role: String, objects: String },
+    RoleInUse {
+        role: String,
+        objects: String,
+        /// Whether it owns schedules.
+        schedules: bool,
+    },
     #[error("{0}")]
     InvalidGrant(String),
     /// Somebody has granted on what is to be revoked.

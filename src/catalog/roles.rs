@@ -174,11 +174,11 @@ impl Catalog {
     }
 
     /// Drops roles that own nothing and were granted nothing, in one step. Their memberships, and
-    /// those of others in them, go with them. `uses` are those that the catalog does not know of.
+    /// those of others in them, go with them. `schedules` are those that a role owns.
     pub async fn drop_roles(
         &self,
         roles: &[Arc<Role>],
-        uses: impl Fn(&Role) -> Vec<String>,
+        schedules: impl Fn(&Role) -> Vec<String>,
     ) -> Result<()> {
         let mut ops = Vec::new();
         let mut proof = None;
@@ -191,8 +191,11 @@ impl Catalog {
         self.reload().await?;
         let snapshot = self.snapshot();
         for role in roles {
-            if let Some(objects) = snapshot.uses_of(&role.name, uses(role)) {
-                return Err(Error::RoleInUse { role: role.name.clone(), objects });
+            let owned = schedules(role);
+            let has_schedules = !owned.is_empty();
+            if let Some(objects) = snapshot.uses_of(&role.name, owned) {
+                let (role, schedules) = (role.name.clone(), has_schedules);
+                return Err(Error::RoleInUse { role, objects, schedules });
             }
         }
         let names: Vec<&String> = roles.iter().map(|role| &role.name).collect();

@@ -20,6 +20,8 @@ pub enum Error {
     FoundTwice,
     #[error("the statement is too complex: more than {limit} {what}")]
     TooComplex { what: &'static str, limit: usize },
+    #[error("the statement is nested too deeply: more than {0} levels")]
+    TooDeep(usize),
     #[error("there is no parameter ${0}")]
     NoParameter(usize),
     /// The engine cannot be set up.

@@ -125,6 +125,11 @@ pub(super) fn syntax(error: impl std::fmt::Display) -> Error {
     let text = ["SQL error: ", "ParserError(\"", "TokenizerError(\"", "sql parser error: "]
         .iter()
         .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    // The parser's words, and the engine's.
+    if ["recursion limit exceeded", "RecursionLimitExceeded"].iter().any(|it| text.starts_with(it))
+    {
+        return Error::TooDeep(MAX_DEPTH);
+    }
     Error::Syntax(format!("syntax error: {}", text.trim_end_matches("\")")))
 }
 
@@ -284,7 +289,9 @@ mod tests {
             assert!(matches!(parse(text), Err(Error::Syntax(_))), "{text}");
         }
         let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
-        assert!(matches!(parse(&deep), Err(Error::Syntax(_))));
+        for deep in [deep.clone(), format!("EXPLAIN (ANALYZE) {deep}")] {
+            assert!(matches!(parse(&deep), Err(Error::TooDeep(MAX_DEPTH))));
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ const SAYINGS: &[(&str, &str)] = &[
     (
         "async functions should not be called directly",
         "a function that asks ZooKeeper or other daemons cannot stand inside another function: call \
-         it by itself, and the other with its result",
+         it in a statement of its own, and the other with its result in a second one",
     ),
     (
         "Scalar subquery returned more than one row",

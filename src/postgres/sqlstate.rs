@@ -129,7 +129,10 @@ impl From<query::Error> for Report {
             E::ResultChanged => "0A000",
             E::Copy(error) => return error.into(),
             E::Catalog(error) => return error.into(),
-            E::Submitted(error) => submission_code(&error),
+            E::Submitted(error) => {
+                let hint = error.hint().map(str::to_owned);
+                return Self { hint, ..Self::error(submission_code(&error), message) };
+            }
             E::Schedule(error) => schedule_code(&error),
             E::Engine(error) => return error.into(),
             E::Value(error) => return error.into(),
@@ -199,6 +202,10 @@ impl From<copy::Error> for Report {
     }
 }
 
+/// What frees a role.
+const REASSIGN: &str = "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for \
+                        what was granted to it.";
+
 impl From<catalog::Error> for Report {
     fn from(error: catalog::Error) -> Self {
         use catalog::Error as E;
@@ -208,10 +215,10 @@ impl From<catalog::Error> for Report {
                 report.hint("Use DROP ... CASCADE to drop the tables and views too.")
             }
             E::DependentPrivileges => report.hint("Use CASCADE to revoke them too."),
-            E::RoleInUse { .. } => report.hint(
-                "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for what \
-                 was granted to it.",
-            ),
+            E::RoleInUse { schedules: false, .. } => report.hint(REASSIGN),
+            E::RoleInUse { schedules: true, .. } => {
+                report.hint(format!("{REASSIGN} oribi.unschedule('<name>') removes a schedule."))
+            }
             E::NeedsRole { role, .. } => report.hint(format!(
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
@@ -320,13 +327,14 @@ impl From<engine::Error> for Report {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
         let message = error.to_string();
-        let meant = error.hint();
+        let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
         let code = match error {
             E::Syntax(_) => "42601",
             E::TooComplex { .. } => {
                 let hint = "Alternatives may be written as a list, x IN (1, 2, 3), or as a table.";
                 return Self::error("54001", message).hint(hint);
             }
+            E::TooDeep(_) => "54001",
             E::NoParameter(_) => "42P02",
             E::FoundTwice => {
                 let hint = "Ensure that not more than one source row matches any one target row.";
@@ -335,15 +343,10 @@ impl From<engine::Error> for Report {
             E::Notes(notes::Error::Reserved(_)) => "42939",
             E::Notes(notes::Error::Full(_)) => "54000",
             E::Notes(_) => "22023",
-            E::Settings(settings::Error::Unknown(_)) => "42704",
-            E::Settings(settings::Error::NoName) => "22004",
-            E::Settings(settings::Error::Denied(_)) => "42501",
-            E::Settings(
-                settings::Error::ReadOnly(_)
-                | settings::Error::NeedsRestart(_)
-                | settings::Error::OfSession(_),
-            ) => "55P02",
-            E::Settings(settings::Error::Invalid { .. }) => "22023",
+            E::Settings(error) => {
+                let detail = error.detail();
+                return Self { detail, ..Self::error(setting_code(&error), message) };
+            }
             E::NoFunction(_) => {
                 let hint = "No function matches the given name. Names of functions are in lower \
                             case.";
@@ -394,6 +397,18 @@ impl From<engine::Error> for Report {
     }
 }
 
+fn setting_code(error: &settings::Error) -> &'static str {
+    use settings::Error as E;
+    match error {
+        E::Unknown(_) => "42704",
+        E::Reserved(_) => "42602",
+        E::NoName => "22004",
+        E::Denied(_) => "42501",
+        E::ReadOnly(_) | E::NeedsRestart(_) | E::OfSession(_) => "55P02",
+        E::Invalid { .. } => "22023",
+    }
+}
+
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
 }
@@ -419,6 +434,7 @@ fn planning(error: &DataFusionError) -> &'static str {
 /// when it changes them.
 fn told_by_text(message: &str) -> Option<&'static str> {
     const SAYINGS: &[(&str, &str)] = &[
+        ("async functions should not be called directly", "0A000"),
         ("backreferences are not supported", "0A000"),
         ("Scalar subquery returned more than one row", "21000"),
         ("overflow on abs(", "22003"),
@@ -518,7 +534,7 @@ fn known(error: &DataFusionError) -> Option<&'static str> {
             std::io::ErrorKind::StorageFull => "53100",
             _ => "58030",
         },
-        DataFusionError::Internal(_) => "XX000",
+        DataFusionError::Internal(text) => told_by_text(text).unwrap_or("XX000"),
         DataFusionError::External(inner) => return external(inner.as_ref()),
         DataFusionError::Execution(text) => told_by_text(text).unwrap_or("22000"),
         _ => return None,
@@ -567,7 +583,20 @@ fn submission_code(error: &submitted::Error) -> &'static str {
         E::Options(_) => "22023",
         E::NoResult { .. } => "55000",
         E::Invalid(_) => "42601",
+        E::NoWork => "0A000",
+        E::Setting(error) => setting_code(error),
         E::Record { .. } => "XX001",
+    }
+}
+
+/// What is to be done about a submission that was refused where functions are called.
+fn submission_hint(error: &engine::Error) -> Option<&'static str> {
+    let (engine::Error::Plan(error) | engine::Error::Execution(error)) = error else { return None };
+    let DataFusionError::External(inner) = error.find_root() else { return None };
+    match inner.downcast_ref::<schedules::Error>() {
+        Some(schedules::Error::Query(error)) => error.hint(),
+        Some(_) => None,
+        None => inner.downcast_ref::<submitted::Error>()?.hint(),
     }
 }
 

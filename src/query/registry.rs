@@ -38,10 +38,19 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The state of a statement that waits in its pool's queue.
 pub const QUEUED: &str = "queued";
 
+/// What [`Entry::kind`] says of a client's statement.
+const INTERACTIVE: &str = "interactive";
+
+/// And of the one that carries out a submitted query.
+pub const ATTEMPT: &str = "attempt";
+
 /// A statement that runs or waits: the value of `/queries/<id>`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub kind: String,
+    /// Of an attempt: the id of the submitted query, which has an entry of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     pub state: String,
     /// Of a submitted query as long as no daemon has taken it: empty.
     #[serde(default)]
@@ -161,12 +170,14 @@ impl Registry {
     fn entry(&self, id: Uuid, listed: &Listed) -> Entry {
         let session = &listed.session;
         let (pool, waits) = session.pool_of(id);
+        let attempt = session.attempt.get();
         Entry {
-            kind: "interactive".to_owned(),
+            kind: if attempt.is_some() { ATTEMPT } else { INTERACTIVE }.to_owned(),
+            query: attempt.map(|(query, _)| query.clone()),
             state: if waits { QUEUED } else { "running" }.to_owned(),
             daemon: self.daemon.clone(),
             pid: Some(session.pid),
-            attempt: 1,
+            attempt: attempt.map_or(1, |(_, number)| *number),
             user: session.user.clone(),
             owner: Some(session.owner),
             database: session.database.clone(),
@@ -388,6 +399,33 @@ impl Written {
             *self = Self { epoch, ids: HashMap::new() };
         }
     }
+}
+
+/// Lists submitted queries once: what the statements tell that carry them out is told of them.
+pub fn without_attempts(list: Vec<(String, Entry)>) -> Vec<(String, Entry)> {
+    let (mut queries, mut attempts) = (Vec::new(), HashMap::new());
+    for (id, entry) in list {
+        match entry.query.clone() {
+            Some(query) => drop(attempts.insert((query, entry.attempt), entry)),
+            None => queries.push((id, entry)),
+        }
+    }
+    for (id, query) in queries.iter_mut().filter(|(_, query)| query.kind == KIND) {
+        if let Some(attempt) = attempts.remove(&(id.clone(), query.attempt))
+            && !query.is_done()
+        {
+            (query.pid, query.pool) = (attempt.pid, attempt.pool);
+        }
+        // Those before it are being stopped.
+        attempts.retain(|(known, _), _| known != id);
+    }
+    // Out of reach of the store only they tell of their queries.
+    let alone = attempts
+        .into_iter()
+        .map(|((id, _), attempt)| (id, Entry { kind: KIND.to_owned(), query: None, ..attempt }));
+    queries.extend(alone);
+    queries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    queries
 }
 
 /// Keeps a statement on the list.

@@ -45,6 +45,8 @@ pub struct SessionEntry {
     pub tls: Option<Arc<Tls>>,
     /// The address it has connected to.
     pub server: OnceLock<SocketAddr>,
+    /// The submitted query that it carries out, and which attempt at it that is.
+    pub attempt: OnceLock<(String, u32)>,
     pub started: DateTime<Utc>,
     /// Ends when the session is to end.
     pub terminated: CancellationToken,
@@ -171,6 +173,7 @@ impl Sessions {
             client,
             tls,
             server: OnceLock::new(),
+            attempt: OnceLock::new(),
             started,
             terminated: CancellationToken::new(),
             gone: CancellationToken::new(),

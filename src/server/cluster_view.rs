@@ -98,6 +98,7 @@ impl Cluster for ClusterView {
                 (local.map(|(id, entry)| (id.to_string(), entry)).collect(), false)
             }
         };
+        let found = if submitted { registry::without_attempts(found) } else { found };
         let row = |(id, entry): (String, registry::Entry)| {
             let own = id.parse().ok().and_then(|id| self.registry.progress(&id));
             let progress = own.or(entry.progress);

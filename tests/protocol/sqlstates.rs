@@ -25,6 +25,8 @@ const STATES: &[(&str, &str)] = &[
     ("42883", "SELECT nothing(1)"),
     ("42883", "SELECT length(1, 2, 3)"),
     ("42704", "SET nothing = 1"),
+    ("42602", "SET oribi.distributon = 'off'"),
+    ("42602", "RESET Oribi.distributon"),
     ("42704", "SHOW nothing"),
     ("42704", "RESET nothing"),
     ("42704", "SELECT 1::nothing"),

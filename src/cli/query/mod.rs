@@ -15,7 +15,7 @@ use std::io::{IsTerminal, Read, Write, stderr, stdin};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -130,7 +130,7 @@ struct Submission {
     #[arg(short = 'F', long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Submitting the same query again with the same key gives the query that is there.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     key: Option<String>,
     /// A setting of the query's session; may be given several times.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = login::setting)]
@@ -348,7 +348,9 @@ impl Submission {
         let text = match (&self.sql, &self.file) {
             (Some(sql), _) if sql != "-" => sql.clone(),
             (None, Some(path)) if path.as_os_str() != "-" => {
-                std::fs::read_to_string(path).map_err(Error::io("read", path))?
+                let failed =
+                    |error| Error::Usage(format!("cannot read {}: {error}", path.display()));
+                std::fs::read_to_string(path).map_err(failed)?
             }
             (None, None) if stdin().is_terminal() => {
                 let reason = "give a query, --file, or the query as standard input";

@@ -25,6 +25,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("unrecognized configuration parameter \"{0}\"")]
     Unknown(String),
+    /// A name that begins as our own settings do, and is none of them.
+    #[error("invalid configuration parameter name \"{0}\"")]
+    Reserved(String),
     #[error("SET requires parameter name")]
     NoName,
     #[error("parameter \"{0}\" cannot be changed")]
@@ -39,6 +42,17 @@ pub enum Error {
     #[error("invalid value for parameter \"{name}\": \"{value}\"{hint}")]
     Invalid { name: String, value: String, hint: String },
 }
+
+impl Error {
+    /// PostgreSQL's words for why.
+    pub fn detail(&self) -> Option<String> {
+        let Self::Reserved(_) = self else { return None };
+        Some(format!("\"{}\" is a reserved prefix.", RESERVED.trim_end_matches('.')))
+    }
+}
+
+/// What the names of our own settings begin with.
+const RESERVED: &str = "oribi.";
 
 /// Finds a setting by name, whatever its case.
 pub fn find(name: &str) -> Option<&'static Setting> {
@@ -201,8 +215,7 @@ impl Settings {
         self.may_change(name)?;
         match find(name) {
             Some(setting) => refuse_fixed(setting)?,
-            None if !name.contains('.') => return Err(Error::Unknown(name.to_owned())),
-            None => {}
+            None => check_placeholder(name)?,
         }
         self.take_back(&name.to_ascii_lowercase());
         Ok(())
@@ -428,10 +441,7 @@ fn normalise(name: &str, value: &str) -> Result<String> {
         return Ok(value.to_owned());
     }
     let Some(setting) = find(name) else {
-        return match name.contains('.') {
-            true => Ok(value.to_owned()),
-            false => Err(Error::Unknown(name.to_owned())),
-        };
+        return check_placeholder(name).map(|()| value.to_owned());
     };
     refuse_fixed(setting)?;
     let name = setting.name;
@@ -458,6 +468,16 @@ fn normalise(name: &str, value: &str) -> Result<String> {
             Ok(millis) => Ok(show_millis(millis)),
             Err(hint) => Err(invalid(name, value, hint)),
         },
+    }
+}
+
+/// Refuses what is no setting, and not some other program's either.
+fn check_placeholder(name: &str) -> Result<()> {
+    let start = name.get(..RESERVED.len());
+    match start.is_some_and(|start| start.eq_ignore_ascii_case(RESERVED)) {
+        true => Err(Error::Reserved(name.to_owned())),
+        false if name.contains('.') => Ok(()),
+        false => Err(Error::Unknown(name.to_owned())),
     }
 }
 
@@ -551,6 +571,7 @@ mod tests {
             ("extra_float_digits", "4", Err(())),
             ("my.own", "x", Ok("x")),
             ("nothing", "x", Err(())),
+            ("Oribi.distributon", "off", Err(())),
             ("server_version", "16", Err(())),
             ("datafusion.execution.batch_size", "100", Ok("100")),
             ("datafusion.execution.batch_size", "many", Err(())),

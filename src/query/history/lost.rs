@@ -20,6 +20,7 @@ use super::{History, Record, State, is_final};
 use crate::cluster::{Member, Workers};
 use crate::coordination::Coordination;
 use crate::coordination::paths::Path;
+use crate::query::submitted::KIND;
 
 /// How long a daemon may take to answer again before its statements are taken for lost.
 const GRACE: Duration = Duration::from_secs(2);
@@ -102,7 +103,7 @@ async fn statements_of(coordination: &dyn Coordination, daemons: &HashSet<&str>)
             let id: Uuid = node.parse().ok()?;
             let read = coordination.get(&format!("{root}/{node}")).await;
             let seen: Seen = serde_json::from_slice(&read.ok()??.data).ok()?;
-            (seen.kind == "interactive" && !is_final(&seen.state)).then(|| seen.record(id))
+            (seen.kind != KIND && !is_final(&seen.state)).then(|| seen.record(id))
         })
         .buffer_unordered(CONCURRENT_READS)
         .collect()

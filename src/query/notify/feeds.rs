@@ -20,6 +20,7 @@ use crate::coordination::paths::Path;
 use crate::coordination::{Coordination, Event, Scope, SessionState};
 use crate::query::Notice;
 use crate::query::history::{State, is_final};
+use crate::query::registry::ATTEMPT;
 
 const MEMBERS: &str = "members";
 const CATALOG: &str = "catalog";
@@ -235,6 +236,10 @@ impl Notifications {
         };
         let Ok(node) = self.feeds.sources.coordination.get(&path).await else { return };
         let entry = node.and_then(|node| serde_json::from_slice::<Value>(&node.data).ok());
+        if entry.as_ref().is_some_and(|entry| entry["kind"] == ATTEMPT) {
+            // The query that it is about tells of itself.
+            return;
+        }
         let shown = |entry: &Value| {
             // No error: it quotes data, and anybody may listen.
             let kept = ["kind", "state", "daemon", "attempt", "user", "database"];

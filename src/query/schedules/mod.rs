@@ -248,6 +248,9 @@ impl Schedules {
     }
 
     async fn find(&self, name: &str) -> Result<Option<Found>> {
+        if name.is_empty() {
+            return Ok(None);
+        }
         let path = Path::Schedule(name).to_string();
         let Some(node) = self.submissions.store().get(&path).await? else { return Ok(None) };
         let record = serde_json::from_slice(&node.data)

@@ -202,6 +202,7 @@ impl Runner {
         let role = self.role_of(&attempt.record).await?;
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let guard = self.queries.sessions.open(&role, database, nowhere, None);
+        let _ = guard.entry().attempt.set((attempt.id.clone(), attempt.record.attempt));
         Ok(Session::new(self.queries.clone(), guard, settings(attempt, &role)?))
     }
 

@@ -180,10 +180,12 @@ fn read_letter(data: &[u8]) -> Record {
         None => record,
         Some(error @ Error::TooLong(_)) => record.failed(refusal("54000", &error)),
         Some(error @ Error::Options(_)) => record.failed(refusal("22023", &error)),
+        Some(error @ Error::NoWork) => record.failed(refusal("0A000", &error)),
         Some(error) => record.failed(refusal("42601", &error)),
     }
 }
 
 fn refusal(sqlstate: &str, error: &Error) -> Failure {
-    Failure { sqlstate: sqlstate.to_owned(), message: error.to_string(), hint: None }
+    let hint = error.hint().map(str::to_owned);
+    Failure { sqlstate: sqlstate.to_owned(), message: error.to_string(), hint }
 }

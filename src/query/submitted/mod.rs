@@ -23,6 +23,7 @@ mod reaper;
 mod record;
 mod runner;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,6 +41,7 @@ use crate::catalog;
 use crate::config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope};
+use crate::engine::settings::{self, Settings, Source};
 use crate::id;
 
 /// Bytes of a query's text at most: its record has to fit into a node together with what is said of
@@ -91,11 +93,32 @@ pub enum Error {
     NoResult { id: String, what: String },
     #[error("{0}")]
     Invalid(String),
+    #[error(
+        "only statements that read or change rows, and CREATE TABLE AS, can be submitted, without \
+         RETURNING"
+    )]
+    NoWork,
+    /// What the settings of its session would be.
+    #[error(transparent)]
+    Setting(#[from] settings::Error),
     #[error("the record of query \"{id}\" cannot be read: {source}")]
     Record { id: String, source: serde_json::Error },
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What to do instead.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoWork => Some(
+                "Run other statements at once, in a session. Rows that a statement has changed are \
+                 read by a query of their own.",
+            ),
+            _ => None,
+        }
+    }
+}
 
 /// The submitted queries of the cluster.
 #[derive(Debug)]
@@ -139,6 +162,11 @@ impl Submissions {
     ) -> Result<String> {
         let work = check(sql)?;
         let Options { key, database: other, mut settings } = options;
+        if key.as_deref() == Some("") {
+            return Err(Error::Options(
+                "the key is empty: leave it out, or give it a name".to_owned(),
+            ));
+        }
         if read_only {
             if work == Work::Writes {
                 return Err(Error::ReadOnly("oribi.submit of a statement that writes"));
@@ -199,6 +227,9 @@ impl Submissions {
 
     /// A query by its id.
     pub async fn find(&self, id: &str) -> Result<Option<Found>> {
+        if id.is_empty() {
+            return Ok(None);
+        }
         let Some(node) = self.coordination.get(&Path::Query(id).to_string()).await? else {
             return Ok(None);
         };
@@ -359,6 +390,15 @@ pub(in crate::query) fn fits(id: &str, record: &Record) -> Result<()> {
     }
 }
 
+/// Refuses settings that the session in which they are asked for could not have itself.
+pub fn check_settings(asked: &BTreeMap<String, String>, session: &Settings) -> Result<()> {
+    let mut tried = session.clone();
+    for (name, value) in asked {
+        tried.set_default(name, value, Source::Client)?;
+    }
+    Ok(())
+}
+
 /// What a text does, if it is one statement that can be submitted.
 pub(in crate::query) fn check(sql: &str) -> Result<Work> {
     if sql.len() > MAX_SQL {
@@ -366,11 +406,7 @@ pub(in crate::query) fn check(sql: &str) -> Result<Work> {
     }
     let statements = Session::parse(sql).map_err(|error| Error::Invalid(error.to_string()))?;
     match statements.as_slice() {
-        [statement] => statement.work().ok_or_else(|| {
-            let only =
-                "only statements that read or change rows, and CREATE TABLE AS, can be submitted";
-            Error::Invalid(only.to_owned())
-        }),
+        [statement] => statement.work().ok_or(Error::NoWork),
         _ => Err(Error::Invalid("a submitted query is one statement".to_owned())),
     }
 }

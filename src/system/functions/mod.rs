@@ -77,6 +77,8 @@ struct Spec {
     name: &'static str,
     /// The lists of arguments it takes. The last kind of a variadic function repeats.
     takes: &'static [&'static [Kind]],
+    /// What the arguments of the longest list are called, where `pg_proc` of PostgreSQL does not say.
+    names: &'static [&'static str],
     variadic: bool,
     /// PostgreSQL's name of the result's type.
     returns: &'static str,
@@ -101,7 +103,7 @@ const fn spec(
     call: fn(&Call<'_, '_>) -> Result<Value>,
 ) -> Spec {
     let (volatility, work) = (Volatility::Stable, Work::AtOnce(call));
-    Spec { name, takes, variadic: false, returns, volatility, strict: true, work }
+    Spec { name, takes, names: &[], variadic: false, returns, volatility, strict: true, work }
 }
 
 /// A function that asks others: in lists of columns and in conditions alone.
@@ -112,7 +114,7 @@ const fn asking(
     ask: for<'a> fn(Asked<'a>) -> BoxFuture<'a, Result<Value>>,
 ) -> Spec {
     let (volatility, work) = (Volatility::Volatile, Work::Later(ask));
-    Spec { name, takes, variadic: false, returns, volatility, strict: true, work }
+    Spec { name, takes, names: &[], variadic: false, returns, volatility, strict: true, work }
 }
 
 impl Spec {
@@ -122,6 +124,10 @@ impl Spec {
 
     const fn immutable(self) -> Self {
         Self { volatility: Volatility::Immutable, ..self }
+    }
+
+    const fn named(self, names: &'static [&'static str]) -> Self {
+        Self { names, ..self }
     }
 
     /// Called with NULLs as well.
@@ -189,6 +195,8 @@ pub struct Own {
     pub name: &'static str,
     /// OIDs of types.
     pub arguments: Vec<u32>,
+    /// What they are called.
+    pub names: Vec<&'static str>,
     pub result: u32,
     pub returns_set: bool,
 }
@@ -203,14 +211,19 @@ pub fn own() -> Vec<Own> {
             let result = oid(spec.returns);
             spec.takes.iter().map(move |kinds| {
                 let arguments = kinds.iter().map(|kind| kind.oid()).collect();
-                Own { schema, name, arguments, result, returns_set: false }
+                let names = spec.names.iter().take(kinds.len()).copied().collect();
+                Own { schema, name, arguments, names, result, returns_set: false }
             })
         },
     );
-    let tables = [("oribi", "result", vec!["text"]), ("zk", "watch", vec!["text", "float8"])];
+    let tables = [
+        ("oribi", "result", vec![("id", "text")]),
+        ("zk", "watch", vec![("path", "text"), ("seconds", "float8")]),
+    ];
     let tables = tables.into_iter().map(|(schema, name, arguments)| {
-        let arguments = arguments.into_iter().map(oid).collect();
-        Own { schema, name, arguments, result: oid("record"), returns_set: true }
+        let (names, types): (_, Vec<_>) = arguments.into_iter().unzip();
+        let arguments = types.into_iter().map(oid).collect();
+        Own { schema, name, arguments, names, result: oid("record"), returns_set: true }
     });
     values.chain(tables).collect()
 }

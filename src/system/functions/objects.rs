@@ -152,6 +152,9 @@ fn function_arguments(call: &Call<'_, '_>) -> Result<Value> {
     let Some(procedure) = procedures::get(call.oid(0)) else { return Ok(Value::Null) };
     let mut names: Vec<String> =
         procedure.arguments.iter().map(|oid| types().format(*oid, None)).collect();
+    for (argument, name) in names.iter_mut().zip(&procedure.names) {
+        argument.insert_str(0, &format!("{name} "));
+    }
     if let Some(last) = names.last_mut().filter(|_| procedure.variadic) {
         last.insert_str(0, "VARIADIC ");
     }

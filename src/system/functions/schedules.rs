@@ -12,6 +12,7 @@ use super::submitted::may_write;
 use super::{Asked, Spec, asking};
 use crate::engine::system::SessionInfo;
 use crate::query::schedules::{Error, Options, Record, Wish};
+use crate::query::submitted::check_settings;
 
 pub const FUNCTIONS: &[Spec] = &[
     asking(
@@ -19,8 +20,10 @@ pub const FUNCTIONS: &[Spec] = &[
         &[&[Text, Text, Text], &[Text, Text, Text, Text]],
         "timestamptz",
         |asked| schedule(asked).boxed(),
-    ),
-    asking("oribi.unschedule", &[&[Text]], "bool", |asked| unschedule(asked).boxed()),
+    )
+    .named(&["name", "cron", "sql", "options"]),
+    asking("oribi.unschedule", &[&[Text]], "bool", |asked| unschedule(asked).boxed())
+        .named(&["name"]),
 ];
 
 fn schedule_error(error: Error) -> DataFusionError {
@@ -34,7 +37,8 @@ async fn schedule(asked: Asked<'_>) -> Result<Value> {
         Some(Value::Text(json)) => json.parse::<Options>().map_err(schedule_error)?,
         _ => Options::default(),
     };
-    let SessionInfo { user, database, .. } = asked.session;
+    let SessionInfo { user, database, settings, .. } = asked.session;
+    check_settings(&options.settings, settings).map_err(|error| schedule_error(error.into()))?;
     let (name, cron, sql) = (asked.text(0), asked.text(1), asked.text(2));
     let view = asked.view();
     let wish = Wish { name, cron, sql, user, owner: view.own_oid(), database };

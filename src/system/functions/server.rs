@@ -26,7 +26,7 @@ pub const FUNCTIONS: &[Spec] = &[
     asking("pg_terminate_backend", &[&[Int], &[Int, Int]], "bool", |asked| {
         terminate(asked).boxed()
     }),
-    asking("oribi.profile", &[&[Text]], "text", |asked| profile(asked).boxed()),
+    asking("oribi.profile", &[&[Text]], "text", |asked| profile(asked).boxed()).named(&["id"]),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
     spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),

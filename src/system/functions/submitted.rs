@@ -15,17 +15,19 @@ use super::super::{Shared, View};
 use super::Kind::{Interval, Text};
 use super::{Asked, Spec, asking};
 use crate::engine::system::SessionInfo;
-use crate::query::submitted::{Error, Options, Outcome, Record, State};
+use crate::query::submitted::{Error, Options, Outcome, Record, State, check_settings};
 use crate::storage::results::open_result;
 
 pub const FUNCTIONS: &[Spec] = &[
-    asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed()),
+    asking("oribi.submit", &[&[Text], &[Text, Text]], "text", |asked| submit(asked).boxed())
+        .named(&["sql", "options"]),
     asking("oribi.wait", &[&[Text], &[Text, Text], &[Text, Interval]], "text", |asked| {
         wait(asked).boxed()
-    }),
-    asking("oribi.status", &[&[Text]], "text", |asked| status(asked).boxed()),
-    asking("oribi.record", &[&[Text]], "text", |asked| record(asked).boxed()),
-    asking("oribi.cancel", &[&[Text]], "bool", |asked| cancel(asked).boxed()),
+    })
+    .named(&["id", "timeout"]),
+    asking("oribi.status", &[&[Text]], "text", |asked| status(asked).boxed()).named(&["id"]),
+    asking("oribi.record", &[&[Text]], "text", |asked| record(asked).boxed()).named(&["id"]),
+    asking("oribi.cancel", &[&[Text]], "bool", |asked| cancel(asked).boxed()).named(&["id"]),
 ];
 
 /// The table function that gives a query's rows.
@@ -52,10 +54,11 @@ async fn submit(asked: Asked<'_>) -> Result<Value> {
             .map_err(|error| submission_error(Error::Options(error.to_string())))?,
         _ => Options::default(),
     };
-    let SessionInfo { user, database, .. } = asked.session;
+    let SessionInfo { user, database, settings, .. } = asked.session;
+    check_settings(&options.settings, settings).map_err(submission_error)?;
     let owner = asked.view().own_oid();
     let submissions = &asked.shared.submissions;
-    let read_only = asked.session.settings.read_only();
+    let read_only = settings.read_only();
     let submitted = submissions.submit((user, owner), database, asked.text(0), options, read_only);
     Ok(submitted.await.map_err(submission_error)?.into())
 }

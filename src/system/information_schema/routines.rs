@@ -87,6 +87,7 @@ pub fn parameters(view: &View<'_>, relation: &'static Relation) -> Result<Record
             "parameter_mode",
             "is_result",
             "as_locator",
+            "parameter_name",
             "data_type",
             "udt_catalog",
             "udt_schema",
@@ -96,6 +97,7 @@ pub fn parameters(view: &View<'_>, relation: &'static Relation) -> Result<Record
     );
     let database = view.session.database.as_ref();
     for procedure in procedures::callable() {
+        let mut names = procedure.names.iter();
         for (argument, position) in procedure.arguments.iter().zip(1i64..) {
             let (data_type, udt_name) = data_type(*argument);
             rows.push([
@@ -106,6 +108,7 @@ pub fn parameters(view: &View<'_>, relation: &'static Relation) -> Result<Record
                 "IN".into(),
                 "NO".into(),
                 "NO".into(),
+                names.next().copied().into(),
                 data_type.into(),
                 database.into(),
                 "pg_catalog".into(),

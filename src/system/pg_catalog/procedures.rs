@@ -47,6 +47,8 @@ pub struct Procedure {
     /// `f` for a function, `a` for an aggregate, `w` for a window function.
     pub kind: &'static str,
     pub arguments: Vec<u32>,
+    /// What the arguments of this server's own functions are called.
+    pub names: Vec<&'static str>,
     /// The last argument may come any number of times.
     pub variadic: bool,
     pub result: u32,
@@ -153,11 +155,13 @@ pub fn engine_rows(relation: &'static Relation) -> Result<RecordBatch> {
             "pronargs",
             "prorettype",
             "proargtypes",
+            "proargnames",
             "prosrc",
         ],
     );
     for procedure in ALL.range(FIRST_OID..).map(|(_, procedure)| procedure) {
         let arguments = procedure.arguments.iter().map(|oid| Value::from(*oid)).collect();
+        let names: Vec<_> = procedure.names.iter().map(|name| Value::from(*name)).collect();
         rows.push([
             procedure.oid.into(),
             procedure.name.as_str().into(),
@@ -175,6 +179,7 @@ pub fn engine_rows(relation: &'static Relation) -> Result<RecordBatch> {
             i16::try_from(procedure.arguments.len()).unwrap_or(i16::MAX).into(),
             procedure.result.into(),
             Value::List(arguments),
+            (!names.is_empty()).then_some(Value::List(names)).into(),
             procedure.name.as_str().into(),
         ]);
     }
@@ -208,6 +213,7 @@ fn read_batch(batch: &RecordBatch) -> Option<Vec<Procedure>> {
         name: names.value(row).to_owned(),
         kind: ["a", "w", "p"].into_iter().find(|kind| *kind == kinds.value(row)).unwrap_or("f"),
         arguments: arguments.value(row).split(' ').filter_map(|oid| oid.parse().ok()).collect(),
+        names: Vec::new(),
         variadic: variadics.value(row) != 0,
         result: results.value(row).cast_unsigned(),
         returns_set: sets.value(row),
@@ -270,6 +276,7 @@ fn engines(postgres: &HashSet<&str>) -> Vec<Procedure> {
         name,
         kind,
         arguments,
+        names: Vec::new(),
         variadic,
         result,
         returns_set: false,
@@ -287,6 +294,7 @@ fn own(first: u32) -> impl Iterator<Item = Procedure> {
         name: own.name.to_owned(),
         kind: "f",
         arguments: own.arguments,
+        names: own.names,
         variadic: false,
         result: own.result,
         returns_set: own.returns_set,

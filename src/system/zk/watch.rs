@@ -51,18 +51,18 @@ impl TableFunctionImpl for Watching {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
         let (path, time) = match args.exprs() {
             [Expr::Literal(path, _), Expr::Literal(time, _)] => (path, seconds(time)),
-            _ => return plan_err!("zk.watch takes a path and a number of seconds"),
+            _ => return bad("zk.watch takes a path and a number of seconds".to_owned()),
         };
         let Some(path) = path.try_as_str().flatten() else {
-            return plan_err!("zk.watch takes a path as text, such as '/kafka', and not {path}");
+            return bad(format!("zk.watch takes a path as text, such as '/kafka', and not {path}"));
         };
         let Some(time) = time.filter(|time| *time <= LONGEST) else {
-            return plan_err!("zk.watch takes between 0 and {} seconds", LONGEST.as_secs());
+            return bad(format!("zk.watch takes between 0 and {} seconds", LONGEST.as_secs()));
         };
         if !path.starts_with('/') || (path.len() > 1 && path.ends_with('/')) {
-            return plan_err!(
+            return bad(format!(
                 "\"{path}\" is no path of a znode: it begins with / and does not end so"
-            );
+            ));
         }
         let Some(relation) = RELATION.as_ref() else {
             return plan_err!("zk.watch has no columns");
@@ -71,6 +71,11 @@ impl TableFunctionImpl for Watching {
         let scan = Arc::new(Scan { relation, shared, path, time });
         Ok(Arc::new(StreamingTable::try_new(relation.arrow.clone(), vec![scan])?))
     }
+}
+
+/// For arguments that make no sense: what is wrong with them.
+fn bad<T>(reason: String) -> Result<T> {
+    Err(DataFusionError::Configuration(reason))
 }
 
 fn seconds(value: &ScalarValue) -> Option<Duration> {
