@@ -19,7 +19,7 @@ mod scan;
 mod stores;
 
 pub use error::{Error, Result};
-pub use external::{Definition, describe, open};
+pub use external::{Definition, Directory, describe, open, partitions};
 pub use location::Location;
 pub use naming::name_files;
 pub use roots::Roots;
