@@ -3,8 +3,14 @@
 
 mod common;
 
+#[path = "submitted/claims.rs"]
+mod claims;
+#[path = "submitted/inbox.rs"]
+mod inbox;
 #[path = "submitted/listed.rs"]
 mod listed;
+#[path = "coordination/proxy.rs"]
+mod proxy;
 #[path = "submitted/refused.rs"]
 mod refused;
 #[path = "cluster/support.rs"]
@@ -115,6 +121,7 @@ async fn values_of_all_types_come_back() {
              timestamptz '2026-11-28 10:11:12+02', uuid '00000000-0000-0000-0000-00000000002a'",
             "SELECT interval '1 month 2 days 03:04:05.5', interval '-3 hours', NULL::interval",
             "SELECT ARRAY[1, 2, NULL], ARRAY['a', NULL], ARRAY[1.5, 2.25]",
+            "SELECT ARRAY[interval '1 month 2 days', NULL, interval '-03:04:05.5']",
             "SELECT 1 AS a, 2 AS a, 3 AS b",
             "SELECT * FROM pg_type ORDER BY oid LIMIT 5",
             "VALUES (1, 'a'), (2, NULL)",

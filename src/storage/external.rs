@@ -21,7 +21,9 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use futures::{FutureExt, TryStreamExt};
 use object_store::ObjectMeta;
 use parquet::basic::LogicalType;
+use percent_encoding::percent_decode_str;
 
+use super::managed::TableFiles;
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
 use super::{Error, Location, Result};
 use crate::catalog::{Column, External, FileFormat};
@@ -144,6 +146,51 @@ pub(super) async fn list(session: &dyn Session, location: &Location) -> Result<V
 fn is_hidden(url: &ListingTableUrl, file: &ObjectMeta) -> bool {
     let hidden = |part: &str| part.starts_with(['_', '.']) && !part.contains('=');
     url.strip_prefix(&file.location).is_some_and(|mut parts| parts.any(hidden))
+}
+
+/// What the files of a directory hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// What the directories hold that a table is partitioned by, under names such as `year=2026/month=1`.
+/// `left` are the files that may be looked at: `None` if there are more.
+pub async fn partitions(
+    files: &TableFiles,
+    external: &External,
+    left: &mut usize,
+) -> Result<Option<BTreeMap<String, Directory>>> {
+    let url = Location::from_catalog(&external.location).url()?;
+    let failed = |error| Error::of_file(&external.location, error);
+    let store = files.store(url.object_store().as_str())?;
+    let extension = file_extension(external);
+    let mut listed = store.list(Some(url.prefix()));
+    let mut found: BTreeMap<String, Directory> = BTreeMap::new();
+    while let Some(file) = listed.try_next().await.map_err(|error| failed(error.into()))? {
+        if *left == 0 {
+            return Ok(None);
+        }
+        *left -= 1;
+        let is_its_own = url.contains(&file.location, true) && !is_hidden(&url, &file);
+        if !is_its_own || file.size == 0 || !file.location.as_ref().ends_with(&extension) {
+            continue;
+        }
+        let values = partition_values(&url, &file);
+        let names = external.partition_columns.iter().filter_map(|column| {
+            let (name, value) = values.iter().find(|(name, _)| name == column)?;
+            let value = match value.as_str() {
+                NULL_PARTITION => "null".into(),
+                value => percent_decode_str(value).decode_utf8_lossy(),
+            };
+            Some(format!("{name}={value}"))
+        });
+        let directory = found.entry(names.collect::<Vec<_>>().join("/")).or_default();
+        directory.files += 1;
+        directory.bytes += file.size;
+    }
+    Ok(Some(found))
 }
 
 /// The end of the names that make up the table, if it is not the format's own.

@@ -25,7 +25,7 @@ mod stores;
 
 pub use contents::{Contents, Listing, Version, contents, pinned};
 pub use error::{Error, Result};
-pub use external::{Definition, describe, open};
+pub use external::{Definition, Directory, describe, open, partitions};
 pub use location::Location;
 pub use pages::PageCache;
 pub use ready::ready_scans;

@@ -1,7 +1,7 @@
 //! Results of queries in files of their own, to be read later.
 //!
-//! Parquet has no place for an interval of months, days and nanoseconds: such a column is text there,
-//! and an interval again for who reads it.
+//! Parquet has no place for an interval of months, days and nanoseconds: there it is text, in arrays as
+//! well, and an interval again for who reads it.
 
 use std::sync::Arc;
 
@@ -96,9 +96,17 @@ pub fn open_result(
 
 /// A column as it is in the file.
 fn stored(column: &Column) -> Column {
-    match column.data_type {
-        DataType::Interval(_) => Column { data_type: DataType::Utf8, ..column.clone() },
-        _ => column.clone(),
+    Column { data_type: stored_type(&column.data_type), ..column.clone() }
+}
+
+fn stored_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Interval(_) => DataType::Utf8,
+        DataType::List(item) => {
+            let stored = stored_type(item.data_type());
+            DataType::List(Arc::new(item.as_ref().clone().with_data_type(stored)))
+        }
+        _ => kind.clone(),
     }
 }
 

@@ -14,11 +14,15 @@ use tokio::time::Instant;
 use super::View;
 use super::relations::Relation;
 use super::rows::{Rows, Value};
-use crate::catalog::{Definition, FileFormat, Managed, Privilege, Table};
+use crate::catalog::{Definition, FileFormat, Managed, Privilege, Table, TableName};
 use crate::storage::managed::{Aspect, Inspection};
+use crate::storage::{self, Directory};
 
 /// How long metadata files are waited for, all together. What has not been read by then is missing.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Files of external tables that are listed, all together, to count what is in their directories.
+const MOST_FILES: usize = 100_000;
 
 /// Metadata files read at once.
 const CONCURRENT_READS: usize = 16;
@@ -134,6 +138,8 @@ const SNAPSHOTS: &[&str] = &[
     "manifest_list",
 ];
 
+const PARTITIONS: &[&str] = &["database", "schema", "table", "partition", "rows", "files", "bytes"];
+
 /// `system.snapshots`: the history of managed tables, for those who may read all of them.
 pub async fn snapshots(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let mut rows = Rows::new(relation, SNAPSHOTS);
@@ -145,43 +151,67 @@ pub async fn snapshots(view: &View<'_>, relation: &'static Relation) -> Result<R
     rows.finish()
 }
 
-/// `system.partitions`: what the present partitions of managed tables hold, for those who may read
-/// all of them.
+/// `system.partitions`: what the present partitions of managed tables hold, and the directories of
+/// external ones, for those who may read all of them. How many rows the latter have only their files
+/// know.
 pub async fn partitions(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
-    let columns = ["database", "schema", "table", "partition", "rows", "files", "bytes"];
-    let number = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
     let deadline = Instant::now() + PATIENCE;
-    let mut rows = Rows::new(relation, &columns);
+    let mut rows = Rows::new(relation, PARTITIONS);
     for (table, metadata) in readable(view, deadline).await {
         let read = async {
             Inspection::new(view.session.files.clone(), metadata, Aspect::Partitions)?
                 .by_partition()
                 .await
         };
-        let found = match tokio::time::timeout_at(deadline, read).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                missing(view, &table, &error.to_string());
-                continue;
-            }
-            Err(_) => {
-                missing(view, &table, "they could not be read in time");
-                continue;
-            }
+        for partition in in_time(view, &table, deadline, read).await.unwrap_or_default() {
+            let figures = [partition.rows, partition.files, partition.bytes].map(number);
+            rows.push_vec(partition_row(&table, partition.name, figures));
+        }
+    }
+    let mut left = MOST_FILES;
+    for table in seen(view) {
+        let Definition::External(external) = &table.record.definition else { continue };
+        if external.partition_columns.is_empty() || !view.access().reads_all(&table) {
+            continue;
+        }
+        let read = storage::partitions(&view.session.files, external, &mut left);
+        let Some(found) = in_time(view, &table, deadline, read).await else { continue };
+        let Some(found) = found else {
+            missing(view, &table, &format!("more than {MOST_FILES} files would be listed"));
+            continue;
         };
-        for partition in found {
-            rows.push([
-                (&table.name.database).into(),
-                (&table.name.schema).into(),
-                (&table.name.table).into(),
-                partition.name.into(),
-                number(partition.rows),
-                number(partition.files),
-                number(partition.bytes),
-            ]);
+        for (name, Directory { files, bytes }) in found {
+            let figures = [Value::Null, number(files), number(bytes)];
+            rows.push_vec(partition_row(&table, name, figures));
         }
     }
     rows.finish()
+}
+
+fn partition_row(table: &Table, partition: String, figures: [Value; 3]) -> Vec<Value> {
+    let TableName { database, schema, table } = &table.name;
+    let names = [database.into(), schema.into(), table.into(), partition.into()];
+    names.into_iter().chain(figures).collect()
+}
+
+fn number(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
+}
+
+/// What is read of a table, unless that fails or takes too long, which a warning tells.
+async fn in_time<T>(
+    view: &View<'_>,
+    table: &Table,
+    deadline: Instant,
+    read: impl Future<Output = storage::Result<T>>,
+) -> Option<T> {
+    let reason = match tokio::time::timeout_at(deadline, read).await {
+        Ok(Ok(found)) => return Some(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "they could not be read in time".to_owned(),
+    };
+    missing(view, table, &reason);
+    None
 }
 
 /// Managed tables that the session's role may read all of, as far as their metadata can be read.

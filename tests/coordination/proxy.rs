@@ -28,8 +28,8 @@ pub enum Break {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Any,
-    /// A transaction that writes in the catalog.
-    Commit,
+    /// A transaction that has this in a path.
+    Transaction(&'static [u8]),
 }
 
 /// The type of a request that is a transaction (`ZooDefs.OpCode.multi`).
@@ -97,7 +97,12 @@ impl Proxy {
 
     /// The same with the reply to the next transaction that writes in the catalog.
     pub fn lose_next_commit(&self, how: Break) {
-        *self.shared.lose.lock().unwrap() = Some((Request::Commit, how));
+        self.lose_next_transaction(b"/catalog/", how);
+    }
+
+    /// The same with the reply to the next transaction that has this in a path.
+    pub fn lose_next_transaction(&self, part: &'static [u8], how: Break) {
+        *self.shared.lose.lock().unwrap() = Some((Request::Transaction(part), how));
     }
 }
 
@@ -128,10 +133,10 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let server = TcpStream::connect(shared.server).await?;
     let (client_reader, mut client_writer) = client.into_split();
     let (server_reader, server_writer) = server.into_split();
-    let commits = Mutex::default();
+    let chosen = Mutex::default();
     let lost = tokio::select! {
-        _ = requests(client_reader, server_writer, &commits) => return Ok(()),
-        lost = replies(server_reader, &mut client_writer, &shared, &commits) => lost?,
+        _ = requests(client_reader, server_writer, &shared, &chosen) => return Ok(()),
+        lost = replies(server_reader, &mut client_writer, &shared, &chosen) => lost?,
         _ = gate.wait_for(|gate| gate.generation != generation) => return Ok(()),
     };
     shared.gate.send_modify(|gate| gate.shut = true);
@@ -145,11 +150,12 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Forwards requests, frame by frame, and notes the ids of those that write in the catalog.
+/// Forwards requests, frame by frame, and notes the ids of transactions whose reply is to be lost.
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    commits: &Mutex<HashSet<i32>>,
+    shared: &Shared,
+    chosen: &Mutex<HashSet<i32>>,
 ) -> io::Result<()> {
     let mut first = true;
     loop {
@@ -159,9 +165,14 @@ async fn requests(
             bytes.map_or(0, |bytes| i32::from_be_bytes(*bytes))
         };
         // The first opens the session, and is made otherwise.
-        let writes = frame.windows(9).any(|part| part == b"/catalog/");
-        if !first && number(4) == MULTI && writes {
-            commits.lock().unwrap().insert(number(0));
+        let is_wanted = match *shared.lose.lock().unwrap() {
+            Some((Request::Transaction(part), _)) => {
+                frame.windows(part.len()).any(|window| window == part)
+            }
+            _ => false,
+        };
+        if !first && number(4) == MULTI && is_wanted {
+            chosen.lock().unwrap().insert(number(0));
         }
         first = false;
         to.write_u32(frame.len() as u32).await?;
@@ -182,13 +193,13 @@ async fn replies(
     mut from: OwnedReadHalf,
     to: &mut OwnedWriteHalf,
     shared: &Shared,
-    commits: &Mutex<HashSet<i32>>,
+    chosen: &Mutex<HashSet<i32>>,
 ) -> io::Result<Break> {
     loop {
         let frame = frame(&mut from).await?;
         let xid = frame.first_chunk().map_or(0, |xid| i32::from_be_bytes(*xid));
-        let commit = commits.lock().unwrap().remove(&xid);
-        let wanted = |(request, _): &mut (Request, Break)| request == &Request::Any || commit;
+        let is_chosen = chosen.lock().unwrap().remove(&xid);
+        let wanted = |(request, _): &mut (Request, Break)| *request == Request::Any || is_chosen;
         if xid > 0
             && let Some((_, how)) = shared.lose.lock().unwrap().take_if(wanted)
         {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 
@@ -12,6 +13,13 @@ use super::{
 use crate::catalog::{Catalog, DEFAULT_DATABASE, FIRST_ROLE};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{self, Mode, Op};
+
+/// Znodes below letters that are removed at a time: the letters behind have their turn before the rest
+/// goes.
+const SWEPT: usize = 500;
+
+/// Of these, under way at once.
+const CONCURRENT_DELETES: usize = 16;
 
 /// What may stand in the inbox in place of bare SQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -41,6 +49,7 @@ impl Submissions {
         }
         letters.sort();
         let room = self.room().await?;
+        let mut sweeps = SWEPT;
         for (at, name) in letters.iter().enumerate() {
             let place = match at.checked_sub(room) {
                 None => Place::Queue,
@@ -50,7 +59,7 @@ impl Submissions {
             if !own(name) {
                 continue;
             }
-            match self.open_letter(catalog, name, place).await {
+            match self.open_letter(catalog, name, place, &mut sweeps).await {
                 Ok(()) => {}
                 Err(Error::Store(error)) if error.is_unavailable() => return Err(error.into()),
                 Err(error) => debug!(name, %error, "a letter stays in the inbox"),
@@ -59,7 +68,13 @@ impl Submissions {
         Ok(())
     }
 
-    async fn open_letter(&self, catalog: &Catalog, name: &str, place: Place) -> Result<()> {
+    async fn open_letter(
+        &self,
+        catalog: &Catalog,
+        name: &str,
+        place: Place,
+        sweeps: &mut usize,
+    ) -> Result<()> {
         let store = self.coordination.as_ref();
         let path = format!("{}/{name}", Path::Inbox);
         let Some(node) = store.get(&path).await? else { return Ok(()) };
@@ -74,8 +89,8 @@ impl Submissions {
         if matches!(place, Place::Nowhere) && !record.state.is_final() {
             record = record.failed(refusal("53400", &Error::Full(self.limits.queue)));
         }
-        if node.stat.num_children > 0 {
-            self.empty_node(&path).await?;
+        if node.stat.num_children > 0 && !self.empty_node(&path, sweeps).await? {
+            return Ok(());
         }
         let remove = Op::Delete { path, version: Some(node.stat.version) };
         let mut ops = vec![remove.clone()];
@@ -120,31 +135,44 @@ impl Submissions {
         }
     }
 
-    /// Removes all that lies below a letter: nobody reads it.
-    async fn empty_node(&self, path: &str) -> Result<()> {
+    /// Removes what lies below a letter, since nobody reads it: so many znodes at most. Whether that was
+    /// all of it.
+    async fn empty_node(&self, letter: &str, sweeps: &mut usize) -> Result<bool> {
         let store = self.coordination.as_ref();
-        let mut found = vec![path.to_owned()];
-        let mut at = 0;
-        while at < found.len() {
-            let children = store.children(&found[at]).await;
-            let children = match children {
+        let before = *sweeps;
+        // Each is below the one before it, or beside it.
+        let mut parents = vec![letter.to_owned()];
+        while let Some(parent) = parents.last() {
+            let children = match store.children(parent).await {
+                // Another daemon was quicker.
                 Err(coordination::Error::NoNode { .. }) => Vec::new(),
                 children => children?,
             };
-            let below: Vec<_> =
-                children.iter().map(|name| format!("{}/{name}", found[at])).collect();
-            found.extend(below);
-            at += 1;
-        }
-        info!(path, znodes = found.len() - 1, "what lies below a letter is removed");
-        for path in found.iter().skip(1).rev() {
-            match store.delete(path, None).await {
-                // Another daemon was quicker.
-                Err(coordination::Error::NoNode { .. }) => {}
-                done => done?,
+            if children.is_empty() {
+                parents.pop();
+                continue;
+            }
+            if *sweeps == 0 {
+                break;
+            }
+            let paths: Vec<_> =
+                children.iter().take(*sweeps).map(|name| format!("{parent}/{name}")).collect();
+            let deletes = paths.into_iter().map(|path| async {
+                let deleted = store.delete(&path, None).await;
+                (path, deleted)
+            });
+            let done: Vec<_> =
+                stream::iter(deletes).buffer_unordered(CONCURRENT_DELETES).collect().await;
+            for (path, deleted) in done {
+                match deleted {
+                    Ok(()) | Err(coordination::Error::NoNode { .. }) => *sweeps -= 1,
+                    Err(coordination::Error::NotEmpty { .. }) => parents.push(path),
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
-        Ok(())
+        info!(letter, znodes = before - *sweeps, "what lies below a letter is removed");
+        Ok(parents.is_empty())
     }
 }
 

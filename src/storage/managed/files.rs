@@ -257,9 +257,13 @@ impl TableFiles {
 
     pub(super) fn place(&self, url: &str) -> Result<Place> {
         let (store, path) = split(url)?;
-        let parsed = Url::parse(&store).map_err(|error| bad(url, error))?;
-        let store = self.stores.get_store(&parsed).map_err(|error| Error::of_file(url, error))?;
-        Ok(Place { store, path })
+        Ok(Place { store: self.store(&store)?, path })
+    }
+
+    /// The store of a URL.
+    pub(in crate::storage) fn store(&self, url: &str) -> Result<Arc<dyn ObjectStore>> {
+        let parsed = Url::parse(url).map_err(|error| bad(url, error))?;
+        self.stores.get_store(&parsed).map_err(|error| Error::of_file(url, error))
     }
 }
 

@@ -27,6 +27,7 @@ pub const FUNCTIONS: &[Spec] = &[
         terminate(asked).boxed()
     }),
     asking("oribi.profile", &[&[Text]], "text", |asked| profile(asked).boxed()).named(&["id"]),
+    asking("pg_sleep", &[&[Float]], "void", |asked| sleep(asked).boxed()),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
     spec("pg_char_to_encoding", &[&[Text]], "int4", encoding_number),
@@ -111,6 +112,17 @@ async fn terminate(asked: Asked<'_>) -> Result<Value> {
         Err(_) => return fail("\"timeout\" must not be negative"),
     };
     signal(asked, Signal::Terminate(timeout)).await
+}
+
+/// For so many seconds, or until its statement is stopped.
+async fn sleep(asked: Asked<'_>) -> Result<Value> {
+    if let Some(Value::Float(seconds)) = asked.args.first()
+        && *seconds > 0.0
+    {
+        let time = Duration::try_from_secs_f64(*seconds).unwrap_or(Duration::MAX);
+        tokio::time::sleep(time).await;
+    }
+    Ok("".into())
 }
 
 /// Another daemon may have to be asked.

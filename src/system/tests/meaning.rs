@@ -179,7 +179,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
       WHERE proname = 'array_in'",
         &["cstring, oid, integer|anyarray"],
     ),
-    ("SELECT count(*) FROM pg_proc WHERE proname IN ('pg_sleep', 'txid_current')", &["0"]),
+    ("SELECT count(*) FROM pg_proc WHERE proname IN ('pg_advisory_lock', 'txid_current')", &["0"]),
     (
         "SELECT pg_typeof(1::int), pg_typeof(ARRAY['a']), pg_typeof('t'::regclass)",
         &["integer|text[]|regclass"],
