@@ -71,6 +71,30 @@ async fn what_is_written_is_seen_at_once() {
             assert_eq!(ask(&client, SUM).await, (expected.to_owned(), false), "{change}");
             assert_eq!(known(&client, SUM).await, expected, "{change}");
         }
+        // A name within a view is one on the view's path.
+        client.rows("CREATE SCHEMA a; CREATE SCHEMA b").await;
+        for (schema, rows) in [("a", 2), ("b", 3)] {
+            client
+                .rows(&format!(
+                    "CREATE TABLE {schema}.u AS SELECT value AS n FROM generate_series(1, {rows})"
+                ))
+                .await;
+        }
+        let views = async |v: &str| {
+            for (view, path) in [("v", v), ("w", "b")] {
+                client.rows(&format!("SET search_path = {path}")).await;
+                client
+                    .rows(&format!("CREATE OR REPLACE VIEW public.{view} AS SELECT * FROM u"))
+                    .await;
+            }
+            client.rows("SET search_path = a, public").await;
+        };
+        let crossed = "SELECT count(*) FROM u, v, w";
+        views("a").await;
+        assert_eq!(known(&client, crossed).await, "12");
+        views("b").await;
+        assert_eq!(ask(&client, crossed).await, ("18".to_owned(), false));
+        client.rows("RESET search_path").await;
         // What a block has written it sees itself, and nobody else, also not when it is undone.
         client.rows("BEGIN").await;
         client.rows("INSERT INTO t VALUES (10)").await;

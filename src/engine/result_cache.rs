@@ -13,12 +13,13 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt::{self, Debug, Formatter};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result as EngineResult;
@@ -35,23 +36,31 @@ use crate::storage::{self, Contents};
 /// The part of the cache that one result may take.
 const MAX_SHARE: usize = 8;
 
-/// What an entry takes besides its rows, about: the plan by which it is known.
-const OVERHEAD: usize = 4096;
+/// What an entry takes besides its rows and its plan, about.
+const OVERHEAD: usize = 1024;
+
+/// What a step of a plan takes, or an expression besides its value, about.
+const STEP: usize = 512;
 
 /// The results that are known.
 pub struct ResultCache {
     /// By the hash of the plan: of a plan only the newest result is kept.
     entries: Cache<u64, Arc<Known>>,
     max_bytes: usize,
+    /// Bytes of the results that are gathered just now.
+    gathered: AtomicUsize,
     hits: AtomicU64,
 }
 
 /// All that a result depends on.
 #[derive(Debug)]
 struct Key {
+    /// Its scans have no tables.
     plan: LogicalPlan,
     settings: Arc<Settings>,
-    /// Of its tables, in the order in which the plan names them first.
+    /// Which of the tables each scan reads, in the order of the plan.
+    scans: Vec<usize>,
+    /// Of the tables.
     contents: Vec<Contents>,
 }
 
@@ -76,11 +85,32 @@ pub(super) enum Lookup {
 /// Gathers a result that is to be kept.
 #[derive(Debug)]
 pub(super) struct Keep {
-    cache: Arc<ResultCache>,
     hash: u64,
     key: Key,
     batches: Vec<RecordBatch>,
+    gathered: Gathered,
+}
+
+/// Bytes of a result that is gathered, counted among all until it is dropped.
+#[derive(Debug)]
+struct Gathered {
+    cache: Arc<ResultCache>,
     bytes: usize,
+}
+
+impl Gathered {
+    /// Whether there is room for more.
+    fn add(&mut self, bytes: usize) -> bool {
+        let all = self.cache.gathered.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes += bytes;
+        all <= self.cache.max_bytes && self.bytes <= self.cache.max_bytes / MAX_SHARE
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.cache.gathered.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Debug for ResultCache {
@@ -94,7 +124,12 @@ impl ResultCache {
         let weigh = |_: &u64, known: &Arc<Known>| u32::try_from(known.bytes).unwrap_or(u32::MAX);
         let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
         let entries = Cache::builder().max_capacity(max_bytes).weigher(weigh).build();
-        Arc::new(Self { entries, max_bytes: max, hits: AtomicU64::new(0) })
+        Arc::new(Self {
+            entries,
+            max_bytes: max,
+            gathered: AtomicUsize::new(0),
+            hits: AtomicU64::new(0),
+        })
     }
 
     /// Looks for the result of a statement.
@@ -107,7 +142,10 @@ impl ResultCache {
         if self.max_bytes == 0 {
             return Lookup::Passing;
         }
-        let Some(tables) = tables_of(plan) else { return Lookup::Passing };
+        let Some(Reads { tables, scans, bytes }) = Reads::of(plan) else { return Lookup::Passing };
+        if bytes > self.max_bytes / MAX_SHARE {
+            return Lookup::Passing;
+        }
         let mut hasher = DefaultHasher::new();
         plan.hash(&mut hasher);
         let hash = hasher.finish();
@@ -120,7 +158,8 @@ impl ResultCache {
             contents.push(held);
         }
         let known = self.entries.get(&hash).filter(|known| {
-            known.key.contents == contents
+            known.key.scans == scans
+                && known.key.contents == contents
                 && known.key.settings.give_the_same(settings)
                 && known.key.plan == *plan
         });
@@ -128,11 +167,17 @@ impl ResultCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Lookup::Known(plan);
         }
-        let Ok(pinned) = pinned(plan.clone(), &tables, &contents) else { return Lookup::Passing };
-        let key = Key { plan: plan.clone(), settings: settings.clone(), contents };
-        let bytes = OVERHEAD + key.contents.iter().map(Contents::bytes).sum::<usize>();
-        let keep = Keep { cache: self.clone(), hash, key, batches: Vec::new(), bytes };
-        Lookup::New(Box::new(keep), pinned)
+        let (Ok(pinned), Ok(bare)) = (pinned(plan, &tables, &contents), bare(plan)) else {
+            return Lookup::Passing;
+        };
+        let key = Key { plan: bare, settings: settings.clone(), scans, contents };
+        let bytes = bytes + OVERHEAD + key.contents.iter().map(Contents::bytes).sum::<usize>();
+        let gathered = Gathered { cache: self.clone(), bytes: 0 };
+        let mut keep = Box::new(Keep { hash, key, batches: Vec::new(), gathered });
+        match keep.gathered.add(bytes) {
+            true => Lookup::New(keep, pinned),
+            false => Lookup::Passing,
+        }
     }
 
     /// Entries, their bytes, the most of these, and how often a result was known.
@@ -154,20 +199,25 @@ impl Keep {
     /// With more rows of the result; `None` once there are too many.
     pub fn with(mut self: Box<Self>, batch: &RecordBatch) -> Option<Box<Self>> {
         let batch = compact(batch)?;
-        self.bytes += batch.get_array_memory_size();
+        let fits = self.gathered.add(batch.get_array_memory_size());
         self.batches.push(batch);
-        (self.bytes <= self.cache.max_bytes / MAX_SHARE).then_some(self)
+        fits.then_some(self)
     }
 
     /// All rows have been given.
     pub fn finish(self, schema: SchemaRef) {
-        let Self { cache, hash, key, batches, bytes } = self;
-        cache.entries.insert(hash, Arc::new(Known { key, schema, batches, bytes }));
+        let Self { hash, key, batches, gathered } = self;
+        let known = Known { key, schema, batches, bytes: gathered.bytes };
+        gathered.cache.entries.insert(hash, Arc::new(known));
     }
 }
 
-/// The same rows; texts are copied out of the pages of files that they would keep in memory.
+/// The same rows; texts are copied out of the pages of files that they would keep in memory. `None` for
+/// what may have such texts inside.
 fn compact(batch: &RecordBatch) -> Option<RecordBatch> {
+    if batch.schema().fields().iter().any(|field| field.data_type().is_nested()) {
+        return None;
+    }
     let columns = batch.columns().iter().map(|column| -> ArrayRef {
         match column.data_type() {
             DataType::Utf8View => Arc::new(column.as_string_view().gc()),
@@ -179,52 +229,72 @@ fn compact(batch: &RecordBatch) -> Option<RecordBatch> {
     RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &rows).ok()
 }
 
-/// The tables that a statement reads; `None` where its result may be another next time although they
-/// are the same, and where there are none.
-fn tables_of(plan: &LogicalPlan) -> Option<Vec<Arc<dyn TableProvider>>> {
-    let mut tables = Vec::new();
-    let mut lasting = true;
-    let visited = plan.apply_with_subqueries(|node| {
-        match node {
-            LogicalPlan::TableScan(scan) => {
-                let table = source_as_provider(&scan.source)?;
-                if !tables.iter().any(|known| Arc::ptr_eq(known, &table)) {
-                    tables.push(table);
-                }
+/// What a statement reads.
+#[derive(Default)]
+struct Reads {
+    tables: Vec<Arc<dyn TableProvider>>,
+    /// Which of them each scan reads.
+    scans: Vec<usize>,
+    /// That the plan takes, about.
+    bytes: usize,
+}
+
+impl Reads {
+    /// `None` where a statement's result may be another next time although its tables are the same, and
+    /// where it reads none.
+    fn of(plan: &LogicalPlan) -> Option<Self> {
+        let mut reads = Self::default();
+        let mut lasting = true;
+        let visited = plan.apply_with_subqueries(|node| {
+            reads.bytes += STEP;
+            match node {
+                LogicalPlan::TableScan(scan) => reads.scan(source_as_provider(&scan.source)?),
+                LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::Window(_)
+                | LogicalPlan::Aggregate(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Join(_)
+                | LogicalPlan::Union(_)
+                | LogicalPlan::EmptyRelation(_)
+                | LogicalPlan::Subquery(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Limit(_)
+                | LogicalPlan::Values(_)
+                | LogicalPlan::Distinct(_)
+                | LogicalPlan::Unnest(_) => {}
+                _ => lasting = false,
             }
-            LogicalPlan::Projection(_)
-            | LogicalPlan::Filter(_)
-            | LogicalPlan::Window(_)
-            | LogicalPlan::Aggregate(_)
-            | LogicalPlan::Sort(_)
-            | LogicalPlan::Join(_)
-            | LogicalPlan::Union(_)
-            | LogicalPlan::EmptyRelation(_)
-            | LogicalPlan::Subquery(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Limit(_)
-            | LogicalPlan::Values(_)
-            | LogicalPlan::Distinct(_)
-            | LogicalPlan::Unnest(_) => {}
-            _ => lasting = false,
-        }
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                lasting &= is_lasting(expr);
-                Ok(TreeNodeRecursion::Continue)
+            node.apply_expressions(|expr| {
+                expr.apply(|expr| {
+                    lasting &= is_lasting(expr);
+                    reads.bytes += STEP;
+                    if let Expr::Literal(value, _) = expr {
+                        reads.bytes += value.size();
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+            Ok(match lasting {
+                true => TreeNodeRecursion::Continue,
+                false => TreeNodeRecursion::Stop,
             })
-        })?;
-        Ok(match lasting {
-            true => TreeNodeRecursion::Continue,
-            false => TreeNodeRecursion::Stop,
-        })
-    });
-    (visited.is_ok() && lasting && !tables.is_empty()).then_some(tables)
+        });
+        (visited.is_ok() && lasting && !reads.tables.is_empty()).then_some(reads)
+    }
+
+    fn scan(&mut self, table: Arc<dyn TableProvider>) {
+        let known = self.tables.iter().position(|known| Arc::ptr_eq(known, &table));
+        self.scans.push(known.unwrap_or_else(|| {
+            self.tables.push(table);
+            self.tables.len() - 1
+        }));
+    }
 }
 
 /// A plan whose tables hold just these contents.
 fn pinned(
-    plan: LogicalPlan,
+    plan: &LogicalPlan,
     tables: &[Arc<dyn TableProvider>],
     contents: &[Contents],
 ) -> EngineResult<LogicalPlan> {
@@ -232,18 +302,33 @@ fn pinned(
         .filter_map(|(table, held)| Some((table, storage::pinned(table.as_ref(), held)?)))
         .collect();
     if pinned.is_empty() {
-        return Ok(plan);
+        return Ok(plan.clone());
     }
-    let plan = plan.transform_up_with_subqueries(|node| {
+    with_tables(plan, |table| {
+        let pinned = pinned.iter().find(|(found, _)| Arc::ptr_eq(found, table));
+        pinned.map(|(_, pinned)| pinned.clone())
+    })
+}
+
+/// A plan that holds no tables, to be compared with others.
+fn bare(plan: &LogicalPlan) -> EngineResult<LogicalPlan> {
+    with_tables(plan, |table| Some(Arc::new(EmptyTable::new(table.schema())) as _))
+}
+
+fn with_tables(
+    plan: &LogicalPlan,
+    other: impl Fn(&Arc<dyn TableProvider>) -> Option<Arc<dyn TableProvider>>,
+) -> EngineResult<LogicalPlan> {
+    let plan = plan.clone().transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(mut scan) = node else { return Ok(Transformed::no(node)) };
-        let table = source_as_provider(&scan.source)?;
-        match pinned.iter().find(|(found, _)| Arc::ptr_eq(found, &table)) {
-            Some((_, pinned)) => {
-                scan.source = provider_as_source(pinned.clone());
-                Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        let table = other(&source_as_provider(&scan.source)?);
+        Ok(match table {
+            Some(table) => {
+                scan.source = provider_as_source(table);
+                Transformed::yes(LogicalPlan::TableScan(scan))
             }
-            None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
-        }
+            None => Transformed::no(LogicalPlan::TableScan(scan)),
+        })
     })?;
     Ok(plan.data)
 }
@@ -258,7 +343,7 @@ fn is_lasting(expr: &Expr) -> bool {
             WindowFunctionDefinition::AggregateUDF(function) => immutable(function.signature()),
             WindowFunctionDefinition::WindowUDF(function) => immutable(function.signature()),
         },
-        Expr::Placeholder(_) | Expr::ScalarVariable(..) => false,
+        Expr::Placeholder(_) | Expr::ScalarVariable(..) | Expr::HigherOrderFunction(_) => false,
         _ => true,
     }
 }

@@ -1,4 +1,4 @@
-//! Drops rows of a scan that a join above would find no partner for, where that is many of them.
+//! Drops rows of a scan that a join or a sort with a limit above has no use for, where that is many of them.
 //!
 //! Joins, and sorts with a limit, tell the scans below what they have learned while they ran, as a filter
 //! that changes. Scans leave out files and row groups by it, but not rows: to filter while decoding wins

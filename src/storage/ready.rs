@@ -28,15 +28,14 @@ use datafusion_datasource::TableSchema;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
 use super::{Error, PageCache};
 
-/// Makes the scans of a plan ready to run: they name the files that fail, and use the chunks of Parquet files
-/// that are kept in memory.
+/// Makes the scans of a plan ready to run.
 pub fn ready_scans(
     plan: Arc<dyn ExecutionPlan>,
     context: &TaskContext,
@@ -94,7 +93,7 @@ fn prefilter(config: &FileScanConfig) -> Option<Prefilter> {
     Prefilter::new(&source.filter()?, source.projection())
 }
 
-/// A file source whose errors name the file.
+/// A file source whose errors name the file, with what is kept of the files and what drops rows.
 #[derive(Clone)]
 struct Named {
     inner: Arc<dyn FileSource>,
@@ -263,14 +262,14 @@ struct NamedMorsel {
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
         let Self { inner, origin: Origin { path, mut prefilter } } = *self;
+        let rows = inner.into_stream().map_ok(move |batch| match &mut prefilter {
+            Some(prefilter) => prefilter.apply(batch),
+            None => batch,
+        });
         let name = move |item: std::thread::Result<Result<_>>| match item {
-            Ok(Ok(batch)) => Ok(match &mut prefilter {
-                Some(prefilter) => prefilter.apply(batch),
-                None => batch,
-            }),
-            Ok(Err(error)) => Err(named(&path, error)),
+            Ok(item) => item.map_err(|error| named(&path, error)),
             Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
         };
-        AssertUnwindSafe(inner.into_stream()).catch_unwind().map(name).boxed()
+        AssertUnwindSafe(rows).catch_unwind().map(name).boxed()
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
 use parquet::errors::Result;
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 
 use super::uncompress::{Chunk, pages_of};
 
@@ -22,16 +23,19 @@ const CHUNK_BITS: u32 = 30;
 /// The most chunks of a file, so that addresses stay below 2^51.
 const MAX_CHUNKS: usize = 1 << 20;
 
-/// How often a chunk is read before it is worth keeping.
-const FIRST_DUE: u16 = 2;
-
 /// A file with one content.
 #[derive(Debug)]
 pub struct File {
     number: u64,
     columns: usize,
+    /// Rows of each row group.
+    rows: Vec<i64>,
     /// Where chunks lie, in this order.
     extents: Vec<Extent>,
+    /// Bytes of what is shown of it, at most and about.
+    shown_bytes: usize,
+    /// Nothing is kept of it any more.
+    closed: AtomicBool,
     /// Of each row group, where the first page of its first column lies.
     groups: Vec<i64>,
     state: Mutex<State>,
@@ -48,15 +52,19 @@ struct State {
     /// By place.
     uses: Vec<Uses>,
     kept: BTreeMap<Place, Arc<Chunk>>,
+    /// Counts the changes of what is kept.
+    generation: u64,
     /// Made when it is first asked for, of a part of the file and of the whole.
     shown: [Option<Arc<Shown>>; 2],
 }
 
-/// How often a chunk was read from the file, and how often it is to be before it is kept.
+/// Bytes that were read of a chunk from its file, and how many that are to be before it is kept: first as
+/// many as it has, and twice as many after each try.
 #[derive(Clone, Copy, Debug)]
 struct Uses {
-    read: u16,
-    due: u16,
+    read: u64,
+    due: u64,
+    tries: u8,
 }
 
 /// A file with its kept chunks, as its readers see it.
@@ -75,6 +83,7 @@ impl File {
             return None;
         }
         let mut extents = Vec::with_capacity(chunks);
+        let mut uses = Vec::with_capacity(chunks);
         let mut groups = Vec::with_capacity(metadata.num_row_groups());
         for group in metadata.row_groups() {
             let first = group.columns().first()?;
@@ -86,25 +95,64 @@ impl File {
                 let (start, length) = chunk.byte_range();
                 let place = Place::try_from(extents.len()).ok()?;
                 extents.push(Extent { bytes: start..start + length, place });
+                uses.push(Uses { read: 0, due: length, tries: 0 });
             }
         }
         extents.sort_unstable_by_key(|extent| extent.bytes.start);
-        let state = State {
-            uses: vec![Uses { read: 0, due: FIRST_DUE }; extents.len()],
-            kept: BTreeMap::new(),
-            shown: [None, None],
-        };
-        Some(Self { number, columns, extents, groups, state: Mutex::new(state) })
+        let (kept, shown) = (BTreeMap::new(), [None, None]);
+        Some(Self {
+            number,
+            columns,
+            rows: metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect(),
+            extents,
+            shown_bytes: metadata.memory_size() * 2,
+            closed: AtomicBool::new(false),
+            groups,
+            state: Mutex::new(State { uses, kept, generation: 0, shown }),
+        })
     }
 
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Bytes that it takes, without its chunks.
+    /// Bytes that it takes at most, without its chunks.
     pub fn weight(&self) -> u32 {
-        let each = size_of::<Extent>() + size_of::<Uses>();
-        u32::try_from(size_of::<Self>() + each * self.extents.len()).unwrap_or(u32::MAX)
+        let each = size_of::<Extent>() + size_of::<Uses>() + size_of::<(Place, Arc<Chunk>)>();
+        let own = size_of::<Self>() + size_of::<[i64; 2]>() * self.groups.len();
+        let all = own + each * self.extents.len() + self.shown_bytes;
+        u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// Row group and column of a chunk.
+    pub fn at(&self, place: Place) -> (usize, usize) {
+        (place as usize / self.columns, place as usize % self.columns)
+    }
+
+    /// Whether this is the metadata of a file with the same chunks: it is read after the file was listed,
+    /// and may be that of another one.
+    pub fn is_of(&self, metadata: &ParquetMetaData) -> bool {
+        let groups = metadata.row_groups();
+        let alike = groups.len() == self.rows.len()
+            && groups.iter().zip(&self.rows).all(|(group, rows)| {
+                group.num_rows() == *rows && group.num_columns() == self.columns
+            });
+        alike
+            && self.extents.iter().all(|extent| {
+                let (group, column) = self.at(extent.place);
+                let (start, length) = groups[group].column(column).byte_range();
+                extent.bytes == (start..start + length)
+            })
+    }
+
+    /// Nothing is kept of it from now on. Returns what was.
+    pub fn close(&self) -> Vec<Place> {
+        self.closed.store(true, Ordering::Relaxed);
+        self.state().kept.keys().copied().collect()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,40 +170,51 @@ impl File {
         plan
     }
 
-    /// Counts that bytes of the file were read. Returns the chunk that they are of, if it is to be kept
-    /// from now on.
+    /// Counts that bytes of the file were read. Returns the chunk that they are of, if it is worth to be
+    /// kept now.
     pub fn read(&self, range: &Range<u64>) -> Option<Place> {
+        if self.is_closed() {
+            return None;
+        }
         let after = self.extents.partition_point(|extent| extent.bytes.start <= range.start);
         let extent = self.extents.get(after.checked_sub(1)?)?;
         if range.end > extent.bytes.end || range.is_empty() {
             return None;
         }
         let mut state = self.state();
+        let kept = state.kept.contains_key(&extent.place);
         let uses = state.uses.get_mut(extent.place as usize)?;
-        uses.read = uses.read.saturating_add(1);
-        if uses.read < uses.due || state.kept.contains_key(&extent.place) {
+        uses.read = uses.read.saturating_add(range.end - range.start);
+        if uses.read <= uses.due || kept {
             return None;
         }
+        uses.tries = uses.tries.saturating_add(1);
+        let length = extent.bytes.end - extent.bytes.start;
+        uses.due = uses.read.saturating_add(length.saturating_mul(1 << uses.tries.min(32)));
         Some(extent.place)
     }
 
-    /// It could not be kept, or is not any more: it is worth the work again after twice as many uses.
-    pub fn forget(&self, place: Place) {
-        let mut state = self.state();
-        state.kept.remove(&place);
-        state.shown = [None, None];
-        state.put_off(place);
+    /// There was no time for a chunk: the next who reads it may try again.
+    pub fn postpone(&self, place: Place) {
+        if let Some(uses) = self.state().uses.get_mut(place as usize) {
+            uses.due = uses.read;
+            uses.tries = uses.tries.saturating_sub(1);
+        }
     }
 
-    /// A chunk is made ready: nobody else need begin with it soon.
-    pub fn begin(&self, place: Place) {
-        self.state().put_off(place);
+    /// A chunk is not kept any more.
+    pub fn forget(&self, place: Place, chunk: &Chunk) {
+        let mut state = self.state();
+        if state.kept.get(&place).is_some_and(|kept| std::ptr::eq(kept.as_ref(), chunk)) {
+            state.kept.remove(&place);
+            state.changed();
+        }
     }
 
     pub fn keep(&self, place: Place, chunk: Arc<Chunk>) {
         let mut state = self.state();
         state.kept.insert(place, chunk);
-        state.shown = [None, None];
+        state.changed();
     }
 
     /// Whether there is anything to be shown besides the file.
@@ -169,13 +228,14 @@ impl File {
         if let Some(shown) = &self.state().shown[usize::from(whole)] {
             return Ok(shown.clone());
         }
-        let mut chunks = self.state().kept.clone();
-        chunks.retain(|place, _| whole || *place as usize % self.columns != 0);
+        let (mut chunks, generation) = {
+            let state = self.state();
+            (state.kept.clone(), state.generation)
+        };
+        chunks.retain(|place, _| whole || self.at(*place).1 != 0);
         let shown = Arc::new(self.compose(metadata, chunks)?);
         let mut state = self.state();
-        // What has been kept in the meantime is shown the next time.
-        let current = shown.chunks.keys().all(|place| state.kept.contains_key(place));
-        if current {
+        if state.generation == generation {
             state.shown[usize::from(whole)] = Some(shown.clone());
         }
         Ok(shown)
@@ -190,7 +250,7 @@ impl File {
         let mut pages = metadata.offset_index().cloned();
         let mut odd = Vec::new();
         for (place, chunk) in &chunks {
-            let (group, column) = (*place as usize / self.columns, *place as usize % self.columns);
+            let (group, column) = self.at(*place);
             let (Some(there), address) = (groups.get_mut(group), address(*place)) else { continue };
             if let Some(of_file) = pages_of(pages.as_ref(), group, column) {
                 let Some(shown) = chunk.shown_pages(of_file, address) else {
@@ -214,10 +274,10 @@ impl File {
 }
 
 impl State {
-    fn put_off(&mut self, place: Place) {
-        if let Some(uses) = self.uses.get_mut(place as usize) {
-            uses.due = uses.read.saturating_add(uses.due.saturating_mul(2));
-        }
+    /// Other chunks are kept than before.
+    fn changed(&mut self) {
+        self.generation += 1;
+        self.shown = [None, None];
     }
 }
 
@@ -237,10 +297,8 @@ pub fn is_kept(range: &Range<u64>) -> bool {
     range.start >= KEPT
 }
 
-/// Whether a chunk of so many bytes can be shown.
-pub fn fits(bytes: i64) -> bool {
-    (0..1 << (CHUNK_BITS - 1)).contains(&bytes)
-}
+/// The most bytes of a chunk that can be shown.
+pub const MAX_CHUNK: usize = 1 << CHUNK_BITS;
 
 fn address(place: Place) -> u64 {
     KEPT + (u64::from(place) << CHUNK_BITS)

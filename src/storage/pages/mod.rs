@@ -3,8 +3,8 @@
 //!
 //! A reader of a file shows it as if those of its chunks that are kept had been written without
 //! compression, far behind the file's end; what is asked for there comes from memory, and the rest from the
-//! file ([`reader`]). Chunks are kept once they are read a second time, while there is room; then by how
-//! often they are used. Nothing is kept of a file that changed within the last seconds.
+//! file ([`reader`]). Chunks are kept once more bytes of them were read than they have, while there is room;
+//! then by how often they are used. Nothing is kept of a file that changed within the last seconds.
 //!
 //! - [`file`]: what is known of a file, and how it is shown.
 //! - [`reader`]: reads a file with what is kept of it.
@@ -31,15 +31,18 @@ use parquet::file::metadata::ParquetMetaData;
 use tokio::task::JoinSet;
 
 use super::contents::is_settled;
-use file::{File, Place};
+use file::{File, MAX_CHUNK, Place};
 use reader::Opened;
 pub(super) use reader::PagedFactory;
 use uncompress::Chunk;
 
 /// The part of the memory that what is known of files may take, besides their chunks.
-const FILES_SHARE: u64 = 16;
+const FILES_SHARE: u64 = 4;
 
-/// Bytes, without compression, of the chunks that are made ready at one time.
+/// The part of the memory that one chunk may take.
+const CHUNK_SHARE: u64 = 4;
+
+/// Bytes, without compression, of the chunks that are made ready at one time; one alone may have more.
 const MAX_PENDING: usize = 64 << 20;
 
 /// The kept chunks of all files.
@@ -101,9 +104,14 @@ impl PageCache {
             .weigher(weigh)
             .eviction_listener(forget)
             .build();
+        let of_file: Cache<ChunkKey, Arc<Chunk>> = chunks.clone();
+        let close = move |_: Arc<FileKey>, file: Arc<File>, _: RemovalCause| {
+            file.close().into_iter().for_each(|place| of_file.invalidate(&(file.number(), place)));
+        };
         let files = Cache::builder()
             .max_capacity(max_bytes / FILES_SHARE)
             .weigher(|_: &FileKey, file: &Arc<File>| file.weight())
+            .eviction_listener(close)
             .build();
         Arc::new(Self {
             chunks,
@@ -148,18 +156,27 @@ impl PageCache {
     ) -> Option<Arc<File>> {
         let key = FileKey::new(store, file);
         if let Some(known) = self.files.get(&key) {
-            return Some(known);
+            return known.is_of(metadata).then_some(known);
         }
         if !is_settled(file, Utc::now()) {
             return None;
         }
         let number = self.next_file.fetch_add(1, Ordering::Relaxed);
         let made = Arc::new(File::new(number, metadata)?);
-        Some(self.files.get_with(key, || made))
+        let known = self.files.get_with(key, || made);
+        known.is_of(metadata).then_some(known)
+    }
+
+    /// Whether a chunk of so many bytes can be kept.
+    fn fits(&self, bytes: usize) -> bool {
+        bytes < MAX_CHUNK && bytes as u64 <= self.max_bytes / CHUNK_SHARE
     }
 
     /// Keeps a chunk, if it is used more than those that would have to go.
     fn keep(&self, file: &Arc<File>, place: Place, chunk: Chunk) {
+        if file.is_closed() {
+            return;
+        }
         let chunk = Arc::new(chunk);
         // First there, since it may have to go at once.
         file.keep(place, chunk.clone());

@@ -17,7 +17,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use tracing::debug;
 
-use super::file::{File, Place, Shown, fits, is_kept};
+use super::file::{File, Place, Shown, is_kept};
 use super::uncompress::uncompress;
 use super::{PageCache, Room};
 
@@ -158,7 +158,10 @@ impl Reader {
             metadata = self.inner.get_metadata(Some(&options)).await?;
         }
         let shown = match lacks_page_index(&metadata) {
-            true => None,
+            true => {
+                file.close();
+                None
+            }
             false => Some(file.shown(&metadata, self.whole)?),
         };
         Ok(Known { file, metadata, shown })
@@ -183,24 +186,23 @@ impl Reader {
         let Some(known) = self.opened.0.get() else { return };
         for (range, bytes) in ranges.iter().zip(bytes) {
             if let Some(place) = known.file.read(range) {
-                self.begin(known, place, range, bytes);
+                self.keep(known, place, range, bytes);
             }
         }
     }
 
-    /// Keeps a chunk of which these bytes have just been read, when there is time.
-    fn begin(&self, known: &Known, place: Place, range: &Range<u64>, bytes: &Bytes) {
-        let (columns, place_) = (known.metadata.row_groups(), place as usize);
-        let width = known.metadata.file_metadata().schema_descr().num_columns();
-        let Some(group) = columns.get(place_ / width) else { return };
-        let chunk = group.column(place_ % width);
-        if !fits(chunk.uncompressed_size()) {
-            known.file.begin(place);
+    /// Makes a chunk ready to be kept, of which these bytes have just been read, while others run.
+    fn keep(&self, known: &Known, place: Place, range: &Range<u64>, bytes: &Bytes) {
+        let (group, column) = known.file.at(place);
+        let chunk = known.metadata.row_group(group).column(column);
+        let size = usize::try_from(chunk.uncompressed_size()).unwrap_or(usize::MAX);
+        if !self.cache.fits(size) {
             return;
         }
-        let size = usize::try_from(chunk.uncompressed_size()).unwrap_or(usize::MAX);
-        let Some(room) = self.cache.room(size) else { return };
-        known.file.begin(place);
+        let Some(room) = self.cache.room(size) else {
+            known.file.postpone(place);
+            return;
+        };
         let (start, length) = chunk.byte_range();
         let whole = (*range == (start..start + length)).then(|| bytes.clone());
         let job = Job {
@@ -219,6 +221,7 @@ impl Reader {
     }
 }
 
+/// A chunk that is made ready to be kept.
 struct Job {
     room: Room,
     file: Arc<File>,
@@ -230,9 +233,9 @@ struct Job {
 
 impl Job {
     async fn run(self, whole: Option<Bytes>) -> Result<()> {
-        let width = self.metadata.file_metadata().schema_descr().num_columns();
-        let group = self.metadata.row_group(self.place as usize / width);
-        let chunk = group.column(self.place as usize % width);
+        let (group, column) = self.file.at(self.place);
+        let group = self.metadata.row_group(group);
+        let chunk = group.column(column);
         let bytes = match whole {
             Some(bytes) => bytes,
             None => {

@@ -11,7 +11,7 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 
-use super::file::{File, Place};
+use super::file::{File, MAX_CHUNK, Place};
 
 /// What a page may take besides its values, as we write it.
 const PAGE_HEADER: usize = 256;
@@ -24,7 +24,7 @@ pub struct Chunk {
     dictionary: usize,
     /// Begin and bytes of each page of values.
     pages: Vec<(usize, usize)>,
-    /// Has it among its own.
+    /// The file that it is a chunk of.
     file: Weak<File>,
 }
 
@@ -38,7 +38,7 @@ impl Chunk {
     /// It is not kept any more.
     pub fn forgotten(&self, place: Place) {
         if let Some(file) = self.file.upgrade() {
-            file.forget(place);
+            file.forget(place, self);
         }
     }
 
@@ -88,7 +88,7 @@ impl Chunk {
     }
 }
 
-/// Whether a chunk's pages have their places in the index, if there is one for it.
+/// The places of a chunk's pages, if the file has an index of them.
 pub fn pages_of(
     index: Option<&ParquetOffsetIndex>,
     group: usize,
@@ -115,6 +115,8 @@ pub async fn uncompress(
         .build()?;
     let mut reader = SerializedPageReader::new(Arc::new(bytes), &alone, rows, None)?;
     let expected = usize::try_from(chunk.uncompressed_size()).unwrap_or(0);
+    // Our pages' headers may be longer than the file's.
+    let most = (expected + expected / 8 + (1 << 16)).min(MAX_CHUNK);
     let mut sink = TrackedWrite::new(Vec::with_capacity(expected + PAGE_HEADER));
     let (mut dictionary, mut pages) = (0, Vec::new());
     while let Some(page) = reader.get_next_page()? {
@@ -129,6 +131,9 @@ pub async fn uncompress(
                 return Err(ParquetError::General("a dictionary behind values".to_owned()));
             }
             _ => pages.push((begin, length)),
+        }
+        if sink.bytes_written() > most {
+            return Err(ParquetError::General("a chunk is larger than its file says".to_owned()));
         }
         tokio::task::yield_now().await;
     }
