@@ -255,9 +255,23 @@ impl Daemon {
         self.dismiss_guardian();
     }
 
-    /// Freezes it (SIGSTOP): connections stay open and nothing answers.
+    /// Freezes it (SIGSTOP): connections stay open and nothing answers. Returns once all its threads have
+    /// stopped, which a busy machine does not do at once.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", lock(&self.child).id());
+        let stopped = |thread: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(thread.expect("a thread").path().join("stat"));
+            // The state stands behind the name, which is in brackets.
+            stat.is_ok_and(|stat| {
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            })
+        };
+        let began = Instant::now();
+        while !fs::read_dir(&threads).expect("its threads").all(stopped) {
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not stop");
+            sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn resume(&self) {
