@@ -55,8 +55,9 @@ pub enum Path<'a> {
     Pool(&'a str),
     /// Parent of [`Query`](Self::Query).
     Queries,
-    /// `query::registry::Entry` of a running statement: ephemeral, written by the daemon that runs it. `query::submitted::Record` of a submitted one: persistent, written by whoever
-    /// submits or cancels it and by the daemon that has its claim.
+    /// `query::registry::Entry` of a running statement: ephemeral, written by the daemon that runs
+    /// it. `query::submitted::Record` of a submitted one: persistent, written by whoever submits or
+    /// cancels it and by the daemon that has its claim.
     Query(&'a str),
     /// Parent of `/inbox/<id>`: SQL, or JSON with it, that anybody leaves who may write here.
     /// Persistent; becomes a query of that id.

@@ -91,3 +91,77 @@ fn on_output(
     })?;
     Ok(moved.data)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::Int64Type;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{BinaryExpr, lit};
+    use datafusion::physical_expr::projection::ProjectionExpr;
+
+    use super::*;
+
+    /// Rows with the numbers from 0 in the column `a`, and in `b`, where each tenth is NULL.
+    fn batch(rows: i64) -> RecordBatch {
+        let a = Arc::new(Int64Array::from_iter(0..rows)) as ArrayRef;
+        let b = Arc::new(Int64Array::from_iter((0..rows).map(|n| (n % 10 > 0).then_some(n))));
+        RecordBatch::try_from_iter_with_nullable([("a", a, true), ("b", b as ArrayRef, true)])
+            .expect("rows")
+    }
+
+    /// A filter on the second of the table's columns, that lets pass what is below a limit.
+    fn below(limit: i64) -> (Arc<DynamicFilterPhysicalExpr>, Arc<dyn PhysicalExpr>) {
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new("b", 1));
+        let filter = DynamicFilterPhysicalExpr::new(vec![column], lit(true));
+        let filter = Arc::new(filter);
+        filter.update(below_expr(limit)).expect("an update");
+        (filter.clone(), filter)
+    }
+
+    fn below_expr(limit: i64) -> Arc<dyn PhysicalExpr> {
+        let column = Arc::new(Column::new("b", 1));
+        Arc::new(BinaryExpr::new(column, Operator::Lt, lit(limit)))
+    }
+
+    fn rows(batch: &RecordBatch, column: &str) -> Vec<Option<i64>> {
+        let column = batch.column_by_name(column).expect("a column");
+        column.as_primitive::<Int64Type>().iter().collect()
+    }
+
+    #[test]
+    fn what_drops_half_of_the_rows_is_used() {
+        let (changing, predicate) = below(3);
+        let mut prefilter = Prefilter::new(&predicate, None).expect("it changes");
+        // NULL is not below anything.
+        assert_eq!(rows(&prefilter.apply(batch(100)), "b"), [Some(1), Some(2)]);
+        changing.update(below_expr(90)).expect("an update");
+        assert_eq!(prefilter.apply(batch(100)).num_rows(), 100, "it keeps too many");
+        changing.update(below_expr(3)).expect("an update");
+        for _ in 0..UNSEEN {
+            assert_eq!(prefilter.apply(batch(100)).num_rows(), 100, "not tried");
+        }
+        assert_eq!(prefilter.apply(batch(100)).num_rows(), 2, "tried again");
+    }
+
+    #[test]
+    fn columns_are_those_that_the_scan_gives() {
+        let (_, predicate) = below(3);
+        let given = |names: &[(&str, usize)]| {
+            names
+                .iter()
+                .map(|(name, place)| ProjectionExpr {
+                    expr: Arc::new(Column::new(name, *place)),
+                    alias: (*name).to_owned(),
+                })
+                .collect::<ProjectionExprs>()
+        };
+        let turned = batch(100).project(&[1, 0]).expect("columns");
+        let projection = given(&[("b", 1), ("a", 0)]);
+        let mut prefilter = Prefilter::new(&predicate, Some(&projection)).expect("it is there");
+        assert_eq!(rows(&prefilter.apply(turned), "a"), [Some(1), Some(2)]);
+        assert!(Prefilter::new(&predicate, Some(&given(&[("a", 0)]))).is_none(), "it is not read");
+        let fixed: Arc<dyn PhysicalExpr> = below_expr(3);
+        assert!(Prefilter::new(&fixed, None).is_none(), "others look at that");
+    }
+}

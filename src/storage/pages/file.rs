@@ -246,12 +246,12 @@ impl File {
         metadata: &ParquetMetaData,
         mut chunks: BTreeMap<Place, Arc<Chunk>>,
     ) -> Result<Shown> {
-        let mut groups = metadata.row_groups().to_vec();
+        let mut columns: Vec<_> =
+            metadata.row_groups().iter().map(|group| group.columns().to_vec()).collect();
         let mut pages = metadata.offset_index().cloned();
         let mut odd = Vec::new();
         for (place, chunk) in &chunks {
-            let (group, column) = self.at(*place);
-            let (Some(there), address) = (groups.get_mut(group), address(*place)) else { continue };
+            let ((group, column), address) = (self.at(*place), address(*place));
             if let Some(of_file) = pages_of(pages.as_ref(), group, column) {
                 let Some(shown) = chunk.shown_pages(of_file, address) else {
                     odd.push(*place);
@@ -261,11 +261,14 @@ impl File {
                     pages[group][column] = shown;
                 }
             }
-            let mut columns = there.columns().to_vec();
-            columns[column] = chunk.shown(&columns[column], address)?;
-            *there = there.clone().into_builder().set_column_metadata(columns).build()?;
+            let shown = &mut columns[group][column];
+            *shown = chunk.shown(shown, address)?;
         }
         odd.iter().for_each(|place| drop(chunks.remove(place)));
+        let groups = metadata.row_groups().iter().zip(columns).map(|(group, columns)| {
+            group.clone().into_builder().set_column_metadata(columns).build()
+        });
+        let groups = groups.collect::<Result<Vec<_>>>()?;
         let shown = metadata.clone().into_builder().set_row_groups(groups);
         let shown =
             shown.set_column_index(metadata.column_index().cloned()).set_offset_index(pages);

@@ -148,7 +148,7 @@ impl Reader {
         mut metadata: Arc<ParquetMetaData>,
         options: Option<&ArrowReaderOptions>,
     ) -> Result<Known> {
-        if !file.has_any() {
+        if file.is_closed() || !file.has_any() {
             return Ok(Known { file, metadata, shown: None });
         }
         // The page index of the file would not be that of what is shown.
