@@ -182,6 +182,8 @@ impl ResultCache {
 
     /// Entries, their bytes, the most of these, and how often a result was known.
     pub fn figures(&self) -> ([u64; 3], u64) {
+        // It counts when it has time.
+        self.entries.run_pending_tasks();
         let figures = [self.entries.entry_count(), self.entries.weighted_size()];
         let [entries, bytes] = figures;
         ([entries, bytes, self.max_bytes as u64], self.hits.load(Ordering::Relaxed))

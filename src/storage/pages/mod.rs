@@ -126,6 +126,8 @@ impl PageCache {
 
     /// Chunks, their bytes, the most of these, and how often one was read.
     pub fn figures(&self) -> ([u64; 3], u64) {
+        // It counts when it has time.
+        self.chunks.run_pending_tasks();
         let held = [self.chunks.entry_count(), self.chunks.weighted_size(), self.max_bytes];
         (held, self.hits.load(Ordering::Relaxed))
     }
