@@ -30,6 +30,7 @@
 //!   statements.
 //! - [`notes`]: what a session's statements say to listeners.
 //! - [`settings`]: what SET and SHOW see.
+//! - [`shared`]: aggregates that a statement has more than once, computed once.
 //! - [`spelling`]: statements that write, as the SQL parser knows them.
 //! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
@@ -74,6 +75,7 @@ mod rows;
 mod semantics;
 mod session;
 pub mod settings;
+mod shared;
 mod spelling;
 pub mod staged;
 pub mod system;
@@ -353,6 +355,7 @@ fn template(
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rules(rules)
+        .with_query_planner(Arc::new(shared::Planner))
         .with_optimizer_rule(Arc::new(semantics::LargeConstants::default()))
         .build();
     use datafusion::execution::FunctionRegistry;

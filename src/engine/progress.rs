@@ -9,14 +9,16 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 
 use super::distribution::{bytes_of_scan, scan_of};
+use super::shared::SharedExec;
 
-/// The scans of files in a plan.
+/// The scans of files in a plan, as far as they run.
 pub(super) fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn ExecutionPlan>> {
     let mut scans = Vec::new();
     // The closure never fails.
     let _ = plan.apply(|node| {
         scans.extend(scan_of(node.as_ref()).map(|_| node.clone()));
-        Ok(TreeNodeRecursion::Continue)
+        let repeats = node.downcast_ref::<SharedExec>().is_some_and(SharedExec::repeats);
+        Ok(if repeats { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
     });
     scans
 }

@@ -18,6 +18,7 @@ use super::explain::{analyse_discreetly, explain};
 use super::observe::{Observation, Watch};
 use super::result_cache::{Keep, Lookup, ResultCache};
 use super::settings::Settings;
+use super::shared::share;
 use super::{Error, Result};
 use crate::storage;
 
@@ -168,6 +169,7 @@ impl Course {
             false => analyse_discreetly(plan),
         });
         let plan = plan.map_err(Error::planning)?;
+        share(&plan);
         let (context, observation) = (self.context.clone(), self.observation.clone());
         Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
     }

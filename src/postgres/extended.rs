@@ -24,7 +24,7 @@ use super::statement::{Statement, Statements};
 use crate::engine::objects::CursorItem;
 use crate::engine::system::shown_name;
 use crate::query::objects::ObjectCommand;
-use crate::query::{Error, Outcome, Registered, Session, TransactionState};
+use crate::query::{Error, Outcome, Prepared, Registered, Session, TransactionState};
 use crate::values::decode;
 use crate::values::encode::{Format, RowEncoder, TimeZone};
 use crate::values::types::{parameter, pg_type, type_modifier, type_size};
@@ -78,26 +78,38 @@ impl Client {
             // Whatever becomes of the next one.
             self.extended.statements.remove("");
         }
-        let mut sources = Session::parse(query)?;
         let declared: Vec<Option<Type>> = oids.iter().map(|oid| Type::from_oid(*oid)).collect();
-        let statement = match (sources.pop(), sources.is_empty()) {
-            (None, _) => Statement { prepared: None, parameters: Vec::new() },
-            (Some(source), true) => {
-                let types = declared.iter().map(|pg| parameter(pg.as_ref()?)).collect();
-                let registered = self.session.start(source.text())?;
-                let prepared = self.session.prepare(&registered, &source, types).await?;
-                let parameters = parameter_types(prepared.parameters(), &declared);
-                Statement { prepared: Some(prepared), parameters }
-            }
-            (Some(_), false) => {
-                let message = "cannot insert multiple commands into a prepared statement";
-                return Err(Report::error("42601", message).into());
-            }
-        };
+        let prepared = self.prepared(query, &declared).await?;
+        let parameters = prepared
+            .as_ref()
+            .map_or_else(Vec::new, |one| parameter_types(one.parameters(), &declared));
+        let statement = Statement { prepared, parameters };
         self.extended.statements.refuse_taken(&name)?;
         let objects = self.session.objects();
         self.extended.statements.insert(objects, name, statement, query, false);
         Ok(self.connection.put(Backend::ParseComplete(ParseComplete::new()))?)
+    }
+
+    /// `None` for an empty text.
+    async fn prepared(
+        &mut self,
+        query: &str,
+        declared: &[Option<Type>],
+    ) -> Result<Option<Prepared>, Trouble> {
+        let types: Vec<_> = declared.iter().map(|pg| parameter(pg.as_ref()?)).collect();
+        if let Some(known) = self.session.known(query, &types) {
+            return Ok(Some(known));
+        }
+        let mut sources = Session::parse(query)?;
+        let Some(source) = sources.pop() else { return Ok(None) };
+        if !sources.is_empty() {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(Report::error("42601", message).into());
+        }
+        let registered = self.session.start(source.text())?;
+        let prepared = self.session.prepare(&registered, &source, types).await?;
+        self.session.note(query, &prepared);
+        Ok(Some(prepared))
     }
 
     pub fn bind(&mut self, bind: Bind) -> Result<(), Trouble> {
@@ -281,7 +293,7 @@ impl Client {
     pub async fn wait_for_turn(
         &mut self,
         registered: &mut Registered,
-        prepared: &crate::query::Prepared,
+        prepared: &Prepared,
     ) -> Result<(), Trouble> {
         tokio::select! {
             biased;
@@ -294,7 +306,7 @@ impl Client {
     pub async fn run_prepared(
         &mut self,
         mut registered: Registered,
-        prepared: &mut crate::query::Prepared,
+        prepared: &mut Prepared,
         values: Vec<ScalarValue>,
         formats: &[Format],
     ) -> Result<Option<Reading>, Trouble> {

@@ -10,7 +10,7 @@ use super::extended::row_description;
 use super::reading::Failure;
 use super::session::{Client, Trouble};
 use super::sqlstate::Report;
-use crate::query::{Prepared, Registered, Session, Source};
+use crate::query::{Prepared, Registered, Session};
 use crate::values::encode::Format;
 
 impl Client {
@@ -43,26 +43,38 @@ impl Client {
     }
 
     async fn statements(&mut self, text: &str) -> Result<(), Trouble> {
+        if let Some(mut prepared) = self.session.known(text, &[]) {
+            let registered = self.session.start(&prepared.text)?;
+            return self.run(registered, &mut prepared).await;
+        }
         let sources = Session::parse(text)?;
         if sources.is_empty() {
             self.connection.put(Backend::EmptyQueryResponse(EmptyQueryResponse::new()))?;
         }
-        self.session.set_several(sources.len() > 1);
+        let alone = sources.len() == 1;
+        self.session.set_several(!alone);
         for source in sources {
-            self.statement(&source).await?;
+            let registered = self.session.start(source.text())?;
+            let mut prepared = self.session.prepare(&registered, &source, Vec::new()).await?;
+            if alone {
+                self.session.note(text, &prepared);
+            }
+            self.run(registered, &mut prepared).await?;
         }
         Ok(())
     }
 
-    async fn statement(&mut self, source: &Source) -> Result<(), Trouble> {
-        let registered = self.session.start(source.text())?;
-        let mut prepared = self.session.prepare(&registered, source, Vec::new()).await?;
+    async fn run(
+        &mut self,
+        registered: Registered,
+        prepared: &mut Prepared,
+    ) -> Result<(), Trouble> {
         if let Some(count) = NonZeroUsize::new(prepared.parameters().len()) {
             return Err(Report::error("42P02", format!("there is no parameter ${count}")).into());
         }
         match prepared.object_command().cloned() {
-            Some(command) => self.object(registered, &prepared, &command, Vec::new()).await?,
-            None => self.answer(registered, &mut prepared, Vec::new()).await?,
+            Some(command) => self.object(registered, prepared, &command, Vec::new()).await?,
+            None => self.answer(registered, prepared, Vec::new()).await?,
         }
         let notices = self.session.settle().await?;
         Ok(self.notify(notices)?)

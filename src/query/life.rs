@@ -30,6 +30,7 @@ use super::maintenance::Task;
 use super::notify::{Ear, Inbox};
 use super::objects::{Declare, ObjectCommand};
 use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
+use super::recent::Recent;
 use super::running::{Admitted, Planned, Registered, Running};
 use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
@@ -71,6 +72,7 @@ pub struct Session {
     entrance: Entrance,
     pub(super) ear: Ear,
     pub(super) transaction: Transaction,
+    pub(super) recent: Recent,
     /// What goes into the store with what a submitted statement changes.
     pub(super) ending: Option<Arc<Ending>>,
     /// The message has several statements, which PostgreSQL takes for a block of its own.
@@ -117,6 +119,7 @@ impl Session {
             statement_limit: settings.statement_limit(),
             settings,
             transaction: Transaction::default(),
+            recent: Recent::default(),
             ending: None,
             several: false,
             turn: None,
@@ -509,7 +512,7 @@ impl Session {
         Ok(())
     }
 
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         Origin {
             catalog: self.catalog().snapshot(),
             settings: self.settings.clone(),

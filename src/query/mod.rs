@@ -23,6 +23,7 @@
 //! - [`write`]: statements that write, from their plan to their change.
 //! - [`block`]: what becomes of what they write.
 //! - [`history`]: statements that have ended.
+//! - [`recent`]: statements that come again.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
@@ -47,6 +48,7 @@ pub mod maintenance;
 pub mod notify;
 pub mod objects;
 mod prepared;
+mod recent;
 pub mod registry;
 mod running;
 pub mod schedules;

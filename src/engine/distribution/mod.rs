@@ -70,6 +70,7 @@ use super::cooperation::pausing;
 use super::ready::Course;
 use super::semantics::unnamed_functions;
 use super::settings::Distribute;
+use super::shared::unshared;
 use super::system::{Others, SystemCatalog};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
@@ -317,6 +318,8 @@ impl Distribution {
             true => local.clone(),
             false => state.create_physical_plan(logical).await?,
         };
+        // Each worker has its own part.
+        let plan = unshared(plan)?;
         if let Some(reason) = obstacle(&plan, &self.context)? {
             debug!(reason, "a statement stays on this daemon");
             return Ok(None);
