@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use datafusion::common::display::{PlanType, StringifiedPlan};
 use datafusion::common::format::ExplainFormat;
 use datafusion::execution::TaskContext;
@@ -36,7 +37,12 @@ pub struct Ready {
     pub(super) observation: Option<Arc<Observation>>,
     /// Where the result goes besides.
     pub(super) keep: Option<Box<Keep>>,
+    /// The plan's rows, if they are known.
+    pub(super) given: Option<Given>,
 }
+
+/// Rows that are known before a plan runs.
+pub(super) type Given = Arc<[RecordBatch]>;
 
 impl Ready {
     /// Observes its run, until the guard is dropped.
@@ -83,9 +89,10 @@ impl Course {
             return self.planned(logical, returned, left, stop).await;
         }
         match self.results.look(&self.state, &self.settings, &logical).await {
-            Lookup::Known(plan) => {
+            Lookup::Known(plan, rows) => {
                 let (context, observation) = (self.context, self.observation);
-                Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
+                let (again, keep, given) = (None, None, Some(rows));
+                Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
             }
             Lookup::New(keep, pinned) => {
                 let ready = self.planned(pinned, returned, left, stop).await?;
@@ -141,7 +148,8 @@ impl Course {
             stop: stop.clone(),
         };
         let (context, again) = (spread.context, Some(Box::new(again)));
-        Ok(Ready { plan, context, stop, returned, again, observation, keep: None })
+        let (keep, given) = (None, None);
+        Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
     }
 
     async fn physical(&self, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
@@ -171,7 +179,8 @@ impl Course {
         let plan = plan.map_err(Error::planning)?;
         share(&plan);
         let (context, observation) = (self.context.clone(), self.observation.clone());
-        Ok(Ready { plan, context, stop, returned, again: None, observation, keep: None })
+        let (again, keep, given) = (None, None, None);
+        Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
     }
 }
 

@@ -30,6 +30,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use moka::sync::Cache;
 
+use super::ready::Given;
 use super::settings::Settings;
 use crate::storage::{self, Contents};
 
@@ -68,14 +69,14 @@ struct Key {
 struct Known {
     key: Key,
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    batches: Given,
     bytes: usize,
 }
 
 /// What is known of a statement's result.
 pub(super) enum Lookup {
-    /// A plan that gives its rows.
-    Known(Arc<dyn ExecutionPlan>),
+    /// A plan that gives its rows, and these.
+    Known(Arc<dyn ExecutionPlan>, Given),
     /// Nothing: it is to be kept. The plan reads just what was found.
     New(Box<Keep>, LogicalPlan),
     /// It cannot be kept.
@@ -163,9 +164,10 @@ impl ResultCache {
                 && known.key.settings.give_the_same(settings)
                 && known.key.plan == *plan
         });
-        if let Some(plan) = known.and_then(|known| known.plan().ok()) {
+        let known = known.and_then(|known| Some((known.plan().ok()?, known.batches.clone())));
+        if let Some((plan, rows)) = known {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Lookup::Known(plan);
+            return Lookup::Known(plan, rows);
         }
         let (Ok(pinned), Ok(bare)) = (pinned(plan, &tables, &contents), bare(plan)) else {
             return Lookup::Passing;
@@ -192,7 +194,7 @@ impl ResultCache {
 
 impl Known {
     fn plan(&self) -> EngineResult<Arc<dyn ExecutionPlan>> {
-        let parts = [self.batches.clone()];
+        let parts = [self.batches.to_vec()];
         Ok(MemorySourceConfig::try_new_exec(&parts, self.schema.clone(), None)?)
     }
 }
@@ -209,6 +211,7 @@ impl Keep {
     /// All rows have been given.
     pub fn finish(self, schema: SchemaRef) {
         let Self { hash, key, batches, gathered } = self;
+        let batches = batches.into();
         let known = Known { key, schema, batches, bytes: gathered.bytes };
         gathered.cache.entries.insert(hash, Arc::new(known));
     }

@@ -16,6 +16,9 @@ use super::{Error, Result};
 /// Results on their way from the engine to a slower reader.
 const IN_FLIGHT: usize = 2;
 
+/// Bytes of rows that are few.
+const FEW: usize = 64 << 10;
+
 /// Bytes of a batch that are transformed at once.
 const MAX_PART: usize = 16 << 20;
 
@@ -24,11 +27,18 @@ const MAX_PART: usize = 16 << 20;
 /// At most a few results wait here: a reader that stops reading stops the plan. Dropping this
 /// cancels the plan; its memory and spill files are gone as soon as its threads pause.
 #[derive(Debug)]
-pub struct Rows<T> {
-    results: mpsc::Receiver<Result<T>>,
-    /// Taken when the results have ended, to learn how.
-    task: Option<AbortOnDropHandle<()>>,
-    _stop: DropGuard,
+pub struct Rows<T>(Source<T>);
+
+#[derive(Debug)]
+enum Source<T> {
+    Running {
+        results: mpsc::Receiver<Result<T>>,
+        /// Taken when the results have ended, to learn how.
+        task: Option<AbortOnDropHandle<()>>,
+        _stop: DropGuard,
+    },
+    /// All of them.
+    Given(std::vec::IntoIter<Result<T>>),
 }
 
 /// A batch in pieces of a bounded size, since what they become waits in memory for the reader.
@@ -40,6 +50,11 @@ fn parts(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + use<'_> {
     (0..rows.max(1)).step_by(step).map(move |at| batch.slice(at, step.min(rows - at)))
 }
 
+/// Whether rows are so few that to hand them to another thread takes longer than what is done with them.
+pub(super) fn are_few(rows: &[RecordBatch]) -> bool {
+    rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() <= FEW
+}
+
 impl<T: Send + 'static> Rows<T> {
     /// Starts a plan. `transform` runs for each batch, in order; returning an error ends it.
     pub(super) fn start(
@@ -47,6 +62,13 @@ impl<T: Send + 'static> Rows<T> {
         ready: Ready,
         mut transform: impl FnMut(RecordBatch) -> Result<T> + Send + 'static,
     ) -> Self {
+        if let Some(rows) = ready.given.as_deref().filter(|rows| are_few(rows)) {
+            if let Some(observation) = &ready.observation {
+                observation.count(rows.iter().map(RecordBatch::num_rows).sum());
+            }
+            let results: Vec<_> = rows.iter().cloned().map(transform).collect();
+            return Self(Source::Given(results.into_iter()));
+        }
         let (sender, results) = mpsc::channel(IN_FLIGHT);
         let stop = ready.stop.clone().drop_guard();
         let task = runtime.spawn(async move {
@@ -56,16 +78,20 @@ impl<T: Send + 'static> Rows<T> {
             }
         });
         let task = Some(AbortOnDropHandle::new(task));
-        Self { results, task, _stop: stop }
+        Self(Source::Running { results, task, _stop: stop })
     }
 
     /// The next result; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<T>> {
-        if let Some(result) = self.results.recv().await {
+        let (results, task) = match &mut self.0 {
+            Source::Running { results, task, .. } => (results, task),
+            Source::Given(results) => return results.next(),
+        };
+        if let Some(result) = results.recv().await {
             return Some(result);
         }
         // The sender is gone: either all is well, or the task did not get to say what is not.
-        match self.task.take()?.await {
+        match task.take()?.await {
             Ok(()) => None,
             Err(error) => Some(Err(error.into())),
         }

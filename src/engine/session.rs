@@ -1,20 +1,22 @@
 //! One client's place in the engine: its settings, and the plans made with them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use sqlparser::ast::{ColumnDef, DataType as SqlType};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,8 @@ use super::memory::Bound;
 use super::observe::Observation;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
-use super::ready::{Course, Ready};
+use super::ready::{Course, Given, Ready};
+use super::rows::are_few;
 use super::settings::{Distribute, Settings};
 use super::system::SessionInfo;
 use super::{Engine, Error, Result, Rows};
@@ -55,7 +58,12 @@ pub struct Plan {
     pub moves: bool,
     /// Whether that moment depends on parameters, so that it cannot be run without their values.
     open: bool,
+    /// Of constants without parameters, once they were computed.
+    computed: Computed,
 }
+
+/// What gives rows that were computed, and these.
+type Computed = Arc<OnceLock<(Arc<dyn ExecutionPlan>, Given)>>;
 
 /// A statement as it is planned before all types are settled.
 pub(super) struct Draft {
@@ -236,6 +244,7 @@ impl Session {
             heading,
             moves,
             open,
+            computed: Arc::default(),
         })
     }
 
@@ -282,10 +291,43 @@ impl Session {
 
     /// The same for one that only reads: it may run on several daemons.
     pub async fn prepare_reading(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        if plan.constant && values.is_empty() {
+            return self.constants(plan).await;
+        }
         self.prepare_with(plan, values, |course, logical, returned, stop| async move {
             course.anywhere(logical, returned, None, stop).await
         })
         .await
+    }
+
+    /// Constants, computed when they are asked for first.
+    async fn constants(&self, plan: &Plan) -> Result<Ready> {
+        let (context, observation) = (self.context(), self.observation.clone());
+        let (physical, rows) = match plan.computed.get() {
+            Some(computed) => computed.clone(),
+            None => {
+                let ready = self.prepare(plan, Vec::new()).await?;
+                let schema = ready.plan.schema();
+                // What is seen of the statement are the rows that are given.
+                let ready = Ready { observation: None, ..ready };
+                let mut rows = Rows::start(self.engine.handle(), ready, Ok);
+                let mut parts = [Vec::new()];
+                while let Some(batch) = rows.next().await {
+                    parts[0].push(batch?);
+                }
+                let physical = MemorySourceConfig::try_new_exec(&parts, schema, None);
+                let physical: Arc<dyn ExecutionPlan> = physical.map_err(Error::planning)?;
+                let [batches] = parts;
+                let computed: (_, Given) = (physical, batches.into());
+                if are_few(&computed.1) {
+                    let _ = plan.computed.set(computed.clone());
+                }
+                computed
+            }
+        };
+        let (stop, given) = (CancellationToken::new(), Some(rows));
+        let (returned, again, keep) = (plan.returned, None, None);
+        Ok(Ready { plan: physical, context, stop, returned, again, observation, keep, given })
     }
 
     async fn prepare_with<F>(
@@ -417,6 +459,7 @@ impl Plan {
             heading,
             moves,
             open,
+            computed: Arc::default(),
         })
     }
 

@@ -216,8 +216,8 @@ impl Session {
         let plan = StreamingTableExec::try_new(schema, vec![part], None, None, false, None);
         let plan = Arc::new(plan.map_err(Error::planning)?);
         let (context, stop) = (self.context(), CancellationToken::new());
-        let (returned, again, observation, keep) = Default::default();
-        Ok(Ready { plan, context, stop, returned, again, observation, keep })
+        let (returned, again, observation, keep, given) = Default::default();
+        Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
     }
 
     /// Runs a plan's partitions, each into files of its own. With `without`, the plan is a scan with

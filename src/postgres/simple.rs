@@ -45,7 +45,7 @@ impl Client {
     async fn statements(&mut self, text: &str) -> Result<(), Trouble> {
         if let Some(mut prepared) = self.session.known(text, &[]) {
             let registered = self.session.start(&prepared.text)?;
-            return self.run(registered, &mut prepared).await;
+            return self.carry_out(registered, &mut prepared).await;
         }
         let sources = Session::parse(text)?;
         if sources.is_empty() {
@@ -59,12 +59,12 @@ impl Client {
             if alone {
                 self.session.note(text, &prepared);
             }
-            self.run(registered, &mut prepared).await?;
+            self.carry_out(registered, &mut prepared).await?;
         }
         Ok(())
     }
 
-    async fn run(
+    async fn carry_out(
         &mut self,
         registered: Registered,
         prepared: &mut Prepared,
