@@ -15,6 +15,7 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`generic`]: plans that are optimised once for all executions.
 //! - [`insert`]: the rows that INSERT adds.
 //! - [`patterns`]: what is wrong with a regular expression.
 //! - [`policies`]: row-level security.
@@ -53,6 +54,7 @@ pub mod described;
 mod distribution;
 mod error;
 mod explain;
+mod generic;
 mod history;
 mod insert;
 pub mod joins;

@@ -54,6 +54,8 @@ impl Ready {
 /// How a statement comes to its plan.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
+    /// The plan that is given is optimised already.
+    pub optimised: bool,
     pub state: Arc<SessionState>,
     pub context: Arc<TaskContext>,
     pub settings: Arc<Settings>,
@@ -158,6 +160,9 @@ impl Course {
                 if !plan.verbose && plan.explain_format == ExplainFormat::Indent =>
             {
                 explain(&self.state, plan, self.details).await
+            }
+            logical if self.optimised => {
+                self.state.query_planner().create_physical_plan(logical, self.state.as_ref()).await
             }
             logical => self.state.create_physical_plan(logical).await,
         };

@@ -254,21 +254,7 @@ impl Reads {
             reads.bytes += STEP;
             match node {
                 LogicalPlan::TableScan(scan) => reads.scan(source_as_provider(&scan.source)?),
-                LogicalPlan::Projection(_)
-                | LogicalPlan::Filter(_)
-                | LogicalPlan::Window(_)
-                | LogicalPlan::Aggregate(_)
-                | LogicalPlan::Sort(_)
-                | LogicalPlan::Join(_)
-                | LogicalPlan::Union(_)
-                | LogicalPlan::EmptyRelation(_)
-                | LogicalPlan::Subquery(_)
-                | LogicalPlan::SubqueryAlias(_)
-                | LogicalPlan::Limit(_)
-                | LogicalPlan::Values(_)
-                | LogicalPlan::Distinct(_)
-                | LogicalPlan::Unnest(_) => {}
-                _ => lasting = false,
+                node => lasting &= lasts(node),
             }
             node.apply_expressions(|expr| {
                 expr.apply(|expr| {
@@ -338,8 +324,29 @@ fn with_tables(
     Ok(plan.data)
 }
 
+/// Whether a step gives the same rows as long as its input and its expressions do.
+pub(super) fn lasts(node: &LogicalPlan) -> bool {
+    matches!(
+        node,
+        LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::EmptyRelation(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Values(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::Unnest(_)
+    )
+}
+
 /// Whether an expression's value follows from those below it.
-fn is_lasting(expr: &Expr) -> bool {
+pub(super) fn is_lasting(expr: &Expr) -> bool {
     let immutable = |signature: &Signature| signature.volatility == Volatility::Immutable;
     match expr {
         Expr::ScalarFunction(call) => immutable(call.func.signature()),

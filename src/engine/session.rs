@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::explain::explain_schema;
+use super::generic::{self, Generic};
 use super::history::Moments;
 use super::memory::Bound;
 use super::observe::Observation;
@@ -60,6 +61,7 @@ pub struct Plan {
     open: bool,
     /// Of constants without parameters, once they were computed.
     computed: Computed,
+    generic: Generic,
 }
 
 /// What gives rows that were computed, and these.
@@ -245,6 +247,7 @@ impl Session {
             moves,
             open,
             computed: Arc::default(),
+            generic: Arc::default(),
         })
     }
 
@@ -283,7 +286,7 @@ impl Session {
 
     /// The plan for one execution on this daemon, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
-        self.prepare_with(plan, values, |course, logical, returned, stop| async move {
+        self.prepare_with(plan, None, values, |course, logical, returned, stop| async move {
             course.here(&logical, returned, stop).await
         })
         .await
@@ -294,7 +297,8 @@ impl Session {
         if plan.constant && values.is_empty() {
             return self.constants(plan).await;
         }
-        self.prepare_with(plan, values, |course, logical, returned, stop| async move {
+        let generic = Some(plan.generic.clone());
+        self.prepare_with(plan, generic, values, |course, logical, returned, stop| async move {
             course.anywhere(logical, returned, None, stop).await
         })
         .await
@@ -333,6 +337,7 @@ impl Session {
     async fn prepare_with<F>(
         &self,
         plan: &Plan,
+        generic: Option<Generic>,
         values: Vec<ScalarValue>,
         ready: impl FnOnce(Course, LogicalPlan, Option<usize>, CancellationToken) -> F + Send + 'static,
     ) -> Result<Ready>
@@ -342,7 +347,8 @@ impl Session {
         if plan.open {
             return Err(Error::not_supported("a parameter behind AS OF in this statement"));
         }
-        let course = Course {
+        let mut course = Course {
+            optimised: false,
             state: self.present_state(),
             context: self.context(),
             settings: self.info.settings.clone(),
@@ -354,13 +360,17 @@ impl Session {
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
         let task = self.engine.handle().spawn(async move {
-            let logical = match values.is_empty() {
-                true => logical,
-                false => logical
-                    .replace_params_with_values(&ParamValues::List(
-                        values.into_iter().map(Into::into).collect(),
-                    ))
-                    .map_err(Error::planning)?,
+            let none = values.is_empty();
+            let values = ParamValues::List(values.into_iter().map(Into::into).collect());
+            let optimised = generic
+                .map(|generic| generic::optimised(&generic, &logical, &values, &course.state));
+            let logical = match optimised.transpose().map_err(Error::planning)?.flatten() {
+                Some(optimised) => {
+                    course.optimised = true;
+                    optimised
+                }
+                None if none => logical,
+                None => logical.replace_params_with_values(&values).map_err(Error::planning)?,
             };
             ready(course, logical, returned, stop).await
         });
@@ -460,6 +470,7 @@ impl Plan {
             moves,
             open,
             computed: Arc::default(),
+            generic: Arc::default(),
         })
     }
 

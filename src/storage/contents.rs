@@ -59,6 +59,11 @@ impl Contents {
 /// file systems tell two seconds apart.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(2);
 
+/// Whether a table's rows are those of files.
+pub fn is_of_files(table: &dyn TableProvider) -> bool {
+    table.is::<ManagedTable>() || table.is::<ExternalTable>()
+}
+
 /// Looks up what a table holds; `None` for tables that are not of files, or of files that are changed
 /// just now.
 pub async fn contents(

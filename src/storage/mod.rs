@@ -23,7 +23,7 @@ mod roots;
 mod scan;
 mod stores;
 
-pub use contents::{Contents, Listing, Version, contents, pinned};
+pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
 pub use location::Location;

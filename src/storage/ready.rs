@@ -22,6 +22,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{AnalysisContext, analyze};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
 use datafusion_datasource::TableSchema;
@@ -56,7 +57,7 @@ pub fn ready_scans(
             Some(inner) => (inner, pages.clone()),
             None => (config.file_source().clone(), None),
         };
-        let prefilter = prefilter(config);
+        let prefilter = prefilter(inner.as_ref());
         let source = Named { inner, base, pages, prefilter };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
@@ -64,6 +65,9 @@ pub fn ready_scans(
     })?;
     Ok(wrapped.data)
 }
+
+/// The part of the rows that is few.
+const FEW: f64 = 0.001;
 
 /// A source of Parquet files that uses what is kept of them; `None` if the files are others.
 fn paged(
@@ -81,12 +85,30 @@ fn paged(
         Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers))
     });
     let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
-    Ok(Some(Arc::new(source.clone().with_parquet_file_reader_factory(Arc::new(factory)))))
+    let source = source.clone().with_parquet_file_reader_factory(Arc::new(factory));
+    Ok(Some(Arc::new(match finds_few(config, &source) {
+        true => source.with_pushdown_filters(true),
+        false => source,
+    })))
+}
+
+/// Whether so few rows are wanted that it pays to look for them before the other columns are decoded.
+fn finds_few(config: &FileScanConfig, source: &ParquetSource) -> bool {
+    let Some(filter) = source.filter() else { return false };
+    // What columns of the files' own rows are known for; others are made of the files' names.
+    let schema = config.file_schema();
+    let statistics = config.statistics();
+    let Some(columns) = statistics.column_statistics.get(..schema.fields().len()) else {
+        return false;
+    };
+    let known = AnalysisContext::try_from_statistics(schema, columns);
+    let found = known.and_then(|known| analyze(&filter, known, schema));
+    found.is_ok_and(|found| found.selectivity.is_some_and(|selectivity| selectivity <= FEW))
 }
 
 /// What drops rows of a scan that does not filter them itself.
-fn prefilter(config: &FileScanConfig) -> Option<Prefilter> {
-    let source = config.file_source().downcast_ref::<ParquetSource>()?;
+fn prefilter(source: &dyn FileSource) -> Option<Prefilter> {
+    let source = source.downcast_ref::<ParquetSource>()?;
     if source.table_parquet_options().global.pushdown_filters {
         return None;
     }

@@ -1,0 +1,84 @@
+//! Plans that are optimised once for all executions of a statement, whatever the values of its parameters.
+//!
+//! Most of what it takes to plan a short statement is the optimiser, whose work comes out the same each time:
+//! it is kept with the statement, parameters and all. With their values only constants are computed. Left to
+//! each execution are statements whose optimised plan depends on more than the catalog and the settings that
+//! they were planned with: on the moment, on a LIMIT that is a parameter, or on the conditions on a table
+//! that is not one of files.
+
+use std::sync::{Arc, OnceLock};
+
+use datafusion::common::ParamValues;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+
+use super::result_cache::{is_lasting, lasts};
+use super::semantics::LargeConstants;
+use crate::storage;
+
+/// Of a statement: the optimised plan, once it was made; `None` in it if each execution needs its own.
+pub(super) type Generic = Arc<OnceLock<Option<LogicalPlan>>>;
+
+/// The optimised plan with values for its parameters; `None` if this statement has no plan for all.
+pub(super) fn optimised(
+    generic: &Generic,
+    logical: &LogicalPlan,
+    values: &ParamValues,
+    state: &SessionState,
+) -> Result<Option<LogicalPlan>> {
+    let made = match generic.get() {
+        Some(made) => made,
+        None => {
+            let made = if suits_all(logical)? { Some(state.optimize(logical)?) } else { None };
+            generic.get_or_init(|| made)
+        }
+    };
+    let Some(plan) = made else { return Ok(None) };
+    if matches!(values, ParamValues::List(values) if values.is_empty()) {
+        return Ok(Some(plan.clone()));
+    }
+    let plan = plan.clone().replace_params_with_values(values)?;
+    let constants = Optimizer::with_rules(vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(LargeConstants::default()),
+    ]);
+    Ok(Some(constants.optimize(plan, state, |_, _| {})?))
+}
+
+fn suits_all(plan: &LogicalPlan) -> Result<bool> {
+    let mut suits = true;
+    plan.apply_with_subqueries(|node| {
+        suits &= match node {
+            LogicalPlan::TableScan(scan) => {
+                storage::is_of_files(source_as_provider(&scan.source)?.as_ref())
+            }
+            LogicalPlan::Limit(_) => !node.expressions().iter().any(has_parameter),
+            node => lasts(node),
+        };
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                suits &= match expr {
+                    Expr::Placeholder(_) => true,
+                    // Where it runs decides what becomes of them.
+                    Expr::ScalarSubquery(_)
+                    | Expr::Exists(_)
+                    | Expr::InSubquery(_)
+                    | Expr::SetComparison(_) => false,
+                    expr => is_lasting(expr),
+                };
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(if suits { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })?;
+    Ok(suits)
+}
+
+fn has_parameter(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_)))).unwrap_or(true)
+}
