@@ -15,13 +15,17 @@ const TIMEOUT: &str = "SHOW statement_timeout";
 
 /// `oribi config`, which knows nothing but the ensemble's address.
 fn config(cluster: &Cluster, arguments: &[&str]) -> Output {
+    config_of(cluster.zookeeper(), arguments)
+}
+
+fn config_of(ensemble: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(common::daemon::binary());
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ORIBI_"))
     {
         command.env_remove(name);
     }
-    command.args(["config", "--zookeeper", cluster.zookeeper()]).args(arguments);
+    command.args(["config", "--zookeeper", ensemble]).args(arguments);
     command.output().expect("it starts")
 }
 
@@ -41,6 +45,18 @@ async fn two() -> (Cluster, [Daemon; 2], [Client; 2]) {
         all_ready(client, &["a", "b"]).await;
     }
     (cluster, [a, b], clients)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_cluster_there_are_no_settings() {
+    let (cluster, _daemons, _clients) = two().await;
+    let (ensemble, _) = cluster.zookeeper().split_once('/').expect("a chroot");
+    for arguments in [&["get"][..], &["get", "work_mem"], &["history"], &["applied"]] {
+        let output = config_of(ensemble, arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?}: {errors}");
+        assert!(errors.contains("there is no cluster"), "{arguments:?}: {errors}");
+    }
 }
 
 /// Waits until all daemons run a version, as one of them sees it.

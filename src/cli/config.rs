@@ -11,6 +11,7 @@ use super::serve;
 use super::{runtime, start_logging, text_table};
 use crate::cluster::live::{self, Live, LiveSettings, Wish};
 use crate::coordination;
+use crate::coordination::paths::Path;
 use crate::query::live::{check_name, check_text};
 use crate::server::{self, Tool};
 
@@ -75,6 +76,14 @@ fn of_store(error: coordination::Error) -> Error {
 }
 
 async fn act(tool: &Tool, action: Action) -> Result<()> {
+    // The first settings may be there before the first daemon is.
+    let sets = matches!(action, Action::Set { .. });
+    let cluster = tool.coordination.get(&Path::Cluster.to_string()).await.map_err(of_store)?;
+    if !sets && cluster.is_none() {
+        let reason =
+            "there is no cluster: no daemon has ever started with this ensemble and chroot";
+        return Err(Error::Unreachable(reason.to_owned()));
+    }
     let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
     let change = async |wish: Wish| {
         let version = settings.change(&wish, "oribi config").await?;
