@@ -10,7 +10,7 @@ FOLDER = HISTORY.with_name("charts")
 # The suites that are drawn, and what their ratio is to be at most.
 TARGETS = {r"(tpch|clickbench) .* vs duckdb": 0.9, r"(tpch|clickbench) .* vs \w+": 1.0}
 
-LEFT, WIDTH, BAR, STEP, TOP = 180, 480, 13, 19, 64
+LEFT, WIDTH, BAR, STEP, TOP = 190, 480, 13, 19, 64
 # A longer bar ends here, and its figure tells.
 LONGEST = 3
 
@@ -54,11 +54,10 @@ def svg(suite, rows, target):
     most = min(LONGEST, max(1.1, *(ratio for _, ratio in bars)))
     scale = WIDTH / most
     bottom = TOP + STEP * len(bars)
-    peer = rows[0]["peer"]
-    parts = [text(12, 22, f"{suite}: Oribi's time by {peer}'s, less is better", "title")]
+    parts = [text(12, 22, f"Oribi's time by its peer's, less is better: {suite}", "title")]
     for place, (case, ratio) in enumerate(bars):
         y = TOP + STEP * place
-        parts += [text(LEFT - 48, y + 11, case, "end"), text(LEFT - 8, y + 11, f"{ratio:.2f}", "end"),
+        parts += [text(LEFT - 54, y + 11, case, "end"), text(LEFT - 8, y + 11, f"{ratio:.2f}", "end"),
                   f'<rect x="{LEFT}" y="{y}" width="{min(ratio, most) * scale:.1f}" height="{BAR}" '
                   f'class="{"ahead" if ratio < 1.005 else "behind"}"/>']
     parts.append(mark(LEFT + scale, bottom, "", "1.0", TOP - 8))

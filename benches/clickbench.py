@@ -40,7 +40,7 @@ def run(bench):
     for make in peers:
         if engine := engines.optional(bench, make, tables):
             running[make.__name__] = engine
-    title = f"clickbench {bench.options.rows:,} rows"
+    title = f"clickbench {bench.options.rows:,} rows{memory.within(bench)}"
     with memory.watched(bench, title) as ran:
         kept = compare.warm_up(bench, running, asked, decided(path, asked))
         if not kept:

@@ -29,8 +29,9 @@ FROM (SELECT *, 57 + floor(place)::INT AS counter, few(i // 3, 101, {rows} // 3)
 # Instead of the values that the tests' table has, where they decide what a query costs.
 WIDE = {
     "WatchID": "h(1)",
-    "Title": "if(page % 50 = 7, '', 'Каталог товаров: раздел ' || page % 37 || ', предмет ' || page || ' — '"
-             " || if(h(4) % 700 = 0, 'Google', 'новости, цены и отзывы') || ' | site' || counter)",
+    "Title": "if(page % 50 = 7, '', 'Каталог товаров: раздел ' || page % 37 || ', предмет ' || page "
+             "|| ' — ' || if(h(4) % 700 = 0, 'Google', 'новости, цены и отзывы') "
+             "|| ' | site' || counter)",
     "EventTime": "moment",
     "EventDate": "moment::DATE",
     "CounterID": "counter",
@@ -39,12 +40,14 @@ WIDE = {
     "UserID": "if(person = 7, 435090932899640449, h(person, 8))",
     "URL": "site || path || if(h(105) % 4000 = 0, '&from=www.google.example', '')",
     "Referer": "CASE h(12) % 10 WHEN 0 THEN '' WHEN 1 THEN '' "
-               "WHEN 2 THEN 'https://www.search' || few(13, 9) || '.example/search?text=' || few(14, {rows} // 20) "
+               "WHEN 2 THEN 'https://www.search' || few(13, 9) || '.example/search?text=' "
+               "|| few(14, {rows} // 20) "
                "WHEN 3 THEN 'http://portal' || few(13, 2000) || '.example/' || few(14, 300) "
                "ELSE site || path END",
     "OriginalURL": "if(h(53) % 3 = 0, site || path, '')",
     "SearchEngineID": "if(searched, 1 + few(37, 60), 0)",
-    "SearchPhrase": "if(searched, 'где купить предмет ' || few(39, {rows} // 10) || ' недорого', '')",
+    "SearchPhrase": "if(searched, 'где купить предмет ' || few(39, {rows} // 10) || ' недорого', "
+                    "'')",
     "URLHash": "if(counter = 62 AND page = 0, 2868770270353813622, h(counter * 1000000::BIGINT + page, 84))",
     "FUniqID": "h(person, 53)",
 }

@@ -5,6 +5,11 @@ from contextlib import contextmanager
 MIB = 2**20
 
 
+def within(bench):
+    """What a suite's title ends with: figures under a limit are others."""
+    return f" within {limit}" if (limit := bench.options.memory_limit) else ""
+
+
 def spilled(server, statements):
     """{label: (bytes spilled by each run, the most memory that a run was granted)}, by its own history."""
     with server.connect() as connection:

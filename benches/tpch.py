@@ -20,8 +20,7 @@ def run(bench):
     peers = [engines.duckdb] + ([engines.datafusion] if bench.options.datafusion else [])
     running = {make.__name__: make(bench, tables) for make in [engines.oribi, *peers]}
     title = f"tpch sf{bench.options.scale}" if not bench.options.data else "tpch"
-    if bench.options.memory_limit:
-        title += f" within {bench.options.memory_limit}"
+    title += memory.within(bench)
     with memory.watched(bench, title) as ran:
         kept = compare.warm_up(bench, running, queries())
         if not kept:
