@@ -9,6 +9,7 @@ import time
 
 import psycopg
 
+import compare
 import data
 import tpch
 from servers import Trouble, ZooKeeper
@@ -66,20 +67,20 @@ class Cluster:
 
 def measure_queries(bench, cluster, title):
     queries = tpch.queries()
-    times = {way: {number: [] for number in queries} for way in ("always", "off")}
+    times = {way: {label: [] for label in queries} for way in ("always", "off")}
     with cluster.connect("a", "always") as spread, cluster.connect("a", "off") as alone:
         connections = {"always": spread, "off": alone}
         for turn in range(bench.options.rounds + 1):
-            for number, sql in queries.items():
+            for label, sql in queries.items():
                 rows = {}
                 for way, connection in connections.items():
                     begin = time.perf_counter()
                     rows[way] = connection.execute(sql).fetchall()
                     if turn:  # the first round is for warming up
-                        times[way][number].append((time.perf_counter() - begin) * 1000)
-                if not turn and not tpch.same(rows["always"], rows["off"]):
-                    bench.report.fail(f"Q{number:02}", "other rows on several daemons")
-    tpch.table(bench, f"cluster: {title}", times["always"], times["off"], "one daemon")
+                        times[way][label].append((time.perf_counter() - begin) * 1000)
+                if not turn and not compare.same(rows["always"], rows["off"]):
+                    bench.report.fail(label, "other rows on several daemons")
+    compare.table(bench, f"cluster: {title}", times["always"], times["off"], "one daemon")
 
 
 def sent_between(daemons):
@@ -95,12 +96,12 @@ def measure_bytes(bench, cluster, title):
     """What the daemons send each other for each query, by the kernel's count: rows, plans, all."""
     samples = []
     with cluster.connect("a", "always") as connection:
-        for number, sql in tpch.queries().items():
+        for label, sql in tpch.queries().items():
             connection.execute(sql).fetchall()
             before = sent_between(cluster.daemons)
             connection.execute(sql).fetchall()
             sent = sent_between(cluster.daemons) - before
-            samples.append((f"Q{number:02}", [sent / 1e6], []))
+            samples.append((label, [sent / 1e6], []))
     samples.append(("sum of 22", [sum(mine[0] for _, mine, _ in samples)], []))
     bench.report.table(f"cluster: bytes between daemons, {title}", "MB", samples, "less")
 

@@ -9,11 +9,14 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import chart
+import clickbench
 import cluster
 import commits
 import coordination
 import data
 import faults
+import latency
 import metadata
 import pools
 import report
@@ -25,9 +28,9 @@ import tpch
 import write
 from servers import Oribi, Postgres, Trouble
 
-SUITES = {"tpch": tpch, "small": small, "rows": rows, "write": write, "commits": commits,
-          "metadata": metadata, "coordination": coordination, "cluster": cluster, "faults": faults,
-          "pools": pools, "scale": scale, "start": start}
+SUITES = {"tpch": tpch, "clickbench": clickbench, "small": small, "latency": latency, "rows": rows,
+          "write": write, "commits": commits, "metadata": metadata, "coordination": coordination,
+          "cluster": cluster, "faults": faults, "pools": pools, "scale": scale, "start": start}
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -45,7 +48,8 @@ class Bench:
         self._oribi = self._postgres = self._files = None
 
     def new_oribi(self, name, **more):
-        server = Oribi(self.options.binary, self.scratch / name, **more)
+        server = Oribi(self.options.binary, self.scratch / name, memory=self.options.memory_limit,
+                       **more)
         self.stack.callback(server.stop)
         return server.start()
 
@@ -93,11 +97,17 @@ def parse(arguments):
     parser.add_argument("--only", default="", metavar="TEXT",
                         help="cluster, faults: cases that have this in their name")
     parser.add_argument("--daemons", type=int, default=30, help="scale: at most")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="clickbench: of hits")
     parser.add_argument("--datafusion", action="store_true",
-                        help="tpch: DataFusion from PyPI, in process, as well")
+                        help="tpch, clickbench: DataFusion from PyPI, in process, as well")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="tpch: a setting of Oribi's session; may be repeated")
-    parser.add_argument("--no-history", action="store_true", help="leave history.tsv alone")
+                        help="tpch, clickbench: a setting of Oribi's session; may be repeated")
+    parser.add_argument("--memory-limit", metavar="SIZE",
+                        help="engine.memory_limit of the daemons, and DuckDB's, e.g. 2GiB")
+    parser.add_argument("--no-history", action="store_true",
+                        help="leave history.tsv and the charts alone")
+    parser.add_argument("--charts", action="store_true",
+                        help="only draw the charts anew, from history.tsv")
     options = parser.parse_args(arguments)
     if unknown := set(options.suites) - set(SUITES):
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
@@ -106,6 +116,8 @@ def parse(arguments):
 
 
 def main(options):
+    if options.charts:
+        return chart.draw_all()
     if not options.binary.exists():
         sys.exit(f"{options.binary} is not there: cargo build --release, or --binary")
     # Being asked to end means cleaning up as after Ctrl-C.
@@ -122,6 +134,7 @@ def main(options):
                 failed.append(name)
         if not options.no_history:
             bench.report.append_history()
+            chart.draw_all()
     return 1 if failed or bench.report.failures else 0
 
 

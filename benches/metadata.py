@@ -1,8 +1,12 @@
-"""Planning on a managed table of many files and snapshots: EXPLAIN, by a daemon that has just started and
-by one that knows the table, beside pyiceberg's plan of the same scan."""
+"""Planning on tables of many files: EXPLAIN, by a daemon that has just started and by one that knows the
+table. A managed one of many snapshots, beside pyiceberg's plan of the same scan; an external one, a
+folder, beside DuckDB's EXPLAIN."""
 
 import time
 
+import duckdb
+import pyarrow
+import pyarrow.parquet as pq
 from pyiceberg.expressions import AlwaysTrue, EqualTo
 from pyiceberg.table import StaticTable
 
@@ -13,6 +17,9 @@ TABLE = f"CREATE TABLE many (id bigint, s text) PARTITIONED BY (bucket({BUCKETS}
 
 # Enough rows that no bucket stays empty.
 ROWS = 1000
+
+# Of the external table, at most.
+EXTERNAL_FILES = 10_000
 
 
 def make(bench, server):
@@ -42,16 +49,23 @@ def pyiceberg(location, row_filter):
     return (time.perf_counter() - begin) * 1000
 
 
-def run(bench):
-    server = bench.new_oribi("metadata", maintenance="none")
-    bench.report.version("oribi", server.version())
-    location, statements = make(bench, server)
-    wanted = statements * ROWS // 2
-    scans = {"all files": ("SELECT count(s) FROM many", AlwaysTrue()),
-             "one row": (f"SELECT * FROM many WHERE id = {wanted}", EqualTo("id", wanted))}
-    times = {(scan, when): [] for scan in scans for when in ("cold", "warm", "pyiceberg")}
+def make_folder(bench):
+    """Parquet files of 100 rows each, in the order of id; (folder, their number)."""
+    folder, count = bench.scratch / "many", min(bench.options.files, EXTERNAL_FILES)
+    folder.mkdir()
+    for n in range(count):
+        ids = range(n * 100, n * 100 + 100)
+        rows = pyarrow.table({"id": pyarrow.array(ids, pyarrow.int64()),
+                              "s": [f"row {i}" for i in ids]})
+        pq.write_table(rows, folder / f"{n:06}.parquet")
+    return folder, count
+
+
+def measure(bench, server, scans, peer):
+    """{(scan, "cold", "warm" or "peer"): ms}; scans: {name: query}, peer: function from a name to ms."""
+    times = {(scan, when): [] for scan in scans for when in ("cold", "warm", "peer")}
     for _ in range(bench.options.rounds):
-        for scan, (query, row_filter) in scans.items():
+        for scan, query in scans.items():
             server.stop()
             server.start()
             with server.connect() as connection:
@@ -60,9 +74,41 @@ def run(bench):
                 times[scan, "cold"].append(explain(connection, query))
                 warm = [explain(connection, query) for _ in range(3)]
                 times[scan, "warm"].append(min(warm))
-            times[scan, "pyiceberg"].append(pyiceberg(location, row_filter))
-    rows = [(f"{scan}, {when}", times[scan, when], times[scan, "pyiceberg"])
+            times[scan, "peer"].append(peer(scan))
+    return times
+
+
+def rows_of(times, scans):
+    return [(f"{scan}, {when}", times[scan, when], times[scan, "peer"])
             for scan in scans for when in ("cold", "warm")]
-    files = statements * BUCKETS
-    bench.report.table(f"metadata, {files} files", "ms", rows, "less", "pyiceberg")
+
+
+def managed(bench, server):
+    location, statements = make(bench, server)
+    wanted = statements * ROWS // 2
+    scans = {"all files": "SELECT count(s) FROM many",
+             "one row": f"SELECT * FROM many WHERE id = {wanted}"}
+    filters = {"all files": AlwaysTrue(), "one row": EqualTo("id", wanted)}
+    times = measure(bench, server, scans, lambda scan: pyiceberg(location, filters[scan]))
+    bench.report.table(f"metadata, {statements * BUCKETS} files", "ms", rows_of(times, scans), "less",
+                       "pyiceberg")
+
+
+def external(bench, server):
+    folder, count = make_folder(bench)
+    server.define("folder", folder)
+    peer = duckdb.connect()
+    peer.execute(f"CREATE VIEW folder AS SELECT * FROM read_parquet('{folder}/*.parquet')")
+    scans = {"all files": "SELECT count(s) FROM folder",
+             "one row": f"SELECT * FROM folder WHERE id = {count * 50}"}
+    times = measure(bench, server, scans, lambda scan: explain(peer, scans[scan]))
+    bench.report.table(f"metadata, folder of {count} files", "ms", rows_of(times, scans), "less", "duckdb")
+
+
+def run(bench):
+    server = bench.new_oribi("metadata", maintenance="none")
+    bench.report.version("oribi", server.version())
+    bench.report.version("duckdb", duckdb.__version__)
+    external(bench, server)
+    managed(bench, server)
     server.stop()

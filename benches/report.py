@@ -64,6 +64,10 @@ class Report:
         self.failures += 1
         print(f"FAILED {what}: {why}", flush=True)
 
+    def note(self, what, why=None):
+        """Something of a peer's that explains what is missing."""
+        print(f"left out: {what}" + (f": {why}" if why else ""), flush=True)
+
     def table(self, suite, unit, rows, better, peer="", ours="Oribi"):
         """rows: (case, Oribi's samples, the peer's samples); ratio: Oribi's median by the peer's."""
         print(f"\n{suite}: {unit}, median [min..max]; {better} is better")

@@ -145,11 +145,21 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def resident_bytes(self):
+    def kernel_bytes(self, figure):
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{figure}:"):
                 return int(line.split()[1]) * 1024
-        raise Trouble("no VmRSS")
+        raise Trouble(f"no {figure}")
+
+    def resident_bytes(self):
+        return self.kernel_bytes("VmRSS")
+
+    def peak_bytes(self):
+        """The most that was resident since the start, or since reset_peak()."""
+        return self.kernel_bytes("VmHWM")
+
+    def reset_peak(self):
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
 
 class Sql(Server):
@@ -183,7 +193,7 @@ class Sql(Server):
 class Oribi(Sql):
     def __init__(self, binary, folder, zookeeper=None, identity=None, warehouse=None,
                  maintenance=None, cores=None, namespace=None, compression=None,
-                 results=None):
+                 results=None, memory=None):
         super().__init__(folder)
         self.cores, self.namespace = cores, namespace
         self.binary = Path(binary).resolve()
@@ -191,7 +201,8 @@ class Oribi(Sql):
         # What is measured is how statements run, not that they are known.
         self.variables = {"ORIBI_ENGINE_RESULT_CACHE": results or "0",
                           "ORIBI_MAINTENANCE_INTERVAL": maintenance,
-                          "ORIBI_DISTRIBUTION_COMPRESSION": compression}
+                          "ORIBI_DISTRIBUTION_COMPRESSION": compression,
+                          "ORIBI_ENGINE_MEMORY_LIMIT": memory}
 
     def start(self):
         peer = self.namespace.address if self.namespace else "127.0.0.1"
