@@ -21,8 +21,9 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::{AnalysisContext, analyze};
+use datafusion::physical_expr::{AnalysisContext, analyze, split_conjunction};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
 use datafusion_datasource::TableSchema;
@@ -66,6 +67,15 @@ pub fn ready_scans(
     Ok(wrapped.data)
 }
 
+/// Whether a condition compares a column with a constant.
+fn cannot_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    let Some(comparison) = condition.downcast_ref::<BinaryExpr>() else { return false };
+    let (left, right) = (comparison.left(), comparison.right());
+    comparison.op().supports_propagation()
+        && (left.is::<Column>() && right.is::<Literal>()
+            || left.is::<Literal>() && right.is::<Column>())
+}
+
 /// The part of the rows that is few.
 const FEW: f64 = 0.001;
 
@@ -95,6 +105,10 @@ fn paged(
 /// Whether so few rows are wanted that it pays to look for them before the other columns are decoded.
 fn finds_few(config: &FileScanConfig, source: &ParquetSource) -> bool {
     let Some(filter) = source.filter() else { return false };
+    // What fails while a file is decoded would be taken for the file's failure.
+    if !split_conjunction(&filter).into_iter().all(cannot_fail) {
+        return false;
+    }
     // What columns of the files' own rows are known for; others are made of the files' names.
     let schema = config.file_schema();
     let statistics = config.statistics();
