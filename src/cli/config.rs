@@ -76,15 +76,15 @@ fn of_store(error: coordination::Error) -> Error {
 }
 
 async fn act(tool: &Tool, action: Action) -> Result<()> {
-    // The first settings may be there before the first daemon is.
-    let sets = matches!(action, Action::Set { .. });
     let cluster = tool.coordination.get(&Path::Cluster.to_string()).await.map_err(of_store)?;
+    let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
+    // The first settings may be there before the first daemon is.
+    let sets = matches!(action, Action::Set { .. }) || settings.current().version > 0;
     if !sets && cluster.is_none() {
         let reason =
             "there is no cluster: no daemon has ever started with this ensemble and chroot";
         return Err(Error::Unreachable(reason.to_owned()));
     }
-    let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
     let change = async |wish: Wish| {
         let version = settings.change(&wish, "oribi config").await?;
         say(&format!("version {version}"))

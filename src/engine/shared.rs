@@ -269,10 +269,13 @@ struct Run(Vec<Shared<BoxFuture<'static, Outcome>>>);
 #[derive(Clone)]
 enum Outcome {
     All(Arc<Kept>),
-    /// For the one whose steps they are: the rows so far, and those to come.
-    TooMany(Arc<Mutex<Option<(Vec<RecordBatch>, SendableRecordBatchStream)>>>),
+    /// For the one whose steps they are.
+    TooMany(Arc<Mutex<Option<Begun>>>),
     Failed(Arc<DataFusionError>),
 }
+
+/// The rows so far, and those to come.
+type Begun = (Vec<RecordBatch>, SendableRecordBatchStream);
 
 struct Kept {
     batches: Vec<RecordBatch>,
