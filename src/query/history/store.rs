@@ -72,6 +72,19 @@ pub struct Store {
     failing: bool,
 }
 
+/// What is appended to a segment's files.
+#[derive(Default)]
+struct Lines {
+    statements: Vec<u8>,
+    profiles: Vec<u8>,
+}
+
+impl Lines {
+    fn bytes(&self) -> u64 {
+        (self.statements.len() + self.profiles.len()) as u64
+    }
+}
+
 #[derive(Debug)]
 struct Segment {
     number: u64,
@@ -121,19 +134,30 @@ impl Store {
     }
 
     fn try_write(&mut self, batch: &Batch) -> io::Result<()> {
-        let (mut statements, mut profiles) = (Vec::new(), Vec::new());
+        let mut lines = Lines::default();
         for (record, profile) in &batch.ended {
             let record = Record { profile: profile.is_some(), ..record.clone() };
-            append(&mut statements, &record);
+            append(&mut lines.statements, &record);
             if let Some(Profile { full, plain }) = profile.clone() {
                 let Record { id, user, owner, .. } = record;
-                append(&mut profiles, &Kept { id, user, owner, full, plain });
+                append(&mut lines.profiles, &Kept { id, user, owner, full, plain });
+            }
+            // However much is written together, a segment is a part of what is kept.
+            if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
+                self.append(std::mem::take(&mut lines))?;
             }
         }
+        self.append(lines)?;
+        self.journal(batch)
+    }
+
+    /// Appends to the present segment, and begins another when that is full.
+    fn append(&mut self, lines: Lines) -> io::Result<()> {
         let present = &mut self.present;
+        present.bytes += lines.bytes();
         for (kind, lines, file) in [
-            (STATEMENTS, statements, &mut present.statements),
-            (PROFILES, profiles, &mut present.profiles),
+            (STATEMENTS, lines.statements, &mut present.statements),
+            (PROFILES, lines.profiles, &mut present.profiles),
         ] {
             if lines.is_empty() {
                 continue;
@@ -143,9 +167,7 @@ impl Store {
                 None => file.insert(open(&self.directory, &segment(present.number, kind), true)?),
             };
             file.write_all(&lines)?;
-            present.bytes += lines.len() as u64;
         }
-        self.journal(batch)?;
         if self.present.bytes >= self.limit / SEGMENTS {
             let number = self.present.number + 1;
             self.present = Segment { number, bytes: 0, statements: None, profiles: None };
