@@ -4,7 +4,7 @@
 //! it is kept with the statement, parameters and all. With their values only constants are computed. Left to
 //! each execution are statements whose optimised plan depends on more than the catalog and the settings that
 //! they were planned with: on the moment, on a LIMIT that is a parameter, or on the conditions on a table
-//! that is not one of files.
+//! that is not one of files; and those that do more with a parameter than to compare it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 
@@ -61,7 +61,9 @@ fn suits_all(plan: &LogicalPlan) -> Result<bool> {
             node => lasts(node),
         };
         node.apply_expressions(|expr| {
+            suits &= !matches!(expr, Expr::Placeholder(_));
             expr.apply(|expr| {
+                suits &= !has_parameter_below(expr)? || compares(expr);
                 suits &= match expr {
                     Expr::Placeholder(_) => true,
                     // Where it runs decides what becomes of them.
@@ -77,6 +79,32 @@ fn suits_all(plan: &LogicalPlan) -> Result<bool> {
         Ok(if suits { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     Ok(suits)
+}
+
+/// Whether an expression is about a parameter itself.
+fn has_parameter_below(expr: &Expr) -> Result<bool> {
+    let mut found = false;
+    expr.apply_children(|child| {
+        found |= matches!(child, Expr::Placeholder(_));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+fn compares(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(binary) => matches!(
+            binary.op,
+            Operator::Eq
+                | Operator::NotEq
+                | Operator::Lt
+                | Operator::LtEq
+                | Operator::Gt
+                | Operator::GtEq
+        ),
+        Expr::InList(_) | Expr::Between(_) => true,
+        _ => false,
+    }
 }
 
 fn has_parameter(expr: &Expr) -> bool {
