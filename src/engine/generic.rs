@@ -17,37 +17,56 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 
+use super::look_up::LookUp;
 use super::result_cache::{is_lasting, lasts};
 use super::semantics::LargeConstants;
 use crate::storage;
 
-/// Of a statement: the optimised plan, once it was made; `None` in it if each execution needs its own.
-pub(super) type Generic = Arc<OnceLock<Option<LogicalPlan>>>;
+/// Of a statement: what was made once for all executions; `None` in it if each needs its own.
+pub(super) type Generic = Arc<OnceLock<Option<Made>>>;
 
-/// The optimised plan with values for its parameters; `None` if this statement has no plan for all.
-pub(super) fn optimised(
-    generic: &Generic,
+/// What all executions of a statement begin with.
+#[derive(Debug)]
+pub(super) struct Made {
+    optimised: LogicalPlan,
+    /// If it looks for a key.
+    pub look_up: Option<LookUp>,
+}
+
+/// What all executions of a statement begin with; `None` if there is no such thing.
+pub(super) fn made<'a>(
+    generic: &'a Generic,
     logical: &LogicalPlan,
-    values: &ParamValues,
     state: &SessionState,
-) -> Result<Option<LogicalPlan>> {
-    let made = match generic.get() {
-        Some(made) => made,
-        None => {
-            let made = if suits_all(logical)? { Some(state.optimize(logical)?) } else { None };
-            generic.get_or_init(|| made)
-        }
-    };
-    let Some(plan) = made else { return Ok(None) };
-    if matches!(values, ParamValues::List(values) if values.is_empty()) {
-        return Ok(Some(plan.clone()));
+) -> Result<Option<&'a Made>> {
+    if let Some(made) = generic.get() {
+        return Ok(made.as_ref());
     }
-    let plan = plan.clone().replace_params_with_values(values)?;
-    let constants = Optimizer::with_rules(vec![
-        Arc::new(SimplifyExpressions::new()),
-        Arc::new(LargeConstants::default()),
-    ]);
-    Ok(Some(constants.optimize(plan, state, |_, _| {})?))
+    let made = match suits_all(logical)? {
+        true => {
+            let optimised = state.optimize(logical)?;
+            let look_up = LookUp::of(&optimised);
+            Some(Made { optimised, look_up })
+        }
+        false => None,
+    };
+    Ok(generic.get_or_init(|| made).as_ref())
+}
+
+impl Made {
+    /// The optimised plan with values for its parameters.
+    pub fn plan(&self, values: &ParamValues, state: &SessionState) -> Result<LogicalPlan> {
+        let plan = self.optimised.clone();
+        if matches!(values, ParamValues::List(values) if values.is_empty()) {
+            return Ok(plan);
+        }
+        let plan = plan.replace_params_with_values(values)?;
+        let constants = Optimizer::with_rules(vec![
+            Arc::new(SimplifyExpressions::new()),
+            Arc::new(LargeConstants::default()),
+        ]);
+        constants.optimize(plan, state, |_, _| {})
+    }
 }
 
 fn suits_all(plan: &LogicalPlan) -> Result<bool> {

@@ -16,6 +16,7 @@
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`generic`]: plans that are optimised once for all executions.
+//! - [`look_up`]: statements that look for a key.
 //! - [`insert`]: the rows that INSERT adds.
 //! - [`patterns`]: what is wrong with a regular expression.
 //! - [`policies`]: row-level security.
@@ -59,6 +60,7 @@ mod history;
 mod insert;
 pub mod joins;
 mod list;
+mod look_up;
 pub mod memory;
 pub mod notes;
 pub mod objects;
@@ -122,7 +124,7 @@ pub use write::{Returned, Target, Written};
 use crate::catalog::Table;
 use crate::config;
 use crate::storage::managed::TableFiles;
-use crate::storage::{self, PageCache};
+use crate::storage::{self, LookUps, PageCache};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
@@ -144,10 +146,15 @@ pub struct Engine {
     distribution: OnceLock<Arc<Distribution>>,
     /// Parts of Parquet files; scans find it as an extension of their session's configuration.
     pages: Arc<PageCache>,
+    /// Pieces of files in which keys are looked for; found in the same way.
+    look_ups: Arc<LookUps>,
     results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
 }
+
+/// What is kept for look-ups takes so much less than the pages of files, and comes on top of them.
+const LOOK_UPS_SHARE: u64 = 4;
 
 /// Bytes of stack for each thread that parses, plans or drops statements: what the deepest statement
 /// needs that [`complexity`] lets through. The system gives memory only to what is used of it.
@@ -177,7 +184,9 @@ impl Engine {
             .build()
             .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
         let pages = PageCache::new(memory::pages_limit(config));
-        let template = template(config, environment.clone(), pages.clone(), system.as_ref());
+        let look_ups = LookUps::new(memory::pages_limit(config) / LOOK_UPS_SHARE);
+        let kept = (pages.clone(), look_ups.clone());
+        let template = template(config, environment.clone(), kept, system.as_ref());
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -191,6 +200,7 @@ impl Engine {
             system,
             distribution: OnceLock::new(),
             pages,
+            look_ups,
             results: ResultCache::new(config.result_cache.0),
             sources: Mutex::default(),
         }))
@@ -217,6 +227,7 @@ impl Engine {
             environment: self.environment.clone(),
             files: self.files.clone(),
             pages: self.pages.clone(),
+            look_ups: self.look_ups.clone(),
             results: self.results.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
@@ -330,7 +341,7 @@ impl Drop for Engine {
 fn template(
     config: &config::Engine,
     environment: Arc<RuntimeEnv>,
-    pages: Arc<PageCache>,
+    (pages, look_ups): (Arc<PageCache>, Arc<LookUps>),
     system: &dyn SystemCatalog,
 ) -> SessionState {
     let mut session = distribution::prepared(SessionConfig::new())
@@ -338,7 +349,8 @@ fn template(
         .with_batch_size(config.batch_size)
         .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
-        .with_extension(pages);
+        .with_extension(pages)
+        .with_extension(look_ups);
     let options = session.options_mut();
     options.execution.parquet.pushdown_filters = config.filter_pushdown == config::Switch::On;
     options.execution.parquet.reorder_filters = true;

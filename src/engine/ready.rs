@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use datafusion::common::display::{PlanType, StringifiedPlan};
 use datafusion::common::format::ExplainFormat;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -102,6 +103,21 @@ impl Course {
             }
             Lookup::Passing => self.planned(logical, returned, left, stop).await,
         }
+    }
+
+    /// Rows that are known.
+    pub fn given(
+        self,
+        rows: RecordBatch,
+        returned: Option<usize>,
+        stop: CancellationToken,
+    ) -> Result<Ready> {
+        let (context, observation) = (self.context, self.observation);
+        let schema = rows.schema();
+        let plan = MemorySourceConfig::try_new_exec(&[vec![rows.clone()]], schema, None);
+        let plan = plan.map_err(Error::planning)?;
+        let (again, keep, given) = (None, None, Some(Arc::from([rows])));
+        Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
     }
 
     async fn planned(

@@ -362,12 +362,20 @@ impl Session {
         let task = self.engine.handle().spawn(async move {
             let none = values.is_empty();
             let values = ParamValues::List(values.into_iter().map(Into::into).collect());
-            let optimised = generic
-                .map(|generic| generic::optimised(&generic, &logical, &values, &course.state));
-            let logical = match optimised.transpose().map_err(Error::planning)?.flatten() {
-                Some(optimised) => {
+            let made = (generic.as_ref())
+                .map(|generic| generic::made(generic, &logical, &course.state))
+                .transpose()
+                .map_err(Error::planning)?;
+            let logical = match made.flatten() {
+                Some(made) => {
+                    if let Some(look_up) = &made.look_up {
+                        let rows = look_up.rows(&values, &course).await.map_err(Error::running)?;
+                        if let Some(rows) = rows {
+                            return course.given(rows, returned, stop);
+                        }
+                    }
                     course.optimised = true;
-                    optimised
+                    made.plan(&values, &course.state).map_err(Error::planning)?
                 }
                 None if none => logical,
                 None => logical.replace_params_with_values(&values).map_err(Error::planning)?,

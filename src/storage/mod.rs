@@ -6,17 +6,21 @@
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
+//! - [`look_up`]: rows by the value of one column, without a plan.
 //! - [`ready`]: what scans get just before they run: failures name the file they came from, and
 //!   - [`pages`]: column chunks of files are kept in memory without compression,
-//!   - [`prefilter`]: rows are left out that joins above have no use for.
+//!   - [`prefilter`]: rows are left out that joins above have no use for,
+//!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on.
 
 mod contents;
 mod error;
 mod external;
 mod location;
+mod look_up;
 pub mod managed;
 mod pages;
 mod prefilter;
+mod pushdown;
 mod ready;
 pub mod results;
 mod roots;
@@ -27,6 +31,7 @@ pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
 pub use location::Location;
+pub use look_up::{Keyed, LookUps, can_be_key};
 pub use pages::PageCache;
 pub use ready::ready_scans;
 pub use roots::Roots;

@@ -21,11 +21,12 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::{AnalysisContext, analyze, split_conjunction};
+use datafusion::physical_plan::execution_plan::EmissionType;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, PhysicalExpr};
+use datafusion::physical_plan::{
+    DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr,
+};
 use datafusion_datasource::TableSchema;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
@@ -35,49 +36,61 @@ use object_store::ObjectStore;
 
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
-use super::{Error, PageCache};
+use super::{Error, PageCache, pushdown};
 
 /// Makes the scans of a plan ready to run.
 pub fn ready_scans(
     plan: Arc<dyn ExecutionPlan>,
     context: &TaskContext,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let environment = context.runtime_env();
     let pages = context.session_config().get_extension::<PageCache>();
-    let wrapped = plan.transform_down(|node| {
-        let Some(scan) = node.downcast_ref::<DataSourceExec>() else {
-            return Ok(Transformed::no(node));
+    let preparation = Preparation { environment: context.runtime_env(), pages };
+    Ok(preparation.below(plan, false)?.data)
+}
+
+/// What scans are made ready with.
+struct Preparation {
+    environment: Arc<RuntimeEnv>,
+    pages: Option<Arc<PageCache>>,
+}
+
+impl Preparation {
+    /// `hurried`: a node above may have enough before the scans end.
+    fn below(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        hurried: bool,
+    ) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+        if let Some(scan) = node.downcast_ref::<DataSourceExec>() {
+            return match scan.data_source().downcast_ref::<FileScanConfig>() {
+                Some(config) => Ok(Transformed::yes(self.scan(config, hurried)?)),
+                None => Ok(Transformed::no(node)),
+            };
+        }
+        let hurried = match node.pipeline_behavior() {
+            // It takes all rows before it gives one.
+            EmissionType::Final => false,
+            EmissionType::Incremental | EmissionType::Both => hurried || node.fetch().is_some(),
         };
-        let Some(config) = scan.data_source().downcast_ref::<FileScanConfig>() else {
-            return Ok(Transformed::no(node));
-        };
+        node.map_children(|child| self.below(child, hurried))
+    }
+
+    fn scan(&self, config: &FileScanConfig, hurried: bool) -> Result<Arc<dyn ExecutionPlan>> {
         let base: Arc<str> = config.object_store_url.as_str().trim_end_matches('/').into();
-        let paged =
-            pages.as_ref().map(|pages| paged(config, &environment, pages, &base)).transpose()?;
+        let paged = (self.pages.as_ref())
+            .map(|pages| paged(config, &self.environment, pages, &base, hurried))
+            .transpose()?;
         let (inner, pages) = match paged.flatten() {
-            Some(inner) => (inner, pages.clone()),
+            Some(inner) => (inner, self.pages.clone()),
             None => (config.file_source().clone(), None),
         };
         let prefilter = prefilter(inner.as_ref());
         let source = Named { inner, base, pages, prefilter };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
-        Ok(Transformed::yes(DataSourceExec::from_data_source(config) as _))
-    })?;
-    Ok(wrapped.data)
+        Ok(DataSourceExec::from_data_source(config))
+    }
 }
-
-/// Whether a condition compares a column with a constant.
-fn cannot_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
-    let Some(comparison) = condition.downcast_ref::<BinaryExpr>() else { return false };
-    let (left, right) = (comparison.left(), comparison.right());
-    comparison.op().supports_propagation()
-        && (left.is::<Column>() && right.is::<Literal>()
-            || left.is::<Literal>() && right.is::<Column>())
-}
-
-/// The part of the rows that is few.
-const FEW: f64 = 0.001;
 
 /// A source of Parquet files that uses what is kept of them; `None` if the files are others.
 fn paged(
@@ -85,6 +98,7 @@ fn paged(
     environment: &RuntimeEnv,
     cache: &Arc<PageCache>,
     base: &Arc<str>,
+    hurried: bool,
 ) -> Result<Option<Arc<dyn FileSource>>> {
     let Some(source) = config.file_source().downcast_ref::<ParquetSource>() else {
         return Ok(None);
@@ -96,28 +110,10 @@ fn paged(
     });
     let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
     let source = source.clone().with_parquet_file_reader_factory(Arc::new(factory));
-    Ok(Some(Arc::new(match finds_few(config, &source) {
+    Ok(Some(Arc::new(match pushdown::pays(config, &source, hurried) {
         true => source.with_pushdown_filters(true),
         false => source,
     })))
-}
-
-/// Whether so few rows are wanted that it pays to look for them before the other columns are decoded.
-fn finds_few(config: &FileScanConfig, source: &ParquetSource) -> bool {
-    let Some(filter) = source.filter() else { return false };
-    // What fails while a file is decoded would be taken for the file's failure.
-    if !split_conjunction(&filter).into_iter().all(cannot_fail) {
-        return false;
-    }
-    // What columns of the files' own rows are known for; others are made of the files' names.
-    let schema = config.file_schema();
-    let statistics = config.statistics();
-    let Some(columns) = statistics.column_statistics.get(..schema.fields().len()) else {
-        return false;
-    };
-    let known = AnalysisContext::try_from_statistics(schema, columns);
-    let found = known.and_then(|known| analyze(&filter, known, schema));
-    found.is_ok_and(|found| found.selectivity.is_some_and(|selectivity| selectivity <= FEW))
 }
 
 /// What drops rows of a scan that does not filter them itself.

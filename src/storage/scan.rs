@@ -16,12 +16,14 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
 use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
 use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
+use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
@@ -88,6 +90,26 @@ impl ExternalTable {
         external::list(session, &self.location).await
     }
 
+    /// The files that a look for a key would read; `None` if keys are not looked for in this table.
+    pub async fn keyed_files(
+        &self,
+        session: &dyn Session,
+    ) -> Result<Option<(ObjectStoreUrl, Vec<ObjectMeta>)>> {
+        if !self.format.is::<ParquetFormat>() || !self.partitions.is_empty() {
+            return Ok(None);
+        }
+        let mut files = match &self.pinned {
+            Some(files) => files.as_ref().clone(),
+            None => self.list(session).await.map_err(failed)?,
+        };
+        files.retain(|file| self.is_part(file));
+        Ok(Some((self.url.object_store(), files)))
+    }
+
+    fn is_part(&self, file: &ObjectMeta) -> bool {
+        file.location.as_ref().ends_with(&self.file_extension) && file.size > 0
+    }
+
     /// What there is to read, with these files.
     pub fn listing(&self, files: Arc<Vec<ObjectMeta>>) -> Listing {
         Listing { definition: self.definition.clone(), schema: self.table_schema.clone(), files }
@@ -115,7 +137,7 @@ impl ExternalTable {
         };
         let mut files = Vec::new();
         for file in listed.iter() {
-            if !file.location.as_ref().ends_with(&self.file_extension) || file.size == 0 {
+            if !self.is_part(file) {
                 continue;
             }
             let values = self.partition_values(file)?;
@@ -337,7 +359,6 @@ impl ExternalTable {
         (limit, limit_files): (Option<usize>, Option<usize>),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let store = session.runtime_env().object_store(&self.url)?;
-        let failed = |error| DataFusionError::External(Box::new(error));
         let pruner = pruner.map_err(failed)?;
         let files = self.files(session, &store, &pruner).await.map_err(failed)?;
         let (files, left_out) = limited(files, limit_files);
@@ -365,6 +386,10 @@ impl ExternalTable {
             .build();
         self.format.create_physical_plan(session, config).await
     }
+}
+
+fn failed(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 /// The order that all files say they are sorted in.

@@ -29,6 +29,7 @@ pub fn caches(shared: &Shared, relation: &'static Relation) -> Rows {
         found.push(("file_statistics", engine_cache(statistics.as_ref())));
     }
     found.push(("parquet_pages", joined.pages.figures()));
+    found.push(("look_ups", joined.look_ups.figures()));
     found.push(("results", joined.results.figures()));
     for (name, [entries, bytes, limit], hits) in found
         .into_iter()

@@ -6,13 +6,13 @@ use arrow::array::{ArrayRef, Datum};
 use arrow::compute::kernels::numeric::{add, mul, sub};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::{Interval, apply_operator};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
 
@@ -33,9 +33,36 @@ impl Default for Checked {
     }
 }
 
-/// Whether this is an operator that can overflow.
-pub(super) fn can_overflow(op: Operator) -> bool {
-    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
+/// Whether an operator between integers of one type can overflow.
+pub(super) fn can_overflow(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> bool {
+    if !matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply) {
+        return false;
+    }
+    let fits = || {
+        let result = apply_operator(&op, &bounds(left, schema)?, &bounds(right, schema)?).ok()?;
+        // What overflows has no bound; unsigned types are bounded by zero where it does.
+        Some(
+            result.data_type().is_signed_integer()
+                && !result.lower().is_null()
+                && !result.upper().is_null(),
+        )
+    };
+    !fits().unwrap_or(false)
+}
+
+/// What an operand can be: a constant, or what its type was before it became a wider one.
+fn bounds(operand: &Expr, schema: &DFSchema) -> Option<Interval> {
+    let (lower, upper) = match operand {
+        Expr::Literal(value, _) if !value.is_null() => (value.clone(), value.clone()),
+        Expr::Cast(cast) => {
+            let from = cast.expr.get_type(schema).ok().filter(DataType::is_signed_integer)?;
+            let to = cast.field.data_type();
+            let widened = |value: ScalarValue| value.cast_to(to).ok();
+            (widened(ScalarValue::min(&from)?)?, widened(ScalarValue::max(&from)?)?)
+        }
+        _ => return None,
+    };
+    Interval::try_new(lower, upper).ok()
 }
 
 /// The call that takes an operator's place, or the result where the operands are constants.

@@ -199,7 +199,7 @@ impl Semantics {
             let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
             left == right && left.is_some_and(|kind| fits(&kind))
         };
-        if arithmetic::can_overflow(op) && both(DataType::is_integer) {
+        if both(DataType::is_integer) && arithmetic::can_overflow(op, &left, &right, schema) {
             return Transformed::yes(arithmetic::call(&self.checked, op, *left, *right));
         }
         if op == Operator::StringConcat && both(is_text) {

@@ -7,15 +7,18 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use arrow::error::ArrowError;
 use datafusion::common::{Result, ScalarValue};
+use datafusion::functions_aggregate::count::count;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, GroupsAccumulator, Operator,
-    ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs,
+    ReversedUDAF, ScalarUDF, SetMonotonicity, Signature, StatisticsArgs,
 };
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
+
+use super::arithmetic::{self, Checked};
 
 /// The engine's `sum`, but for `bigint`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -105,16 +108,29 @@ impl AggregateUDFImpl for CheckedSum {
         self.engine.inner().set_monotonicity(kind)
     }
 
+    /// `sum(x + k)` is `sum(x) + k * count(x)`, which pays where there are several `k`. The engine's own
+    /// form is for all types, but its count takes that of the constant: it fails for a short decimal, and
+    /// rounds for a float.
     fn simplify_expr_op_literal(
         &self,
         function: &AggregateFunction,
         arg: &Expr,
         op: Operator,
         literal: &Expr,
-        arg_is_left: bool,
+        _: bool,
     ) -> Result<Option<Expr>> {
-        let engine = self.engine.inner();
-        engine.simplify_expr_op_literal(function, arg, op, literal, arg_is_left)
+        let Expr::Literal(ScalarValue::Int64(Some(constant)), _) = literal else { return Ok(None) };
+        // With a larger one the product could be out of range where the sum is not.
+        if op != Operator::Plus || i32::try_from(*constant).is_err() {
+            return Ok(None);
+        }
+        let mut sum = function.clone();
+        sum.params.args = vec![arg.clone()];
+        let checked = Arc::new(ScalarUDF::new_from_impl(Checked::default()));
+        let added =
+            arithmetic::call(&checked, Operator::Multiply, count(arg.clone()), literal.clone());
+        let sum = Expr::AggregateFunction(sum);
+        Ok(Some(arithmetic::call(&checked, Operator::Plus, sum, added)))
     }
 
     fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {

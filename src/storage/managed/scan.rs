@@ -18,6 +18,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
@@ -117,6 +118,30 @@ impl ManagedTable {
             schema: self.schema.clone(),
             updated: self.metadata.last_updated_ms(),
         })
+    }
+
+    /// The files in which a key may lie: all of them, if they are not more than `few`. `None` if keys are
+    /// not looked for in this table.
+    pub async fn files_with(
+        &self,
+        session: &dyn Session,
+        key: usize,
+        value: &ScalarValue,
+        few: usize,
+    ) -> Result<Option<(ObjectStoreUrl, Vec<ObjectMeta>)>> {
+        if self.row_ids || self.only.is_some() {
+            return Ok(None);
+        }
+        let mut selection = self.select(None).await?;
+        if selection.kept.iter().map(Vec::len).sum::<usize>() > few {
+            let column = Column::new_unqualified(self.schema.field(key).name());
+            let condition = Expr::Column(column).eq(Expr::Literal(value.clone(), None));
+            selection = self.select(self.predicate(session, &[condition])?).await?;
+        }
+        let store = files::store_url(self.metadata.location()).map_err(external)?;
+        let kept = selection.lists.iter().zip(&selection.kept);
+        let files = kept.flat_map(|(list, kept)| kept.iter().map(|at| meta_of(list, *at)));
+        Ok(Some((store, files.collect())))
     }
 
     /// Columns of the files, without those that the scan itself adds.
@@ -391,8 +416,18 @@ impl Selection {
     }
 }
 
-/// A file as scans take it. That it never changes shows in its time of change, by which caches
-/// know it.
+/// A file by which caches know it. That it never changes shows in its time of change.
+fn meta_of(list: &FileList, at: usize) -> ObjectMeta {
+    ObjectMeta {
+        location: list.paths[at].clone(),
+        last_modified: DateTime::UNIX_EPOCH,
+        size: list.sizes[at],
+        e_tag: None,
+        version: None,
+    }
+}
+
+/// A file as scans take it.
 fn file_of(
     list: &FileList,
     at: usize,
@@ -400,14 +435,7 @@ fn file_of(
     id: Option<usize>,
     detailed: bool,
 ) -> PartitionedFile {
-    let meta = ObjectMeta {
-        location: list.paths[at].clone(),
-        last_modified: DateTime::UNIX_EPOCH,
-        size: list.sizes[at],
-        e_tag: None,
-        version: None,
-    };
-    let mut file = PartitionedFile::new_from_meta(meta);
+    let mut file = PartitionedFile::new_from_meta(meta_of(list, at));
     if let Some(id) = id {
         file = file.with_partition_values(vec![ScalarValue::Int64(Some(id as i64))]);
     }

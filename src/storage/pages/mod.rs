@@ -63,7 +63,7 @@ type ChunkKey = (u64, Place);
 
 /// A file with one content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct FileKey {
+pub(super) struct FileKey {
     /// URL of its store.
     store: Arc<str>,
     path: object_store::path::Path,
@@ -74,7 +74,7 @@ struct FileKey {
 }
 
 impl FileKey {
-    fn new(store: &Arc<str>, file: &ObjectMeta) -> Self {
+    pub fn new(store: &Arc<str>, file: &ObjectMeta) -> Self {
         Self {
             store: store.clone(),
             path: file.location.clone(),

@@ -1,0 +1,299 @@
+//! Rows by the value of one column, without a plan: for statements that look for a key.
+//!
+//! Of files in which keys are looked for often it is known which pieces of [`PIECE`] rows can hold a key
+//! ([`zones`]: the least and the greatest one of each piece), and the pieces that are looked into are kept,
+//! decoded, column by column ([`PIECES_SHARE`]). Both come from scans as any statement makes them, belong to
+//! a file with one content, and are bounded. What is not known, not kept, or found in many pieces is left to
+//! a plan: a look-up has no answer then.
+
+mod file;
+mod zones;
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use chrono::Utc;
+use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::session_state::SessionState;
+use moka::sync::Cache;
+use object_store::ObjectMeta;
+use tokio::task::JoinSet;
+
+use super::contents::is_settled;
+use super::managed::ManagedTable;
+use super::pages::FileKey;
+use super::scan::ExternalTable;
+use file::Source;
+use zones::Zones;
+
+/// Rows of a piece, but for the last one of a file.
+const PIECE: usize = 8192;
+
+/// The most files of a table in which keys are looked for.
+const MAX_FILES: usize = 64;
+
+/// The most pieces that are looked into for one key.
+const MAX_PIECES: usize = 4;
+
+/// The most rows of an answer.
+const MAX_ROWS: usize = 1000;
+
+/// The most rows of a file whose zones are made: it takes a scan of the column.
+const MAX_FILE_ROWS: u64 = 1 << 26;
+
+/// How often a key is looked for in a file before its zones are made.
+const LOOKS: u32 = 3;
+
+/// The part of the memory that zones may take besides the pieces.
+const ZONES_SHARE: u64 = 8;
+
+/// A table as keys are looked for in it.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    pub table: Arc<dyn TableProvider>,
+    /// The key's place among the columns.
+    pub key: usize,
+    /// The places of the columns that are wanted.
+    pub columns: Vec<usize>,
+}
+
+/// What is kept for look-ups in all tables.
+pub struct LookUps {
+    zones: Cache<ZoneKey, Known>,
+    pieces: Cache<PieceKey, ArrayRef>,
+    max_bytes: u64,
+    next: AtomicU64,
+    /// Makes zones, on the threads of the statement that is next to ask for them; it may end before.
+    tasks: Mutex<JoinSet<()>>,
+    hits: AtomicU64,
+}
+
+/// A column of a file with one content.
+type ZoneKey = (FileKey, FieldRef);
+
+/// A column of a piece, by the number of the zones that it belongs to.
+type PieceKey = (u64, u32, FieldRef);
+
+/// What is known of where keys lie in a file.
+#[derive(Clone)]
+enum Known {
+    /// Nothing yet, after so many looks.
+    Looks(u32),
+    /// They are being made, or cannot be.
+    Pending,
+    Zones(Arc<Zones>),
+}
+
+impl Known {
+    fn weight(&self) -> u32 {
+        let own = size_of::<(ZoneKey, Self)>();
+        let zones = match self {
+            Self::Zones(zones) => zones.memory_size(),
+            Self::Looks(_) | Self::Pending => 0,
+        };
+        u32::try_from(own + zones).unwrap_or(u32::MAX)
+    }
+}
+
+impl Debug for LookUps {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookUps").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
+
+impl LookUps {
+    pub fn new(max_bytes: u64) -> Arc<Self> {
+        let weigh = |_: &PieceKey, column: &ArrayRef| {
+            let bytes = size_of::<PieceKey>() + column.get_array_memory_size();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        let zones = Cache::builder()
+            .max_capacity(max_bytes / ZONES_SHARE)
+            .weigher(|_: &ZoneKey, known: &Known| known.weight())
+            .build();
+        Arc::new(Self {
+            zones,
+            pieces: Cache::builder().max_capacity(max_bytes).weigher(weigh).build(),
+            max_bytes,
+            next: AtomicU64::new(0),
+            tasks: Mutex::default(),
+            hits: AtomicU64::new(0),
+        })
+    }
+
+    /// Columns of pieces, their bytes, the most of these, and how many look-ups were answered.
+    pub fn figures(&self) -> ([u64; 3], u64) {
+        // It counts when it has time.
+        self.pieces.run_pending_tasks();
+        let held = [self.pieces.entry_count(), self.pieces.weighted_size(), self.max_bytes];
+        (held, self.hits.load(Ordering::Relaxed))
+    }
+
+    /// The rows whose key has this value; `None` if a plan is to find them.
+    pub async fn find(
+        self: &Arc<Self>,
+        keyed: &Keyed,
+        value: &ScalarValue,
+        state: &Arc<SessionState>,
+        context: &Arc<TaskContext>,
+    ) -> Result<Option<RecordBatch>> {
+        let schema = keyed.table.schema();
+        let field = &schema.fields()[keyed.key];
+        if !can_be_key(field.data_type())
+            || value.data_type() != *field.data_type()
+            || value.is_null()
+        {
+            return Ok(None);
+        }
+        let Some((store, files)) = files(keyed, value, state).await? else { return Ok(None) };
+        let now = Utc::now();
+        if files.len() > MAX_FILES || !files.iter().all(|file| is_settled(file, now)) {
+            return Ok(None);
+        }
+        let name: Arc<str> = store.as_str().into();
+        let value = value.to_scalar()?;
+        let mut found = Vec::new();
+        let mut all_known = true;
+        for file in &files {
+            let source = Source { store: &store, file, keyed, state, context };
+            match self.zones((FileKey::new(&name, file), field.clone()), &source) {
+                Some(zones) => {
+                    let pieces = zones.pieces(&value)?;
+                    found.extend(pieces.map(|piece| (zones.clone(), source, piece)));
+                }
+                None => all_known = false,
+            }
+        }
+        if !all_known || found.len() > MAX_PIECES {
+            return Ok(None);
+        }
+        let wanted: Vec<_> = keyed.columns.iter().map(|at| schema.fields()[*at].clone()).collect();
+        let answer: SchemaRef = Arc::new(Schema::new(wanted));
+        let mut batches = Vec::with_capacity(found.len());
+        for (zones, source, piece) in found {
+            let Some(columns) = self.piece(&source, &zones, piece).await? else { return Ok(None) };
+            batches.push(rows_with(&value, &columns, &answer)?);
+        }
+        let rows = concat_batches(&answer, &batches)?;
+        if rows.num_rows() > MAX_ROWS {
+            return Ok(None);
+        }
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(rows))
+    }
+
+    /// Where keys lie in a file. If that is not known it is found out meanwhile, once it was asked often.
+    fn zones(self: &Arc<Self>, key: ZoneKey, source: &Source<'_>) -> Option<Arc<Zones>> {
+        match self.zones.get(&key) {
+            Some(Known::Zones(zones)) => return Some(zones),
+            Some(Known::Pending) => {}
+            Some(Known::Looks(looks)) if looks >= LOOKS => {
+                self.zones.insert(key.clone(), Known::Pending);
+                let all = self.clone();
+                let (store, file) = (source.store.clone(), source.file.clone());
+                let (keyed, state) = (source.keyed.clone(), source.state.clone());
+                let context = source.context.clone();
+                self.work(async move {
+                    let (store, file, keyed) = (&store, &file, &keyed);
+                    let source = Source { store, file, keyed, state: &state, context: &context };
+                    let number = all.next.fetch_add(1, Ordering::Relaxed);
+                    // What went wrong is told by the statements that read the file themselves.
+                    if let Ok(Some(zones)) = Zones::read(&source, number).await {
+                        all.zones.insert(key, Known::Zones(Arc::new(zones)));
+                    }
+                });
+            }
+            Some(Known::Looks(looks)) => self.zones.insert(key, Known::Looks(looks + 1)),
+            None => self.zones.insert(key, Known::Looks(1)),
+        }
+        None
+    }
+
+    /// The key's column of a piece, and then those that are wanted; `None` if the file is not the same any
+    /// more.
+    async fn piece(
+        &self,
+        source: &Source<'_>,
+        zones: &Zones,
+        piece: u32,
+    ) -> Result<Option<Vec<ArrayRef>>> {
+        let Keyed { table, key, columns } = source.keyed;
+        let schema = table.schema();
+        let all = || std::iter::once(key).chain(columns);
+        let key_of = |at: &usize| (zones.number, piece, schema.fields()[*at].clone());
+        let mut missing: Vec<usize> =
+            all().filter(|at| !self.pieces.contains_key(&key_of(at))).copied().collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            let Some(read) = source.piece(zones, piece, &missing).await? else { return Ok(None) };
+            for (at, column) in missing.iter().zip(&read) {
+                self.pieces.insert(key_of(at), column.clone());
+            }
+            // Those that were just read may be gone at once.
+            let place = |at: &usize| missing.binary_search(at).ok().map(|place| &read[place]);
+            return Ok(all()
+                .map(|at| place(at).cloned().or_else(|| self.pieces.get(&key_of(at))))
+                .collect());
+        }
+        Ok(all().map(|at| self.pieces.get(&key_of(at))).collect())
+    }
+
+    /// Begins to find out about a file.
+    fn work(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(job);
+    }
+}
+
+/// Whether values of a type are equal where their bits are.
+pub fn can_be_key(kind: &DataType) -> bool {
+    kind.is_integer()
+        || kind.is_decimal()
+        || matches!(
+            kind,
+            DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) | DataType::Utf8View
+        )
+}
+
+/// The store and the files in which a key may lie; `None` for tables that are of another kind.
+async fn files(
+    keyed: &Keyed,
+    value: &ScalarValue,
+    state: &SessionState,
+) -> Result<Option<(ObjectStoreUrl, Vec<ObjectMeta>)>> {
+    let table = keyed.table.as_ref();
+    if let Some(table) = table.downcast_ref::<ManagedTable>() {
+        return table.files_with(state, keyed.key, value, MAX_FILES).await;
+    }
+    match table.downcast_ref::<ExternalTable>() {
+        Some(table) => table.keyed_files(state).await,
+        None => Ok(None),
+    }
+}
+
+/// Rows of columns, of which the first is the key.
+fn rows_with(
+    value: &Scalar<ArrayRef>,
+    columns: &[ArrayRef],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let Some((key, wanted)) = columns.split_first() else {
+        return Ok(RecordBatch::new_empty(schema.clone()));
+    };
+    let found: BooleanArray = eq(key, value)?;
+    // Of a schema without columns.
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(key.len()));
+    let batch = RecordBatch::try_new_with_options(schema.clone(), wanted.to_vec(), &options)?;
+    Ok(filter_record_batch(&batch, &found)?)
+}

@@ -1,0 +1,114 @@
+//! Where keys lie in a file.
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Scalar};
+use arrow::compute::and;
+use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion_functions_aggregate_common::min_max::{max_batch, min_batch};
+use futures::TryStreamExt;
+use parquet::file::metadata::RowGroupMetaData;
+
+use super::file::Source;
+use super::{MAX_FILE_ROWS, PIECE};
+
+/// The least and the greatest key of each piece of a file.
+#[derive(Debug)]
+pub struct Zones {
+    /// Tells them from those of other files and columns.
+    pub number: u64,
+    pub rows: usize,
+    /// Null where all keys are.
+    least: ArrayRef,
+    greatest: ArrayRef,
+}
+
+impl Zones {
+    /// `None` if the file is too large, or not the same any more.
+    pub async fn read(source: &Source<'_>, number: u64) -> Result<Option<Self>> {
+        let Some(metadata) = source.metadata().await? else { return Ok(None) };
+        let rows: i64 = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).sum();
+        if !u64::try_from(rows).is_ok_and(|rows| rows <= MAX_FILE_ROWS) {
+            return Ok(None);
+        }
+        let Some(mut batches) = source.scan(&[source.keyed.key], None).await? else {
+            return Ok(None);
+        };
+        let mut bounds = Bounds::default();
+        while let Some(batch) = batches.try_next().await? {
+            bounds.add(batch.column(0))?;
+        }
+        if bounds.rows as i64 != rows || !source.is_same().await {
+            return Ok(None);
+        }
+        bounds.finish(number, source)
+    }
+
+    /// The pieces that can hold a key.
+    pub fn pieces(&self, value: &Scalar<ArrayRef>) -> Result<impl Iterator<Item = u32> + use<>> {
+        let can: BooleanArray = and(&lt_eq(&self.least, value)?, &gt_eq(&self.greatest, value)?)?;
+        let places = (0..can.len()).filter(move |at| can.is_valid(*at) && can.value(*at));
+        Ok(places.map(|at| at as u32))
+    }
+
+    /// The rows of a piece.
+    pub fn range(&self, piece: u32) -> std::ops::Range<usize> {
+        let start = piece as usize * PIECE;
+        start..(start + PIECE).min(self.rows)
+    }
+
+    pub fn memory_size(&self) -> usize {
+        size_of::<Self>()
+            + self.least.get_array_memory_size()
+            + self.greatest.get_array_memory_size()
+    }
+}
+
+/// Zones that are being made.
+#[derive(Default)]
+struct Bounds {
+    rows: usize,
+    /// Of each piece so far.
+    all: Vec<[ScalarValue; 2]>,
+}
+
+impl Bounds {
+    fn add(&mut self, keys: &ArrayRef) -> Result<()> {
+        let mut at = 0;
+        while at < keys.len() {
+            let left = PIECE - self.rows % PIECE;
+            let part = keys.slice(at, left.min(keys.len() - at));
+            let (least, greatest) = (min_batch(&part)?, max_batch(&part)?);
+            if self.rows.is_multiple_of(PIECE) {
+                self.all.push([least, greatest]);
+            } else if let Some([low, high]) = self.all.last_mut() {
+                widen(low, least, std::cmp::Ordering::Less);
+                widen(high, greatest, std::cmp::Ordering::Greater);
+            }
+            at += part.len();
+            self.rows += part.len();
+        }
+        Ok(())
+    }
+
+    fn finish(self, number: u64, source: &Source<'_>) -> Result<Option<Zones>> {
+        if self.all.is_empty() {
+            return Ok(None);
+        }
+        let kind = source.keyed.table.schema().field(source.keyed.key).data_type().clone();
+        let bound = |which: usize| {
+            let values = self.all.iter().map(|bounds| bounds[which].clone());
+            // Of one type, for an array of nulls as well.
+            let typed = values.map(|value| value.cast_to(&kind)).collect::<Result<Vec<_>>>()?;
+            ScalarValue::iter_to_array(typed)
+        };
+        Ok(Some(Zones { number, rows: self.rows, least: bound(0)?, greatest: bound(1)? }))
+    }
+}
+
+/// Takes another value for a bound, if it lies further out; a bound may be null.
+fn widen(bound: &mut ScalarValue, other: ScalarValue, out: std::cmp::Ordering) {
+    if bound.is_null() || other.partial_cmp(bound) == Some(out) && !other.is_null() {
+        *bound = other;
+    }
+}
