@@ -3,6 +3,8 @@
 
 mod common;
 
+#[path = "caches/look_ups.rs"]
+mod look_ups;
 #[path = "cluster/support.rs"]
 mod support;
 

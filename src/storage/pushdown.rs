@@ -86,7 +86,12 @@ fn width(schema: &Schema, at: usize) -> usize {
 fn compares(condition: &Arc<dyn PhysicalExpr>) -> bool {
     condition
         .downcast_ref::<BinaryExpr>()
-        .is_some_and(|binary| binary.op().supports_propagation() && of_column(binary))
+        .is_some_and(|binary| is_comparison(binary.op()) && of_column(binary))
+}
+
+fn is_comparison(op: &Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
 /// Whether the operands are a column and a constant.
@@ -102,7 +107,7 @@ fn cannot_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
             Operator::And | Operator::Or => {
                 cannot_fail(binary.left()) && cannot_fail(binary.right())
             }
-            op => op.supports_propagation() && of_column(binary),
+            op => is_comparison(op) && of_column(binary),
         };
     }
     if let Some(like) = condition.downcast_ref::<LikeExpr>() {
