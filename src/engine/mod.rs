@@ -184,7 +184,8 @@ impl Engine {
             .build()
             .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
         let pages = PageCache::new(memory::pages_limit(config));
-        let look_ups = LookUps::new(memory::pages_limit(config) / LOOK_UPS_SHARE);
+        let look_ups =
+            LookUps::new(memory::pages_limit(config) / LOOK_UPS_SHARE, runtime.handle().clone());
         let kept = (pages.clone(), look_ups.clone());
         let template = template(config, environment.clone(), kept, system.as_ref());
         Ok(Arc::new(Self {

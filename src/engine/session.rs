@@ -286,6 +286,7 @@ impl Session {
 
     /// The plan for one execution on this daemon, on the engine's threads since optimising is work.
     pub async fn prepare(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
+        let values = ParamValues::List(values.into_iter().map(Into::into).collect());
         self.prepare_with(plan, None, values, |course, logical, returned, stop| async move {
             course.here(&logical, returned, stop).await
         })
@@ -296,6 +297,15 @@ impl Session {
     pub async fn prepare_reading(&self, plan: &Plan, values: Vec<ScalarValue>) -> Result<Ready> {
         if plan.constant && values.is_empty() {
             return self.constants(plan).await;
+        }
+        let values = ParamValues::List(values.into_iter().map(Into::into).collect());
+        let known = plan.generic.get().and_then(Option::as_ref);
+        if let Some(look_up) = known.and_then(|made| made.look_up.as_ref()) {
+            // What is kept for look-ups is found at once: another thread would take longer to begin.
+            let course = self.course();
+            if let Some(rows) = look_up.rows(&values, &course).await.map_err(Error::running)? {
+                return course.given(rows, plan.returned, CancellationToken::new());
+            }
         }
         let generic = Some(plan.generic.clone());
         self.prepare_with(plan, generic, values, |course, logical, returned, stop| async move {
@@ -334,20 +344,8 @@ impl Session {
         Ok(Ready { plan: physical, context, stop, returned, again, observation, keep, given })
     }
 
-    async fn prepare_with<F>(
-        &self,
-        plan: &Plan,
-        generic: Option<Generic>,
-        values: Vec<ScalarValue>,
-        ready: impl FnOnce(Course, LogicalPlan, Option<usize>, CancellationToken) -> F + Send + 'static,
-    ) -> Result<Ready>
-    where
-        F: Future<Output = Result<Ready>> + Send + 'static,
-    {
-        if plan.open {
-            return Err(Error::not_supported("a parameter behind AS OF in this statement"));
-        }
-        let mut course = Course {
+    fn course(&self) -> Course {
+        Course {
             optimised: false,
             state: self.present_state(),
             context: self.context(),
@@ -356,19 +354,35 @@ impl Session {
             distribution: self.engine.distribution().cloned(),
             observation: self.observation.clone(),
             results: self.engine.results.clone(),
-        };
+        }
+    }
+
+    async fn prepare_with<F>(
+        &self,
+        plan: &Plan,
+        generic: Option<Generic>,
+        values: ParamValues,
+        ready: impl FnOnce(Course, LogicalPlan, Option<usize>, CancellationToken) -> F + Send + 'static,
+    ) -> Result<Ready>
+    where
+        F: Future<Output = Result<Ready>> + Send + 'static,
+    {
+        if plan.open {
+            return Err(Error::not_supported("a parameter behind AS OF in this statement"));
+        }
+        let mut course = self.course();
         let (logical, returned) = (plan.logical.clone(), plan.returned);
         let stop = CancellationToken::new();
         let task = self.engine.handle().spawn(async move {
-            let none = values.is_empty();
-            let values = ParamValues::List(values.into_iter().map(Into::into).collect());
+            let none = matches!(&values, ParamValues::List(values) if values.is_empty());
+            let first = generic.as_ref().is_some_and(|generic| generic.get().is_none());
             let made = (generic.as_ref())
                 .map(|generic| generic::made(generic, &logical, &course.state))
                 .transpose()
                 .map_err(Error::planning)?;
             let logical = match made.flatten() {
                 Some(made) => {
-                    if let Some(look_up) = &made.look_up {
+                    if first && let Some(look_up) = &made.look_up {
                         let rows = look_up.rows(&values, &course).await.map_err(Error::running)?;
                         if let Some(rows) = rows {
                             return course.given(rows, returned, stop);

@@ -30,16 +30,15 @@ use super::zones::Zones;
 use crate::storage::ready_scans;
 
 /// A file in which keys are looked for, and with what it is read.
-#[derive(Clone, Copy)]
-pub struct Source<'a> {
-    pub store: &'a ObjectStoreUrl,
-    pub file: &'a ObjectMeta,
-    pub keyed: &'a Keyed,
-    pub state: &'a Arc<SessionState>,
-    pub context: &'a Arc<TaskContext>,
+pub struct Source {
+    pub store: ObjectStoreUrl,
+    pub file: ObjectMeta,
+    pub keyed: Keyed,
+    pub state: Arc<SessionState>,
+    pub context: Arc<TaskContext>,
 }
 
-impl Source<'_> {
+impl Source {
     /// Columns of a piece; `None` if the file is not the same any more.
     pub async fn piece(
         &self,
@@ -83,7 +82,7 @@ impl Source<'_> {
             return Ok(None);
         };
         let mut files = config.file_groups.iter().flat_map(FileGroup::iter);
-        let Some(file) = files.find(|file| file.object_meta == *self.file) else { return Ok(None) };
+        let Some(file) = files.find(|file| file.object_meta == self.file) else { return Ok(None) };
         let mut file = file.clone();
         file.range = None;
         if let Some(rows) = rows {
@@ -92,7 +91,7 @@ impl Source<'_> {
         let config = FileScanConfigBuilder::from(config.clone())
             .with_file_groups(vec![FileGroup::new(vec![file])])
             .build();
-        let scan = ready_scans(DataSourceExec::from_data_source(config), self.context)?;
+        let scan = ready_scans(DataSourceExec::from_data_source(config), &self.context)?;
         Ok(Some(scan.execute(0, self.context.clone())?))
     }
 
@@ -114,16 +113,16 @@ impl Source<'_> {
             return true;
         }
         let Ok(store) = self.object_store() else { return false };
-        store.head(&self.file.location).await.is_ok_and(|now| now == *self.file)
+        store.head(&self.file.location).await.is_ok_and(|now| now == self.file)
     }
 
     fn object_store(&self) -> Result<Arc<dyn ObjectStore>> {
-        self.state.runtime_env().object_store(self.store)
+        self.state.runtime_env().object_store(&self.store)
     }
 }
 
 /// A column that holds no more than its own values.
-fn compact(column: &ArrayRef) -> ArrayRef {
+pub fn compact(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),

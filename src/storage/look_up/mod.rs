@@ -13,20 +13,22 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use chrono::Utc;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::session_state::SessionState;
 use moka::sync::Cache;
 use object_store::ObjectMeta;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::contents::is_settled;
 use super::managed::ManagedTable;
@@ -72,8 +74,10 @@ pub struct LookUps {
     pieces: Cache<PieceKey, ArrayRef>,
     max_bytes: u64,
     next: AtomicU64,
-    /// Makes zones, on the threads of the statement that is next to ask for them; it may end before.
+    /// Makes zones.
     tasks: Mutex<JoinSet<()>>,
+    /// Where files are read.
+    runtime: Handle,
     hits: AtomicU64,
 }
 
@@ -111,7 +115,8 @@ impl Debug for LookUps {
 }
 
 impl LookUps {
-    pub fn new(max_bytes: u64) -> Arc<Self> {
+    /// Files are read on threads of `runtime`.
+    pub fn new(max_bytes: u64, runtime: Handle) -> Arc<Self> {
         let weigh = |_: &PieceKey, column: &ArrayRef| {
             let bytes = size_of::<PieceKey>() + column.get_array_memory_size();
             u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -126,6 +131,7 @@ impl LookUps {
             max_bytes,
             next: AtomicU64::new(0),
             tasks: Mutex::default(),
+            runtime,
             hits: AtomicU64::new(0),
         })
     }
@@ -161,14 +167,20 @@ impl LookUps {
         }
         let name: Arc<str> = store.as_str().into();
         let value = value.to_scalar()?;
+        let source = |file: &ObjectMeta| Source {
+            store: store.clone(),
+            file: file.clone(),
+            keyed: keyed.clone(),
+            state: state.clone(),
+            context: context.clone(),
+        };
         let mut found = Vec::new();
         let mut all_known = true;
         for file in &files {
-            let source = Source { store: &store, file, keyed, state, context };
-            match self.zones((FileKey::new(&name, file), field.clone()), &source) {
+            match self.zones((FileKey::new(&name, file), field.clone()), || source(file)) {
                 Some(zones) => {
                     let pieces = zones.pieces(&value)?;
-                    found.extend(pieces.map(|piece| (zones.clone(), source, piece)));
+                    found.extend(pieces.map(|piece| (zones.clone(), file, piece)));
                 }
                 None => all_known = false,
             }
@@ -179,8 +191,9 @@ impl LookUps {
         let wanted: Vec<_> = keyed.columns.iter().map(|at| schema.fields()[*at].clone()).collect();
         let answer: SchemaRef = Arc::new(Schema::new(wanted));
         let mut batches = Vec::with_capacity(found.len());
-        for (zones, source, piece) in found {
-            let Some(columns) = self.piece(&source, &zones, piece).await? else { return Ok(None) };
+        for (zones, file, piece) in found {
+            let columns = self.piece(keyed, &zones, piece, || source(file)).await?;
+            let Some(columns) = columns else { return Ok(None) };
             batches.push(rows_with(&value, &columns, &answer)?);
         }
         let rows = concat_batches(&answer, &batches)?;
@@ -192,19 +205,18 @@ impl LookUps {
     }
 
     /// Where keys lie in a file. If that is not known it is found out meanwhile, once it was asked often.
-    fn zones(self: &Arc<Self>, key: ZoneKey, source: &Source<'_>) -> Option<Arc<Zones>> {
+    fn zones(
+        self: &Arc<Self>,
+        key: ZoneKey,
+        source: impl FnOnce() -> Source,
+    ) -> Option<Arc<Zones>> {
         match self.zones.get(&key) {
             Some(Known::Zones(zones)) => return Some(zones),
             Some(Known::Pending) => {}
             Some(Known::Looks(looks)) if looks >= LOOKS => {
                 self.zones.insert(key.clone(), Known::Pending);
-                let all = self.clone();
-                let (store, file) = (source.store.clone(), source.file.clone());
-                let (keyed, state) = (source.keyed.clone(), source.state.clone());
-                let context = source.context.clone();
+                let (all, source) = (self.clone(), source());
                 self.work(async move {
-                    let (store, file, keyed) = (&store, &file, &keyed);
-                    let source = Source { store, file, keyed, state: &state, context: &context };
                     let number = all.next.fetch_add(1, Ordering::Relaxed);
                     // What went wrong is told by the statements that read the file themselves.
                     if let Ok(Some(zones)) = Zones::read(&source, number).await {
@@ -222,11 +234,12 @@ impl LookUps {
     /// more.
     async fn piece(
         &self,
-        source: &Source<'_>,
-        zones: &Zones,
+        keyed: &Keyed,
+        zones: &Arc<Zones>,
         piece: u32,
+        source: impl FnOnce() -> Source,
     ) -> Result<Option<Vec<ArrayRef>>> {
-        let Keyed { table, key, columns } = source.keyed;
+        let Keyed { table, key, columns } = keyed;
         let schema = table.schema();
         let all = || std::iter::once(key).chain(columns);
         let key_of = |at: &usize| (zones.number, piece, schema.fields()[*at].clone());
@@ -234,25 +247,32 @@ impl LookUps {
             all().filter(|at| !self.pieces.contains_key(&key_of(at))).copied().collect();
         missing.sort_unstable();
         missing.dedup();
+        let mut read = Vec::new();
         if !missing.is_empty() {
-            let Some(read) = source.piece(zones, piece, &missing).await? else { return Ok(None) };
-            for (at, column) in missing.iter().zip(&read) {
+            let (source, zones, columns) = (source(), zones.clone(), missing.clone());
+            let task =
+                self.runtime.spawn(async move { source.piece(&zones, piece, &columns).await });
+            let task = AbortOnDropHandle::new(task).await;
+            let found = task.map_err(|error| DataFusionError::External(Box::new(error)))??;
+            let Some(found) = found else { return Ok(None) };
+            for (at, column) in missing.iter().zip(&found) {
                 self.pieces.insert(key_of(at), column.clone());
             }
-            // Those that were just read may be gone at once.
-            let place = |at: &usize| missing.binary_search(at).ok().map(|place| &read[place]);
-            return Ok(all()
-                .map(|at| place(at).cloned().or_else(|| self.pieces.get(&key_of(at))))
-                .collect());
+            read = found;
         }
-        Ok(all().map(|at| self.pieces.get(&key_of(at))).collect())
+        let column = |at: &usize| match missing.binary_search(at) {
+            Ok(place) => read.get(place).cloned(),
+            // It may be gone by now.
+            Err(_) => self.pieces.get(&key_of(at)),
+        };
+        Ok(all().map(column).collect())
     }
 
     /// Begins to find out about a file.
     fn work(&self, job: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(job);
+        tasks.spawn_on(job, &self.runtime);
     }
 }
 
@@ -293,7 +313,11 @@ fn rows_with(
     };
     let found: BooleanArray = eq(key, value)?;
     // Of a schema without columns.
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(key.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(key.len()));
     let batch = RecordBatch::try_new_with_options(schema.clone(), wanted.to_vec(), &options)?;
-    Ok(filter_record_batch(&batch, &found)?)
+    let rows = filter_record_batch(&batch, &found)?;
+    // Texts keep what they are part of.
+    let columns = rows.columns().iter().map(file::compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }

@@ -25,7 +25,7 @@ pub struct Zones {
 
 impl Zones {
     /// `None` if the file is too large, or not the same any more.
-    pub async fn read(source: &Source<'_>, number: u64) -> Result<Option<Self>> {
+    pub async fn read(source: &Source, number: u64) -> Result<Option<Self>> {
         let Some(metadata) = source.metadata().await? else { return Ok(None) };
         let rows: i64 = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).sum();
         if !u64::try_from(rows).is_ok_and(|rows| rows <= MAX_FILE_ROWS) {
@@ -91,7 +91,7 @@ impl Bounds {
         Ok(())
     }
 
-    fn finish(self, number: u64, source: &Source<'_>) -> Result<Option<Zones>> {
+    fn finish(self, number: u64, source: &Source) -> Result<Option<Zones>> {
         if self.all.is_empty() {
             return Ok(None);
         }
