@@ -127,8 +127,12 @@ impl AggregateUDFImpl for CheckedSum {
         let mut sum = function.clone();
         sum.params.args = vec![arg.clone()];
         let checked = Arc::new(ScalarUDF::new_from_impl(Checked::default()));
-        let added =
-            arithmetic::call(&checked, Operator::Multiply, count(arg.clone()), literal.clone());
+        // As a client counts the column itself: it would be there twice, by one name.
+        let counted = match arg {
+            Expr::Cast(cast) => cast.expr.as_ref().clone(),
+            arg => arg.clone(),
+        };
+        let added = arithmetic::call(&checked, Operator::Multiply, count(counted), literal.clone());
         let sum = Expr::AggregateFunction(sum);
         Ok(Some(arithmetic::call(&checked, Operator::Plus, sum, added)))
     }
