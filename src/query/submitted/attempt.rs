@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use super::record::Outcome;
 use super::runner::{LOOK, Runner};
-use super::{Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun};
+use super::{
+    Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun, plain_settings,
+};
 use crate::catalog::{self, Column, Privilege, Role};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{MAX_DATA, Op};
@@ -347,7 +349,7 @@ impl Results {
 
 /// The role's settings, and what was asked for.
 fn settings(attempt: &Attempt, role: &Role) -> query::Result<Settings> {
-    let mut settings = Settings::default();
+    let mut settings = plain_settings(role);
     for (name, value) in &role.record.settings {
         if let Err(error) = settings.set_default(name, value, Source::Role) {
             warn!(%error, "a setting of a role is left out");
