@@ -424,6 +424,7 @@ pub(in crate::query) fn fits(id: &str, record: &Record) -> Result<()> {
 /// What a role's session begins with, before all that is set for it.
 fn plain_settings(role: &Role) -> Settings {
     let mut settings = Settings::default();
+    settings.set_fact("session_authorization", &role.name, Source::Override);
     let superuser = if role.record.superuser { "on" } else { "off" };
     settings.set_fact("is_superuser", superuser, Source::Override);
     settings
