@@ -45,6 +45,7 @@ pub const LIVE: &[&str] = &[
     "distribution.retries",
     "distribution.spool",
     "distribution.statement_memory",
+    "engine.metadata_cache",
     "history.keep",
     "history.profile",
     "history.size",

@@ -16,6 +16,7 @@ use crate::telemetry;
 pub fn apply(config: &Config, queries: &Queries, submissions: &Submissions, live: &Live) {
     let now = config.with(live.settings.iter());
     queries.engine.change_distribution(&now.distribution);
+    queries.engine.change_caches(&now.engine);
     queries.history.change(now.history);
     queries.maintenance.change(now.maintenance);
     submissions.change(now.submitted);
