@@ -123,8 +123,8 @@ impl Schedules {
         options: Options,
         may: impl Fn(&Record) -> bool,
     ) -> Result<Option<DateTime<Utc>>> {
-        let long = !(1..=MAX_NAME).contains(&wish.name.len());
-        if long || wish.name.contains(char::is_control) {
+        let fits = (1..=MAX_NAME).contains(&wish.name.len());
+        if !fits || wish.name.contains(char::is_control) {
             return Err(Error::Name);
         }
         submitted::check(wish.sql)?;
