@@ -40,11 +40,27 @@ pub enum Error {
 /// What can be changed while a daemon runs, by key.
 pub const LIVE: &[&str] = &[
     "distribution.compression",
+    "distribution.max_parts",
     "distribution.min_bytes",
     "distribution.retries",
     "distribution.spool",
+    "distribution.statement_memory",
+    "engine.metadata_cache",
+    "history.keep",
+    "history.profile",
+    "history.size",
+    "history.slow",
     "log.filter",
+    "maintenance.interval",
+    "maintenance.orphan_grace",
+    "maintenance.rate",
     "shutdown.drain_timeout",
+    "submitted.attempts",
+    "submitted.history",
+    "submitted.keep",
+    "submitted.queue",
+    "submitted.results",
+    "submitted.running",
 ];
 
 /// Settings that are wrong, with the key to mend.

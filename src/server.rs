@@ -336,9 +336,11 @@ impl Server {
         let socket = sockets.peer.into_std().map_err(listening)?;
         let settings = self.config.distribution.clone();
         let peers = queries.engine.join(settings, peers, socket, end.clone())?;
-        live::apply(&self.config, &queries.engine, &queries.live.current());
-        let (config, engine) = (self.config.clone(), queries.engine.clone());
-        let apply = move |live: &cluster::live::Live| live::apply(&config, &engine, live);
+        live::apply(&self.config, queries, &self.submissions, &queries.live.current());
+        let (config, shared, submissions) =
+            (self.config.clone(), queries.clone(), self.submissions.clone());
+        let apply =
+            move |live: &cluster::live::Live| live::apply(&config, &shared, &submissions, live);
         let id = membership.id().to_owned();
         let live = queries.live.clone();
         tasks.spawn(live.follow(id, self.election.clone(), apply, end.clone()));

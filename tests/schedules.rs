@@ -161,6 +161,8 @@ async fn a_schedule_is_its_owners() {
             (make("x", "whenever", "{}"), "22023"),
             (make("x", "0 0 30 2 *", "{}"), "22023"),
             (make("", "@daily", "{}"), "22023"),
+            (make("two\nlines", "@daily", "{}"), "22023"),
+            (make(&"x".repeat(101), "@daily", "{}"), "22023"),
             (make("x", "@daily", "{\"time_zone\": \"Mars\"}"), "22023"),
             (make("x", "@daily", "{\"missed\": \"perhaps\"}"), "22023"),
             (make("x", "@daily", "{\"colour\": 1}"), "22023"),
@@ -170,12 +172,31 @@ async fn a_schedule_is_its_owners() {
         ] {
             assert_eq!(ann.outcome(&sql).await, code, "{sql}");
         }
+        for (options, parts) in [
+            ("{\"missed\": \"perhaps\"}", ["\"missed\"", "`run_once`"]),
+            ("{\"colour\": 1}", ["\"colour\"", "`time_zone`"]),
+            ("[]", ["JSON object", "{"]),
+            ("{\"missed\": skip}", ["no JSON", "column 12"]),
+        ] {
+            let refused = ann.refused(&make("x", "@daily", options)).await;
+            assert!(parts.iter().all(|part| refused.message().contains(part)), "{refused}");
+        }
+        // Any other name will do, whatever a znode's may be.
+        for name in ["a/b", "..", ".", "50%", "\u{f0}\u{1f600}"] {
+            ann.rows(&make(name, "@daily", "{\"settings\": {\"statement_timeout\": 5000}}")).await;
+            let found = format!("SELECT cron FROM system.schedules WHERE name = '{name}'");
+            assert_eq!(ann.value(&found).await, "@daily", "{name}");
+            assert_eq!(ann.value(&format!("SELECT oribi.unschedule('{name}')")).await, "t");
+        }
         // Switched off by another who may, it stays hers.
         client.rows(&make("hers", "* * * * * *", "{\"enabled\": false}")).await;
         let off = "SELECT \"user\", cron, enabled, next_run IS NULL FROM system.schedules";
         assert_eq!(client.rows(off).await, [["ann", "* * * * * *", "f", "t"]]);
         client.rows(&make("hers", "* * * * * *", "{}")).await;
-        let last = "SELECT last_query FROM system.schedules WHERE last_state = 'succeeded'";
+        ann.rows(&make("../a.b", "* * * * * *", "{\"overlap\": \"allow\"}")).await;
+        until("it runs as well", async || runs(&ann, "../a.b").await.len() > 1).await;
+        ann.rows("SELECT oribi.unschedule('../a.b')").await;
+        let last = "SELECT last_query FROM system.schedules WHERE name = 'hers' AND last_state = 'succeeded'";
         let mut query = String::new();
         until("it has run", async || {
             query = ann.value(last).await;

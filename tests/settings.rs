@@ -51,12 +51,40 @@ async fn two() -> (Cluster, [Daemon; 2], [Client; 2]) {
 async fn where_there_is_no_cluster_there_are_no_settings() {
     let (cluster, _daemons, _clients) = two().await;
     let (ensemble, _) = cluster.zookeeper().split_once('/').expect("a chroot");
-    for arguments in [&["get"][..], &["get", "work_mem"], &["history"], &["applied"]] {
-        let output = config_of(ensemble, arguments);
+    // One that nobody has.
+    let mistyped = format!("{ensemble}/test-{}", uuid::Uuid::new_v4().simple());
+    for arguments in [
+        &["get"][..],
+        &["get", "work_mem"],
+        &["history"],
+        &["applied"],
+        &["set", "statement_timeout", "5s"],
+        &["reset", "--all"],
+        &["rollback", "0"],
+    ] {
+        let output = config_of(&mistyped, arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{arguments:?}: {errors}");
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}: {errors}");
         assert!(errors.contains("there is no cluster"), "{arguments:?}: {errors}");
     }
+    // Nothing was made either.
+    let (_, chroot) = mistyped.split_once('/').expect("a chroot");
+    let listed = zookeeper::shared().cli(&["ls /"]);
+    assert!(!listed.contains(chroot), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_settings_may_be_there_before_the_first_daemon() {
+    let cluster = Cluster::on_shared_zookeeper();
+    assert_eq!(prints(&cluster, &["set", "--new", "TimeZone", "Europe/Vienna"]), "version 1");
+    // From now on it is there.
+    assert_eq!(prints(&cluster, &["set", "statement_timeout", "5s"]), "version 2");
+    assert_eq!(prints(&cluster, &["get", "timezone"]), "Europe/Vienna");
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    assert_eq!(client.value("SHOW TimeZone").await, "Europe/Vienna");
+    assert_eq!(client.value(TIMEOUT).await, "5s");
+    assert_eq!(prints(&cluster, &["set", "--new", "statement_timeout", "6s"]), "version 3");
 }
 
 /// Waits until all daemons run a version, as one of them sees it.
@@ -192,6 +220,104 @@ async fn keys_of_the_configuration_change_live_and_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn submitted_queries_begin_as_sessions_do() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    let settings = ["statement_timeout", "TimeZone", "search_path", "lock_timeout", "is_superuser"];
+    let shown = settings.map(|name| format!("current_setting('{name}')")).join(", ");
+    client.rows("CREATE ROLE ann LOGIN").await;
+    client.rows("ALTER SYSTEM SET statement_timeout = '1h'").await;
+    for name in ["TimeZone = 'Europe/Vienna'", "search_path = 'a'", "lock_timeout = '1s'"] {
+        client.rows(&format!("ALTER SYSTEM SET {name}")).await;
+    }
+    client.rows("ALTER DATABASE oribi SET search_path = 'b'").await;
+    client.rows("ALTER DATABASE oribi SET lock_timeout = '2s'").await;
+    client.rows("ALTER ROLE ann SET lock_timeout = '3s'").await;
+    let ann = Client::connect_as(&daemon, "ann").await;
+    let options = r#"{"settings": {"statement_timeout": "2h"}}"#;
+    let submit = format!("SELECT oribi.submit($$SELECT {shown}$$, '{options}')");
+    let id = ann.value(&submit).await;
+    assert_eq!(ann.value(&format!("SELECT oribi.wait('{id}', '60s')")).await, "succeeded");
+    let own = ann.rows(&format!("SELECT {shown}")).await;
+    assert_eq!(own, [["1h", "Europe/Vienna", "b", "3s", "off"]]);
+    let result = ann.rows(&format!("SELECT * FROM oribi.result('{id}')")).await;
+    assert_eq!(result, [["2h", "Europe/Vienna", "b", "3s", "off"]]);
+}
+
+/// What is kept, and how much at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_change_live() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    let set = async |name: &str, value: &str| {
+        let version = "SELECT max(version) FROM system.settings_history";
+        client.rows(&format!("ALTER SYSTEM SET {name} = '{value}'")).await;
+        let version = client.value(version).await;
+        let applied = "SELECT version FROM system.settings_applied";
+        until("it is in force", async || client.value(applied).await == version).await;
+    };
+    // Slow statements, and their profiles.
+    set("history.slow", "1us").await;
+    client.rows("SELECT 4711").await;
+    until("the log has it", async || {
+        daemon.log().lines().any(|line| line.contains("oribi::slow") && line.contains("4711"))
+    })
+    .await;
+    // Whether a statement is in the history, and whether with its profile.
+    let kept = async |number: u32| {
+        let sql = format!("SELECT count(*) FROM generate_series(1, {number})");
+        client.rows(&sql).await;
+        let kept = format!(
+            "SELECT oribi.profile(id) IS NOT NULL FROM system.query_history WHERE sql = '{sql}'"
+        );
+        client.value(&kept).await
+    };
+    set("history.profile", "1us").await;
+    assert_eq!(kept(4712).await, "t");
+    set("history.profile", "none").await;
+    assert_eq!(kept(4713).await, "f");
+    set("history.size", "0B").await;
+    assert_eq!(kept(4714).await, "");
+    let room = "SELECT bytes_limit FROM system.caches WHERE name = 'parquet_footers'";
+    set("engine.metadata_cache", "1MiB").await;
+    assert_eq!(client.value(room).await, "1048576");
+    // Submitted queries.
+    let submit = format!("SELECT oribi.submit($${ENDLESS}$$)");
+    let running = "SELECT count(*) FROM system.queries \
+                   WHERE kind = 'submitted' AND state = 'running'";
+    set("submitted.running", "1").await;
+    set("submitted.queue", "2").await;
+    let mut ids = vec![client.value(&submit).await, client.value(&submit).await];
+    assert_eq!(client.outcome(&submit).await, "53400");
+    until("one runs", async || client.value(running).await == "1").await;
+    set("submitted.queue", "3").await;
+    ids.push(client.value(&submit).await);
+    set("submitted.running", "3").await;
+    until("all run", async || client.value(running).await == "3").await;
+    for id in &ids {
+        client.rows(&format!("SELECT oribi.cancel('{id}')")).await;
+    }
+    set("submitted.history", "1").await;
+    let there = "SELECT count(*) FROM system.queries WHERE kind = 'submitted'";
+    until("the newest is left", async || client.value(there).await == "1").await;
+    // Upkeep.
+    client.rows("CREATE TABLE t (n INT)").await;
+    for n in 0..6 {
+        client.rows(&format!("INSERT INTO t VALUES ({n})")).await;
+    }
+    let files = "SELECT files FROM system.tables WHERE name = 't'";
+    assert_eq!(client.value(files).await, "6");
+    set("maintenance.interval", "10ms").await;
+    until("it has one file", async || client.value(files).await == "1").await;
+    for (name, value) in [("submitted.queue", "0"), ("submitted.keep", "soon")] {
+        let sql = format!("ALTER SYSTEM SET {name} = '{value}'");
+        assert_eq!(client.outcome(&sql).await, "22023", "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bad_value_in_its_node_is_refused_by_every_daemon() {
     let (cluster, [a, b], [on_a, on_b]) = two().await;
     let (_, chroot) = cluster.zookeeper().split_once('/').expect("a chroot");
@@ -228,7 +354,24 @@ async fn a_bad_value_in_its_node_is_refused_by_every_daemon() {
     let c = cluster.start("c");
     assert_eq!(Client::connect(&c).await.value(TIMEOUT).await, "30s");
     drop(c);
-    cli("delete", "engine.threads");
+    // What is refused can be taken back by name, and by then there is nothing more to take back.
+    cli("create", "no.such.setting 3");
+    cli("create", "Another 4");
+    let refused = "SELECT count(DISTINCT key) FROM system.settings WHERE error IS NOT NULL";
+    until("all are refused", async || on_a.value(refused).await == "4").await;
+    assert_eq!(on_a.outcome("ALTER SYSTEM SET no.such.setting = 4").await, "42704");
+    let shown = config(&cluster, &["get", "another"]);
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&shown.stderr).contains("'4' is not in force"), "{shown:?}");
+    assert_eq!(prints(&cluster, &["reset", "another"]), "version 1");
+    for (name, code) in [("no.such.setting", "42704"), ("engine.threads", "55P02")] {
+        let reset = format!("ALTER SYSTEM RESET {name}");
+        until("it is refused here as well", async || on_b.value(refused).await != "0").await;
+        assert_eq!(on_a.outcome(&reset).await, "", "{name}");
+        assert_eq!(on_a.outcome(&reset).await, code, "{name}");
+    }
+    let names = zookeeper::shared().cli(&[&format!("ls /{chroot}/settings")]);
+    assert!(names.contains("[statement_timeout]"), "{names}");
     cli("set", "statement_timeout \"40 s\"");
     until("the good value", async || on_b.value(TIMEOUT).await == "40s").await;
     cli("delete", "statement_timeout");

@@ -12,7 +12,7 @@ use super::{runtime, start_logging, text_table};
 use crate::cluster::live::{self, Live, LiveSettings, Wish};
 use crate::coordination;
 use crate::coordination::paths::Path;
-use crate::query::live::{check_name, check_text};
+use crate::query::live::{check_name, check_reset, check_text};
 use crate::server::{self, Tool};
 
 #[derive(Debug, Args)]
@@ -28,7 +28,13 @@ enum Action {
     /// Shows settings that are set for all daemons; with a name, that one's value.
     Get { name: Option<String> },
     /// Sets a setting for all daemons, which take it up at once.
-    Set { name: String, value: String },
+    Set {
+        name: String,
+        value: String,
+        /// Also where no daemon has ever started: for a cluster that is to come.
+        #[arg(long)]
+        new: bool,
+    },
     /// Takes a setting back, or with --all every one.
     Reset {
         #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -50,11 +56,13 @@ pub fn run(options: Options) -> Result<()> {
     let mut quiet = config.clone();
     quiet.log.filter = "error".to_owned();
     start_logging(&quiet)?;
+    let new = matches!(options.action, Action::Set { new: true, .. });
     runtime()?.block_on(async {
-        let tool = Tool::open(&config).await.map_err(|error| match error {
+        let opened = Tool::open(&config, new).await.map_err(|error| match error {
             server::Error::Coordination(error) => of_store(error),
             error => error.into(),
         })?;
+        let tool = opened.ok_or_else(|| no_cluster(&options.action))?;
         let done = act(&tool, options.action).await;
         tool.close().await;
         done.map_err(|error| match error {
@@ -75,16 +83,30 @@ fn of_store(error: coordination::Error) -> Error {
     }
 }
 
+/// Whether a daemon has ever started there, or there are settings for the first one to come.
+async fn is_there(tool: &Tool) -> Result<bool> {
+    let get =
+        async |path: Path<'_>| tool.coordination.get(&path.to_string()).await.map_err(of_store);
+    Ok(get(Path::Cluster).await?.is_some()
+        || get(Path::Settings).await?.is_some_and(|node| !node.data.is_empty()))
+}
+
+fn no_cluster(action: &Action) -> Error {
+    let new = match action {
+        Action::Set { .. } => "; for a cluster that is to come, set it with --new",
+        _ => "",
+    };
+    Error::Unreachable(format!(
+        "there is no cluster: no daemon has ever started with this ensemble and chroot, or data \
+         directory{new}"
+    ))
+}
+
 async fn act(tool: &Tool, action: Action) -> Result<()> {
-    let cluster = tool.coordination.get(&Path::Cluster.to_string()).await.map_err(of_store)?;
-    let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
-    // The first settings may be there before the first daemon is.
-    let sets = matches!(action, Action::Set { .. }) || settings.current().version > 0;
-    if !sets && cluster.is_none() {
-        let reason =
-            "there is no cluster: no daemon has ever started with this ensemble and chroot";
-        return Err(Error::Unreachable(reason.to_owned()));
+    if !matches!(action, Action::Set { new: true, .. }) && !is_there(tool).await? {
+        return Err(no_cluster(&action));
     }
+    let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
     let change = async |wish: Wish| {
         let version = settings.change(&wish, "oribi config").await?;
         say(&format!("version {version}"))
@@ -92,12 +114,13 @@ async fn act(tool: &Tool, action: Action) -> Result<()> {
     let one = |name: String, value| Wish::Set(BTreeMap::from([(name.to_lowercase(), value)]));
     match action {
         Action::Get { name } => get(&settings.current(), name.as_deref()),
-        Action::Set { name, value } => {
+        Action::Set { name, value, new: _ } => {
             let value = check_text(&name, &value).map_err(Error::Setting)?;
             change(one(name, Some(value))).await
         }
         Action::Reset { name: Some(name), .. } => {
-            check_name(&name).map_err(|error| Error::Setting(error.to_string()))?;
+            let current = settings.current();
+            check_reset(&current, &name).map_err(|error| Error::Setting(error.to_string()))?;
             change(one(name, None)).await
         }
         Action::Reset { name: None, .. } => change(Wish::ResetAll).await,
@@ -118,11 +141,11 @@ fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
         }
         return say(&table(&["name", "value", "state"], rows));
     };
-    check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
     let lower = name.to_lowercase();
     if let Some(refused) = live.refused.get(&lower) {
         return Err(Error::NotInForce(format!("{lower}: {refused}")));
     }
+    check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
     match live.settings.get(&lower) {
         Some(value) => say(value),
         None => Err(Error::NotInForce(format!(

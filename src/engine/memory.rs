@@ -175,6 +175,22 @@ impl MemoryPool for Bounded {
     }
 }
 
+/// Bytes for files' footers, and for their statistics.
+fn caches(config: &config::Engine) -> (usize, usize) {
+    let footers = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
+    (footers, footers / 4)
+}
+
+/// Has room for so much of files' metadata from now on.
+pub(super) fn change_caches(environment: &RuntimeEnv, config: &config::Engine) {
+    let (footers, statistics) = caches(config);
+    let manager = &environment.cache_manager;
+    manager.get_file_metadata_cache().update_cache_limit(footers);
+    if let Some(cache) = manager.get_file_statistic_cache() {
+        cache.update_cache_limit(statistics);
+    }
+}
+
 /// Memory pool, disk manager and caches, shared by all sessions. Spill files of an earlier process
 /// are removed: the directory is below the locked data directory, so nobody else uses them.
 pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Arc<RuntimeEnv>> {
@@ -193,15 +209,15 @@ pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Ar
         .with_max_temp_directory_size(config.spill_limit.0);
     // Listing is how changed files are noticed, so it is not cached; what is cached is checked
     // against the listing.
-    let metadata = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
-    let caches = CacheManagerConfig::default()
+    let (footers, statistics) = caches(config);
+    let manager = CacheManagerConfig::default()
         .with_list_files_cache_limit(0)
-        .with_file_statistics_cache_limit(metadata / 4)
-        .with_metadata_cache_limit(metadata);
+        .with_file_statistics_cache_limit(statistics)
+        .with_metadata_cache_limit(footers);
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(disk)
-        .with_cache_manager(caches)
+        .with_cache_manager(manager)
         .with_object_store_registry(Arc::new(Stores::new(&places.roots)))
         .build_arc()
         .map_err(Error::Execution)

@@ -241,6 +241,11 @@ impl Engine {
         }
     }
 
+    /// Has other sizes of caches from now on, as far as they can change while the daemon runs.
+    pub fn change_caches(&self, config: &config::Engine) {
+        memory::change_caches(&self.environment, config);
+    }
+
     /// Sends a message to the daemon at an address, and waits for its answer.
     pub async fn tell(&self, peer: &str, kind: &str, body: Bytes) -> Result<Bytes, NoAnswer> {
         match self.distribution() {

@@ -582,10 +582,22 @@ fn submission_code(error: &submitted::Error) -> &'static str {
         E::Twin(_) => "42710",
         E::Options(_) => "22023",
         E::NoResult { .. } => "55000",
-        E::Invalid(_) => "42601",
+        E::NotOne => "42601",
+        E::Text(error) => text_code(error),
         E::NoWork => "0A000",
         E::Setting(error) => setting_code(error),
         E::Record { .. } => "XX001",
+    }
+}
+
+/// Of a text that is not even planned.
+fn text_code(error: &query::Error) -> &'static str {
+    match error {
+        query::Error::Engine(engine::Error::TooDeep(_)) => "54001",
+        query::Error::NotSupported(_) | query::Error::Refused(_) => "0A000",
+        query::Error::Copy(copy::Error::InvalidValue(_)) => "22023",
+        query::Error::Copy(copy::Error::NotSupported(_)) => "0A000",
+        _ => "42601",
     }
 }
 

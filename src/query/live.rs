@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::life::Session;
 use super::{Error, Result};
+use crate::cluster::live::Live;
 use crate::config::{self, Config};
 use crate::engine;
 use crate::engine::settings::{self, Settings};
@@ -66,7 +67,15 @@ pub fn check_name(name: &str) -> Result<()> {
     Ok(settings::check_name_for_all(name).map_err(engine::Error::from)?)
 }
 
-/// The same, as rooms below and the command line have it.
+/// Refuses to take back what could not be set; but what somebody has written all the same goes.
+pub fn check_reset(live: &Live, name: &str) -> Result<()> {
+    match live.refused.contains_key(&name.to_lowercase()) {
+        true => Ok(()),
+        false => check_name(name),
+    }
+}
+
+/// The same as [`check`], as rooms below and the command line have it.
 pub fn check_text(name: &str, value: &str) -> std::result::Result<String, String> {
     check(name, value).map_err(|error| match error.hint() {
         Some(hint) => format!("{error} ({hint})"),

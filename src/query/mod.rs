@@ -29,6 +29,7 @@
 //! - [`signals`]: cancels and ends sessions of other daemons.
 //! - [`submitted`]: queries that are submitted now and fetched later.
 //! - [`schedules`]: queries that are submitted again and again.
+//! - [`options`]: what is said of both, as JSON.
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
 pub mod admission;
@@ -47,6 +48,7 @@ pub mod live;
 pub mod maintenance;
 pub mod notify;
 pub mod objects;
+mod options;
 mod prepared;
 mod recent;
 pub mod registry;

@@ -1,20 +1,25 @@
 //! Puts live settings in force where they are not a session's, and shows what is in force.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tracing::warn;
 
 use crate::cluster::live::{Live, Refused};
 use crate::config::{self, Config};
-use crate::engine::{Engine, settings};
+use crate::engine::settings;
+use crate::query::Queries;
+use crate::query::submitted::Submissions;
 use crate::system::{SettingChangeRow, SettingRow};
 use crate::telemetry;
 
 /// Puts the settings in force that are keys of the configuration.
-pub fn apply(config: &Config, engine: &Arc<Engine>, live: &Live) {
+pub fn apply(config: &Config, queries: &Queries, submissions: &Submissions, live: &Live) {
     let now = config.with(live.settings.iter());
-    engine.change_distribution(&now.distribution);
+    queries.engine.change_distribution(&now.distribution);
+    queries.engine.change_caches(&now.engine);
+    queries.history.change(now.history);
+    queries.maintenance.change(now.maintenance);
+    submissions.change(now.submitted);
     // The environment has its say first: it may be another one that the configuration has.
     if let Err(error) = telemetry::set_filter(&now.log.filter) {
         warn!(%error, "the log's filter stays as it was");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Error, embedded_store, ensemble, reach};
 use crate::config::Config;
-use crate::coordination::Coordination;
+use crate::coordination::{self, Coordination, zookeeper};
 use crate::data_dir::DataDir;
 
 /// How long somebody at a terminal waits for the ensemble; a daemon has more patience.
@@ -20,18 +20,32 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Opens the ensemble; without one, the store in the data directory.
-    pub async fn open(config: &Config) -> Result<Self, Error> {
+    /// Opens the ensemble; without one, the store in the data directory. A chroot or directory that is
+    /// missing is made if it is a `new` one, else there is nothing to open.
+    pub async fn open(config: &Config, new: bool) -> Result<Option<Self>, Error> {
         if let Some(options) = ensemble(config)? {
             let mut config = config.clone();
             config.coordination.start_timeout = config.coordination.start_timeout.min(PATIENCE);
+            if !new {
+                let looking = zookeeper::Options { read_only: true, ..options.clone() };
+                match reach(&config, looking).await {
+                    Ok(found) => found.own.close().await,
+                    Err(Error::Coordination(coordination::Error::NoNode { .. })) => {
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             let coordination = reach(&config, options).await?.own;
-            return Ok(Self { coordination, _data_dir: None });
+            return Ok(Some(Self { coordination, _data_dir: None }));
         }
         let directory = config.data_dir.as_ref().ok_or(Error::NoStore)?;
+        if !new && !directory.is_dir() {
+            return Ok(None);
+        }
         let data_dir = DataDir::open(directory).map_err(Error::StoreInUse)?;
         let coordination = embedded_store(config, &data_dir)?.own;
-        Ok(Self { coordination, _data_dir: Some(data_dir) })
+        Ok(Some(Self { coordination, _data_dir: Some(data_dir) }))
     }
 
     pub async fn close(&self) {

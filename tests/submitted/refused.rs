@@ -33,10 +33,26 @@ async fn what_cannot_be_submitted_is_refused_with_a_reason() {
         (scheduled(misspelt), "42602"),
         ("oribi.schedule('s', '@daily', 'BEGIN')".to_owned(), "0A000"),
         (deep.replacen("SELECT ", "", 1), "54001"),
+        (submitted(&deep), "54001"),
+        (submitted("COPY t TO '/tmp/x'"), "0A000"),
+        (format!("oribi.schedule('s', '@daily', $${deep}$$)"), "54001"),
     ] {
         let refused = client.refused(&format!("SELECT {call}")).await;
         assert_eq!(refused.code().code(), code, "{call}: {refused}");
         assert!(code != "0A000" || says_what_to_do(&refused), "{call}: {refused:?}");
+    }
+    // It is said what is wrong, and where.
+    for (options, parts) in [
+        (r#"{"colour": 1}"#, ["\"colour\"", "`key`, `database`, `settings`"]),
+        (r#"{"database": "oribi", "key": 5}"#, ["\"key\"", "expected a string"]),
+        (r#"{"settings": {"a.b": [1]}}"#, ["\"settings\"", "\"a.b\""]),
+        (r#"["a", "b", {}]"#, ["JSON object", "{"]),
+        (r#"{"key": a}"#, ["no JSON", "column 9"]),
+        (r#"{"key": "a", "key": "b"}"#, ["duplicate", "`key`"]),
+    ] {
+        let refused = client.refused(&format!("SELECT {}", with(options))).await;
+        assert_eq!(refused.code().code(), "22023", "{options}: {refused}");
+        assert!(parts.iter().all(|part| refused.message().contains(part)), "{options}: {refused}");
     }
     assert_eq!(client.value("SELECT count(*) FROM system.schedules").await, "0");
     assert_eq!(
@@ -48,6 +64,31 @@ async fn what_cannot_be_submitted_is_refused_with_a_reason() {
     let ann = Client::connect_as(&daemon, "ann").await;
     assert_eq!(ann.outcome(&format!("SELECT {unlimited}")).await, "42501");
     assert_eq!(client.outcome(&format!("SELECT {unlimited}")).await, "");
+}
+
+/// Its columns depend on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_result_is_no_parameter() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let client = daemon.connect().await;
+    let id: String = client
+        .query_one("SELECT oribi.submit($1)", &[&"SELECT 42 AS n"])
+        .await
+        .expect("an id")
+        .get(0);
+    let error = client.prepare("SELECT * FROM oribi.result($1)").await.expect_err("refused");
+    let refused = error.as_db_error().expect("by the server");
+    assert_eq!(refused.code().code(), "0A000", "{refused}");
+    assert!(refused.hint().is_some_and(|hint| hint.contains("literal")), "{refused:?}");
+    let waited =
+        client.query_one("SELECT oribi.wait($1, $2)", &[&id, &"60s"]).await.expect("a row");
+    assert_eq!(waited.get::<_, &str>(0), "succeeded");
+    let record = client.query_one("SELECT oribi.record($1)", &[&id]).await.expect("a row");
+    assert!(record.get::<_, &str>(0).contains("[[42]]"), "{record:?}");
+    let sql = format!("SELECT * FROM oribi.result('{id}')");
+    let row = client.query_one(&sql, &[]).await.expect("a row");
+    assert_eq!((row.columns()[0].name(), row.get::<_, i64>(0)), ("n", 42));
 }
 
 fn says_what_to_do(refused: &tokio_postgres::error::DbError) -> bool {

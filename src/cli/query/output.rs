@@ -33,10 +33,11 @@ const GROUP: usize = 64 << 20;
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// How rows are written. As JSON they are an array of objects, one a line.
+    /// How rows are written. As JSON they are an array of objects, one a line; parquet needs --output.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub format: Format,
-    /// Where to; without it, to standard output. The file is there once it is whole.
+    /// Where to; without it, to standard output (which parquet is not written to). The file is there
+    /// once it is whole.
     #[arg(short, long, value_name = "FILE", required_if_eq("format", "parquet"))]
     output: Option<PathBuf>,
 }

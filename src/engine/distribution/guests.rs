@@ -32,14 +32,14 @@ struct Refused(&'static str);
 /// The parts that run here.
 #[derive(Debug)]
 pub(super) struct Guests {
-    settings: config::Distribution,
     /// What they share with this daemon's own statements.
     environment: Arc<RuntimeEnv>,
     inside: Mutex<Inside>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inside {
+    settings: config::Distribution,
     parts: usize,
     statements: HashMap<Uuid, Statement>,
 }
@@ -71,7 +71,13 @@ pub(super) struct Host {
 
 impl Guests {
     pub fn new(settings: config::Distribution, environment: Arc<RuntimeEnv>) -> Arc<Self> {
-        Arc::new(Self { settings, environment, inside: Mutex::default() })
+        let inside = Inside { settings, parts: 0, statements: HashMap::new() };
+        Arc::new(Self { environment, inside: Mutex::new(inside) })
+    }
+
+    /// Lets in as much as other settings say, from now on.
+    pub fn change(&self, settings: config::Distribution) {
+        self.inside().settings = settings;
     }
 
     /// A statement of this daemon is spread, which runs with this memory here, and is observed.
@@ -104,15 +110,16 @@ impl Guests {
             debug!(statement = %travel.statement, reason, "a part of another daemon's is refused");
             Err(DataFusionError::External(Box::new(Refused(reason))))
         };
-        if inside.parts >= self.settings.max_parts {
+        if inside.parts >= inside.settings.max_parts {
             return refused("there are too many");
         }
         if known.is_none() && self.is_full() {
             return refused("its memory is nearly used up");
         }
         inside.parts += 1;
+        let share = inside.settings.statement_memory;
         let known = inside.statements.entry(travel.statement).or_insert_with(|| {
-            let environment = self.bound(travel).of(&self.environment);
+            let environment = self.bound(travel, share).of(&self.environment);
             Statement { environment, own: false, observation: None, parts: 0 }
         });
         known.parts += 1;
@@ -125,8 +132,8 @@ impl Guests {
         self.inside().statements.get(&travel.statement)?.observation.clone()
     }
 
-    fn bound(&self, travel: &Travel) -> Bound {
-        let here = part_of(self.settings.statement_memory, self.limit().unwrap_or(usize::MAX));
+    fn bound(&self, travel: &Travel, share: config::Share) -> Bound {
+        let here = part_of(share, self.limit().unwrap_or(usize::MAX));
         let here = Bound::of_guest(here);
         travel.bound.clone().filter(|bound| bound.bytes < here.bytes).unwrap_or(here)
     }
@@ -197,6 +204,11 @@ mod tests {
         let refused = guests.admit(&one).unwrap_err();
         assert!(refused.to_string().contains("there are too many"), "{refused}");
         held.pop();
+        held.push(guests.admit(&one).unwrap());
+        // As many as is said now.
+        guests.admit(&one).unwrap_err();
+        let settings = guests.inside().settings.clone();
+        guests.change(config::Distribution { max_parts: 4, ..settings });
         held.push(guests.admit(&one).unwrap());
         drop(held);
         assert!(guests.inside().statements.is_empty());

@@ -424,13 +424,10 @@ impl Distribution {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has other settings from now on, as far as they can change while the daemon runs.
+    /// Has other settings from now on.
     pub fn change(&self, new: &config::Distribution) {
-        let mut settings = self.settings.write().unwrap_or_else(PoisonError::into_inner);
-        let config::Distribution { min_bytes, retries, spool, compression, .. } = new.clone();
-        let fixed = config::Distribution::clone(&settings);
-        let new = config::Distribution { min_bytes, retries, spool, compression, ..fixed };
-        *settings = Arc::new(new);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new.clone());
+        self.guests.change(new.clone());
     }
 
     /// How often a statement may run again.

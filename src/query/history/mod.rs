@@ -20,8 +20,8 @@ mod store;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -185,7 +185,9 @@ pub struct History {
     /// This daemon's id.
     daemon: String,
     directory: PathBuf,
-    settings: config::History,
+    settings: RwLock<config::History>,
+    /// Of these, microseconds from which on a profile is kept: each statement looks at it.
+    profile: AtomicU64,
     /// Bytes of a statement's text.
     text_limit: usize,
     queue: Mutex<Queue>,
@@ -235,7 +237,8 @@ impl History {
         Arc::new(Self {
             daemon: daemon.to_owned(),
             directory,
-            settings,
+            profile: AtomicU64::new(in_micros(settings.profile)),
+            settings: RwLock::new(settings),
             text_limit: usize::try_from(text_limit.0).unwrap_or(usize::MAX),
             queue: Mutex::default(),
             filled: Notify::new(),
@@ -245,9 +248,22 @@ impl History {
         })
     }
 
+    /// Has other settings from now on.
+    pub fn change(&self, settings: config::History) {
+        self.profile.store(in_micros(settings.profile), Ordering::Relaxed);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        // What is too much now goes.
+        self.filled.notify_one();
+    }
+
+    fn settings(&self) -> config::History {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A statement begins.
     pub(super) fn begin(&self, text: &Arc<str>) -> Arc<Facts> {
-        Facts::new(text, Utc::now(), self.settings.profile.0)
+        let profile = Some(self.profile.load(Ordering::Relaxed)).filter(|micros| *micros != NEVER);
+        Facts::new(text, Utc::now(), profile.map(Duration::from_micros))
     }
 
     /// A statement has run for a while and goes on.
@@ -268,7 +284,7 @@ impl History {
     pub(super) fn note_ended(&self, facts: Arc<Facts>, session: Arc<SessionEntry>) {
         let mut queue = self.queue();
         let journaled = facts.journaled.load(Ordering::Relaxed);
-        if (facts.counts() || journaled) && (self.is_on() || self.settings.slow.0.is_some()) {
+        if (facts.counts() || journaled) && (self.is_on() || self.settings().slow.0.is_some()) {
             self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() });
         }
     }
@@ -278,7 +294,7 @@ impl History {
     }
 
     fn is_on(&self) -> bool {
-        self.settings.size.0 > 0
+        self.settings().size.0 > 0
     }
 
     fn push(&self, queue: &mut Queue, note: Note) {
@@ -368,11 +384,14 @@ impl History {
             return;
         }
         let mut store = self.store.lock().await;
-        let (mut opened, settings) = (store.take(), self.settings.clone());
+        let (mut opened, settings) = (store.take(), self.settings());
         let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || {
             let store = match &mut opened {
-                Some(store) => store,
+                Some(store) => {
+                    store.bound(settings.size.0, settings.keep);
+                    store
+                }
                 None => {
                     let (new, lost) = Store::open(directory, settings.size.0, settings.keep);
                     batch.ended.extend(lost.into_iter().map(|record| (record.lost(), None)));
@@ -398,7 +417,7 @@ impl History {
     /// The line in the log of a statement that took long.
     fn log_slow(&self, record: &Record) {
         let took = Duration::from_micros(record.duration.unwrap_or_default());
-        if self.settings.slow.0.is_none_or(|slow| took < slow) {
+        if self.settings().slow.0.is_none_or(|slow| took < slow) {
             return;
         }
         let sql: &str = &cut(&record.sql.as_str().into(), LOGGED_TEXT);
@@ -423,6 +442,13 @@ impl History {
         let found = tokio::task::spawn_blocking(move || store::find_profile(&directory, id));
         found.await.ok().flatten()
     }
+}
+
+/// No statement runs so long.
+const NEVER: u64 = u64::MAX;
+
+fn in_micros(limit: config::Limit) -> u64 {
+    limit.0.map_or(NEVER, |limit| u64::try_from(limit.as_micros()).unwrap_or(NEVER))
 }
 
 /// Where the files are, below a data directory.

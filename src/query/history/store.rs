@@ -117,6 +117,14 @@ impl Store {
         (store, lost)
     }
 
+    /// Has other bounds from now on.
+    pub fn bound(&mut self, limit: u64, keep: Duration) {
+        if (limit, keep) != (self.limit, self.keep) {
+            (self.limit, self.keep) = (limit, keep);
+            self.prune();
+        }
+    }
+
     /// Writes statements down. What the disk does not take is lost, and the log says so once.
     pub fn write(&mut self, batch: &Batch) {
         match self.try_write(batch) {
@@ -350,11 +358,19 @@ mod tests {
         assert!(kept.len() < 1000 && kept.len() > 20, "{}", kept.len());
         assert_eq!(kept.last(), Some(&999));
         assert!(kept.is_sorted());
-        let bytes: u64 = numbers(&path)
-            .iter()
-            .map(|n| fs::metadata(path.join(segment(*n, STATEMENTS))).map_or(0, |m| m.len()))
-            .sum();
-        assert!(bytes <= 16 * 1024 + 1024, "{bytes}");
+        let bytes = || -> u64 {
+            numbers(&path)
+                .iter()
+                .map(|n| fs::metadata(path.join(segment(*n, STATEMENTS))).map_or(0, |m| m.len()))
+                .sum()
+        };
+        assert!((12 * 1024..=17 * 1024).contains(&bytes()), "{}", bytes());
+        store.bound(8 * 1024, KEEP);
+        assert!(bytes() <= 9 * 1024, "{}", bytes());
+        assert_eq!(ids(&path).last(), Some(&999));
+        // None but the segment that is appended to.
+        store.bound(8 * 1024, Duration::ZERO);
+        assert!(bytes() <= 1024, "{}", bytes());
     }
 
     #[test]

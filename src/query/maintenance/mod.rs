@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::ObjectName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -71,7 +72,7 @@ pub struct Maintenance {
     catalog: Arc<Catalog>,
     commits: Arc<Commits>,
     log: Arc<Log>,
-    options: config::Maintenance,
+    options: watch::Sender<config::Maintenance>,
     warehouse: Option<Warehouse>,
 }
 
@@ -100,7 +101,21 @@ impl Maintenance {
         log: Arc<Log>,
         (options, warehouse): (config::Maintenance, Option<Warehouse>),
     ) -> Arc<Self> {
+        let options = watch::Sender::new(options);
         Arc::new(Self { engine, catalog, commits, log, options, warehouse })
+    }
+
+    /// Has other options from now on.
+    pub fn change(&self, options: config::Maintenance) {
+        self.options.send_if_modified(|known| {
+            let news = *known != options;
+            *known = options;
+            news
+        });
+    }
+
+    fn orphan_grace(&self) -> Duration {
+        self.options.borrow().orphan_grace
     }
 
     /// Makes large files of small ones, no faster than the rate says; with the metadata in which
@@ -200,7 +215,7 @@ impl Maintenance {
         }
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let others = other_places(&self.catalog.snapshot(), &table);
-        let grace = self.options.orphan_grace;
+        let grace = self.orphan_grace();
         let found = Orphans::list(files, metadata.location(), grace, &others).await?;
         // Only now: whatever was committed meanwhile is among the files that it names.
         let table = self.catalog.table(name, Consistency::Strong).await?;
@@ -231,7 +246,7 @@ impl Maintenance {
         let Warehouse { url, cluster } = warehouse;
         let files = self.commits.files();
         let known = places(&self.catalog.snapshot());
-        let grace = self.options.orphan_grace;
+        let grace = self.orphan_grace();
         let mut found = Abandoned::list(files, url, *cluster, grace, &known).await?;
         let mut work = Work::default();
         while !found.is_empty() && election.fence().is_some() {
@@ -246,12 +261,18 @@ impl Maintenance {
 
     /// Looks after all tables while this daemon leads, until `stop`. Needed exactly once.
     pub async fn run(self: Arc<Self>, election: Arc<Election>, stop: CancellationToken) {
-        let Some(interval) = self.options.interval.0 else { return };
         let session = self.session();
         let mut seen = Seen::default();
+        let mut options = self.options.subscribe();
         loop {
+            let interval = options.borrow_and_update().interval.0;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // The time begins anew.
+                _ = options.changed() => continue,
+                () = tokio::time::sleep(interval.unwrap_or_default()), if interval.is_some() => {}
+            }
             let round = async {
-                tokio::time::sleep(interval).await;
                 let mut entries = Vec::new();
                 self.round(&election, &session, &mut seen, &mut entries).await;
                 self.log.append(entries).await;
@@ -289,8 +310,8 @@ impl Maintenance {
             let object = table.name.to_string();
             if seen.compacted.get(&oid) != Some(&definition.metadata) {
                 let started = Utc::now();
-                let compacted =
-                    self.compact(session, &table.name, &fences, self.options.rate).await;
+                let rate = self.options.borrow().rate;
+                let compacted = self.compact(session, &table.name, &fences, rate).await;
                 let compacted = compacted.map(|(work, metadata)| {
                     // Not the table's metadata by now: what was written meanwhile was not looked at.
                     seen.compacted.extend(metadata.map(|metadata| (oid, metadata)));

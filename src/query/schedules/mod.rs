@@ -24,6 +24,7 @@ pub use clock::run;
 use record::Pattern;
 pub use record::{Last, Missed, Options, Overlap, Record};
 
+use super::options;
 use super::submitted::{self, Submissions};
 use crate::catalog::{self, Catalog, Role};
 use crate::coordination::paths::{self, Path};
@@ -32,7 +33,7 @@ use crate::coordination::{self, Mode, Op};
 /// Schedules that there may be.
 const MAX_SCHEDULES: i32 = 1000;
 
-/// Bytes of a schedule's name.
+/// Bytes of a schedule's name. Its znode's name has up to three times as many, and the time.
 const MAX_NAME: usize = 100;
 
 /// How often a write is tried that another was quicker than.
@@ -52,7 +53,7 @@ pub enum Error {
     Denied(String),
     #[error("there are {MAX_SCHEDULES} schedules already: remove one with oribi.unschedule")]
     Full,
-    #[error("a schedule's name has 1 to {MAX_NAME} bytes")]
+    #[error("a schedule's name has 1 to {MAX_NAME} bytes, and no control characters")]
     Name,
     #[error(
         "\"{cron}\" is no cron pattern such as '30 2 * * mon-fri' (minute, hour, day of month, month, \
@@ -77,7 +78,7 @@ impl FromStr for Options {
     type Err = Error;
 
     fn from_str(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|error| Error::Options(error.to_string()))
+        options::read(json).map_err(Error::Options)
     }
 }
 
@@ -122,7 +123,8 @@ impl Schedules {
         options: Options,
         may: impl Fn(&Record) -> bool,
     ) -> Result<Option<DateTime<Utc>>> {
-        if wish.name.is_empty() || wish.name.len() > MAX_NAME {
+        let fits = (1..=MAX_NAME).contains(&wish.name.len());
+        if !fits || wish.name.contains(char::is_control) {
             return Err(Error::Name);
         }
         submitted::check(wish.sql)?;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result, Wish};
 use crate::catalog::Role;
+use crate::query::options;
 
 /// A time is missed when nobody has come to it for so long: more than it takes to notice that the
 /// leader has died, and to elect another.
@@ -106,7 +107,7 @@ pub struct Options {
     pub enabled: Option<bool>,
     #[serde(default)]
     pub database: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "options::settings")]
     pub settings: BTreeMap<String, String>,
 }
 

@@ -25,7 +25,7 @@ impl Session {
             SystemChange::Setting(
                 SettingChange::Set { setting, value: None } | SettingChange::Reset(Some(setting)),
             ) => {
-                live::check_name(setting)?;
+                live::check_reset(&self.queries().live.current(), setting)?;
                 Wish::Set(BTreeMap::from([(setting.to_lowercase(), None)]))
             }
             SystemChange::Setting(SettingChange::Reset(None)) => Wish::ResetAll,

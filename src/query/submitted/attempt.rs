@@ -16,7 +16,9 @@ use uuid::Uuid;
 
 use super::record::Outcome;
 use super::runner::{LOOK, Runner};
-use super::{Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun};
+use super::{
+    Claim, Ending, Error, Failure, Record, Result, State, encoded, ending, outrun, plain_settings,
+};
 use crate::catalog::{self, Column, Privilege, Role};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{MAX_DATA, Op};
@@ -203,7 +205,29 @@ impl Runner {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let guard = self.queries.sessions.open(&role, database, nowhere, None);
         let _ = guard.entry().attempt.set((attempt.id.clone(), attempt.record.attempt));
-        Ok(Session::new(self.queries.clone(), guard, settings(attempt, &role)?))
+        let settings = self.settings_of(attempt, &role).await?;
+        Ok(Session::new(self.queries.clone(), guard, settings))
+    }
+
+    /// What a session of the role begins with there, and what was asked for.
+    async fn settings_of(&self, attempt: &Attempt, role: &Role) -> query::Result<Settings> {
+        let database = self.queries.catalog.database(&attempt.record.database).await?;
+        let mut settings = plain_settings(role);
+        settings.take_system(&self.queries.live.current().settings);
+        let of_database = database.record.settings.iter().map(|set| (Source::Database, set));
+        let of_role = role.record.settings.iter().map(|set| (Source::Role, set));
+        for (source, (name, value)) in of_database.chain(of_role) {
+            if let Err(error) = settings.set_default(name, value, source) {
+                let source = source.name();
+                warn!(id = attempt.id, source, %error, "a setting of a role or database is left out");
+            }
+        }
+        let mut asked = attempt.record.settings.clone();
+        asked.insert("application_name".to_owned(), format!("submitted {}", attempt.id));
+        for (name, value) in &asked {
+            settings.set_default(name, value, Source::Client).map_err(engine::Error::from)?;
+        }
+        Ok(settings)
     }
 
     async fn run_in(
@@ -343,22 +367,6 @@ impl Results {
         let names = files.directories(&self.0).await?;
         Ok(names.iter().filter_map(|name| paths::decode(name)).collect())
     }
-}
-
-/// The role's settings, and what was asked for.
-fn settings(attempt: &Attempt, role: &Role) -> query::Result<Settings> {
-    let mut settings = Settings::default();
-    for (name, value) in &role.record.settings {
-        if let Err(error) = settings.set_default(name, value, Source::Role) {
-            warn!(%error, "a setting of a role is left out");
-        }
-    }
-    let mut asked = attempt.record.settings.clone();
-    asked.insert("application_name".to_owned(), format!("submitted {}", attempt.id));
-    for (name, value) in &asked {
-        settings.set_default(name, value, Source::Client).map_err(engine::Error::from)?;
-    }
-    Ok(settings)
 }
 
 /// A result's columns as they are kept: those of one name get a number each.

@@ -8,11 +8,14 @@ use serde::Deserialize;
 use tracing::{debug, info, warn};
 
 use super::{
-    Error, Failure, Found, Record, Result, Submissions, check, encoded, exists, fits, outrun,
+    Describe, Error, Found, Record, Result, Submissions, check, check_settings, encoded, exists,
+    fits, outrun, plain_settings,
 };
 use crate::catalog::{Catalog, DEFAULT_DATABASE, FIRST_ROLE};
 use crate::coordination::paths::{self, Path};
 use crate::coordination::{self, Mode, Op};
+use crate::engine::settings::Settings;
+use crate::query::options;
 
 /// Znodes below letters that are removed at a time: the letters behind have their turn before the rest
 /// goes.
@@ -25,12 +28,14 @@ const CONCURRENT_DELETES: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Letter {
-    sql: String,
+    /// Never left out.
+    #[serde(default)]
+    sql: Option<String>,
     #[serde(default)]
     user: Option<String>,
     #[serde(default)]
     database: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "options::settings")]
     settings: BTreeMap<String, String>,
 }
 
@@ -41,6 +46,7 @@ impl Submissions {
     pub(super) async fn empty_inbox(
         &self,
         catalog: &Catalog,
+        describe: Describe,
         mut own: impl FnMut(&str) -> bool,
     ) -> Result<()> {
         let mut letters = self.coordination.children(&Path::Inbox.to_string()).await?;
@@ -48,18 +54,18 @@ impl Submissions {
             return Ok(());
         }
         letters.sort();
-        let room = self.room().await?;
+        let (room, queue) = (self.room().await?, self.limits().queue);
         let mut sweeps = SWEPT;
         for (at, name) in letters.iter().enumerate() {
             let place = match at.checked_sub(room) {
                 None => Place::Queue,
-                Some(beyond) if beyond < self.limits.queue => continue,
+                Some(beyond) if beyond < queue => continue,
                 Some(_) => Place::Nowhere,
             };
             if !own(name) {
                 continue;
             }
-            match self.open_letter(catalog, name, place, &mut sweeps).await {
+            match self.open_letter(catalog, describe, name, place, &mut sweeps).await {
                 Ok(()) => {}
                 Err(Error::Store(error)) if error.is_unavailable() => return Err(error.into()),
                 Err(error) => debug!(name, %error, "a letter stays in the inbox"),
@@ -71,6 +77,7 @@ impl Submissions {
     async fn open_letter(
         &self,
         catalog: &Catalog,
+        describe: Describe,
         name: &str,
         place: Place,
         sweeps: &mut usize,
@@ -79,15 +86,28 @@ impl Submissions {
         let path = format!("{}/{name}", Path::Inbox);
         let Some(node) = store.get(&path).await? else { return Ok(()) };
         let id = paths::decode(name).unwrap_or_else(|| name.to_owned());
-        let mut record = read_letter(&node.data);
+        let refuse = |record: &mut Record, error: Error| {
+            if !record.state.is_final() {
+                *record = record.failed(describe(error.into()));
+            }
+        };
+        let (mut record, wrong) = read_letter(&node.data);
+        if let Some(error) = wrong {
+            refuse(&mut record, error);
+        }
         let role = catalog.role_of(&record.user, None).await?;
-        record.owner = role.map(|role| role.record.oid);
+        record.owner = role.as_ref().map(|role| role.record.oid);
+        // A role that is not there is found out when it runs: it may be there by then.
+        let session = role.map_or_else(Settings::default, |role| plain_settings(&role));
+        if let Err(error) = check_settings(&record.settings, &session) {
+            refuse(&mut record, error);
+        }
         if let Err(error) = fits(&id, &record) {
             record.settings.clear();
-            record = record.failed(refusal("54000", &error));
+            refuse(&mut record, error);
         }
-        if matches!(place, Place::Nowhere) && !record.state.is_final() {
-            record = record.failed(refusal("53400", &Error::Full(self.limits.queue)));
+        if matches!(place, Place::Nowhere) {
+            refuse(&mut record, Error::Full(self.limits().queue));
         }
         if node.stat.num_children > 0 && !self.empty_node(&path, sweeps).await? {
             return Ok(());
@@ -105,7 +125,10 @@ impl Submissions {
             Ok(_) => info!(id, "a query from the inbox"),
             // Another daemon was quicker.
             Err(error) if outrun(&error) => {}
-            Err(error) if exists(&error) => self.refuse_twin(&id, record, remove).await?,
+            Err(error) if exists(&error) => {
+                let record = record.failed(describe(Error::Twin(id.clone()).into()));
+                self.refuse_twin(&id, record, remove).await?;
+            }
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -114,7 +137,6 @@ impl Submissions {
     /// Tells the sender of a letter that another query has its name: in a record of its own, which a
     /// later letter of that name may replace.
     async fn refuse_twin(&self, id: &str, record: Record, remove: Op) -> Result<()> {
-        let record = record.failed(refusal(TWIN, &Error::Twin(id.to_owned())));
         let refused = format!("{REFUSED}{id}");
         let (path, data) = (Path::Query(&refused).to_string(), encoded(&refused, &record)?);
         let told = match self.find(&refused).await? {
@@ -189,31 +211,25 @@ enum Place {
     Nowhere,
 }
 
-fn read_letter(data: &[u8]) -> Record {
+/// The query that a letter asks for, and what is wrong with it.
+fn read_letter(data: &[u8]) -> (Record, Option<Error>) {
     let text = String::from_utf8_lossy(data);
     let text = text.trim();
     let letter = match text.starts_with('{') {
-        true => serde_json::from_str(text).map_err(|error| Error::Options(error.to_string())),
-        false => Ok(Letter { sql: text.to_owned(), ..Letter::default() }),
+        true => options::read::<Letter>(text).map_err(Error::Options),
+        false => Ok(Letter { sql: Some(text.to_owned()), ..Letter::default() }),
     };
-    let (letter, wrong) = match letter {
+    let (Letter { sql, user, database, settings }, wrong) = match letter {
+        Ok(letter) if letter.sql.is_none() => {
+            (letter, Some(Error::Options("there is no \"sql\"".to_owned())))
+        }
         Ok(letter) => (letter, None),
-        Err(error) => (Letter { sql: text.to_owned(), ..Letter::default() }, Some(error)),
+        Err(error) => (Letter::default(), Some(error)),
     };
-    let Letter { sql, user, database, settings } = letter;
+    let sql = sql.as_deref().unwrap_or(text);
     let user = user.unwrap_or_else(|| FIRST_ROLE.to_owned());
     let database = database.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
-    let record = Record::new((&user, None), &database, &sql, settings);
-    match wrong.or_else(|| check(&sql).err()) {
-        None => record,
-        Some(error @ Error::TooLong(_)) => record.failed(refusal("54000", &error)),
-        Some(error @ Error::Options(_)) => record.failed(refusal("22023", &error)),
-        Some(error @ Error::NoWork) => record.failed(refusal("0A000", &error)),
-        Some(error) => record.failed(refusal("42601", &error)),
-    }
-}
-
-fn refusal(sqlstate: &str, error: &Error) -> Failure {
-    let hint = error.hint().map(str::to_owned);
-    Failure { sqlstate: sqlstate.to_owned(), message: error.to_string(), hint }
+    let record = Record::new((&user, None), &database, sql, settings);
+    let wrong = wrong.or_else(|| check(sql).err());
+    (record, wrong)
 }

@@ -24,25 +24,28 @@ mod record;
 mod runner;
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 pub use record::{Claim, Failure, KIND, Options, Outcome, Record, State};
 pub use runner::{Describe, Runner};
 
 use super::life::Session;
+use super::options;
 use super::prepared::Work;
-use crate::catalog;
+use crate::catalog::{self, Role};
 use crate::config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope};
 use crate::engine::settings::{self, Settings, Source};
-use crate::id;
+use crate::{id, query};
 
 /// Bytes of a query's text at most: its record has to fit into a node together with what is said of
 /// its end.
@@ -91,8 +94,11 @@ pub enum Error {
     Options(String),
     #[error("query \"{id}\" {what}")]
     NoResult { id: String, what: String },
+    /// Its text makes no sense.
     #[error("{0}")]
-    Invalid(String),
+    Text(#[source] Box<query::Error>),
+    #[error("a submitted query is one statement")]
+    NotOne,
     #[error(
         "only statements that read or change rows, and CREATE TABLE AS, can be submitted, without \
          RETURNING"
@@ -115,8 +121,20 @@ impl Error {
                 "Run other statements at once, in a session. Rows that a statement has changed are \
                  read by a query of their own.",
             ),
+            Self::NotConstant => Some(
+                "Have the driver put the id into the text as a literal, quoted. oribi.record(id) takes a \
+                 parameter, and has up to 100 rows.",
+            ),
             _ => None,
         }
+    }
+}
+
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(json: &str) -> Result<Self> {
+        options::read(json).map_err(Error::Options)
     }
 }
 
@@ -124,7 +142,7 @@ impl Error {
 #[derive(Debug)]
 pub struct Submissions {
     coordination: Arc<dyn Coordination>,
-    limits: config::Submitted,
+    limits: watch::Sender<config::Submitted>,
 }
 
 /// A record as it was read.
@@ -143,7 +161,20 @@ impl Submissions {
         for path in [Path::Queries, Path::Inbox, Path::Queue, Path::Claims, Path::Schedules] {
             coordination::ensure(coordination.as_ref(), &path.to_string()).await?;
         }
-        Ok(Arc::new(Self { coordination, limits }))
+        Ok(Arc::new(Self { coordination, limits: watch::Sender::new(limits) }))
+    }
+
+    /// Has other limits from now on.
+    pub fn change(&self, limits: config::Submitted) {
+        self.limits.send_if_modified(|known| {
+            let news = *known != limits;
+            *known = limits;
+            news
+        });
+    }
+
+    fn limits(&self) -> config::Submitted {
+        self.limits.borrow().clone()
     }
 
     pub(in crate::query) fn store(&self) -> &dyn Coordination {
@@ -187,7 +218,7 @@ impl Submissions {
             return same(&found.record, owner, sql, id);
         }
         if self.room().await? == 0 {
-            return Err(Error::Full(self.limits.queue));
+            return Err(Error::Full(self.limits().queue));
         }
         let database = other.as_deref().unwrap_or(database);
         let record = Record::new((user, owner), database, sql, settings);
@@ -222,7 +253,7 @@ impl Submissions {
     pub(in crate::query) async fn room(&self) -> Result<usize> {
         let queue = self.coordination.get(&Path::Queue.to_string()).await?;
         let waiting = queue.map_or(0, |node| usize::try_from(node.stat.num_children).unwrap_or(0));
-        Ok(self.limits.queue.saturating_sub(waiting))
+        Ok(self.limits().queue.saturating_sub(waiting))
     }
 
     /// A query by its id.
@@ -390,6 +421,15 @@ pub(in crate::query) fn fits(id: &str, record: &Record) -> Result<()> {
     }
 }
 
+/// What a role's session begins with, before all that is set for it.
+fn plain_settings(role: &Role) -> Settings {
+    let mut settings = Settings::default();
+    settings.set_fact("session_authorization", &role.name, Source::Override);
+    let superuser = if role.record.superuser { "on" } else { "off" };
+    settings.set_fact("is_superuser", superuser, Source::Override);
+    settings
+}
+
 /// Refuses settings that the session in which they are asked for could not have itself.
 pub fn check_settings(asked: &BTreeMap<String, String>, session: &Settings) -> Result<()> {
     let mut tried = session.clone();
@@ -404,9 +444,9 @@ pub(in crate::query) fn check(sql: &str) -> Result<Work> {
     if sql.len() > MAX_SQL {
         return Err(Error::TooLong(sql.len()));
     }
-    let statements = Session::parse(sql).map_err(|error| Error::Invalid(error.to_string()))?;
+    let statements = Session::parse(sql).map_err(|error| Error::Text(Box::new(error)))?;
     match statements.as_slice() {
         [statement] => statement.work().ok_or(Error::NoWork),
-        _ => Err(Error::Invalid("a submitted query is one statement".to_owned())),
+        _ => Err(Error::NotOne),
     }
 }

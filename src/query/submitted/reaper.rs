@@ -78,10 +78,13 @@ impl Runner {
     /// As long as this daemon leads, removes queries whose time is over, until `stop`. Needed exactly
     /// once.
     pub async fn reap(self: Arc<Self>, stop: CancellationToken) {
+        let mut limits = self.submissions.limits.subscribe();
         loop {
+            let pause = REAP.min(limits.borrow_and_update().keep);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(REAP.min(self.submissions.limits.keep)) => {}
+                _ = limits.changed() => {}
+                () = sleep(pause) => {}
             }
             let Some(fence) = self.election.fence() else { continue };
             if let Err(error) = self.remove_old(&fence).await {
@@ -118,7 +121,7 @@ impl Runner {
                 done.push(Done { finished, id, version, bytes, owner });
             }
         }
-        let limits = &self.submissions.limits;
+        let limits = self.submissions.limits();
         let oldest = chrono::Duration::from_std(limits.keep)
             .ok()
             .and_then(|keep| Utc::now().checked_sub_signed(keep));

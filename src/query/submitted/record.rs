@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalog::Column;
+use crate::query::options;
 
 /// Where a submitted query stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +121,7 @@ pub struct Options {
     pub key: Option<String>,
     #[serde(default)]
     pub database: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "options::settings")]
     pub settings: BTreeMap<String, String>,
 }
 

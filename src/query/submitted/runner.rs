@@ -81,6 +81,7 @@ impl Runner {
         let mut inbox = store.watch(&Path::Inbox.to_string(), Scope::Children);
         let mut members = self.workers.watch();
         let mut suspected = self.workers.watch_suspects();
+        let mut limits = self.submissions.limits.subscribe();
         let mut seen = Seen::default();
         loop {
             sleep(PAUSE).await;
@@ -98,6 +99,7 @@ impl Runner {
                 event = inbox.next() => if event.is_none() { break },
                 changed = members.changed() => if changed.is_err() { break },
                 changed = suspected.changed() => if changed.is_err() { break },
+                changed = limits.changed() => if changed.is_err() { break },
                 () = sleep_until(next) => {}
             }
         }
@@ -113,7 +115,7 @@ impl Runner {
     }
 
     pub(super) fn attempts(&self) -> u32 {
-        self.submissions.limits.attempts
+        self.submissions.limits().attempts
     }
 
     /// Takes what is this daemon's to take; when to look again.
@@ -147,9 +149,10 @@ impl Runner {
             soonest = if turn > Instant::now() { soonest.min(turn) } else { soonest };
             turn <= Instant::now()
         };
-        let emptied = self.submissions.empty_inbox(catalog, |letter| is_turn(seen, letter)).await;
+        let own_turn = |letter: &str| is_turn(seen, letter);
+        let emptied = self.submissions.empty_inbox(catalog, self.describe, own_turn).await;
         for (since, id) in &queue {
-            if self.lock().len() >= self.submissions.limits.running {
+            if self.lock().len() >= self.submissions.limits().running {
                 break;
             }
             if self.lock().contains_key(id) {

@@ -58,7 +58,7 @@ const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// What an argument may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Bool,
     /// Any integer, object identifiers included.
     Int,
@@ -187,6 +187,18 @@ pub fn names() -> &'static HashSet<String> {
         names
     });
     &NAMES
+}
+
+/// What a function that asks others takes in so many arguments: the engine casts literals for all but
+/// these.
+pub fn asked_for(name: &str, arguments: usize) -> Option<&'static [Kind]> {
+    let asks = |spec: &&Spec| spec.name == name && matches!(spec.work, Work::Later(_));
+    specs().find(asks)?.takes.iter().copied().find(|kinds| kinds.len() == arguments)
+}
+
+/// Whether a call does more than give a value.
+pub fn is_volatile(name: &str) -> bool {
+    specs().any(|spec| spec.name == name && spec.volatility == Volatility::Volatile)
 }
 
 /// A function in a schema of this server's own, with one of its lists of arguments.

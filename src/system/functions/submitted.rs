@@ -50,8 +50,7 @@ fn submission_error(error: Error) -> DataFusionError {
 
 async fn submit(asked: Asked<'_>) -> Result<Value> {
     let options = match asked.args.get(1) {
-        Some(Value::Text(text)) => serde_json::from_str::<Options>(text)
-            .map_err(|error| submission_error(Error::Options(error.to_string())))?,
+        Some(Value::Text(json)) => json.parse::<Options>().map_err(submission_error)?,
         _ => Options::default(),
     };
     let SessionInfo { user, database, settings, .. } = asked.session;

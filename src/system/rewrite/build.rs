@@ -73,6 +73,10 @@ pub fn as_text(expr: &Expr) -> Option<&str> {
     }
 }
 
+pub fn is_parameter(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(ValueWithSpan { value: Value::Placeholder(_), .. }))
+}
+
 pub fn is_false(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(ValueWithSpan { value: Value::Boolean(false), .. }))
 }

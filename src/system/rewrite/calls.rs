@@ -5,7 +5,10 @@ use sqlparser::ast::{
     TimezoneInfo,
 };
 
-use super::build::{arguments, as_text, call, cast, function_name, number, take, text};
+use super::super::functions::{self, Kind};
+use super::build::{
+    arguments, as_text, call, cast, function_name, is_parameter, number, take, text,
+};
 use super::patterns::date_pattern;
 
 /// Functions that the engine has under another name.
@@ -38,6 +41,7 @@ pub fn rewrite(expr: &mut Expr) {
             None => return,
         },
     };
+    type_literals(&name, &mut args);
     let same = match (name.as_str(), args.as_mut_slice()) {
         ("gen_random_uuid", []) => cast(call("uuid", Vec::new()), DataType::Uuid),
         ("localtimestamp", []) => cast(call("now", Vec::new()), timestamp(TimezoneInfo::None)),
@@ -71,6 +75,21 @@ pub fn rewrite(expr: &mut Expr) {
         _ => return,
     };
     *expr = same;
+}
+
+/// A literal in quotes, or a parameter, is of the type that the function takes.
+fn type_literals(name: &str, args: &mut [&mut Expr]) {
+    let kinds = functions::asked_for(name, args.len()).unwrap_or_default();
+    for (arg, kind) in args.iter_mut().zip(kinds) {
+        let data_type = match kind {
+            Kind::Int => DataType::BigInt(None),
+            Kind::Float => DataType::DoublePrecision,
+            _ => continue,
+        };
+        if as_text(arg).is_some() || is_parameter(arg) {
+            **arg = cast(take(arg), data_type);
+        }
+    }
 }
 
 /// `extract(second FROM x)` and the like: with the fraction that the engine cuts off.

@@ -1,8 +1,8 @@
 //! Functions in FROM: PostgreSQL takes any there, and names the column after the alias.
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select, SelectItem,
-    SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select,
+    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -35,6 +35,9 @@ pub fn rewrite(factor: &mut TableFactor) {
             } else if functions::names().contains(&name) {
                 let alias = alias.unwrap_or_else(|| named(&name));
                 *factor = derived(vec![call(&name, args)], with_column(alias));
+                if functions::is_volatile(&name) {
+                    keep_columns(factor);
+                }
             } else {
                 restore(factor, alias);
             }
@@ -142,6 +145,15 @@ fn derived(columns: Vec<Expr>, alias: TableAlias) -> TableFactor {
     query.body = Box::new(SetExpr::Select(select));
     let (subquery, alias) = (Box::new(query), Some(alias));
     TableFactor::Derived { lateral: false, subquery, alias, sample: None }
+}
+
+/// Has the columns of a row computed though nobody reads them: the engine would leave out the call.
+fn keep_columns(derived: &mut TableFactor) {
+    if let TableFactor::Derived { subquery, .. } = derived
+        && let SetExpr::Select(select) = subquery.body.as_mut()
+    {
+        select.distinct = Some(Distinct::Distinct);
+    }
 }
 
 /// The many parts that a query may have, all of them missing.
