@@ -39,9 +39,18 @@ pub fn limit(share: Share) -> u64 {
     }
 }
 
+/// The part of the room for footers that statistics may take besides.
+const METADATA_PART: u64 = 4;
+
 /// Bytes that the kept pages of files may use besides: a share of what statements may.
 pub(super) fn pages_limit(config: &config::Engine) -> u64 {
     part_of(config.page_cache, usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX))
+}
+
+/// Bytes that may be taken by what is known of external tables' files as a whole: as many as by the
+/// statistics of single ones.
+pub(super) fn folders_limit(config: &config::Engine) -> u64 {
+    config.metadata_cache.0 / METADATA_PART
 }
 
 /// The machine's memory, or what the control group leaves of it.
@@ -196,7 +205,7 @@ pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Ar
     let metadata = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
     let caches = CacheManagerConfig::default()
         .with_list_files_cache_limit(0)
-        .with_file_statistics_cache_limit(metadata / 4)
+        .with_file_statistics_cache_limit(metadata / METADATA_PART as usize)
         .with_metadata_cache_limit(metadata);
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))

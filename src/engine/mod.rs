@@ -122,7 +122,7 @@ pub use write::{Returned, Target, Written};
 use crate::catalog::Table;
 use crate::config;
 use crate::storage::managed::TableFiles;
-use crate::storage::{self, PageCache};
+use crate::storage::{self, Folders, PageCache};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
@@ -144,6 +144,8 @@ pub struct Engine {
     distribution: OnceLock<Arc<Distribution>>,
     /// Parts of Parquet files; scans find it as an extension of their session's configuration.
     pages: Arc<PageCache>,
+    /// What is known of external tables' files; scans find it in the same way.
+    folders: Arc<Folders>,
     results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
@@ -177,7 +179,9 @@ impl Engine {
             .build()
             .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
         let pages = PageCache::new(memory::pages_limit(config));
-        let template = template(config, environment.clone(), pages.clone(), system.as_ref());
+        let folders = Folders::new(memory::folders_limit(config), places.roots.clone());
+        let kept = (pages.clone(), folders.clone());
+        let template = template(config, environment.clone(), kept, system.as_ref());
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
             runtime: Mutex::new(Some(runtime)),
@@ -191,6 +195,7 @@ impl Engine {
             system,
             distribution: OnceLock::new(),
             pages,
+            folders,
             results: ResultCache::new(config.result_cache.0),
             sources: Mutex::default(),
         }))
@@ -217,6 +222,7 @@ impl Engine {
             environment: self.environment.clone(),
             files: self.files.clone(),
             pages: self.pages.clone(),
+            folders: self.folders.clone(),
             results: self.results.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
@@ -330,7 +336,7 @@ impl Drop for Engine {
 fn template(
     config: &config::Engine,
     environment: Arc<RuntimeEnv>,
-    pages: Arc<PageCache>,
+    (pages, folders): (Arc<PageCache>, Arc<Folders>),
     system: &dyn SystemCatalog,
 ) -> SessionState {
     let mut session = distribution::prepared(SessionConfig::new())
@@ -338,7 +344,8 @@ fn template(
         .with_batch_size(config.batch_size)
         .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
-        .with_extension(pages);
+        .with_extension(pages)
+        .with_extension(folders);
     let options = session.options_mut();
     options.execution.parquet.pushdown_filters = config.filter_pushdown == config::Switch::On;
     options.execution.parquet.reorder_filters = true;

@@ -21,8 +21,8 @@ use super::objects::SessionObjects;
 use super::settings::Settings;
 use super::staged::StagedTables;
 use crate::catalog::Catalog;
-use crate::storage::PageCache;
 use crate::storage::managed::TableFiles;
+use crate::storage::{Folders, PageCache};
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
 ///
@@ -129,6 +129,7 @@ pub struct Joined {
     pub environment: Arc<RuntimeEnv>,
     pub files: Arc<TableFiles>,
     pub pages: Arc<PageCache>,
+    pub folders: Arc<Folders>,
     pub results: Arc<ResultCache>,
 }
 

@@ -4,6 +4,7 @@
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
+//! - [`folders`]: what is known of their files, kept from one statement to the next.
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
 //! - [`ready`]: what scans get just before they run: failures name the file they came from, and
@@ -13,6 +14,7 @@
 mod contents;
 mod error;
 mod external;
+mod folders;
 mod location;
 pub mod managed;
 mod pages;
@@ -26,6 +28,7 @@ mod stores;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
+pub use folders::Folders;
 pub use location::Location;
 pub use pages::PageCache;
 pub use ready::ready_scans;
