@@ -11,6 +11,8 @@ mod crashes;
 mod described;
 #[path = "tables/duckdb.rs"]
 mod duckdb;
+#[path = "tables/found.rs"]
+mod found;
 #[path = "tables/frozen.rs"]
 mod frozen;
 #[path = "tables/lost_replies.rs"]

@@ -125,7 +125,7 @@ pub enum PolicyCommand {
 }
 
 /// Files that somebody else writes and Oribi only reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct External {
     /// A URL: one file, or a directory (with a slash at its end).
     pub location: String,
@@ -170,7 +170,7 @@ impl Managed {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
     Parquet,

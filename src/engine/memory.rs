@@ -39,9 +39,18 @@ pub fn limit(share: Share) -> u64 {
     }
 }
 
+/// The part of the room for footers that statistics may take besides.
+const METADATA_PART: u64 = 4;
+
 /// Bytes that the kept pages of files may use besides: a share of what statements may.
 pub(super) fn pages_limit(config: &config::Engine) -> u64 {
     part_of(config.page_cache, usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX))
+}
+
+/// Bytes that may be taken by what is known of external tables' files as a whole: as many as by the
+/// statistics of single ones.
+pub(super) fn folders_limit(config: &config::Engine) -> u64 {
+    config.metadata_cache.0 / METADATA_PART
 }
 
 /// The machine's memory, or what the control group leaves of it.
@@ -178,7 +187,7 @@ impl MemoryPool for Bounded {
 /// Bytes for files' footers, and for their statistics.
 fn caches(config: &config::Engine) -> (usize, usize) {
     let footers = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
-    (footers, footers / 4)
+    (footers, footers / METADATA_PART as usize)
 }
 
 /// Has room for so much of files' metadata from now on.

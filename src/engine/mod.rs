@@ -124,7 +124,7 @@ pub use write::{Returned, Target, Written};
 use crate::catalog::Table;
 use crate::config;
 use crate::storage::managed::TableFiles;
-use crate::storage::{self, LookUps, PageCache};
+use crate::storage::{self, Folders, LookUps, PageCache};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
@@ -148,6 +148,8 @@ pub struct Engine {
     pages: Arc<PageCache>,
     /// Pieces of files in which keys are looked for; found in the same way.
     look_ups: Arc<LookUps>,
+    /// What is known of external tables' files; scans find it in the same way.
+    folders: Arc<Folders>,
     results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
     sources: Mutex<HashMap<u32, CachedSource>>,
@@ -186,7 +188,8 @@ impl Engine {
         let pages = PageCache::new(memory::pages_limit(config));
         let look_ups =
             LookUps::new(memory::pages_limit(config) / LOOK_UPS_SHARE, runtime.handle().clone());
-        let kept = (pages.clone(), look_ups.clone());
+        let folders = Folders::new(memory::folders_limit(config), places.roots.clone());
+        let kept = (pages.clone(), look_ups.clone(), folders.clone());
         let template = template(config, environment.clone(), kept, system.as_ref());
         Ok(Arc::new(Self {
             handle: runtime.handle().clone(),
@@ -202,6 +205,7 @@ impl Engine {
             distribution: OnceLock::new(),
             pages,
             look_ups,
+            folders,
             results: ResultCache::new(config.result_cache.0),
             sources: Mutex::default(),
         }))
@@ -229,6 +233,7 @@ impl Engine {
             files: self.files.clone(),
             pages: self.pages.clone(),
             look_ups: self.look_ups.clone(),
+            folders: self.folders.clone(),
             results: self.results.clone(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
@@ -347,7 +352,7 @@ impl Drop for Engine {
 fn template(
     config: &config::Engine,
     environment: Arc<RuntimeEnv>,
-    (pages, look_ups): (Arc<PageCache>, Arc<LookUps>),
+    (pages, look_ups, folders): (Arc<PageCache>, Arc<LookUps>, Arc<Folders>),
     system: &dyn SystemCatalog,
 ) -> SessionState {
     let mut session = distribution::prepared(SessionConfig::new())
@@ -356,7 +361,8 @@ fn template(
         .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
         .with_extension(pages)
-        .with_extension(look_ups);
+        .with_extension(look_ups)
+        .with_extension(folders);
     let options = session.options_mut();
     options.execution.parquet.pushdown_filters = config.filter_pushdown == config::Switch::On;
     options.execution.parquet.reorder_filters = true;

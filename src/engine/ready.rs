@@ -133,6 +133,7 @@ impl Course {
         };
         if let LogicalPlan::Explain(explain) = &logical
             && let Some(shown) = local.downcast_ref::<ExplainExec>()
+            && distribution.may_spread(&self)
         {
             let inner = self.physical(&explain.plan).await?;
             let spread = distribution.spread(&self, &explain.plan, &inner).await?;

@@ -22,7 +22,7 @@ use super::settings::Settings;
 use super::staged::StagedTables;
 use crate::catalog::Catalog;
 use crate::storage::managed::TableFiles;
-use crate::storage::{LookUps, PageCache};
+use crate::storage::{Folders, LookUps, PageCache};
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
 ///
@@ -130,6 +130,7 @@ pub struct Joined {
     pub files: Arc<TableFiles>,
     pub pages: Arc<PageCache>,
     pub look_ups: Arc<LookUps>,
+    pub folders: Arc<Folders>,
     pub results: Arc<ResultCache>,
 }
 

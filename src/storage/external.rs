@@ -25,7 +25,7 @@ use percent_encoding::percent_decode_str;
 
 use super::managed::TableFiles;
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
-use super::{Error, Location, Result};
+use super::{Error, Folders, Location, Result};
 use crate::catalog::{Column, External, FileFormat};
 
 /// Our own option beside the formats': which files of a directory belong to the table.
@@ -130,12 +130,25 @@ pub fn open(
 /// All files at a location, by path, hidden ones left out.
 pub(super) async fn list(session: &dyn Session, location: &Location) -> Result<Vec<ObjectMeta>> {
     let url = location.url()?;
-    let listing = async {
-        let store = session.runtime_env().object_store(&url)?;
-        let files = url.list_all_files(session, store.as_ref(), "").await?;
-        files.try_collect::<Vec<_>>().await
+    let quick = match session.config().get_extension::<Folders>() {
+        Some(folders) => folders.list(&url).await,
+        None => None,
     };
-    let mut files = listing.await.map_err(|error| Error::of_file(location.as_str(), error))?;
+    let mut files = match quick {
+        Some(mut files) => {
+            let flat = session.config_options().execution.listing_table_ignore_subdirectory;
+            files.retain(|file| url.contains(&file.location, flat));
+            files
+        }
+        None => {
+            let listing = async {
+                let store = session.runtime_env().object_store(&url)?;
+                let files = url.list_all_files(session, store.as_ref(), "").await?;
+                files.try_collect::<Vec<_>>().await
+            };
+            listing.await.map_err(|error| Error::of_file(location.as_str(), error))?
+        }
+    };
     files.retain(|file| !is_hidden(&url, file));
     files.sort_by(|a, b| a.location.cmp(&b.location));
     Ok(files)

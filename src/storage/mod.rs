@@ -4,6 +4,7 @@
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
+//! - [`folders`]: what is known of their files, kept from one statement to the next.
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
@@ -15,6 +16,7 @@
 mod contents;
 mod error;
 mod external;
+mod folders;
 mod location;
 mod look_up;
 pub mod managed;
@@ -30,6 +32,7 @@ mod stores;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
+pub use folders::Folders;
 pub use location::Location;
 pub use look_up::{Keyed, LookUps, can_be_key};
 pub use pages::PageCache;

@@ -91,6 +91,11 @@ impl Roots {
         }
     }
 
+    /// Whether a directory of local files may be listed.
+    pub(super) fn hold_directory(&self, directory: &Path) -> bool {
+        self.is_everywhere() || self.holds_file(FilePath::new(&format!("/{directory}")))
+    }
+
     fn holds_url(&self, url: &Url) -> bool {
         let decoded = percent_encoding::percent_decode_str(url.path()).decode_utf8_lossy();
         let climbs = decoded.split('/').any(|part| part == "..");

@@ -1,17 +1,21 @@
 //! Scans of external tables: which files there are now, which of them a statement needs, and what
 //! is known of their contents.
 //!
-//! Each statement lists the files anew, so it sees what is there; footers, page indexes and
-//! statistics come from caches that are checked against each file's size and time of change.
+//! Each statement lists the files anew, so it sees what is there. What is known of them comes from
+//! [`folders`](super::folders), or, file by file, from caches of footers, page indexes and statistics; all
+//! are checked against each file's size and time of change.
 //! DataFusion's own listing table does nearly the same, but knows no NULL in a partition column and
 //! does not say which file it failed on.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch, new_empty_array};
+use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::cast::as_boolean_array;
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::TableType;
@@ -19,22 +23,24 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
 use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::FileScanConfigBuilder;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
 use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion_datasource::{TableSchemaBuilder, compute_all_files_statistics};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion_datasource::TableSchemaBuilder;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
-use super::{Error, Listing, Location, external};
+use super::folders::{Folder, Key};
+use super::{Error, Folders, Listing, Location, external};
 use crate::catalog::External;
 
 /// Directory name of the partition whose key is NULL, by Hive's convention.
@@ -57,6 +63,7 @@ pub(super) struct ExternalTable {
     table_schema: SchemaRef,
     /// Tells statistics of this schema from those of another in the cache.
     fingerprint: Arc<SchemaFingerprint>,
+    key: Key,
 }
 
 impl ExternalTable {
@@ -70,9 +77,11 @@ impl ExternalTable {
         let location = Location::from_catalog(&definition.location);
         let fields = file_schema.fields().iter().chain(&partitions).cloned();
         let table_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let definition = Arc::new(definition);
         Ok(Self {
             url: location.url()?,
-            definition: Arc::new(definition),
+            key: Key { definition: definition.clone(), columns: table_schema.fields().clone() },
+            definition,
             location,
             pinned: None,
             format,
@@ -101,16 +110,11 @@ impl ExternalTable {
         if !self.format.is::<ParquetFormat>() || !self.partitions.is_empty() {
             return Ok(None);
         }
-        let mut files = match &self.pinned {
-            Some(files) => files.as_ref().clone(),
-            None => self.list(session).await.map_err(failed)?,
+        let files = match &self.pinned {
+            Some(files) => files.clone(),
+            None => Arc::new(self.list(session).await.map_err(failed)?),
         };
-        files.retain(|file| self.is_part(file));
-        Ok(Some((self.url.object_store(), files)))
-    }
-
-    fn is_part(&self, file: &ObjectMeta) -> bool {
-        file.location.as_ref().ends_with(&self.file_extension) && file.size > 0
+        Ok(Some((self.url.object_store(), self.own(&files).cloned().collect())))
     }
 
     /// What there is to read, with these files.
@@ -127,45 +131,128 @@ impl ExternalTable {
         self.partitions.iter().map(|field| field.name().as_str()).collect()
     }
 
-    /// The files that a statement has to look at, with what is known of them.
+    /// The files that there are, and the places of those that a statement has to look at; these have
+    /// statistics.
     async fn files(
         &self,
         session: &dyn Session,
         store: &Arc<dyn ObjectStore>,
-        pruner: &Pruner,
-    ) -> super::Result<Vec<PartitionedFile>> {
+        Pruning { by_partition, by_statistics }: &Pruning,
+    ) -> super::Result<(Arc<Folder>, Vec<usize>)> {
         let listed = match &self.pinned {
             Some(files) => files.clone(),
             None => Arc::new(self.list(session).await?),
         };
-        let mut files = Vec::new();
-        for file in listed.iter() {
-            if !self.is_part(file) {
-                continue;
+        let folders = session.config().get_extension::<Folders>();
+        let known = folders.as_ref().and_then(|folders| folders.get(&self.key));
+        let (mut folder, mut changed) = match known {
+            Some(known) if known.is_of(self.own(&listed)) => (known, false),
+            known => (Arc::new(Folder::new(self.found(&listed, known.as_deref())?)), true),
+        };
+        let kept = by_partition.kept(&folder.files);
+        let kept = kept.map_err(|(file, error)| self.of(&file.object_meta, error))?;
+        let unknown: Vec<usize> =
+            kept.iter().copied().filter(|at| folder.files[*at].statistics.is_none()).collect();
+        if !unknown.is_empty() {
+            let mut files = folder.files.clone();
+            let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
+            let mut read = stream::iter(unknown)
+                .map(|at| {
+                    let file = folder.files[at].clone();
+                    async move {
+                        self.with_statistics(session, store, file).await.map(|file| (at, file))
+                    }
+                })
+                .buffered(concurrency);
+            while let Some((at, file)) = read.try_next().await? {
+                files[at] = file;
             }
-            let values = self.partition_values(file)?;
-            if pruner.keeps(&values).map_err(|error| self.of(file, error))? {
-                files.push(
-                    PartitionedFile::new_from_meta(file.clone()).with_partition_values(values),
-                );
-            }
+            drop(read);
+            (folder, changed) = (Arc::new(Folder::new(files)), true);
         }
-        let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
-        stream::iter(files)
-            .map(|file| self.with_statistics(session, store, file))
-            .buffered(concurrency)
-            .try_collect()
-            .await
+        match &folders {
+            Some(folders) if changed => folders.put(self.key.clone(), folder.clone()),
+            Some(folders) => folders.hit(),
+            None => {}
+        }
+        let kept = match by_statistics {
+            Some(predicate) => self.wanted(predicate, &folder, kept),
+            None => kept,
+        };
+        Ok((folder, kept))
+    }
+
+    /// Files that belong to the table.
+    fn own<'a>(&self, listed: &'a [ObjectMeta]) -> impl Iterator<Item = &'a ObjectMeta> {
+        listed
+            .iter()
+            .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&self.file_extension))
+    }
+
+    /// Files as they were found, with what is known of those that have not changed. Both are in the order of
+    /// their paths.
+    fn found(
+        &self,
+        listed: &[ObjectMeta],
+        before: Option<&Folder>,
+    ) -> super::Result<Vec<PartitionedFile>> {
+        let mut before = before.map_or(&[][..], |folder| &folder.files).iter().peekable();
+        let found = self.own(listed).map(|file| {
+            while before.next_if(|known| known.object_meta.location < file.location).is_some() {}
+            match before.peek() {
+                Some(known) if known.object_meta == *file => Ok((*known).clone()),
+                _ => {
+                    let values = self.partition_values(file)?;
+                    Ok(PartitionedFile::new_from_meta(file.clone()).with_partition_values(values))
+                }
+            }
+        });
+        found.collect()
+    }
+
+    /// Of some files those whose statistics do not tell that no row of them is wanted.
+    fn wanted(
+        &self,
+        predicate: &PruningPredicate,
+        folder: &Folder,
+        places: Vec<usize>,
+    ) -> Vec<usize> {
+        // Of a single one its reader finds out as well.
+        if places.len() < 2 {
+            return places;
+        }
+        let known: Option<Vec<_>> =
+            places.iter().map(|at| folder.files[*at].statistics.clone()).collect();
+        let Some(known) = known else { return places };
+        let known = PrunableStatistics::new(known, self.file_schema.clone());
+        // What cannot be decided here is decided row by row.
+        let Ok(wanted) = predicate.prune(&known) else { return places };
+        places.into_iter().zip(wanted).filter_map(|(at, wanted)| wanted.then_some(at)).collect()
     }
 
     /// What files are left out by.
-    fn pruner(&self, filters: &[Expr]) -> super::Result<Pruner> {
+    fn pruning(&self, session: &dyn Session, filters: &[Expr]) -> super::Result<Pruning> {
         let names = self.partition_names();
         let of_partitions =
             |filter: &&Expr| !names.is_empty() && expr_applicable_for_cols(&names, filter);
-        let filters = filters.iter().filter(of_partitions).cloned().collect();
-        Pruner::new(&self.partitions, filters)
-            .map_err(|error| Error::of_file(self.location.as_str(), error))
+        let conditions = filters.iter().filter(of_partitions).cloned().collect();
+        let by_partition = Pruner::new(&self.partitions, conditions)
+            .map_err(|error| Error::of_file(self.location.as_str(), error))?;
+        Ok(Pruning { by_partition, by_statistics: self.predicate(session, filters) })
+    }
+
+    /// What the statistics of files are held against: the conditions on their own columns alone.
+    fn predicate(&self, session: &dyn Session, filters: &[Expr]) -> Option<PruningPredicate> {
+        let of_files = |filter: &&Expr| {
+            let mut columns = filter.column_refs().into_iter();
+            !filter.is_volatile()
+                && columns.all(|column| self.file_schema.field_with_name(&column.name).is_ok())
+        };
+        let filter = conjunction(filters.iter().filter(of_files).cloned())?;
+        let schema = DFSchema::try_from(self.file_schema.as_ref().clone()).ok()?;
+        let filter = session.create_physical_expr(filter, &schema).ok()?;
+        let schema = self.file_schema.clone();
+        PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter).ok()
     }
 
     /// The values of the partition columns, from the names of the directories.
@@ -252,10 +339,16 @@ impl ExternalTable {
     }
 }
 
+/// What files are left out by.
+struct Pruning {
+    by_partition: Pruner,
+    by_statistics: Option<PruningPredicate>,
+}
+
 /// Decides from partition values alone whether a file can have rows that are wanted.
 struct Pruner {
     schema: DFSchema,
-    filter: Option<Arc<dyn datafusion::physical_plan::PhysicalExpr>>,
+    filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
 impl Pruner {
@@ -277,34 +370,60 @@ impl Pruner {
         Ok(Self { schema, filter })
     }
 
-    fn keeps(&self, values: &[ScalarValue]) -> Result<bool> {
-        let Some(filter) = &self.filter else { return Ok(true) };
-        let columns = values.iter().map(ScalarValue::to_array).collect::<Result<_>>()?;
-        let row = RecordBatch::try_new(self.schema.inner().clone(), columns)?;
-        let kept = filter.evaluate(&row)?.into_array(1)?;
-        let kept = kept.as_boolean();
-        Ok(kept.is_valid(0) && kept.value(0))
+    /// The places of the files that can have such rows, or the file for which that cannot be told.
+    fn kept<'a>(
+        &self,
+        files: &'a [PartitionedFile],
+    ) -> std::result::Result<Vec<usize>, (&'a PartitionedFile, DataFusionError)> {
+        let Some(filter) = &self.filter else { return Ok((0..files.len()).collect()) };
+        let found = match self.keeps(filter, files) {
+            Ok(found) => found,
+            // One of them is the reason.
+            Err(_) => {
+                let each = files.iter().map(|file| {
+                    let found = self.keeps(filter, std::slice::from_ref(file));
+                    found.map(|found| found.value(0)).map_err(|error| (file, error))
+                });
+                BooleanArray::from(each.collect::<std::result::Result<Vec<_>, _>>()?)
+            }
+        };
+        Ok((0..files.len()).filter(|at| found.value(*at)).collect())
+    }
+
+    /// Without nulls.
+    fn keeps(
+        &self,
+        filter: &Arc<dyn PhysicalExpr>,
+        files: &[PartitionedFile],
+    ) -> Result<BooleanArray> {
+        let columns =
+            (self.schema.fields().iter().enumerate()).map(|(at, field)| match files.is_empty() {
+                true => Ok(new_empty_array(field.data_type())),
+                false => ScalarValue::iter_to_array(
+                    files.iter().map(|file| file.partition_values[at].clone()),
+                ),
+            });
+        let rows = RecordBatch::try_new(
+            self.schema.inner().clone(),
+            columns.collect::<Result<Vec<_>>>()?,
+        )?;
+        let kept = filter.evaluate(&rows)?.into_array(files.len())?;
+        Ok(prep_null_mask_filter(as_boolean_array(&kept)?))
     }
 }
 
-/// Files enough for `limit` rows, if their numbers are known. Returns whether some were left out.
-fn limited(files: Vec<PartitionedFile>, limit: Option<usize>) -> (Vec<PartitionedFile>, bool) {
-    let Some(limit) = limit else { return (files, false) };
+/// How many of the files are enough for `limit` rows, if their numbers are known.
+fn enough(folder: &Folder, places: &[usize], limit: usize) -> usize {
     let mut rows = 0usize;
-    let total = files.len();
-    let mut kept = Vec::new();
-    for file in files {
-        if rows > limit {
-            break;
-        }
-        let known = file.statistics.as_ref().map(|statistics| statistics.num_rows);
+    let few = places.iter().take_while(|at| {
+        let before = rows;
+        let known = folder.files[**at].statistics.as_ref().map(|statistics| statistics.num_rows);
         if let Some(Precision::Exact(count)) = known {
             rows = rows.saturating_add(count);
         }
-        kept.push(file);
-    }
-    let left_out = kept.len() < total;
-    (kept, left_out)
+        before <= limit
+    });
+    few.count()
 }
 
 impl TableProvider for ExternalTable {
@@ -333,8 +452,8 @@ impl TableProvider for ExternalTable {
         Self: 'e,
     {
         let limit_files = limit.filter(|_| filters.is_empty());
-        let pruner = self.pruner(filters);
-        Box::pin(self.scan_some(session, projection, pruner, (limit, limit_files)))
+        let pruning = self.pruning(session, filters);
+        Box::pin(self.scan_some(session, projection, pruning, (limit, limit_files)))
     }
 
     fn supports_filters_pushdown(
@@ -358,24 +477,28 @@ impl ExternalTable {
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        pruner: super::Result<Pruner>,
+        pruning: super::Result<Pruning>,
         (limit, limit_files): (Option<usize>, Option<usize>),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let store = session.runtime_env().object_store(&self.url)?;
-        let pruner = pruner.map_err(failed)?;
-        let files = self.files(session, &store, &pruner).await.map_err(failed)?;
-        let (files, left_out) = limited(files, limit_files);
-        if files.is_empty() {
+        let pruning = pruning.map_err(failed)?;
+        let (folder, mut places) = self.files(session, &store, &pruning).await.map_err(failed)?;
+        let all = places.len();
+        if let Some(limit) = limit_files {
+            places.truncate(enough(&folder, &places, limit));
+        }
+        if places.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(self.table_schema.project(columns)?),
                 None => self.table_schema.clone(),
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let ordering = common_ordering(&files);
-        let groups = FileGroup::new(files).split_files(session.config().target_partitions());
+        let ordering = common_ordering(places.iter().map(|at| &folder.files[*at]));
+        let partitions = session.config().target_partitions();
+        let left_out = places.len() < all;
         let (groups, statistics) =
-            compute_all_files_statistics(groups, self.schema(), true, left_out)?;
+            folder.groups(&places, partitions, &self.table_schema, left_out)?;
         let schema = TableSchemaBuilder::from(&self.file_schema)
             .with_table_partition_cols(self.partitions.clone())
             .build();
@@ -396,8 +519,10 @@ fn failed(error: Error) -> DataFusionError {
 }
 
 /// The order that all files say they are sorted in.
-fn common_ordering(files: &[PartitionedFile]) -> Vec<datafusion::physical_expr::LexOrdering> {
-    let Some(first) = files.first().and_then(|file| file.ordering.as_ref()) else {
+fn common_ordering<'a>(
+    mut files: impl Iterator<Item = &'a PartitionedFile>,
+) -> Vec<datafusion::physical_expr::LexOrdering> {
+    let Some(first) = files.next().and_then(|file| file.ordering.as_ref()) else {
         return Vec::new();
     };
     let mut common = first.len();

@@ -28,6 +28,7 @@ pub fn caches(shared: &Shared, relation: &'static Relation) -> Rows {
     if let Some(statistics) = manager.get_file_statistic_cache() {
         found.push(("file_statistics", engine_cache(statistics.as_ref())));
     }
+    found.push(("external_files", joined.folders.figures()));
     found.push(("parquet_pages", joined.pages.figures()));
     found.push(("look_ups", joined.look_ups.figures()));
     found.push(("results", joined.results.figures()));

@@ -99,6 +99,9 @@ use travel::Travel;
 /// How often those that have failed are asked whether they are well, as far as they are due.
 const CONVALESCENCE: Duration = Duration::from_millis(250);
 
+/// As many daemons as make spreading one.
+const MIN_WORKERS: usize = 2;
+
 /// Partitions that a plan needs so that its steps say which of them need all rows.
 const PARTITIONS: usize = 2;
 
@@ -258,6 +261,12 @@ impl Distribution {
         lost
     }
 
+    /// Whether a statement that is large enough would be spread.
+    pub fn may_spread(&self, course: &Course) -> bool {
+        !matches!(course.settings.distribute(), Distribute::Off)
+            && self.peers.workers.ready().len() >= MIN_WORKERS
+    }
+
     /// The statement on several daemons, if that is possible and worth it. `local` is its plan for
     /// this one alone.
     pub async fn spread(
@@ -276,7 +285,7 @@ impl Distribution {
             return Ok(None);
         }
         let workers = self.peers.workers.ready();
-        if workers.len() < 2 {
+        if workers.len() < MIN_WORKERS {
             return Ok(None);
         }
         let analysed = local.is::<AnalyzeExec>();
