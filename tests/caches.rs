@@ -171,6 +171,120 @@ async fn files_that_are_others_count_as_well() {
     .await;
 }
 
+/// How many files a plan reads.
+async fn planned_files(client: &Client, sql: &str) -> usize {
+    let plan = client.rows(&format!("EXPLAIN VERBOSE {sql}")).await.into_iter().flatten();
+    let scans = plan.flat_map(|text| {
+        let scans = text.lines().filter(|line| line.contains("file_groups="));
+        scans.map(|line| line.matches(".parquet").count()).collect::<Vec<_>>()
+    });
+    scans.last().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_a_folder_is_of_the_files_in_it() {
+    bounded(async {
+        let (daemon, client) = started().await;
+        client.rows("SET oribi.result_cache = off").await;
+        let folder = daemon.data_dir().join("folder");
+        let part = |k: &str| folder.join(format!("k={k}"));
+        let null = "__HIVE_DEFAULT_PARTITION__";
+        for k in ["1", "2", null] {
+            fs::create_dir_all(part(k)).expect("a folder");
+        }
+        let file = |n: i32| part(["1", "2"][n as usize % 2]).join(format!("{n:03}.parquet"));
+        // Ten rows each: 0 to 9, 10 to 19, and so on; those of odd tens in the part 2.
+        let fill = |n: i32| write(&file(n), &(n * 10..n * 10 + 10).collect::<Vec<_>>());
+        (0..40).for_each(fill);
+        write(&part(null).join("0.parquet"), &[-1]);
+        let create = |n: &str, k: &str| {
+            format!(
+                "CREATE EXTERNAL TABLE e (n {n}) STORED AS PARQUET PARTITIONED BY (k {k}) \
+                 LOCATION '{}/'",
+                folder.display()
+            )
+        };
+        client.rows(&create("int", "int")).await;
+        let figure = async |cache: &str, figure: &str| -> u64 {
+            let sql = format!("SELECT {figure} FROM system.caches WHERE name = '{cache}'");
+            client.value(&sql).await.parse().expect("a number")
+        };
+
+        // Of files that a statement has no need of nothing is read.
+        let sum = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM e";
+        let first = format!("{sum} WHERE k = 1");
+        assert_eq!(client.value(&first).await, "200 38900");
+        assert_eq!(figure("file_statistics", "entries").await, 20);
+        assert_eq!(figure("external_files", "entries").await, 1);
+        assert_eq!(client.value(sum).await, "401 79799");
+        assert_eq!(figure("file_statistics", "entries").await, 41);
+        let hits = hits_of(&client, "external_files").await;
+        for (condition, expected, files) in [
+            ("true", "401 79799", 41),
+            ("k = 1", "200 38900", 20),
+            ("k IS NULL", "1 -1", 1),
+            ("k > 1", "200 40900", 20),
+            ("n = 105", "1 105", 1),
+            ("n < 25 AND k IS NOT NULL", "25 300", 3),
+            ("n < 25 AND k = 2", "10 145", 1),
+            ("n IN (5, 395) OR n IS NULL", "2 400", 2),
+            ("n + 1 = 106", "1 105", 41),
+            ("n > 400", "0 0", 0),
+        ] {
+            let sql = format!("{sum} WHERE {condition}");
+            assert_eq!(client.value(&sql).await, expected, "{condition}");
+            // Not the sum itself, for which statistics may be enough.
+            let rows = format!("SELECT * FROM e WHERE {condition}");
+            assert_eq!(planned_files(&client, &rows).await, files, "{condition}");
+        }
+        let limited = "SELECT n FROM e WHERE k = 1 LIMIT 15";
+        assert_eq!(client.rows(limited).await.len(), 15);
+        assert_eq!(planned_files(&client, "SELECT n FROM e LIMIT 15").await, 2);
+        assert!(hits_of(&client, "external_files").await >= hits + 20);
+        let bytes = figure("external_files", "bytes").await;
+        assert!((41 * 300..41 * 10_000).contains(&bytes), "{bytes}");
+        assert!(bytes < figure("external_files", "bytes_limit").await);
+
+        // One more, another of the same size, one less; one that is gone and one that has come.
+        let seen = async |expected: &str| {
+            for _ in 0..2 {
+                assert_eq!(client.value(sum).await, expected);
+            }
+        };
+        fill(40);
+        seen("411 83844").await;
+        write(&folder.join("other"), &(5000..5010).collect::<Vec<_>>());
+        fs::rename(folder.join("other"), file(7)).expect("renamed");
+        seen("411 133144").await;
+        assert_eq!(client.value("SELECT k FROM e WHERE n = 5003").await, "2");
+        assert!(client.rows("SELECT k FROM e WHERE n = 73").await.is_empty());
+        fs::remove_file(file(7)).expect("removed");
+        seen("401 83099").await;
+        fs::rename(file(8), file(51)).expect("renamed");
+        seen("401 83099").await;
+        assert_eq!(client.value("SELECT k FROM e WHERE n = 83").await, "2");
+        // Written over where it lies, and longer.
+        write(&file(9), &[6000; 20]);
+        seen("411 202154").await;
+        // Links are followed, and what they lead to counts.
+        let outside = daemon.data_dir().join("outside.parquet");
+        write(&outside, &[7000]);
+        std::os::unix::fs::symlink(&outside, file(60)).expect("a link");
+        seen("412 209154").await;
+        write(&outside, &[8000]);
+        seen("412 210154").await;
+        fs::remove_file(file(60)).expect("removed");
+        seen("411 202154").await;
+        // Another table of the same files.
+        client.rows("DROP TABLE e").await;
+        client.rows(&create("bigint", "text")).await;
+        seen("411 202154").await;
+        let kinds = "SELECT pg_typeof(n) || ' ' || pg_typeof(k) || ' ' || k FROM e WHERE n = 11";
+        assert_eq!(client.value(kinds).await, "bigint text 2");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_be_another_is_not_kept() {
     bounded(async {

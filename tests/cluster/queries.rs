@@ -177,6 +177,60 @@ async fn starves_nobody(sql: &'static str) {
     .await;
 }
 
+/// More clients than threads, each of which keeps them busy for longer than all that follows takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_long_statements_leave_room_for_small_ones() {
+    const CLIENTS: usize = 4;
+    bounded(async {
+        let cluster = Cluster::embedded()
+            .with("ENGINE_THREADS", "2")
+            .with("ENGINE_TARGET_PARTITIONS", "2")
+            .with("ENGINE_RESULT_CACHE", "0");
+        let daemon = cluster.start("a");
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t (id int, s text)").await;
+        let rows = "SELECT i, 'row ' || i FROM generate_series(1, 200000) g (i)";
+        client.rows(&format!("INSERT INTO t {rows}")).await;
+        let long = "SELECT count(*) FROM t CROSS JOIN generate_series(1, 100000000) g (i) \
+                    WHERE md5(s || i) = 'none'";
+        let mut running = Vec::new();
+        for _ in 0..CLIENTS {
+            let client = Client::connect(&daemon).await;
+            let cancel = client.cancel_token();
+            running.push((cancel, tokio::spawn(async move { client.outcome(long).await })));
+        }
+        let seen = "SELECT count(*) FROM system.queries \
+                    WHERE state = 'running' AND sql LIKE 'SELECT count(*) FROM t CROSS JOIN%'";
+        let all = CLIENTS.to_string();
+        until("all long ones run", async || client.value(seen).await == all).await;
+        let works = async || {
+            let before = cpu_time(&daemon);
+            let busy = || cpu_time(&daemon) > before + Duration::from_secs(1);
+            until("they work", async || busy()).await;
+        };
+        works().await;
+        for n in 1..=20 {
+            for (sql, expected) in [
+                ("SELECT 1".to_owned(), "1".to_owned()),
+                (format!("SELECT s FROM t WHERE id = {n}"), format!("row {n}")),
+            ] {
+                let sent = Instant::now();
+                assert_eq!(client.value(&sql).await, expected);
+                let took = sent.elapsed();
+                assert!(took < Duration::from_secs(5), "{sql} took {took:?}");
+            }
+        }
+        // None of them has ended meanwhile, or stands still.
+        assert_eq!(client.value(seen).await, all);
+        works().await;
+        for (cancel, running) in running {
+            cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
+            assert_eq!(running.await.expect("it ends"), "57014");
+        }
+    })
+    .await;
+}
+
 /// The processor time a daemon has used, from `/proc/PID/stat`.
 fn cpu_time(daemon: &Daemon) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("Linux");

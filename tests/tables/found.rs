@@ -15,7 +15,14 @@ type Model = BTreeMap<i64, i64>;
 type Step = (&'static str, fn(&mut Model) -> usize);
 
 fn change(model: &mut Model, ids: impl IntoIterator<Item = i64>, by: i64) -> usize {
-    ids.into_iter().filter_map(|id| model.get_mut(&id)).map(|v| *v += by).count()
+    let mut changed = 0;
+    for id in ids {
+        if let Some(v) = model.get_mut(&id) {
+            *v += by;
+            changed += 1;
+        }
+    }
+    changed
 }
 
 fn delete(model: &mut Model, ids: impl IntoIterator<Item = i64>) -> usize {
