@@ -10,6 +10,8 @@ mod answers;
 mod broken;
 #[path = "distribution/dearth.rs"]
 mod dearth;
+#[path = "distribution/figures.rs"]
+mod figures;
 #[path = "distribution/locality.rs"]
 mod locality;
 #[path = "cluster/support.rs"]

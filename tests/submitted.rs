@@ -9,6 +9,8 @@ mod claims;
 mod inbox;
 #[path = "submitted/listed.rs"]
 mod listed;
+#[path = "submitted/pools.rs"]
+mod pools;
 #[path = "coordination/proxy.rs"]
 mod proxy;
 #[path = "submitted/refused.rs"]
@@ -489,41 +491,6 @@ async fn the_queue_has_an_end() {
         // Nothing is left of what has ended.
         until("no claim is left", async || store.children("/claims").await.is_empty()).await;
         assert!(store.children("/queue").await.is_empty());
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_hold_for_submitted_queries() {
-    bounded(async {
-        let (_cluster, daemons) = three().await;
-        let client = Client::connect(&daemons[0]).await;
-        client.rows("CREATE ROLE ann LOGIN; CREATE TABLE t AS SELECT 1 AS x").await;
-        client.rows("GRANT SELECT ON t TO ann").await;
-        // One that reads a table: others are in no pool.
-        let endless = format!("{ENDLESS} AND x > (SELECT max(x) FROM t)");
-        client.rows("CREATE POOL small WITH (concurrency = 3, queue = 0) TO ann").await;
-        let ann = Client::connect_as(&daemons[1], "ann").await;
-        let mut ids = Vec::new();
-        for _ in 0..5 {
-            ids.push(submit(&ann, &endless).await);
-        }
-        let running = "SELECT count(*) FROM system.queries \
-                       WHERE kind = 'submitted' AND state = 'running'";
-        until("as many run as the pool lets", async || client.value(running).await == "3").await;
-        // Somebody else's goes past those that wait, and nothing of the pool's fails.
-        let other = submit(&client, "SELECT 1").await;
-        assert_eq!(wait(&client, &other).await, "succeeded");
-        let states = "SELECT state, count(*) FROM system.queries \
-                      WHERE kind = 'submitted' AND \"user\" = 'ann' GROUP BY state ORDER BY state";
-        assert_eq!(client.rows(states).await, [["queued", "2"], ["running", "3"]]);
-        client.value(&format!("SELECT oribi.cancel('{}')", ids[0])).await;
-        let queued = "SELECT count(*) FROM system.queries \
-                      WHERE kind = 'submitted' AND state = 'queued'";
-        until("the next one has its turn", async || client.value(queued).await == "1").await;
-        for id in &ids {
-            client.value(&format!("SELECT oribi.cancel('{id}')")).await;
-        }
     })
     .await;
 }

@@ -23,6 +23,7 @@
 //! - [`rights`]: tables as a role may read them.
 //! - [`through`]: steps of a plan that pass rows on.
 //! - [`observe`]: what is seen of a statement while it runs and after it.
+//! - [`usage`]: the memory and disk that it takes.
 //! - [`ready`]: plans for one execution.
 //! - [`distribution`]: large statements on several daemons.
 //! - [`rows`]: a physical plan running on the engine's own runtime, with backpressure.
@@ -84,6 +85,7 @@ mod spelling;
 pub mod staged;
 pub mod system;
 mod through;
+mod usage;
 pub mod visit;
 mod words;
 mod write;

@@ -2,43 +2,62 @@
 //! and its plan with what each step has measured.
 //!
 //! The plan itself is not kept, for it may hold much memory, such as the table of a hash join: it is
-//! looked at when its run ends, on the engine's threads. Of a statement on several daemons only this
-//! daemon's share is seen: the others do not tell what they have measured, except for EXPLAIN ANALYZE.
+//! looked at when its run ends, on the engine's threads. Of a statement on several daemons each sees
+//! its share: see [`figures`](super::distribution) there for how the shares come together.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::error::Result as EngineResult;
-use datafusion::execution::memory_pool::{
-    MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
-};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
+use serde::{Deserialize, Serialize};
 
-use super::distribution::{is_spread, scan_of, show_spread};
-use super::progress::{progress, scans};
+pub use super::distribution::complete;
+use super::distribution::{Attempt, is_spread, scan_of, show_spread};
+use super::progress::{Progress, scans};
+use super::usage::Usage;
 
 /// Steps below each other that a profile shows.
 const MAX_DEPTH: usize = 200;
 
-/// What one statement has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What one statement has used, on one daemon or on all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
-    /// Rows that its plan gave.
-    pub rows: u64,
     /// Bytes of files that it has read.
     pub scanned: u64,
-    /// Bytes that did not fit into memory, on this daemon.
+    /// Rows in there, those included that a filter of the scan took out.
+    pub rows_scanned: u64,
+    /// Bytes that did not fit into memory.
     pub spilled: u64,
-    /// Bytes of memory that it has held on this daemon at once.
+    /// Bytes of memory that it has held at once; of several daemons the sum.
     pub peak: u64,
-    /// How often it ran again because a worker was lost.
-    pub retries: u32,
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.scanned += other.scanned;
+        self.rows_scanned += other.rows_scanned;
+        self.spilled += other.spilled;
+        self.peak += other.peak;
+    }
+}
+
+impl Display for Figures {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { scanned, rows_scanned, spilled, peak } = self;
+        write!(
+            f,
+            "bytes_scanned={scanned}, rows_scanned={rows_scanned}, bytes_spilled={spilled}, \
+             peak_memory={peak}"
+        )
+    }
 }
 
 /// A plan with what each step has measured.
@@ -57,8 +76,7 @@ pub struct Observation {
     threshold: Option<Duration>,
     rows: AtomicU64,
     retries: AtomicU32,
-    used: AtomicUsize,
-    peak: AtomicUsize,
+    usage: Arc<Usage>,
     seen: Mutex<Seen>,
 }
 
@@ -66,14 +84,39 @@ pub struct Observation {
 struct Seen {
     /// The plan that runs.
     running: Option<Weak<dyn ExecutionPlan>>,
-    /// The scans in this daemon's own parts of a spread plan that runs.
-    parts: Vec<Arc<dyn ExecutionPlan>>,
+    /// How often a plan has begun.
+    runs: u64,
+    /// Scans in parts of it that run here.
+    parts: Vec<Arc<Scans>>,
+    /// How far those parts of the present run are that have ended.
+    passed: Progress,
+    /// How far the present run is on other daemons, as these have told.
+    elsewhere: BTreeMap<String, Progress>,
     /// The most that was told of how far it is: a plan that runs again does not take that back.
     furthest: Option<f64>,
-    scanned: u64,
-    spilled: u64,
+    /// Of what has ended: bytes, and rows.
+    scanned: (u64, u64),
     workers: Vec<String>,
+    /// Its runs on several daemons of which these have not been asked what they have done.
+    attempts: Vec<Attempt>,
+    /// What other daemons have done for it; `None` of those that did not tell.
+    others: BTreeMap<String, Option<Figures>>,
     profile: Option<Profile>,
+}
+
+/// What a part of a plan reads.
+#[derive(Debug)]
+struct Scans {
+    /// In which run of the plan.
+    run: u64,
+    nodes: Vec<Arc<dyn ExecutionPlan>>,
+}
+
+/// Held as long as anybody has a part of a plan.
+#[derive(Debug)]
+pub(super) struct PartWatch {
+    observation: Arc<Observation>,
+    scans: Arc<Scans>,
 }
 
 impl Observation {
@@ -82,8 +125,7 @@ impl Observation {
             threshold,
             rows: AtomicU64::new(0),
             retries: AtomicU32::new(0),
-            used: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
+            usage: Arc::default(),
             seen: Mutex::default(),
         })
     }
@@ -93,7 +135,9 @@ impl Observation {
     pub(super) fn watch(self: &Arc<Self>, plan: &Arc<dyn ExecutionPlan>) -> Watch {
         let mut seen = self.seen();
         seen.running = Some(Arc::downgrade(plan));
-        seen.parts.clear();
+        seen.runs += 1;
+        seen.passed = Progress::default();
+        seen.elsewhere.clear();
         drop(seen);
         Watch {
             observation: self.clone(),
@@ -103,13 +147,15 @@ impl Observation {
         }
     }
 
-    /// A part of the spread plan that runs is about to run here as well.
-    pub(super) fn watch_part(&self, part: &Arc<dyn ExecutionPlan>) {
-        let scans = scans(part);
+    /// A part of a spread plan is about to run here. What it has read counts at once, and for good when
+    /// the guard is dropped.
+    pub(super) fn watch_part(self: &Arc<Self>, part: &Arc<dyn ExecutionPlan>) -> PartWatch {
+        let nodes = scans(part);
         let mut seen = self.seen();
-        if seen.running.is_some() {
-            seen.parts.extend(scans);
-        }
+        let scans = Arc::new(Scans { run: seen.runs, nodes });
+        seen.parts.push(scans.clone());
+        drop(seen);
+        PartWatch { observation: self.clone(), scans }
     }
 
     pub(super) fn count(&self, rows: usize) {
@@ -122,31 +168,79 @@ impl Observation {
     }
 
     /// Who takes part, if that is not this daemon alone.
-    pub(super) fn set_workers(&self, workers: Vec<String>) {
-        self.seen().workers = workers;
+    pub(super) fn note_spread(&self, workers: Vec<String>, attempt: Attempt) {
+        let mut seen = self.seen();
+        seen.workers = workers;
+        seen.attempts.push(attempt);
     }
 
-    /// What a statement runs with whose memory is counted.
-    pub(super) fn of(self: &Arc<Self>, environment: &RuntimeEnv) -> Arc<RuntimeEnv> {
-        let inner = environment.memory_pool.clone();
-        let pool = Arc::new(Counted { inner, observation: self.clone() });
-        Arc::new(RuntimeEnv { memory_pool: pool, ..environment.clone() })
+    /// Its runs on several daemons, as far as they have not been taken before.
+    pub(super) fn take_attempts(&self) -> Vec<Attempt> {
+        std::mem::take(&mut self.seen().attempts)
     }
 
-    /// How much of what it reads of files here is read, from 0 to 1; never less than before. `None` as
-    /// long as nothing has run that reads files here.
-    pub fn progress(&self) -> Option<f64> {
-        let (plan, parts) = {
-            let seen = self.seen();
-            (seen.running.as_ref().and_then(Weak::upgrade), seen.parts.clone())
+    /// The one that was begun last, and is not taken.
+    pub(super) fn last_attempt(&self) -> Option<Attempt> {
+        self.seen().attempts.last().cloned()
+    }
+
+    /// What another daemon has done for it in one of its runs; `None` if it did not tell.
+    pub(super) fn note_share(&self, daemon: &str, share: Option<Figures>) {
+        let mut seen = self.seen();
+        let known = seen.others.entry(daemon.to_owned()).or_insert(Some(Figures::default()));
+        *known = match (known.take(), share) {
+            (Some(mut sum), Some(share)) => {
+                sum += share;
+                Some(sum)
+            }
+            _ => None,
         };
+    }
+
+    /// How far its present run is on another daemon.
+    pub(super) fn note_elsewhere(&self, daemon: &str, progress: Progress) {
+        self.seen().elsewhere.insert(daemon.to_owned(), progress);
+    }
+
+    /// What a statement runs with whose memory and disk are counted.
+    pub(super) fn of(&self, environment: &RuntimeEnv) -> Arc<RuntimeEnv> {
+        self.usage.of(environment)
+    }
+
+    /// How much of what it reads of files is read, from 0 to 1; never less than before. `None` as long
+    /// as nothing has run that reads files, or it is not known of all daemons.
+    pub fn progress(&self) -> Option<f64> {
+        let plan = self.seen().running.as_ref().and_then(Weak::upgrade);
         let now = plan.and_then(|plan| match is_spread(&plan) {
-            true => progress(&parts),
-            false => progress(&scans(&plan)),
+            true => self.everywhere().part(),
+            false => Progress::of(&scans(&plan)).part(),
         });
         let mut seen = self.seen();
         seen.furthest = now.into_iter().chain(seen.furthest).reduce(f64::max);
         seen.furthest
+    }
+
+    /// How far its present run is on all daemons together; nothing as long as not all have told.
+    fn everywhere(&self) -> Progress {
+        let mut progress = self.here();
+        let seen = self.seen();
+        let others = seen.attempts.last().map_or(0, |attempt| attempt.others.len());
+        if seen.elsewhere.len() < others {
+            return Progress::default();
+        }
+        seen.elsewhere.values().for_each(|told| progress += *told);
+        progress
+    }
+
+    /// How far those parts of its present run are that run here.
+    pub(super) fn here(&self) -> Progress {
+        let (parts, run, mut progress) = {
+            let seen = self.seen();
+            (seen.parts.clone(), seen.runs, seen.passed)
+        };
+        let present = parts.iter().filter(|scans| scans.run == run);
+        progress += Progress::of(present.flat_map(|scans| &scans.nodes));
+        progress
     }
 
     /// Whether a plan still runs, or ends at this moment.
@@ -154,23 +248,63 @@ impl Observation {
         self.seen().running.is_some()
     }
 
-    pub fn figures(&self) -> Figures {
+    /// What it has used on this daemon.
+    pub(super) fn share(&self) -> Figures {
         let seen = self.seen();
-        Figures {
-            rows: self.rows.load(Ordering::Relaxed),
-            scanned: seen.scanned,
-            spilled: seen.spilled,
-            peak: self.peak.load(Ordering::Relaxed) as u64,
-            retries: self.retries.load(Ordering::Relaxed),
+        let (mut scanned, mut rows_scanned) = seen.scanned;
+        for (bytes, rows) in seen.parts.iter().flat_map(|scans| &scans.nodes).map(read_by) {
+            (scanned, rows_scanned) = (scanned + bytes, rows_scanned + rows);
         }
+        let (spilled, peak) = (self.usage.spilled(), self.usage.peak());
+        Figures { scanned, rows_scanned, spilled, peak }
+    }
+
+    /// What it has used on all daemons, as far as they have told: see [`complete`].
+    pub fn figures(&self) -> Figures {
+        let mut figures = self.share();
+        self.seen().others.values().flatten().for_each(|share| figures += *share);
+        figures
+    }
+
+    /// Rows that its plan gave.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// How often it ran again because a worker was lost.
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     pub fn workers(&self) -> Vec<String> {
         self.seen().workers.clone()
     }
 
-    pub fn take_profile(&self) -> Option<Profile> {
-        self.seen().profile.take()
+    /// Those who have worked on it and did not tell what they have done.
+    pub fn silent(&self) -> Vec<String> {
+        let seen = self.seen();
+        let silent = seen.others.iter().filter(|(_, share)| share.is_none());
+        silent.map(|(daemon, _)| daemon.clone()).collect()
+    }
+
+    /// The profile, if there is one, with the shares of all daemons above it if there were several.
+    /// `own` is the name of this one.
+    pub fn take_profile(&self, own: &str) -> Option<Profile> {
+        let mut profile = self.seen().profile.take()?;
+        let mut shares: BTreeMap<String, Option<Figures>> = self.seen().others.clone();
+        if shares.is_empty() {
+            return Some(profile);
+        }
+        shares.insert(own.to_owned(), Some(self.share()));
+        let lines = shares.iter().map(|(daemon, share)| match share {
+            Some(share) => format!("Daemon {daemon}: {share}\n"),
+            None => format!("Daemon {daemon}: did not tell\n"),
+        });
+        let lines: String = lines.collect();
+        for text in [&mut profile.full, &mut profile.plain] {
+            text.insert_str(0, &lines);
+        }
+        Some(profile)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -179,23 +313,53 @@ impl Observation {
 }
 
 impl Seen {
-    /// Adds what a plan has measured.
-    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>) {
-        // The closure never fails.
-        let _ = plan.apply(|node| {
-            let metrics = node.metrics().unwrap_or_default();
-            for metric in metrics.iter() {
-                match metric.value() {
-                    MetricValue::SpilledBytes(bytes) => self.spilled += bytes.value() as u64,
-                    MetricValue::Count { name, count } if name == "bytes_scanned" => {
-                        self.scanned += count.value() as u64;
-                    }
-                    _ => {}
-                }
-            }
-            Ok(TreeNodeRecursion::Continue)
-        });
+    /// Counts what was read.
+    fn add(&mut self, scans: &[Arc<dyn ExecutionPlan>]) {
+        for (bytes, rows) in scans.iter().map(read_by) {
+            self.scanned.0 += bytes;
+            self.scanned.1 += rows;
+        }
     }
+}
+
+impl Drop for PartWatch {
+    fn drop(&mut self) {
+        let progress = Progress::of(&self.scans.nodes);
+        let mut seen = self.observation.seen();
+        seen.add(&self.scans.nodes);
+        seen.parts.retain(|scans| !Arc::ptr_eq(scans, &self.scans));
+        if self.scans.run == seen.runs {
+            seen.passed += progress;
+        }
+    }
+}
+
+/// Bytes and rows that a scan has read of its files.
+fn read_by(scan: &Arc<dyn ExecutionPlan>) -> (u64, u64) {
+    let (mut bytes, mut rows) = (0, 0);
+    for metric in scan.metrics().unwrap_or_default().iter() {
+        match metric.value() {
+            MetricValue::OutputRows(count) => rows += count.value() as u64,
+            MetricValue::Count { name, count } => match name.as_ref() {
+                "pushdown_rows_pruned" => rows += count.value() as u64,
+                "bytes_scanned" => bytes += count.value() as u64,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    (bytes, rows)
+}
+
+/// The steps of a plan that read files, those included that read again what others have read.
+fn all_scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn ExecutionPlan>> {
+    let mut scans = Vec::new();
+    // The closure never fails.
+    let _ = plan.apply(|node| {
+        scans.extend(scan_of(node.as_ref()).map(|_| node.clone()));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    scans
 }
 
 /// Held while a plan runs.
@@ -220,9 +384,7 @@ impl Drop for Watch {
         let slow = threshold.is_some_and(|threshold| self.begun.elapsed() >= threshold);
         let profile = (slow || self.failed).then(|| profile(&self.plan));
         let mut seen = self.observation.seen();
-        seen.add(&self.plan);
-        // A scan measures together with its parts here: these are counted with the plan.
-        seen.parts.clear();
+        seen.add(&all_scans(&self.plan));
         seen.profile = profile.or(seen.profile.take());
         seen.running = None;
     }
@@ -263,63 +425,4 @@ fn plain(plan: &dyn ExecutionPlan, depth: usize, f: &mut Formatter<'_>) -> fmt::
     }
     f.write_char('\n')?;
     plan.children().into_iter().try_for_each(|child| plain(child.as_ref(), depth + 1, f))
-}
-
-/// Memory as a statement takes it, counted.
-#[derive(Debug)]
-struct Counted {
-    inner: Arc<dyn MemoryPool>,
-    observation: Arc<Observation>,
-}
-
-impl Counted {
-    fn add(&self, bytes: usize) {
-        let Observation { used, peak, .. } = self.observation.as_ref();
-        let now = used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        peak.fetch_max(now, Ordering::Relaxed);
-    }
-}
-
-impl Display for Counted {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl MemoryPool for Counted {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn register(&self, consumer: &MemoryConsumer) {
-        self.inner.register(consumer);
-    }
-
-    fn unregister(&self, consumer: &MemoryConsumer) {
-        self.inner.unregister(consumer);
-    }
-
-    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.inner.grow(reservation, additional);
-        self.add(additional);
-    }
-
-    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.inner.shrink(reservation, shrink);
-        self.observation.used.fetch_sub(shrink, Ordering::Relaxed);
-    }
-
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> EngineResult<()> {
-        self.inner.try_grow(reservation, additional)?;
-        self.add(additional);
-        Ok(())
-    }
-
-    fn reserved(&self) -> usize {
-        self.inner.reserved()
-    }
-
-    fn memory_limit(&self) -> MemoryLimit {
-        self.inner.memory_limit()
-    }
 }

@@ -1,12 +1,14 @@
 //! How far a running plan is: by the rows that its scans of files have given, against those that are
 //! in the files. Rows, since bytes are read a group of rows at a time, long before they are worked on.
 
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
+use serde::{Deserialize, Serialize};
 
 use super::distribution::{bytes_of_scan, scan_of};
 use super::shared::SharedExec;
@@ -23,17 +25,35 @@ pub(super) fn scans(plan: &Arc<dyn ExecutionPlan>) -> Vec<Arc<dyn ExecutionPlan>
     scans
 }
 
-/// How far these scans are together, from 0 to 1, each by the bytes that it reads. `None` if there is
-/// nothing to read.
-pub(super) fn progress(scans: &[Arc<dyn ExecutionPlan>]) -> Option<f64> {
-    let (mut all, mut done) = (0.0, 0.0);
-    for node in scans {
-        let Some(scan) = scan_of(node.as_ref()) else { continue };
-        let bytes = bytes_of_scan(scan) as f64;
-        all += bytes;
-        done += bytes * Read::by(node).of(scan);
+/// Bytes that scans have to read, and how many of these they are done with, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    all: f64,
+    done: f64,
+}
+
+impl Progress {
+    pub fn of<'a>(scans: impl IntoIterator<Item = &'a Arc<dyn ExecutionPlan>>) -> Self {
+        let mut progress = Self::default();
+        for node in scans {
+            let Some(scan) = scan_of(node.as_ref()) else { continue };
+            let bytes = bytes_of_scan(scan) as f64;
+            progress += Self { all: bytes, done: bytes * Read::by(node).of(scan) };
+        }
+        progress
     }
-    (all > 0.0).then(|| done / all)
+
+    /// From 0 to 1. `None` if there is nothing to read.
+    pub fn part(self) -> Option<f64> {
+        (self.all > 0.0).then(|| self.done / self.all)
+    }
+}
+
+impl AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.done += other.done;
+    }
 }
 
 /// What a scan has measured so far.

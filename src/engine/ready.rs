@@ -151,11 +151,11 @@ impl Course {
         }
         let spread = distribution.spread(&self, &logical, &local).await?;
         let Some(spread) = spread else { return self.run_here(local, returned, stop) };
-        let plan = own_part(spread.plan, &spread.context, &stop).map_err(Error::planning)?;
         let observation = self.observation.clone();
         if let Some(observation) = &observation {
-            observation.set_workers(spread.workers.iter().map(|one| one.id.clone()).collect());
+            distribution.note(&spread, observation);
         }
+        let plan = own_part(spread.plan, &spread.context, &stop).map_err(Error::planning)?;
         let again = Again {
             left: left.unwrap_or(distribution.retries()),
             spool: distribution.spool(),

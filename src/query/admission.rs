@@ -21,6 +21,7 @@ use super::running::Registered;
 use super::{Error, Result};
 use crate::catalog::{self, Catalog, PoolRecord, Snapshot};
 use crate::cluster::{Member, Membership, State};
+use crate::engine::memory::Bound;
 
 /// All pools, as this daemon enforces them.
 #[derive(Debug)]
@@ -256,6 +257,11 @@ impl Pool {
         self.state().limits
     }
 
+    /// What it holds each of its statements to.
+    pub fn bound(&self) -> Option<Bound> {
+        self.limits().memory.map(|bytes| Bound::of_pool(bytes, &self.name))
+    }
+
     fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -358,6 +364,11 @@ impl Seat {
         Some(Seated(self.clone()))
     }
 
+    /// The pool in which the session has its place.
+    fn pool(&self) -> Option<Arc<Pool>> {
+        self.lock().as_ref().map(|(Slot(pool), _)| pool.clone())
+    }
+
     /// Takes a place that the session has not.
     fn take(self: &Arc<Self>, slot: Slot) -> Seated {
         *self.lock() = Some((slot, 1));
@@ -402,6 +413,11 @@ impl Entrance {
     /// Uses a place that was taken before for the session's statements.
     pub fn take(&self, place: Place) -> Seated {
         self.seat.take(place.0)
+    }
+
+    /// The pool of the place that the session's statements have at the moment.
+    pub fn taken(&self) -> Option<Arc<Pool>> {
+        self.seat.pool()
     }
 
     /// The pool that a role's statements are in now.

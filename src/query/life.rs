@@ -40,7 +40,6 @@ use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
 use crate::catalog::Catalog;
 use crate::cluster::live::Values;
-use crate::engine::memory::Bound;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
@@ -233,9 +232,15 @@ impl Session {
             registered.facts().note_queued(since);
         }
         let pool = self.entrance.pool(&role);
-        let memory = pool.and_then(|pool| Some(Bound::of_pool(pool.limits().memory?, &pool.name)));
-        self.engine.set_memory(memory);
+        self.engine.set_memory(pool.and_then(|pool| pool.bound()));
         Ok(())
+    }
+
+    /// The same for a statement whose session has been given its place before: nobody waits.
+    pub(super) fn take_turn(&mut self, registered: &Registered) {
+        let pool = self.entrance.taken();
+        registered.set_pool(pool.as_ref().map(|pool| &pool.name), false);
+        self.engine.set_memory(pool.and_then(|pool| pool.bound()));
     }
 
     /// A statement's life, from its start to its first rows.

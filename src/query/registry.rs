@@ -297,16 +297,12 @@ impl Registry {
                 if !old || ops.len() >= MAX_STEPS || bytes >= MAX_BYTES {
                     continue;
                 }
-                let known = written.ids.get(id).map(|known| known.shown);
-                if known == Some(Shown::Running) {
+                let known = written.ids.get(id).map(|known| known.shown.clone());
+                let shown = Shown::of(*id, listed);
+                if known.as_ref() == Some(&shown) {
                     continue;
                 }
-                let entry = self.entry(*id, listed);
-                let shown = Shown::of(&entry);
-                if known == Some(shown) {
-                    continue;
-                }
-                let Ok(data) = serde_json::to_vec(&entry) else { continue };
+                let Ok(data) = serde_json::to_vec(&self.entry(*id, listed)) else { continue };
                 bytes += data.len();
                 let (path, data) = (Path::Query(&id.to_string()).to_string(), data.into());
                 ops.push(match known {
@@ -375,20 +371,18 @@ struct Known {
     ended: Option<Instant>,
 }
 
-/// What the store says of a statement. Who runs does not wait again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the store says of a statement, as far as that changes: it may be there before the statement has
+/// come to its pool, such as one that takes long to plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Shown {
-    Queued,
-    Running,
+    UnderWay { pool: Option<Arc<str>>, waits: bool },
     Ended,
 }
 
 impl Shown {
-    fn of(entry: &Entry) -> Self {
-        match entry.state.as_str() {
-            QUEUED => Self::Queued,
-            _ => Self::Running,
-        }
+    fn of(id: Uuid, listed: &Listed) -> Self {
+        let (pool, waits) = listed.session.pool_of(id);
+        Self::UnderWay { pool, waits }
     }
 }
 

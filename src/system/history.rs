@@ -32,10 +32,12 @@ const COLUMNS: &[&str] = &[
     "execution_ms",
     "rows",
     "bytes_scanned",
+    "rows_scanned",
     "bytes_spilled",
     "peak_memory",
     "retries",
     "workers",
+    "silent_workers",
     "profile",
     "sqlstate",
     "error",
@@ -103,6 +105,7 @@ pub async fn answer(shared: &Shared, id: &str) -> Result<Vec<u8>> {
 
 fn push(rows: &mut Rows, statement: HistoryRow) {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).into();
+    let names = |names: Vec<String>| Value::List(names.into_iter().map(Value::from).collect());
     let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1000.0).into();
     rows.push([
         statement.id.into(),
@@ -125,10 +128,12 @@ fn push(rows: &mut Rows, statement: HistoryRow) {
         millis(statement.execution),
         number(statement.rows),
         number(statement.scanned),
+        number(statement.rows_scanned),
         number(statement.spilled),
         number(statement.peak),
         i64::from(statement.retries).into(),
-        Value::List(statement.workers.into_iter().map(Value::from).collect()),
+        names(statement.workers),
+        names(statement.silent),
         statement.profile.into(),
         statement.sqlstate.into(),
         statement.error.into(),

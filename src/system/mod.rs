@@ -173,10 +173,14 @@ pub struct HistoryRow {
     pub rows: u64,
     /// Bytes.
     pub scanned: u64,
+    pub rows_scanned: u64,
+    /// Bytes.
     pub spilled: u64,
     pub peak: u64,
     pub retries: u32,
     pub workers: Vec<String>,
+    /// Those whose figures are missing.
+    pub silent: Vec<String>,
     /// Whether its profile is kept.
     pub profile: bool,
     pub sqlstate: Option<String>,

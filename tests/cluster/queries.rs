@@ -240,3 +240,37 @@ fn cpu_time(daemon: &Daemon) -> Duration {
         fields.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number"));
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
+
+/// A statement may take so long to plan that it is known everywhere before it has come to its pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_is_seen_to_wait_and_to_run_in_its_pool() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper().with("QUERY_REGISTER_INTERVAL", "1ms");
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        all_ready(&a, &["a", "b"]).await;
+        a.rows(&cluster.table("t", 1)).await;
+        a.rows("CREATE ROLE ann LOGIN; GRANT SELECT ON t TO ann").await;
+        a.rows("CREATE POOL narrow WITH (concurrency = 2) TO ann").await;
+        let columns: Vec<String> = (0..500).map(|at| format!("x + {at}")).collect();
+        let long = format!("SELECT n, {} FROM t, ({ENDLESS}) e (n)", columns.join(", "));
+        let mut running = Vec::new();
+        for _ in 0..2 {
+            let ann = Client::connect_as(&daemons[0], "ann").await;
+            let (cancel, sql) = (ann.cancel_token(), long.clone());
+            let outcome = tokio::spawn(async move { ann.outcome(&sql).await });
+            running.push((cancel, outcome));
+        }
+        let seen = "SELECT state, pool FROM system.queries \
+                    WHERE daemon = 'a' AND \"user\" = 'ann' ORDER BY state";
+        let expected = [["queued", "narrow"], ["running", "narrow"]];
+        for client in [&a, &b] {
+            until("both are seen as they are", async || client.rows(seen).await == expected).await;
+        }
+        for (cancel, outcome) in running {
+            cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
+            assert_eq!(outcome.await.expect("it ends"), "57014");
+        }
+    })
+    .await;
+}

@@ -4,9 +4,12 @@
 //! the daemon that asked runs its statement by itself. What all parts of one statement use together
 //! is bounded, so that one daemon's statement cannot take another daemon's memory: it spills, or fails
 //! with what its own client is told.
+//!
+//! What they have done is kept for a while after their end, for the daemon whose statement it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryLimit;
@@ -14,6 +17,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::figures::Told;
 use super::travel::Travel;
 use crate::config;
 use crate::engine::memory::{Bound, bound_of, part_of};
@@ -22,6 +26,9 @@ use crate::id;
 
 /// Parts of a hundred of the engine's memory that are in use when no more statements are let in.
 const FULL: usize = 90;
+
+/// How long it is known what has been done for a statement, and for how many of them.
+const MEMORY: (Duration, usize) = (Duration::from_secs(60), 10_000);
 
 /// Why a part is not taken. It reaches the daemon that asked as a text, which is enough: an error
 /// without a type has it run the statement by itself.
@@ -42,6 +49,36 @@ struct Inside {
     settings: config::Distribution,
     parts: usize,
     statements: HashMap<Uuid, Statement>,
+    past: Past,
+}
+
+/// What was done for statements no part of which runs here any more.
+#[derive(Debug)]
+struct Past {
+    done: HashMap<Uuid, Arc<Observation>>,
+    /// In the order of their ends.
+    ends: VecDeque<(Instant, Uuid)>,
+    /// Since when nothing is forgotten.
+    since: Instant,
+}
+
+impl Past {
+    fn new() -> Self {
+        Self { done: HashMap::new(), ends: VecDeque::new(), since: Instant::now() }
+    }
+
+    fn keep(&mut self, statement: Uuid, observation: Arc<Observation>, now: Instant) {
+        self.done.insert(statement, observation);
+        self.ends.push_back((now, statement));
+        let (keep, most) = MEMORY;
+        while let Some((end, statement)) = self.ends.front().copied()
+            && (self.ends.len() > most || now.saturating_duration_since(end) > keep)
+        {
+            self.ends.pop_front();
+            self.done.remove(&statement);
+            self.since = end;
+        }
+    }
 }
 
 /// A statement some of whose parts run here.
@@ -50,7 +87,7 @@ struct Statement {
     environment: Arc<RuntimeEnv>,
     /// This daemon's own: its parts are no guests.
     own: bool,
-    /// Of one of this daemon's own.
+    /// What its parts do here. One of this daemon's own need not be observed.
     observation: Option<Arc<Observation>>,
     parts: usize,
 }
@@ -71,8 +108,9 @@ pub(super) struct Host {
 
 impl Guests {
     pub fn new(settings: config::Distribution, environment: Arc<RuntimeEnv>) -> Arc<Self> {
-        let inside = Inside { settings, parts: 0, statements: HashMap::new() };
-        Arc::new(Self { environment, inside: Mutex::new(inside) })
+        let (parts, statements, past) = (0, HashMap::new(), Past::new());
+        let inside = Mutex::new(Inside { settings, parts, statements, past });
+        Arc::new(Self { environment, inside })
     }
 
     /// Lets in as much as other settings say, from now on.
@@ -90,7 +128,10 @@ impl Guests {
         let statement = id::statement();
         travel.statement = statement;
         travel.bound = bound_of(environment).cloned();
-        let environment = environment.clone();
+        let environment = match &observation {
+            Some(observation) => observation.of(environment),
+            None => environment.clone(),
+        };
         let own = Statement { environment, own: true, observation, parts: 0 };
         self.inside().statements.insert(statement, own);
         Host { guests: self.clone(), statement }
@@ -116,20 +157,45 @@ impl Guests {
         if known.is_none() && self.is_full() {
             return refused("its memory is nearly used up");
         }
-        inside.parts += 1;
-        let share = inside.settings.statement_memory;
-        let known = inside.statements.entry(travel.statement).or_insert_with(|| {
-            let environment = self.bound(travel, share).of(&self.environment);
-            Statement { environment, own: false, observation: None, parts: 0 }
+        let Inside { settings, parts, statements, past } = &mut *inside;
+        *parts += 1;
+        let share = settings.statement_memory;
+        let known = statements.entry(travel.statement).or_insert_with(|| {
+            let observation = past.done.remove(&travel.statement);
+            let observation = observation.unwrap_or_else(|| Observation::new(None));
+            let environment = observation.of(&self.bound(travel, share).of(&self.environment));
+            Statement { environment, own: false, observation: Some(observation), parts: 0 }
         });
         known.parts += 1;
         let guest = Guest { guests: self.clone(), statement: travel.statement };
         Ok((Some(guest), known.environment.clone()))
     }
 
-    /// What observes a part's statement, if that is this daemon's own.
+    /// What observes a part's statement, as long as there are parts of it.
     pub fn observation(&self, travel: &Travel) -> Option<Arc<Observation>> {
         self.inside().statements.get(&travel.statement)?.observation.clone()
+    }
+
+    /// What was done here for others' statements, as far as it is known; and the time up to now of which
+    /// nothing is forgotten.
+    pub fn recall(&self, asked: &[Uuid]) -> (Duration, HashMap<Uuid, Told>) {
+        let inside = self.inside();
+        let Inside { statements, past, .. } = &*inside;
+        let observation = |id: &Uuid| match statements.get(id) {
+            Some(statement) => statement.observation.clone(),
+            None => past.done.get(id).cloned(),
+        };
+        let known: Vec<_> = asked.iter().filter_map(|id| Some((*id, observation(id)?))).collect();
+        let remembers = past.since.elapsed();
+        drop(inside);
+        (remembers, known.iter().map(|(id, observation)| (*id, Told::of(observation))).collect())
+    }
+
+    /// What observes this daemon's own statements that are spread.
+    pub fn hosted(&self) -> Vec<Arc<Observation>> {
+        let inside = self.inside();
+        let own = inside.statements.values().filter(|statement| statement.own);
+        own.filter_map(|statement| statement.observation.clone()).collect()
     }
 
     fn bound(&self, travel: &Travel, share: config::Share) -> Bound {
@@ -161,8 +227,11 @@ impl Drop for Guest {
         inside.parts -= 1;
         let Some(statement) = inside.statements.get_mut(&self.statement) else { return };
         statement.parts -= 1;
-        if statement.parts == 0 {
-            inside.statements.remove(&self.statement);
+        if statement.parts == 0
+            && let Some(Statement { observation: Some(observation), .. }) =
+                inside.statements.remove(&self.statement)
+        {
+            inside.past.keep(self.statement, observation, Instant::now());
         }
     }
 }
@@ -239,6 +308,37 @@ mod tests {
         drop((a, b, c));
         guests.admit(&statement()).unwrap();
         assert_eq!(guests.environment.memory_pool.reserved(), 0);
+    }
+
+    #[test]
+    fn what_was_done_is_known_for_a_while() {
+        let guests = guests(3);
+        let (one, own) = (statement(), statement().statement);
+        let peak = |known: &HashMap<Uuid, Told>| {
+            let told = known.get(&one.statement).expect("it is known");
+            serde_json::to_value(told).expect("JSON")["figures"]["peak"].as_u64()
+        };
+        for bytes in [1000, 3000, 2000] {
+            let (guest, environment) = guests.admit(&one).unwrap();
+            let memory = MemoryConsumer::new("test").register(&environment.memory_pool);
+            memory.try_grow(bytes).unwrap();
+            let (_, known) = guests.recall(&[one.statement, own]);
+            assert!(peak(&known) >= Some(bytes as u64) && known.len() == 1);
+            drop((memory, guest));
+        }
+        let (_, known) = guests.recall(&[one.statement, own]);
+        assert_eq!((peak(&known), known.len()), (Some(3000), 1));
+        // It is forgotten for those that came after it, and the time is known up to which all are.
+        let (begun, now) = (guests.inside().past.since, Instant::now());
+        let (keep, most) = MEMORY;
+        for _ in 0..most {
+            guests.inside().past.keep(id::statement(), Observation::new(None), now);
+        }
+        assert!(guests.recall(&[one.statement]).1.is_empty());
+        let mut inside = guests.inside();
+        assert!(inside.past.since > begun);
+        inside.past.keep(id::statement(), Observation::new(None), now + 2 * keep);
+        assert_eq!((inside.past.done.len(), inside.past.ends.len()), (1, 1));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! - [`part`]: what it runs for them.
 //! - [`pulse`]: notices deaths.
 //! - [`questions`]: what daemons ask each other beside statements.
+//! - [`figures`]: what each has done for a statement.
 //! - [`again`]: statements under which a worker died.
 //! - [`analysis`]: EXPLAIN ANALYZE.
 
@@ -26,6 +27,7 @@ mod analysis;
 mod channels;
 mod codec;
 mod door;
+mod figures;
 mod fitness;
 mod guests;
 mod messages;
@@ -40,7 +42,7 @@ mod worker;
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -65,8 +67,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 use url::Url;
+use uuid::Uuid;
 
 use super::cooperation::pausing;
+use super::observe::Observation;
 use super::ready::Course;
 use super::semantics::unnamed_functions;
 use super::settings::Distribute;
@@ -84,6 +88,8 @@ pub(super) use analysis::{is_spread, show_spread};
 use channels::{Channels, url};
 pub(super) use codec::scan_of;
 use codec::{Codec, mark_field_ids};
+pub(super) use figures::Attempt;
+pub use figures::complete;
 pub(super) use fitness::bytes_of_scan;
 use fitness::{arrives, bytes_to_read, obstacle};
 use guests::Guests;
@@ -141,6 +147,9 @@ pub(super) struct Spread {
     pub plan: Arc<dyn ExecutionPlan>,
     pub context: Arc<TaskContext>,
     pub workers: Vec<Worker>,
+    /// By which its parts know it.
+    statement: Uuid,
+    since: Instant,
 }
 
 impl Debug for Distribution {
@@ -176,7 +185,7 @@ impl Distribution {
             .with_version(peers.workers.build());
         template.config_mut().set_distributed_user_codec(Codec);
         let context = template.task_ctx();
-        let questions = Questions(system);
+        let questions = Questions { system, guests: guests.clone() };
         let settings = RwLock::new(Arc::new(settings));
         Arc::new(Self { settings, peers, channels, guests, worker, questions, context })
     }
@@ -198,7 +207,7 @@ impl Distribution {
         let served = door::serve(services, engine, peering.clone(), socket, end.clone());
         let beside = async {
             let sweep = worker::sweep(worker, gate.clone(), end.clone());
-            tokio::join!(pulse.run(end.clone()), self.nurse(&end), sweep);
+            tokio::join!(pulse.run(end.clone()), self.nurse(&end), self.follow(&end), sweep);
             Ok(())
         };
         tokio::try_join!(served, beside).map(drop)
@@ -289,7 +298,8 @@ impl Distribution {
             return Ok(None);
         }
         let analysed = local.is::<AnalyzeExec>();
-        let state = self.session(course, &workers, least, analysed)?;
+        let since = Instant::now();
+        let (state, statement) = self.session(course, &workers, least, analysed)?;
         let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(None),
@@ -309,7 +319,7 @@ impl Distribution {
             HashMap::new(),
             course.context.runtime_env(),
         ));
-        Ok(Some(Spread { plan, context, workers }))
+        Ok(Some(Spread { plan, context, workers, statement, since }))
     }
 
     async fn spread_on(
@@ -367,14 +377,14 @@ impl Distribution {
         }))
     }
 
-    /// The session of one spread statement.
+    /// The session of one spread statement, and by what its parts know it.
     fn session(
         &self,
         course: &Course,
         workers: &[Worker],
         least: u64,
         analysed: bool,
-    ) -> Result<SessionState> {
+    ) -> Result<(SessionState, Uuid)> {
         let failed = Error::planning;
         let urls: Vec<Url> =
             workers.iter().map(url).collect::<EngineResult<_>>().map_err(failed)?;
@@ -417,7 +427,7 @@ impl Distribution {
         config.set_distributed_route_tasks_handler(route);
         let task_bytes = (least / workers.len() as u64).max(1);
         config.set_extension(Arc::new(Pinned { urls, own, task_bytes }));
-        Ok(state)
+        Ok((state, travel.statement))
     }
 
     /// Bytes of rows that wait here for each worker that a stage reads from.
@@ -447,6 +457,16 @@ impl Distribution {
     /// Bytes of the first part of a result that are held back.
     pub fn spool(&self) -> usize {
         usize::try_from(self.settings().spool.0).unwrap_or(usize::MAX)
+    }
+
+    /// A spread statement is about to run, which is observed.
+    pub fn note(self: &Arc<Self>, spread: &Spread, observation: &Observation) {
+        let Spread { workers, statement, since, .. } = spread;
+        let own = self.peers.workers.own_id();
+        let others = workers.iter().filter(|worker| worker.id != own).cloned().collect();
+        let distribution = Arc::downgrade(self);
+        let attempt = Attempt { distribution, statement: *statement, since: *since, others };
+        observation.note_spread(workers.iter().map(|one| one.id.clone()).collect(), attempt);
     }
 
     /// A spread plan as EXPLAIN shows it.

@@ -25,12 +25,13 @@ use futures::StreamExt;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::cooperation::watched;
+use crate::engine::observe::{Observation, PartWatch};
 use crate::faults;
 
-/// Makes a plan that has arrived one that can be run as a part; `see` is shown what gives its rows.
+/// Makes a plan that has arrived one that can be run as a part, which `observation` sees.
 pub(super) fn as_part(
     plan: Arc<dyn ExecutionPlan>,
-    see: impl Fn(&Arc<dyn ExecutionPlan>),
+    observation: Option<&Arc<Observation>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let stop = CancellationToken::new();
     let plan = plan.transform_up(|node| {
@@ -40,13 +41,11 @@ pub(super) fn as_part(
             None => Transformed::no(node),
         })
     })?;
-    let held = Arc::new(stop.drop_guard());
+    let watch = observation.map(|observation| observation.watch_part(&plan.data));
+    let held = Arc::new(Held { _stop: stop.drop_guard(), _watch: watch });
     // Such a step is put in the place of another of its kind when the part is run.
     let is_head = plan.data.is::<RepartitionExec>() || plan.data.is::<BroadcastExec>();
-    let over = |step: &Arc<dyn ExecutionPlan>| {
-        see(step);
-        Part::over(step.clone(), held.clone())
-    };
+    let over = |step: &Arc<dyn ExecutionPlan>| Part::over(step.clone(), held.clone());
     match is_head {
         true => {
             let parts = plan.data.children().into_iter().map(over).collect();
@@ -56,16 +55,23 @@ pub(super) fn as_part(
     }
 }
 
+/// Dropped with the last step of a part.
+#[derive(Debug)]
+struct Held {
+    _stop: DropGuard,
+    _watch: Option<PartWatch>,
+}
+
 /// Stands in the place of the step that it runs, so that steps are counted as on the coordinator.
 #[derive(Debug)]
 struct Part {
     step: Arc<dyn ExecutionPlan>,
     /// Not in the streams: they may be in the middle of a poll.
-    held: Arc<DropGuard>,
+    held: Arc<Held>,
 }
 
 impl Part {
-    fn over(step: Arc<dyn ExecutionPlan>, held: Arc<DropGuard>) -> Arc<dyn ExecutionPlan> {
+    fn over(step: Arc<dyn ExecutionPlan>, held: Arc<Held>) -> Arc<dyn ExecutionPlan> {
         match step.is_network_boundary() {
             // Known by its type, and runs nothing here.
             true => step,

@@ -1,5 +1,6 @@
 //! Questions of one daemon to the others that are no part of a statement: a text goes, bytes come
-//! back. What they mean is for the floor above to say ([`SystemCatalog::answer`]).
+//! back. What they mean is for the floor above to say ([`SystemCatalog::answer`]), but for those about
+//! parts of statements ([`figures`]).
 //!
 //! They are answered on the threads that no statement keeps busy, and only to who has shown a
 //! daemon's certificate. Rights are for the one who asks to look at: it knows whose statement it is.
@@ -17,6 +18,8 @@ use tonic::codegen::{Context, Future, Pin, Poll, Service};
 use tonic::server::NamedService;
 use tonic::transport::Channel;
 
+use super::figures;
+use super::guests::Guests;
 use crate::engine::system::SystemCatalog;
 
 /// How long a daemon may take to answer, the connection included.
@@ -32,7 +35,10 @@ const CONTENT_TYPE: &str = "application/x-oribi-answer";
 
 /// Answers those of the others.
 #[derive(Clone, Debug)]
-pub(super) struct Questions(pub Arc<dyn SystemCatalog>);
+pub(super) struct Questions {
+    pub system: Arc<dyn SystemCatalog>,
+    pub guests: Arc<Guests>,
+}
 
 impl NamedService for Questions {
     const NAME: &'static str = "oribi.Questions";
@@ -48,9 +54,9 @@ impl Service<Request<Body>> for Questions {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let system = self.0.clone();
+        let this = self.clone();
         Box::pin(async move {
-            let (status, bytes) = match answer(system.as_ref(), request).await {
+            let (status, bytes) = match this.answer(request).await {
                 Ok(bytes) => (StatusCode::OK, bytes),
                 Err(reason) => (StatusCode::UNPROCESSABLE_ENTITY, reason.into_bytes()),
             };
@@ -63,11 +69,16 @@ impl Service<Request<Body>> for Questions {
     }
 }
 
-async fn answer(system: &dyn SystemCatalog, request: Request<Body>) -> Result<Vec<u8>, String> {
-    let (longest, _) = LONGEST;
-    let question = read(request.into_body(), longest).await?;
-    let question = std::str::from_utf8(&question).map_err(|error| error.to_string())?;
-    system.answer(question).await.map_err(|error| error.to_string())
+impl Questions {
+    async fn answer(&self, request: Request<Body>) -> Result<Vec<u8>, String> {
+        let (longest, _) = LONGEST;
+        let question = read(request.into_body(), longest).await?;
+        let question = std::str::from_utf8(&question).map_err(|error| error.to_string())?;
+        if let Some(statements) = question.strip_prefix(figures::QUESTION) {
+            return figures::answer(&self.guests, statements);
+        }
+        self.system.answer(question).await.map_err(|error| error.to_string())
+    }
 }
 
 /// Asks the daemon at the other end, and waits for as long as it takes.

@@ -111,11 +111,8 @@ impl Sessions {
                     Some(context) => arrived(&event.plan, context)?,
                     None => event.plan,
                 };
-                let plan = as_part(storage::ready_scans(plan, &scans)?, |rows| {
-                    if let Some(observation) = &observation {
-                        observation.watch_part(rows);
-                    }
-                })?;
+                let plan = storage::ready_scans(plan, &scans)?;
+                let plan = as_part(plan, observation.as_ref())?;
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );

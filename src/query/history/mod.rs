@@ -8,7 +8,8 @@
 //! No statement waits for its history: at its end it is put on a queue, which one task empties every
 //! now and then. If that does not get to it, the oldest on the queue are forgotten and counted.
 //! Whoever reads the history has that task empty the queue first, so that it has all that has ended
-//! before. No reader does so itself: it may go away in the middle.
+//! before. No reader does so itself: it may go away in the middle. That task is also who asks the other
+//! daemons what they have done for a statement of this one's, once that is over.
 //!
 //! Ids are UUIDs of version 7, unique in the cluster and in the order of time. A statement may be in
 //! the history of several daemons: those that have seen its daemon die tell of it as lost.
@@ -39,6 +40,7 @@ pub use store::Kept;
 
 use super::sessions::{SessionEntry, cut};
 use crate::config;
+use crate::engine::observe::complete;
 use store::{Batch, Store};
 
 /// Statements that may wait to be written.
@@ -132,6 +134,8 @@ pub struct Record {
     #[serde(skip_serializing_if = "is_nothing")]
     pub scanned: u64,
     #[serde(skip_serializing_if = "is_nothing")]
+    pub rows_scanned: u64,
+    #[serde(skip_serializing_if = "is_nothing")]
     pub spilled: u64,
     #[serde(skip_serializing_if = "is_nothing")]
     pub peak: u64,
@@ -140,6 +144,9 @@ pub struct Record {
     /// Who took part, if that was not its daemon alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<String>,
+    /// Of these, who did not tell what they have done: that is missing in the figures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
     /// Whether its profile is kept.
     pub profile: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -368,6 +375,11 @@ impl History {
             _ => None,
         }))
         .await;
+        complete(notes.iter().filter_map(|note| match note {
+            Note::Ended { facts, .. } => Some(&facts.observation),
+            _ => None,
+        }))
+        .await;
         let mut batch = Batch { closed, ..Batch::default() };
         for note in notes {
             match note {
@@ -376,7 +388,7 @@ impl History {
                 Note::Ended { facts, session, at: _ } => {
                     let record = facts.record(&self.daemon, &session, self.text_limit);
                     self.log_slow(&record);
-                    batch.ended.push((record, facts.observation.take_profile()));
+                    batch.ended.push((record, facts.observation.take_profile(&self.daemon)));
                 }
             }
         }
@@ -421,10 +433,17 @@ impl History {
             return;
         }
         let sql: &str = &cut(&record.sql.as_str().into(), LOGGED_TEXT);
-        let Record { id, user, database, rows, sqlstate, .. } = record;
+        let Record { id, user, database, rows, scanned, rows_scanned, spilled, peak, .. } = record;
         let state = record.state.as_str();
-        let (ms, sqlstate) = (took.as_secs_f64() * 1000.0, sqlstate.as_deref());
-        info!(target: "oribi::slow", %id, user, database, state, sqlstate, ms, rows, sql, "a slow statement");
+        let (ms, sqlstate) = (took.as_secs_f64() * 1000.0, record.sqlstate.as_deref());
+        let names = |names: &[String]| (!names.is_empty()).then(|| names.join(","));
+        let (workers, silent) = (names(&record.workers), names(&record.silent));
+        info!(
+            target: "oribi::slow",
+            %id, user, database, state, sqlstate, ms, rows,
+            bytes_scanned = scanned, rows_scanned, bytes_spilled = spilled, peak_memory = peak,
+            workers, silent_workers = silent, sql, "a slow statement"
+        );
     }
 
     /// The statements that this daemon knows of, by id, with those that were lost on others.

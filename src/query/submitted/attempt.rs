@@ -238,6 +238,7 @@ impl Runner {
         let source = Session::parse(&attempt.record.sql)?.pop();
         let source = source.ok_or_else(|| query::Error::Invalid("no statement".to_owned()))?;
         let registered = session.start(source.text())?;
+        session.take_turn(&registered);
         let (id, entry) = (registered.id(), session.entry().clone());
         let working = async {
             let mut prepared = session.prepare(&registered, &source, Vec::new()).await?;
