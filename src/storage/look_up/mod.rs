@@ -218,9 +218,11 @@ impl LookUps {
                 let (all, source) = (self.clone(), source());
                 self.work(async move {
                     let number = all.next.fetch_add(1, Ordering::Relaxed);
-                    // What went wrong is told by the statements that read the file themselves.
-                    if let Ok(Some(zones)) = Zones::read(&source, number).await {
-                        all.zones.insert(key, Known::Zones(Arc::new(zones)));
+                    match Zones::read(&source, number).await {
+                        Ok(Some(zones)) => all.zones.insert(key, Known::Zones(Arc::new(zones))),
+                        Ok(None) => {}
+                        // What went wrong is told by the statements that read the file themselves.
+                        Err(_) => all.zones.invalidate(&key),
                     }
                 });
             }
