@@ -10,8 +10,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, new_empty_array};
-use arrow::compute::prep_null_mask_filter;
+use arrow::array::{Array, BooleanArray, RecordBatch, new_empty_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::cast::as_boolean_array;
@@ -382,15 +381,14 @@ impl Pruner {
             Err(_) => {
                 let each = files.iter().map(|file| {
                     let found = self.keeps(filter, std::slice::from_ref(file));
-                    found.map(|found| found.value(0)).map_err(|error| (file, error))
+                    found.map(|found| is_true(&found, 0)).map_err(|error| (file, error))
                 });
                 BooleanArray::from(each.collect::<std::result::Result<Vec<_>, _>>()?)
             }
         };
-        Ok((0..files.len()).filter(|at| found.value(*at)).collect())
+        Ok((0..files.len()).filter(|at| is_true(&found, *at)).collect())
     }
 
-    /// Without nulls.
     fn keeps(
         &self,
         filter: &Arc<dyn PhysicalExpr>,
@@ -408,8 +406,12 @@ impl Pruner {
             columns.collect::<Result<Vec<_>>>()?,
         )?;
         let kept = filter.evaluate(&rows)?.into_array(files.len())?;
-        Ok(prep_null_mask_filter(as_boolean_array(&kept)?))
+        Ok(as_boolean_array(&kept)?.clone())
     }
+}
+
+fn is_true(found: &BooleanArray, at: usize) -> bool {
+    found.is_valid(at) && found.value(at)
 }
 
 /// How many of the files are enough for `limit` rows, if their numbers are known.
