@@ -128,7 +128,7 @@ async fn the_history_names_who_did_not_tell() {
         client.rows("SET oribi.distribution = 'always'").await;
         assert!(runs_on(&client, ALL, "a, b, c").await);
         assert_eq!(client.rows(&marked(ALL, "lost")).await.len(), 100);
-        assert!(b.ended().is_some(), "{}", b.log());
+        until("it has died under the statement", async || b.ended().is_some()).await;
         let columns = "state, array_to_string(silent_workers, ','), id, rows_scanned";
         let lost = history(&client, columns, "lost").await;
         assert_eq!(lost[..2], ["finished", "b"]);
