@@ -103,6 +103,10 @@ impl LookUp {
 
     /// The statement's rows; `None` if a plan is to find them.
     pub async fn rows(&self, values: &ParamValues, course: &Course) -> Result<Option<RecordBatch>> {
+        // Files may be read in another way with them.
+        if course.settings.engine_options().next().is_some() {
+            return Ok(None);
+        }
         let Some(look_ups) = course.state.config().get_extension::<LookUps>() else {
             return Ok(None);
         };

@@ -18,6 +18,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{AnalysisContext, analyze, split_conjunction};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
+
 /// The part of the rows that is few.
 const FEW: f64 = 0.001;
 
@@ -125,8 +126,9 @@ fn cannot_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
     if let Some(is_not_null) = condition.downcast_ref::<IsNotNullExpr>() {
         return is_not_null.arg().is::<Column>();
     }
-    // Bounds and keys that joins and sorts with a limit have found.
+    // Bounds and keys that joins and sorts with a limit have found, of what they join and sort by.
     condition.is::<DynamicFilterPhysicalExpr>()
+        && condition.children().into_iter().all(|of| of.is::<Column>())
 }
 
 /// Whether a pattern of LIKE is a constant that nothing is wrong with.

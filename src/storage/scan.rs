@@ -63,6 +63,7 @@ pub(super) struct ExternalTable {
     /// Tells statistics of this schema from those of another in the cache.
     fingerprint: Arc<SchemaFingerprint>,
     key: Key,
+    reading: Arc<str>,
 }
 
 impl ExternalTable {
@@ -79,6 +80,7 @@ impl ExternalTable {
         let definition = Arc::new(definition);
         Ok(Self {
             url: location.url()?,
+            reading: format!("{definition:?}").into(),
             key: Key { definition: definition.clone(), columns: table_schema.fields().clone() },
             definition,
             location,
@@ -101,19 +103,26 @@ impl ExternalTable {
         listed
     }
 
-    /// The files that a look for a key would read; `None` if keys are not looked for in this table.
+    /// Whether keys are looked for in this table.
+    pub fn is_keyed(&self) -> bool {
+        self.format.is::<ParquetFormat>() && self.partitions.is_empty()
+    }
+
+    /// What its files are read as: files of one store are read alike by tables of one definition.
+    pub fn reading(&self) -> Arc<str> {
+        self.reading.clone()
+    }
+
+    /// The files that a look for a key would read.
     pub async fn keyed_files(
         &self,
         session: &dyn Session,
-    ) -> Result<Option<(ObjectStoreUrl, Vec<ObjectMeta>)>> {
-        if !self.format.is::<ParquetFormat>() || !self.partitions.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<(ObjectStoreUrl, Vec<ObjectMeta>)> {
         let files = match &self.pinned {
             Some(files) => files.clone(),
             None => Arc::new(self.list(session).await.map_err(failed)?),
         };
-        Ok(Some((self.url.object_store(), self.own(&files).cloned().collect())))
+        Ok((self.url.object_store(), self.own(&files).cloned().collect()))
     }
 
     /// What there is to read, with these files.

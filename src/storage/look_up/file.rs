@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 use datafusion::datasource::listing::PartitionedFile;
@@ -23,31 +22,31 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
-use super::Keyed;
 use super::zones::Zones;
+use super::{Keyed, MAX_PIECE_BYTES};
 use crate::storage::ready_scans;
 
 /// A file in which keys are looked for, and with what it is read.
 pub struct Source {
     pub store: ObjectStoreUrl,
     pub file: ObjectMeta,
+    /// It never changes.
+    pub lasting: bool,
     pub keyed: Keyed,
     pub state: Arc<SessionState>,
     pub context: Arc<TaskContext>,
 }
 
 impl Source {
-    /// Columns of a piece; `None` if the file is not the same any more.
-    pub async fn piece(
-        &self,
-        zones: &Zones,
-        piece: u32,
-        columns: &[usize],
-    ) -> Result<Option<Vec<ArrayRef>>> {
-        let Some(metadata) = self.metadata().await? else { return Ok(None) };
+    /// Columns of a piece.
+    pub async fn piece(&self, zones: &Zones, piece: u32, columns: &[usize]) -> Result<Piece> {
+        let metadata = self.metadata().await?;
         let range = zones.range(piece);
+        if row_bytes(&metadata).saturating_mul(range.len()) > MAX_PIECE_BYTES {
+            return Ok(Piece::TooLarge);
+        }
         let selection = RowSelection::from(vec![
             RowSelector::skip(range.start),
             RowSelector::select(range.len()),
@@ -56,15 +55,22 @@ impl Source {
         let plan =
             ParquetAccessPlan::try_new_from_overall_row_selection(selection, metadata.row_groups());
         // Of another file by now.
-        let Ok(plan) = plan else { return Ok(None) };
-        let Some(batches) = self.scan(columns, Some(plan)).await? else { return Ok(None) };
-        let schema = batches.schema();
-        let batches: Vec<_> = batches.try_collect().await?;
-        let rows = concat_batches(&schema, &batches)?;
-        if rows.num_rows() != range.len() || !self.is_same().await {
-            return Ok(None);
+        let Ok(plan) = plan else { return Ok(Piece::Gone) };
+        let Some(mut rows) = self.scan(columns, Some(plan)).await? else { return Ok(Piece::Gone) };
+        let schema = rows.schema();
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        while let Some(batch) = rows.try_next().await? {
+            bytes += batch.columns().iter().map(own_bytes).sum::<usize>();
+            if bytes > MAX_PIECE_BYTES {
+                return Ok(Piece::TooLarge);
+            }
+            batches.push(batch);
         }
-        Ok(Some(rows.columns().iter().map(compact).collect()))
+        let rows = concat_batches(&schema, &batches)?;
+        if rows.num_rows() != range.len() || !self.is_same().await? {
+            return Ok(Piece::Gone);
+        }
+        Ok(Piece::Columns(rows.columns().iter().map(compact).collect()))
     }
 
     /// Rows of the file, all of them or those of a plan; `None` if it is not there as it was.
@@ -95,29 +101,59 @@ impl Source {
         Ok(Some(scan.execute(0, self.context.clone())?))
     }
 
-    /// The file's footer; `None` if there is none where the file was.
-    pub async fn metadata(&self) -> Result<Option<Arc<ParquetMetaData>>> {
+    pub async fn metadata(&self) -> Result<Arc<ParquetMetaData>> {
         let environment = self.state.runtime_env();
         let footers = environment.cache_manager.get_file_metadata_cache();
         let files = CachedParquetFileReaderFactory::new(self.object_store()?, footers);
         let file = PartitionedFile::new_from_meta(self.file.clone());
         let metrics = ExecutionPlanMetricsSet::new();
         let mut reader = files.create_reader(0, file, None, &metrics)?;
-        Ok(reader.get_metadata(None).await.ok())
+        Ok(reader.get_metadata(None).await?)
     }
 
     /// Whether the file that was read is the one that was listed.
-    pub async fn is_same(&self) -> bool {
-        // Files of managed tables never change.
-        if self.file.last_modified == chrono::DateTime::UNIX_EPOCH {
-            return true;
+    pub async fn is_same(&self) -> Result<bool> {
+        if self.lasting {
+            return Ok(true);
         }
-        let Ok(store) = self.object_store() else { return false };
-        store.head(&self.file.location).await.is_ok_and(|now| now == self.file)
+        let now = self.object_store()?.head(&self.file.location).await?;
+        let (then, size) = (&self.file, now.size == self.file.size);
+        // A listing may tell less than a look at one file: no version, a finer time.
+        Ok(size
+            && match (&now.e_tag, &then.e_tag) {
+                (Some(now), Some(then)) => now == then,
+                _ => now.last_modified.timestamp() == then.last_modified.timestamp(),
+            })
     }
 
     fn object_store(&self) -> Result<Arc<dyn ObjectStore>> {
         self.state.runtime_env().object_store(&self.store)
+    }
+}
+
+/// What was read of a piece.
+pub enum Piece {
+    Columns(Vec<ArrayRef>),
+    TooLarge,
+    /// The file is not the same any more, or what was kept is gone.
+    Gone,
+}
+
+/// Bytes of a row of all columns, in the row group with the largest ones.
+fn row_bytes(metadata: &ParquetMetaData) -> usize {
+    let bytes = |group: &RowGroupMetaData| group.total_byte_size() / group.num_rows().max(1);
+    let most = metadata.row_groups().iter().map(bytes).max().unwrap_or(0);
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+/// Bytes of a column's own values, which may be parts of what is larger, or the same ones many times.
+fn own_bytes(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        DataType::Utf8View => column.as_string_view().lengths().map(|length| length as usize).sum(),
+        DataType::BinaryView => {
+            column.as_binary_view().lengths().map(|length| length as usize).sum()
+        }
+        _ => column.get_array_memory_size(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Of files in which keys are looked for often it is known which pieces of [`PIECE`] rows can hold a key
 //! ([`zones`]: the least and the greatest one of each piece), and the pieces that are looked into are kept,
-//! decoded, column by column ([`PIECES_SHARE`]). Both come from scans as any statement makes them, belong to
+//! decoded, column by column. Both come from scans as any statement makes them, belong to
 //! a file with one content, and are bounded. What is not known, not kept, or found in many pieces is left to
 //! a plan: a look-up has no answer then.
 
@@ -10,8 +10,10 @@ mod file;
 mod zones;
 
 use std::fmt::{self, Debug, Formatter};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar};
 use arrow::compute::kernels::cmp::eq;
@@ -24,9 +26,12 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::session_state::SessionState;
+use futures::FutureExt;
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 use object_store::ObjectMeta;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -34,7 +39,7 @@ use super::contents::is_settled;
 use super::managed::ManagedTable;
 use super::pages::FileKey;
 use super::scan::ExternalTable;
-use file::Source;
+use file::{Piece, Source};
 use zones::Zones;
 
 /// Rows of a piece, but for the last one of a file.
@@ -51,6 +56,18 @@ const MAX_ROWS: usize = 1000;
 
 /// The most rows of a file whose zones are made: it takes a scan of the column.
 const MAX_FILE_ROWS: u64 = 1 << 26;
+
+/// The most bytes of the columns of a piece that are read at once.
+const MAX_PIECE_BYTES: usize = 32 << 20;
+
+/// The most pieces that are read at one time.
+const MAX_READS: usize = 8;
+
+/// How long a table is left alone in which nothing can be looked up: to list its files takes time.
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// The most tables that are known to be left alone.
+const MAX_PAUSES: u64 = 10_000;
 
 /// How often a key is looked for in a file before its zones are made.
 const LOOKS: u32 = 3;
@@ -74,8 +91,14 @@ pub struct LookUps {
     pieces: Cache<PieceKey, ArrayRef>,
     max_bytes: u64,
     next: AtomicU64,
+    /// External tables, by what they are read as, and keys that are left alone for now.
+    pauses: Cache<(Arc<str>, usize), ()>,
     /// Makes zones.
     tasks: Mutex<JoinSet<()>>,
+    /// To make the zones of one file at a time.
+    turn: Semaphore,
+    /// To read pieces, few at a time.
+    reads: Semaphore,
     /// Where files are read.
     runtime: Handle,
     hits: AtomicU64,
@@ -92,8 +115,10 @@ type PieceKey = (u64, u32, FieldRef);
 enum Known {
     /// Nothing yet, after so many looks.
     Looks(u32),
-    /// They are being made, or cannot be.
+    /// They are being made.
     Pending,
+    /// There are to be none: the file is too large, or the zones or pieces are.
+    Never,
     Zones(Arc<Zones>),
 }
 
@@ -102,7 +127,7 @@ impl Known {
         let own = size_of::<(ZoneKey, Self)>();
         let zones = match self {
             Self::Zones(zones) => zones.memory_size(),
-            Self::Looks(_) | Self::Pending => 0,
+            Self::Looks(_) | Self::Pending | Self::Never => 0,
         };
         u32::try_from(own + zones).unwrap_or(u32::MAX)
     }
@@ -130,7 +155,10 @@ impl LookUps {
             pieces: Cache::builder().max_capacity(max_bytes).weigher(weigh).build(),
             max_bytes,
             next: AtomicU64::new(0),
+            pauses: Cache::builder().max_capacity(MAX_PAUSES).time_to_live(PAUSE).build(),
             tasks: Mutex::default(),
+            turn: Semaphore::new(1),
+            reads: Semaphore::new(MAX_READS),
             runtime,
             hits: AtomicU64::new(0),
         })
@@ -160,40 +188,61 @@ impl LookUps {
         {
             return Ok(None);
         }
-        let Some((store, files)) = files(keyed, value, state).await? else { return Ok(None) };
-        let now = Utc::now();
-        if files.len() > MAX_FILES || !files.iter().all(|file| is_settled(file, now)) {
+        let external = keyed.table.downcast_ref::<ExternalTable>();
+        if external.is_some_and(|table| !table.is_keyed()) {
             return Ok(None);
         }
-        let name: Arc<str> = store.as_str().into();
+        let pause = external.map(|table| (table.reading(), keyed.key));
+        if pause.as_ref().is_some_and(|pause| self.pauses.contains_key(pause)) {
+            return Ok(None);
+        }
+        let Some((store, files)) = files(keyed, value, state).await? else { return Ok(None) };
+        let now = Utc::now();
+        if !files.iter().all(|file| is_settled(file, now)) {
+            return Ok(None);
+        }
+        let reading = external.map_or_else(|| store.as_str().into(), ExternalTable::reading);
         let value = value.to_scalar()?;
         let source = |file: &ObjectMeta| Source {
             store: store.clone(),
             file: file.clone(),
+            lasting: external.is_none(),
             keyed: keyed.clone(),
             state: state.clone(),
             context: context.clone(),
         };
         let mut found = Vec::new();
-        let mut all_known = true;
-        for file in &files {
-            match self.zones((FileKey::new(&name, file), field.clone()), || source(file)) {
-                Some(zones) => {
+        let (mut all_known, mut hopeless) = (true, files.len() > MAX_FILES);
+        for file in files.iter().take(MAX_FILES) {
+            let key = (FileKey::new(&reading, file), field.clone());
+            match self.zones(key.clone(), || source(file)) {
+                Some(Known::Zones(zones)) => {
                     let pieces = zones.pieces(&value)?;
-                    found.extend(pieces.map(|piece| (zones.clone(), file, piece)));
+                    found.extend(pieces.map(|piece| (key.clone(), zones.clone(), file, piece)));
                 }
-                None => all_known = false,
+                Some(Known::Never) => hopeless = true,
+                _ => all_known = false,
             }
         }
-        if !all_known || found.len() > MAX_PIECES {
+        if hopeless && let Some(pause) = pause {
+            self.pauses.insert(pause, ());
+        }
+        if hopeless || !all_known || found.len() > MAX_PIECES {
             return Ok(None);
         }
         let wanted: Vec<_> = keyed.columns.iter().map(|at| schema.fields()[*at].clone()).collect();
         let answer: SchemaRef = Arc::new(Schema::new(wanted));
         let mut batches = Vec::with_capacity(found.len());
-        for (zones, file, piece) in found {
-            let columns = self.piece(keyed, &zones, piece, || source(file)).await?;
-            let Some(columns) = columns else { return Ok(None) };
+        for (file_key, zones, file, piece) in found {
+            // What went wrong is told by the plan, if it goes wrong there as well.
+            let columns = match self.piece(keyed, &zones, piece, || source(file)).await {
+                Ok(Piece::Columns(columns)) => columns,
+                Ok(Piece::TooLarge) => {
+                    self.zones.insert(file_key, Known::Never);
+                    return Ok(None);
+                }
+                Ok(Piece::Gone) | Err(_) => return Ok(None),
+            };
             batches.push(rows_with(&value, &columns, &answer)?);
         }
         let rows = concat_batches(&answer, &batches)?;
@@ -204,43 +253,56 @@ impl LookUps {
         Ok(Some(rows))
     }
 
-    /// Where keys lie in a file. If that is not known it is found out meanwhile, once it was asked often.
-    fn zones(
-        self: &Arc<Self>,
-        key: ZoneKey,
-        source: impl FnOnce() -> Source,
-    ) -> Option<Arc<Zones>> {
-        match self.zones.get(&key) {
-            Some(Known::Zones(zones)) => return Some(zones),
-            Some(Known::Pending) => {}
-            Some(Known::Looks(looks)) if looks >= LOOKS => {
-                self.zones.insert(key.clone(), Known::Pending);
-                let (all, source) = (self.clone(), source());
-                self.work(async move {
-                    let number = all.next.fetch_add(1, Ordering::Relaxed);
-                    match Zones::read(&source, number).await {
-                        Ok(Some(zones)) => all.zones.insert(key, Known::Zones(Arc::new(zones))),
-                        Ok(None) => {}
-                        // What went wrong is told by the statements that read the file themselves.
-                        Err(_) => all.zones.invalidate(&key),
-                    }
-                });
+    /// What is known of where keys lie in a file. It is found out meanwhile, once it was asked often.
+    fn zones(self: &Arc<Self>, key: ZoneKey, source: impl FnOnce() -> Source) -> Option<Known> {
+        if let Some(known @ (Known::Zones(_) | Known::Never | Known::Pending)) =
+            self.zones.get(&key)
+        {
+            return Some(known);
+        }
+        let mut due = false;
+        let _ = self.zones.entry(key.clone()).and_compute_with(|known| {
+            match known.map(|entry| entry.into_value()) {
+                None => Op::Put(Known::Looks(1)),
+                Some(Known::Looks(looks)) if looks < LOOKS => Op::Put(Known::Looks(looks + 1)),
+                Some(Known::Looks(_)) => {
+                    due = true;
+                    Op::Put(Known::Pending)
+                }
+                Some(Known::Pending | Known::Never | Known::Zones(_)) => Op::Nop,
             }
-            Some(Known::Looks(looks)) => self.zones.insert(key, Known::Looks(looks + 1)),
-            None => self.zones.insert(key, Known::Looks(1)),
+        });
+        if due {
+            let (all, source) = (self.clone(), source());
+            self.work(async move {
+                let _turn = all.turn.acquire().await;
+                let number = all.next.fetch_add(1, Ordering::Relaxed);
+                let read = AssertUnwindSafe(Zones::read(&source, number)).catch_unwind().await;
+                match read {
+                    Ok(Ok(Some(zones))) if all.has_room(&zones) => {
+                        all.zones.insert(key, Known::Zones(Arc::new(zones)));
+                    }
+                    Ok(Ok(_)) => all.zones.insert(key, Known::Never),
+                    // What went wrong is told by the statements that read the file themselves.
+                    Ok(Err(_)) | Err(_) => all.zones.invalidate(&key),
+                }
+            });
         }
         None
     }
 
-    /// The key's column of a piece, and then those that are wanted; `None` if the file is not the same any
-    /// more.
+    fn has_room(&self, zones: &Zones) -> bool {
+        zones.memory_size() as u64 <= self.max_bytes / ZONES_SHARE / 4
+    }
+
+    /// The key's column of a piece, and then those that are wanted.
     async fn piece(
         &self,
         keyed: &Keyed,
         zones: &Arc<Zones>,
         piece: u32,
         source: impl FnOnce() -> Source,
-    ) -> Result<Option<Vec<ArrayRef>>> {
+    ) -> Result<Piece> {
         let Keyed { table, key, columns } = keyed;
         let schema = table.schema();
         let all = || std::iter::once(key).chain(columns);
@@ -251,12 +313,13 @@ impl LookUps {
         missing.dedup();
         let mut read = Vec::new();
         if !missing.is_empty() {
+            let _read = self.reads.acquire().await;
             let (source, zones, columns) = (source(), zones.clone(), missing.clone());
             let task =
                 self.runtime.spawn(async move { source.piece(&zones, piece, &columns).await });
             let task = AbortOnDropHandle::new(task).await;
             let found = task.map_err(|error| DataFusionError::External(Box::new(error)))??;
-            let Some(found) = found else { return Ok(None) };
+            let Piece::Columns(found) = found else { return Ok(found) };
             for (at, column) in missing.iter().zip(&found) {
                 self.pieces.insert(key_of(at), column.clone());
             }
@@ -267,7 +330,8 @@ impl LookUps {
             // It may be gone by now.
             Err(_) => self.pieces.get(&key_of(at)),
         };
-        Ok(all().map(column).collect())
+        let columns: Option<Vec<_>> = all().map(column).collect();
+        Ok(columns.map_or(Piece::Gone, Piece::Columns))
     }
 
     /// Begins to find out about a file.
@@ -299,7 +363,7 @@ async fn files(
         return table.files_with(state, keyed.key, value, MAX_FILES).await;
     }
     match table.downcast_ref::<ExternalTable>() {
-        Some(table) => table.keyed_files(state).await,
+        Some(table) => table.keyed_files(state).await.map(Some),
         None => Ok(None),
     }
 }

@@ -4,7 +4,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, Scalar};
 use arrow::compute::and;
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use datafusion::common::ScalarValue;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion_functions_aggregate_common::min_max::{max_batch, min_batch};
 use futures::TryStreamExt;
 use parquet::file::metadata::RowGroupMetaData;
@@ -24,22 +24,22 @@ pub struct Zones {
 }
 
 impl Zones {
-    /// `None` if the file is too large, or not the same any more.
+    /// `None` if the file is too large.
     pub async fn read(source: &Source, number: u64) -> Result<Option<Self>> {
-        let Some(metadata) = source.metadata().await? else { return Ok(None) };
+        let metadata = source.metadata().await?;
         let rows: i64 = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).sum();
         if !u64::try_from(rows).is_ok_and(|rows| rows <= MAX_FILE_ROWS) {
             return Ok(None);
         }
         let Some(mut batches) = source.scan(&[source.keyed.key], None).await? else {
-            return Ok(None);
+            return Err(changed());
         };
         let mut bounds = Bounds::default();
         while let Some(batch) = batches.try_next().await? {
             bounds.add(batch.column(0))?;
         }
-        if bounds.rows as i64 != rows || !source.is_same().await {
-            return Ok(None);
+        if bounds.rows as i64 != rows || !source.is_same().await? {
+            return Err(changed());
         }
         bounds.finish(number, source)
     }
@@ -104,6 +104,10 @@ impl Bounds {
         };
         Ok(Some(Zones { number, rows: self.rows, least: bound(0)?, greatest: bound(1)? }))
     }
+}
+
+fn changed() -> DataFusionError {
+    DataFusionError::Execution("the file has changed".to_owned())
 }
 
 /// Takes another value for a bound, if it lies further out; a bound may be null.
