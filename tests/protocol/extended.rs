@@ -242,8 +242,6 @@ fn parameters_get_the_type_of_their_cast_or_use() {
         ("SELECT s FROM (VALUES ('a')) v (s) WHERE s LIKE $1", TEXT),
         ("SELECT i FROM (VALUES (1::int)) v (i) WHERE i = ANY ($1)", 1007),
         ("SELECT 1 WHERE date '2024-01-01' < $1", 1082),
-        ("SELECT pg_sleep($1) AS s", 701),
-        ("SELECT * FROM pg_sleep($1) s", 701),
         ("SELECT * FROM generate_series(1, 3) LIMIT $1", INT8),
     ];
     for (sql, oid) in uses {
