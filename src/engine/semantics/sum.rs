@@ -7,18 +7,15 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use arrow::error::ArrowError;
 use datafusion::common::{Result, ScalarValue};
-use datafusion::functions_aggregate::count::count;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, Expr, GroupsAccumulator, Operator,
-    ReversedUDAF, ScalarUDF, SetMonotonicity, Signature, StatisticsArgs,
+    ReversedUDAF, SetMonotonicity, Signature, StatisticsArgs,
 };
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
-
-use super::arithmetic::{self, Checked};
 
 /// The engine's `sum`, but for `bigint`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -108,33 +105,18 @@ impl AggregateUDFImpl for CheckedSum {
         self.engine.inner().set_monotonicity(kind)
     }
 
-    /// `sum(x + k)` is `sum(x) + k * count(x)`, which pays where there are several `k`. The engine's own
-    /// form is for all types, but its count takes that of the constant: it fails for a short decimal, and
-    /// rounds for a float.
+    /// The engine would make `sum(x) + k * count(x)` of `sum(x + k)`, where there are several `k`. But its
+    /// count takes the type of the constant, which is too short for it if that is a decimal; and what it
+    /// makes may have the name of another aggregate, since names do not tell casts.
     fn simplify_expr_op_literal(
         &self,
-        function: &AggregateFunction,
-        arg: &Expr,
-        op: Operator,
-        literal: &Expr,
+        _: &AggregateFunction,
+        _: &Expr,
+        _: Operator,
+        _: &Expr,
         _: bool,
     ) -> Result<Option<Expr>> {
-        let Expr::Literal(ScalarValue::Int64(Some(constant)), _) = literal else { return Ok(None) };
-        // With a larger one the product could be out of range where the sum is not.
-        if op != Operator::Plus || i32::try_from(*constant).is_err() {
-            return Ok(None);
-        }
-        let mut sum = function.clone();
-        sum.params.args = vec![arg.clone()];
-        let checked = Arc::new(ScalarUDF::new_from_impl(Checked::default()));
-        // As a client counts the column itself: it would be there twice, by one name.
-        let counted = match arg {
-            Expr::Cast(cast) => cast.expr.as_ref().clone(),
-            arg => arg.clone(),
-        };
-        let added = arithmetic::call(&checked, Operator::Multiply, count(counted), literal.clone());
-        let sum = Expr::AggregateFunction(sum);
-        Ok(Some(arithmetic::call(&checked, Operator::Plus, sum, added)))
+        Ok(None)
     }
 
     fn value_from_stats(&self, args: &StatisticsArgs<'_>) -> Option<ScalarValue> {
