@@ -213,7 +213,7 @@ impl LookUps {
         };
         let mut found = Vec::new();
         let (mut all_known, mut hopeless) = (true, files.len() > MAX_FILES);
-        for file in files.iter().take(MAX_FILES) {
+        for file in files.iter().take(if hopeless { 0 } else { MAX_FILES }) {
             let key = (FileKey::new(&reading, file), field.clone());
             match self.zones(key.clone(), || source(file)) {
                 Some(Known::Zones(zones)) => {
