@@ -20,6 +20,7 @@ mod folders;
 mod location;
 mod look_up;
 pub mod managed;
+mod nan;
 mod pages;
 mod prefilter;
 mod pushdown;

@@ -36,7 +36,7 @@ use object_store::ObjectStore;
 
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
-use super::{Error, PageCache, pushdown};
+use super::{Error, PageCache, nan, pushdown};
 
 /// Makes the scans of a plan ready to run.
 pub fn ready_scans(
@@ -85,6 +85,7 @@ impl Preparation {
             None => (config.file_source().clone(), None),
         };
         let prefilter = prefilter(inner.as_ref());
+        let inner = guarded(config, inner);
         let source = Named { inner, base, pages, prefilter };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
@@ -114,6 +115,17 @@ fn paged(
         true => source.with_pushdown_filters(true),
         false => source,
     })))
+}
+
+/// The same source, by whose conditions nothing is left out that has NaN.
+fn guarded(config: &FileScanConfig, source: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+    let Some(parquet) = source.downcast_ref::<ParquetSource>() else { return source };
+    let Some(condition) = parquet.filter() else { return source };
+    let nan = nan::may_be_there(config);
+    match nan.contains(&true) {
+        true => Arc::new(parquet.with_predicate(nan::guarded(&condition, &nan))),
+        false => source,
+    }
 }
 
 /// What drops rows of a scan that does not filter them itself.

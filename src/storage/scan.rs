@@ -39,7 +39,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
 use super::folders::{Folder, Key};
-use super::{Error, Folders, Listing, Location, external};
+use super::{Error, Folders, Listing, Location, external, nan};
 use crate::catalog::External;
 
 /// Directory name of the partition whose key is NULL, by Hive's convention.
@@ -307,7 +307,9 @@ impl ExternalTable {
                         return Err(Error::of_panic(external::file_url(&self.url, meta), panic));
                     }
                 };
-                let statistics = Arc::new(read.statistics);
+                let mut statistics = read.statistics;
+                nan::forget_greatest(&mut statistics, &self.file_schema);
+                let statistics = Arc::new(statistics);
                 if let Some(cache) = cache {
                     let entry = CachedFileMetadata::new(
                         meta.clone(),

@@ -58,3 +58,79 @@ async fn files_are_skipped_by_their_statistics_and_partitions() {
     })
     .await;
 }
+
+/// Files' statistics say nothing of NaN, which is above all numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn nan_is_found_whatever_the_statistics_say() {
+    const NAN: f64 = f64::NAN;
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let client = Client::connect(&daemon).await;
+        // By file, by row group.
+        let files: [&[&[f64]]; 4] = [
+            &[&[1.0, 5.0, NAN]],
+            &[&[2.0, 3.0], &[NAN, NAN]],
+            &[&[NAN]],
+            &[&[5.0], &[5.0, NAN], &[6.0, 7.0]],
+        ];
+        let folder = daemon.data_dir().join("floats");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (at, groups) in files.iter().enumerate() {
+            write_groups(&folder.join(format!("{at}.parquet")), groups);
+        }
+        let location = folder.display();
+        let external = format!("CREATE EXTERNAL TABLE e STORED AS PARQUET LOCATION '{location}'");
+        client.rows(&external).await;
+        client.rows("CREATE TABLE m AS SELECT * FROM e").await;
+        for (condition, count) in [
+            ("f = 'NaN'", 5),
+            ("f <> 5", 10),
+            ("f > 5", 7),
+            ("f > 7", 5),
+            ("f >= 100", 5),
+            ("f = 5", 3),
+            ("f < 5", 3),
+            ("f <= 'NaN'", 13),
+            ("f IN (1, 'NaN')", 6),
+            ("NOT f <= 7", 5),
+            ("f BETWEEN 6 AND 'NaN'", 7),
+            ("f IS NOT NULL", 13),
+        ] {
+            for table in ["e", "m"] {
+                let query = format!("SELECT count(f) FROM {table} WHERE {condition}");
+                assert_eq!(client.value(&query).await, count.to_string(), "{query}");
+                for limit in [1, 20] {
+                    let some = format!("SELECT f FROM {table} WHERE {condition} LIMIT {limit}");
+                    assert_eq!(client.rows(&some).await.len(), count.min(limit), "{some}");
+                }
+            }
+        }
+        for table in ["e", "m"] {
+            let ends = format!("SELECT min(f) || ' ' || max(f) FROM {table}");
+            assert_eq!(client.value(&ends).await, "1 NaN", "{ends}");
+            let greatest = format!("SELECT f FROM {table} ORDER BY f DESC LIMIT 6");
+            let greatest = client.rows(&greatest).await.into_iter().flatten().collect::<Vec<_>>();
+            assert_eq!(greatest, ["NaN", "NaN", "NaN", "NaN", "NaN", "7"], "{table}");
+            let joined = format!("SELECT count(*) FROM {table} a JOIN e b ON a.f = b.f");
+            // NaN equals itself: 5 times 5, and 3 times 3 of 5.
+            assert_eq!(client.value(&joined).await, (25 + 9 + 5).to_string(), "{joined}");
+        }
+    })
+    .await;
+}
+
+fn write_groups(path: &std::path::Path, groups: &[&[f64]]) {
+    use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+    let rows = |values: &[f64]| {
+        let values: ArrayRef = std::sync::Arc::new(Float64Array::from(values.to_vec()));
+        RecordBatch::try_from_iter([("f", values)]).expect("rows")
+    };
+    let file = std::fs::File::create(path).expect("a file");
+    let schema = rows(&[]).schema();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, schema, None).expect("a writer");
+    for group in groups {
+        writer.write(&rows(group)).expect("rows written");
+        writer.flush().expect("a row group");
+    }
+    writer.close().expect("a file");
+}
