@@ -30,6 +30,8 @@ use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use tokio_util::sync::CancellationToken;
 
+use super::branches::in_turn;
+
 /// How long other tasks wait for a thread on which a condition is computed again and again.
 const SHARE: Duration = Duration::from_millis(10);
 
@@ -38,9 +40,11 @@ thread_local! {
     static LET_GO: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Lets every operator that multiplies rows pause, or end once `stop` is cancelled.
+/// Lets every operator that multiplies rows pause, or end once `stop` is cancelled, and has no more
+/// branches of a union at work than there are `threads`.
 pub(super) fn make_fair(
     plan: Arc<dyn ExecutionPlan>,
+    threads: usize,
     stop: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let stoppable = plan.transform_up(|node| {
@@ -50,7 +54,7 @@ pub(super) fn make_fair(
             None => Transformed::no(node),
         })
     })?;
-    pausing(stoppable.data)
+    pausing(in_turn(stoppable.data, threads)?)
 }
 
 /// Lets every operator that multiplies rows pause.

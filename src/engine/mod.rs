@@ -46,6 +46,7 @@
 //! the network nor heartbeats.
 
 mod as_of;
+mod branches;
 mod change;
 mod compact;
 mod complexity;

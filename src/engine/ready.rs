@@ -192,8 +192,9 @@ impl Course {
         returned: Option<usize>,
         stop: CancellationToken,
     ) -> Result<Ready> {
-        let ready =
-            make_fair(physical, &stop).and_then(|plan| storage::ready_scans(plan, &self.context));
+        let threads = self.context.session_config().target_partitions();
+        let ready = make_fair(physical, threads, &stop)
+            .and_then(|plan| storage::ready_scans(plan, &self.context));
         let plan = ready.and_then(|plan| match self.details {
             true => Ok(plan),
             false => analyse_discreetly(plan),
