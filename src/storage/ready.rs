@@ -23,7 +23,9 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::filter::{FilterExec, batch_filter};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{
     DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr,
 };
@@ -31,7 +33,7 @@ use datafusion_datasource::TableSchema;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 
 use super::pages::PagedFactory;
@@ -61,11 +63,23 @@ impl Preparation {
         node: Arc<dyn ExecutionPlan>,
         hurried: bool,
     ) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-        if let Some(scan) = node.downcast_ref::<DataSourceExec>() {
-            return match scan.data_source().downcast_ref::<FileScanConfig>() {
-                Some(config) => Ok(Transformed::yes(self.scan(config, hurried)?)),
-                None => Ok(Transformed::no(node)),
+        if let Some(config) = files_of(&node) {
+            return Ok(Transformed::yes(self.scan(config, hurried, None)?.0));
+        }
+        if let Some(filter) = node.downcast_ref::<FilterExec>()
+            && let Some(config) = files_of(filter.input())
+            && filter.fetch().is_none()
+        {
+            let (scan, filters) = self.scan(config, hurried, Some(filter.predicate()))?;
+            let rest = match (filters, filter.projection()) {
+                (true, None) => scan,
+                (true, Some(columns)) => {
+                    let columns = ProjectionExprs::from_indices(columns, &scan.schema());
+                    Arc::new(ProjectionExec::try_new(columns.iter().cloned(), scan)?)
+                }
+                (false, _) => node.with_new_children(vec![scan])?,
             };
+            return Ok(Transformed::yes(rest));
         }
         let hurried = match node.pipeline_behavior() {
             // It takes all rows before it gives one.
@@ -75,46 +89,66 @@ impl Preparation {
         node.map_children(|child| self.below(child, hurried))
     }
 
-    fn scan(&self, config: &FileScanConfig, hurried: bool) -> Result<Arc<dyn ExecutionPlan>> {
+    /// A scan, and whether its rows are those alone that fulfil the `condition` above it. Where files are
+    /// filtered while they are decoded few rows are left: a step of their own would hold them back until they
+    /// are many, and what a sort with a limit learns of them would come late. But it is looked at all the
+    /// same: the reader of files takes a condition that it cannot use for fulfilled.
+    fn scan(
+        &self,
+        config: &FileScanConfig,
+        hurried: bool,
+        condition: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
         let base: Arc<str> = config.object_store_url.as_str().trim_end_matches('/').into();
-        let paged = (self.pages.as_ref())
-            .map(|pages| paged(config, &self.environment, pages, &base, hurried))
-            .transpose()?;
-        let (inner, pages) = match paged.flatten() {
-            Some(inner) => (inner, self.pages.clone()),
-            None => (config.file_source().clone(), None),
-        };
+        let mut inner = config.file_source().clone();
+        let (mut pages, mut condition) = (self.pages.clone(), condition);
+        match inner.downcast_ref::<ParquetSource>() {
+            Some(source) => {
+                let pays = pushdown::pays(config, source, hurried);
+                condition = condition.filter(|_| pays);
+                let mut source = source.clone().with_pushdown_filters(pays || pushes_down(source));
+                if let Some(pages) = &pages {
+                    source = self.paged(config, source, pages, &base)?;
+                }
+                inner = Arc::new(source);
+            }
+            None => (pages, condition) = (None, None),
+        }
         let prefilter = prefilter(inner.as_ref());
         let inner = guarded(config, inner);
-        let source = Named { inner, base, pages, prefilter };
+        let condition = condition.cloned();
+        let filters = condition.is_some();
+        let source = Named { inner, base, pages, dropping: Dropping { prefilter, condition } };
         let config =
             FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
-        Ok(DataSourceExec::from_data_source(config))
+        Ok((DataSourceExec::from_data_source(config), filters))
+    }
+
+    /// A source of Parquet files that uses what is kept of them.
+    fn paged(
+        &self,
+        config: &FileScanConfig,
+        source: ParquetSource,
+        cache: &Arc<PageCache>,
+        base: &Arc<str>,
+    ) -> Result<ParquetSource> {
+        let store = self.environment.object_store(&config.object_store_url)?;
+        let files = source.parquet_file_reader_factory().cloned().unwrap_or_else(|| {
+            let footers = self.environment.cache_manager.get_file_metadata_cache();
+            Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers))
+        });
+        let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
+        Ok(source.with_parquet_file_reader_factory(Arc::new(factory)))
     }
 }
 
-/// A source of Parquet files that uses what is kept of them; `None` if the files are others.
-fn paged(
-    config: &FileScanConfig,
-    environment: &RuntimeEnv,
-    cache: &Arc<PageCache>,
-    base: &Arc<str>,
-    hurried: bool,
-) -> Result<Option<Arc<dyn FileSource>>> {
-    let Some(source) = config.file_source().downcast_ref::<ParquetSource>() else {
-        return Ok(None);
-    };
-    let store = environment.object_store(&config.object_store_url)?;
-    let files = source.parquet_file_reader_factory().cloned().unwrap_or_else(|| {
-        let footers = environment.cache_manager.get_file_metadata_cache();
-        Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers))
-    });
-    let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
-    let source = source.clone().with_parquet_file_reader_factory(Arc::new(factory));
-    Ok(Some(Arc::new(match pushdown::pays(config, &source, hurried) {
-        true => source.with_pushdown_filters(true),
-        false => source,
-    })))
+/// What a step reads, if it reads files.
+fn files_of(node: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    node.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
+}
+
+fn pushes_down(source: &ParquetSource) -> bool {
+    source.table_parquet_options().global.pushdown_filters
 }
 
 /// The same source, by whose conditions nothing is left out that has NaN.
@@ -131,7 +165,7 @@ fn guarded(config: &FileScanConfig, source: Arc<dyn FileSource>) -> Arc<dyn File
 /// What drops rows of a scan that does not filter them itself.
 fn prefilter(source: &dyn FileSource) -> Option<Prefilter> {
     let source = source.downcast_ref::<ParquetSource>()?;
-    if source.table_parquet_options().global.pushdown_filters {
+    if pushes_down(source) {
         return None;
     }
     Prefilter::new(&source.filter()?, source.projection())
@@ -144,7 +178,27 @@ struct Named {
     /// The store's URL, without a slash at the end.
     base: Arc<str>,
     pages: Option<Arc<PageCache>>,
+    dropping: Dropping,
+}
+
+/// What drops rows of a scan.
+#[derive(Clone, Debug)]
+struct Dropping {
     prefilter: Option<Prefilter>,
+    /// On the scan's columns.
+    condition: Option<Arc<dyn PhysicalExpr>>,
+}
+
+impl Dropping {
+    fn apply(&mut self, mut batch: RecordBatch) -> Result<RecordBatch> {
+        if let Some(condition) = &self.condition {
+            batch = batch_filter(&batch, condition)?;
+        }
+        Ok(match &mut self.prefilter {
+            Some(prefilter) => prefilter.apply(batch),
+            None => batch,
+        })
+    }
 }
 
 impl FileSource for Named {
@@ -239,9 +293,9 @@ impl Debug for NamedMorselizer {
 
 impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
-        let Named { base, pages, prefilter, .. } = &self.source;
+        let Named { base, pages, dropping, .. } = &self.source;
         let path = format!("{base}/{}", file.object_meta.location).into();
-        let origin = Origin { path, prefilter: prefilter.clone() };
+        let origin = Origin { path, dropping: dropping.clone() };
         let file = match pages {
             Some(pages) => pages.opening(base, file),
             None => file,
@@ -257,7 +311,7 @@ impl Morselizer for NamedMorselizer {
 #[derive(Clone, Debug)]
 struct Origin {
     path: Arc<str>,
-    prefilter: Option<Prefilter>,
+    dropping: Dropping,
 }
 
 #[derive(Debug)]
@@ -305,11 +359,8 @@ struct NamedMorsel {
 
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
-        let Self { inner, origin: Origin { path, mut prefilter } } = *self;
-        let rows = inner.into_stream().map_ok(move |batch| match &mut prefilter {
-            Some(prefilter) => prefilter.apply(batch),
-            None => batch,
-        });
+        let Self { inner, origin: Origin { path, mut dropping } } = *self;
+        let rows = inner.into_stream().map(move |batch| dropping.apply(batch?));
         let name = move |item: std::thread::Result<Result<_>>| match item {
             Ok(item) => item.map_err(|error| named(&path, error)),
             Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
