@@ -104,7 +104,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableSource;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -379,13 +379,16 @@ fn template(
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(semantics::Uuids), Arc::new(semantics::Semantics::default())];
     rules.splice(1..1, Analyzer::new().rules);
+    let mut optimizer_rules = Optimizer::new().rules;
+    optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
+    optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
         .with_default_features()
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))
-        .with_optimizer_rule(Arc::new(semantics::LargeConstants::default()))
+        .with_optimizer_rules(optimizer_rules)
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {

@@ -27,6 +27,7 @@ mod labelled;
 mod operators;
 mod repeated;
 mod rounding;
+mod shifted;
 mod sum;
 mod text;
 mod typed;
@@ -57,6 +58,7 @@ use intervals::INTERVAL;
 pub use bounded::TooLarge;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
+pub(super) use shifted::ShiftedSums;
 pub(super) use uuids::Uuids;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
