@@ -91,9 +91,9 @@ impl Roots {
         }
     }
 
-    /// Whether a directory of local files may be listed.
-    pub(super) fn hold_directory(&self, directory: &Path) -> bool {
-        self.is_everywhere() || self.holds_file(FilePath::new(&format!("/{directory}")))
+    /// Whether a local file, or those of a directory, may be listed.
+    pub(super) fn hold(&self, place: &Path) -> bool {
+        self.is_everywhere() || self.holds_file(FilePath::new(&format!("/{place}")))
     }
 
     fn holds_url(&self, url: &Url) -> bool {

@@ -12,6 +12,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::datatypes::{Fields, SchemaRef};
 use datafusion::common::Statistics;
@@ -22,9 +23,20 @@ use datafusion::error::Result;
 use datafusion_datasource::compute_all_files_statistics;
 use moka::sync::Cache;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 
 use super::Roots;
 use crate::catalog::External;
+
+/// The files of a place on this machine that are looked at where they are asked for: to hand that to another
+/// thread takes ten times as long.
+const FEW: usize = 16;
+
+/// How long a place is taken for one on this machine; then another file system may be mounted there.
+const NEARBY: Duration = Duration::from_mins(1);
+
+/// The most places that are known to be on this machine.
+const MAX_NEARBY: u64 = 10_000;
 
 /// The files of all external tables, as far as there is room.
 pub struct Folders {
@@ -32,6 +44,8 @@ pub struct Folders {
     known: Cache<Key, Arc<Folder>>,
     max_bytes: u64,
     hits: AtomicU64,
+    /// Places whose listing is not worth a thread of its own.
+    nearby: Cache<Path, ()>,
 }
 
 /// A table, with the columns of its files.
@@ -56,7 +70,8 @@ impl Folders {
                 u32::try_from(folder.memory_size()).unwrap_or(u32::MAX)
             })
             .build();
-        Arc::new(Self { roots, known, max_bytes, hits: AtomicU64::new(0) })
+        let nearby = Cache::builder().max_capacity(MAX_NEARBY).time_to_live(NEARBY).build();
+        Arc::new(Self { roots, known, max_bytes, hits: AtomicU64::new(0), nearby })
     }
 
     /// Tables, the bytes of what is known of their files, the most of these, and how often a table's files
@@ -68,15 +83,26 @@ impl Folders {
         (held, self.hits.load(Ordering::Relaxed))
     }
 
-    /// The files of a local directory, in any order; `None` if their store has to list them.
+    /// A local file or those of a directory, in any order; `None` if their store has to list them.
     pub(super) async fn list(&self, url: &ListingTableUrl) -> Option<Vec<ObjectMeta>> {
-        if !url.is_folder() {
+        if url.scheme() != "file" || url.get_glob().is_some() {
             return None;
         }
-        let (roots, directory) = (self.roots.clone(), url.prefix().clone());
+        let (roots, place, is_folder) = (self.roots.clone(), url.prefix().clone(), url.is_folder());
+        if self.nearby.contains_key(&place) {
+            let listed = listed(&roots, &place, is_folder);
+            if !listed.as_ref().is_some_and(|files| files.len() <= FEW) {
+                self.nearby.invalidate(&place);
+            }
+            return listed;
+        }
+        let nearby = self.nearby.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let allowed = roots.hold_directory(&directory);
-            allowed.then(|| walk::files_below(&directory).ok()).flatten()
+            let files = listed(&roots, &place, is_folder)?;
+            if files.len() <= FEW && walk::is_nearby(&place) {
+                nearby.insert(place, ());
+            }
+            Some(files)
         });
         listed.await.ok().flatten()
     }
@@ -91,6 +117,16 @@ impl Folders {
 
     pub(super) fn put(&self, table: Key, folder: Arc<Folder>) {
         self.known.insert(table, folder);
+    }
+}
+
+fn listed(roots: &Roots, place: &Path, is_folder: bool) -> Option<Vec<ObjectMeta>> {
+    if !roots.hold(place) {
+        return None;
+    }
+    match is_folder {
+        true => walk::files_below(place).ok(),
+        false => walk::file(place).ok().map(|file| vec![file]),
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use chrono::DateTime;
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, statat, statfs};
 use rustix::io::Errno;
 
 /// Directories within one another.
@@ -22,6 +22,11 @@ const MAX_FILES: usize = 200_000;
 const FILES_OF_THREAD: usize = 1000;
 
 const MAX_THREADS: usize = 4;
+
+/// The numbers of file systems on disks and in memory, from Linux' `magic.h`: btrfs, ext, f2fs, overlayfs,
+/// tmpfs, XFS, and ZFS'.
+const LOCAL: [u32; 7] =
+    [0x9123_683e, 0xef53, 0xf2f5_2010, 0x794c_7630, 0x0102_1994, 0x5846_5342, 0x2fc1_2fc1];
 
 /// Something is there that another has to look at: a link, a name that is no plain text, a failure.
 #[derive(Debug)]
@@ -41,6 +46,21 @@ pub fn files_below(directory: &Path) -> Result<Vec<ObjectMeta>, Unusual> {
     let mut found = Vec::new();
     gather(opened.as_fd(), directory.as_ref(), MAX_DEPTH, &mut found)?;
     Ok(found)
+}
+
+/// A single file.
+pub fn file(place: &Path) -> Result<ObjectMeta, Unusual> {
+    let file = statat(CWD, format!("/{place}"), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| Unusual)?;
+    let is_staged = place.as_ref().contains(['#', '\\']);
+    if is_staged || FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return Err(Unusual);
+    }
+    meta(&file, place.to_string())
+}
+
+/// Whether a place is in a file system of this machine, which answers at once.
+pub fn is_nearby(place: &Path) -> bool {
+    statfs(format!("/{place}")).is_ok_and(|system| LOCAL.contains(&(system.f_type as u32)))
 }
 
 fn gather(
@@ -192,6 +212,9 @@ mod tests {
         let found = sorted(files_below(&place).expect("plain"));
         assert_eq!(found.len(), 2507);
         assert_eq!(found, listed().await);
+        for known in found {
+            assert_eq!(file(&known.location).expect("plain"), known);
+        }
     }
 
     #[test]
@@ -210,5 +233,10 @@ mod tests {
         fs::write(&staged, "x").expect("a file");
         assert!(files_below(&place).is_err());
         assert!(files_below(&place.clone().join("nowhere")).is_err());
+        assert!(file(&place.clone().join("below/a.parquet#1")).is_err());
+        assert!(file(&place.clone().join("nowhere")).is_err());
+        assert!(file(&place.clone().join("below")).is_err());
+        std::os::unix::fs::symlink(&staged, &link).expect("a link");
+        assert!(file(&place.clone().join("below/link")).is_err());
     }
 }
