@@ -15,6 +15,7 @@ use datafusion::physical_plan::explain::ExplainExec;
 use tokio_util::sync::CancellationToken;
 
 use super::cooperation::make_fair;
+use super::dense::dense;
 use super::distribution::{Again, Distribution, own_part};
 use super::explain::{analyse_discreetly, explain};
 use super::observe::{Observation, Watch};
@@ -194,7 +195,8 @@ impl Course {
     ) -> Result<Ready> {
         let threads = self.context.session_config().target_partitions();
         let ready = make_fair(physical, threads, &stop)
-            .and_then(|plan| storage::ready_scans(plan, &self.context));
+            .and_then(|plan| storage::ready_scans(plan, &self.context))
+            .and_then(dense);
         let plan = ready.and_then(|plan| match self.details {
             true => Ok(plan),
             false => analyse_discreetly(plan),

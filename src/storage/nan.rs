@@ -42,7 +42,7 @@ pub(super) fn may_be_there(config: &FileScanConfig) -> Vec<bool> {
             column.is_some_and(|column| column.max_value.get_value().is_some_and(is_number))
         })
     };
-    let fields = config.table_schema().fields();
+    let fields = config.file_source().table_schema().table_schema().fields();
     (fields.iter().enumerate())
         .map(|(at, field)| field.data_type().is_floating() && !known(at))
         .collect()

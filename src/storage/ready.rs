@@ -22,7 +22,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::execution_plan::{EmissionType, replace_children_if_necessary};
 use datafusion::physical_plan::filter::{FilterExec, batch_filter};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -77,7 +77,7 @@ impl Preparation {
                     let columns = ProjectionExprs::from_indices(columns, &scan.schema());
                     Arc::new(ProjectionExec::try_new(columns.iter().cloned(), scan)?)
                 }
-                (false, _) => node.with_new_children(vec![scan])?,
+                (false, _) => replace_children_if_necessary(node, vec![scan])?,
             };
             return Ok(Transformed::yes(rest));
         }

@@ -27,6 +27,7 @@ use super::codec::{Codec, arrived, scan_of};
 use super::guests::{Guest, Guests};
 use super::part::as_part;
 use super::travel::{self, Travel};
+use crate::engine::dense::dense;
 use crate::shutdown::{Gate, GateGuard};
 use crate::storage::{self, Location, PageCache};
 
@@ -111,7 +112,7 @@ impl Sessions {
                     Some(context) => arrived(&event.plan, context)?,
                     None => event.plan,
                 };
-                let plan = storage::ready_scans(plan, &scans)?;
+                let plan = dense(storage::ready_scans(plan, &scans)?)?;
                 let plan = as_part(plan, observation.as_ref())?;
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },

@@ -1,24 +1,30 @@
-//! Integer arithmetic that fails where the result does not fit, as in PostgreSQL (22003).
+//! Arithmetic of whole numbers and decimals that fails where the result does not fit, as in PostgreSQL
+//! (22003).
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Datum};
 use arrow::compute::kernels::numeric::{add, mul, sub};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::{Interval, apply_operator};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
 
+use super::decimals;
+
 const NAME: &str = "checked";
 
-/// `checked('+-', a, b, c)` is `a + b - c`, from left to right, between integers of one type.
+/// The most calls within calls where one would do.
+const MAX_CALLS: usize = 8;
+
+/// `checked('+-', a, b, c)` is `a + b - c`, from left to right, between integers of one type or decimals.
 ///
 /// A row of operators is one call and not a call within a call: the engine asks each for its name,
 /// which holds those of its arguments.
@@ -63,6 +69,31 @@ fn bounds(operand: &Expr, schema: &DFSchema) -> Option<Interval> {
         _ => return None,
     };
     Interval::try_new(lower, upper).ok()
+}
+
+/// The call that takes the place of an operator between decimals. What stands to its left stays a call of its
+/// own, as `price * (1 - discount)` may stand elsewhere in the statement, and is computed once then; but not
+/// in rows of operators without end.
+pub(super) fn call_of_decimals(
+    checked: &Arc<ScalarUDF>,
+    op: Operator,
+    left: Expr,
+    right: Expr,
+) -> Expr {
+    if calls(&left) >= MAX_CALLS {
+        return call(checked, op, left, right);
+    }
+    let operators = Expr::Literal(ScalarValue::from(op.to_string()), None);
+    checked.call(vec![operators, left, right])
+}
+
+/// How many calls stand in the place of each other's first operand.
+fn calls(expr: &Expr) -> usize {
+    let operands = std::iter::successors(Some(expr), |expr| match expr {
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == NAME => args.get(1),
+        _ => None,
+    });
+    operands.take(MAX_CALLS + 1).count() - 1
 }
 
 /// The call that takes an operator's place, or the result where the operands are constants.
@@ -116,7 +147,7 @@ fn operator(symbol: char) -> Result<Operator> {
     }
 }
 
-type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>;
+pub(super) type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>;
 
 fn kernel(symbol: char) -> Result<Kernel> {
     match symbol {
@@ -125,6 +156,26 @@ fn kernel(symbol: char) -> Result<Kernel> {
         '*' => Ok(mul),
         _ => Err(wrong_call()),
     }
+}
+
+fn step(symbol: char, left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
+    let kernel = kernel(symbol)?;
+    match decimals::short(symbol, kernel, left, right)? {
+        Some(result) => Ok(ColumnarValue::Array(result)),
+        None => apply(left, right, kernel),
+    }
+}
+
+/// Whether an operator between decimals of these types is one of those here.
+pub(super) fn is_of_decimals(op: Operator, left: &DataType, right: &DataType) -> bool {
+    let types = matches!((left, right), (DataType::Decimal128(..), DataType::Decimal128(..)));
+    let symbol = match op {
+        Operator::Plus => '+',
+        Operator::Minus => '-',
+        Operator::Multiply => '*',
+        _ => return false,
+    };
+    types && kernel(symbol).is_ok_and(|kernel| decimals::result_type(kernel, left, right).is_some())
 }
 
 impl ScalarUDFImpl for Checked {
@@ -148,7 +199,29 @@ impl ScalarUDFImpl for Checked {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        types.get(1).cloned().ok_or_else(wrong_call)
+        let kind = types.get(1).cloned().ok_or_else(wrong_call)?;
+        match kind {
+            // It takes the operators to tell.
+            DataType::Decimal128(..) => Err(wrong_call()),
+            kind => Ok(kind),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let [_, first, rest @ ..] = args.arg_fields else { return Err(wrong_call()) };
+        let mut kind = first.data_type().clone();
+        if let DataType::Decimal128(..) = kind {
+            let Some(Some(ScalarValue::Utf8(Some(operators)))) = args.scalar_arguments.first()
+            else {
+                return Err(wrong_call());
+            };
+            for (symbol, operand) in operators.chars().zip(rest) {
+                kind = decimals::result_type(kernel(symbol)?, &kind, operand.data_type())
+                    .ok_or_else(wrong_call)?;
+            }
+        }
+        let nullable = args.arg_fields.iter().skip(1).any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), kind, nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -159,9 +232,9 @@ impl ScalarUDFImpl for Checked {
         };
         let mut steps = operators.chars().zip(rest);
         let Some((operator, operand)) = steps.next() else { return Err(wrong_call()) };
-        let mut result = apply(first, operand, kernel(operator)?)?;
+        let mut result = step(operator, first, operand)?;
         for (operator, operand) in steps {
-            result = apply(&result, operand, kernel(operator)?)?;
+            result = step(operator, &result, operand)?;
         }
         Ok(result)
     }
@@ -173,6 +246,13 @@ impl ScalarUDFImpl for Checked {
         let ScalarValue::Utf8(Some(operators)) = operators.lower() else {
             return Interval::make_unbounded(&first.data_type());
         };
+        if first.data_type().is_decimal() {
+            let types = rest.iter().map(|operand| operand.data_type());
+            let kind = operators.chars().zip(types).try_fold(first.data_type(), |kind, step| {
+                decimals::result_type(kernel(step.0)?, &kind, &step.1).ok_or_else(wrong_call)
+            });
+            return Interval::make_unbounded(&kind?);
+        }
         (operators.chars().zip(rest)).try_fold((*first).clone(), |bounds, (symbol, operand)| {
             apply_operator(&operator(symbol)?, &bounds, operand)
         })

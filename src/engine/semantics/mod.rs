@@ -6,6 +6,7 @@
 //! - *a value to text* is written as PostgreSQL writes it ([`text::TextOf`]);
 //! - *integer arithmetic* and sums refuse to overflow, where the engine wraps
 //!   ([`arithmetic::Checked`], [`sum::CheckedSum`]);
+//! - *arithmetic of decimals* does the same as the engine's, quicker ([`decimals`]);
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
@@ -21,6 +22,7 @@ mod arithmetic;
 mod armor;
 mod bounded;
 mod collected;
+mod decimals;
 mod intervals;
 mod joined;
 mod labelled;
@@ -203,6 +205,14 @@ impl Semantics {
         };
         if both(DataType::is_integer) && arithmetic::can_overflow(op, &left, &right, schema) {
             return Transformed::yes(arithmetic::call(&self.checked, op, *left, *right));
+        }
+        let is_constant = |side: &Expr| matches!(side, Expr::Literal(..));
+        if let (Ok(of_left), Ok(of_right)) = (left.get_type(schema), right.get_type(schema))
+            && arithmetic::is_of_decimals(op, &of_left, &of_right)
+            && !(is_constant(&left) && is_constant(&right))
+        {
+            let call = arithmetic::call_of_decimals(&self.checked, op, *left, *right);
+            return Transformed::yes(call);
         }
         if op == Operator::StringConcat && both(is_text) {
             return Transformed::yes(joined::call(&self.joined, *left, *right));
