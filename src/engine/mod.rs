@@ -14,6 +14,7 @@
 //! - [`definitions`]: the statements that make tables and views again.
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
+//! - [`branches`]: a union's branches, a few at a time.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`generic`]: plans that are optimised once for all executions.
 //! - [`look_up`]: statements that look for a key.
@@ -33,6 +34,7 @@
 //!   statements.
 //! - [`notes`]: what a session's statements say to listeners.
 //! - [`settings`]: what SET and SHOW see.
+//! - [`dense`]: aggregates by one whole number, whose groups stand in an array.
 //! - [`shared`]: aggregates that a statement has more than once, computed once.
 //! - [`spelling`]: statements that write, as the SQL parser knows them.
 //! - [`staged`]: tables as a transaction block has made them.
@@ -53,6 +55,7 @@ mod complexity;
 mod cooperation;
 mod copy;
 mod definitions;
+mod dense;
 pub mod described;
 mod distribution;
 mod error;

@@ -8,6 +8,8 @@
 
 mod run;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::{self, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +51,6 @@ fn suits(aggregate: &AggregateExec) -> bool {
         )
         && *aggregate.input_order_mode() == InputOrderMode::Linear
         && aggregate.limit_options().is_none()
-        && aggregate.dynamic_filter_expr().is_none()
         && aggregate.aggr_expr().iter().all(|function| {
             function.groups_accumulator_supported() && function.order_bys().is_empty()
         })

@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -154,7 +154,7 @@ impl Groups {
                     accumulator.update_batch(arguments, &self.found, filter, groups)?;
                 }
                 AggregateInputMode::Partial => {
-                    accumulator.merge_batch(arguments, &self.found, filter, groups)?;
+                    accumulator.merge_batch(arguments, &self.found, groups)?;
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, make_array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::kernels::aggregate::{max, min};
 use arrow::compute::cast;
+use arrow::compute::kernels::aggregate::{max, min};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result;
 
