@@ -245,7 +245,10 @@ impl LookUps {
             };
             batches.push(rows_with(&value, &columns, &answer)?);
         }
-        let rows = concat_batches(&answer, &batches)?;
+        let rows = match batches.as_slice() {
+            [rows] => rows.clone(),
+            batches => concat_batches(&answer, batches)?,
+        };
         if rows.num_rows() > MAX_ROWS {
             return Ok(None);
         }
@@ -307,30 +310,30 @@ impl LookUps {
         let schema = table.schema();
         let all = || std::iter::once(key).chain(columns);
         let key_of = |at: &usize| (zones.number, piece, schema.fields()[*at].clone());
-        let mut missing: Vec<usize> =
-            all().filter(|at| !self.pieces.contains_key(&key_of(at))).copied().collect();
-        missing.sort_unstable();
-        missing.dedup();
-        let mut read = Vec::new();
+        let wanted: Vec<usize> = all().copied().collect();
+        let mut columns: Vec<Option<ArrayRef>> =
+            wanted.iter().map(|at| self.pieces.get(&key_of(at))).collect();
+        let unknown = wanted.iter().zip(&columns).filter(|(_, column)| column.is_none());
+        let mut missing: Vec<usize> = unknown.map(|(at, _)| *at).collect();
         if !missing.is_empty() {
+            missing.sort_unstable();
+            missing.dedup();
             let _read = self.reads.acquire().await;
-            let (source, zones, columns) = (source(), zones.clone(), missing.clone());
-            let task =
-                self.runtime.spawn(async move { source.piece(&zones, piece, &columns).await });
+            let (source, zones, read) = (source(), zones.clone(), missing.clone());
+            let task = self.runtime.spawn(async move { source.piece(&zones, piece, &read).await });
             let task = AbortOnDropHandle::new(task).await;
             let found = task.map_err(|error| DataFusionError::External(Box::new(error)))??;
             let Piece::Columns(found) = found else { return Ok(found) };
             for (at, column) in missing.iter().zip(&found) {
                 self.pieces.insert(key_of(at), column.clone());
             }
-            read = found;
+            for (at, column) in wanted.iter().zip(&mut columns).filter(|(_, known)| known.is_none())
+            {
+                *column =
+                    missing.binary_search(at).ok().and_then(|place| found.get(place).cloned());
+            }
         }
-        let column = |at: &usize| match missing.binary_search(at) {
-            Ok(place) => read.get(place).cloned(),
-            // It may be gone by now.
-            Err(_) => self.pieces.get(&key_of(at)),
-        };
-        let columns: Option<Vec<_>> = all().map(column).collect();
+        let columns: Option<Vec<_>> = columns.into_iter().collect();
         Ok(columns.map_or(Piece::Gone, Piece::Columns))
     }
 
