@@ -178,7 +178,7 @@ impl Registry {
             phase: if facts.is_executed() { "executing" } else { "planning" },
             progress: facts.observation.progress(),
             rows: facts.observation.rows(),
-            scanned: facts.observation.figures().scanned,
+            scanned: facts.observation.scanned(),
             workers: if workers.is_empty() { vec![self.daemon.clone()] } else { workers },
         })
     }

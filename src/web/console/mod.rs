@@ -50,6 +50,7 @@ use crate::query::Queries;
 use crate::tls::Tls;
 use guard::Hosts;
 use logins::{Download, Login, Logins};
+use statements::{Answer, Underway};
 use wire::{Fault, LogIn, Refused, Wire};
 
 /// What `application_name` says of statements of the pages' own, and of those somebody has typed.
@@ -156,6 +157,17 @@ impl Console {
         let database = database.unwrap_or(&login.database);
         let who = LogIn { user: &login.user, database, password: None, application_name };
         Ok(Wire::log_in(self.entrance.open(visit), who).await?)
+    }
+
+    /// Who is logged in.
+    fn known(&self, headers: &HeaderMap) -> Option<Arc<Login>> {
+        let login = self.logins.find(guard::cookie(headers, &self.cookie)?)?;
+        if self.role(&login.user).as_ref() == Some(&login.role) {
+            return Some(login);
+        }
+        // Another password: whoever had the old one may not go on with it.
+        login.ended.cancel();
+        None
     }
 
     /// A role's OID and its password's verifier, by which one is known that has another by now.
@@ -271,7 +283,6 @@ impl FromRequestParts<Arc<Console>> for Asked {
 struct Known {
     caller: Caller,
     login: Arc<Login>,
-    token: String,
 }
 
 impl FromRequestParts<Arc<Console>> for Known {
@@ -282,19 +293,13 @@ impl FromRequestParts<Arc<Console>> for Known {
         console: &Arc<Console>,
     ) -> Result<Self, Refusal> {
         let Asked { caller, headers } = Asked::from_request_parts(parts, console).await?;
-        let token = guard::cookie(&headers, &console.cookie).unwrap_or_default().to_owned();
-        let login = console.logins.find(&token).ok_or_else(nobody)?;
-        if console.role(&login.user).as_ref() != Some(&login.role) {
-            // Another password: whoever had the old one may not go on with it.
-            login.ended.cancel();
-            return Err(nobody());
-        }
+        let login = console.known(&headers).ok_or_else(nobody)?;
         if !parts.method.is_safe() {
             guard::check_body(&headers)?;
             guard::check_token(&headers, &login.csrf)?;
         }
         login.touch();
-        Ok(Self { caller, login, token })
+        Ok(Self { caller, login })
     }
 }
 
@@ -354,13 +359,19 @@ async fn log_in(
 
 async fn log_out(State(console): State<Arc<Console>>, known: Known) -> Result<Response, Refusal> {
     known.login.ended.cancel();
-    debug!(user = known.login.user, tokens = known.token.len(), "logged out of the console");
     let cookie = console.set_cookie(&known.caller, "")?;
     Ok(([(SET_COOKIE, cookie)], StatusCode::NO_CONTENT).into_response())
 }
 
-async fn session(State(console): State<Arc<Console>>, known: Known) -> Json<serde_json::Value> {
-    Json(console.about(&known.login))
+/// Nobody being logged in is no failure: a page asks this first.
+async fn session(State(console): State<Arc<Console>>, asked: Asked) -> Json<serde_json::Value> {
+    match console.known(&asked.headers) {
+        None => Json(json!({ "user": null, "mode": console.mode })),
+        Some(login) => {
+            login.touch();
+            Json(console.about(&login))
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -391,7 +402,8 @@ async fn sql(
     let name = if typed { TYPED } else { PAGES };
     let to = (database.as_deref(), name);
     let wire = console.connect(&known.caller, &known.login, to, false).await?;
-    let answer = statements::Answer::new(wire, known.login, place, (sql, limit)).await?;
+    let underway = Underway::new(wire, known.login, &console.queries.sessions, place);
+    let answer = Answer::new(underway, (sql, limit)).await?;
     Ok(answer.into_response())
 }
 
@@ -438,7 +450,8 @@ async fn fetch(
     let place = known.place().await?;
     let to = (Some(download.database.as_str()), TYPED);
     let wire = console.connect(&known.caller, &known.login, to, false).await?;
-    statements::download(wire, known.login, place, &download).await
+    let underway = Underway::new(wire, known.login, &console.queries.sessions, place);
+    statements::download(underway, &download).await
 }
 
 async fn events(State(console): State<Arc<Console>>, known: Known) -> Result<Response, Refusal> {

@@ -20,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Refusal;
 use super::logins::{Download, Login};
 use super::wire::{Fault, Message, Wire};
+use crate::query::sessions::{SessionEntry, Sessions, Signal};
 
 /// Bytes that are gathered before they are sent.
 const CHUNK: usize = 32 * 1024;
@@ -30,11 +31,46 @@ const COPIED: usize = 1024 * 1024;
 /// The most rows of a result that a page can have.
 pub const MOST_ROWS: u32 = 10_000;
 
-/// What becomes of a text of SQL.
-pub struct Answer {
+/// A statement under way. Dropped before its end, it is cancelled.
+pub struct Underway {
     wire: Wire,
     login: Arc<Login>,
+    session: Option<Arc<SessionEntry>>,
+    done: bool,
     _place: OwnedSemaphorePermit,
+}
+
+impl Underway {
+    pub fn new(
+        wire: Wire,
+        login: Arc<Login>,
+        sessions: &Sessions,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let session = sessions.find(wire.pid());
+        Self { wire, login, session, done: false, _place: place }
+    }
+
+    /// What the daemon says next; an error as well once its user is logged in no more.
+    async fn next(&mut self) -> io::Result<Message> {
+        tokio::select! {
+            heard = self.wire.next() => heard,
+            () = self.login.ended.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.as_ref().filter(|_| !self.done) {
+            session.signal(Signal::Cancel);
+        }
+    }
+}
+
+/// What becomes of a text of SQL.
+pub struct Answer {
+    underway: Underway,
     sql: String,
     /// Rows of each result that are sent.
     limit: u32,
@@ -49,17 +85,12 @@ pub struct Answer {
 
 impl Answer {
     /// Asks; the rows come when they are taken.
-    pub async fn new(
-        mut wire: Wire,
-        login: Arc<Login>,
-        place: OwnedSemaphorePermit,
-        (sql, limit): (String, u32),
-    ) -> io::Result<Self> {
+    pub async fn new(mut underway: Underway, (sql, limit): (String, u32)) -> io::Result<Self> {
         let limit = limit.clamp(1, MOST_ROWS);
         // One more tells that there are more.
-        wire.ask(&sql, Some(limit + 1)).await?;
+        underway.wire.ask(&sql, Some(limit + 1)).await?;
         let (rows, copied, whole, again, over) = Default::default();
-        Ok(Self { wire, login, _place: place, sql, limit, rows, copied, whole, again, over })
+        Ok(Self { underway, sql, limit, rows, copied, whole, again, over })
     }
 
     pub fn into_response(self) -> Response {
@@ -76,22 +107,19 @@ impl Answer {
         let mut out = String::new();
         while !self.over {
             // What is here is not kept waiting for what is still to come.
-            if !out.is_empty() && (out.len() >= CHUNK || !self.wire.has_message()) {
+            if !out.is_empty() && (out.len() >= CHUNK || !self.underway.wire.has_message()) {
                 break;
             }
-            let heard = tokio::select! {
-                heard = self.wire.next() => heard,
-                () = self.login.ended.cancelled() => {
-                    self.fail(&mut out, "57P01", "you are logged in no more");
-                    break;
-                }
-            };
-            let told = match heard {
+            let told = match self.underway.next().await {
                 Ok(message) => self.tell(message, &mut out).await,
                 Err(error) => Err(error),
             };
-            if told.is_err() && !self.over {
-                self.fail(&mut out, "08006", "the connection within the daemon has ended");
+            if told.is_err() {
+                let (code, message) = match self.underway.login.ended.is_cancelled() {
+                    true => ("57P01", "you are logged in no more"),
+                    false => ("08006", "the connection within the daemon has ended"),
+                };
+                self.fail(&mut out, code, message);
             }
         }
         (!out.is_empty()).then(|| out.into())
@@ -118,7 +146,7 @@ impl Answer {
             Message::Notice(notice) => line(out, &json!({ "notice": notice })),
             Message::Error(fault) if !self.whole && is_several(&fault) => self.again = true,
             Message::Error(fault) => line(out, &json!({ "error": fault })),
-            Message::CopyIn => self.wire.refuse_copy().await?,
+            Message::CopyIn => self.underway.wire.refuse_copy().await?,
             Message::CopyData(data) => {
                 self.copied += data.len();
                 line(out, &json!({ "copy": String::from_utf8_lossy(&data) }));
@@ -129,9 +157,9 @@ impl Answer {
             }
             Message::Ready if std::mem::take(&mut self.again) => {
                 self.whole = true;
-                self.wire.ask_all(&self.sql).await?;
+                self.underway.wire.ask_all(&self.sql).await?;
             }
-            Message::Ready => self.over = true,
+            Message::Ready => (self.over, self.underway.done) = (true, true),
             Message::CopyOut | Message::Other => {}
         }
         Ok(())
@@ -180,12 +208,7 @@ pub async fn rows(wire: &mut Wire, sql: &str) -> io::Result<Result<serde_json::V
 }
 
 /// A result as a file that is sent as it is made.
-pub async fn download(
-    mut wire: Wire,
-    login: Arc<Login>,
-    place: OwnedSemaphorePermit,
-    download: &Download,
-) -> Result<Response, Refusal> {
+pub async fn download(mut underway: Underway, download: &Download) -> Result<Response, Refusal> {
     let sql = download.sql.trim().trim_end_matches(';');
     let options = match download.format {
         "parquet" => "FORMAT parquet",
@@ -193,10 +216,10 @@ pub async fn download(
     };
     // A comment may be the last thing in it.
     let copy = format!("COPY (\n{sql}\n) TO STDOUT WITH ({options})");
-    wire.ask(&copy, None).await?;
+    underway.wire.ask(&copy, None).await?;
     // Whether there is a file at all is known before its first byte.
     loop {
-        match wire.next().await? {
+        match underway.next().await? {
             Message::CopyOut => break,
             Message::Error(fault) => return Err(Refusal::of(StatusCode::BAD_REQUEST, fault)),
             Message::Ready => {
@@ -211,16 +234,15 @@ pub async fn download(
         _ => "text/csv; charset=utf-8",
     };
     let disposition = format!("attachment; filename=\"{}\"", download.name);
-    let file = stream::unfold(Some((wire, login, place)), |state| async move {
-        let (mut wire, login, place) = state?;
+    let file = stream::unfold(Some(underway), |underway| async move {
+        let mut underway = underway?;
         loop {
-            let heard = tokio::select! {
-                heard = wire.next() => heard,
-                () = login.ended.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
-            };
-            match heard {
-                Ok(Message::CopyData(data)) => return Some((Ok(data), Some((wire, login, place)))),
-                Ok(Message::Complete(_)) => return None,
+            match underway.next().await {
+                Ok(Message::CopyData(data)) => return Some((Ok(data), Some(underway))),
+                Ok(Message::Ready) => {
+                    underway.done = true;
+                    return None;
+                }
                 // The browser sees that the file is not whole.
                 Ok(Message::Error(fault)) => {
                     return Some((Err(io::Error::other(fault.message)), None));

@@ -113,11 +113,13 @@ pub struct Wire {
     stream: DuplexStream,
     input: BytesMut,
     output: BytesMut,
+    /// The session's process id.
+    pid: i32,
 }
 
 impl Wire {
     pub async fn log_in(stream: DuplexStream, who: LogIn<'_>) -> Result<Self, Refused> {
-        let mut wire = Self { stream, input: BytesMut::new(), output: BytesMut::new() };
+        let mut wire = Self { stream, input: BytesMut::new(), output: BytesMut::new(), pid: 0 };
         let parameters = [
             ("user", who.user),
             ("database", who.database),
@@ -130,6 +132,9 @@ impl Wire {
         let mut scram = None;
         loop {
             let (kind, body) = wire.hear().await?;
+            if kind == b'K' && body.remaining() >= 4 {
+                wire.pid = (&body[..4]).get_i32();
+            }
             if kind != b'R' {
                 match understand(kind, body)? {
                     Message::Ready => return Ok(wire),
@@ -179,6 +184,10 @@ impl Wire {
         }
     }
 
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Asks for one statement, and for so many of its rows at most.
     pub async fn ask(&mut self, sql: &str, rows: Option<u32>) -> io::Result<()> {
         let rows = rows.map_or(0, |rows| i32::try_from(rows).unwrap_or(i32::MAX));
@@ -204,6 +213,8 @@ impl Wire {
     /// Sends no rows, for which the daemon waits.
     pub async fn refuse_copy(&mut self) -> io::Result<()> {
         frontend::copy_fail("COPY FROM STDIN is not possible here", &mut self.output)?;
+        // The one behind the statement was taken for a part of the rows.
+        frontend::sync(&mut self.output);
         self.flush().await
     }
 

@@ -38,13 +38,8 @@ async function request(path, options = {}) {
 
 // Asked after each loading. Nobody being logged in is no failure.
 export async function recall() {
-  try {
-    Object.assign(session, await (await request("/api/session")).json());
-    return true;
-  } catch (error) {
-    if (error.status === 401) return false;
-    throw error;
-  }
+  Object.assign(session, await (await request("/api/session")).json());
+  return Boolean(session.user);
 }
 
 export async function logIn(user, password, database) {
@@ -151,13 +146,20 @@ function settle() {
       // The browser tries again by itself, unless it was refused: then nobody may be logged in any more.
       if (source?.readyState === EventSource.CLOSED) {
         source = undefined;
-        setTimeout(() => request("/api/session").then(settle, () => {}), 2000);
+        setTimeout(() => stillThere().then(settle, () => {}), 2000);
       }
     };
   } else if (!wanted && source) {
     source.close();
     source = undefined;
   }
+}
+
+// Whether the log-in still holds.
+async function stillThere() {
+  const known = session.user;
+  if (await recall() || !known) return;
+  onLoggedOut(new Fault({ code: "28000", message: "You are logged in no more." }));
 }
 
 export function forget() {

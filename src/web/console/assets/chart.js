@@ -12,7 +12,8 @@ export function chart(kind, { columns, rows }, isNumber) {
   if (!rows.length) return h("p", { class: "empty" }, "There are no rows.");
   const text = columns.findIndex((column) => !isNumber(column));
   let x = kind === "scatter" ? numbers[0].at : Math.max(0, text);
-  let chosen = new Set(numbers.filter(({ at }) => at !== x).slice(0, 4).map(({ at }) => at));
+  // What comes before the labels tends to be a part of them.
+  let chosen = new Set(numbers.filter(({ at }) => (kind === "scatter" ? at !== x : at > x)).slice(0, 4).map(({ at }) => at));
   if (!chosen.size) chosen = new Set([numbers[0].at]);
   const place = h("div", {});
   const paint = () => show(place, draw(kind, columns, rows.slice(0, MOST), x, [...chosen], isNumber));

@@ -40,6 +40,16 @@ export function moment(text) {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
+// The same, short: what is of today without the day.
+export function when(text) {
+  const full = moment(text);
+  if (!full) return undefined;
+  const [day, time] = full.split(" ");
+  const today = new Date();
+  const two = (number) => String(number).padStart(2, "0");
+  return day === `${today.getFullYear()}-${two(today.getMonth() + 1)}-${two(today.getDate())}` ? time : `${day} ${time?.slice(0, 5)}`;
+}
+
 export function percent(part) {
   return part === null || part === undefined || part === "" ? undefined : `${Math.round(Number(part) * 100)} %`;
 }

@@ -2,7 +2,7 @@
 
 import { ask, literal } from "./api.js";
 import { errorBox, h, show, stateBadge, table } from "./dom.js";
-import { bytes, count, millis, moment, oneLine } from "./format.js";
+import { bytes, count, millis, moment, oneLine, when } from "./format.js";
 
 const PAGE = 50;
 
@@ -56,7 +56,7 @@ export async function history(main, { query, isHere }) {
       { title: "State", cell: (row) => stateBadge(row.state) },
       { title: "Statement", cut: true, wide: true, cell: (row) => [h("a", { href: `#/statement/${row.id}`, class: "mono" }, oneLine(row.sql) || "(empty)"), row.error && h("div", { class: "small bad" }, `${row.sqlstate ?? ""} ${row.error}`)] },
       { title: "User", cell: (row) => row.user },
-      { title: "Started", cell: (row) => moment(row.started) },
+      { title: "Started", number: true, cell: (row) => h("span", { title: moment(row.started) }, when(row.started)) },
       { title: "Took", number: true, cell: (row) => millis(row.duration_ms) },
       { title: "Rows", number: true, cell: (row) => count(row.rows) },
       { title: "Scanned", number: true, cell: (row) => bytes(row.bytes_scanned) },

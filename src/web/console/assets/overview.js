@@ -124,7 +124,8 @@ function memory(used, limit, row) {
 function spark(values, label) {
   if (values.length < 2) return undefined;
   const most = Math.max(...values, 1);
-  const points = values.map((value, at) => `${(at / (KEPT - 1)) * 100},${22 - (value / most) * 20}`).join(" ");
+  const step = 100 / Math.max(values.length - 1, 20);
+  const points = values.map((value, at) => `${at * step},${22 - (value / most) * 20}`).join(" ");
   return svg("svg", { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": label },
     svg("polyline", { points, fill: "none", stroke: "currentColor", "stroke-width": "1.5", "vector-effect": "non-scaling-stroke" }));
 }

@@ -33,7 +33,7 @@ function step(line) {
   const at = line.lastIndexOf("metrics=[");
   const head = (at < 0 ? line : line.slice(0, at)).replace(/[,:]\s*$/, "");
   const measured = at < 0 ? new Map() : metrics(line.slice(at + 9).replace(/\]\s*$/, ""));
-  const [, name, detail] = head.match(/^\s*((?:t\d+: )?[^\s:]+(?: \[Stage \d+\] => [^\s:]+)?):?\s*(.*)$/s) ?? [, head.trim(), ""];
+  const [, name, detail] = head.match(/^\s*((?:t\d+: )?(?:\[Stage \d+\] => )?[^\s:]+):?\s*(.*)$/s) ?? [, head.trim(), ""];
   return { name, detail, measured, children: [] };
 }
 

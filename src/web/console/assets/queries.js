@@ -78,7 +78,7 @@ function card(first) {
       h("span", {}, row.state === "queued" ? "waits for its turn" : part === undefined ? "no files read yet" : percent(part)));
     const pairs = [
       ["Elapsed", seconds(Math.max(0, Number(row.elapsed)))], ["Phase", row.state === "queued" ? "queued" : row.phase], ["Rows", count(row.rows)],
-      ["Scanned", bytes(row.bytes_scanned)], ["Daemon", row.daemon], ["Workers", row.workers || undefined], ["Pool", row.pool],
+      ["Scanned", row.bytes_scanned === "0" ? undefined : bytes(row.bytes_scanned)], ["Daemon", row.daemon], ["Workers", row.workers || undefined], ["Pool", row.pool],
       ["Kind", row.kind === "interactive" ? undefined : row.kind], ["Process", row.pid],
     ].filter(([, value]) => value);
     show(facts, pairs.map(([title, value]) => h("div", {}, h("dt", {}, title), h("dd", {}, value))));

@@ -77,21 +77,14 @@ export function sql(main, { onLeave, isHere }) {
     cancel.disabled = false;
     show(results);
     const began = performance.now();
-    const tick = setInterval(() => { status.textContent = `Running for ${millis(performance.now() - began)}`; }, 200);
-    const sets = [];
     let set;
+    const tick = setInterval(() => { status.textContent = `Running for ${millis(performance.now() - began)}${set?.rows.length ? `, ${count(set.rows.length)} rows so far` : ""}`; }, 200);
+    const sets = [];
     const begin = () => { if (!set) { set = { columns: [], rows: [], notices: [], copied: "", place: h("section", { class: "sheet" }) }; sets.push(set); results.append(set.place); } return set; };
-    let shown = 0;
-    const paint = (last) => {
-      // While rows come, not for each of them.
-      if (!last && performance.now() - shown < 300) return;
-      shown = performance.now();
-      if (set) status.textContent = `${count(set.rows.length)} rows so far`;
-    };
     try {
       await run(explained ? `EXPLAIN ${sql}` : sql, {
         columns: (columns) => { begin().columns = columns; },
-        rows: (rows) => { for (const row of rows) begin().rows.push(row); paint(false); },
+        rows: (rows) => { for (const row of rows) begin().rows.push(row); },
         notice: (notice) => begin().notices.push(notice),
         copy: (part) => { begin().copied += part; },
         complete: (end) => {

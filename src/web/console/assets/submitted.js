@@ -2,7 +2,7 @@
 
 import { ask, literal, session, tryAsk } from "./api.js";
 import { bar, errorBox, h, show, stateBadge, table, toast } from "./dom.js";
-import { moment, oneLine, percent } from "./format.js";
+import { moment, oneLine, percent, when } from "./format.js";
 
 const EVERY = 3000;
 
@@ -38,7 +38,7 @@ export async function submitted(main, { onLeave, isHere }) {
         { title: "Query", wide: true, cut: true, cell: (row) => [h("div", { class: "mono" }, oneLine(row.sql)), h("div", { class: "small faint" }, row.id), row.error && h("div", { class: "small bad" }, row.error)] },
         { title: "Progress", cell: (row) => (row.state === "running" ? [bar(row.progress === null ? undefined : Number(row.progress), `Progress of ${row.id}`), percent(row.progress)] : percent(row.progress)) },
         { title: "User", cell: (row) => row.user },
-        { title: "Submitted", cell: (row) => moment(row.submitted) },
+        { title: "Submitted", number: true, cell: (row) => h("span", { title: moment(row.submitted) }, when(row.submitted)) },
         { title: "Daemon", cell: (row) => row.daemon || undefined },
         { title: "Attempt", number: true, cell: (row) => row.attempt },
         { title: "What to do", cell: (row) => actions(row, writes, act) },
@@ -48,8 +48,8 @@ export async function submitted(main, { onLeave, isHere }) {
         { title: "When", cell: (row) => [h("code", {}, row.cron), h("span", { class: "faint small" }, ` ${row.time_zone}`)] },
         { title: "Query", wide: true, cut: true, cell: (row) => [h("div", { class: "mono" }, oneLine(row.sql)), row.error && h("div", { class: "small bad" }, row.error)] },
         { title: "Enabled", cell: (row) => (row.enabled === "t" ? "yes" : "no") },
-        { title: "Next", cell: (row) => moment(row.next_run) },
-        { title: "Last", cell: (row) => row.last_run && [moment(row.last_run), " ", row.last_state && stateBadge(row.last_state)] },
+        { title: "Next", number: true, cell: (row) => when(row.next_run) },
+        { title: "Last", cell: (row) => row.last_run && [when(row.last_run), " ", row.last_state && stateBadge(row.last_state)] },
         { title: "User", cell: (row) => row.user },
         { title: "What to do", cell: (row) => writes && h("button", { type: "button", class: "danger", "aria-label": `Remove the schedule ${row.name}`,
           onclick: () => act(`SELECT oribi.unschedule(${literal(row.name)})`, "The schedule is removed.") }, "Remove") },
