@@ -271,7 +271,7 @@ async fn results_are_downloaded_as_files() {
     let daemon = trusting();
     let browser = Browser::logged_in(&daemon, "oribi", "").await;
     let sql = "SELECT i, 'row ' || i AS name, i / 4.0 AS quarter, DATE '2026-01-01' AS day, \
-               INTERVAL '1 day' AS span FROM generate_series(1, 100000) AS t(i) -- the end";
+               INTERVAL '1 day' AS span FROM generate_series(1, 100000) AS t(i) ORDER BY i -- the end";
     let fetch = async |format: &str| {
         let body = json!({ "sql": sql, "format": format });
         let answer = browser.post("/api/export", &body).await.json();
@@ -373,6 +373,22 @@ async fn the_web_port_speaks_https_too() {
     let plain = curl("http");
     assert!(plain.starts_with("HTTP/1.1 401") && plain.contains("encrypted with TLS"), "{plain}");
     assert_eq!(Browser::new(&daemon).get("/readyz").await.status, 200, "plaintext, for probes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_begun_is_finished_when_the_daemon_stops() {
+    let daemon = trusting();
+    let client = daemon.connect().await;
+    let browser = Browser::logged_in(&daemon, "oribi", "").await;
+    let answer = async { browser.sql("SELECT 'slept' AS word FROM (SELECT pg_sleep(8))").await };
+    let stop = async {
+        let runs = "SELECT 1 FROM system.queries WHERE sql LIKE '%slept%' AND sql NOT LIKE '%system.queries%'";
+        until("it runs", async || client.query(runs, &[]).await.expect("rows").len() == 1).await;
+        daemon.terminate();
+    };
+    let (answer, ()) = tokio::join!(answer, stop);
+    assert_eq!(answer.rows(), [json!(["slept"])], "{}", answer.text());
+    assert!(daemon.wait(common::daemon::PATIENCE).success());
 }
 
 /// `ORIBI_TEST_NODE_MODULES` names the directory of the package playwright-core.

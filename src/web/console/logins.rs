@@ -33,6 +33,8 @@ pub struct Login {
     pub role: (u32, Option<String>),
     /// Ends when they are logged in no more.
     pub ended: CancellationToken,
+    /// Ends then, too, but not where the daemon stops: it finishes what has begun.
+    pub revoked: CancellationToken,
     pub places: Arc<Semaphore>,
     seen: Mutex<Instant>,
     touched: Notify,
@@ -57,6 +59,7 @@ impl Login {
             database,
             role,
             ended: CancellationToken::new(),
+            revoked: CancellationToken::new(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             seen: Mutex::new(Instant::now()),
             touched: Notify::new(),
@@ -99,14 +102,16 @@ pub struct Logins {
     idle: Duration,
     by_token: Mutex<HashMap<String, Arc<Login>>>,
     keepers: TaskTracker,
+    /// The daemon sends away who is idle.
+    draining: CancellationToken,
     stop: CancellationToken,
 }
 
 impl Logins {
     /// They go after so long without a request, and at `stop`.
-    pub fn new(idle: Duration, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(idle: Duration, draining: CancellationToken, stop: CancellationToken) -> Arc<Self> {
         let (by_token, keepers) = Default::default();
-        Arc::new(Self { idle, by_token, keepers, stop })
+        Arc::new(Self { idle, by_token, keepers, draining, stop })
     }
 
     pub fn find(&self, token: &str) -> Option<Arc<Login>> {
@@ -121,6 +126,9 @@ impl Logins {
         self.keepers.spawn(async move {
             this.keep(&login, connection).await;
             login.ended.cancel();
+            if !this.draining.is_cancelled() {
+                login.revoked.cancel();
+            }
             this.all().remove(&key);
         });
         token

@@ -104,12 +104,13 @@ impl Console {
         port: u16,
         stop: CancellationToken,
     ) -> Arc<Self> {
+        let draining = queries.shutdown.draining.clone();
         Arc::new(Self {
             queries,
             entrance,
             mode: config.mode,
             hosts: Hosts::new(advertised, &config.hosts),
-            logins: Logins::new(config.idle, stop),
+            logins: Logins::new(config.idle, draining, stop),
             cookie: format!("oribi_{port}"),
         })
     }

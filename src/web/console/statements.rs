@@ -55,7 +55,7 @@ impl Underway {
     async fn next(&mut self) -> io::Result<Message> {
         tokio::select! {
             heard = self.wire.next() => heard,
-            () = self.login.ended.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = self.login.revoked.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 }
@@ -115,7 +115,7 @@ impl Answer {
                 Err(error) => Err(error),
             };
             if told.is_err() {
-                let (code, message) = match self.underway.login.ended.is_cancelled() {
+                let (code, message) = match self.underway.login.revoked.is_cancelled() {
                     true => ("57P01", "you are logged in no more"),
                     false => ("08006", "the connection within the daemon has ended"),
                 };

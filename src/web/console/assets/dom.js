@@ -64,7 +64,7 @@ export function table(columns, rows, { caption, stack = true, link, empty = "Not
   const kind = (column) => [column.number && "number", column.wide && "wide", column.cut && "cut"].filter(Boolean).join(" ") || undefined;
   const head = columns.map((column) => h("th", { scope: "col", class: column.number && "number" }, column.title));
   const line = (row) => {
-    const cells = columns.map((column) => h("td", { class: kind(column), "data-label": column.title }, column.cell(row) ?? "–"));
+    const cells = columns.map((column) => h("td", { class: kind(column), "data-label": column.title }, h("div", { class: "cell" }, column.cell(row) ?? "–")));
     const go = link && ((event) => {
       if (!event.target.closest("a, button") && !getSelection().toString()) location.hash = link(row);
     });

@@ -128,7 +128,7 @@ function resultSet(set, sql) {
     } catch (error) { toast(error.message); }
   };
   const head = h("p", { class: "small faint" }, end ? `${count(rows.length)} rows${end.truncated ? ", the first of more: a download has all of them" : ""}` : `${count(rows.length)} rows up to there`);
-  const strip = h("div", {});
+  const strip = h("div", { class: "strip" });
   const body = h("div", {});
   let kind = "table";
   const choose = (key) => {
