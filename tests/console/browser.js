@@ -106,7 +106,7 @@ async function statements(page) {
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();
   await page.getByRole("textbox", { name: "SQL" }).fill("SELECT name, count(*) FROM herds GROUP BY 1");
-  await page.getByRole("button", { name: "Explain" }).click();
+  await page.getByRole("button", { name: "Explain", exact: true }).click();
   await page.getByRole("list", { name: "Steps of the plan" }).getByText("AggregateExec").first().waitFor();
 }
 

@@ -1,7 +1,7 @@
 // A plan's text as a tree: each step with its rows, time and memory, for each worker where there are several.
 
-import { facts, h } from "./dom.js";
-import { count } from "./format.js";
+import { facts, h, table } from "./dom.js";
+import { bytes, count } from "./format.js";
 
 // "a=1, b={0:1, 1:2}, c=[x, y]" split at the commas outside of brackets.
 function split(text) {
@@ -115,12 +115,31 @@ function all(nodes) {
   return nodes.flatMap((node) => [node, ...all(node.children)]);
 }
 
+// "Daemon a: bytes_scanned=1, rows_scanned=2, ..." as a table; other lines as they are.
+function workers(lines) {
+  const told = lines.filter((line) => line.startsWith("Daemon ")).map((line) => {
+    const at = line.indexOf(": ");
+    const found = metrics(line.slice(at + 2));
+    return { name: line.slice(7, at), silent: !found.size, of: (key) => found.get(key)?.value };
+  });
+  return [
+    lines.filter((line) => !line.startsWith("Daemon ")).map((line) => h("p", { class: "small faint" }, line)),
+    told.length > 0 && table([
+      { title: "Worker", cell: (row) => [row.name, row.silent && h("span", { class: "faint" }, " (did not tell)")] },
+      { title: "Rows scanned", number: true, cell: (row) => count(row.of("rows_scanned")) },
+      { title: "Scanned", number: true, cell: (row) => bytes(row.of("bytes_scanned")) },
+      { title: "Spilled", number: true, cell: (row) => bytes(row.of("bytes_spilled")) },
+      { title: "Peak memory", number: true, cell: (row) => bytes(row.of("peak_memory")) },
+    ], told, { caption: "What each worker did" }),
+  ];
+}
+
 export function plan(text) {
   const { before, plain, stages } = parse(text);
   const nodes = [...all(plain), ...stages.flatMap((stage) => all(stage.roots))];
   const most = Math.max(0, ...nodes.map(timeOf));
   return h("div", {},
-    before.map((line) => h("p", { class: "small faint" }, line)),
+    workers(before),
     plain.length > 0 && h("ul", { class: "plan", "aria-label": "Steps of the plan" }, plain.map((node) => element(node, most))),
     stages.map((stage) => h("section", { class: "stage" }, h("h3", {}, stage.title.split(/\s{2,}|(?= output_rows|\w+=)/)[0] || "Stage"),
       h("p", { class: "small faint" }, stage.title),

@@ -41,19 +41,20 @@ export function sql(main, { onLeave, isHere }) {
   const limit = h("select", {}, [100, 1000, 10000].map((rows) => h("option", { value: rows, selected: rows === 1000 }, count(rows))));
   const button = h("button", { type: "submit", class: "main" }, "Run");
   const cancel = h("button", { type: "button", class: "danger", disabled: true, onclick: () => running?.abort() }, "Cancel");
-  const explain = h("button", { type: "button", onclick: () => start(true) }, "Explain");
+  const explain = h("button", { type: "button", onclick: () => start("EXPLAIN ") }, "Explain");
+  const analyze = h("button", { type: "button", onclick: () => start("EXPLAIN ANALYZE ") }, "Explain and run");
   const submit = h("button", { type: "button", onclick: () => leave() }, "Submit for later");
   const status = h("p", { class: "small faint", role: "status" });
   const results = h("div", {});
   let running;
   main.append(h("div", { class: "head" }, h("h1", {}, "SQL"), h("span", { class: "faint small" }, `as ${session.user} in ${session.database}`)),
-    h("form", { class: "sheet", onsubmit: (event) => { event.preventDefault(); start(false); } },
+    h("form", { class: "sheet", onsubmit: (event) => { event.preventDefault(); start(""); } },
       h("label", { for: "sql-text", class: "visually-hidden" }, "SQL"), text, h("p", {}),
-      h("div", { class: "row middle" }, button, cancel, explain, session.mode !== "read_only" && submit, h("label", { class: "inline" }, "at most", limit, "rows"),
+      h("div", { class: "row middle" }, button, cancel, explain, analyze, session.mode !== "read_only" && submit, h("label", { class: "inline" }, "at most", limit, "rows"),
         h("span", { class: "small faint", id: "sql-help" }, "Ctrl+Enter runs"))),
     status, results);
   text.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(false); }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(""); }
   });
   onLeave(() => running?.abort());
 
@@ -68,12 +69,12 @@ export function sql(main, { onLeave, isHere }) {
     } catch (error) { show(results, errorBox(error)); }
   };
 
-  async function start(explained) {
+  async function start(prefix) {
     const sql = chosen();
     if (!sql || running) return;
     const own = new AbortController();
     running = own;
-    button.disabled = explain.disabled = true;
+    button.disabled = explain.disabled = analyze.disabled = true;
     cancel.disabled = false;
     show(results);
     const began = performance.now();
@@ -82,14 +83,14 @@ export function sql(main, { onLeave, isHere }) {
     const sets = [];
     const begin = () => { if (!set) { set = { columns: [], rows: [], notices: [], copied: "", place: h("section", { class: "sheet" }) }; sets.push(set); results.append(set.place); } return set; };
     try {
-      await run(explained ? `EXPLAIN ${sql}` : sql, {
+      await run(prefix + sql, {
         columns: (columns) => { begin().columns = columns; },
         rows: (rows) => { for (const row of rows) begin().rows.push(row); },
         notice: (notice) => begin().notices.push(notice),
         copy: (part) => { begin().copied += part; },
         complete: (end) => {
           begin().end = end;
-          resultSet(set, sets.length === 1 && !explained ? sql : undefined);
+          resultSet(set, sets.length === 1 && !prefix ? sql : undefined);
           set = undefined;
         },
       }, { limit: Number(limit.value), typed: true, signal: own.signal });
@@ -103,7 +104,7 @@ export function sql(main, { onLeave, isHere }) {
     } finally {
       clearInterval(tick);
       running = undefined;
-      if (isHere()) { button.disabled = explain.disabled = false; cancel.disabled = true; }
+      if (isHere()) { button.disabled = explain.disabled = analyze.disabled = false; cancel.disabled = true; }
     }
   }
 }
