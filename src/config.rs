@@ -95,6 +95,7 @@ pub struct Config {
     pub submitted: Submitted,
     pub tls: Tls,
     pub audit: Audit,
+    pub console: Console,
     pub shutdown: Shutdown,
     pub log: Log,
     /// Where values other than the defaults were set, by key.
@@ -285,6 +286,25 @@ pub struct Audit {
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+pub struct Console {
+    pub mode: ConsoleMode,
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// Names by which browsers may know it, beside those that need no word; separated by commas.
+    pub hosts: String,
+}
+
+/// What the web console is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsoleMode {
+    On,
+    ReadOnly,
+    Off,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shutdown {
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -404,6 +424,7 @@ impl Config {
             self.coordination.request_timeout,
             self.query.register_interval,
             self.connections.login_timeout,
+            self.console.idle,
         ];
         if shortest.iter().any(|duration| *duration < Duration::from_millis(1)) {
             return Err("must be at least 1ms".to_owned());

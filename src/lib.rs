@@ -9,7 +9,7 @@
 //! | 9 | [`cli`] | the command line: serve, demo, query |
 //! | 8 | [`server`] | composition: builds upward, runs, drains downward |
 //! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, portals, SQLSTATE |
-//! |   | [`web`] | health over HTTP |
+//! |   | [`web`] | the web port: console, health, metrics |
 //! | 6 | [`system`] | the cluster as SQL: `system.*`, `zk.*`, `pg_catalog`, `information_schema` |
 //! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
 //! | 4 | [`engine`] | DataFusion: parsing, planning, streams, memory, settings |

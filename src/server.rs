@@ -6,6 +6,7 @@
 //! the engine's threads end.
 
 mod cluster_view;
+mod entrance;
 mod live;
 mod peer_messages;
 mod tool;
@@ -35,7 +36,7 @@ use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine, Peers};
 use crate::password;
-use crate::postgres::Listener;
+use crate::postgres::{Door, Listener};
 use crate::query;
 use crate::query::admission::Admission;
 use crate::query::history::{self, History};
@@ -53,6 +54,8 @@ use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
 use crate::web;
+use crate::web::console::Console;
+use crate::web::port::Port;
 use cluster_view::{Clients, ClusterView};
 use peer_messages::PeerMessages;
 pub use tool::Tool;
@@ -351,21 +354,35 @@ impl Server {
                 failed.cancel();
             }
         });
-        let health = web::serve(sockets.web, queries.clone(), end.clone());
-        tasks.spawn(async move {
-            if let Err(error) = health.await {
-                error!(%error, "the web port has failed");
-            }
-        });
         let timeout = self.config.query.statement_timeout.0;
         let connections = self.config.connections.clone();
         let tls = self.tls.clone();
         let listener = Listener::new(sockets.postgres, queries.clone(), connections, timeout, tls);
+        self.open_web_port(sockets.web, Arc::new(listener.door()));
         membership.set_state(State::Ready).await;
         tasks.spawn(listener.run(end.clone()));
         let Addresses { postgres, peer, web } = self.addresses;
         info!(id = membership.id(), %postgres, %peer, %web, "ready");
         Ok(())
+    }
+
+    /// The web port, whose console comes in through the other port's door.
+    fn open_web_port(&self, socket: TcpListener, door: Arc<Door>) {
+        let Self { config, queries, end, .. } = self;
+        let console = Console::new(
+            queries.clone(),
+            door,
+            (&config.console, config.advertise.as_deref()),
+            self.addresses.web.port(),
+            end.clone(),
+        );
+        let port = Port::new(socket, self.tls.clone());
+        let served = web::serve(port, queries.clone(), console, end.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = served.await {
+                error!(%error, "the web port has failed");
+            }
+        });
     }
 
     /// Serves until `stop`, then drains. A signal while it drains ends the patience.

@@ -266,6 +266,15 @@ impl Observation {
         figures
     }
 
+    /// Bytes that it has read so far on this daemon, what runs still included.
+    pub fn scanned(&self) -> u64 {
+        let plan = self.seen().running.as_ref().and_then(Weak::upgrade);
+        // Of a plan on several daemons the parts count that run here.
+        let running = plan.filter(|plan| !is_spread(plan)).map(|plan| scans(&plan));
+        let running = running.iter().flatten().map(|scan| read_by(scan).0);
+        self.share().scanned + running.sum::<u64>()
+    }
+
     /// Rows that its plan gave.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pgwire::messages::PgWireBackendMessage as Backend;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::door::{Guest, Proof};
 use super::frontend::{Frontend, Malformed};
 use crate::tls::{Acceptor, Tls};
 
@@ -47,6 +48,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Connection {
     socket: Socket,
     tls: Option<Arc<Tls>>,
+    /// On whose behalf it was opened within this process.
+    guest: Option<Box<Guest>>,
     input: BytesMut,
     output: BytesMut,
     message_limit: usize,
@@ -59,11 +62,35 @@ impl Connection {
         Self {
             socket: Socket::Plain(socket),
             tls: None,
+            guest: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit,
             read_at_once: 0,
         }
+    }
+
+    /// One within this process.
+    pub fn inside(stream: DuplexStream, guest: Guest, message_limit: usize) -> Self {
+        Self {
+            socket: Socket::Inside(stream),
+            tls: guest.tls.clone(),
+            guest: Some(Box::new(guest)),
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            message_limit,
+            read_at_once: 0,
+        }
+    }
+
+    /// On whose behalf it was opened within this process, if it was.
+    pub fn guest(&self) -> Option<&Guest> {
+        self.guest.as_deref()
+    }
+
+    /// Whether its client has proved who it is, on another connection.
+    pub fn is_proven(&self) -> bool {
+        self.guest().is_some_and(|guest| guest.proof == Proof::Given)
     }
 
     /// Does the handshake, and goes on in TLS. With `direct` nothing was said in plaintext before.
@@ -76,6 +103,7 @@ impl Connection {
         Ok(Self {
             socket: Socket::Tls(Box::new(socket)),
             tls: Some(Arc::new(tls)),
+            guest: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit: self.message_limit,
@@ -237,11 +265,12 @@ impl Connection {
     }
 }
 
-/// Plaintext or TLS. Both are served by the same code; in plaintext it costs a branch.
+/// Plaintext, TLS, or none at all. All are served by the same code; in plaintext it costs a branch.
 #[derive(Debug)]
 enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Inside(DuplexStream),
 }
 
 impl AsyncRead for Socket {
@@ -253,6 +282,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Inside(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -266,6 +296,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Inside(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -273,6 +304,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Inside(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -280,6 +312,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Inside(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

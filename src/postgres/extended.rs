@@ -24,7 +24,9 @@ use super::statement::{Statement, Statements};
 use crate::engine::objects::CursorItem;
 use crate::engine::system::shown_name;
 use crate::query::objects::ObjectCommand;
+use crate::query::submitted::columns_of;
 use crate::query::{Error, Outcome, Prepared, Registered, Session, TransactionState};
+use crate::storage::results::ResultFile;
 use crate::values::decode;
 use crate::values::encode::{Format, RowEncoder, TimeZone};
 use crate::values::types::{parameter, pg_type, type_modifier, type_size};
@@ -315,14 +317,21 @@ impl Client {
             self.copy_in(registered, prepared).await?;
             return Ok(None);
         }
-        let transform = encoder(prepared, formats.to_vec(), self.style())?;
+        let file = match prepared.copy() {
+            Some(copy) if copy.parquet => {
+                Some(ResultFile::new(&columns_of(&prepared.schema())).map_err(Report::from)?)
+            }
+            _ => None,
+        };
+        let transform = encoder(prepared, formats.to_vec(), self.style(), file.clone())?;
         match self.session.execute(registered, prepared, values, transform).await? {
             Outcome::Rows(running) => match prepared.copy() {
                 None => Ok(Some(Reading::encoded(running))),
                 // All of it at once, whatever limit the client sets.
                 Some(copy) => {
                     let schema = prepared.schema();
-                    let rows = copy_out(running, copy, &schema, &mut self.connection).await?;
+                    let rows =
+                        copy_out(running, (copy, file), &schema, &mut self.connection).await?;
                     self.complete(&format!("COPY {rows}"))?;
                     Ok(None)
                 }

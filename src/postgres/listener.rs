@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::door::Door;
 use super::session::{Shared, serve};
 use crate::config;
 use crate::query::Queries;
@@ -39,6 +40,11 @@ impl Listener {
             shared: Arc::new(Shared::new(queries, config, statement_timeout, tls)),
             clients: TaskTracker::new(),
         }
+    }
+
+    /// A way in without the port.
+    pub fn door(&self) -> Door {
+        Door { shared: self.shared.clone(), clients: self.clients.clone() }
     }
 
     /// Accepts until `stop`, then waits for the clients to be gone.

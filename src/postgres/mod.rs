@@ -1,6 +1,7 @@
 //! The PostgreSQL wire protocol: bytes in, statements; rows, bytes out.
 //!
 //! - [`listener`]: accepts clients.
+//! - [`door`]: a way in for the web console, without a socket.
 //! - [`connection`]: a socket as messages.
 //! - [`encryption`]: requests for encryption, TLS.
 //! - [`frontend`]: what clients send, decoded without trust.
@@ -21,6 +22,7 @@ mod batches;
 mod cancel;
 mod connection;
 mod copy;
+mod door;
 mod encryption;
 mod extended;
 mod frontend;
@@ -35,5 +37,6 @@ mod sqlstate;
 mod startup;
 mod statement;
 
+pub use door::{Door, Guest, Proof};
 pub use listener::Listener;
 pub use sqlstate::failure;

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use datafusion::execution::memory_pool::MemoryReservation;
 
 use super::batches::{Batches, Scroll};
@@ -16,6 +16,7 @@ use super::session::Trouble;
 use super::sqlstate::Report;
 use crate::query::objects::{ALL, Direction};
 use crate::query::{self, Prepared, Running};
+use crate::storage::results::ResultFile;
 use crate::values::encode::{Format, RowEncoder, TextStyle};
 
 /// Encoded rows: whole messages, of DataRow or of COPY.
@@ -25,11 +26,12 @@ pub struct Chunk {
     pub rows: usize,
 }
 
-/// Turns batches into chunks, on the engine's threads.
+/// Turns batches into chunks, on the engine's threads; those of a file that COPY sends into its pieces.
 pub fn encoder(
     prepared: &Prepared,
     formats: Vec<Format>,
     style: TextStyle,
+    file: Option<ResultFile>,
 ) -> Result<
     impl FnMut(RecordBatch) -> Result<Chunk, Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
     Report,
@@ -43,10 +45,26 @@ pub fn encoder(
         encoder.map_err(|error| Report::error(error.sqlstate(), error.to_string()))?;
     Ok(move |batch: RecordBatch| {
         let mut bytes = BytesMut::new();
+        if let Some(file) = &file {
+            put_piece(&file.write(&batch)?, &mut bytes);
+            return Ok(Chunk { bytes, rows: batch.num_rows() });
+        }
         encoder.encode(&batch, 0..batch.num_rows(), &mut bytes)?;
         Ok(Chunk { bytes, rows: batch.num_rows() })
     })
 }
+
+/// Puts a piece of a file into COPY's messages; nothing for an empty one.
+pub fn put_piece(piece: &[u8], out: &mut BytesMut) {
+    for part in piece.chunks(PIECE) {
+        out.put_u8(b'd');
+        out.put_u32(part.len() as u32 + 4);
+        out.put_slice(part);
+    }
+}
+
+/// Bytes of a file in one message.
+const PIECE: usize = 64 * 1024;
 
 /// Why a result ended before its end.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use pgwire::messages::response::{
     ErrorResponse, NoticeResponse, NotificationResponse, ReadyForQuery, TransactionStatus,
 };
 use pgwire::messages::startup::ParameterStatus;
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tracing::debug;
 use super::authentication::{Lobby, Places, Seat, Throttle};
 use super::cancel::Cancels;
 use super::connection::{self, Connection, LINGER};
+use super::door::Guest;
 use super::encryption::negotiate;
 use super::extended::Extended;
 use super::frontend::{Frontend, Malformed};
@@ -67,22 +69,53 @@ impl Shared {
             tls,
         }
     }
+
+    /// The most bytes a message may have.
+    fn message_limit(&self) -> usize {
+        usize::try_from(self.config.message_limit.0).unwrap_or(usize::MAX)
+    }
 }
 
 /// Serves a client from its first byte to its last. It has its seat until it is logged in.
 pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: Seat) {
     let Ok(server) = socket.local_addr() else { return };
-    let limit = usize::try_from(shared.config.message_limit.0).unwrap_or(usize::MAX);
-    let arrival = async {
+    let (ends, dismissed) = (Ends { peer, server }, seat.dismissed.clone());
+    let arrival = async move {
+        let limit = shared.message_limit();
         let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
         seat.speaks();
-        let arrival = arrive(&mut connection, packet, shared, Ends { peer, server }).await?;
+        let arrival = arrive(&mut connection, packet, shared, ends).await?;
         Ok::<_, connection::Error>(Some((connection, arrival)))
     };
+    attend(arrival, dismissed, ends, shared).await;
+}
+
+/// The same for one whose connection is within this process.
+pub async fn serve_guest(stream: DuplexStream, guest: Guest, shared: &Shared, seat: Seat) {
+    let ends = Ends { peer: guest.peer, server: guest.server };
+    let dismissed = seat.dismissed.clone();
+    let arrival = async move {
+        let mut connection = Connection::inside(stream, guest, shared.message_limit());
+        let Some(packet) = connection.startup_packet().await? else { return Ok(None) };
+        seat.speaks();
+        let arrival = arrive(&mut connection, packet, shared, ends).await?;
+        Ok::<_, connection::Error>(Some((connection, arrival)))
+    };
+    attend(arrival, dismissed, ends, shared).await;
+}
+
+/// Waits for a client to log in, for as long as it may take, and serves it. It has its seat until then.
+async fn attend(
+    arrival: impl Future<Output = connection::Result<Option<(Connection, Arrival)>>>,
+    dismissed: CancellationToken,
+    ends: Ends,
+    shared: &Shared,
+) {
+    let Ends { peer, server } = ends;
     let arrival = tokio::select! {
         arrival = tokio::time::timeout(shared.config.login_timeout, arrival) => arrival,
-        () = seat.dismissed.cancelled() => {
+        () = dismissed.cancelled() => {
             return debug!(%peer, "a client that did not log in had to make room");
         }
     };
@@ -92,7 +125,6 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
         Ok(Err(error)) => return debug!(%peer, %error, "a client did not log in"),
         Err(_) => return debug!(%peer, "a client took too long to log in"),
     };
-    drop(seat);
     let Arrived { session, place: _place } = arrived;
     let pid = session.entry().pid;
     let _ = session.entry().server.set(server);
@@ -105,7 +137,9 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
-    client.audit.record(client.event(Kind::Logout));
+    if !client.connection.is_proven() {
+        client.audit.record(client.event(Kind::Logout));
+    }
     shared.cancels.forget(pid);
 }
 

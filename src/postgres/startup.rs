@@ -41,7 +41,8 @@ pub enum Arrival {
 /// A client that is logged in.
 pub struct Arrived {
     pub session: Session,
-    pub place: Place,
+    /// `None` for a guest, whose place is that of the connection on which it has proved who it is.
+    pub place: Option<Place>,
 }
 
 /// Both ends of a connection.
@@ -185,6 +186,7 @@ async fn open(
         ..Event::new(Kind::Login, user, visitor.database, Some(ends.peer))
     };
     match &arrived {
+        Ok(_) if connection.is_proven() => {}
         Ok(_) => shared.queries.audit.record(event),
         Err(Refusal::Report(report)) => shared.queries.audit.record(Event {
             event: Kind::LoginFailed,
@@ -211,7 +213,10 @@ async fn enter(
         let message = format!("role \"{user}\" is not permitted to log in");
         return Err(Report::fatal("28000", message));
     }
-    let place = shared.places.take(role)?;
+    let place = match connection.is_proven() {
+        true => None,
+        false => Some(shared.places.take(role)?),
+    };
     let found = shared.queries.catalog.database(database).await;
     let found = found.map_err(|error| match error {
         catalog::Error::NotFound { .. } => {
@@ -223,9 +228,15 @@ async fn enter(
         error => Report { fatal: true, ..Report::from(error) },
     })?;
     may_connect(shared, user, database).await?;
-    let settings = parameters::settings(shared, (role, &found), asked)?;
+    let mut settings = parameters::settings(shared, (role, &found), asked)?;
+    if connection.guest().is_some_and(|guest| guest.only_reads) {
+        settings.hold_to_reading();
+    }
     let tls = connection.tls().cloned();
     let guard = shared.queries.sessions.open(role, database, ends.peer, tls);
+    if connection.guest().is_some_and(|guest| guest.unlisted) {
+        let _ = guard.entry().unlisted.set(());
+    }
     let asked_role = (settings.source("role") == Source::Client)
         .then(|| settings.get("role").map(str::to_owned))
         .flatten();

@@ -102,6 +102,16 @@ impl Command {
         }
     }
 
+    /// Its tag, if it has effects beyond its own session that a transaction which only reads may have
+    /// all the same.
+    pub fn acts(&self) -> Option<&'static str> {
+        match self {
+            Self::Maintain(upkeep) => Some(upkeep.tag()),
+            Self::Notify { .. } => Some("NOTIFY"),
+            _ => None,
+        }
+    }
+
     /// Whether a failed transaction block still takes it.
     pub fn ends_block(&self) -> bool {
         matches!(self, Self::End { .. } | Self::RollbackTo(_))

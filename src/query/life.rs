@@ -383,6 +383,9 @@ impl Session {
             {
                 Err(Error::InsideTransaction(upkeep.tag()))
             }
+            (_, Some(command)) if self.settings.only_reads() && command.acts().is_some() => {
+                Err(Error::ReadOnly(command.acts().unwrap_or_default()))
+            }
             (_, Some(Command::Ddl(ddl))) if self.settings.read_only() => {
                 Err(Error::ReadOnly(ddl.tag()))
             }

@@ -85,6 +85,21 @@ impl Entry {
     }
 }
 
+/// How a statement goes.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// `planning` or `executing`.
+    pub phase: &'static str,
+    /// From 0 to 1, if that can be told.
+    pub progress: Option<f64>,
+    /// Rows that its plan has given so far.
+    pub rows: u64,
+    /// Bytes read so far on this daemon.
+    pub scanned: u64,
+    /// The daemons that take part.
+    pub workers: Vec<String>,
+}
+
 /// What this daemon runs.
 #[derive(Debug)]
 pub struct Registry {
@@ -137,8 +152,10 @@ impl Registry {
         let (session, text) = (session.clone(), cut(&facts.text, self.text_limit));
         let (id, facts) = (facts.id, facts.clone());
         let listed = Listed { since: Instant::now(), session, text, facts };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id, listed);
+        if listed.session.unlisted.get().is_none() {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.insert(id, listed);
+        }
         RegistryGuard { registry: self.clone(), id }
     }
 
@@ -149,6 +166,21 @@ impl Registry {
             running.iter().map(|(id, listed)| (*id, self.entry(*id, listed))).collect();
         list.sort_by_key(|(id, _)| *id);
         list
+    }
+
+    /// How a statement of this daemon goes.
+    pub fn look(&self, id: &Uuid) -> Option<Look> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = running.get(id)?.facts.clone();
+        drop(running);
+        let workers = facts.observation.workers();
+        Some(Look {
+            phase: if facts.is_executed() { "executing" } else { "planning" },
+            progress: facts.observation.progress(),
+            rows: facts.observation.rows(),
+            scanned: facts.observation.scanned(),
+            workers: if workers.is_empty() { vec![self.daemon.clone()] } else { workers },
+        })
     }
 
     /// How far a statement of this daemon is, from 0 to 1, if that can be told.

@@ -47,6 +47,8 @@ pub struct SessionEntry {
     pub server: OnceLock<SocketAddr>,
     /// The submitted query that it carries out, and which attempt at it that is.
     pub attempt: OnceLock<(String, u32)>,
+    /// Set if what it runs is in no list and no history.
+    pub unlisted: OnceLock<()>,
     pub started: DateTime<Utc>,
     /// Ends when the session is to end.
     pub terminated: CancellationToken,
@@ -174,6 +176,7 @@ impl Sessions {
             tls,
             server: OnceLock::new(),
             attempt: OnceLock::new(),
+            unlisted: OnceLock::new(),
             started,
             terminated: CancellationToken::new(),
             gone: CancellationToken::new(),
@@ -284,7 +287,7 @@ impl SessionEntry {
 
     /// Puts a statement that has ended into the history.
     fn tell(self: &Arc<Self>, ended: Option<Arc<Facts>>) {
-        if let Some(facts) = ended {
+        if let Some(facts) = ended.filter(|_| self.unlisted.get().is_none()) {
             self.history.note_ended(facts, self.clone());
         }
     }

@@ -100,8 +100,9 @@ impl Cluster for ClusterView {
         };
         let found = if submitted { registry::without_attempts(found) } else { found };
         let row = |(id, entry): (String, registry::Entry)| {
-            let own = id.parse().ok().and_then(|id| self.registry.progress(&id));
-            let progress = own.or(entry.progress);
+            let look = id.parse().ok().and_then(|id| self.registry.look(&id));
+            let progress = look.as_ref().and_then(|look| look.progress).or(entry.progress);
+            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);
             QueryRow {
@@ -120,6 +121,10 @@ impl Cluster for ClusterView {
                 submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
                 started,
                 error: entry.error.map(|error| error.message),
+                phase: look.as_ref().map(|look| look.phase),
+                rows: look.as_ref().map(|look| number(look.rows)),
+                scanned: look.as_ref().map(|look| number(look.scanned)),
+                workers: look.map(|look| look.workers).unwrap_or_default(),
             }
         };
         (found.into_iter().map(row).collect(), complete)

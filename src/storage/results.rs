@@ -1,9 +1,10 @@
-//! Results of queries in files of their own, to be read later.
+//! Results of queries in files of their own, to be read later; and as files that leave as they are made.
 //!
 //! Parquet has no place for an interval of months, days and nanoseconds: there it is text, in arrays as
 //! well, and an interval again for who reads it.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
@@ -14,7 +15,7 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast as cast_expr};
 use object_store::buffered::BufWriter;
-use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::{ArrowWriter, AsyncArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -45,14 +46,8 @@ impl ResultWriter {
 
     /// Writes rows whose columns are of the result's types.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = (batch.columns().iter().zip(self.schema.fields()))
-            .map(|(array, field)| match array.data_type() == field.data_type() {
-                true => Ok(array.clone()),
-                false => cast(array, field.data_type()),
-            })
-            .collect::<Result<_, _>>();
-        let batch = columns.and_then(|columns| RecordBatch::try_new(self.schema.clone(), columns));
-        let batch = batch.map_err(|error| Error::of_file(&self.url, error.into()))?;
+        let batch =
+            in_schema(batch, &self.schema).map_err(|error| Error::of_file(&self.url, error))?;
         self.rows.write(&batch).await.map_err(|error| failed(&self.url, error))
     }
 
@@ -61,6 +56,92 @@ impl ResultWriter {
         self.rows.finish().await.map_err(|error| failed(&self.url, error))?;
         Ok(self.rows.bytes_written() as u64)
     }
+}
+
+/// Bytes of rows that are gathered before they leave.
+const ROW_GROUP: usize = 16 << 20;
+
+/// Makes a Parquet file of a result, piece by piece, for whoever takes the pieces.
+#[derive(Clone)]
+pub struct ResultFile(Arc<Mutex<Making>>);
+
+struct Making {
+    schema: SchemaRef,
+    /// `None` at the end.
+    writer: Option<ArrowWriter<Pieces>>,
+    made: Pieces,
+}
+
+/// Bytes that are made and not taken yet.
+#[derive(Clone, Default)]
+struct Pieces(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Pieces {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResultFile {
+    pub fn new(columns: &[Column]) -> Result<Self> {
+        let fields = columns.iter().map(|column| stored(column).field());
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let compression = Compression::ZSTD(ZstdLevel::default());
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        let made = Pieces::default();
+        let writer = ArrowWriter::try_new(made.clone(), schema.clone(), Some(properties));
+        let writer = Some(writer.map_err(|error| failed(STREAM, error))?);
+        Ok(Self(Arc::new(Mutex::new(Making { schema, writer, made }))))
+    }
+
+    /// Takes rows; returns the bytes that are to leave by now.
+    pub fn write(&self, batch: &RecordBatch) -> Result<Vec<u8>> {
+        let mut making = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Making { schema, writer: Some(writer), made } = &mut *making else {
+            return Ok(Vec::new());
+        };
+        let batch = in_schema(batch, schema).map_err(|error| Error::of_file(STREAM, error))?;
+        let written = writer.write(&batch).and_then(|()| match writer.in_progress_size() {
+            ROW_GROUP.. => writer.flush(),
+            _ => Ok(()),
+        });
+        written.map_err(|error| failed(STREAM, error))?;
+        Ok(made.take())
+    }
+
+    /// The rest of the file.
+    pub fn finish(&self) -> Result<Vec<u8>> {
+        let mut making = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = making.writer.take() {
+            writer.close().map_err(|error| failed(STREAM, error))?;
+        }
+        Ok(making.made.take())
+    }
+}
+
+/// What messages call a file without a name.
+const STREAM: &str = "(a result)";
+
+/// Rows with the types that they have in a file.
+fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    let columns = (batch.columns().iter().zip(schema.fields()))
+        .map(|(array, field)| match array.data_type() == field.data_type() {
+            true => Ok(array.clone()),
+            false => cast(array, field.data_type()),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 /// A result that was written with these columns.

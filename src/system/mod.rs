@@ -146,6 +146,12 @@ pub struct QueryRow {
     pub submitted: SystemTime,
     pub started: Option<SystemTime>,
     pub error: Option<String>,
+    /// What follows is known on the daemon of the statement's client.
+    pub phase: Option<&'static str>,
+    pub rows: Option<i64>,
+    /// Bytes.
+    pub scanned: Option<i64>,
+    pub workers: Vec<String>,
 }
 
 /// A statement that has ended, as `system.query_history` shows it.

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 
 use super::relations::Relation;
-use super::rows::Rows;
+use super::rows::{Rows, Value};
 use super::{QueryRow, View};
 use crate::query::submitted::KIND;
 
@@ -31,6 +31,10 @@ const COLUMNS: &[&str] = &[
     "submitted",
     "started",
     "error",
+    "phase",
+    "rows",
+    "bytes_scanned",
+    "workers",
 ];
 
 pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
@@ -78,5 +82,9 @@ fn push(rows: &mut Rows, query: QueryRow) {
         query.submitted.into(),
         query.started.into(),
         query.error.into(),
+        query.phase.map(str::to_owned).into(),
+        query.rows.into(),
+        query.scanned.into(),
+        Value::List(query.workers.into_iter().map(Value::from).collect()),
     ]);
 }

@@ -17,8 +17,9 @@ use super::facts::Tls;
 use super::files::{Error, certificates, describe, parsed, private_key, roots};
 use crate::config::{self, TlsMode, TlsVersion};
 
-/// The protocol's name within TLS (ALPN), as registered for PostgreSQL.
+/// The protocols' names within TLS (ALPN), as registered.
 const PROTOCOL: &[u8] = b"postgresql";
+const WEB: &[u8] = b"http/1.1";
 
 /// Does handshakes with clients.
 pub struct Acceptor {
@@ -30,6 +31,8 @@ pub struct Acceptor {
 #[derive(Clone)]
 struct Identity {
     config: Arc<ServerConfig>,
+    /// The same for browsers, which are not asked for a certificate: they would ask their user.
+    web: Arc<ServerConfig>,
     /// The certificate chain, as PEM.
     chain: Arc<str>,
 }
@@ -77,7 +80,7 @@ impl Acceptor {
         socket: TcpStream,
         direct: bool,
     ) -> io::Result<(TlsStream<TcpStream>, Tls)> {
-        let Identity { config, chain } =
+        let Identity { config, chain, .. } =
             self.identity.read().unwrap_or_else(PoisonError::into_inner).clone();
         let stream = TlsAcceptor::from(config).accept(socket).await?;
         let (_, connection) = stream.get_ref();
@@ -85,6 +88,15 @@ impl Acceptor {
             return Err(io::Error::other("direct TLS without the protocol's name (ALPN)"));
         }
         let tls = Tls::of(connection, chain).map_err(io::Error::other)?;
+        Ok((stream, tls))
+    }
+
+    /// Does the handshake with a client that begins with TLS on the web port.
+    pub async fn accept_web(&self, socket: TcpStream) -> io::Result<(TlsStream<TcpStream>, Tls)> {
+        let Identity { web, chain, .. } =
+            self.identity.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let stream = TlsAcceptor::from(web).accept(socket).await?;
+        let tls = Tls::of(stream.get_ref().1, chain).map_err(io::Error::other)?;
         Ok((stream, tls))
     }
 }
@@ -121,6 +133,11 @@ impl Identity {
             }
         };
         let shown = chain.first().map(|first| parsed("tls.certificate", first)).transpose()?;
+        let web = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions(settings.min_version))
+            .map_err(|error| Error::new("tls.min_version", error))?
+            .with_no_client_auth()
+            .with_single_cert(chain.clone(), private_key("tls.key", key)?);
         let mut config =
             builder.with_single_cert(chain, private_key("tls.key", key)?).map_err(|error| {
                 match error {
@@ -136,12 +153,15 @@ impl Identity {
         if let Some(shown) = shown {
             describe(certificate, &shown);
         }
+        // What is wrong with the files is told above.
+        let mut web = web.map_err(|error| Error::new("tls.key", error))?;
+        web.alpn_protocols = vec![WEB.to_vec()];
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         // Every connection shows its certificates anew, to those in charge now. PostgreSQL resumes
         // no TLS sessions either.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), chain: pem.into() })
+        Ok(Self { config: Arc::new(config), web: Arc::new(web), chain: pem.into() })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Health over HTTP, for load balancers and supervisors, and what is in use, for monitoring.
+//! The web port: the console ([`console`]); health over HTTP, for load balancers and supervisors, and
+//! what is in use, for monitoring, which nobody logs in for.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,6 +8,9 @@
 //! | `/metrics` | what runs here and what it takes, in Prometheus' text format |
 //!
 //! The first two answer `{"id", "state", "version"}`.
+
+pub mod console;
+pub mod port;
 
 use std::sync::Arc;
 
@@ -17,11 +21,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Membership, State};
 use crate::query::Queries;
+use console::Console;
+use port::{Caller, Port};
 
 #[derive(Debug, Serialize)]
 struct Health {
@@ -32,16 +37,21 @@ struct Health {
 
 /// Serves until `stop`.
 pub async fn serve(
-    socket: TcpListener,
+    port: Port,
     queries: Arc<Queries>,
+    console: Arc<Console>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(queries);
-    axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        .with_state(queries)
+        .merge(console.clone().router())
+        .into_make_service_with_connect_info::<Caller>();
+    let served = axum::serve(port, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    console.finish().await;
+    served
 }
 
 async fn live(Shared(queries): Shared<Arc<Queries>>) -> Json<Health> {

@@ -70,6 +70,8 @@ pub struct Settings {
     system: Arc<BTreeMap<String, String>>,
     /// What SET has changed, by lower-case name.
     changed: BTreeMap<String, String>,
+    /// All its transactions only read, whatever is SET.
+    only_reads: bool,
 }
 
 /// Whether a statement runs on several daemons.
@@ -89,6 +91,9 @@ const IRRELEVANT: [&str; 4] = [
     "lock_timeout",
     "idle_in_transaction_session_timeout",
 ];
+
+/// What a session that is held to reading cannot change.
+const READ_ONLY: [&str; 2] = ["transaction_read_only", "default_transaction_read_only"];
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +135,9 @@ impl Settings {
     /// The present value; `None` for a name nobody has set or defined.
     pub fn get(&self, name: &str) -> Option<&str> {
         let lower = name.to_ascii_lowercase();
+        if self.only_reads && READ_ONLY.contains(&lower.as_str()) {
+            return Some("on");
+        }
         if let Some(value) = self.changed.get(&lower) {
             return Some(value);
         }
@@ -274,6 +282,16 @@ impl Settings {
     /// Whether the present transaction only reads.
     pub fn read_only(&self) -> bool {
         self.get("transaction_read_only") == Some("on")
+    }
+
+    /// Whether that is so for all transactions of the session, whatever is SET.
+    pub fn only_reads(&self) -> bool {
+        self.only_reads
+    }
+
+    /// From here on the session changes nothing, whatever is SET.
+    pub fn hold_to_reading(&mut self) {
+        self.only_reads = true;
     }
 
     pub fn time_zone(&self) -> &str {

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
 use super::connection::{self, Connection};
+use super::door::Proof;
 use super::frontend::Malformed;
 use super::session::Shared;
 use super::sqlstate::Report;
@@ -129,7 +130,10 @@ async fn prove(
             return Ok(Err(Failed { report: Report::fatal("28000", message), reason }));
         }
     }
-    if rule.method == Method::Scram {
+    let asked = connection.guest().map_or(Proof::AsRuled, |guest| guest.proof);
+    let by_password =
+        rule.method == Method::Scram || (rule.method == Method::Trust && asked == Proof::Password);
+    if by_password && asked != Proof::Given {
         let hold = shared.throttle.hold(visitor.address, Instant::now());
         tokio::select! {
             () = sleep(hold) => {}

@@ -4,25 +4,27 @@
 mod incoming;
 
 use arrow::datatypes::Schema;
+use bytes::BytesMut;
 use pgwire::messages::PgWireBackendMessage as Backend;
 use pgwire::messages::copy::{CopyDone, CopyInResponse, CopyOutResponse};
 
 pub use self::incoming::gone;
 use self::incoming::{End, receive};
 use super::connection::Connection;
-use super::reading::{Chunk, Failure, next};
+use super::reading::{Chunk, Failure, next, put_piece};
 use super::session::{Client, Trouble};
 use super::sqlstate::Report;
-use crate::engine::system::shown_name;
+use crate::engine::{self, system::shown_name};
 use crate::query::copy::CopyOut;
 use crate::query::{Prepared, Registered, Running};
+use crate::storage::results::ResultFile;
 use crate::values::encode::CopyFormat;
 
 /// Sends all rows, and says how many there were. After a failure the client is told of that, and of
 /// no end of the copy.
 pub async fn copy_out(
     running: Running<Chunk>,
-    copy: &CopyOut,
+    (copy, file): (&CopyOut, Option<ResultFile>),
     schema: &Schema,
     connection: &mut Connection,
 ) -> Result<u64, Failure> {
@@ -43,7 +45,16 @@ pub async fn copy_out(
         connection.put_encoded(chunk.bytes);
         connection.flush_if_full().await?;
     }
-    connection.put_encoded(copy.format.trailer(rows));
+    match file {
+        None => connection.put_encoded(copy.format.trailer(rows)),
+        Some(file) => {
+            let rest =
+                file.finish().map_err(|error| Failure::Query(engine::Error::from(error).into()))?;
+            let mut bytes = BytesMut::new();
+            put_piece(&rest, &mut bytes);
+            connection.put_encoded(bytes);
+        }
+    }
     connection.put(Backend::CopyDone(CopyDone::new()))?;
     Ok(rows)
 }

@@ -66,6 +66,8 @@ pub struct CopyOut {
     pub format: CopyFormat,
     /// Whether the columns' names come first.
     pub header: bool,
+    /// Whether they leave as a Parquet file, in place of that format.
+    pub parquet: bool,
 }
 
 /// A table that is copied by its name.

@@ -34,6 +34,19 @@ enum Kind {
     Text,
     Csv,
     Binary,
+    /// Beyond PostgreSQL, and only for rows that leave.
+    Parquet,
+}
+
+impl Kind {
+    /// Whether its rows are no lines.
+    fn is_bytes(self) -> bool {
+        matches!(self, Self::Binary | Self::Parquet)
+    }
+
+    fn mode(self) -> &'static str {
+        if self == Self::Parquet { "PARQUET" } else { "BINARY" }
+    }
 }
 
 /// The columns whose values are always quoted.
@@ -100,10 +113,11 @@ impl Options {
         let format = match kind {
             Kind::Text => CopyFormat::Text(CopyText { delimiter, null }),
             Kind::Csv => CopyFormat::Csv(CopyCsv { delimiter, null, quote, escape, force_quote }),
-            Kind::Binary => CopyFormat::Binary,
+            Kind::Binary | Kind::Parquet => CopyFormat::Binary,
         };
         let force_quote = self.force_quote.unwrap_or(ForceQuote::Columns(Vec::new()));
-        Ok((CopyOut { format, header: header != Header::None }, force_quote))
+        let parquet = kind == Kind::Parquet;
+        Ok((CopyOut { format, header: header != Header::None, parquet }, force_quote))
     }
 
     /// How rows that come in are read; as [`Self::settle`].
@@ -118,6 +132,9 @@ impl Options {
                 CopySource::Csv(csv, header)
             }
             Kind::Binary => CopySource::Binary,
+            Kind::Parquet => {
+                return Err(not_supported("COPY FROM with FORMAT parquet is not supported"));
+            }
         };
         let not_null = self.force_not_null.unwrap_or_default();
         let null = self.force_null.unwrap_or_default();
@@ -126,16 +143,17 @@ impl Options {
 
     fn settled(&self, direction: Direction) -> Result<Settled> {
         let kind = self.kind.unwrap_or_default();
-        if kind == Kind::Binary {
+        if kind.is_bytes() {
             for (given, name) in [(&self.delimiter, "DELIMITER"), (&self.null, "NULL")] {
                 if given.is_some() {
-                    return Err(Error::Syntax(format!("cannot specify {name} in BINARY mode")));
+                    let mode = kind.mode();
+                    return Err(Error::Syntax(format!("cannot specify {name} in {mode} mode")));
                 }
             }
         }
         let (delimiter, null) = match kind {
             Kind::Csv => (",", ""),
-            Kind::Text | Kind::Binary => ("\t", "\\N"),
+            Kind::Text | Kind::Binary | Kind::Parquet => ("\t", "\\N"),
         };
         let delimiter = delimiter_byte(self.delimiter.as_deref().unwrap_or(delimiter), kind)?;
         let null = self.null.as_deref().unwrap_or(null);
@@ -144,8 +162,9 @@ impl Options {
             return Err(Error::InvalidValue(what.to_owned()));
         }
         let header = self.header.unwrap_or_default();
-        if kind == Kind::Binary && header != Header::None {
-            return Err(not_supported("cannot specify HEADER in BINARY mode"));
+        if kind.is_bytes() && header != Header::None {
+            let what = format!("cannot specify HEADER in {} mode", kind.mode());
+            return Err(Error::NotSupported(what));
         }
         let (quote, escape) = self.quoting(kind, delimiter, direction)?;
         if null.as_bytes().contains(&delimiter) {
@@ -214,6 +233,7 @@ fn kind(option: &CopyOption) -> Result<Kind> {
         "text" => Ok(Kind::Text),
         "csv" => Ok(Kind::Csv),
         "binary" => Ok(Kind::Binary),
+        "parquet" => Ok(Kind::Parquet),
         other => Err(Error::InvalidValue(format!("COPY format \"{other}\" not recognized"))),
     }
 }

@@ -87,6 +87,11 @@ impl Facts {
         self.executed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it is carried out by now.
+    pub fn is_executed(&self) -> bool {
+        self.executed.load(Ordering::Relaxed)
+    }
+
     /// It has come to its end, with this command tag.
     pub fn complete(&self, tag: &str) {
         self.note_execution();

@@ -371,7 +371,7 @@ impl Results {
 }
 
 /// A result's columns as they are kept: those of one name get a number each.
-fn columns_of(schema: &Schema) -> Vec<Column> {
+pub fn columns_of(schema: &Schema) -> Vec<Column> {
     let mut columns: Vec<Column> = Vec::new();
     for field in schema.fields() {
         let taken = |name: &str| columns.iter().any(|column| column.name == name);

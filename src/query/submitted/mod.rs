@@ -34,6 +34,7 @@ use md5::{Digest, Md5};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+pub use attempt::columns_of;
 pub use record::{Claim, Failure, KIND, Options, Outcome, Record, State};
 pub use runner::{Describe, Runner};
 

@@ -127,6 +127,9 @@ async fn sleep(asked: Asked<'_>) -> Result<Value> {
 
 /// Another daemon may have to be asked.
 async fn signal(asked: Asked<'_>, signal: Signal) -> Result<Value> {
+    if asked.session.settings.only_reads() {
+        super::submitted::may_write(&asked, "pg_cancel_backend or pg_terminate_backend")?;
+    }
     let Ok(pid) = i32::try_from(asked.int(0)) else {
         return fail("integer out of range");
     };

@@ -54,6 +54,9 @@ async fn submit(asked: Asked<'_>) -> Result<Value> {
         _ => Options::default(),
     };
     let SessionInfo { user, database, settings, .. } = asked.session;
+    if settings.only_reads() {
+        may_write(&asked, "oribi.submit()")?;
+    }
     check_settings(&options.settings, settings).map_err(submission_error)?;
     let owner = asked.view().own_oid();
     let submissions = &asked.shared.submissions;
@@ -108,6 +111,9 @@ async fn wait(asked: Asked<'_>) -> Result<Value> {
 }
 
 async fn cancel(asked: Asked<'_>) -> Result<Value> {
+    if asked.session.settings.only_reads() {
+        may_write(&asked, "oribi.cancel()")?;
+    }
     let id = asked.text(0);
     let view = asked.view();
     let may = |record: &Record| {

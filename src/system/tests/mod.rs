@@ -115,6 +115,10 @@ impl Cluster for One {
             submitted: SystemTime::UNIX_EPOCH,
             started: None,
             error: None,
+            phase: None,
+            rows: None,
+            scanned: None,
+            workers: vec!["a".into()],
         };
         (vec![query], true)
     }
