@@ -51,6 +51,7 @@ pub const LIVE: &[&str] = &[
     "history.size",
     "history.slow",
     "log.filter",
+    "log.literals",
     "maintenance.interval",
     "maintenance.orphan_grace",
     "maintenance.rate",
@@ -96,6 +97,7 @@ pub struct Config {
     pub tls: Tls,
     pub audit: Audit,
     pub shutdown: Shutdown,
+    pub health: Health,
     pub log: Log,
     /// Where values other than the defaults were set, by key.
     #[serde(skip)]
@@ -295,6 +297,13 @@ pub struct Shutdown {
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
+    pub literals: Switch,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    pub ready_when_degraded: Switch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

@@ -9,7 +9,7 @@
 //! | 9 | [`cli`] | the command line: serve, demo, query |
 //! | 8 | [`server`] | composition: builds upward, runs, drains downward |
 //! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, portals, SQLSTATE |
-//! |   | [`web`] | health over HTTP |
+//! |   | [`web`] | health and metrics over HTTP |
 //! | 6 | [`system`] | the cluster as SQL: `system.*`, `zk.*`, `pg_catalog`, `information_schema` |
 //! | 5 | [`query`] | a statement's life: admission, registration, execution, cancellation |
 //! | 4 | [`engine`] | DataFusion: parsing, planning, streams, memory, settings |
@@ -19,7 +19,7 @@
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -35,6 +35,7 @@ pub mod data_dir;
 pub mod engine;
 pub mod faults;
 pub mod id;
+pub mod metrics;
 pub mod password;
 pub mod postgres;
 pub mod query;

@@ -351,9 +351,16 @@ impl Server {
                 failed.cancel();
             }
         });
-        let health = web::serve(sockets.web, queries.clone(), end.clone());
+        let sources = web::Sources {
+            queries: queries.clone(),
+            election: self.election.clone(),
+            store: self.store.own.clone(),
+            health: self.config.health.clone(),
+            max_connections: self.config.connections.max,
+        };
+        let serving = web::serve(sockets.web, sources, end.clone());
         tasks.spawn(async move {
-            if let Err(error) = health.await {
+            if let Err(error) = serving.await {
                 error!(%error, "the web port has failed");
             }
         });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::history::{Facts, History};
@@ -259,6 +260,14 @@ impl SessionEntry {
     /// The client was told that its statement has failed.
     pub fn failed(&self, sqlstate: &str, message: &str) {
         self.told(|facts| facts.fail(sqlstate, message));
+    }
+
+    /// What is logged within it names the statement that the session runs, or else the last.
+    pub fn span(&self) -> Span {
+        let live = self.live();
+        let current = live.current.as_ref().map(|current| &current.facts);
+        let facts = current.or(live.ended.as_ref());
+        facts.map_or_else(Span::none, |facts| facts.observation.span())
     }
 
     fn told(&self, note: impl FnOnce(&Facts)) {

@@ -23,6 +23,7 @@ use crate::config;
 use crate::engine::memory::{Bound, bound_of, part_of};
 use crate::engine::observe::Observation;
 use crate::id;
+use crate::metrics::Counter;
 
 /// Parts of a hundred of the engine's memory that are in use when no more statements are let in.
 const FULL: usize = 90;
@@ -42,6 +43,9 @@ pub(super) struct Guests {
     /// What they share with this daemon's own statements.
     environment: Arc<RuntimeEnv>,
     inside: Mutex<Inside>,
+    /// Parts that were let in, and that were not.
+    pub admitted: Counter,
+    pub refused: Counter,
 }
 
 #[derive(Debug)]
@@ -110,7 +114,14 @@ impl Guests {
     pub fn new(settings: config::Distribution, environment: Arc<RuntimeEnv>) -> Arc<Self> {
         let (parts, statements, past) = (0, HashMap::new(), Past::new());
         let inside = Mutex::new(Inside { settings, parts, statements, past });
-        Arc::new(Self { environment, inside })
+        let (admitted, refused) = Default::default();
+        Arc::new(Self { environment, inside, admitted, refused })
+    }
+
+    /// Parts that run here now, and how many may.
+    pub fn parts(&self) -> (usize, usize) {
+        let inside = self.inside();
+        (inside.parts, inside.settings.max_parts)
     }
 
     /// Lets in as much as other settings say, from now on.
@@ -127,6 +138,7 @@ impl Guests {
     ) -> Host {
         let statement = id::statement();
         travel.statement = statement;
+        travel.query = observation.as_ref().map(|observation| observation.id()).unwrap_or_default();
         travel.bound = bound_of(environment).cloned();
         let environment = match &observation {
             Some(observation) => observation.of(environment),
@@ -148,7 +160,8 @@ impl Guests {
             return Ok((None, own.environment.clone()));
         }
         let refused = |reason| {
-            debug!(statement = %travel.statement, reason, "a part of another daemon's is refused");
+            debug!(statement = %travel.query, reason, "a part of another daemon's is refused");
+            self.refused.add(1);
             Err(DataFusionError::External(Box::new(Refused(reason))))
         };
         if inside.parts >= inside.settings.max_parts {
@@ -159,10 +172,12 @@ impl Guests {
         }
         let Inside { settings, parts, statements, past } = &mut *inside;
         *parts += 1;
+        self.admitted.add(1);
         let share = settings.statement_memory;
         let known = statements.entry(travel.statement).or_insert_with(|| {
             let observation = past.done.remove(&travel.statement);
-            let observation = observation.unwrap_or_else(|| Observation::new(None));
+            debug!(statement = %travel.query, "parts of another daemon's statement run here");
+            let observation = observation.unwrap_or_else(|| Observation::new(travel.query, None));
             let environment = observation.of(&self.bound(travel, share).of(&self.environment));
             Statement { environment, own: false, observation: Some(observation), parts: 0 }
         });
@@ -332,12 +347,12 @@ mod tests {
         let (begun, now) = (guests.inside().past.since, Instant::now());
         let (keep, most) = MEMORY;
         for _ in 0..most {
-            guests.inside().past.keep(id::statement(), Observation::new(None), now);
+            guests.inside().past.keep(id::statement(), Observation::new(Uuid::nil(), None), now);
         }
         assert!(guests.recall(&[one.statement]).1.is_empty());
         let mut inside = guests.inside();
         assert!(inside.past.since > begun);
-        inside.past.keep(id::statement(), Observation::new(None), now + 2 * keep);
+        inside.past.keep(id::statement(), Observation::new(Uuid::nil(), None), now + 2 * keep);
         assert_eq!((inside.past.done.len(), inside.past.ends.len()), (1, 1));
     }
 

@@ -71,7 +71,7 @@ impl Sessions {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
-        let is_own = guest.is_none();
+        let (is_own, query) = (guest.is_none(), travel.query);
         let observation = self.guests.observation(&travel);
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
@@ -112,7 +112,7 @@ impl Sessions {
                     None => event.plan,
                 };
                 let plan = storage::ready_scans(plan, &scans)?;
-                let plan = as_part(plan, observation.as_ref())?;
+                let plan = as_part(plan, observation.as_ref(), query)?;
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );
