@@ -18,6 +18,7 @@
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
+//! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
 //! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
@@ -46,5 +47,6 @@ pub mod storage;
 pub mod system;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod values;
 pub mod web;

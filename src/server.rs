@@ -52,6 +52,7 @@ use crate::storage::managed::Commits;
 use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
+use crate::traces::Traces;
 use crate::web;
 use cluster_view::{Clients, ClusterView};
 use peer_messages::PeerMessages;
@@ -150,6 +151,7 @@ pub struct Server {
     submissions: Arc<Submissions>,
     tls: Option<Arc<Acceptor>>,
     peering: Arc<Peering>,
+    traces: Option<Arc<Traces>>,
     shutdown: Shutdown,
     /// Ends the background tasks and the listeners.
     end: CancellationToken,
@@ -173,11 +175,13 @@ impl Server {
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
         set_first_password(&config, &catalog).await?;
+        let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
         let history = History::new(
             membership.id(),
             history::directory(data_dir.path()),
             config.history.clone(),
             config.query.register_text_limit,
+            traces.clone(),
         );
         let registry =
             Registry::new(coordination.clone(), membership.id(), &config.query, history.clone());
@@ -263,6 +267,7 @@ impl Server {
             submissions,
             tls,
             peering,
+            traces,
             shutdown,
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
@@ -330,7 +335,12 @@ impl Server {
             network: tokio::runtime::Handle::current(),
             gate: queries.gate.clone(),
             messages: Arc::new(PeerMessages::new(queries.notifications.clone())),
+            traces: self.traces.clone(),
         };
+        if let Some(traces) = self.traces.clone() {
+            let end = end.clone();
+            tasks.spawn(async move { traces.run(end).await });
+        }
         let listening =
             |source| Error::Listen { key: "peer", address: self.addresses.peer, source };
         let socket = sockets.peer.into_std().map_err(listening)?;
@@ -357,6 +367,7 @@ impl Server {
             store: self.store.own.clone(),
             health: self.config.health.clone(),
             max_connections: self.config.connections.max,
+            traces: self.traces.clone(),
         };
         let serving = web::serve(sockets.web, sources, end.clone());
         tasks.spawn(async move {

@@ -360,6 +360,92 @@ async fn logs_keep_quiet_of_constants_and_change_their_level() {
     .await;
 }
 
+/// A collector of traces: the spans that it was sent.
+async fn collector() -> (String, tokio::sync::mpsc::UnboundedReceiver<Value>) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let (sender, spans) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = socket.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                loop {
+                    let (mut head, mut length) = (String::new(), 0);
+                    while stream.read_line(&mut head).await.expect("a line") > 2 {
+                        let last = head.lines().last().unwrap_or_default().to_lowercase();
+                        if let Some(value) = last.strip_prefix("content-length: ") {
+                            length = value.trim().parse().expect("a number");
+                        }
+                    }
+                    if head.is_empty() {
+                        return;
+                    }
+                    assert!(head.starts_with("POST /v1/traces HTTP/1.1"), "{head}");
+                    assert!(head.to_lowercase().contains("x-key: a b"), "{head}");
+                    let mut body = vec![0; length];
+                    stream.read_exact(&mut body).await.expect("a body");
+                    let body: Value = serde_json::from_slice(&body).expect("JSON");
+                    let from = &body["resourceSpans"][0];
+                    assert!(from["resource"].to_string().contains("\"service.name\""), "{from}");
+                    let spans = from["scopeSpans"][0]["spans"].as_array().expect("spans");
+                    spans.iter().for_each(|span| drop(sender.send(span.clone())));
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                    stream.write_all(answer).await.expect("sent");
+                }
+            });
+        }
+    });
+    (format!("http://{address}"), spans)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_has_the_spans_of_all_daemons() {
+    bounded(async {
+        let (endpoint, mut spans) = collector().await;
+        let cluster = Cluster::on_shared_zookeeper()
+            .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            .with_variable("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b")
+            .with_variable("OTEL_BSP_SCHEDULE_DELAY", "100");
+        answers::generate("0.01", &cluster.path(""));
+        let daemons = cluster.start_together(["a", "b"]).await;
+        let client = Client::connect(&daemons[0]).await;
+        client.rows(&answers::tables("public", &cluster.path("tpch/sf0.01"))).await;
+        client.rows("SET oribi.distribution = 'always'").await;
+        client.rows("SELECT l_returnflag, sum(l_quantity) FROM lineitem GROUP BY 1").await;
+        assert_eq!(client.outcome("SELECT * FROM nowhere").await, "42P01");
+        let id = "SELECT id FROM system.query_history WHERE sql LIKE 'SELECT l_returnflag%'";
+        let id = client.value(id).await.replace('-', "");
+        let (mut own, mut others, mut failed) = (None, Vec::new(), None);
+        while own.is_none() || others.is_empty() || failed.is_none() {
+            let span = spans.recv().await.expect("a span");
+            match (&span["traceId"], &span["parentSpanId"]) {
+                (trace, parent) if *trace == id && *parent == "" => own = Some(span),
+                (trace, _) if *trace == id => others.push(span),
+                _ if span["status"]["code"] == 2 => failed = Some(span),
+                _ => {}
+            }
+        }
+        let (own, failed) = (own.expect("found"), failed.expect("found"));
+        assert_eq!(own["name"], "SELECT");
+        let attribute = |span: &Value, key: &str| {
+            let all = span["attributes"].as_array().expect("attributes");
+            let found = all.iter().find(|attribute| attribute["key"] == key);
+            found.unwrap_or_else(|| panic!("no {key}: {span}"))["value"].clone()
+        };
+        assert_eq!(attribute(&own, "oribi.daemon")["stringValue"], "a");
+        assert_eq!(attribute(&own, "oribi.scanned_rows")["intValue"], "60175");
+        assert_eq!(attribute(&failed, "db.response.status_code")["stringValue"], "42P01");
+        for other in &others {
+            assert_eq!(other["parentSpanId"], own["spanId"]);
+            assert_eq!(attribute(other, "oribi.daemon")["stringValue"], "b");
+        }
+        counted(&daemons[0], "spans", |now| now.get("oribi_traces_sent_total") > 0.0).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_degraded_daemon_is_ready_or_not_as_configured() {
     bounded(async {

@@ -474,7 +474,7 @@ mod tests {
         let (size, keep) = (crate::config::Size(0), std::time::Duration::ZERO);
         let none = crate::config::Limit(None);
         let settings = crate::config::History { size, keep, profile: none, slow: none };
-        History::new("a", std::path::PathBuf::new(), settings, size)
+        History::new("a", std::path::PathBuf::new(), settings, size, None)
     }
 
     fn ann() -> Role {

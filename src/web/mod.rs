@@ -16,6 +16,7 @@ use crate::cluster::Election;
 use crate::config;
 use crate::coordination::counted::Counted;
 use crate::query::Queries;
+use crate::traces::Traces;
 
 /// What is looked at.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Sources {
     pub health: config::Health,
     /// Clients that may be there at once.
     pub max_connections: usize,
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Serves until `stop`.

@@ -84,6 +84,7 @@ use crate::shutdown::Gate;
 use crate::storage;
 use crate::telemetry;
 use crate::tls::Peering;
+use crate::traces::Traces;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 pub(super) use analysis::{is_spread, show_spread};
@@ -130,6 +131,8 @@ pub struct Peers {
     pub gate: Gate,
     /// Takes what they say beside statements.
     pub messages: Arc<dyn Messages>,
+    /// Where is told what was done for them.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Spreads statements over the cluster.
@@ -191,7 +194,9 @@ impl Distribution {
             // The registry of a state takes any function, and replaces one of the same name.
             let _ = template.register_udf(function);
         }
-        let guests = Guests::new(settings.clone(), template.runtime_env().clone());
+        let own = || peers.workers.own_id().to_owned();
+        let traces = peers.traces.clone().map(|traces| (traces, own()));
+        let guests = Guests::new(settings.clone(), template.runtime_env().clone(), traces);
         let sessions = worker::Sessions {
             template: Arc::new(template.clone()),
             channels: channels.clone(),
@@ -229,7 +234,7 @@ impl Distribution {
         socket: std::net::TcpListener,
         end: CancellationToken,
     ) -> Result<()> {
-        let Peers { workers, peering, network: _, gate, messages } = &self.peers;
+        let Peers { workers, peering, gate, messages, .. } = &self.peers;
         let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
         let worker = self.worker.clone();
         let messages = Receiver(messages.clone());

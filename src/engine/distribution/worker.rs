@@ -220,7 +220,7 @@ mod tests {
         let template = SessionStateBuilder::new().build();
         let settings = crate::config::Config::load(None, [], []).expect("defaults").distribution;
         let sessions = Sessions {
-            guests: Guests::new(settings, template.runtime_env().clone()),
+            guests: Guests::new(settings, template.runtime_env().clone(), None),
             template: Arc::new(template),
             channels: Channels::new(peering, tokio::runtime::Handle::current()),
             build: "same",

@@ -5,6 +5,7 @@
 //! - [`store`]: the files.
 //! - [`lost`]: the statements of daemons that have died.
 //! - [`tally`]: what all of them together have come to.
+//! - [`trace`]: what a collector of traces is told.
 //!
 //! No statement waits for its history: at its end it is put on a queue, which one task empties every
 //! now and then. If that does not get to it, the oldest on the queue are forgotten and counted.
@@ -20,6 +21,7 @@ mod facts;
 mod lost;
 mod store;
 pub mod tally;
+mod trace;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -45,6 +47,7 @@ use super::sessions::{SessionEntry, cut};
 use crate::config;
 use crate::engine::observe::complete;
 use crate::telemetry;
+use crate::traces::Traces;
 use store::{Batch, Store};
 use tally::Tally;
 
@@ -61,7 +64,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often segments are looked at that have become too old.
 const PRUNE: Duration = Duration::from_secs(600);
 
-/// Bytes of a statement's text in the log.
+/// Bytes of a statement's text in the log, and in its trace.
 const LOGGED_TEXT: usize = 1000;
 
 /// What has become of a statement.
@@ -212,6 +215,7 @@ pub struct History {
     /// Opened by whoever needs it first.
     store: tokio::sync::Mutex<Option<Store>>,
     tally: Tally,
+    traces: Option<Arc<Traces>>,
 }
 
 /// Is answered when it is dropped.
@@ -245,6 +249,7 @@ impl History {
         directory: PathBuf,
         settings: config::History,
         text_limit: config::Size,
+        traces: Option<Arc<Traces>>,
     ) -> Arc<Self> {
         let (readers, asked) = mpsc::unbounded_channel();
         Arc::new(Self {
@@ -259,6 +264,7 @@ impl History {
             asked: Mutex::new(Some(asked)),
             store: tokio::sync::Mutex::default(),
             tally: Tally::default(),
+            traces,
         })
     }
 
@@ -399,7 +405,7 @@ impl History {
         }))
         .await;
         let mut batch = Batch { closed, ..Batch::default() };
-        let wanted = self.is_on() || self.settings().slow.0.is_some();
+        let wanted = self.is_on() || self.settings().slow.0.is_some() || self.traces.is_some();
         for note in notes {
             match note {
                 Note::Begun(record) => batch.begun.push(*record),
@@ -411,6 +417,7 @@ impl History {
                     }
                     let record = facts.record(&self.daemon, &session, self.text_limit);
                     self.log_slow(&record, &facts.text);
+                    self.trace(&record, &facts.text);
                     batch.ended.push((record, facts.observation.take_profile(&self.daemon)));
                 }
             }
@@ -449,17 +456,31 @@ impl History {
         *store = pruned.await.ok();
     }
 
+    /// Tells a collector of a statement, if there is one and it is sampled.
+    fn trace(&self, record: &Record, text: &Arc<str>) {
+        if let Some(traces) = self.traces.as_ref().filter(|traces| traces.wants(record.id))
+            && let Some(span) = trace::span(record, &self.text_to_tell(text))
+        {
+            traces.add(span);
+        }
+    }
+
+    /// The beginning of a text as it may leave the daemon.
+    fn text_to_tell(&self, text: &Arc<str>) -> Arc<str> {
+        let text = match telemetry::shows_literals() {
+            true => text.clone(),
+            false => without_literals(text),
+        };
+        cut(&text, LOGGED_TEXT.min(self.text_limit))
+    }
+
     /// The line in the log of a statement that took long.
     fn log_slow(&self, record: &Record, text: &Arc<str>) {
         let took = Duration::from_micros(record.duration.unwrap_or_default());
         if self.settings().slow.0.is_none_or(|slow| took < slow) {
             return;
         }
-        let text = match telemetry::shows_literals() {
-            true => text.clone(),
-            false => without_literals(text),
-        };
-        let sql: &str = &cut(&text, LOGGED_TEXT.min(self.text_limit));
+        let sql: &str = &self.text_to_tell(text);
         let Record { id, user, database, rows, scanned, rows_scanned, spilled, peak, .. } = record;
         let state = record.state.as_str();
         let (ms, sqlstate) = (took.as_secs_f64() * 1000.0, record.sqlstate.as_deref());
@@ -519,7 +540,7 @@ mod tests {
         let (size, keep) = (config::Size(1 << 20), Duration::from_secs(3600));
         let none = config::Limit(None);
         let settings = config::History { size, keep, profile: none, slow: none };
-        History::new("a", directory.to_owned(), settings, config::Size(1000))
+        History::new("a", directory.to_owned(), settings, config::Size(1000), None)
     }
 
     fn note(history: &History, number: u128) {

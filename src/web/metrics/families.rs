@@ -109,6 +109,9 @@ families! {
     SUSPICIONS: Counter "oribi_distribution_suspicions_total" [] "How often a daemon was found not to answer.";
     MAINTENANCE: Counter "oribi_maintenance_total" ["outcome"] "Pieces of work on managed tables that this daemon did as the leader: done, failed.";
 
+    TRACES_SENT: Counter "oribi_traces_sent_total" [] "Spans that a collector of traces has taken.";
+    TRACES_DROPPED: Counter "oribi_traces_dropped_total" [] "Spans that it has not taken in time.";
+
     RUNTIME_THREADS: Gauge "oribi_runtime_threads" ["runtime"] "Threads of a tokio runtime: network (clients, the store), engine (statements).";
     RUNTIME_TASKS: Gauge "oribi_runtime_tasks" ["runtime"] "Tasks that live in it.";
     RUNTIME_QUEUE: Gauge "oribi_runtime_queued_tasks" ["runtime"] "Tasks that wait for any of its threads.";

@@ -302,6 +302,10 @@ impl Scrape {
         let maintenance = &sources.queries.maintenance;
         self.count(MAINTENANCE, &["done"], maintenance.done.get());
         self.count(MAINTENANCE, &["failed"], maintenance.failed.get());
+        let (sent, dropped) =
+            sources.traces.as_ref().map(|traces| traces.counts()).unwrap_or_default();
+        self.count(TRACES_SENT, &[], sent);
+        self.count(TRACES_DROPPED, &[], dropped);
     }
 
     fn runtimes(&mut self, sources: &Sources) {
