@@ -214,16 +214,18 @@ async fn statements_are_counted_without_a_history() {
 async fn dashboard_rules_and_documents_name_what_there_is() {
     bounded(async {
         let daemon = Daemon::start(&Options::new());
-        let (client, busy) = (Client::connect(&daemon).await, Client::connect(&daemon).await);
+        let client = Client::connect(&daemon).await;
         // What is there only where somebody has met it.
-        client.rows("CREATE POOL p WITH (concurrency = 1) TO PUBLIC").await;
+        client.rows("CREATE ROLE ann LOGIN").await;
+        client.rows("CREATE POOL p WITH (concurrency = 1) TO ann").await;
+        let busy = Client::connect_as(&daemon, "ann").await;
         assert_eq!(client.outcome("SELECT 1 / 0 FROM generate_series(1, 2)").await, "22012");
         daemon.client_config().user("nobody").connect(tokio_postgres::NoTls).await.err();
         let cancel = busy.cancel_token();
         let running = tokio::spawn(async move { busy.outcome(ENDLESS).await });
-        let runs = "oribi_queries{state=\"running\"}";
+        let runs = "oribi_pool_running{pool=\"p\"}";
         let scrape = counted(&daemon, "a statement runs", |now| now.get(runs) == 1.0).await;
-        assert_eq!(scrape.get("oribi_pool_running{pool=\"p\"}"), 1.0);
+        assert_eq!(scrape.get("oribi_queries{state=\"running\"}"), 1.0);
         cancel.cancel_query(tokio_postgres::NoTls).await.expect("a cancel request");
         assert_eq!(running.await.expect("it ends"), "57014");
 
@@ -249,6 +251,19 @@ async fn dashboard_rules_and_documents_name_what_there_is() {
         for expression in &used {
             for name in metrics_in(expression).filter(|name| !names.contains(name)) {
                 wrong.push(format!("there is no {name}: {expression}"));
+            }
+        }
+        // And what the runbook asks can be asked.
+        let book = read("src/help/runbook.md").replace("\n   ", " ").replace('\n', " ");
+        let questions = book.split('`').filter(|text| text.starts_with("SELECT "));
+        let questions: Vec<String> = questions
+            .map(|sql| sql.replace("'...'", "'019ac3f0-0000-7000-8000-000000000000'"))
+            .map(|sql| sql.replace("'/oribi', 10", "'/', 1"))
+            .collect();
+        assert!(questions.len() > 10, "{questions:?}");
+        for sql in questions {
+            if let Err(error) = client.try_rows(&sql).await {
+                wrong.push(format!("{sql}: {error:?}"));
             }
         }
         assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -325,7 +340,7 @@ async fn a_statement_has_one_name_on_all_daemons() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_keep_quiet_of_constants_and_change_their_level() {
     bounded(async {
-        let options = Options::new().env("ORIBI_HISTORY_SLOW", "0ms").env("ORIBI_LOG_FORMAT", "json");
+        let options = Options::new().env("ORIBI_HISTORY_SLOW", "1us").env("ORIBI_LOG_FORMAT", "json");
         let daemon = Daemon::start(&options);
         let client = Client::connect(&daemon).await;
         client.rows("SELECT 'shown', 4711").await;
