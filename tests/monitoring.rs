@@ -18,6 +18,8 @@ use common::zookeeper::Server;
 use oribi::web::metrics::{FAMILIES, Kind, table};
 use serde_json::Value;
 use support::*;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 /// A sort that needs more than [`SMALL`] and can put it on disk.
 const SPILLS: &str = "SELECT count(*) FROM (SELECT i, repeat('x', 50) AS s, row_number() OVER \
@@ -367,7 +369,13 @@ async fn logs_keep_quiet_of_constants_and_change_their_level() {
         let debug = || daemon.log().matches("\"level\":\"DEBUG\"").count();
         assert_eq!(debug(), 0);
         client.rows("ALTER SYSTEM SET log.filter = 'debug'").await;
-        until("lines of the level DEBUG", async || debug() > 0).await;
+        until("lines of the level DEBUG", async || {
+            // Somebody who does not speak the protocol.
+            let mut stranger = TcpStream::connect(daemon.postgres()).await.expect("a connection");
+            stranger.write_all(&[0; 8]).await.expect("sent");
+            debug() > 0
+        })
+        .await;
         client.rows("ALTER SYSTEM RESET log.filter").await;
         let log = daemon.log();
         assert!(!log.contains("hidden") && !log.contains("4712"), "{log}");
@@ -377,7 +385,6 @@ async fn logs_keep_quiet_of_constants_and_change_their_level() {
 
 /// A collector of traces: the spans that it was sent.
 async fn collector() -> (String, tokio::sync::mpsc::UnboundedReceiver<Value>) {
-    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = socket.local_addr().expect("an address");
     let (sender, spans) = tokio::sync::mpsc::unbounded_channel();
