@@ -136,6 +136,8 @@ async fn figures_move_as_statements_run() {
         assert_eq!(before.get("oribi_query_rows_total"), 1000.0);
         assert_eq!(before.get("oribi_connections{state=\"idle\"}"), 1.0);
         assert_eq!(before.get("oribi_connections_opened_total"), 1.0);
+        // It has to be there before it grows.
+        assert_eq!(before.0.get("oribi_client_errors_total{sqlstate=\"XX000\"}"), Some(&0.0));
 
         // Rows, and what was read for them; the second time nothing is.
         for _ in 0..2 {

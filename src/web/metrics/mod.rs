@@ -6,6 +6,7 @@
 
 mod families;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,11 @@ pub fn table() -> String {
 }
 
 const DAEMON_STATES: [State; 4] = [State::Joining, State::Ready, State::Degraded, State::Draining];
+
+/// SQLSTATEs that are there from the beginning, as 0: the first of what appears later is no increase, and
+/// alert rules would not see it.
+const REFUSALS: &[&str] = &["28000", "28P01", "53300"];
+const DEFECTS: &[&str] = &["XX000"];
 
 /// What one scrape finds.
 #[derive(Debug, Default)]
@@ -217,10 +223,14 @@ impl Scrape {
         self.count(CONNECTIONS_LIMIT, &[], sources.max_connections as u64);
         let clients = &sources.queries.clients;
         self.count(CONNECTIONS_OPENED, &[], clients.opened.get());
-        for (family, words) in
-            [(CONNECTIONS_REFUSED, &clients.refused), (CLIENT_ERRORS, &clients.errors)]
-        {
-            for (sqlstate, count) in words.get() {
+        for (family, words, first) in [
+            (CONNECTIONS_REFUSED, &clients.refused, REFUSALS),
+            (CLIENT_ERRORS, &clients.errors, DEFECTS),
+        ] {
+            let none = first.iter().map(|sqlstate| ((*sqlstate).to_owned(), 0));
+            let mut counts: BTreeMap<String, u64> = none.collect();
+            counts.extend(words.get());
+            for (sqlstate, count) in counts {
                 self.count(family, &[&sqlstate], count);
             }
         }
