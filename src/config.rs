@@ -51,6 +51,7 @@ pub const LIVE: &[&str] = &[
     "history.size",
     "history.slow",
     "log.filter",
+    "log.literals",
     "maintenance.interval",
     "maintenance.orphan_grace",
     "maintenance.rate",
@@ -97,6 +98,7 @@ pub struct Config {
     pub audit: Audit,
     pub console: Console,
     pub shutdown: Shutdown,
+    pub health: Health,
     pub log: Log,
     /// Where values other than the defaults were set, by key.
     #[serde(skip)]
@@ -315,6 +317,13 @@ pub struct Shutdown {
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
+    pub literals: Switch,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    pub ready_when_degraded: Switch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

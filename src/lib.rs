@@ -18,8 +18,9 @@
 //! |   | [`cluster`] | this daemon's record, its lease, and its live peers |
 //! | 1 | [`coordination`] | the one trait, ZooKeeper and embedded behind it, every path in one enum |
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
+//! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -35,6 +36,7 @@ pub mod data_dir;
 pub mod engine;
 pub mod faults;
 pub mod id;
+pub mod metrics;
 pub mod password;
 pub mod postgres;
 pub mod query;
@@ -45,5 +47,6 @@ pub mod storage;
 pub mod system;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod values;
 pub mod web;

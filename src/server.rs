@@ -53,6 +53,7 @@ use crate::storage::managed::Commits;
 use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
+use crate::traces::Traces;
 use crate::web;
 use crate::web::console::Console;
 use crate::web::port::Port;
@@ -153,6 +154,7 @@ pub struct Server {
     submissions: Arc<Submissions>,
     tls: Option<Arc<Acceptor>>,
     peering: Arc<Peering>,
+    traces: Option<Arc<Traces>>,
     shutdown: Shutdown,
     /// Ends the background tasks and the listeners.
     end: CancellationToken,
@@ -176,11 +178,13 @@ impl Server {
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
         set_first_password(&config, &catalog).await?;
+        let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
         let history = History::new(
             membership.id(),
             history::directory(data_dir.path()),
             config.history.clone(),
             config.query.register_text_limit,
+            traces.clone(),
         );
         let registry =
             Registry::new(coordination.clone(), membership.id(), &config.query, history.clone());
@@ -266,6 +270,7 @@ impl Server {
             submissions,
             tls,
             peering,
+            traces,
             shutdown,
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
@@ -333,7 +338,12 @@ impl Server {
             network: tokio::runtime::Handle::current(),
             gate: queries.gate.clone(),
             messages: Arc::new(PeerMessages::new(queries.notifications.clone())),
+            traces: self.traces.clone(),
         };
+        if let Some(traces) = self.traces.clone() {
+            let end = end.clone();
+            tasks.spawn(async move { traces.run(end).await });
+        }
         let listening =
             |source| Error::Listen { key: "peer", address: self.addresses.peer, source };
         let socket = sockets.peer.into_std().map_err(listening)?;
@@ -377,7 +387,15 @@ impl Server {
             end.clone(),
         );
         let port = Port::new(socket, self.tls.clone());
-        let served = web::serve(port, queries.clone(), console, end.clone());
+        let sources = web::Sources {
+            queries: queries.clone(),
+            election: self.election.clone(),
+            store: self.store.own.clone(),
+            health: config.health.clone(),
+            max_connections: config.connections.max,
+            traces: self.traces.clone(),
+        };
+        let served = web::serve(port, sources, console, end.clone());
         self.tasks.spawn(async move {
             if let Err(error) = served.await {
                 error!(%error, "the web port has failed");

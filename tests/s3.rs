@@ -229,7 +229,7 @@ async fn daemons_read_a_bucket_together() {
         // The workers have read it themselves.
         for daemon in &daemons[1..] {
             let told = metrics(daemon).await;
-            assert!(!told.contains("oribi_known_files 0\n"), "{told}");
+            assert!(!told.contains("oribi_cache_entries{cache=\"parquet_footers\"} 0\n"), "{told}");
         }
     })
     .await;

@@ -112,6 +112,12 @@ impl Workers {
             || !members.iter().any(|member| member.record.incarnation == incarnation)
     }
 
+    /// How many daemons are left alone now, and how often one came to be.
+    pub fn suspected(&self) -> (usize, u64) {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        (suspects.len(), *self.suspicions.borrow())
+    }
+
     /// Tells whenever a daemon is suspected.
     pub fn watch_suspects(&self) -> watch::Receiver<u64> {
         self.suspicions.subscribe()

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch as latest;
 
 use super::{Coordination, Mode, Node, Op, Outcome, Result, Scope, Session, Stat, Watch};
+use crate::metrics::{Counter, Times, Timing};
 
 /// Seconds over which rates are taken: long enough for a few calls of an idle daemon.
 const WINDOW: u64 = 10;
@@ -22,6 +23,11 @@ pub struct Counted {
     inner: Arc<dyn Coordination>,
     since: Instant,
     counts: Mutex<Counts>,
+    /// Calls that were answered, by [`Kind`].
+    times: [Timing; 2],
+    /// Bytes of data.
+    sent: Counter,
+    received: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +63,18 @@ enum Kind {
 
 impl Counted {
     pub fn new(inner: Arc<dyn Coordination>) -> Arc<Self> {
-        Arc::new(Self { inner, since: Instant::now(), counts: Mutex::default() })
+        let (counts, times, sent, received) = Default::default();
+        Arc::new(Self { inner, since: Instant::now(), counts, times, sent, received })
+    }
+
+    /// How long reads and writes took that were answered.
+    pub fn times(&self) -> [Times; 2] {
+        self.times.each_ref().map(Timing::get)
+    }
+
+    /// Bytes of data that were written and read.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.sent.get(), self.received.get())
     }
 
     pub fn figures(&self) -> Figures {
@@ -69,9 +86,12 @@ impl Counted {
         let begun = Instant::now();
         let answer = call.await;
         let failed = answer.as_ref().is_err_and(super::Error::is_unavailable);
-        let now = self.since.elapsed().as_secs();
+        let (now, took) = (self.since.elapsed().as_secs(), begun.elapsed());
+        if !failed {
+            self.times[usize::from(kind == Kind::Write)].add(took);
+        }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.add(kind, now, (!failed).then(|| begun.elapsed()));
+        counts.add(kind, now, (!failed).then_some(took));
         answer
     }
 }
@@ -153,11 +173,16 @@ fn bound(place: usize) -> Duration {
 #[async_trait]
 impl Coordination for Counted {
     async fn create(&self, path: &str, data: Bytes, mode: Mode) -> Result<String> {
+        self.sent.add(data.len() as u64);
         self.call(Kind::Write, self.inner.create(path, data, mode)).await
     }
 
     async fn get(&self, path: &str) -> Result<Option<Node>> {
-        self.call(Kind::Read, self.inner.get(path)).await
+        let answer = self.call(Kind::Read, self.inner.get(path)).await;
+        if let Ok(Some(node)) = &answer {
+            self.received.add(node.data.len() as u64);
+        }
+        answer
     }
 
     async fn stat(&self, path: &str) -> Result<Option<Stat>> {
@@ -165,6 +190,7 @@ impl Coordination for Counted {
     }
 
     async fn set(&self, path: &str, data: Bytes, expected: Option<i32>) -> Result<Stat> {
+        self.sent.add(data.len() as u64);
         self.call(Kind::Write, self.inner.set(path, data, expected)).await
     }
 
@@ -177,6 +203,11 @@ impl Coordination for Counted {
     }
 
     async fn transact(&self, ops: Vec<Op>) -> Result<Vec<Outcome>> {
+        let data = ops.iter().map(|op| match op {
+            Op::Create { data, .. } | Op::Set { data, .. } => data.len() as u64,
+            Op::Check { .. } | Op::Delete { .. } => 0,
+        });
+        self.sent.add(data.sum());
         self.call(Kind::Write, self.inner.transact(ops)).await
     }
 

@@ -1,6 +1,7 @@
 //! The engine: from a statement's text to a stream of rows, on DataFusion.
 //!
 //! - [`parse`]: text to statements, in PostgreSQL's dialect.
+//! - [`caches`]: what is kept in memory.
 //! - [`change`]: UPDATE, DELETE and MERGE.
 //! - [`as_of`]: the clauses that ask for a table as it was.
 //! - [`history`]: tables as they were.
@@ -15,6 +16,7 @@
 //! - [`complexity`]: refuses what would take too long to plan.
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`branches`]: a union's branches, a few at a time.
+//! - [`spans`]: whose statement a task of a plan works for.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`generic`]: plans that are optimised once for all executions.
 //! - [`look_up`]: statements that look for a key.
@@ -49,6 +51,7 @@
 
 mod as_of;
 mod branches;
+pub mod caches;
 mod change;
 mod compact;
 mod complexity;
@@ -85,6 +88,7 @@ mod semantics;
 mod session;
 pub mod settings;
 mod shared;
+mod spans;
 mod spelling;
 pub mod staged;
 pub mod system;
@@ -114,7 +118,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use change::{Changes, Clause, Deed, SOURCE_COLUMN, Side, TARGET};
 pub use copy::{CopyOption, CopyValue};
-pub use distribution::{Messages, NoAnswer, Peers};
+pub use distribution::{Messages, NoAnswer, Peers, Together};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
@@ -131,6 +135,7 @@ use crate::catalog::Table;
 use crate::config;
 use crate::storage::managed::TableFiles;
 use crate::storage::{self, Folders, LookUps, PageCache};
+use caches::{CacheFigures, Kept};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
@@ -183,6 +188,7 @@ impl Engine {
         places: &memory::Places,
         system: Arc<dyn SystemCatalog>,
     ) -> Result<Arc<Self>> {
+        spans::follow_tasks();
         let environment = memory::environment(config, places)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads.get())
@@ -236,11 +242,7 @@ impl Engine {
         self.system.join(Joined {
             others: Arc::downgrade(&others),
             environment: self.environment.clone(),
-            files: self.files.clone(),
-            pages: self.pages.clone(),
-            look_ups: self.look_ups.clone(),
-            folders: self.folders.clone(),
-            results: self.results.clone(),
+            kept: self.kept(),
         });
         Ok(distribution.keep(self.handle.clone(), socket, end))
     }
@@ -278,13 +280,29 @@ impl Engine {
         self.environment.disk_manager.used_disk_space()
     }
 
-    /// Files whose metadata (a Parquet file's footer) is kept in memory: how many, their bytes there, and
-    /// how often one was found there in place of read.
-    pub fn known_files(&self) -> (usize, usize, usize) {
-        let known = self.environment.cache_manager.get_file_metadata_cache().list_entries();
-        known.values().fold((0, 0, 0), |(files, bytes, hits), known| {
-            (files + 1, bytes + known.size_bytes, hits + known.hits)
-        })
+    /// The most bytes that spill files may have.
+    pub fn spill_limit(&self) -> u64 {
+        self.environment.disk_manager.max_temp_directory_size()
+    }
+
+    /// What is kept in memory of files and results.
+    pub fn caches(&self) -> Vec<CacheFigures> {
+        self.kept().figures(&self.environment)
+    }
+
+    /// What this daemon does together with others; `None` as long as it has no peers.
+    pub fn together(&self) -> Option<Together> {
+        self.distribution().map(|distribution| distribution.figures())
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            files: self.files.clone(),
+            pages: self.pages.clone(),
+            look_ups: self.look_ups.clone(),
+            folders: self.folders.clone(),
+            results: self.results.clone(),
+        }
     }
 
     /// Stops the engine's threads; work that still runs is dropped at its next pause.

@@ -18,11 +18,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::metrics::MetricValue;
 use serde::{Deserialize, Serialize};
+use tracing::Span;
+use uuid::Uuid;
 
 pub use super::distribution::complete;
 use super::distribution::{Attempt, is_spread, scan_of, show_spread};
 use super::progress::{Progress, scans};
 use super::usage::Usage;
+use crate::telemetry;
 
 /// Steps below each other that a profile shows.
 const MAX_DEPTH: usize = 200;
@@ -72,6 +75,8 @@ pub struct Profile {
 /// What is seen of one statement.
 #[derive(Debug)]
 pub struct Observation {
+    /// The statement's, on all daemons.
+    id: Uuid,
     /// Runs that take so long get a profile, and those that fail; `None`: only the latter.
     threshold: Option<Duration>,
     rows: AtomicU64,
@@ -120,14 +125,24 @@ pub(super) struct PartWatch {
 }
 
 impl Observation {
-    pub fn new(threshold: Option<Duration>) -> Arc<Self> {
+    pub fn new(id: Uuid, threshold: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
+            id,
             threshold,
             rows: AtomicU64::new(0),
             retries: AtomicU32::new(0),
             usage: Arc::default(),
             seen: Mutex::default(),
         })
+    }
+
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// What is logged within it says which statement it is about.
+    pub fn span(&self) -> Span {
+        telemetry::statement(self.id)
     }
 
     /// A plan is about to run. What it has measured is taken when the guard is dropped, which must

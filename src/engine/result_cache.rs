@@ -51,6 +51,7 @@ pub struct ResultCache {
     /// Bytes of the results that are gathered just now.
     gathered: AtomicUsize,
     hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// All that a result depends on.
@@ -130,6 +131,7 @@ impl ResultCache {
             max_bytes: max,
             gathered: AtomicUsize::new(0),
             hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         })
     }
 
@@ -169,6 +171,7 @@ impl ResultCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Lookup::Known(plan, rows);
         }
+        self.misses.fetch_add(1, Ordering::Relaxed);
         let (Ok(pinned), Ok(bare)) = (pinned(plan, &tables, &contents), bare(plan)) else {
             return Lookup::Passing;
         };
@@ -189,6 +192,11 @@ impl ResultCache {
         let figures = [self.entries.entry_count(), self.entries.weighted_size()];
         let [entries, bytes] = figures;
         ([entries, bytes, self.max_bytes as u64], self.hits.load(Ordering::Relaxed))
+    }
+
+    /// How often a result was not known that could have been.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
     }
 }
 

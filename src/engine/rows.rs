@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
 
 use super::distribution::Spool;
 use super::ready::Ready;
@@ -71,12 +72,14 @@ impl<T: Send + 'static> Rows<T> {
         }
         let (sender, results) = mpsc::channel(IN_FLIGHT);
         let stop = ready.stop.clone().drop_guard();
-        let task = runtime.spawn(async move {
+        let span = ready.observation.as_ref().map_or_else(Span::none, |seen| seen.span());
+        let running = async move {
             let mut next = Some(ready);
             while let Some(ready) = next.take() {
                 next = run(ready, &sender, &mut transform).await;
             }
-        });
+        };
+        let task = runtime.spawn(running.instrument(span));
         let task = Some(AbortOnDropHandle::new(task));
         Self(Source::Running { results, task, _stop: stop })
     }

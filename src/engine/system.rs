@@ -16,13 +16,12 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::Statement;
 
-use super::ResultCache;
+use super::caches::Kept;
 use super::objects::SessionObjects;
 use super::settings::Settings;
 use super::staged::StagedTables;
 use crate::catalog::Catalog;
 use crate::storage::managed::TableFiles;
-use crate::storage::{Folders, LookUps, PageCache};
 
 /// Who asks, and in which database: what session-dependent functions and system tables need.
 ///
@@ -127,11 +126,7 @@ pub trait Others: Send + Sync + Debug + 'static {
 pub struct Joined {
     pub others: Weak<dyn Others>,
     pub environment: Arc<RuntimeEnv>,
-    pub files: Arc<TableFiles>,
-    pub pages: Arc<PageCache>,
-    pub look_ups: Arc<LookUps>,
-    pub folders: Arc<Folders>,
-    pub results: Arc<ResultCache>,
+    pub kept: Kept,
 }
 
 /// System tables and functions, and the dialect of clients that ask for them.

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::door::{Guest, Proof};
 use super::frontend::{Frontend, Malformed};
+use crate::metrics::Clients;
 use crate::tls::{Acceptor, Tls};
 
 /// Bytes that wait before they are sent in one system call.
@@ -55,10 +56,11 @@ pub struct Connection {
     message_limit: usize,
     /// Bytes there is place for before more are read; 0: as it comes.
     read_at_once: usize,
+    counts: Arc<Clients>,
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, message_limit: usize) -> Self {
+    pub fn new(socket: TcpStream, message_limit: usize, counts: Arc<Clients>) -> Self {
         Self {
             socket: Socket::Plain(socket),
             tls: None,
@@ -67,11 +69,17 @@ impl Connection {
             output: BytesMut::new(),
             message_limit,
             read_at_once: 0,
+            counts,
         }
     }
 
     /// One within this process.
-    pub fn inside(stream: DuplexStream, guest: Guest, message_limit: usize) -> Self {
+    pub fn inside(
+        stream: DuplexStream,
+        guest: Guest,
+        message_limit: usize,
+        counts: Arc<Clients>,
+    ) -> Self {
         Self {
             socket: Socket::Inside(stream),
             tls: guest.tls.clone(),
@@ -80,6 +88,7 @@ impl Connection {
             output: BytesMut::new(),
             message_limit,
             read_at_once: 0,
+            counts,
         }
     }
 
@@ -108,12 +117,18 @@ impl Connection {
             output: BytesMut::new(),
             message_limit: self.message_limit,
             read_at_once: self.read_at_once,
+            counts: self.counts,
         })
     }
 
     /// What is known of the encryption; `None` in plaintext.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// What goes between all clients and the daemon.
+    pub fn counts(&self) -> &Clients {
+        &self.counts
     }
 
     /// The most bytes a message may have.
@@ -186,9 +201,11 @@ impl Connection {
                 self.input.reserve(self.read_at_once);
             }
             // What is claimed is reserved only as far as it arrives.
-            if self.socket.read_buf(&mut self.input).await? == 0 {
+            let read = self.socket.read_buf(&mut self.input).await?;
+            if read == 0 {
                 return Ok(false);
             }
+            self.counts.received.add(read as u64);
         }
         Ok(true)
     }
@@ -198,7 +215,7 @@ impl Connection {
         while self.input.len() < READ_AHEAD {
             match self.socket.read_buf(&mut self.input).await {
                 Ok(0) | Err(_) => return,
-                Ok(_) => {}
+                Ok(read) => self.counts.received.add(read as u64),
             }
         }
         std::future::pending().await
@@ -239,7 +256,8 @@ impl Connection {
     /// Sends all that waits.
     pub async fn flush(&mut self) -> io::Result<()> {
         while self.output.has_remaining() {
-            self.socket.write_buf(&mut self.output).await?;
+            let written = self.socket.write_buf(&mut self.output).await?;
+            self.counts.sent.add(written as u64);
         }
         // TLS keeps what it has encrypted until it is told.
         self.socket.flush().await?;

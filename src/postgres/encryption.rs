@@ -4,11 +4,14 @@
 //! at all. What it sent in plaintext together with its request was perhaps put there by somebody
 //! between the two (CVE-2021-23214): such a connection ends.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 
 use super::connection::{Connection, Result};
 use super::frontend::Malformed;
+use crate::metrics::Clients;
 use crate::tls::Acceptor;
 
 /// Request codes in place of a protocol version, from PostgreSQL's `pqcomm.h`.
@@ -25,9 +28,10 @@ pub async fn negotiate(
     socket: TcpStream,
     message_limit: usize,
     acceptor: Option<&Acceptor>,
+    counts: Arc<Clients>,
 ) -> Result<Option<(Connection, Bytes)>> {
     let direct = begins_with_tls(&socket).await?;
-    let mut connection = Connection::new(socket, message_limit);
+    let mut connection = Connection::new(socket, message_limit, counts);
     if direct {
         let Some(acceptor) = acceptor else { return Ok(None) };
         connection = connection.encrypt(acceptor, true).await?;

@@ -81,8 +81,8 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
     let Ok(server) = socket.local_addr() else { return };
     let (ends, dismissed) = (Ends { peer, server }, seat.dismissed.clone());
     let arrival = async move {
-        let limit = shared.message_limit();
-        let negotiated = negotiate(socket, limit, shared.tls.as_deref()).await?;
+        let (limit, counts) = (shared.message_limit(), shared.queries.clients.clone());
+        let negotiated = negotiate(socket, limit, shared.tls.as_deref(), counts).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
         seat.speaks();
         let arrival = arrive(&mut connection, packet, shared, ends).await?;
@@ -96,7 +96,8 @@ pub async fn serve_guest(stream: DuplexStream, guest: Guest, shared: &Shared, se
     let ends = Ends { peer: guest.peer, server: guest.server };
     let dismissed = seat.dismissed.clone();
     let arrival = async move {
-        let mut connection = Connection::inside(stream, guest, shared.message_limit());
+        let counts = shared.queries.clients.clone();
+        let mut connection = Connection::inside(stream, guest, shared.message_limit(), counts);
         let Some(packet) = connection.startup_packet().await? else { return Ok(None) };
         seat.speaks();
         let arrival = arrive(&mut connection, packet, shared, ends).await?;
@@ -233,7 +234,7 @@ impl Client {
                 Ok(()) => {}
                 Err(Failure::Gone(error)) => return Err(error),
                 Err(Failure::Query(error)) => {
-                    let report = Report::from(error);
+                    let report = self.report_of(error);
                     let fatal = report.fatal;
                     self.report(report)?;
                     if fatal {
@@ -304,7 +305,7 @@ impl Client {
         let report = match done {
             Ok(()) => return Ok(()),
             Err(Trouble::Report(report)) => report,
-            Err(Trouble::Failure(Failure::Query(error))) => Report::from(error),
+            Err(Trouble::Failure(Failure::Query(error))) => self.report_of(error),
             Err(Trouble::Failure(gone)) => return Err(gone),
         };
         if report.fatal {
@@ -323,7 +324,8 @@ impl Client {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
         let error = crate::engine::Error::Panic(text.to_owned());
-        self.report(Report::from(error))?;
+        let report = self.report_of(error);
+        self.report(report)?;
         if is_query {
             self.ready()?;
         } else {
@@ -433,8 +435,14 @@ impl Client {
         Ok(())
     }
 
+    /// What the client is told of an error. If the log is told of it, too, it is of the statement as well.
+    pub fn report_of(&self, error: impl Into<Report>) -> Report {
+        self.session.entry().span().in_scope(|| error.into())
+    }
+
     /// Tells the client of a failure, and the transaction.
     pub fn report(&mut self, report: Report) -> io::Result<()> {
+        self.connection.counts().errors.add(report.code);
         if report.code == "42501" {
             let Report { code, message, .. } = &report;
             let denied = Event { role: self.session.user(), ..self.event(Kind::Denied) }

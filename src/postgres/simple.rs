@@ -24,7 +24,7 @@ impl Client {
             Ok(()) => {}
             Err(Trouble::Report(report)) if !report.fatal => self.report(report)?,
             Err(Trouble::Report(report)) => return self.part(report).await,
-            Err(Trouble::Failure(Failure::Query(error))) => match Report::from(error) {
+            Err(Trouble::Failure(Failure::Query(error))) => match self.report_of(error) {
                 report if report.fatal => return self.part(report).await,
                 report => self.report(report)?,
             },

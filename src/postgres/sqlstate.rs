@@ -16,7 +16,7 @@ use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
-use crate::{catalog, coordination, storage};
+use crate::{catalog, coordination, storage, telemetry};
 
 /// A failure as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +228,8 @@ impl From<catalog::Error> for Report {
             ),
             E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
             E::Coordination(_) | E::BadRecord { .. } => {
-                tracing::error!(message = %report.message, "the catalog could not be used");
+                let message = telemetry::discreet(&report.message);
+                tracing::error!(%message, "the catalog could not be used");
                 report
             }
             _ => report,
@@ -380,6 +381,7 @@ impl From<engine::Error> for Report {
             }
             E::Start(_) => "XX000",
             E::Panic(text) => {
+                let text = telemetry::discreet(&text);
                 tracing::error!(panic = text, "a statement met a defect");
                 return Self::error("XX000", "the statement met a defect and was stopped")
                     .hint("The daemon's log has more. Other statements are not affected.");
@@ -391,6 +393,7 @@ impl From<engine::Error> for Report {
             return Self::error(code, first_line(&message)).hint(hint);
         }
         if code == "XX000" {
+            let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
         Self { hint: meant, ..Self::error(code, message) }

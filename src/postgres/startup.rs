@@ -156,14 +156,15 @@ async fn open(
         let message = "no PostgreSQL user name specified in startup packet";
         return Err(Report::fatal("28000", message).into());
     };
-    match shared.queries.membership.state() {
-        State::Joining => {
-            return Err(Report::fatal("57P03", "the database system is starting up").into());
-        }
-        State::Draining => {
-            return Err(Report::fatal("57P03", "the database system is shutting down").into());
-        }
-        State::Ready | State::Degraded => {}
+    let closed = match shared.queries.membership.state() {
+        State::Joining => Some("the database system is starting up"),
+        State::Draining => Some("the database system is shutting down"),
+        State::Ready | State::Degraded => None,
+    };
+    let counts = &shared.queries.clients;
+    if let Some(reason) = closed {
+        counts.refused.add("57P03");
+        return Err(Report::fatal("57P03", reason).into());
     }
     let visitor = Visitor {
         address: ends.peer.ip(),
@@ -187,13 +188,19 @@ async fn open(
     };
     match &arrived {
         Ok(_) if connection.is_proven() => {}
-        Ok(_) => shared.queries.audit.record(event),
-        Err(Refusal::Report(report)) => shared.queries.audit.record(Event {
-            event: Kind::LoginFailed,
-            sqlstate: Some(report.code),
-            message: Some(&report.message),
-            ..event
-        }),
+        Ok(_) => {
+            counts.opened.add(1);
+            shared.queries.audit.record(event);
+        }
+        Err(Refusal::Report(report)) => {
+            counts.refused.add(report.code);
+            shared.queries.audit.record(Event {
+                event: Kind::LoginFailed,
+                sqlstate: Some(report.code),
+                message: Some(&report.message),
+                ..event
+            });
+        }
         Err(Refusal::Gone | Refusal::Connection(_)) => {}
     }
     arrived

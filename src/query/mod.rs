@@ -80,6 +80,7 @@ use crate::cluster::Membership;
 use crate::cluster::live::LiveSettings;
 use crate::coordination::{self, Coordination, paths::Path};
 use crate::engine::Engine;
+use crate::metrics::Clients;
 use crate::shutdown::{Gate, Shutdown};
 use crate::storage::managed::Commits;
 use admission::Admission;
@@ -110,6 +111,8 @@ pub struct Queries {
     pub notifications: Arc<Notifications>,
     pub live: Arc<LiveSettings>,
     pub schedules: Schedules,
+    /// What clients have come to, counted.
+    pub clients: Arc<Clients>,
     /// Where managed tables are made; `None`: nowhere that all daemons could read.
     pub warehouse: Option<String>,
     shares: Arc<Shares>,
@@ -178,6 +181,7 @@ impl Queries {
             notifications: Notifications::new(sources),
             live,
             schedules,
+            clients: Arc::default(),
             warehouse,
             shares: Arc::default(),
         }))

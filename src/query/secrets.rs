@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
 /// What stands for a password.
 const HIDDEN: &str = "'***'";
@@ -38,6 +38,42 @@ fn without_urls_keys(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A statement's text with a parameter in the place of each constant, as `pg_stat_statements` has it, and
+/// without comments. Nothing is left of what cannot be understood.
+pub fn without_literals(text: &str) -> Arc<str> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text).with_unescape(false).tokenize();
+    let Ok(tokens) = tokens else { return "".into() };
+    // After those that the statement has of its own.
+    let number = |token: &Token| match token {
+        Token::Placeholder(name) => name.strip_prefix('$')?.parse().ok(),
+        _ => None,
+    };
+    let mut last: u32 = tokens.iter().filter_map(number).max().unwrap_or_default();
+    let mut shown = String::with_capacity(text.len());
+    for token in &tokens {
+        match token {
+            Token::Whitespace(Whitespace::Space | Whitespace::Newline | Whitespace::Tab) => {
+                shown.push_str(&token.to_string());
+            }
+            Token::Whitespace(_) => shown.push(' '),
+            Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::HexStringLiteral(_)
+            | Token::SingleQuotedByteStringLiteral(_) => {
+                last = last.saturating_add(1);
+                shown.push_str(&format!("${last}"));
+            }
+            other => shown.push_str(&other.to_string()),
+        }
+    }
+    shown.into()
 }
 
 fn without_roles_passwords(text: &str) -> Arc<str> {
@@ -89,7 +125,26 @@ fn blank(tokens: &[Token]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::without_passwords;
+    use super::{without_literals, without_passwords};
+
+    #[test]
+    fn constants_are_not_shown() {
+        for (text, shown) in [
+            ("SELECT 1", "SELECT $1"),
+            (
+                "SELECT a, 'it''s' FROM \"T 1\" WHERE b=-2.5e3 AND c = $2 -- 77",
+                "SELECT a, $3 FROM \"T 1\" WHERE b=-$4 AND c = $2  ",
+            ),
+            (
+                r"VALUES (E'a\'b', $x$7$x$, B'01', X'ff', U&'\0061', N'n', DATE '2024-01-01', true)",
+                "VALUES ($1, $2, $3, $4, $5, $6, DATE $7, true)",
+            ),
+            ("SELECT/* 'x' */t1.c1 FROM t1 LIMIT 10", "SELECT t1.c1 FROM t1 LIMIT $1"),
+            ("SELECT 'not closed", ""),
+        ] {
+            assert_eq!(&*without_literals(text), shown, "{text}");
+        }
+    }
 
     #[test]
     fn passwords_of_roles_are_not_shown() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::history::{Facts, History};
@@ -264,6 +265,14 @@ impl SessionEntry {
         self.told(|facts| facts.fail(sqlstate, message));
     }
 
+    /// What is logged within it names the statement that the session runs, or else the last.
+    pub fn span(&self) -> Span {
+        let live = self.live();
+        let current = live.current.as_ref().map(|current| &current.facts);
+        let facts = current.or(live.ended.as_ref());
+        facts.map_or_else(Span::none, |facts| facts.observation.span())
+    }
+
     fn told(&self, note: impl FnOnce(&Facts)) {
         let live = self.live();
         let current = live.current.as_ref().map(|current| &current.facts);
@@ -468,7 +477,7 @@ mod tests {
         let (size, keep) = (crate::config::Size(0), std::time::Duration::ZERO);
         let none = crate::config::Limit(None);
         let settings = crate::config::History { size, keep, profile: none, slow: none };
-        History::new("a", std::path::PathBuf::new(), settings, size)
+        History::new("a", std::path::PathBuf::new(), settings, size, None)
     }
 
     fn ann() -> Role {

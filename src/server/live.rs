@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use crate::cluster::live::{Live, Refused};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Switch};
 use crate::engine::settings;
 use crate::query::Queries;
 use crate::query::submitted::Submissions;
@@ -20,6 +20,7 @@ pub fn apply(config: &Config, queries: &Queries, submissions: &Submissions, live
     queries.history.change(now.history);
     queries.maintenance.change(now.maintenance);
     submissions.change(now.submitted);
+    telemetry::set_literals(now.log.literals == Switch::On);
     // The environment has its say first: it may be another one that the configuration has.
     if let Err(error) = telemetry::set_filter(&now.log.filter) {
         warn!(%error, "the log's filter stays as it was");

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use datafusion::execution::cache::{Cache, CacheKey, CacheValue};
 use datafusion::execution::memory_pool::MemoryLimit;
 
 use super::Shared;
@@ -13,52 +12,22 @@ fn number(number: u64) -> Value {
     Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn count(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
 /// What is kept of files, so that they need not be read again.
 pub fn caches(shared: &Shared, relation: &'static Relation) -> Rows {
     let mut rows =
         Rows::new(relation, &["daemon", "name", "entries", "bytes", "bytes_limit", "hits"]);
     let Some(joined) = shared.joined.get() else { return rows };
-    let manager = &joined.environment.cache_manager;
-    let footers = manager.get_file_metadata_cache();
-    let mut found = vec![("parquet_footers", engine_cache(footers.as_ref()))];
-    if let Some(statistics) = manager.get_file_statistic_cache() {
-        found.push(("file_statistics", engine_cache(statistics.as_ref())));
-    }
-    found.push(("external_files", joined.folders.figures()));
-    found.push(("parquet_pages", joined.pages.figures()));
-    found.push(("look_ups", joined.look_ups.figures()));
-    found.push(("results", joined.results.figures()));
-    for (name, [entries, bytes, limit], hits) in found
-        .into_iter()
-        .map(|(name, (figures, hits))| (name, figures, Some(hits)))
-        .chain(joined.files.caches().map(|(name, figures)| (name, figures, None)))
-    {
+    for cache in joined.kept.figures(&joined.environment) {
         rows.push([
             shared.own_id().into(),
-            name.into(),
-            number(entries),
-            number(bytes),
-            number(limit),
-            hits.map_or(Value::Null, number),
+            cache.name.into(),
+            number(cache.entries),
+            number(cache.bytes),
+            number(cache.limit),
+            cache.hits.map_or(Value::Null, number),
         ]);
     }
     rows
-}
-
-/// Entries, bytes and the most of these, and the hits of what is in it.
-fn engine_cache<K, V>(cache: &dyn Cache<K, V>) -> ([u64; 3], u64)
-where
-    K: CacheKey,
-    V: CacheValue,
-{
-    let entries = cache.list_entries();
-    let bytes = entries.values().map(|entry| count(entry.size_bytes)).sum();
-    let hits = entries.values().map(|entry| count(entry.hits)).sum();
-    ([count(entries.len()), bytes, count(cache.cache_limit())], hits)
 }
 
 /// How busy the daemon is; names are those of what is counted, with the unit at their end.

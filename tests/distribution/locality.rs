@@ -11,7 +11,8 @@ async fn known(daemon: &Daemon) -> (u64, u64) {
         let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name}: {told}")).parse().expect("a number")
     };
-    (number("oribi_known_files"), number("oribi_known_files_hits"))
+    let of = |name: &str| number(&format!("{name}{{cache=\"parquet_footers\"}}"));
+    (of("oribi_cache_entries"), of("oribi_cache_entry_hits"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

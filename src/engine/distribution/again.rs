@@ -18,6 +18,7 @@ use super::Distribution;
 use crate::cluster::Worker;
 use crate::engine::ready::{Course, Ready};
 use crate::engine::{Error, Result};
+use crate::telemetry;
 
 /// What is needed to run a spread statement once more.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ impl Again {
             return Ok(None);
         }
         let failed = self.distribution.lost(&self.workers).await;
+        let error = telemetry::discreet(error);
         let Self { course, logical, returned, left, stop, .. } = self;
         let lost = !failed.is_empty() || cause == Cause::Connection;
         let next = match left.checked_sub(1) {
@@ -72,6 +74,7 @@ impl Again {
             true if cause == Cause::Connection => "the connection to a worker".to_owned(),
             true => return Error::running(error),
         };
+        let error = telemetry::discreet(&error);
         warn!(lost, %error, "a statement failed whose rows have left");
         Error::WorkerLost { lost }
     }

@@ -11,6 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -21,8 +22,10 @@ use super::figures::Told;
 use super::travel::Travel;
 use crate::config;
 use crate::engine::memory::{Bound, bound_of, part_of};
-use crate::engine::observe::Observation;
+use crate::engine::observe::{Figures, Observation};
 use crate::id;
+use crate::metrics::Counter;
+use crate::traces::{Span, Traces};
 
 /// Parts of a hundred of the engine's memory that are in use when no more statements are let in.
 const FULL: usize = 90;
@@ -42,6 +45,11 @@ pub(super) struct Guests {
     /// What they share with this daemon's own statements.
     environment: Arc<RuntimeEnv>,
     inside: Mutex<Inside>,
+    /// Parts that were let in, and that were not.
+    pub admitted: Counter,
+    pub refused: Counter,
+    /// Where what they have done is told, with this daemon's name.
+    traces: Option<(Arc<Traces>, String)>,
 }
 
 #[derive(Debug)]
@@ -90,6 +98,7 @@ struct Statement {
     /// What its parts do here. One of this daemon's own need not be observed.
     observation: Option<Arc<Observation>>,
     parts: usize,
+    since: DateTime<Utc>,
 }
 
 /// Held as long as a part runs.
@@ -107,10 +116,21 @@ pub(super) struct Host {
 }
 
 impl Guests {
-    pub fn new(settings: config::Distribution, environment: Arc<RuntimeEnv>) -> Arc<Self> {
+    pub fn new(
+        settings: config::Distribution,
+        environment: Arc<RuntimeEnv>,
+        traces: Option<(Arc<Traces>, String)>,
+    ) -> Arc<Self> {
         let (parts, statements, past) = (0, HashMap::new(), Past::new());
         let inside = Mutex::new(Inside { settings, parts, statements, past });
-        Arc::new(Self { environment, inside })
+        let (admitted, refused) = Default::default();
+        Arc::new(Self { environment, inside, admitted, refused, traces })
+    }
+
+    /// Parts that run here now, and how many may.
+    pub fn parts(&self) -> (usize, usize) {
+        let inside = self.inside();
+        (inside.parts, inside.settings.max_parts)
     }
 
     /// Lets in as much as other settings say, from now on.
@@ -127,12 +147,14 @@ impl Guests {
     ) -> Host {
         let statement = id::statement();
         travel.statement = statement;
+        travel.query = observation.as_ref().map(|observation| observation.id()).unwrap_or_default();
         travel.bound = bound_of(environment).cloned();
         let environment = match &observation {
             Some(observation) => observation.of(environment),
             None => environment.clone(),
         };
-        let own = Statement { environment, own: true, observation, parts: 0 };
+        let since = Utc::now();
+        let own = Statement { environment, own: true, observation, parts: 0, since };
         self.inside().statements.insert(statement, own);
         Host { guests: self.clone(), statement }
     }
@@ -148,7 +170,8 @@ impl Guests {
             return Ok((None, own.environment.clone()));
         }
         let refused = |reason| {
-            debug!(statement = %travel.statement, reason, "a part of another daemon's is refused");
+            debug!(statement = %travel.query, reason, "a part of another daemon's is refused");
+            self.refused.add(1);
             Err(DataFusionError::External(Box::new(Refused(reason))))
         };
         if inside.parts >= inside.settings.max_parts {
@@ -159,12 +182,15 @@ impl Guests {
         }
         let Inside { settings, parts, statements, past } = &mut *inside;
         *parts += 1;
+        self.admitted.add(1);
         let share = settings.statement_memory;
         let known = statements.entry(travel.statement).or_insert_with(|| {
             let observation = past.done.remove(&travel.statement);
-            let observation = observation.unwrap_or_else(|| Observation::new(None));
+            debug!(statement = %travel.query, "parts of another daemon's statement run here");
+            let observation = observation.unwrap_or_else(|| Observation::new(travel.query, None));
             let environment = observation.of(&self.bound(travel, share).of(&self.environment));
-            Statement { environment, own: false, observation: Some(observation), parts: 0 }
+            let (observation, since) = (Some(observation), Utc::now());
+            Statement { environment, own: false, observation, parts: 0, since }
         });
         known.parts += 1;
         let guest = Guest { guests: self.clone(), statement: travel.statement };
@@ -198,6 +224,24 @@ impl Guests {
         own.filter_map(|statement| statement.observation.clone()).collect()
     }
 
+    /// Tells a collector what was done for a statement since then, if there is one and it is sampled.
+    fn trace(&self, observation: &Observation, since: DateTime<Utc>) {
+        let statement = observation.id();
+        let wanted = self.traces.as_ref().filter(|(traces, _)| traces.wants(statement));
+        let Some((traces, daemon)) = wanted else { return };
+        let Figures { scanned, rows_scanned, spilled, peak } = observation.share();
+        let attributes = vec![
+            ("oribi.daemon", daemon.as_str().into()),
+            ("oribi.scanned_bytes", scanned.into()),
+            ("oribi.scanned_rows", rows_scanned.into()),
+            ("oribi.spilled_bytes", spilled.into()),
+            ("oribi.peak_memory_bytes", peak.into()),
+        ];
+        let (name, ended) = ("parts".to_owned(), Utc::now());
+        let (own, started, error) = (false, since, None);
+        traces.add(Span { statement, own, name, started, ended, attributes, error });
+    }
+
     fn bound(&self, travel: &Travel, share: config::Share) -> Bound {
         let here = part_of(share, self.limit().unwrap_or(usize::MAX));
         let here = Bound::of_guest(here);
@@ -228,9 +272,10 @@ impl Drop for Guest {
         let Some(statement) = inside.statements.get_mut(&self.statement) else { return };
         statement.parts -= 1;
         if statement.parts == 0
-            && let Some(Statement { observation: Some(observation), .. }) =
+            && let Some(Statement { observation: Some(observation), since, .. }) =
                 inside.statements.remove(&self.statement)
         {
+            self.guests.trace(&observation, since);
             inside.past.keep(self.statement, observation, Instant::now());
         }
     }
@@ -257,7 +302,7 @@ mod tests {
         let pool = Arc::new(FairSpillPool::new(LIMIT));
         let environment = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc();
         let settings = config::Distribution { max_parts, ..settings };
-        Guests::new(settings, environment.expect("an environment"))
+        Guests::new(settings, environment.expect("an environment"), None)
     }
 
     fn statement() -> Travel {
@@ -332,12 +377,12 @@ mod tests {
         let (begun, now) = (guests.inside().past.since, Instant::now());
         let (keep, most) = MEMORY;
         for _ in 0..most {
-            guests.inside().past.keep(id::statement(), Observation::new(None), now);
+            guests.inside().past.keep(id::statement(), Observation::new(Uuid::nil(), None), now);
         }
         assert!(guests.recall(&[one.statement]).1.is_empty());
         let mut inside = guests.inside();
         assert!(inside.past.since > begun);
-        inside.past.keep(id::statement(), Observation::new(None), now + 2 * keep);
+        inside.past.keep(id::statement(), Observation::new(Uuid::nil(), None), now + 2 * keep);
         assert_eq!((inside.past.done.len(), inside.past.ends.len()), (1, 1));
     }
 

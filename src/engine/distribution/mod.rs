@@ -65,7 +65,7 @@ use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, info, warn};
 use url::Url;
 use uuid::Uuid;
 
@@ -79,9 +79,12 @@ use super::system::{Others, SystemCatalog};
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
 use crate::config;
+use crate::metrics::Counter;
 use crate::shutdown::Gate;
 use crate::storage;
+use crate::telemetry;
 use crate::tls::Peering;
+use crate::traces::Traces;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 pub(super) use analysis::{is_spread, show_spread};
@@ -128,6 +131,8 @@ pub struct Peers {
     pub gate: Gate,
     /// Takes what they say beside statements.
     pub messages: Arc<dyn Messages>,
+    /// Where is told what was done for them.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// Spreads statements over the cluster.
@@ -140,6 +145,24 @@ pub(super) struct Distribution {
     questions: Questions,
     /// What a plan that comes from elsewhere finds here.
     context: Arc<TaskContext>,
+    /// Statements that were spread.
+    spread: Counter,
+}
+
+/// What this daemon does together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Together {
+    /// Of its own clients, which ran on several daemons; each attempt counts.
+    pub spread: u64,
+    /// Parts of others' statements: how many run here now, and may.
+    pub parts: usize,
+    pub max_parts: usize,
+    pub admitted: u64,
+    pub refused: u64,
+    /// Daemons that do not answer and are left alone.
+    pub suspects: usize,
+    /// How often one was found not to answer.
+    pub suspicions: u64,
 }
 
 /// A statement on several daemons.
@@ -171,7 +194,9 @@ impl Distribution {
             // The registry of a state takes any function, and replaces one of the same name.
             let _ = template.register_udf(function);
         }
-        let guests = Guests::new(settings.clone(), template.runtime_env().clone());
+        let own = || peers.workers.own_id().to_owned();
+        let traces = peers.traces.clone().map(|traces| (traces, own()));
+        let guests = Guests::new(settings.clone(), template.runtime_env().clone(), traces);
         let sessions = worker::Sessions {
             template: Arc::new(template.clone()),
             channels: channels.clone(),
@@ -187,7 +212,17 @@ impl Distribution {
         let context = template.task_ctx();
         let questions = Questions { system, guests: guests.clone() };
         let settings = RwLock::new(Arc::new(settings));
-        Arc::new(Self { settings, peers, channels, guests, worker, questions, context })
+        let spread = Counter::default();
+        Arc::new(Self { settings, peers, channels, guests, worker, questions, context, spread })
+    }
+
+    pub fn figures(&self) -> Together {
+        let Self { guests, peers, .. } = self;
+        let (parts, max_parts) = guests.parts();
+        let (suspects, suspicions) = peers.workers.suspected();
+        let (admitted, refused) = (guests.admitted.get(), guests.refused.get());
+        let spread = self.spread.get();
+        Together { spread, parts, max_parts, admitted, refused, suspects, suspicions }
     }
 
     /// Serves the other daemons until `end`, whose parts of statements run on the threads of `engine`,
@@ -199,7 +234,7 @@ impl Distribution {
         socket: std::net::TcpListener,
         end: CancellationToken,
     ) -> Result<()> {
-        let Peers { workers, peering, network: _, gate, messages } = &self.peers;
+        let Peers { workers, peering, gate, messages, .. } = &self.peers;
         let pulse = Pulse::new(workers.clone(), self.channels.clone(), peering.clone());
         let worker = self.worker.clone();
         let messages = Receiver(messages.clone());
@@ -300,11 +335,14 @@ impl Distribution {
         let analysed = local.is::<AnalyzeExec>();
         let since = Instant::now();
         let (state, statement) = self.session(course, &workers, least, analysed)?;
-        let plan = match Box::pin(self.spread_on(&state, logical, local)).await {
+        let span = course.observation.as_ref().map_or_else(Span::none, |seen| seen.span());
+        let spread = Box::pin(self.spread_on(&state, logical, local)).instrument(span.clone());
+        let plan = match spread.await {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(None),
             // Its plan for this daemon alone is there.
             Err(error) => {
+                let (_entered, error) = (span.enter(), telemetry::discreet(&error));
                 warn!(%error, "a statement stays on this daemon: it could not be spread");
                 return Ok(None);
             }
@@ -354,6 +392,7 @@ impl Distribution {
                 return Ok(None);
             }
             Err(error) => {
+                let error = telemetry::discreet(&error);
                 debug!(%error, "a statement stays on this daemon: its plan cannot travel");
                 return Ok(None);
             }
@@ -461,6 +500,7 @@ impl Distribution {
 
     /// A spread statement is about to run, which is observed.
     pub fn note(self: &Arc<Self>, spread: &Spread, observation: &Observation) {
+        self.spread.add(1);
         let Spread { workers, statement, since, .. } = spread;
         let own = self.peers.workers.own_id();
         let others = workers.iter().filter(|worker| worker.id != own).cloned().collect();

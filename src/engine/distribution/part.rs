@@ -21,17 +21,22 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties,
 };
 use datafusion_distributed::{BroadcastExec, NetworkBoundaryExt};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Span;
+use uuid::Uuid;
 
 use crate::engine::cooperation::watched;
 use crate::engine::observe::{Observation, PartWatch};
 use crate::faults;
+use crate::telemetry;
 
-/// Makes a plan that has arrived one that can be run as a part, which `observation` sees.
+/// Makes a plan that has arrived one that can be run as a part of the statement, which `observation`
+/// sees.
 pub(super) fn as_part(
     plan: Arc<dyn ExecutionPlan>,
     observation: Option<&Arc<Observation>>,
+    statement: Uuid,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let stop = CancellationToken::new();
     let plan = plan.transform_up(|node| {
@@ -42,7 +47,8 @@ pub(super) fn as_part(
         })
     })?;
     let watch = observation.map(|observation| observation.watch_part(&plan.data));
-    let held = Arc::new(Held { _stop: stop.drop_guard(), _watch: watch });
+    let span = telemetry::statement(statement);
+    let held = Arc::new(Held { _stop: stop.drop_guard(), _watch: watch, span });
     // Such a step is put in the place of another of its kind when the part is run.
     let is_head = plan.data.is::<RepartitionExec>() || plan.data.is::<BroadcastExec>();
     let over = |step: &Arc<dyn ExecutionPlan>| Part::over(step.clone(), held.clone());
@@ -60,6 +66,8 @@ pub(super) fn as_part(
 struct Held {
     _stop: DropGuard,
     _watch: Option<PartWatch>,
+    /// Of what the part logs, here and in the tasks that it starts.
+    span: Span,
 }
 
 /// Stands in the place of the step that it runs, so that steps are counted as on the coordinator.
@@ -127,7 +135,9 @@ impl ExecutionPlan for Part {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.step.execute(partition, context)?;
+        let span = self.held.span.clone();
+        let mut rows = span.in_scope(|| self.step.execute(partition, context))?;
+        let rows = stream::poll_fn(move |context| span.in_scope(|| rows.poll_next_unpin(context)));
         // What has panicked is not asked again: the stream ends with the error.
         let rows = AssertUnwindSafe(rows.inspect(|_| faults::point("a part gives rows")))
             .catch_unwind()

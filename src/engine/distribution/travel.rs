@@ -25,7 +25,10 @@ const SETTINGS: HeaderName = HeaderName::from_static("oribi-settings");
 pub(super) struct Travel {
     /// The engine's settings that differ from the daemons' own, by name.
     pub settings: BTreeMap<String, String>,
+    /// Of this attempt at it.
     pub statement: Uuid,
+    /// What the statement is called where its client is.
+    pub query: Uuid,
     /// The memory that it is held to on each daemon.
     pub bound: Option<Bound>,
 }
@@ -78,7 +81,7 @@ mod tests {
             ("datafusion.execution.batch_size".to_owned(), "17".to_owned()),
         ]);
         let (statement, bound) = (Uuid::from_u128(7), Some(Bound::of_pool(1 << 20, "Größe 1")));
-        let sent = Travel { settings, statement, bound };
+        let sent = Travel { settings, statement, query: Uuid::from_u128(8), bound };
         let headers = sent.headers("abc").expect("headers");
         assert_eq!(headers.get(BUILD).map(|value| value.as_bytes()), Some(&b"abc"[..]));
         let arrived = Travel::read(&headers).expect("settings");

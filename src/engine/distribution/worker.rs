@@ -72,7 +72,7 @@ impl Sessions {
         let WorkerQueryContext { mut builder, headers } = context;
         let travel = self.admit(&headers)?;
         let (guest, environment) = self.guests.admit(&travel)?;
-        let is_own = guest.is_none();
+        let (is_own, query) = (guest.is_none(), travel.query);
         let observation = self.guests.observation(&travel);
         let mut config = builder.config().take().unwrap_or_default();
         let distributed = DistributedConfig::from_config_options(config.options())?.clone();
@@ -113,7 +113,7 @@ impl Sessions {
                     None => event.plan,
                 };
                 let plan = dense(storage::ready_scans(plan, &scans)?)?;
-                let plan = as_part(plan, observation.as_ref())?;
+                let plan = as_part(plan, observation.as_ref(), query)?;
                 Ok(WorkerPlanRewriteEventResponse::new(plan))
             },
         );
@@ -221,7 +221,7 @@ mod tests {
         let template = SessionStateBuilder::new().build();
         let settings = crate::config::Config::load(None, [], []).expect("defaults").distribution;
         let sessions = Sessions {
-            guests: Guests::new(settings, template.runtime_env().clone()),
+            guests: Guests::new(settings, template.runtime_env().clone(), None),
             template: Arc::new(template),
             channels: Channels::new(peering, tokio::runtime::Handle::current()),
             build: "same",

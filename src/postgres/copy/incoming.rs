@@ -157,7 +157,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let mut connection = Connection::new(server.expect("accepted").0, 1 << 20);
+        let mut connection =
+            Connection::new(server.expect("accepted").0, 1 << 20, Default::default());
         connection.expect_much(true);
         (client.expect("connected"), connection)
     }

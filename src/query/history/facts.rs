@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::Error;
 use super::super::sessions::{SessionEntry, cut};
+use super::tally::{End, Tally};
 use super::{Record, State};
 use crate::engine::observe::Observation;
 
@@ -55,15 +56,27 @@ struct Ended {
     application_name: String,
 }
 
+impl Outcome {
+    fn state(&self) -> State {
+        match (&self.ended, &self.failure) {
+            (None, _) => State::Running,
+            (_, Some(failure)) if failure.stopped => State::Cancelled,
+            (_, Some(_)) => State::Failed,
+            (_, None) => State::Finished,
+        }
+    }
+}
+
 impl Facts {
     /// `profile`: how long a statement takes of which a profile is kept.
     pub fn new(text: &Arc<str>, started: DateTime<Utc>, profile: Option<Duration>) -> Arc<Self> {
+        let id = crate::id::statement();
         Arc::new(Self {
-            id: crate::id::statement(),
+            id,
             started,
             since: Instant::now(),
             text: text.clone(),
-            observation: Observation::new(profile),
+            observation: Observation::new(id, profile),
             queued: AtomicU64::new(0),
             planning: AtomicU64::new(0),
             executed: AtomicBool::new(false),
@@ -127,13 +140,23 @@ impl Facts {
 
     /// What has become of it.
     pub fn state(&self) -> State {
+        self.outcome().state()
+    }
+
+    /// Counts it among those that have ended, if it is one of them.
+    pub(super) fn count(&self, tally: &Tally) {
         let outcome = self.outcome();
-        match (&outcome.ended, &outcome.failure) {
-            (None, _) => State::Running,
-            (_, Some(failure)) if failure.stopped => State::Cancelled,
-            (_, Some(_)) => State::Failed,
-            (_, None) => State::Finished,
-        }
+        let Some(Ended { took, .. }) = outcome.ended else { return };
+        let micros = |time: &AtomicU64| Duration::from_micros(time.load(Ordering::Relaxed));
+        let (queued, planning) = (micros(&self.queued), micros(&self.planning));
+        let end = End {
+            state: outcome.state(),
+            took,
+            phases: [queued, planning, took.saturating_sub(queued + planning)],
+            sqlstate: outcome.failure.as_ref().and_then(|failure| failure.sqlstate.as_deref()),
+            rows: outcome.tag.as_deref().and_then(rows_of).unwrap_or_default(),
+        };
+        tally.end(&end, &self.observation);
     }
 
     /// What the history has of it. `limit` are bytes of its text.

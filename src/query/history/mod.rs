@@ -4,6 +4,8 @@
 //! - [`facts`]: what is known of one statement, from its start on.
 //! - [`store`]: the files.
 //! - [`lost`]: the statements of daemons that have died.
+//! - [`tally`]: what all of them together have come to.
+//! - [`trace`]: what a collector of traces is told.
 //!
 //! No statement waits for its history: at its end it is put on a queue, which one task empties every
 //! now and then. If that does not get to it, the oldest on the queue are forgotten and counted.
@@ -18,6 +20,8 @@
 mod facts;
 mod lost;
 mod store;
+pub mod tally;
+mod trace;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -38,10 +42,14 @@ pub use facts::Facts;
 pub use lost::watch as watch_for_lost;
 pub use store::Kept;
 
+use super::secrets::without_literals;
 use super::sessions::{SessionEntry, cut};
 use crate::config;
 use crate::engine::observe::complete;
+use crate::telemetry;
+use crate::traces::Traces;
 use store::{Batch, Store};
+use tally::Tally;
 
 /// Statements that may wait to be written.
 const WAITING: usize = 16 * 1024;
@@ -56,7 +64,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often segments are looked at that have become too old.
 const PRUNE: Duration = Duration::from_secs(600);
 
-/// Bytes of a statement's text in the log.
+/// Bytes of a statement's text in the log, and in its trace.
 const LOGGED_TEXT: usize = 1000;
 
 /// What has become of a statement.
@@ -206,6 +214,8 @@ pub struct History {
     asked: Mutex<Option<mpsc::UnboundedReceiver<Reader>>>,
     /// Opened by whoever needs it first.
     store: tokio::sync::Mutex<Option<Store>>,
+    tally: Tally,
+    traces: Option<Arc<Traces>>,
 }
 
 /// Is answered when it is dropped.
@@ -239,6 +249,7 @@ impl History {
         directory: PathBuf,
         settings: config::History,
         text_limit: config::Size,
+        traces: Option<Arc<Traces>>,
     ) -> Arc<Self> {
         let (readers, asked) = mpsc::unbounded_channel();
         Arc::new(Self {
@@ -252,6 +263,8 @@ impl History {
             readers,
             asked: Mutex::new(Some(asked)),
             store: tokio::sync::Mutex::default(),
+            tally: Tally::default(),
+            traces,
         })
     }
 
@@ -261,6 +274,11 @@ impl History {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         // What is too much now goes.
         self.filled.notify_one();
+    }
+
+    /// What all statements that have ended came to.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     fn settings(&self) -> config::History {
@@ -289,9 +307,13 @@ impl History {
 
     /// A statement has ended.
     pub(super) fn note_ended(&self, facts: Arc<Facts>, session: Arc<SessionEntry>) {
+        let counts = facts.counts();
+        if counts {
+            facts.count(&self.tally);
+        }
         let mut queue = self.queue();
-        let journaled = facts.journaled.load(Ordering::Relaxed);
-        if (facts.counts() || journaled) && (self.is_on() || self.settings().slow.0.is_some()) {
+        // What it has measured counts whether it is written down or not.
+        if counts || facts.journaled.load(Ordering::Relaxed) {
             self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() });
         }
     }
@@ -307,10 +329,11 @@ impl History {
     fn push(&self, queue: &mut Queue, note: Note) {
         if queue.notes.len() >= WAITING {
             queue.forgotten += 1;
-            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front()
-                && facts.journaled.load(Ordering::Relaxed)
-            {
-                queue.closed.push(facts.id);
+            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front() {
+                self.tally.measured(facts.observation.figures());
+                if facts.journaled.load(Ordering::Relaxed) {
+                    queue.closed.push(facts.id);
+                }
             }
         }
         queue.notes.push_back(note);
@@ -368,6 +391,7 @@ impl History {
     pub async fn write(&self) {
         let Queue { notes, forgotten, closed } = std::mem::take(&mut *self.queue());
         if forgotten > 0 {
+            self.tally.forgotten.add(forgotten);
             warn!(forgotten, "statements are missing in the history: too many ended at once");
         }
         join_all(notes.iter().filter_map(|note| match note {
@@ -381,13 +405,19 @@ impl History {
         }))
         .await;
         let mut batch = Batch { closed, ..Batch::default() };
+        let wanted = self.is_on() || self.settings().slow.0.is_some() || self.traces.is_some();
         for note in notes {
             match note {
                 Note::Begun(record) => batch.begun.push(*record),
                 Note::Lost(record) => batch.ended.push((*record, None)),
                 Note::Ended { facts, session, at: _ } => {
+                    self.tally.measured(facts.observation.figures());
+                    if !wanted {
+                        continue;
+                    }
                     let record = facts.record(&self.daemon, &session, self.text_limit);
-                    self.log_slow(&record);
+                    self.log_slow(&record, &facts.text);
+                    self.trace(&record, &facts.text);
                     batch.ended.push((record, facts.observation.take_profile(&self.daemon)));
                 }
             }
@@ -426,13 +456,31 @@ impl History {
         *store = pruned.await.ok();
     }
 
+    /// Tells a collector of a statement, if there is one and it is sampled.
+    fn trace(&self, record: &Record, text: &Arc<str>) {
+        if let Some(traces) = self.traces.as_ref().filter(|traces| traces.wants(record.id))
+            && let Some(span) = trace::span(record, &self.text_to_tell(text))
+        {
+            traces.add(span);
+        }
+    }
+
+    /// The beginning of a text as it may leave the daemon.
+    fn text_to_tell(&self, text: &Arc<str>) -> Arc<str> {
+        let text = match telemetry::shows_literals() {
+            true => text.clone(),
+            false => without_literals(text),
+        };
+        cut(&text, LOGGED_TEXT.min(self.text_limit))
+    }
+
     /// The line in the log of a statement that took long.
-    fn log_slow(&self, record: &Record) {
+    fn log_slow(&self, record: &Record, text: &Arc<str>) {
         let took = Duration::from_micros(record.duration.unwrap_or_default());
         if self.settings().slow.0.is_none_or(|slow| took < slow) {
             return;
         }
-        let sql: &str = &cut(&record.sql.as_str().into(), LOGGED_TEXT);
+        let sql: &str = &self.text_to_tell(text);
         let Record { id, user, database, rows, scanned, rows_scanned, spilled, peak, .. } = record;
         let state = record.state.as_str();
         let (ms, sqlstate) = (took.as_secs_f64() * 1000.0, record.sqlstate.as_deref());
@@ -492,7 +540,7 @@ mod tests {
         let (size, keep) = (config::Size(1 << 20), Duration::from_secs(3600));
         let none = config::Limit(None);
         let settings = config::History { size, keep, profile: none, slow: none };
-        History::new("a", directory.to_owned(), settings, config::Size(1000))
+        History::new("a", directory.to_owned(), settings, config::Size(1000), None)
     }
 
     fn note(history: &History, number: u128) {

@@ -31,6 +31,7 @@ use crate::coordination::Op;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
 use crate::engine::{self, Engine};
+use crate::metrics::Counter;
 use crate::storage::managed::{
     Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
     remove_orphans, retained_files,
@@ -74,6 +75,9 @@ pub struct Maintenance {
     log: Arc<Log>,
     options: watch::Sender<config::Maintenance>,
     warehouse: Option<Warehouse>,
+    /// Pieces of work that this daemon did as the leader, and those that failed.
+    pub done: Counter,
+    pub failed: Counter,
 }
 
 /// Where managed tables are made, and who makes them.
@@ -102,7 +106,8 @@ impl Maintenance {
         (options, warehouse): (config::Maintenance, Option<Warehouse>),
     ) -> Arc<Self> {
         let options = watch::Sender::new(options);
-        Arc::new(Self { engine, catalog, commits, log, options, warehouse })
+        let (done, failed) = Default::default();
+        Arc::new(Self { engine, catalog, commits, log, options, warehouse, done, failed })
     }
 
     /// Has other options from now on.
@@ -295,8 +300,14 @@ impl Maintenance {
         let mut note = |object: &str, kind, started, done: Result<Work>| {
             let Some(entry) = self.log.entry(object, kind, started, done) else { return };
             match &entry.error {
-                None => info!(object, kind, work = ?entry.work, "maintenance"),
-                Some(error) => warn!(object, kind, error, "maintenance failed and is tried again"),
+                None => {
+                    self.done.add(1);
+                    info!(object, kind, work = ?entry.work, "maintenance");
+                }
+                Some(error) => {
+                    self.failed.add(1);
+                    warn!(object, kind, error, "maintenance failed and is tried again");
+                }
             }
             entries.push(entry);
         };

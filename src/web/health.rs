@@ -1,0 +1,62 @@
+//! Whether the process lives, and whether clients should come to it.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 as long as the process serves requests |
+//! | `/readyz` | 200 while clients are served, 503 while joining or draining; degraded, as `health.ready_when_degraded` says |
+//!
+//! Both answer `{"id", "state", "version"}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Serialize;
+
+use super::Sources;
+use crate::cluster::{Membership, State};
+use crate::config::Switch;
+
+#[derive(Debug, Serialize)]
+struct Health {
+    id: String,
+    state: State,
+    version: &'static str,
+}
+
+pub(super) fn router() -> Router<Arc<Sources>> {
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready))
+}
+
+async fn live(Shared(sources): Shared<Arc<Sources>>) -> Json<Health> {
+    Json(health(&sources.queries.membership))
+}
+
+async fn ready(Shared(sources): Shared<Arc<Sources>>) -> (StatusCode, Json<Health>) {
+    let health = health(&sources.queries.membership);
+    let status = match is_ready(health.state, sources.health.ready_when_degraded) {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(health))
+}
+
+/// Whether clients should come.
+pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
+    match state {
+        State::Ready => true,
+        State::Degraded => when_degraded == Switch::On,
+        State::Joining | State::Draining => false,
+    }
+}
+
+fn health(membership: &Membership) -> Health {
+    Health {
+        id: membership.id().to_owned(),
+        state: membership.state(),
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}
