@@ -8,10 +8,9 @@ use std::time::Duration;
 use super::describe::{self, Listing};
 use super::output::Output;
 use super::print::{Expanded, Format, Style};
+use super::scan;
 use super::session::{Bytes, Feed};
 use super::shell::{Lines, Nothing, Shell};
-use super::wire::{Column, Row};
-use super::{print::Printer, scan};
 use crate::cli::error::{Error, Result};
 
 /// What `\?` shows.
@@ -285,9 +284,10 @@ fn conninfo(shell: &mut Shell) -> Result<bool> {
             let how = if wire.is_encrypted() { "encrypted" } else { "not encrypted" };
             format!(
                 "You are connected to database \"{database}\" as user \"{user}\" at {} ({how}; \
-                 session {}).",
+                 session {}, as PostgreSQL {}).",
                 wire.place(),
-                wire.pid()
+                wire.pid(),
+                wire.version()
             )
         }
         None => "You are not connected.".to_owned(),
@@ -581,21 +581,6 @@ async fn definition(shell: &mut Shell, name: Option<&str>) -> Result<bool> {
     let text = rows.into_iter().flatten().flatten().flatten().next().unwrap_or_default();
     shell.say(&text)?;
     Ok(true)
-}
-
-/// Rows that were not asked of a daemon, in the form that is wanted.
-pub fn print_rows(
-    style: &Style,
-    columns: &[&str],
-    rows: Vec<Row>,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let columns = columns.iter().map(|name| Column { name: (*name).to_owned(), oid: 25 });
-    let mut printer = Printer::begin(style, columns.collect());
-    for row in rows {
-        printer.row(row, out).map_err(Error::Print)?;
-    }
-    printer.finish(out).map_err(Error::Print)
 }
 
 #[cfg(test)]

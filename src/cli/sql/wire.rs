@@ -282,7 +282,7 @@ impl Wire {
                     (self.pid, self.key) = (body.process_id(), body.secret_key());
                 }
                 Message::ParameterStatus(body) => {
-                    if body.name()? == "oribi.version" || body.name()? == "server_version" {
+                    if body.name()? == "server_version" {
                         body.value()?.clone_into(&mut self.version);
                     }
                 }
@@ -311,7 +311,7 @@ impl Wire {
         self.encrypted
     }
 
-    /// What the daemon says it is.
+    /// The version of PostgreSQL whose behaviour the daemon has.
     pub fn version(&self) -> &str {
         &self.version
     }

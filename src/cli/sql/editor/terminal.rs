@@ -56,13 +56,6 @@ pub fn columns() -> usize {
     }
 }
 
-pub fn rows() -> usize {
-    match tcgetwinsize(stdout()) {
-        Ok(size) if size.ws_row > 0 => usize::from(size.ws_row),
-        _ => 24,
-    }
-}
-
 /// Columns that a text takes.
 pub fn width(text: &str) -> usize {
     text.chars().map(|character| character.width().unwrap_or(0)).sum()
