@@ -172,7 +172,8 @@ impl Overview {
             client,
             "SELECT d.id, d.state, d.leader, d.postgres, d.version, d.build, d.cores::bigint, d.memory, \
              d.since::text, (SELECT count(*) FROM system.queries q \
-                             WHERE q.daemon = d.id AND q.state = 'running') \
+                             WHERE q.daemon = d.id AND q.state = 'running' \
+                             AND q.pid IS DISTINCT FROM pg_backend_pid()) \
              FROM system.daemons d ORDER BY d.id",
         );
         let daemons = daemons.await?;
@@ -180,7 +181,7 @@ impl Overview {
         let counts = rows(
             client,
             "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'queued') \
-             FROM system.queries",
+             FROM system.queries WHERE pid IS DISTINCT FROM pg_backend_pid()",
         );
         let counts = counts.await?;
         let count = |at: usize| counts.first().map_or(Ok(0), |row| row.try_get::<_, i64>(at));
@@ -192,7 +193,7 @@ impl Overview {
                     "SELECT id, state, daemon, \"user\", \
                      extract(epoch FROM now() - submitted)::float8, progress, \
                      left(replace(sql, E'\\n', ' '), {TEXT}) FROM system.queries \
-                     WHERE state IN ('running', 'queued') AND sql NOT LIKE '%system.queries%' \
+                     WHERE state IN ('running', 'queued') AND pid IS DISTINCT FROM pg_backend_pid() \
                      ORDER BY submitted LIMIT {SHOWN}"
                 );
                 let found = rows(client, &sql).await?;
@@ -328,7 +329,7 @@ async fn drain(link: Link, daemon: &str, wait: Option<Duration>) -> Result<bool>
     }
     let place = place.ok_or_else(|| {
         Error::NotInForce(format!(
-            "there is no daemon \"{daemon}\": {} are there",
+            "there is no daemon \"{daemon}\": there are {}",
             names.join(", ")
         ))
     })?;

@@ -374,7 +374,12 @@ fn form(shell: &mut Shell, name: &str, arguments: &[String]) -> Result<bool> {
             on(*tuples_only)
         ),
     };
-    report(shell, &text)?;
+    // What was asked for is said however quiet it is to be.
+    if name.is_empty() {
+        shell.say(&text)?
+    } else {
+        report(shell, &text)?
+    }
     Ok(true)
 }
 

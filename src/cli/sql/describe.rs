@@ -125,7 +125,7 @@ fn privileges(pattern: Option<&str>) -> String {
 
 fn settings(pattern: Option<&str>) -> String {
     let condition = match pattern {
-        Some(pattern) => matches("s.name", pattern),
+        Some(pattern) => matches("lower(s.name)", pattern),
         None => "s.source <> 'default'".to_owned(),
     };
     format!(
