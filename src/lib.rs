@@ -6,7 +6,7 @@
 //!
 //! | floor | room | what it does |
 //! |---|---|---|
-//! | 9 | [`cli`] | the command line: serve, demo, query |
+//! | 9 | [`cli`] | the command line: serve, demo, sql, query, cluster, doctor, back-up, reference |
 //! | 8 | [`server`] | composition: builds upward, runs, drains downward |
 //! | 7 | [`postgres`] | PostgreSQL's wire protocol: listener, sessions, portals, SQLSTATE |
 //! |   | [`web`] | the web port: console, health, metrics |

@@ -1,9 +1,17 @@
-//! `oribi query` and `oribi config`: the built program against three daemons that it finds through ZooKeeper.
+//! The command line: the built program against daemons that it finds through ZooKeeper, or at addresses.
+//! `oribi query` and `oribi config` here; the others in modules of their own.
 
 mod common;
 
 #[path = "cluster/support.rs"]
 mod support;
+
+#[path = "command_line/shell.rs"]
+mod shell;
+#[path = "command_line/terminal.rs"]
+mod terminal;
+#[path = "command_line/tools.rs"]
+mod tools;
 
 use std::io::Write;
 use std::path::Path;

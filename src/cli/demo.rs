@@ -36,7 +36,7 @@ pub struct Options {
     exit: bool,
 }
 
-fn scale(text: &str) -> Result<f64, String> {
+pub fn scale(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(scale) if (0.001..=1000.0).contains(&scale) => Ok(scale),
         _ => Err("must be a number from 0.001 to 1000".to_owned()),
@@ -84,7 +84,7 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// By the XDG base directory specification, which has relative paths ignored.
-fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
+pub fn default_data_dir(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| Some(absolute("HOME")?.join(".local/share")))

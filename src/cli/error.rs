@@ -19,6 +19,9 @@ const TIME_UP: u8 = 3;
 const CANCELLED: u8 = 4;
 const UNREACHABLE: u8 = 5;
 
+/// Of `oribi sql`, as psql has it.
+const NO_CONNECTION: u8 = 2;
+
 /// As shells tell of a process that SIGINT or SIGPIPE has ended.
 const INTERRUPTED: u8 = 130;
 const UNHEARD: u8 = 141;
@@ -75,6 +78,12 @@ pub enum Error {
     TimeUp { id: String, state: String },
     #[error("interrupted")]
     Interrupted,
+    /// `oribi sql` has no connection, or none any more.
+    #[error("{0}")]
+    Lost(String),
+    /// What went wrong has been told, and all that is left is the exit code.
+    #[error("exit code {0}")]
+    Told(u8),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -91,6 +100,8 @@ impl Error {
             Self::Cancelled(_) => ExitCode::from(CANCELLED),
             Self::Unreachable(_) => ExitCode::from(UNREACHABLE),
             Self::Interrupted => ExitCode::from(INTERRUPTED),
+            Self::Lost(_) => ExitCode::from(NO_CONNECTION),
+            Self::Told(code) => ExitCode::from(*code),
             error if error.is_unheard() => ExitCode::from(UNHEARD),
             Self::Server(error) if error.is_configuration() => ExitCode::from(WRONG_USE),
             _ => ExitCode::FAILURE,
@@ -100,6 +111,11 @@ impl Error {
     /// Whoever was printed for has gone, as `head` does: nothing to complain of.
     pub fn is_unheard(&self) -> bool {
         matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// There is nothing to say beside the exit code.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Told(_)) || self.is_unheard()
     }
 
     /// For `map_err`: what could not be done to which file.

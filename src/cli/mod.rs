@@ -1,16 +1,28 @@
-//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi query` submits
-//! queries and fetches their rows, `oribi config` reads and changes live settings.
+//! The command line: `oribi serve` runs a daemon, `oribi demo` shows one at work, `oribi sql` is for SQL
+//! at a terminal or from scripts, `oribi query` submits queries and fetches their rows, `oribi config`
+//! reads and changes live settings, `oribi cluster` looks at daemons and drains them, `oribi doctor` says
+//! what is wrong, `oribi backup` and `oribi restore` save the coordination store, `oribi import` and
+//! `oribi bench` bring data in and measure, and `oribi help` has the reference.
 //!
 //! Exit codes: 0, all went well; 1, it failed, or was refused; 2, wrong use or a wrong setting, and
 //! nothing was started; 3, the time of `--timeout` is up; 4, the query was cancelled; 5, neither a
-//! daemon nor ZooKeeper can be reached (`query` and `config`); 130, interrupted (SIGINT).
+//! daemon nor ZooKeeper can be reached; 130, interrupted (SIGINT). Those of `oribi sql` are psql's.
 
+mod backup;
+mod bench;
+mod cluster;
 mod config;
 mod demo;
+mod doctor;
 mod error;
+mod help;
+mod import;
+mod link;
+mod pages;
 mod progress;
 mod query;
 mod serve;
+mod sql;
 mod supervisor;
 mod text_table;
 mod tour;
@@ -33,7 +45,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ORIBI_BUILD
 
 /// A SQL query daemon over Parquet that speaks PostgreSQL and coordinates through ZooKeeper.
 #[derive(Debug, Parser)]
-#[command(name = "oribi", version = VERSION, max_term_width = 100)]
+#[command(name = "oribi", version = VERSION, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,6 +73,45 @@ enum Command {
     ///
     /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 ZooKeeper cannot be reached.
     Config(config::Options),
+    /// SQL at a terminal, or from scripts, with any daemon.
+    ///
+    /// Daemons are found through ZooKeeper (--zookeeper, ORIBI_ZOOKEEPER, or a settings file), or at
+    /// --host; another takes over when one dies. Passwords come from PGPASSWORD, PGPASSFILE or ~/.pgpass.
+    /// "oribi help client" has more.
+    ///
+    /// Exit codes are psql's: 0 done, 1 failed, 2 no connection or wrong use, 3 a script has failed with
+    /// ON_ERROR_STOP, 130 interrupted.
+    Sql(sql::Options),
+    /// Looks at the daemons of a cluster, and drains them.
+    ///
+    /// Exit codes: 0 done, 1 failed or refused, 2 wrong use, 5 no daemon can be reached.
+    Cluster(cluster::Options),
+    /// Checks this machine for a daemon: configuration, storage, ensemble, clocks, ports, limits.
+    ///
+    /// Exit codes: 0 nothing keeps a daemon from running, 1 something does.
+    Doctor(doctor::Options),
+    /// Saves what the coordination store keeps as one file ("oribi help backup").
+    ///
+    /// Exit codes: 0 done, 1 failed, 2 wrong use or the store is in use, 5 ZooKeeper cannot be reached.
+    Backup(backup::Backup),
+    /// Puts a file of "oribi backup" into a coordination store.
+    ///
+    /// Exit codes: 0 done, 1 failed or refused, 2 wrong use or the store is in use, 5 ZooKeeper cannot be
+    /// reached.
+    Restore(backup::Restore),
+    /// Brings a CSV, JSON or Parquet file into a managed table, and goes on where it was interrupted.
+    ///
+    /// Exit codes: 0 done, 1 failed, 2 wrong use, 5 no daemon can be reached, 130 interrupted: run it again
+    /// to go on.
+    Import(import::Options),
+    /// Runs the 22 queries of TPC-H on this machine, and tells how long they take.
+    Bench(bench::Options),
+    /// The reference: SQL, settings, functions, system tables, znodes, error codes.
+    Help(help::Options),
+    /// Prints what a shell needs to complete this command line.
+    Completions(pages::Completions),
+    /// Prints the manual page, or writes those of all commands into a folder.
+    Man(pages::Man),
 }
 
 /// Does what the command line says.
@@ -73,11 +124,21 @@ pub fn run() -> ExitCode {
         Command::Demo(options) => demo::run(options),
         Command::Query(options) => query::run(options),
         Command::Config(options) => config::run(options),
+        Command::Sql(options) => sql::run(options),
+        Command::Cluster(options) => cluster::run(options),
+        Command::Doctor(options) => doctor::run(options),
+        Command::Backup(options) => backup::backup(options),
+        Command::Restore(options) => backup::restore(options),
+        Command::Import(options) => import::run(options),
+        Command::Bench(options) => bench::run(options),
+        Command::Help(options) => help::run(options),
+        Command::Completions(options) => pages::completions(options),
+        Command::Man(options) => pages::man(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.is_unheard() {
+            if !error.is_told() {
                 // The exit code tells it, too, when nobody reads this.
                 let _ = writeln!(std::io::stderr(), "oribi: {error}");
             }

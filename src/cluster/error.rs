@@ -17,6 +17,11 @@ pub enum Error {
          join the store as it is"
     )]
     OtherCluster { expected: String, found: String, file: String },
+    #[error(
+        "the coordination store is written in format {found}, and this daemon knows those up to \
+         {known}: a newer version has used it; start that version, or restore a back-up"
+    )]
+    NewerFormat { found: u32, known: u32 },
     #[error("the record at {path} is not valid: {source}")]
     BadRecord { path: String, source: serde_json::Error },
     #[error("cannot write {path}: {source}")]

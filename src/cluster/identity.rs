@@ -13,9 +13,20 @@ use crate::coordination::{self, Coordination, Mode};
 use crate::id;
 use crate::tls;
 
+/// The version of the forms in which znodes are written. A daemon refuses a store whose number is
+/// greater: it would misread what newer daemons have written there.
+pub const FORMAT: u32 = 1;
+
 #[derive(Serialize, Deserialize)]
 struct ClusterRecord {
     uuid: Uuid,
+    #[serde(default = "first_format")]
+    format: u32,
+}
+
+/// That of stores from before it was written down.
+fn first_format() -> u32 {
+    1
 }
 
 /// The cluster's UUID as the store has it; `None` if it has none.
@@ -24,6 +35,9 @@ pub(super) async fn read(coordination: &dyn Coordination) -> Result<Option<Uuid>
     let Some(node) = coordination.get(&path).await? else { return Ok(None) };
     let record: ClusterRecord =
         serde_json::from_slice(&node.data).map_err(|source| Error::BadRecord { path, source })?;
+    if record.format > FORMAT {
+        return Err(Error::NewerFormat { found: record.format, known: FORMAT });
+    }
     Ok(Some(record.uuid))
 }
 
@@ -59,7 +73,7 @@ pub(super) async fn establish(
 
 async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
     let path = Path::Cluster.to_string();
-    let record = ClusterRecord { uuid: id::nonce() };
+    let record = ClusterRecord { uuid: id::nonce(), format: FORMAT };
     let data = serde_json::to_vec(&record)
         .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
     match coordination.create(&path, data.into(), Mode::Persistent).await {
@@ -180,6 +194,24 @@ mod tests {
 
     use super::*;
     use crate::coordination::embedded::{self, EmbeddedStore};
+
+    #[tokio::test]
+    async fn a_store_of_a_newer_format_is_refused() {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let limit = Duration::from_secs(60);
+        let options = embedded::Options { session_timeout: limit, request_timeout: limit };
+        let session = store.connect(options);
+        let uuid = create(session.as_ref()).await.expect("made");
+        assert_eq!(read(session.as_ref()).await.expect("read"), Some(uuid));
+        let path = Path::Cluster.to_string();
+        let old = serde_json::json!({ "uuid": uuid }).to_string();
+        session.set(&path, old.into(), None).await.expect("written");
+        assert_eq!(read(session.as_ref()).await.expect("read"), Some(uuid));
+        let newer = serde_json::json!({ "uuid": uuid, "format": FORMAT + 1 }).to_string();
+        session.set(&path, newer.into(), None).await.expect("written");
+        let refused = read(session.as_ref()).await;
+        assert!(matches!(refused, Err(Error::NewerFormat { .. })), "{refused:?}");
+    }
 
     #[tokio::test]
     async fn a_key_that_others_could_read_is_replaced_once_they_cannot() {

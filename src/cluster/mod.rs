@@ -22,6 +22,7 @@ mod workers;
 
 pub use election::{Election, Leadership};
 pub use error::{Error, Result};
+pub use identity::FORMAT;
 pub use membership::{Membership, Options};
 pub use record::{Member, Record, State};
 pub use workers::{Worker, Workers};

@@ -13,7 +13,8 @@ use uuid::Uuid;
 /// A node of the store. `Display` gives its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Path<'a> {
-    /// `{"uuid"}`. Persistent; made once, by the first daemon. Missing or different later means
+    /// `{"uuid", "format"}`: the cluster's name for itself, and the version of the forms in which the
+    /// znodes are written. Persistent; made once, by the first daemon. Missing or different later means
     /// that the store lost its data, and no daemon goes on by itself.
     Cluster,
     /// `{"key"}`: the private key (PEM) with which daemons sign the certificates that they show each
@@ -100,6 +101,9 @@ pub enum Path<'a> {
     /// Ephemeral; written and removed by the daemon that asks, the answer put in by the one that is
     /// asked.
     Signal(&'a str, Uuid),
+    /// Empty. Ephemeral; made and removed by `oribi doctor`, to see what it may do here and what time
+    /// the store has.
+    Probe(Uuid),
 }
 
 /// The schema every database has and whose tables need no prefix.
@@ -149,6 +153,7 @@ impl Display for Path<'_> {
             Self::SettingsAppliedBy(daemon) => write!(f, "/settings-applied/{}", encode(daemon)),
             Self::Signals => f.write_str("/signals"),
             Self::SignalsTo(daemon) => write!(f, "/signals/{}", encode(daemon)),
+            Self::Probe(id) => write!(f, "/probe-{id}"),
             Self::Signal(daemon, id) => write!(f, "/signals/{}/{id}", encode(daemon)),
         }
     }

@@ -38,6 +38,9 @@ mod tests;
 mod types;
 mod zk;
 
+pub use pg_catalog::procedures::{Procedure, callable as functions};
+pub use relations::{Relation, all as relations};
+
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -52,7 +55,6 @@ use datafusion::logical_expr::planner::TypePlanner;
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::Statement;
 
-use self::relations::Relation;
 use crate::catalog::{Access, Database, Error, Snapshot};
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::Whole;

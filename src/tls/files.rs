@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -94,6 +95,13 @@ pub(super) fn private_key_in(
 
 pub(super) fn parsed(key: &'static str, certificate: &[u8]) -> Result<X509Certificate, Error> {
     X509Certificate::from_der(certificate).map_err(|error| Error::new(key, error))
+}
+
+/// When the first certificate of a PEM file is no longer valid.
+pub fn expiry(key: &'static str, path: &Path) -> Result<DateTime<Utc>, Error> {
+    let all = certificates(key, path)?;
+    let first = all.first().ok_or_else(|| Error::new(key, "there is no certificate"))?;
+    Ok(parsed(key, first)?.validity_not_after())
 }
 
 /// Says in the log which certificate is in use from now on.

@@ -16,5 +16,5 @@ mod peers;
 pub use acceptor::Acceptor;
 pub use connector::{Connector, Proof};
 pub use facts::{ClientCertificate, Tls};
-pub use files::Error;
+pub use files::{Error, expiry};
 pub use peers::{PeerIdentity, Peering, new_cluster_key};

@@ -1,14 +1,8 @@
 //! `oribi query`: submits queries, waits for them and fetches their rows, from any daemon.
 //!
-//! - [`places`]: where daemons are.
-//! - [`login`]: who asks.
-//! - [`client`]: a connection to one of them, or to the next.
-//! - [`output`]: rows in the format that is wanted.
+//! [`output`]: rows in the format that is wanted.
 
-mod client;
-mod login;
 mod output;
-mod places;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write, stderr, stdin};
@@ -20,15 +14,17 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::client::Client;
-use self::login::Login;
 use self::output::Format;
-use self::places::Places;
 use super::error::{Error, Result};
+use super::link::Link;
+use super::link::client::Client;
+use super::link::login;
 use super::progress::Waiting;
 use super::{runtime, tour};
 use crate::id;
 use crate::query::submitted::{KIND, Record, State};
+
+const APPLICATION: &str = "oribi query";
 
 /// How long one question for the end of a query waits: a daemon that is stopped is not waited for
 /// much longer.
@@ -110,15 +106,6 @@ enum Command {
         #[command(flatten)]
         link: Link,
     },
-}
-
-/// Whom to ask, and who asks.
-#[derive(Debug, Args)]
-struct Link {
-    #[command(flatten)]
-    places: places::Options,
-    #[command(flatten)]
-    login: login::Options,
 }
 
 #[derive(Debug, Args)]
@@ -225,13 +212,6 @@ async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     }
 }
 
-impl Link {
-    async fn open(self) -> Result<Client> {
-        let login = Login::new(self.login)?;
-        Ok(Client::new(Places::open(self.places).await?, login))
-    }
-}
-
 /// A submitted query.
 struct Query {
     client: Client,
@@ -240,7 +220,7 @@ struct Query {
 
 impl Query {
     async fn known(link: Link, id: String) -> Result<Self> {
-        Ok(Self { client: link.open().await?, id })
+        Ok(Self { client: link.open(APPLICATION).await?, id })
     }
 
     /// Submits a query. With a key of its own it is submitted once, however often an answer is lost.
@@ -253,7 +233,7 @@ impl Query {
         let wishes = Wishes { key, settings: submission.settings.into_iter().collect() };
         let wishes =
             serde_json::to_string(&wishes).map_err(|error| Error::Rows(error.to_string()))?;
-        let mut client = link.open().await?;
+        let mut client = link.open(APPLICATION).await?;
         let submit = "SELECT oribi.submit($1::text, $2::text)";
         let id = client.ask(submit, &[&sql, &wishes], AT_ONCE).await?;
         Ok(Self { client, id: id.unwrap_or_default() })
@@ -395,7 +375,7 @@ impl List {
                     {sql} \
              FROM system.queries WHERE {conditions} ORDER BY submitted DESC LIMIT {limit}"
         );
-        output::fetch(&mut self.link.open().await?, &sql, &[], &self.output).await
+        output::fetch(&mut self.link.open(APPLICATION).await?, &sql, &[], &self.output).await
     }
 }
 

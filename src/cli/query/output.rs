@@ -20,9 +20,9 @@ use parquet::file::properties::WriterProperties;
 
 use tokio_postgres::types::Type;
 
-use super::client::{Client, is_lost};
 use crate::catalog::Column;
 use crate::cli::error::{Error, Result};
+use crate::cli::link::client::{Client, is_lost};
 use crate::cli::text_table;
 use crate::values::decode::copy::{CopyDecoder, CopySource};
 use crate::values::encode::{TextStyle, TimeZone, text};

@@ -3,13 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use datafusion::common::DataFusionError;
 use datafusion::error::Result;
 use futures::FutureExt;
+use rustix::process::{Signal as ProcessSignal, getpid, kill_process};
 
 use super::super::rows::Value;
 use super::super::{Signal, history};
 use super::Kind::{Any, Bool, Float, Int, Text};
+use super::submitted::may_write;
 use super::{Asked, Call, Spec, asking, fail, spec};
+use crate::catalog;
 
 pub const FUNCTIONS: &[Spec] = &[
     spec("pg_is_in_recovery", &[&[]], "bool", no),
@@ -27,6 +31,7 @@ pub const FUNCTIONS: &[Spec] = &[
         terminate(asked).boxed()
     }),
     asking("oribi.profile", &[&[Text]], "text", |asked| profile(asked).boxed()).named(&["id"]),
+    asking("oribi.drain", &[&[Text]], "bool", |asked| drain(asked).boxed()).named(&["daemon"]),
     asking("pg_sleep", &[&[Float]], "void", |asked| sleep(asked).boxed()),
     spec("pg_advisory_unlock_all", &[&[]], "void", nothing).volatile(),
     spec("pg_encoding_to_char", &[&[Int]], "name", encoding_name),
@@ -55,6 +60,30 @@ async fn profile(asked: Asked<'_>) -> Result<Value> {
     let superuser = view.access().is_superuser();
     let text = visible.map(|profile| if superuser { profile.full } else { profile.plain });
     Ok(text.into())
+}
+
+/// Has this daemon do what SIGTERM has it do: finish what runs, take nothing new, and end. Its name has
+/// to be given, so that nobody drains another one than is meant.
+async fn drain(asked: Asked<'_>) -> Result<Value> {
+    may_write(&asked, "oribi.drain")?;
+    if !asked.view().access().is_superuser() {
+        let message = "permission denied for function oribi.drain: superusers only".to_owned();
+        return Err(DataFusionError::External(Box::new(catalog::Error::Forbidden(message))));
+    }
+    let (wanted, own) = (asked.text(0), asked.shared.own_id());
+    if wanted == own {
+        return match kill_process(getpid(), ProcessSignal::TERM) {
+            Ok(()) => Ok(true.into()),
+            Err(error) => fail(format!("the daemon cannot be signalled: {error}")),
+        };
+    }
+    match asked.shared.cluster.daemons().into_iter().find(|daemon| daemon.id == wanted) {
+        Some(other) => fail(format!(
+            "this is daemon \"{own}\", and each drains only itself: connect to \"{wanted}\" at {}",
+            other.postgres.unwrap_or_default()
+        )),
+        None => fail(format!("there is no daemon \"{wanted}\": system.daemons lists them")),
+    }
 }
 
 fn no(_: &Call<'_, '_>) -> Result<Value> {

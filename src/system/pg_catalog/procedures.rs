@@ -98,6 +98,19 @@ impl Procedure {
             schema => format!("{schema}.{}", self.name),
         }
     }
+
+    /// How it is called, and what it gives.
+    pub fn signature(&self) -> String {
+        let kind = |oid: &u32| types().format(*oid, None);
+        let arguments =
+            self.arguments.iter().enumerate().map(|(at, oid)| match self.names.get(at) {
+                Some(name) => format!("{name} {}", kind(oid)),
+                None => kind(oid),
+            });
+        let arguments = arguments.collect::<Vec<_>>().join(", ");
+        let set = if self.returns_set { "SETOF " } else { "" };
+        format!("{}({arguments}) → {set}{}", self.shown_name(), kind(&self.result))
+    }
 }
 
 /// The functions that can be called.

@@ -20,10 +20,10 @@ const OTHERS: u32 = 0o077;
 pub struct Options {
     /// Role to log in as.
     #[arg(short = 'U', long, env = "PGUSER", default_value = catalog::FIRST_ROLE, value_name = "ROLE")]
-    user: String,
+    pub user: String,
     /// Database to be in.
     #[arg(short, long, env = "PGDATABASE", default_value = catalog::DEFAULT_DATABASE, value_name = "NAME")]
-    database: String,
+    pub database: String,
     /// Whether connections are encrypted, and what a daemon has to prove.
     #[arg(long, env = "PGSSLMODE", default_value = "prefer", value_name = "MODE")]
     sslmode: Mode,
@@ -43,14 +43,16 @@ enum Mode {
 }
 
 /// How a daemon is logged in to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Login {
     options: Options,
+    /// What is asked for, as daemons list it.
+    application: &'static str,
     connector: Connector,
     passwords: Passwords,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Passwords {
     /// The same everywhere.
     One(String),
@@ -59,7 +61,7 @@ enum Passwords {
 }
 
 impl Login {
-    pub fn new(options: Options) -> Result<Self> {
+    pub fn new(options: Options, application: &'static str) -> Result<Self> {
         let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let roots = options.sslrootcert.clone();
         let proof = match options.sslmode {
@@ -81,39 +83,76 @@ impl Login {
                 Passwords::Lines(read_passwords(named.unwrap_or_else(|| home.join(".pgpass"))))
             }
         };
-        Ok(Self { connector: Connector::new(&proof)?, options, passwords })
+        Ok(Self { connector: Connector::new(&proof)?, options, application, passwords })
     }
 
     pub fn connector(&self) -> Connector {
         self.connector.clone()
     }
 
-    /// What to connect with.
-    pub fn to(&self, place: &Place) -> tokio_postgres::Config {
-        let Options { user, database, sslmode, .. } = &self.options;
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(&place.host)
-            .port(place.port)
-            .user(user)
-            .dbname(database)
-            .application_name("oribi query")
-            .keepalives_idle(Duration::from_secs(5))
-            .keepalives_interval(Duration::from_secs(2))
-            .keepalives_retries(3)
-            .ssl_mode(match sslmode {
-                Mode::Disable => SslMode::Disable,
-                Mode::Prefer => SslMode::Prefer,
-                _ => SslMode::Require,
-            });
-        let password = match &self.passwords {
+    pub fn user(&self) -> &str {
+        &self.options.user
+    }
+
+    pub fn database(&self) -> &str {
+        &self.options.database
+    }
+
+    pub fn application(&self) -> &'static str {
+        self.application
+    }
+
+    /// The same for another database, or another role.
+    pub fn become_other(&mut self, database: Option<String>, user: Option<String>) {
+        self.options.database = database.unwrap_or_else(|| self.options.database.clone());
+        self.options.user = user.unwrap_or_else(|| self.options.user.clone());
+    }
+
+    /// Under which name daemons list it.
+    pub fn set_application(&mut self, application: &'static str) {
+        self.application = application;
+    }
+
+    /// A password that somebody was asked for.
+    pub fn set_password(&mut self, password: String) {
+        self.passwords = Passwords::One(password);
+    }
+
+    /// What is known for a place.
+    pub fn password(&self, place: &Place) -> Option<String> {
+        let Options { user, database, .. } = &self.options;
+        match &self.passwords {
             Passwords::One(password) => Some(password.clone()),
             Passwords::Lines(lines) => find(
                 lines,
                 [&place.host, &place.port.to_string(), database.as_str(), user.as_str()],
             ),
-        };
-        if let Some(password) = password {
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub fn ssl_mode(&self) -> SslMode {
+        match self.options.sslmode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            _ => SslMode::Require,
+        }
+    }
+
+    /// What to connect with.
+    pub fn to(&self, place: &Place) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(&place.host)
+            .port(place.port)
+            .user(self.user())
+            .dbname(self.database())
+            .application_name(self.application)
+            .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(2))
+            .keepalives_retries(3)
+            .ssl_mode(self.ssl_mode());
+        if let Some(password) = self.password(place) {
             config.password(password);
         }
         config

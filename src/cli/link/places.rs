@@ -19,7 +19,7 @@ use crate::server;
 /// Where daemons listen for PostgreSQL clients unless they are told otherwise.
 const PORT: u16 = 5439;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     /// File with settings that names the ensemble, as for `oribi serve` (also ORIBI_CONFIG).
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,320 @@
+//! `oribi import`: CSV, JSON lines or Parquet into a managed table, part by part.
+//!
+//! Each part is one transaction, which adds the rows and notes the part in the table
+//! `oribi_imports`: so an import that was interrupted, or whose connection was lost in the middle of a
+//! commit, goes on exactly behind the last part that is there when it is run again. Nothing is added
+//! twice.
+//!
+//! - [`parts`]: a file as parts of CSV, cut between records.
+
+mod parts;
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use futures::SinkExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tokio_postgres::Client as Connection;
+
+use self::parts::{Columns, Parts};
+use super::error::{Error, Result};
+use super::link::Link;
+use super::link::client::{Client, is_lost};
+use super::{runtime, tour};
+
+const APPLICATION: &str = "oribi import";
+
+/// Where parts are noted, beside the table.
+const NOTES: &str = "oribi_imports";
+
+/// Times that one part is tried again when the connection is lost.
+const ATTEMPTS: usize = 5;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The file: .csv, .json (an object a line), .jsonl, .ndjson or .parquet.
+    file: PathBuf,
+    /// The table, as "table" or "schema.table".
+    table: String,
+    /// What the file is, if its name does not say.
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Make the table if it is not there: with Parquet's types, or those that a sample of the values has.
+    #[arg(long)]
+    create: bool,
+    /// The first line of a CSV file is a record too: it does not name columns.
+    #[arg(long)]
+    no_header: bool,
+    /// What stands between the values of a CSV file.
+    #[arg(long, default_value = ",", value_name = "CHARACTER")]
+    delimiter: char,
+    /// Bytes of one part.
+    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
+    part: bytesize::ByteSize,
+    /// Begin anew, even if a part of this file is in the table already.
+    #[arg(long)]
+    restart: bool,
+    /// Say what was done as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    link: Link,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Csv,
+    /// An object a line.
+    Json,
+    Parquet,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    table: String,
+    rows: u64,
+    parts: u64,
+    /// Parts that were there before.
+    resumed: u64,
+    seconds: f64,
+}
+
+pub fn run(options: Options) -> Result<()> {
+    let format = options.format.or_else(|| of_name(&options.file)).ok_or_else(|| {
+        let file = options.file.display();
+        Error::Usage(format!("{file}: what is it? --format csv, json or parquet says so"))
+    })?;
+    let json = options.json;
+    let done = runtime()?.block_on(async {
+        tokio::select! {
+            done = import(options, format) => done,
+            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        }
+    })?;
+    if json {
+        let text = serde_json::to_string(&done).map_err(|error| Error::Rows(error.to_string()))?;
+        return tour::print(&text);
+    }
+    let resumed = match done.resumed {
+        0 => String::new(),
+        parts => format!("; {parts} parts were there from before"),
+    };
+    tour::print(&format!(
+        "{} rows in {} parts into {} in {:.1} s{resumed}",
+        done.rows, done.parts, done.table, done.seconds
+    ))
+}
+
+fn of_name(file: &Path) -> Option<Format> {
+    match file.extension()?.to_str()?.to_lowercase().as_str() {
+        "csv" => Some(Format::Csv),
+        "json" | "jsonl" | "ndjson" => Some(Format::Json),
+        "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+async fn import(options: Options, format: Format) -> Result<Done> {
+    let since = std::time::Instant::now();
+    let Options { file, table, create, no_header, delimiter, part, restart, link, .. } = options;
+    let delimiter = u8::try_from(delimiter)
+        .ok()
+        .filter(u8::is_ascii)
+        .ok_or_else(|| Error::Usage("the delimiter must be one ASCII character".to_owned()))?;
+    let path = std::fs::canonicalize(&file).map_err(Error::io("read", &file))?;
+    let bytes = usize::try_from(part.as_u64()).unwrap_or(usize::MAX).max(1);
+    let mut parts = Parts::open(&path, format, !no_header, delimiter, bytes)?;
+    let mut client = link.open(APPLICATION).await?;
+    let target = Target::of(&table);
+    target.prepare(&mut client, &parts, create).await?;
+    let columns = target.columns(&mut client).await?;
+    parts.choose(&columns)?;
+    let id = identity(&path, &target, bytes)?;
+    if restart {
+        let forget = format!("DELETE FROM {} WHERE import = {}", target.notes, literal(&id));
+        execute(&mut client, &forget).await?;
+    }
+    let there = target.last_part(&mut client, &id).await?;
+    let bar = bar(parts.size());
+    let (mut rows, mut number) = (0, 0);
+    while let Some(part) = parts.next()? {
+        number += 1;
+        bar.set_position(part.position);
+        if number <= there {
+            continue;
+        }
+        rows += target.add(&mut client, &parts, &id, number, part.csv).await?;
+        bar.set_message(format!("{rows} rows"));
+    }
+    bar.finish_and_clear();
+    // Done: the same file may come again.
+    let forget = format!("DELETE FROM {} WHERE import = {}", target.notes, literal(&id));
+    execute(&mut client, &forget).await?;
+    let seconds = since.elapsed().as_secs_f64();
+    Ok(Done { table, rows, parts: number - there, resumed: there, seconds })
+}
+
+/// What makes an import the same one: the file as it is, the table, and how it is cut.
+fn identity(path: &Path, target: &Target, bytes: usize) -> Result<String> {
+    let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    let changed = found.modified().map_err(Error::io("read", path))?;
+    let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (path, length) = (path.display(), found.len());
+    Ok(format!("{path} {length} {changed} {bytes} {}", target.name))
+}
+
+fn bar(size: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
+    let template = "{msg} [{bar:40}] {bytes} of {total_bytes}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn literal(text: &str) -> String {
+    super::sql::describe::literal(text)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+async fn execute(client: &mut Client, sql: &str) -> Result<()> {
+    client.link().await?.batch_execute(sql).await.map_err(Error::Statement)
+}
+
+/// The table that rows are put into.
+struct Target {
+    /// In quotes, with its schema if that was given.
+    name: String,
+    schema: Option<String>,
+    table: String,
+    notes: String,
+}
+
+impl Target {
+    fn of(text: &str) -> Self {
+        let fold = |name: &str| match name.strip_prefix('"').and_then(|name| name.strip_suffix('"'))
+        {
+            Some(exact) => exact.replace("\"\"", "\""),
+            None => name.to_lowercase(),
+        };
+        let (schema, table) = match text.split_once('.') {
+            Some((schema, table)) => (Some(fold(schema)), fold(table)),
+            None => (None, fold(text)),
+        };
+        let place = schema.as_deref().map(|schema| quoted(schema) + ".").unwrap_or_default();
+        let (name, notes) = (place.clone() + &quoted(&table), place + NOTES);
+        Self { name, schema, table, notes }
+    }
+
+    /// Makes the table, if that is wanted, and the one for notes.
+    async fn prepare(&self, client: &mut Client, parts: &Parts, create: bool) -> Result<()> {
+        if create {
+            let columns = parts.columns_of_file()?;
+            let columns = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            let sql = format!("CREATE TABLE IF NOT EXISTS {} ({columns})", self.name);
+            execute(client, &sql).await?;
+        }
+        let sql = format!(
+            "CREATE TABLE IF NOT EXISTS {} (import text NOT NULL, part bigint NOT NULL)",
+            self.notes
+        );
+        execute(client, &sql).await
+    }
+
+    /// The table's columns, in their order.
+    async fn columns(&self, client: &mut Client) -> Result<Columns> {
+        let schema = match &self.schema {
+            Some(schema) => literal(schema),
+            None => "current_schema()".to_owned(),
+        };
+        let sql = format!(
+            "SELECT column_name::text FROM information_schema.columns \
+             WHERE table_schema = {schema} AND table_name = {} ORDER BY ordinal_position",
+            literal(&self.table)
+        );
+        let rows = client.link().await?.query(&sql, &[]).await.map_err(Error::Statement)?;
+        let names = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>();
+        let names = names.map_err(Error::Statement)?;
+        match names.is_empty() {
+            true => Err(Error::NotInForce(format!(
+                "there is no table {}: --create makes it",
+                self.name
+            ))),
+            false => Ok(names),
+        }
+    }
+
+    async fn last_part(&self, client: &mut Client, id: &str) -> Result<u64> {
+        let sql = format!(
+            "SELECT coalesce(max(part), 0) FROM {} WHERE import = {}",
+            self.notes,
+            literal(id)
+        );
+        let row = client.link().await?.query_one(&sql, &[]).await.map_err(Error::Statement)?;
+        let last: i64 = row.try_get(0).map_err(Error::Statement)?;
+        Ok(last.unsigned_abs())
+    }
+
+    /// Adds a part; the number of its rows. When the connection is lost, the notes say whether it is
+    /// there.
+    async fn add(
+        &self,
+        client: &mut Client,
+        parts: &Parts,
+        id: &str,
+        number: u64,
+        csv: Bytes,
+    ) -> Result<u64> {
+        for _ in 0..ATTEMPTS {
+            let connection = client.link().await?;
+            match self.try_add(connection, parts, id, number, csv.clone()).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) if is_lost(&error) => client.lose(),
+                Err(error) if error.code().is_some_and(|code| code.code() == "08007") => {}
+                Err(error) => {
+                    // What was begun is undone with the connection as well.
+                    let _ = client.link().await?.batch_execute("ROLLBACK").await;
+                    return Err(Error::Statement(error));
+                }
+            }
+            if self.last_part(client, id).await? >= number {
+                return Ok(parts::records(&csv));
+            }
+        }
+        Err(Error::Unreachable(format!(
+            "the connection is lost again and again at part {number}: run it again, and it goes on there"
+        )))
+    }
+
+    async fn try_add(
+        &self,
+        connection: &Connection,
+        parts: &Parts,
+        id: &str,
+        number: u64,
+        csv: Bytes,
+    ) -> Result<u64, tokio_postgres::Error> {
+        connection.batch_execute("BEGIN").await?;
+        let columns = parts.chosen().iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let delimiter = char::from(parts.delimiter());
+        let copy = format!(
+            "COPY {} ({columns}) FROM STDIN (FORMAT csv, DELIMITER {})",
+            self.name,
+            literal(&delimiter.to_string())
+        );
+        let sink = connection.copy_in::<_, Bytes>(&copy).await?;
+        let mut sink = std::pin::pin!(sink);
+        sink.send(csv).await?;
+        let rows = sink.finish().await?;
+        let (notes, id) = (&self.notes, literal(id));
+        let note = format!("INSERT INTO {notes} VALUES ({id}, {number}); COMMIT");
+        connection.batch_execute(&note).await?;
+        Ok(rows)
+    }
+}

@@ -1,0 +1,82 @@
+//! Where results go: standard output, a file, or a program.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write, stdout};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use crate::cli::error::{Error, Result};
+
+pub enum Output {
+    Stdout(BufWriter<Stdout>),
+    File(BufWriter<File>),
+    Program(BufWriter<ChildStdin>, Child),
+}
+
+impl Output {
+    pub fn stdout() -> Self {
+        Self::Stdout(BufWriter::new(stdout()))
+    }
+
+    /// A file, or a program where `|` stands before it.
+    pub fn open(target: &str) -> Result<Self> {
+        let failed = |source| Error::Io { what: format!("write to {target}"), source };
+        let Some(program) = target.strip_prefix('|') else {
+            return Ok(Self::File(BufWriter::new(File::create(target).map_err(failed)?)));
+        };
+        let mut child = Command::new("sh")
+            .args(["-c", program])
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        match child.stdin.take() {
+            Some(input) => Ok(Self::Program(BufWriter::new(input), child)),
+            None => Err(failed(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stdout(out) if out.get_ref().is_terminal())
+    }
+
+    /// Whether something waits to be written.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Stdout(out) => !out.buffer().is_empty(),
+            Self::File(out) => !out.buffer().is_empty(),
+            Self::Program(out, _) => !out.buffer().is_empty(),
+        }
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        Write::flush(self).map_err(Error::Print)
+    }
+
+    /// Ends what was begun, and waits for the program.
+    pub fn close(mut self) -> Result<()> {
+        self.flush()?;
+        if let Self::Program(out, mut child) = self {
+            drop(out);
+            let failed = |source| Error::Io { what: "wait for the program".into(), source };
+            child.wait().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn inner(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Stdout(out) => out,
+            Self::File(out) => out,
+            Self::Program(out, _) => out,
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner().flush()
+    }
+}
