@@ -27,7 +27,7 @@ async fn rows_have_the_form_that_is_asked_for() {
         let table =
             " n |  t  | nothing | b\n---+-----+---------+---\n 1 | a,b |         | t\n(1 row)\n\n";
         for (arguments, expected) in [
-            (&[][..], table),
+            (&[] as &[&str], table),
             (&["-At"], "1|a,b||t\n"),
             (&["-A", "-F", ";"], "n;t;nothing;b\n1;a,b;;t\n(1 row)\n"),
             (&["--csv"], "n,t,nothing,b\n1,\"a,b\",,t\n"),

@@ -27,7 +27,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
         let warehouse = cluster.path("warehouse").display().to_string();
         let busy = daemon.postgres().to_string();
         let doctor = |arguments: &[&str], variables: &[(&str, &str)]| {
-            let mut command = oribi("doctor", &[&["--json"], arguments].concat());
+            let mut command = oribi("doctor", &[&["--json"][..], arguments].concat());
             for key in ["POSTGRES", "PEER", "WEB"] {
                 command.env(format!("ORIBI_{key}"), "127.0.0.1:0");
             }
@@ -51,7 +51,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
         // The running daemon's own port and directory.
         let used = daemon.data_dir().display().to_string();
         let same = ["--zookeeper", cluster.zookeeper(), "--data-dir", &used];
-        let (code, out, _) = doctor(&same, &[("ORIBI_POSTGRES", &busy)]);
+        let (code, out, _) = doctor(&same, &[("ORIBI_POSTGRES", busy.as_str())]);
         let found = json(&out);
         assert_eq!(code, Some(0), "{found:#}");
         assert!(status(&found, "port postgres").1.contains("running daemon's"), "{found:#}");
@@ -69,7 +69,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
             (&[("ORIBI_WAREHOUSE", "/proc/nowhere")], "warehouse", "cannot be written"),
             (&[("ORIBI_CONFIG", unknown.as_str())], "configuration", "nothing"),
             (
-                &[("ORIBI_PEERS_CERTIFICATE", &certificate)],
+                &[("ORIBI_PEERS_CERTIFICATE", certificate.as_str())],
                 "certificate peers.certificate",
                 "bad.pem",
             ),
@@ -84,7 +84,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
             assert!(all.contains(part) && all.contains("mend"), "{variables:?}: {all}");
         }
         let mut command = oribi("doctor", &["--data-dir", &own]);
-        command.env("ORIBI_POSTGRES", &busy);
+        command.env("ORIBI_POSTGRES", busy.as_str());
         let (code, out, _) = finish(command);
         assert_eq!(code, Some(1));
         assert!(out.contains("FAIL  port postgres") && out.contains("→ end that process"), "{out}");
@@ -208,24 +208,24 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         }
         assert!(text.lines().any(|line| line.contains("\"path\":\"/roles/ann\"")), "{text}");
         let there = ["--zookeeper", cluster.zookeeper()];
-        let out = ok("restore", &[&[&file, "--dry-run"], &there[..]].concat());
+        let out = ok("restore", &[&[file.as_str(), "--dry-run"][..], &there[..]].concat());
         assert!(out.contains("would be restored"), "{out}");
-        ok("restore", &[&[file.as_str()], &there[..]].concat());
+        ok("restore", &[&[file.as_str()][..], &there[..]].concat());
         let daemon = cluster.start("a");
         check_filled(&daemon).await;
         // Not while a daemon runs, and not over what is there.
-        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()], &there[..]].concat()));
+        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()][..], &there[..]].concat()));
         assert_eq!(code, Some(1));
         assert!(err.contains("daemons run") && err.contains("drain"), "{err}");
         Client::connect(&daemon).await.rows("CREATE TABLE later AS SELECT 1 AS x").await;
         // While it runs, it can be saved.
         let second = cluster.path("second.json").display().to_string();
-        ok("backup", &[&[second.as_str()], &there[..]].concat());
+        ok("backup", &[&[second.as_str()][..], &there[..]].concat());
         stop(daemon);
-        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()], &there[..]].concat()));
+        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()][..], &there[..]].concat()));
         assert_eq!(code, Some(1));
         assert!(err.contains("not empty") && err.contains("--force"), "{err}");
-        let out = ok("restore", &[&[file.as_str(), "--force"], &there[..]].concat());
+        let out = ok("restore", &[&[file.as_str(), "--force"][..], &there[..]].concat());
         assert!(out.contains("are gone"), "{out}");
         let daemon = cluster.start("a");
         check_filled(&daemon).await;
@@ -247,7 +247,7 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         // A file of a newer version.
         let newer = text.replacen("\"znodes\": 1", "\"znodes\": 2", 1);
         std::fs::write(&file, newer).expect("a file");
-        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()], &there[..]].concat()));
+        let (code, _, err) = finish(oribi("restore", &[&[file.as_str()][..], &there[..]].concat()));
         assert_eq!(code, Some(2));
         assert!(err.contains("newer"), "{err}");
     })

@@ -14,44 +14,7 @@ use super::shell::{Lines, Nothing, Shell};
 use crate::cli::error::{Error, Result};
 
 /// What `\?` shows.
-const HELP: &str = "\
-General
-  \\q                     quit
-  \\c [DB|- [ROLE|- [HOST:PORT]]]  connect to another database, as another role, or elsewhere
-  \\conninfo              say which daemon this is
-  \\h [TOPIC]             help with SQL, settings, functions and errors (as oribi help)
-  \\! COMMAND             run a command of the shell
-  \\cd [DIR]              change the folder
-
-Statements
-  \\g [FILE]              run what was typed, or the last statement again; rows to a file or |program
-  \\gx                    the same with expanded rows
-  \\watch [SECONDS]       run it again and again, until Ctrl-C
-  \\p                     show what was typed, or the last statement
-  \\r                     leave what was typed
-  \\e [FILE]              edit it with $EDITOR, then run it
-
-Input and output
-  \\i FILE                run a script; \\ir: relative to the script that is read
-  \\o [FILE]              rows to a file or |program from now on
-  \\copy ... FROM|TO FILE COPY with a file on this machine
-  \\echo TEXT             say something (\\warn: on standard error)
-
-The catalog (+: more, S: the system's own too; patterns: * and ?)
-  \\d [NAME]              relations, or the columns of one
-  \\dt \\dv \\dE            tables, views, foreign tables
-  \\dn \\l \\du \\df \\dp     schemas, databases, roles, functions, privileges
-  \\dconfig [PATTERN]     settings
-  \\sv VIEW               a view's definition
-
-Form
-  \\x [on|off|auto]       expanded rows
-  \\a \\t                  unaligned; rows only
-  \\f TEXT                what stands between unaligned values
-  \\pset [NAME [VALUE]]   format, expanded, tuples_only, fieldsep, null
-  \\timing [on|off]       how long statements take
-  \\set [NAME [VALUE]]    variables, for :name, :'name' and :\"name\"; \\unset NAME
-";
+const HELP: &str = include_str!("commands.txt");
 
 /// What follows a command.
 pub enum Then {
