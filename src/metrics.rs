@@ -131,14 +131,16 @@ mod tests {
         assert_eq!((count, classes.len()), (7, BOUNDS.len()));
         assert_eq!(classes[..3], [(0.0005, 2), (0.001, 4), (0.0025, 4)]);
         assert_eq!(classes[BOUNDS.len() - 1], (1800.0, 6));
-        assert!((sum - 3602.002_002).abs() < 1e-6, "{sum}");
+        assert!((sum - 3_602.002_002).abs() < 1e-6, "{sum}");
         assert!(BOUNDS.is_sorted());
     }
 
     #[test]
     fn words_are_counted_apart() {
         let words = ByWord::default();
-        ["a", "b", "a"].map(|word| words.add(word));
+        for word in ["a", "b", "a"] {
+            words.add(word);
+        }
         assert_eq!(words.get(), BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
     }
 }

@@ -1,8 +1,8 @@
 //! The web port: the console ([`console`]); health for load balancers and supervisors and metrics for
 //! monitoring, which nobody logs in for.
 //!
-//! - [`health`]: `/livez`, `/readyz`.
-//! - [`metrics`]: `/metrics`.
+//! - [`health`] is `/livez` and `/readyz`.
+//! - [`metrics`] is `/metrics`.
 
 mod health;
 pub mod metrics;

@@ -185,10 +185,13 @@ async fn probe(store: &dyn Coordination) -> Vec<Check> {
         let difference = (there - middle).num_milliseconds();
         let seen = format!("the ensemble's clock is {difference} ms from this machine's");
         let mend = "have both follow the same time servers: timedatectl, chronyc sources";
-        checks.push(match difference.abs() {
-            ..=SAME => Check::ok("clocks", seen),
-            ..=FAR => Check::warn("clocks", seen, mend),
-            _ => Check::fail("clocks", seen, mend),
+        let apart = difference.abs();
+        checks.push(if apart <= SAME {
+            Check::ok("clocks", seen)
+        } else if apart <= FAR {
+            Check::warn("clocks", seen, mend)
+        } else {
+            Check::fail("clocks", seen, mend)
         });
     }
     checks

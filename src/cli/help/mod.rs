@@ -51,6 +51,8 @@ const TOPICS: &[Topic] = &[
     made("system-tables", "the cluster as SQL: system.* and zk.*", made::system_tables),
     made("znodes", "what is in ZooKeeper", made::znodes),
     text("errors", "error codes, and what to do", include_str!("../../help/errors.md")),
+    text("metrics", "what /metrics tells", include_str!("../../help/metrics.md")),
+    text("runbook", "what to do about each alert", include_str!("../../help/runbook.md")),
     text("backup", "back-up, restore, moving and upgrading", include_str!("../../help/backup.md")),
 ];
 

@@ -137,13 +137,13 @@ impl<'a> Printer<'a> {
             Format::Expanded => self.expanded(out),
             Format::Table => match self.style.expanded {
                 Expanded::On => self.expanded(out),
-                Expanded::Off => write!(out, "{}{footer}\n", self.side_by_side()),
+                Expanded::Off => writeln!(out, "{}{footer}", self.side_by_side()),
                 Expanded::Auto => {
                     let text = self.side_by_side();
                     let widths = text.lines().take(AUTO_ROWS).map(width);
                     match widths.max().unwrap_or_default() > self.style.columns {
                         true => self.expanded(out),
-                        false => write!(out, "{text}{footer}\n"),
+                        false => writeln!(out, "{text}{footer}"),
                     }
                 }
             },

@@ -35,7 +35,7 @@ pub enum Fault {
     Gone(#[from] io::Error),
     /// The daemon says so.
     #[error("{0}")]
-    Said(Said),
+    Said(Box<Said>),
     /// It wants a password, and none is known.
     #[error("a password is wanted: set PGPASSWORD, or put it in ~/.pgpass")]
     NoPassword,
@@ -291,7 +291,7 @@ impl Wire {
                     return Ok(());
                 }
                 Message::ErrorResponse(body) => {
-                    return Err(Fault::Said(Said::read(body.fields())?));
+                    return Err(Fault::Said(Box::new(Said::read(body.fields())?)));
                 }
                 _ => return Err(strange()),
             }
@@ -365,7 +365,8 @@ impl Wire {
                 Event::Row(row) => rows.push(row),
                 Event::Failed(said) => failed = Some(said),
                 Event::Ready => {
-                    return failed.map_or(Ok((columns, rows)), |said| Err(Fault::Said(said)));
+                    return failed
+                        .map_or(Ok((columns, rows)), |said| Err(Fault::Said(Box::new(said))));
                 }
                 _ => {}
             }
@@ -377,7 +378,7 @@ impl Wire {
         let mut events = Vec::new();
         while let Some(event) = self.next().now_or_never() {
             match event? {
-                Event::Failed(said) => return Err(Fault::Said(said)),
+                Event::Failed(said) => return Err(Fault::Said(Box::new(said))),
                 event => events.push(event),
             }
         }

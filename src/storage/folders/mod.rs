@@ -91,7 +91,7 @@ impl Folders {
         let (roots, place, is_folder) = (self.roots.clone(), url.prefix().clone(), url.is_folder());
         if self.nearby.contains_key(&place) {
             let listed = listed(&roots, &place, is_folder);
-            if !listed.as_ref().is_some_and(|files| files.len() <= FEW) {
+            if listed.as_ref().is_none_or(|files| files.len() > FEW) {
                 self.nearby.invalidate(&place);
             }
             return listed;

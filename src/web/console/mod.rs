@@ -235,7 +235,7 @@ impl From<Refused> for Refusal {
                     Some("3D") => StatusCode::NOT_FOUND,
                     _ => StatusCode::SERVICE_UNAVAILABLE,
                 };
-                Self::of(status, fault)
+                Self::of(status, *fault)
             }
             Refused::Io(error) => error.into(),
         }

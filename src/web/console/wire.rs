@@ -97,7 +97,7 @@ pub struct LogIn<'a> {
 /// Why nobody is logged in.
 #[derive(Debug)]
 pub enum Refused {
-    Fault(Fault),
+    Fault(Box<Fault>),
     Io(io::Error),
 }
 
@@ -138,7 +138,7 @@ impl Wire {
             if kind != b'R' {
                 match understand(kind, body)? {
                     Message::Ready => return Ok(wire),
-                    Message::Error(fault) => return Err(Refused::Fault(fault)),
+                    Message::Error(fault) => return Err(Refused::Fault(Box::new(fault))),
                     _ => continue,
                 }
             }
@@ -162,12 +162,12 @@ impl Wire {
                 // Nobody has a password of no characters.
                 let password = password.filter(|password| !password.is_empty());
                 let password = password.ok_or_else(|| {
-                    Refused::Fault(Fault {
+                    Refused::Fault(Box::new(Fault {
                         severity: "FATAL".to_owned(),
                         code: "28P01".to_owned(),
                         message: "a password is needed".to_owned(),
                         ..Fault::default()
-                    })
+                    }))
                 })?;
                 // The stream within the process is not the client's TLS connection.
                 let binding = ChannelBinding::unsupported();
