@@ -9,6 +9,7 @@ mod cluster_view;
 mod entrance;
 mod live;
 mod peer_messages;
+mod store;
 mod tool;
 
 use std::net::SocketAddr;
@@ -17,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -26,11 +26,8 @@ use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{self, Election, Membership, State, Workers};
-use crate::config::{self, Config, Switch};
-use crate::coordination::counted::Counted;
-use crate::coordination::embedded::{self, EmbeddedStore};
-use crate::coordination::whole::{Store, Whole};
-use crate::coordination::zookeeper::{self, ZooKeeper};
+use crate::config::{self, Config};
+use crate::coordination::whole::Store;
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
@@ -59,10 +56,8 @@ use crate::web::console::Console;
 use crate::web::port::Port;
 use cluster_view::{Clients, ClusterView};
 use peer_messages::PeerMessages;
+pub use store::ensemble;
 pub use tool::Tool;
-
-/// Pause between attempts to reach the ensemble.
-const RECONNECT: Duration = Duration::from_secs(1);
 
 /// How long clients may take to go once their statements are cancelled, and threads to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -173,7 +168,7 @@ impl Server {
         let peering = Peering::of_files(&config.peers)?;
         let sockets = Sockets::bind(&config).await?;
         let addresses = sockets.addresses()?;
-        let store = connect(&config, &data_dir).await?;
+        let store = store::connect(&config, &data_dir).await?;
         let coordination: Arc<dyn Coordination> = store.own.clone();
         let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
         let catalog = Catalog::open(coordination.clone()).await?;
@@ -543,76 +538,6 @@ fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Erro
     let directory = made()
         .map_err(|source| Error::Warehouse { path: directory.display().to_string(), source })?;
     Ok(Some(format!("file://{}", directory.display())))
-}
-
-/// Opens the coordination store: the ensemble if one is configured, else the embedded one.
-async fn connect(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
-    match ensemble(config)? {
-        Some(options) => reach(config, options).await,
-        None => embedded_store(config, data_dir),
-    }
-}
-
-fn embedded_store(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
-    let config::Coordination { session_timeout, request_timeout, .. } = config.coordination;
-    let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
-    let options = embedded::Options { session_timeout, request_timeout };
-    let own = Counted::new(store.connect(options.clone()));
-    Ok(Store { own, whole: Whole::of_embedded(store, options) })
-}
-
-/// Waits for the ensemble.
-async fn reach(config: &Config, options: zookeeper::Options) -> Result<Store, Error> {
-    options.warn();
-    let deadline = Instant::now() + config.coordination.start_timeout;
-    loop {
-        match ZooKeeper::connect(options.clone()).await {
-            Ok(client) => {
-                let whole = Whole::of_ensemble(options);
-                return Ok(Store { own: Counted::new(client), whole });
-            }
-            Err(error) if error.is_unavailable() && Instant::now() < deadline => {
-                warn!(%error, "waiting for the ensemble");
-                tokio::time::sleep(RECONNECT).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// How the ensemble is reached, if there is one.
-pub fn ensemble(config: &Config) -> Result<Option<zookeeper::Options>, Error> {
-    let Some(hosts) = &config.zookeeper else { return Ok(None) };
-    let credentials = config.coordination.credentials.as_ref();
-    Ok(Some(zookeeper::Options {
-        session_timeout: config.coordination.session_timeout,
-        request_timeout: config.coordination.request_timeout,
-        credentials: credentials.map(|path| zookeeper::Credentials::read(path)).transpose()?,
-        tls: zookeeper_tls(&config.coordination)?,
-        ..zookeeper::Options::new(hosts)
-    }))
-}
-
-/// The files for TLS to the ensemble, if it is on. Files without it would be a false promise.
-fn zookeeper_tls(config: &config::Coordination) -> Result<Option<zookeeper::Tls>, Error> {
-    let wrong = |key, reason: &str| coordination::Error::Setting { key, reason: reason.to_owned() };
-    let config::Coordination { tls, tls_ca, tls_certificate, tls_key, .. } = config;
-    match (tls, tls_ca) {
-        (Switch::Off, None) if tls_certificate.is_none() && tls_key.is_none() => Ok(None),
-        (Switch::Off, _) => {
-            Err(wrong("tls", "is off, and tls_ca, tls_certificate or tls_key is set").into())
-        }
-        (Switch::On, None) => Err(wrong("tls_ca", "is needed where coordination.tls is on").into()),
-        (Switch::On, Some(ca)) => {
-            let identity = match (tls_certificate, tls_key) {
-                (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-                (None, None) => None,
-                (Some(_), None) => return Err(wrong("tls_key", "is missing").into()),
-                (None, Some(_)) => return Err(wrong("tls_certificate", "is missing").into()),
-            };
-            Ok(Some(zookeeper::Tls { ca: ca.clone(), identity }))
-        }
-    }
 }
 
 async fn join(

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, embedded_store, ensemble, reach};
+use super::Error;
+use super::store::{embedded_store, ensemble, reach};
 use crate::config::Config;
 use crate::coordination::{self, Coordination, zookeeper};
 use crate::data_dir::DataDir;

@@ -121,7 +121,7 @@ async fn commands_are_those_that_users_of_psql_know() {
             }
         };
         shown("\\dt", &["List of relations", " public | t    | table | oribi", " s      | u"]);
-        shown("\\dv", &[" public | v    | view  | oribi", "(1 row)"]);
+        shown("\\dv", &[" public | v    | view | oribi", "(1 row)"]);
         shown("\\dt s.*", &[" s      | u    | table", "(1 row)"]);
         shown("\\dt+ t", &["managed", "Location"]);
         shown("\\d t", &["Table \"public.t\"", " a      | integer | not null", "Kind: managed"]);
