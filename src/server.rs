@@ -222,12 +222,14 @@ impl Server {
         );
         let warehouse = warehouse(&config, &data_dir)?;
         let cluster = membership.cluster();
+        let restored_at = cluster::restored_at(coordination.as_ref()).await?;
+        let warehouse_of = |url| Warehouse { url, cluster, restored_at };
         let maintenance = Maintenance::new(
             engine.clone(),
             catalog.clone(),
             commits.clone(),
             log,
-            (config.maintenance.clone(), warehouse.clone().map(|url| Warehouse { url, cluster })),
+            (config.maintenance.clone(), warehouse.clone().map(warehouse_of)),
         );
         let schedules = Schedules::new(submissions.clone(), catalog.clone());
         let foundation = Foundation {

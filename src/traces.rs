@@ -20,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+/// What spans wait at least and at most until they are sent, whatever the environment says.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
 /// Spans that wait at most, and go in one request: the defaults of OpenTelemetry's batches.
 const WAITING: usize = 2048;
 const TOGETHER: usize = 512;
@@ -244,6 +248,7 @@ impl Variables {
         };
         let client = reqwest::Client::builder().timeout(timeout).default_headers(self.headers()?);
         let client = client.build().map_err(|error| wrong(&name, &error.to_string()))?;
+        let pause = self.millis("OTEL_BSP_SCHEDULE_DELAY", Duration::from_secs(5))?;
         let (queue, waiting) = mpsc::channel(WAITING);
         Ok(Some(Traces {
             queue,
@@ -251,7 +256,7 @@ impl Variables {
             endpoint,
             client,
             resource: self.resource(daemon),
-            pause: self.millis("OTEL_BSP_SCHEDULE_DELAY", Duration::from_secs(5))?,
+            pause: pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
             sampled: self.sampled()?,
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),

@@ -344,6 +344,17 @@ fn read_file(path: &FilePath) -> Result<Saved> {
 }
 
 /// The nodes to make, parents first, the cluster's last: without it the store is not taken for whole.
+/// The cluster's record, which says from now on that the store was taken from a back-up: housekeeping then
+/// leaves alone what was made before and is not in the catalog.
+fn restored(record: Bytes) -> Result<Bytes> {
+    let wrong = |error| Error::Usage(format!("{}: {error}", Path::Cluster));
+    let mut record: Value = serde_json::from_slice(&record).map_err(wrong)?;
+    if let Some(record) = record.as_object_mut() {
+        record.insert("restored_at".to_owned(), chrono::Utc::now().to_rfc3339().into());
+    }
+    Ok(record.to_string().into())
+}
+
 fn wanted(nodes: Vec<Entry>, with_queue: bool) -> Result<Vec<(String, Bytes)>> {
     let below = |path: &str, parent: &Path<'_>| path.starts_with(&format!("{parent}/"));
     let mut wanted = Vec::new();
@@ -354,7 +365,10 @@ fn wanted(nodes: Vec<Entry>, with_queue: bool) -> Result<Vec<(String, Bytes)>> {
         if is_of_one_run(&node.path) || (!with_queue && (waits || open)) {
             continue;
         }
-        let data = node.data()?;
+        let data = match node.path == Path::Cluster.to_string() {
+            true => restored(node.data()?)?,
+            false => node.data()?,
+        };
         wanted.push((node.path, data));
     }
     let cluster = Path::Cluster.to_string();

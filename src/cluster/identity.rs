@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 use uuid::Uuid;
@@ -22,6 +23,9 @@ struct ClusterRecord {
     uuid: Uuid,
     #[serde(default = "first_format")]
     format: u32,
+    /// When all of the store was taken from a back-up, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restored_at: Option<String>,
 }
 
 /// That of stores from before it was written down.
@@ -31,6 +35,10 @@ fn first_format() -> u32 {
 
 /// The cluster's UUID as the store has it; `None` if it has none.
 pub(super) async fn read(coordination: &dyn Coordination) -> Result<Option<Uuid>> {
+    Ok(record(coordination).await?.map(|record| record.uuid))
+}
+
+async fn record(coordination: &dyn Coordination) -> Result<Option<ClusterRecord>> {
     let path = Path::Cluster.to_string();
     let Some(node) = coordination.get(&path).await? else { return Ok(None) };
     let record: ClusterRecord =
@@ -38,7 +46,16 @@ pub(super) async fn read(coordination: &dyn Coordination) -> Result<Option<Uuid>
     if record.format > FORMAT {
         return Err(Error::NewerFormat { found: record.format, known: FORMAT });
     }
-    Ok(Some(record.uuid))
+    Ok(Some(record))
+}
+
+/// When the store was taken from a back-up, if it was: what was made before then may be missing in it.
+pub async fn restored_at(coordination: &dyn Coordination) -> Result<Option<DateTime<Utc>>> {
+    let at = record(coordination).await?.and_then(|record| record.restored_at);
+    // What cannot be read might be any time until now.
+    let parsed =
+        |at: String| DateTime::parse_from_rfc3339(&at).map_or_else(|_| Utc::now(), Into::into);
+    Ok(at.map(parsed))
 }
 
 /// The UUID of the cluster to join. The first daemon of a new store makes it; a daemon that knew
@@ -73,7 +90,7 @@ pub(super) async fn establish(
 
 async fn create(coordination: &dyn Coordination) -> Result<Uuid> {
     let path = Path::Cluster.to_string();
-    let record = ClusterRecord { uuid: id::nonce(), format: FORMAT };
+    let record = ClusterRecord { uuid: id::nonce(), format: FORMAT, restored_at: None };
     let data = serde_json::to_vec(&record)
         .map_err(|source| Error::BadRecord { path: path.clone(), source })?;
     match coordination.create(&path, data.into(), Mode::Persistent).await {

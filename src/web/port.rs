@@ -3,16 +3,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures::{FutureExt, StreamExt, TryFutureExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -26,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Clients that may be on the way there at once. Who comes on top of that is sent away.
 const ARRIVING: usize = 256;
+
+/// Clients that are connected at once. Each takes a descriptor, which the other ports need as well.
+const CONNECTED: usize = 1024;
 
 /// Pause after the system has refused a connection, for want of descriptors say.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -52,29 +58,75 @@ pub struct Port {
     socket: TcpListener,
     tls: Option<Arc<Acceptor>>,
     arriving: FuturesUnordered<BoxFuture<'static, io::Result<Arrived>>>,
+    places: Arc<Semaphore>,
+}
+
+/// A connection that has one of the places.
+struct Placed {
+    bytes: Box<dyn Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bytes).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_shutdown(cx)
+    }
 }
 
 impl Port {
     pub fn new(socket: TcpListener, tls: Option<Arc<Acceptor>>) -> Self {
-        Self { socket, tls, arriving: FuturesUnordered::new() }
+        let places = Arc::new(Semaphore::new(CONNECTED));
+        Self { socket, tls, arriving: FuturesUnordered::new(), places }
     }
 
     /// A client that has come; with TLS it arrives a moment later.
     fn welcome(&mut self, socket: TcpStream, peer: SocketAddr) -> Option<Arrived> {
         let server = socket.local_addr().ok()?;
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            debug!(%peer, "too many clients of the web port are connected");
+            return None;
+        };
         // Small answers must not wait for one another.
         let _ = socket.set_nodelay(true);
         let caller = Caller { peer, server, tls: None };
         let Some(acceptor) = self.tls.clone() else {
-            return Some((Box::new(socket) as Box<dyn Bytes>, caller));
+            return Some((placed(Box::new(socket), place), caller));
         };
         if self.arriving.len() >= ARRIVING {
             debug!(%peer, "too many clients of the web port have not said anything yet");
             return None;
         }
-        self.arriving.push(arrive(socket, caller, acceptor).boxed());
+        let arrival = arrive(socket, caller, acceptor)
+            .map_ok(|(bytes, caller)| (placed(bytes, place), caller));
+        self.arriving.push(arrival.boxed());
         None
     }
+}
+
+fn placed(bytes: Box<dyn Bytes>, place: OwnedSemaphorePermit) -> Box<dyn Bytes> {
+    Box::new(Placed { bytes, _place: place })
 }
 
 async fn arrive(socket: TcpStream, caller: Caller, acceptor: Arc<Acceptor>) -> io::Result<Arrived> {

@@ -36,6 +36,7 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     Disable,
+    #[value(alias = "allow")]
     Prefer,
     Require,
     VerifyCa,

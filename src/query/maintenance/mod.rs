@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::ObjectName;
 use tokio::sync::watch;
@@ -85,6 +85,8 @@ pub struct Maintenance {
 pub struct Warehouse {
     pub url: String,
     pub cluster: Uuid,
+    /// When the catalog was taken from a back-up. It may not know what was made before.
+    pub restored_at: Option<DateTime<Utc>>,
 }
 
 /// What the leader remembers between its rounds, by object identifier.
@@ -248,11 +250,12 @@ impl Maintenance {
     /// Removes the directories of tables that were dropped, or never finished, longer ago than the
     /// grace period.
     async fn sweep(&self, warehouse: &Warehouse, election: &Election) -> Result<Work> {
-        let Warehouse { url, cluster } = warehouse;
+        let Warehouse { url, cluster, restored_at } = warehouse;
         let files = self.commits.files();
         let known = places(&self.catalog.snapshot());
         let grace = self.orphan_grace();
-        let mut found = Abandoned::list(files, url, *cluster, grace, &known).await?;
+        let mut found =
+            Abandoned::list(files, url, *cluster, (grace, *restored_at), &known).await?;
         let mut work = Work::default();
         while !found.is_empty() && election.fence().is_some() {
             // One may have been taken over since they were listed.

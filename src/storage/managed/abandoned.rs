@@ -34,12 +34,13 @@ pub struct Abandoned {
 
 impl Abandoned {
     /// Lists the directories of tables that `cluster` has made, in which no file is younger than
-    /// the grace period, except those of tables that are `known`.
+    /// the grace period, except those of tables that are `known`. After the catalog was taken from a
+    /// back-up, what is older than that stays: it may be of tables that the back-up does not know.
     pub async fn list(
         files: &TableFiles,
         warehouse: &str,
         cluster: Uuid,
-        grace: Duration,
+        (grace, restored_at): (Duration, Option<DateTime<Utc>>),
         known: &[String],
     ) -> Result<Self> {
         let place = files.place(warehouse)?;
@@ -62,7 +63,10 @@ impl Abandoned {
             }
             let listed = place.store.list(Some(&directory)).try_collect::<Vec<ObjectMeta>>().await;
             let listed = listed.map_err(|error| of_store(warehouse, error))?;
-            let old = listed.iter().all(|file| file.last_modified < limit);
+            let is_old = |file: &ObjectMeta| {
+                file.last_modified < limit && restored_at.is_none_or(|at| file.last_modified > at)
+            };
+            let old = listed.iter().all(is_old);
             if old && maker(place.store.as_ref(), &listed).await == Some(cluster) {
                 found.directories.push((directory, listed));
             }

@@ -12,8 +12,10 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, Stream};
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
 use super::logins::Login;
@@ -85,11 +87,15 @@ const FAR: &[Topic] = &[
 ];
 
 /// Tells until the page goes away or its user is logged in no more.
-pub fn tell(near: Wire, far: Wire, login: Arc<Login>) -> Response {
+pub fn tell(near: Wire, far: Wire, login: Arc<Login>, listener: OwnedSemaphorePermit) -> Response {
     let events = stream::select(
         Teller::new(near, NEAR, &login).events(),
         Teller::new(far, FAR, &login).events(),
     );
+    // For as long as the page listens.
+    let events = events.inspect(move |_| {
+        let _ = &listener;
+    });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     (headers, Body::from_stream(events)).into_response()
 }

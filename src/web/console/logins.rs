@@ -18,6 +18,9 @@ use super::wire::{Message, Wire};
 /// Statements that one who is logged in may have under way at once; more wait.
 const AT_ONCE: usize = 16;
 
+/// Pages of one who is logged in that are told what changes at once.
+const LISTENERS: usize = 8;
+
 /// Downloads that one who is logged in may have asked for and not begun, and for how long.
 const DOWNLOADS: usize = 16;
 const DOWNLOAD_WAITS: Duration = Duration::from_secs(60);
@@ -36,6 +39,8 @@ pub struct Login {
     /// Ends then, too, but not where the daemon stops: it finishes what has begun.
     pub revoked: CancellationToken,
     pub places: Arc<Semaphore>,
+    /// For pages that want to be told what changes.
+    pub listeners: Arc<Semaphore>,
     seen: Mutex<Instant>,
     touched: Notify,
     downloads: Mutex<HashMap<String, (Download, Instant)>>,
@@ -61,6 +66,7 @@ impl Login {
             ended: CancellationToken::new(),
             revoked: CancellationToken::new(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
+            listeners: Arc::new(Semaphore::new(LISTENERS)),
             seen: Mutex::new(Instant::now()),
             touched: Notify::new(),
             downloads: Mutex::default(),
@@ -111,6 +117,8 @@ impl Logins {
     /// They go after so long without a request, and at `stop`.
     pub fn new(idle: Duration, draining: CancellationToken, stop: CancellationToken) -> Arc<Self> {
         let (by_token, keepers) = Default::default();
+        // No later than clocks go.
+        let idle = idle.min(Duration::from_hours(24 * 365));
         Arc::new(Self { idle, by_token, keepers, draining, stop })
     }
 
@@ -147,8 +155,13 @@ impl Logins {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = login.ended.cancelled() => return,
-                () = sleep_until(until) => if login.last_seen() + self.idle <= Instant::now() {
-                    return;
+                () = sleep_until(until) => {
+                    // Who waits for a statement, or takes its rows, is not idle.
+                    if login.places.available_permits() < AT_ONCE {
+                        login.touch();
+                    } else if login.last_seen() + self.idle <= Instant::now() {
+                        return;
+                    }
                 },
                 () = login.touched.notified() => if connection.sync().await.is_err() {
                     return;

@@ -171,10 +171,14 @@ impl Console {
         None
     }
 
-    /// A role's OID and its password's verifier, by which one is known that has another by now.
+    /// A role's OID and its password's verifier, by which one is known that has another by now; `None` once
+    /// it may log in no more.
     fn role(&self, name: &str) -> Option<(u32, Option<String>)> {
         let snapshot = self.queries.catalog.snapshot();
         let role = snapshot.roles.get(name)?;
+        if role.record.valid_until.is_some_and(|until| until <= chrono::Utc::now()) {
+            return None;
+        }
         Some((role.record.oid, role.record.password.clone()))
     }
 
@@ -456,9 +460,14 @@ async fn fetch(
 }
 
 async fn events(State(console): State<Arc<Console>>, known: Known) -> Result<Response, Refusal> {
+    let Ok(listener) = known.login.listeners.clone().try_acquire_owned() else {
+        let message = "too many pages of this log-in are open";
+        let hint = "Close some of them.";
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "53300", message).hint(hint));
+    };
     let open = || console.connect(&known.caller, &known.login, (None, PAGES), true);
     let (near, far) = (open().await?, open().await?);
-    Ok(events::tell(near, far, known.login))
+    Ok(events::tell(near, far, known.login, listener))
 }
 
 /// Says with each answer what pages may do with it.

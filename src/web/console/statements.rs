@@ -138,7 +138,9 @@ impl Answer {
                 } else if self.whole {
                     // It could be any number of them.
                     self.complete(out, "SELECT", true);
-                    self.over = true;
+                    let message = "what comes after this result was not run, and what came before is \
+                                   undone unless it was committed: it has more rows than are shown";
+                    self.fail(out, "57014", message);
                 }
             }
             Message::Complete(tag) => self.complete(out, &tag, false),

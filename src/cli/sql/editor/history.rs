@@ -46,7 +46,8 @@ impl History {
 
     /// Takes an entry up. Not what begins with a space, nor a password, nor the same twice in a row.
     pub fn add(&mut self, entry: &str) -> io::Result<()> {
-        let secret = entry.to_uppercase().contains("PASSWORD");
+        let upper = entry.to_uppercase();
+        let secret = SECRET.iter().any(|word| upper.contains(word));
         let entry = entry.trim_end();
         let repeated = self.entries.last().is_some_and(|last| last == entry);
         if entry.is_empty() || entry.starts_with(' ') || secret || repeated {
@@ -67,6 +68,9 @@ impl History {
         fs::rename(part, path)
     }
 }
+
+/// Words by which an entry is known that has something to hide.
+const SECRET: [&str; 5] = ["PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY", "SIGNATURE="];
 
 /// Nobody else reads it.
 fn open(path: &Path, append: bool) -> io::Result<File> {
