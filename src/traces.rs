@@ -194,8 +194,9 @@ fn attributes<'a>(pairs: impl Iterator<Item = (&'a str, Value)>) -> Vec<Value> {
     pairs.map(|(key, of)| json!({ "key": key, "value": value(of) })).collect()
 }
 
-/// The random bits of a statement's id that decide whether it is sampled.
-const WHOLE: u64 = 1 << 62;
+/// The bits of a statement's id that decide whether it is sampled: the last ones, since those before count
+/// what was made in the same millisecond.
+const WHOLE: u64 = 1 << 32;
 
 /// The environment.
 struct Variables(HashMap<String, String>);

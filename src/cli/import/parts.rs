@@ -452,7 +452,7 @@ mod tests {
         while let Some(part) = parts.next().expect("read") {
             texts.push(String::from_utf8(part.csv.to_vec()).expect("text"));
         }
-        assert_eq!(texts, ["1,\"x\ny\"\n", "2,\"\"\"\"\n", "3,\n4,last\n"]);
+        assert_eq!(texts, ["1,\"x\ny\"\n", "2,\"\"\"\"\n3,\n", "4,last\n"]);
         assert_eq!(parts.position, parts.size());
         assert_eq!(records(texts[0].as_bytes()), 1);
         assert!(parts.choose(&vec!["a".to_owned()]).is_err());
