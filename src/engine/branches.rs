@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -109,6 +109,10 @@ impl ExecutionPlan for InTurn {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
+        if partition >= self.partitions() {
+            let message = format!("branches in turn have no partition {partition}");
+            return Err(DataFusionError::Internal(message));
+        }
         let own = self.branches().into_iter().skip(partition).step_by(self.partitions());
         let union = self.union.clone();
         let rows = stream::iter(own).then(move |branch| {

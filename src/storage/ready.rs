@@ -21,6 +21,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_expr::ConstExpr;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::execution_plan::{EmissionType, replace_children_if_necessary};
 use datafusion::physical_plan::filter::{FilterExec, batch_filter};
@@ -71,15 +72,23 @@ impl Preparation {
             && filter.fetch().is_none()
         {
             let (scan, filters) = self.scan(config, hurried, Some(filter.predicate()))?;
-            let rest = match (filters, filter.projection()) {
-                (true, None) => scan,
-                (true, Some(columns)) => {
+            let rest: Arc<dyn ExecutionPlan> = match filter.projection() {
+                None => scan.clone(),
+                Some(columns) => {
                     let columns = ProjectionExprs::from_indices(columns, &scan.schema());
-                    Arc::new(ProjectionExec::try_new(columns.iter().cloned(), scan)?)
+                    Arc::new(ProjectionExec::try_new(columns.iter().cloned(), scan.clone())?)
                 }
-                (false, _) => replace_children_if_necessary(node, vec![scan])?,
             };
-            return Ok(Transformed::yes(rest));
+            // Steps above rely on what the filter makes of its condition, such as `k >= 5` where no `k` is
+            // greater.
+            let knows = |constant: &ConstExpr| {
+                rest.equivalence_properties().is_expr_constant(&constant.expr).is_some()
+            };
+            let spared = filters && node.equivalence_properties().constants().iter().all(knows);
+            return Ok(Transformed::yes(match spared {
+                true => rest,
+                false => replace_children_if_necessary(node, vec![scan])?,
+            }));
         }
         let hurried = match node.pipeline_behavior() {
             // It takes all rows before it gives one.

@@ -114,7 +114,9 @@ impl Groups {
             AggregateInputMode::Raw => aggregate.filter_expr().to_vec(),
             AggregateInputMode::Partial => vec![None; functions.len()],
         };
+        // Past its share the engine's goes on, which spills.
         let consumer = MemoryConsumer::new(format!("DenseAggregate[{partition}]"));
+        let consumer = consumer.with_can_spill(true);
         Ok(Self {
             mode,
             key: key.clone(),
@@ -141,7 +143,10 @@ impl Groups {
             None => Ok(None),
         });
         let filters = filters.collect::<Result<Vec<Option<ArrayRef>>>>()?;
-        if let Err(sparse) = self.table.find(&numbers(&keys)?, &mut self.found) {
+        let others: usize = self.accumulators.iter().map(|accumulator| accumulator.size()).sum();
+        let memory = &mut self.memory;
+        let grant = |bytes: usize| memory.try_resize(others + bytes).is_ok();
+        if let Err(sparse) = self.table.find(&numbers(&keys)?, &mut self.found, grant) {
             return Ok(Err(sparse));
         }
         self.rows += batch.num_rows();
@@ -233,23 +238,25 @@ impl Rest {
     fn go_on(self, mut groups: Groups, rows: Rows) -> Result<Rows> {
         let size = self.context.session_config().batch_size();
         let memory = groups.memory.take();
-        let held = |rows: Rows| {
+        // Rows of groups, with the memory that they are in.
+        let held = |rows: Option<RecordBatch>| {
+            memory.resize(rows.as_ref().map_or(0, RecordBatch::get_array_memory_size));
             let done = stream::once(async move {
                 drop(memory);
                 None
             });
-            rows.map(Some).chain(done).filter_map(|row| async { row }).boxed()
+            sliced(rows, size).map(Some).chain(done).filter_map(|row| async { row }).boxed()
         };
         match self.aggregate.mode() {
             AggregateMode::Partial => {
                 let states = groups.output()?;
                 let rest = self.engine(rows)?;
-                Ok(held(sliced(states, size)).chain(rest).boxed())
+                Ok(held(states).chain(rest).boxed())
             }
             AggregateMode::Final | AggregateMode::FinalPartitioned => {
                 let schema = self.aggregate.input().schema();
                 let states = groups.states(&schema)?;
-                self.engine(held(sliced(states, size)).chain(rows).boxed())
+                self.engine(held(states).chain(rows).boxed())
             }
             _ => {
                 let partial = AggregateExec::try_new(
@@ -271,7 +278,7 @@ impl Rest {
                     self.aggregate.group_expr().as_final(),
                     functions.clone(),
                     vec![None; functions.len()],
-                    Once::new(schema, held(sliced(states, size)).chain(rest).boxed()),
+                    Once::new(schema, held(states).chain(rest).boxed()),
                     self.aggregate.input_schema(),
                 )?;
                 let merged: Arc<dyn ExecutionPlan> = Arc::new(merged);

@@ -13,8 +13,8 @@ use datafusion::error::Result;
 /// Places that any keys may have. They are memory once they are used.
 const FREE: u128 = 1 << 23;
 
-/// Places for each row so far that keys may have beyond that.
-const PLACES_OF_ROW: u128 = 16;
+/// Places for each group so far, and each row of a batch, that keys may have beyond that.
+const PLACES_OF_GROUP: u128 = 16;
 
 /// The group of each key.
 #[derive(Debug, Default)]
@@ -26,7 +26,6 @@ pub(super) struct Table {
     /// Of each group; any for that of NULL.
     keys: Vec<i64>,
     null: Option<usize>,
-    rows: u128,
 }
 
 /// The keys are too far apart, or too many.
@@ -65,15 +64,20 @@ impl Table {
     }
 
     /// Finds the group of each key, and makes those that are new; nothing is changed if the keys do not fit.
-    pub fn find(&mut self, keys: &Int64Array, found: &mut Vec<usize>) -> Result<(), TooSparse> {
+    /// `grant` is asked for the bytes of a larger table before there is one.
+    pub fn find(
+        &mut self,
+        keys: &Int64Array,
+        found: &mut Vec<usize>,
+        grant: impl FnOnce(usize) -> bool,
+    ) -> Result<(), TooSparse> {
         found.clear();
         if self.keys.len() + keys.len() >= u32::MAX as usize {
             return Err(TooSparse);
         }
         if let (Some(least), Some(greatest)) = (min(keys), max(keys)) {
-            self.make_room(least, greatest, keys.len())?;
+            self.make_room(least, greatest, keys.len(), grant)?;
         }
-        self.rows += keys.len() as u128;
         match keys.nulls().filter(|nulls| nulls.null_count() > 0) {
             None => found.extend(keys.values().iter().map(|key| {
                 let place = key.wrapping_sub(self.first) as usize;
@@ -93,7 +97,13 @@ impl Table {
         Ok(())
     }
 
-    fn make_room(&mut self, least: i64, greatest: i64, rows: usize) -> Result<(), TooSparse> {
+    fn make_room(
+        &mut self,
+        least: i64,
+        greatest: i64,
+        rows: usize,
+        grant: impl FnOnce(usize) -> bool,
+    ) -> Result<(), TooSparse> {
         let held = self.places.len() as i64;
         // Without places any first key will do.
         let (first, end) = match self.places.is_empty() {
@@ -108,19 +118,23 @@ impl Table {
         if wanted == held as u128 {
             return Ok(());
         }
-        let most = FREE.max((self.rows + rows as u128) * PLACES_OF_ROW);
+        let most = FREE.max((self.keys.len() + rows) as u128 * PLACES_OF_GROUP);
         if wanted > most {
             return Err(TooSparse);
         }
-        // More than is wanted now, on the side where it is, so that it does not grow with each batch.
-        let room = (wanted.max((held as u128 * 2).min(most)) - wanted) as i128;
+        // Twice as many as before, on the side where they are wanted, so that they do not grow with each batch.
+        let room = (wanted.max(held as u128 * 2) - wanted) as i128;
         let grows_down = !self.places.is_empty() && first < i128::from(self.first);
         let first = match grows_down {
             true => (first - room).max(i64::MIN.into()),
             false => first,
         };
         let end = if grows_down { end } else { end + room };
-        let mut places = vec![0; (end - first) as usize];
+        let length = (end - first) as usize;
+        if !grant(self.memory_size() + length * size_of::<u32>()) {
+            return Err(TooSparse);
+        }
+        let mut places = vec![0; length];
         if !self.places.is_empty() {
             let at = (i128::from(self.first) - first) as usize;
             places[at..at + self.places.len()].copy_from_slice(&self.places);
@@ -165,7 +179,7 @@ mod tests {
 
     fn find(table: &mut Table, keys: Vec<Option<i64>>) -> Result<Vec<usize>, TooSparse> {
         let mut found = vec![99];
-        table.find(&Int64Array::from(keys), &mut found).map(|()| found)
+        table.find(&Int64Array::from(keys), &mut found, |_| true).map(|()| found)
     }
 
     #[test]
@@ -200,9 +214,27 @@ mod tests {
             assert_eq!(find(&mut table, vec![Some(2), Some(far)]), Err(TooSparse));
         }
         assert_eq!(table.groups(), 1);
-        let rows = vec![Some(1); FREE as usize / PLACES_OF_ROW as usize];
-        find(&mut table, rows).expect("groups");
-        assert_eq!(find(&mut table, vec![Some(FREE as i64 + 10)]), Ok(vec![1]));
+        let groups = 1..=(FREE / PLACES_OF_GROUP) as i64 + 1;
+        find(&mut table, groups.map(Some).collect()).expect("groups");
+        assert!(find(&mut table, vec![Some(FREE as i64 + 10)]).is_ok());
+    }
+
+    #[test]
+    fn the_table_grows_seldom_and_not_where_there_is_no_memory() {
+        let mut table = Table::default();
+        let mut grown = 0;
+        for at in 0..2000_i64 {
+            let keys = Int64Array::from_iter_values((at * 500..(at + 1) * 500).map(|n| n * 16));
+            let grows = |_| {
+                grown += 1;
+                true
+            };
+            table.find(&keys, &mut Vec::new(), grows).expect("groups");
+        }
+        assert!(grown < 30, "{grown} times");
+        let far = Int64Array::from(vec![table.first + table.places.len() as i64]);
+        assert_eq!(table.find(&far, &mut Vec::new(), |_| false), Err(TooSparse));
+        assert_eq!(table.groups(), 1_000_000);
     }
 
     #[test]
@@ -217,7 +249,8 @@ mod tests {
         for array in arrays {
             let mut table = Table::default();
             let mut found = Vec::new();
-            table.find(&numbers(&array).expect("numbers"), &mut found).expect("groups");
+            let keys = numbers(&array).expect("numbers");
+            table.find(&keys, &mut found, |_| true).expect("groups");
             assert_eq!(&table.keys(array.data_type()).expect("keys"), &array);
         }
     }

@@ -80,7 +80,9 @@ impl ShiftedSums {
                 columns.push(&sum.column);
             }
         }
-        if columns.is_empty() {
+        // A column of the statement may be called as those that are made here.
+        let is_taken = |name: &str| name.starts_with("__sum_") || name.starts_with("__count_");
+        if columns.is_empty() || schema.fields().iter().any(|field| is_taken(field.name())) {
             return Ok(None);
         }
         // Names of their own: an aggregate of the statement may be called as what stands there now.
@@ -175,13 +177,13 @@ fn unwidened<'a>(expr: &'a Expr, schema: &DFSchema) -> &'a Expr {
     expr
 }
 
-/// A constant whole number.
-fn whole(expr: &Expr) -> Option<i32> {
+/// A constant whole number, so short that as many of it as there are rows are far from the ends of `bigint`.
+fn whole(expr: &Expr) -> Option<i16> {
     let Expr::Literal(value, _) = expr else { return None };
     match value {
         ScalarValue::Int8(Some(value)) => Some((*value).into()),
-        ScalarValue::Int16(Some(value)) => Some((*value).into()),
-        ScalarValue::Int32(Some(value)) => Some(*value),
+        ScalarValue::Int16(Some(value)) => Some(*value),
+        ScalarValue::Int32(Some(value)) => (*value).try_into().ok(),
         ScalarValue::Int64(Some(value)) => (*value).try_into().ok(),
         _ => None,
     }

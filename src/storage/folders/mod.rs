@@ -90,19 +90,21 @@ impl Folders {
         }
         let (roots, place, is_folder) = (self.roots.clone(), url.prefix().clone(), url.is_folder());
         if self.nearby.contains_key(&place) {
-            let listed = listed(&roots, &place, is_folder);
-            if listed.as_ref().is_none_or(|files| files.len() > FEW) {
-                self.nearby.invalidate(&place);
+            if let Some(files) = few_listed(&roots, &place, is_folder) {
+                return Some(files);
             }
-            return listed;
+            self.nearby.invalidate(&place);
         }
         let nearby = self.nearby.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let files = listed(&roots, &place, is_folder)?;
-            if files.len() <= FEW && walk::is_nearby(&place) {
-                nearby.insert(place, ());
+            if let Some(files) = few_listed(&roots, &place, is_folder) {
+                if walk::is_nearby(&place) {
+                    nearby.insert(place, ());
+                }
+                return Some(files);
             }
-            Some(files)
+            let allowed = is_folder && roots.hold(&place);
+            allowed.then(|| walk::files_below(&place).ok()).flatten()
         });
         listed.await.ok().flatten()
     }
@@ -120,12 +122,13 @@ impl Folders {
     }
 }
 
-fn listed(roots: &Roots, place: &Path, is_folder: bool) -> Option<Vec<ObjectMeta>> {
+/// A file, or those of a directory that has few of them and no directories.
+fn few_listed(roots: &Roots, place: &Path, is_folder: bool) -> Option<Vec<ObjectMeta>> {
     if !roots.hold(place) {
         return None;
     }
     match is_folder {
-        true => walk::files_below(place).ok(),
+        true => walk::few_files_in(place, FEW).ok(),
         false => walk::file(place).ok().map(|file| vec![file]),
     }
 }

@@ -37,6 +37,16 @@ pub struct Unusual;
 ///
 /// [`LocalFileSystem`]: object_store::local::LocalFileSystem
 pub fn files_below(directory: &Path) -> Result<Vec<ObjectMeta>, Unusual> {
+    files(directory, MAX_DEPTH, MAX_FILES)
+}
+
+/// The files in a directory that has no directories, for which another file system may be mounted, and not
+/// more files than these.
+pub fn few_files_in(directory: &Path, most: usize) -> Result<Vec<ObjectMeta>, Unusual> {
+    files(directory, 0, most)
+}
+
+fn files(directory: &Path, depth: usize, most: usize) -> Result<Vec<ObjectMeta>, Unusual> {
     if directory.as_ref().is_empty() {
         return Err(Unusual);
     }
@@ -44,7 +54,7 @@ pub fn files_below(directory: &Path) -> Result<Vec<ObjectMeta>, Unusual> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = openat(CWD, path.as_str(), flags, Mode::empty()).map_err(|_| Unusual)?;
     let mut found = Vec::new();
-    gather(opened.as_fd(), directory.as_ref(), MAX_DEPTH, &mut found)?;
+    gather(opened.as_fd(), directory.as_ref(), (depth, most), &mut found)?;
     Ok(found)
 }
 
@@ -66,7 +76,7 @@ pub fn is_nearby(place: &Path) -> bool {
 fn gather(
     directory: BorrowedFd,
     path: &str,
-    depth: usize,
+    (depth, most): (usize, usize),
     found: &mut Vec<ObjectMeta>,
 ) -> Result<(), Unusual> {
     let (mut files, mut directories) = (Vec::new(), Vec::new());
@@ -82,20 +92,20 @@ fn gather(
             FileType::Symlink | FileType::Unknown => return Err(Unusual),
             _ => {}
         }
-        if found.len() + files.len() > MAX_FILES {
+        if found.len() + files.len() > most {
             return Err(Unusual);
         }
     }
     describe_all(directory, path, &files, found)?;
-    let depth = depth.checked_sub(1).ok_or(Unusual)?;
     for name in directories {
+        let depth = depth.checked_sub(1).ok_or(Unusual)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let below = match openat(directory, &name, flags, Mode::empty()) {
             Ok(below) => below,
             Err(Errno::NOENT) => continue,
             Err(_) => return Err(Unusual),
         };
-        gather(below.as_fd(), &format!("{path}/{}", plain(&name)?), depth, found)?;
+        gather(below.as_fd(), &format!("{path}/{}", plain(&name)?), (depth, most), found)?;
     }
     Ok(())
 }
