@@ -14,7 +14,7 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr};
 
 use super::codec::{arrived, scan_of};
 
@@ -66,6 +66,17 @@ pub(super) fn obstacle(
     Ok(found)
 }
 
+/// Whether a window's rows are of one partition by a column that has one value.
+fn is_over_constant(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let bounded = node.downcast_ref::<BoundedWindowAggExec>().map(|window| window.window_expr());
+    let other = node.downcast_ref::<WindowAggExec>().map(|window| window.window_expr());
+    let mut keys = bounded.or(other).into_iter().flatten().flat_map(|window| window.partition_by());
+    keys.any(|key| {
+        let inputs = node.children();
+        inputs.iter().any(|input| input.equivalence_properties().is_expr_constant(key).is_some())
+    })
+}
+
 fn obstacle_of(
     node: &Arc<dyn ExecutionPlan>,
     elsewhere: &TaskContext,
@@ -82,6 +93,10 @@ fn obstacle_of(
         && join.null_aware
     {
         return Ok(Some("NOT IN looks at all rows at once"));
+    }
+    if is_over_constant(node) {
+        // What is known of it here, as that `k >= 5` leaves one `k`, does not travel with the plan.
+        return Ok(Some("a window over a constant column"));
     }
     let joins = node.children().len() > 1;
     if joins && node.children().into_iter().any(has_limit) {
