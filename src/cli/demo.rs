@@ -152,7 +152,7 @@ async fn show(addresses: &Addresses, tables: &Path, exit: bool) -> Result<()> {
         "\nNow it is your turn, until you press Ctrl-C here:\n\n  \
          psql -h {host} -p {port} -U {user}\n\n\
          or any other PostgreSQL client (host {host}, port {port}, user {user}, database {user}, \
-         no password).\nHealth: http://{web}/readyz"
+         no password).\nConsole: http://{web}/ (role {user}, no password); health: http://{web}/readyz"
     ))?;
     std::future::pending().await
 }
