@@ -15,7 +15,8 @@ struct Terminal {
 impl Terminal {
     fn open(cluster: &Cluster, name: &str, hosts: &str) -> Self {
         let program = common::daemon::binary();
-        let line = format!("{} sql --host {hosts}", program.display());
+        // A shell that stays above it would be interrupted as well, and tell so in its exit code.
+        let line = format!("exec {} sql --host {hosts}", program.display());
         let log = cluster.path(name);
         let mut command = Command::new("script");
         command.args(["--quiet", "--flush", "--return", "--command", &line]).arg(&log);
