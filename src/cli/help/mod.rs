@@ -53,6 +53,7 @@ const TOPICS: &[Topic] = &[
     text("errors", "error codes, and what to do", include_str!("../../help/errors.md")),
     text("metrics", "what /metrics tells", include_str!("../../help/metrics.md")),
     text("runbook", "what to do about each alert", include_str!("../../help/runbook.md")),
+    text("security", "what is defended, and how to report", include_str!("../../help/security.md")),
     text("backup", "back-up, restore, moving and upgrading", include_str!("../../help/backup.md")),
 ];
 
