@@ -85,6 +85,22 @@ async fn the_first_settings_may_be_there_before_the_first_daemon() {
     assert_eq!(client.value("SHOW TimeZone").await, "Europe/Vienna");
     assert_eq!(client.value(TIMEOUT).await, "5s");
     assert_eq!(prints(&cluster, &["set", "--new", "statement_timeout", "6s"]), "version 3");
+    // For scripts.
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&prints(&cluster, arguments)).expect("JSON")
+    };
+    let set = |name: &str, value: &str| serde_json::json!({"name": name, "value": value, "refused": null});
+    let timeout = set("statement_timeout", "6s");
+    assert_eq!(json(&["get", "statement_timeout", "--json"]), timeout);
+    let zone = set("timezone", "Europe/Vienna");
+    assert_eq!(json(&["get", "--json"]), serde_json::json!([timeout, zone]));
+    let last = &json(&["history", "--json"])[2];
+    assert_eq!(
+        (&last["version"], &last["before"], &last["value"]),
+        (&3.into(), &"5s".into(), &"6s".into())
+    );
+    let applied = &json(&["applied", "--json"])[0];
+    assert_eq!((&applied["daemon"], &applied["refused"]), (&"a".into(), &serde_json::json!({})));
 }
 
 /// Waits until all daemons run a version, as one of them sees it.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::serve;
@@ -26,7 +27,11 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Shows settings that are set for all daemons; with a name, that one's value.
-    Get { name: Option<String> },
+    Get {
+        name: Option<String>,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Sets a setting for all daemons, which take it up at once.
     Set {
         name: String,
@@ -43,11 +48,18 @@ enum Action {
         all: bool,
     },
     /// Lists the last changes, oldest first.
-    History,
+    History(Form),
     /// Makes all settings what they were at a version.
     Rollback { version: u64 },
     /// Lists which daemon runs which version.
-    Applied,
+    Applied(Form),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Form {
+    /// JSON: an object for each row.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(options: Options) -> Result<()> {
@@ -113,7 +125,7 @@ async fn act(tool: &Tool, action: Action) -> Result<()> {
     };
     let one = |name: String, value| Wish::Set(BTreeMap::from([(name.to_lowercase(), value)]));
     match action {
-        Action::Get { name } => get(&settings.current(), name.as_deref()),
+        Action::Get { name, form } => get(&settings.current(), name.as_deref(), form),
         Action::Set { name, value, new: _ } => {
             let value = check_text(&name, &value).map_err(Error::Setting)?;
             change(one(name, Some(value))).await
@@ -125,21 +137,24 @@ async fn act(tool: &Tool, action: Action) -> Result<()> {
         }
         Action::Reset { name: None, .. } => change(Wish::ResetAll).await,
         Action::Rollback { version } => change(Wish::Rollback(version)).await,
-        Action::History => history(&settings.current()),
-        Action::Applied => applied(&settings).await,
+        Action::History(form) => history(&settings.current(), form),
+        Action::Applied(form) => applied(&settings, form).await,
     }
 }
 
-fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
+fn get(live: &Arc<Live>, name: Option<&str>, form: Form) -> Result<()> {
     let Some(name) = name else {
-        let mut rows: Vec<Vec<String>> = (live.settings.iter())
-            .map(|(name, value)| vec![name.clone(), value.clone(), "in force".to_owned()])
-            .collect();
-        for (name, refused) in &live.refused {
-            let state = format!("refused: {}", refused.reason);
-            rows.push(vec![name.clone(), refused.value.clone(), state]);
-        }
-        return say(&table(&["name", "value", "state"], rows));
+        let row = |name: &String, value: &String, refused: Option<String>| Setting {
+            name: name.clone(),
+            value: value.clone(),
+            refused,
+        };
+        let set = live.settings.iter().map(|(name, value)| row(name, value, None));
+        let refused = live
+            .refused
+            .iter()
+            .map(|(name, refused)| row(name, &refused.value, Some(refused.reason.to_string())));
+        return show(&set.chain(refused).collect::<Vec<_>>(), form);
     };
     let lower = name.to_lowercase();
     if let Some(refused) = live.refused.get(&lower) {
@@ -147,6 +162,9 @@ fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
     }
     check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
     match live.settings.get(&lower) {
+        Some(value) if form.json => {
+            say(&to_json(&Setting { name: lower, value: value.clone(), refused: None })?)
+        }
         Some(value) => say(value),
         None => Err(Error::NotInForce(format!(
             "\"{lower}\" is not set: each daemon's configuration, or the default, holds"
@@ -154,37 +172,119 @@ fn get(live: &Arc<Live>, name: Option<&str>) -> Result<()> {
     }
 }
 
-fn history(live: &Arc<Live>) -> Result<()> {
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
-    let mut rows = Vec::new();
-    for entry in &live.record.history {
-        for (name, change) in &entry.changes {
-            let at = entry.at.format("%Y-%m-%d %H:%M:%SZ").to_string();
-            let (version, by) = (entry.version.to_string(), entry.by.clone());
-            rows.push(vec![version, at, by, name.clone(), shown(&change.from), shown(&change.to)]);
-        }
-    }
-    say(&table(&["version", "at", "by", "name", "before", "value"], rows))
+fn history(live: &Arc<Live>, form: Form) -> Result<()> {
+    let changes = live.record.history.iter().flat_map(|entry| {
+        entry.changes.iter().map(|(name, change)| Change {
+            version: entry.version,
+            at: entry.at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            by: entry.by.clone(),
+            name: name.clone(),
+            before: change.from.clone(),
+            value: change.to.clone(),
+        })
+    });
+    show(&changes.collect::<Vec<_>>(), form)
 }
 
-async fn applied(settings: &LiveSettings) -> Result<()> {
+async fn applied(settings: &LiveSettings, form: Form) -> Result<()> {
     let newest = settings.current().version;
-    let mut rows = Vec::new();
-    for (daemon, applied) in settings.applied().await? {
-        let state = if applied.version == newest { "current" } else { "behind" };
-        let refused: Vec<String> =
-            applied.refused.iter().map(|(name, refused)| format!("{name}: {refused}")).collect();
-        let version = applied.version.to_string();
-        rows.push(vec![daemon, version, state.to_owned(), refused.join("; ")]);
-    }
-    say(&table(&["daemon", "version", "state", "refused"], rows))
+    let daemons = settings.applied().await?.into_iter().map(|(daemon, applied)| Daemon {
+        daemon,
+        version: applied.version,
+        current: applied.version == newest,
+        refused: (applied.refused.iter())
+            .map(|(name, refused)| (name.clone(), refused.to_string()))
+            .collect(),
+    });
+    show(&daemons.collect::<Vec<_>>(), form)
 }
 
-fn table(columns: &[&str], rows: Vec<Vec<String>>) -> String {
-    let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
-    let rows: Vec<Vec<Option<String>>> =
-        rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect();
-    text_table::render(&columns, &rows, rows.len())
+/// A row of a table, or an object of JSON.
+trait Row: Serialize {
+    const COLUMNS: &[&str];
+
+    fn cells(&self) -> Vec<String>;
+}
+
+#[derive(Debug, Serialize)]
+struct Setting {
+    name: String,
+    value: String,
+    /// Why it is not in force.
+    refused: Option<String>,
+}
+
+impl Row for Setting {
+    const COLUMNS: &[&str] = &["name", "value", "state"];
+
+    fn cells(&self) -> Vec<String> {
+        let state = match &self.refused {
+            Some(reason) => format!("refused: {reason}"),
+            None => "in force".to_owned(),
+        };
+        vec![self.name.clone(), self.value.clone(), state]
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    version: u64,
+    /// UTC.
+    at: String,
+    by: String,
+    name: String,
+    before: Option<String>,
+    value: Option<String>,
+}
+
+impl Row for Change {
+    const COLUMNS: &[&str] = &["version", "at", "by", "name", "before", "value"];
+
+    fn cells(&self) -> Vec<String> {
+        let shown = |value: &Option<String>| match value {
+            Some(value) => value.clone(),
+            None => "(not set)".to_owned(),
+        };
+        let at = self.at.replace('T', " ");
+        let (before, value) = (shown(&self.before), shown(&self.value));
+        vec![self.version.to_string(), at, self.by.clone(), self.name.clone(), before, value]
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Daemon {
+    daemon: String,
+    version: u64,
+    /// Whether that is the newest version.
+    current: bool,
+    /// Why settings are not in force there, by name.
+    refused: BTreeMap<String, String>,
+}
+
+impl Row for Daemon {
+    const COLUMNS: &[&str] = &["daemon", "version", "state", "refused"];
+
+    fn cells(&self) -> Vec<String> {
+        let state = if self.current { "current" } else { "behind" };
+        let refused: Vec<String> =
+            self.refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let version = self.version.to_string();
+        vec![self.daemon.clone(), version, state.to_owned(), refused.join("; ")]
+    }
+}
+
+fn show<R: Row>(rows: &[R], form: Form) -> Result<()> {
+    if form.json {
+        return say(&to_json(&rows)?);
+    }
+    let columns: Vec<String> = R::COLUMNS.iter().map(|&name| name.to_owned()).collect();
+    let cells: Vec<Vec<Option<String>>> =
+        rows.iter().map(|row| row.cells().into_iter().map(Some).collect()).collect();
+    say(&text_table::render(&columns, &cells, cells.len()))
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::Rows(error.to_string()))
 }
 
 fn say(text: &str) -> Result<()> {

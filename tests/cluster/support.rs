@@ -2,7 +2,8 @@
 //! Each test file uses a part of it.
 #![allow(dead_code)]
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,16 @@ impl Cluster {
         let daemons = self.start_all(ids);
         all_ready(&Client::connect(&daemons[0]).await, &ids).await;
         daemons
+    }
+
+    /// Starts another build at an address that clients know.
+    pub fn start_build(&self, id: &str, binary: &Path, postgres: Option<SocketAddr>) -> Daemon {
+        let options = self.options(id, id).binary(binary);
+        let address = postgres.map(|address| address.to_string());
+        Daemon::start(&match address {
+            Some(address) => options.env("ORIBI_POSTGRES", address),
+            None => options,
+        })
     }
 
     /// Starts a daemon and does not wait for anything.

@@ -39,6 +39,7 @@ pub fn binary() -> PathBuf {
 pub struct Options {
     directory: Arc<TempDir>,
     data_dir: PathBuf,
+    binary: PathBuf,
     arguments: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
 }
@@ -55,7 +56,15 @@ impl Options {
         let directory = TempDir::with_prefix("oribi-daemon-").expect("a temporary directory");
         let data_dir = directory.path().join("data");
         let (arguments, variables) = Default::default();
-        Self { directory: Arc::new(directory), data_dir, arguments, variables }
+        let binary = binary();
+        Self { directory: Arc::new(directory), data_dir, binary, arguments, variables }
+    }
+
+    /// Runs another build.
+    #[allow(dead_code)]
+    pub fn binary(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.binary);
+        self
     }
 
     /// Adds one argument, such as `--id=a`. The addresses are given already: override them with
@@ -99,7 +108,7 @@ impl Options {
     }
 
     fn command(&self, log: &Path) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ORIBI_") {
                 command.env_remove(name);
@@ -192,7 +201,7 @@ impl Daemon {
     pub fn launch(options: &Options) -> Self {
         let log = options.new_log();
         let child = options.command(&log).spawn();
-        let child = child.unwrap_or_else(|e| panic!("{} starts: {e}", binary().display()));
+        let child = child.unwrap_or_else(|e| panic!("{} starts: {e}", options.binary.display()));
         let pid = child.id();
         let guardian = Command::new("sh")
             .args(["-c", "read -r _; kill -9 \"$0\" 2>&-", &pid.to_string()])
