@@ -55,7 +55,7 @@ pub async fn describe(
 ) -> Result<(Vec<Column>, External)> {
     let Definition { location, format, columns, partitions, mut options } = definition;
     location.check_exists().await?;
-    let listed = list(session, &location).await?;
+    let listed = list(session, &location, &location.url()?).await?;
     if !options.contains_key(FILE_EXTENSION)
         && let Some(extension) = usual_extension(&location, format, &listed)
     {
@@ -127,11 +127,14 @@ pub fn open(
     )?))
 }
 
-/// All files at a location, by path, hidden ones left out.
-pub(super) async fn list(session: &dyn Session, location: &Location) -> Result<Vec<ObjectMeta>> {
-    let url = location.url()?;
+/// All files at a location, whose URL this is, by path, hidden ones left out.
+pub(super) async fn list(
+    session: &dyn Session,
+    location: &Location,
+    url: &ListingTableUrl,
+) -> Result<Vec<ObjectMeta>> {
     let quick = match session.config().get_extension::<Folders>() {
-        Some(folders) => folders.list(&url).await,
+        Some(folders) => folders.list(url).await,
         None => None,
     };
     let mut files = match quick {
@@ -142,14 +145,14 @@ pub(super) async fn list(session: &dyn Session, location: &Location) -> Result<V
         }
         None => {
             let listing = async {
-                let store = session.runtime_env().object_store(&url)?;
+                let store = session.runtime_env().object_store(url)?;
                 let files = url.list_all_files(session, store.as_ref(), "").await?;
                 files.try_collect::<Vec<_>>().await
             };
             listing.await.map_err(|error| Error::of_file(location.as_str(), error))?
         }
     };
-    files.retain(|file| !is_hidden(&url, file));
+    files.retain(|file| !is_hidden(url, file));
     files.sort_by(|a, b| a.location.cmp(&b.location));
     Ok(files)
 }

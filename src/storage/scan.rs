@@ -53,6 +53,7 @@ pub(super) struct ExternalTable {
     /// The files, where it is settled which they are.
     pinned: Option<Arc<Vec<ObjectMeta>>>,
     url: ListingTableUrl,
+    store: ObjectStoreUrl,
     format: Arc<dyn FileFormat>,
     file_extension: String,
     /// Columns in the files.
@@ -78,8 +79,10 @@ impl ExternalTable {
         let fields = file_schema.fields().iter().chain(&partitions).cloned();
         let table_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let definition = Arc::new(definition);
+        let url = location.url()?;
         Ok(Self {
-            url: location.url()?,
+            store: url.object_store(),
+            url,
             reading: format!("{definition:?}").into(),
             key: Key { definition: definition.clone(), columns: table_schema.fields().clone() },
             definition,
@@ -96,7 +99,7 @@ impl ExternalTable {
 
     /// The files that there are now.
     pub async fn list(&self, session: &dyn Session) -> super::Result<Vec<ObjectMeta>> {
-        let listed = external::list(session, &self.location).await;
+        let listed = external::list(session, &self.location, &self.url).await;
         if !matches!(&listed, Ok(files) if !files.is_empty()) {
             self.location.check_exists().await?;
         }
@@ -122,7 +125,7 @@ impl ExternalTable {
             Some(files) => files.clone(),
             None => Arc::new(self.list(session).await.map_err(failed)?),
         };
-        Ok((self.url.object_store(), self.own(&files).cloned().collect()))
+        Ok((self.store.clone(), self.own(&files).cloned().collect()))
     }
 
     /// What there is to read, with these files.
@@ -291,7 +294,7 @@ impl ExternalTable {
         let meta = &file.object_meta;
         let cache = session.runtime_env().cache_manager.get_file_statistic_cache();
         // A path alone is one of any store.
-        let store_name = TableReference::bare(self.url.object_store().as_str());
+        let store_name = TableReference::bare(self.store.as_str());
         let key = TableScopedPath { table: Some(store_name), path: meta.location.clone() };
         let known = cache.as_ref().and_then(|cache| cache.get(&key));
         let (statistics, ordering) = match known {
@@ -516,7 +519,7 @@ impl ExternalTable {
             .with_table_partition_cols(self.partitions.clone())
             .build();
         let source = self.format.file_source(schema);
-        let config = FileScanConfigBuilder::new(self.url.object_store(), source)
+        let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?

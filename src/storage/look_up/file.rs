@@ -41,11 +41,11 @@ pub struct Source {
 
 impl Source {
     /// Columns of a piece.
-    pub async fn piece(&self, zones: &Zones, piece: u32, columns: &[usize]) -> Result<Piece> {
+    pub async fn piece(&self, zones: &Zones, piece: u32, columns: &[usize]) -> Result<Read> {
         let metadata = self.metadata().await?;
         let range = zones.range(piece);
         if row_bytes(&metadata).saturating_mul(range.len()) > MAX_PIECE_BYTES {
-            return Ok(Piece::TooLarge);
+            return Ok(Read::TooLarge);
         }
         let selection = RowSelection::from(vec![
             RowSelector::skip(range.start),
@@ -55,22 +55,22 @@ impl Source {
         let plan =
             ParquetAccessPlan::try_new_from_overall_row_selection(selection, metadata.row_groups());
         // Of another file by now.
-        let Ok(plan) = plan else { return Ok(Piece::Gone) };
-        let Some(mut rows) = self.scan(columns, Some(plan)).await? else { return Ok(Piece::Gone) };
+        let Ok(plan) = plan else { return Ok(Read::Gone) };
+        let Some(mut rows) = self.scan(columns, Some(plan)).await? else { return Ok(Read::Gone) };
         let schema = rows.schema();
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while let Some(batch) = rows.try_next().await? {
             bytes += batch.columns().iter().map(own_bytes).sum::<usize>();
             if bytes > MAX_PIECE_BYTES {
-                return Ok(Piece::TooLarge);
+                return Ok(Read::TooLarge);
             }
             batches.push(batch);
         }
         let rows = concat_batches(&schema, &batches)?;
         if rows.num_rows() != range.len() || !self.is_same().await? {
-            return Ok(Piece::Gone);
+            return Ok(Read::Gone);
         }
-        Ok(Piece::Columns(rows.columns().iter().map(compact).collect()))
+        Ok(Read::Columns(rows.columns().iter().map(compact).collect()))
     }
 
     /// Rows of the file, all of them or those of a plan; `None` if it is not there as it was.
@@ -132,10 +132,10 @@ impl Source {
 }
 
 /// What was read of a piece.
-pub enum Piece {
+pub enum Read {
     Columns(Vec<ArrayRef>),
     TooLarge,
-    /// The file is not the same any more, or what was kept is gone.
+    /// The file is not the same any more.
     Gone,
 }
 

@@ -7,6 +7,7 @@
 //! a plan: a look-up has no answer then.
 
 mod file;
+mod kept;
 mod zones;
 
 use std::fmt::{self, Debug, Formatter};
@@ -15,9 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar};
-use arrow::compute::kernels::cmp::eq;
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use chrono::Utc;
 use datafusion::catalog::TableProvider;
@@ -39,7 +39,8 @@ use super::contents::is_settled;
 use super::managed::ManagedTable;
 use super::pages::FileKey;
 use super::scan::ExternalTable;
-use file::{Piece, Source};
+use file::{Read, Source};
+use kept::Kept;
 use zones::Zones;
 
 /// Rows of a piece, but for the last one of a file.
@@ -88,7 +89,7 @@ pub struct Keyed {
 /// What is kept for look-ups in all tables.
 pub struct LookUps {
     zones: Cache<ZoneKey, Known>,
-    pieces: Cache<PieceKey, ArrayRef>,
+    pieces: Cache<PieceKey, Arc<Kept>>,
     max_bytes: u64,
     next: AtomicU64,
     /// External tables, by what they are read as, and keys that are left alone for now.
@@ -107,8 +108,16 @@ pub struct LookUps {
 /// A column of a file with one content.
 type ZoneKey = (FileKey, FieldRef);
 
-/// A column of a piece, by the number of the zones that it belongs to.
-type PieceKey = (u64, u32, FieldRef);
+/// A piece, by the number of the zones that it belongs to.
+type PieceKey = (u64, u32);
+
+/// What there is of a piece.
+enum Piece {
+    Kept(Arc<Kept>),
+    TooLarge,
+    /// The file is not the same any more.
+    Gone,
+}
 
 /// What is known of where keys lie in a file.
 #[derive(Clone)]
@@ -142,9 +151,8 @@ impl Debug for LookUps {
 impl LookUps {
     /// Files are read on threads of `runtime`.
     pub fn new(max_bytes: u64, runtime: Handle) -> Arc<Self> {
-        let weigh = |_: &PieceKey, column: &ArrayRef| {
-            let bytes = size_of::<PieceKey>() + column.get_array_memory_size();
-            u32::try_from(bytes).unwrap_or(u32::MAX)
+        let weigh = |_: &PieceKey, kept: &Arc<Kept>| {
+            u32::try_from(size_of::<PieceKey>() + kept.memory_size()).unwrap_or(u32::MAX)
         };
         let zones = Cache::builder()
             .max_capacity(max_bytes / ZONES_SHARE)
@@ -164,7 +172,7 @@ impl LookUps {
         })
     }
 
-    /// Columns of pieces, their bytes, the most of these, and how many look-ups were answered.
+    /// Pieces, their bytes, the most of these, and how many look-ups were answered.
     pub fn figures(&self) -> ([u64; 3], u64) {
         // It counts when it has time.
         self.pieces.run_pending_tasks();
@@ -235,15 +243,16 @@ impl LookUps {
         let mut batches = Vec::with_capacity(found.len());
         for (file_key, zones, file, piece) in found {
             // What went wrong is told by the plan, if it goes wrong there as well.
-            let columns = match self.piece(keyed, &zones, piece, || source(file)).await {
-                Ok(Piece::Columns(columns)) => columns,
+            let kept = match self.piece(keyed, &zones, piece, || source(file)).await {
+                Ok(Piece::Kept(kept)) => kept,
                 Ok(Piece::TooLarge) => {
                     self.zones.insert(file_key, Known::Never);
                     return Ok(None);
                 }
                 Ok(Piece::Gone) | Err(_) => return Ok(None),
             };
-            batches.push(rows_with(&value, &columns, &answer)?);
+            let Some(rows) = kept.rows_with(field, &value, &answer)? else { return Ok(None) };
+            batches.push(rows);
         }
         let rows = match batches.as_slice() {
             [rows] => rows.clone(),
@@ -298,7 +307,7 @@ impl LookUps {
         zones.memory_size() as u64 <= self.max_bytes / ZONES_SHARE / 4
     }
 
-    /// The key's column of a piece, and then those that are wanted.
+    /// A piece, with the key's column and those that are wanted.
     async fn piece(
         &self,
         keyed: &Keyed,
@@ -306,35 +315,34 @@ impl LookUps {
         piece: u32,
         source: impl FnOnce() -> Source,
     ) -> Result<Piece> {
-        let Keyed { table, key, columns } = keyed;
-        let schema = table.schema();
-        let all = || std::iter::once(key).chain(columns);
-        let key_of = |at: &usize| (zones.number, piece, schema.fields()[*at].clone());
-        let wanted: Vec<usize> = all().copied().collect();
-        let mut columns: Vec<Option<ArrayRef>> =
-            wanted.iter().map(|at| self.pieces.get(&key_of(at))).collect();
-        let unknown = wanted.iter().zip(&columns).filter(|(_, column)| column.is_none());
-        let mut missing: Vec<usize> = unknown.map(|(at, _)| *at).collect();
-        if !missing.is_empty() {
-            missing.sort_unstable();
-            missing.dedup();
-            let _read = self.reads.acquire().await;
-            let (source, zones, read) = (source(), zones.clone(), missing.clone());
-            let task = self.runtime.spawn(async move { source.piece(&zones, piece, &read).await });
-            let task = AbortOnDropHandle::new(task).await;
-            let found = task.map_err(|error| DataFusionError::External(Box::new(error)))??;
-            let Piece::Columns(found) = found else { return Ok(found) };
-            for (at, column) in missing.iter().zip(&found) {
-                self.pieces.insert(key_of(at), column.clone());
-            }
-            for (at, column) in wanted.iter().zip(&mut columns).filter(|(_, known)| known.is_none())
-            {
-                *column =
-                    missing.binary_search(at).ok().and_then(|place| found.get(place).cloned());
-            }
+        let schema = keyed.table.schema();
+        let key = (zones.number, piece);
+        let kept = self.pieces.get(&key);
+        let is_kept = |at: &usize| {
+            kept.as_ref().is_some_and(|kept| kept.column(&schema.fields()[*at]).is_some())
+        };
+        let all = std::iter::once(&keyed.key).chain(&keyed.columns);
+        let mut missing: Vec<usize> = all.filter(|at| !is_kept(at)).copied().collect();
+        if let Some(kept) = &kept
+            && missing.is_empty()
+        {
+            return Ok(Piece::Kept(kept.clone()));
         }
-        let columns: Option<Vec<_>> = columns.into_iter().collect();
-        Ok(columns.map_or(Piece::Gone, Piece::Columns))
+        missing.sort_unstable();
+        missing.dedup();
+        let _read = self.reads.acquire().await;
+        let (source, zones, read) = (source(), zones.clone(), missing.clone());
+        let task = self.runtime.spawn(async move { source.piece(&zones, piece, &read).await });
+        let task = AbortOnDropHandle::new(task).await;
+        let read = match task.map_err(|error| DataFusionError::External(Box::new(error)))?? {
+            Read::Columns(columns) => columns,
+            Read::TooLarge => return Ok(Piece::TooLarge),
+            Read::Gone => return Ok(Piece::Gone),
+        };
+        let fields = missing.iter().map(|at| schema.fields()[*at].clone());
+        let kept = Arc::new(Kept::new(kept.as_deref(), fields.zip(read)));
+        self.pieces.insert(key, kept.clone());
+        Ok(Piece::Kept(kept))
     }
 
     /// Begins to find out about a file.
@@ -369,24 +377,4 @@ async fn files(
         Some(table) => table.keyed_files(state).await.map(Some),
         None => Ok(None),
     }
-}
-
-/// Rows of columns, of which the first is the key.
-fn rows_with(
-    value: &Scalar<ArrayRef>,
-    columns: &[ArrayRef],
-    schema: &SchemaRef,
-) -> Result<RecordBatch> {
-    let Some((key, wanted)) = columns.split_first() else {
-        return Ok(RecordBatch::new_empty(schema.clone()));
-    };
-    let found: BooleanArray = eq(key, value)?;
-    // Of a schema without columns.
-    let options = RecordBatchOptions::new().with_row_count(Some(key.len()));
-    let batch = RecordBatch::try_new_with_options(schema.clone(), wanted.to_vec(), &options)?;
-    let rows = filter_record_batch(&batch, &found)?;
-    // Texts keep what they are part of.
-    let columns = rows.columns().iter().map(file::compact).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }

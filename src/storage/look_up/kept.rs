@@ -1,0 +1,155 @@
+//! The columns of a piece that are kept, decoded.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{SortOptions, take};
+use arrow::datatypes::{Field, FieldRef, SchemaRef};
+use arrow::ord::ord::make_comparator;
+use datafusion::error::Result;
+
+use super::MAX_ROWS;
+use super::file::compact;
+
+#[derive(Debug)]
+pub struct Kept {
+    columns: Vec<Column>,
+}
+
+#[derive(Clone, Debug)]
+struct Column {
+    field: FieldRef,
+    values: ArrayRef,
+    /// From the least to the greatest, and none is null.
+    sorted: bool,
+}
+
+impl Kept {
+    /// What was kept before, and more columns.
+    pub fn new(before: Option<&Self>, more: impl Iterator<Item = (FieldRef, ArrayRef)>) -> Self {
+        let mut columns = before.map_or_else(Vec::new, |before| before.columns.clone());
+        columns.extend(more.map(|(field, values)| Column {
+            sorted: super::can_be_key(values.data_type()) && is_sorted(&values),
+            field,
+            values,
+        }));
+        Self { columns }
+    }
+
+    pub fn memory_size(&self) -> usize {
+        let bytes = |column: &Column| size_of::<Column>() + column.values.get_array_memory_size();
+        self.columns.iter().map(bytes).sum()
+    }
+
+    pub fn column(&self, field: &FieldRef) -> Option<&ArrayRef> {
+        self.find(field).map(|column| &column.values)
+    }
+
+    fn find(&self, field: &FieldRef) -> Option<&Column> {
+        let same = |column: &&Column| Arc::ptr_eq(&column.field, field);
+        let alike = |column: &&Column| Field::eq(&column.field, field);
+        self.columns.iter().find(same).or_else(|| self.columns.iter().find(alike))
+    }
+
+    /// The rows whose key has a value; `None` if these are too many, or a column is missing.
+    pub fn rows_with(
+        &self,
+        key: &FieldRef,
+        value: &Scalar<ArrayRef>,
+        schema: &SchemaRef,
+    ) -> Result<Option<RecordBatch>> {
+        let Some(key) = self.find(key) else { return Ok(None) };
+        let places = key.places_of(value)?;
+        if places.len() > MAX_ROWS {
+            return Ok(None);
+        }
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let Some(values) = self.column(field) else { return Ok(None) };
+            // Texts keep what they are part of.
+            columns.push(compact(&take(values, &places, None)?));
+        }
+        // Of a schema without columns.
+        let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+        Ok(Some(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?))
+    }
+}
+
+impl Column {
+    /// Where a value stands.
+    fn places_of(&self, value: &Scalar<ArrayRef>) -> Result<UInt64Array> {
+        if !self.sorted {
+            let found = eq(&self.values, value)?;
+            // Null is equal to nothing.
+            let found = found.values().set_indices().filter(|at| found.is_valid(*at));
+            return Ok(found.map(|at| at as u64).collect());
+        }
+        let value = value.clone().into_inner();
+        let compare = make_comparator(&self.values, &value, SortOptions::default())?;
+        let (start, end) = (
+            first(0, self.values.len(), |at| compare(at, 0) != Ordering::Less),
+            first(0, self.values.len(), |at| compare(at, 0) == Ordering::Greater),
+        );
+        Ok((start as u64..end as u64).collect())
+    }
+}
+
+/// The first place from which on something holds, which holds for all that follow; the end if for none.
+fn first(start: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut start, mut end) = (start, end);
+    while start < end {
+        let middle = start + (end - start) / 2;
+        if holds(middle) {
+            end = middle;
+        } else {
+            start = middle + 1;
+        }
+    }
+    start
+}
+
+fn is_sorted(values: &ArrayRef) -> bool {
+    values.null_count() == 0
+        && make_comparator(values, values, SortOptions::default()).is_ok_and(|compare| {
+            (1..values.len()).all(|at| compare(at - 1, at) != Ordering::Greater)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Schema};
+
+    use super::*;
+
+    fn places(keys: Vec<Option<i64>>, value: i64) -> Vec<u64> {
+        let field = Arc::new(Field::new("key", DataType::Int64, true));
+        let values: ArrayRef = Arc::new(Int64Array::from(keys));
+        let places: ArrayRef = Arc::new((0..values.len() as u64).collect::<UInt64Array>());
+        let place = Arc::new(Field::new("place", DataType::UInt64, false));
+        let kept = Kept::new(None, [(field.clone(), values)].into_iter());
+        let kept = Kept::new(Some(&kept), [(place.clone(), places)].into_iter());
+        let schema = Arc::new(Schema::new(vec![place]));
+        let value = Scalar::new(Arc::new(Int64Array::from(vec![value])) as ArrayRef);
+        let rows = kept.rows_with(&field, &value, &schema).expect("rows").expect("all columns");
+        let places = rows.column(0).as_any().downcast_ref::<UInt64Array>().expect("places");
+        places.values().to_vec()
+    }
+
+    #[test]
+    fn rows_are_found_whether_keys_are_sorted_or_not() {
+        let sorted = || vec![Some(1), Some(3), Some(3), Some(7)];
+        for (value, expected) in
+            [(0, vec![]), (1, vec![0]), (3, vec![1, 2]), (5, vec![]), (7, vec![3]), (8, vec![])]
+        {
+            assert_eq!(places(sorted(), value), expected, "{value}");
+            let mut keys = sorted();
+            keys.push(None);
+            assert_eq!(places(keys, value), expected, "{value}, with a null at the end");
+        }
+        assert_eq!(places(vec![Some(7), None, Some(3), Some(7)], 7), [0, 3]);
+        assert_eq!(places(vec![], 7), []);
+    }
+}
