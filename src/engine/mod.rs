@@ -88,6 +88,7 @@ mod semantics;
 mod session;
 pub mod settings;
 mod shared;
+mod sides;
 mod spans;
 mod spelling;
 pub mod staged;
@@ -111,6 +112,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::TableSource;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::Runtime;
@@ -410,6 +412,7 @@ fn template(
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))
         .with_optimizer_rules(optimizer_rules)
+        .with_physical_optimizer_rules(sides::Sides::among(PhysicalOptimizer::new().rules))
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {
