@@ -84,7 +84,8 @@ impl PhysicalOptimizerRule for Sides {
 
 /// The bytes of all rows, if it is known how many there are.
 fn bytes(plan: &Arc<dyn ExecutionPlan>) -> Option<usize> {
-    let statistics = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok()?;
+    let statistics =
+        StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok()?;
     Some(statistics.num_rows.get_value()?.saturating_mul(width(&plan.schema())))
 }
 

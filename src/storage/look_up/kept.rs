@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array, make_comparator,
+};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{SortOptions, take};
 use arrow::datatypes::{Field, FieldRef, SchemaRef};
-use arrow::ord::ord::make_comparator;
 use datafusion::error::Result;
 
 use super::MAX_ROWS;
