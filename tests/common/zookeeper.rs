@@ -1,6 +1,7 @@
 //! Real ZooKeeper servers, from the package of the operating system.
 //!
-//! `ZOOKEEPER_CLASSPATH` names other jars, to test against another version.
+//! `ZOOKEEPER_CLASSPATH` names other jars, to test against another version, and `ZOOKEEPER_PACKAGE` the package
+//! in which they have ZooKeeper, if it is not its own (shaded ones such as Flink's).
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -52,15 +53,15 @@ impl Server {
 
     /// Starts a standalone server that knows these users by SASL, each as `name=password`.
     pub fn start_with_users(users: &[&str]) -> Self {
-        let lines = "authProvider.sasl=\
-                     org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n";
-        let mut server = Self::prepare(free_port(), lines, None);
+        let provider = class("server.auth.SASLAuthenticationProvider");
+        let lines = format!("authProvider.sasl={provider}\n");
+        let mut server = Self::prepare(free_port(), &lines, None);
         let users: String = users
             .iter()
             .filter_map(|user| user.split_once('='))
             .map(|(name, password)| format!("  user_{name}=\"{password}\"\n"))
             .collect();
-        let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+        let module = class("server.auth.DigestLoginModule");
         let jaas = format!("Server {{\n  {module} required\n{users};\n}};\n");
         fs::write(server.dir.path().join("jaas"), jaas).expect("users are written");
         server.launch();
@@ -73,9 +74,10 @@ impl Server {
     pub fn start_with_tls(identity: &Path, authority: &Path, clients: &str) -> Self {
         let secure_port = free_port();
         let (identity, authority) = (identity.display(), authority.display());
+        let netty = class("server.NettyServerCnxnFactory");
         let lines = format!(
             "secureClientPort={secure_port}\nsecureClientPortAddress=127.0.0.1\n\
-             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             serverCnxnFactory={netty}\n\
              ssl.keyStore.location={identity}\nssl.keyStore.type=PEM\n\
              ssl.trustStore.location={authority}\nssl.trustStore.type=PEM\n\
              ssl.clientAuth={clients}\n"
@@ -121,7 +123,7 @@ impl Server {
             .arg("-Dzookeeper.admin.enableServer=false")
             .arg(format!("-Dlog4j.configuration=file:{}", properties.display()))
             .args(self.users().map(|jaas| format!("-Djava.security.auth.login.config={jaas}")))
-            .args(["-cp", &classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args(["-cp", &classpath, &class("server.quorum.QuorumPeerMain")])
             .arg(self.dir.path().join("zoo.cfg"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -145,7 +147,7 @@ impl Server {
     pub fn cli(&self, commands: &[&str]) -> String {
         let mut cli = Command::new("java")
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", &classpath()])
-            .args(["org.apache.zookeeper.ZooKeeperMain", "-server", &self.connect_string()])
+            .args([&class("ZooKeeperMain"), "-server", &self.connect_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -276,6 +278,12 @@ impl Ensemble {
         };
         self.servers.iter().position(leads)
     }
+}
+
+/// A class of ZooKeeper's, by its name within the package.
+fn class(name: &str) -> String {
+    let package = std::env::var("ZOOKEEPER_PACKAGE");
+    format!("{}.{name}", package.as_deref().unwrap_or("org.apache.zookeeper"))
 }
 
 fn classpath() -> String {
