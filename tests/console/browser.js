@@ -158,6 +158,7 @@ async function catalog(page) {
   await page.getByRole("region", { name: "Sample rows" }).getByRole("cell", { name: "herd 3" }).first().waitFor();
   await page.getByRole("tab", { name: "Files" }).click();
   await page.getByRole("table", { name: "Partitions with their files" }).waitFor();
+  await page.getByRole("table", { name: "The largest 500 files" }).getByRole("cell", { name: /\.parquet$/ }).first().waitFor();
   // By the arrow keys, which keep the focus on the tabs.
   await page.keyboard.press("ArrowRight");
   await page.getByRole("table", { name: "Snapshots" }).getByText("current").waitFor();

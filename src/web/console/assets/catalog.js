@@ -66,7 +66,7 @@ async function relationPage(detail, database, schema, relation, isHere) {
     show(strip, tabs(`Of ${relation}`, names, key, choose));
     if (focused) strip.querySelector("[aria-selected=true]").focus();
     show(body, h("p", { class: "empty" }, "Reading…"));
-    const part = await PARTS[key]({ database, schema, relation, full, here, columns });
+    const part = await PARTS[key]({ database, schema, relation, full, here, columns, managed });
     if (isHere() && chosen === key) show(body, part);
   };
   const box = () => { sessionStorage.setItem("oribi.sql", `SELECT * FROM ${database === session.database ? full : name(database, schema, relation)} LIMIT 100`); location.hash = "#/sql"; };
@@ -78,6 +78,19 @@ async function relationPage(detail, database, schema, relation, isHere) {
       about instanceof Error && errorBox(about)),
     h("div", { class: "sheet" }, strip, body));
   await choose("columns");
+}
+
+const KINDS = ["rows", "deleted places", "deleted values"];
+
+/// The files of a managed table's newest snapshot, the largest first.
+async function filesOf(database, full) {
+  const found = await tryAsk(`SELECT file_path, content, record_count, file_size_in_bytes FROM ${full} ORDER BY file_size_in_bytes DESC, file_path LIMIT 500`, { database });
+  return found instanceof Error ? errorBox(found) : table([
+    { title: "File", cell: (row) => h("span", { class: "mono", title: row.file_path }, row.file_path.split("/").pop()) },
+    { title: "Holds", cell: (row) => KINDS[row.content] ?? row.content },
+    { title: "Rows", number: true, cell: (row) => count(row.record_count) },
+    { title: "Size", number: true, cell: (row) => bytes(row.file_size_in_bytes) },
+  ], found, { caption: "The largest 500 files", empty: "It has no files." });
 }
 
 const PARTS = {
@@ -95,14 +108,15 @@ const PARTS = {
     } catch (error) { return errorBox(error); }
     return [h("p", { class: "small faint" }, `${found.rows.length} rows, as they come.`), dataTable(found, "Sample rows")];
   },
-  files: async ({ here, relation, database }) => {
+  files: async ({ here, schema, relation, database, managed }) => {
+    const each = managed && await filesOf(database, name(schema, `${relation}$files`));
     const found = await tryAsk(`SELECT partition, rows, files, bytes FROM system.partitions WHERE ${here} AND "table" = ${literal(relation)} ORDER BY partition LIMIT 2000`, { database });
-    return found instanceof Error ? errorBox(found) : table([
+    return [found instanceof Error ? errorBox(found) : table([
       { title: "Partition", cell: (row) => h("span", { class: "mono" }, row.partition || "(all of it)") },
       { title: "Files", number: true, cell: (row) => count(row.files) },
       { title: "Rows", number: true, cell: (row) => count(row.rows) },
       { title: "Size", number: true, cell: (row) => bytes(row.bytes) },
-    ], found, { caption: "Partitions with their files", empty: "It has no files." });
+    ], found, { caption: "Partitions with their files", empty: "It has no files." }), each];
   },
   snapshots: async ({ here, relation, database, full }) => {
     const found = await tryAsk(`SELECT * FROM system.snapshots WHERE ${here} AND "table" = ${literal(relation)} ORDER BY sequence DESC LIMIT 500`, { database });
