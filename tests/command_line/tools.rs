@@ -343,6 +343,16 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         assert_eq!(json(&out)["rows"], 20_002);
         let same = "SELECT count(*) FROM (SELECT * FROM people EXCEPT SELECT * FROM again)";
         assert_eq!(client.value(same).await, "0");
+        // Parts are of 64 MiB unless something else is said, and larger than any one message may be.
+        let large = path("large.csv");
+        let text = "x".repeat(1 << 20);
+        let lines = (1..=70).map(|id| format!("{id},{text}\n"));
+        std::fs::write(&large, format!("id,t\n{}", lines.collect::<String>())).expect("a file");
+        let (code, out, err) = run(&[&large, "large", "--create", "--json"]);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(json(&out)["rows"], 70);
+        let facts = "SELECT count(DISTINCT id) || ' ' || sum(length(t)) FROM large";
+        assert_eq!(client.value(facts).await, "70 73400320");
         // Wrong in the third part: what is before it is there, and is not added again.
         let bad = path("bad.csv");
         let lines = (1..=9000).map(|x| if x == 8000 { "x\n".to_owned() } else { format!("{x}\n") });

@@ -29,6 +29,9 @@ const APPLICATION: &str = "oribi import";
 /// Where parts are noted, beside the table.
 const NOTES: &str = "oribi_imports";
 
+/// Bytes of a message with rows: a daemon refuses those of 64 MiB.
+const MESSAGE: usize = 1 << 20;
+
 /// Times that one part is tried again when the connection is lost.
 const ATTEMPTS: usize = 5;
 
@@ -298,7 +301,7 @@ impl Target {
         parts: &Parts,
         id: &str,
         number: u64,
-        csv: Bytes,
+        mut csv: Bytes,
     ) -> Result<u64, tokio_postgres::Error> {
         connection.batch_execute("BEGIN").await?;
         let columns = parts.chosen().iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
@@ -310,7 +313,9 @@ impl Target {
         );
         let sink = connection.copy_in::<_, Bytes>(&copy).await?;
         let mut sink = std::pin::pin!(sink);
-        sink.send(csv).await?;
+        while !csv.is_empty() {
+            sink.send(csv.split_to(MESSAGE.min(csv.len()))).await?;
+        }
         let rows = sink.finish().await?;
         let (notes, id) = (&self.notes, literal(id));
         let note = format!("INSERT INTO {notes} VALUES ({id}, {number}); COMMIT");
