@@ -85,12 +85,14 @@ impl Catalog {
         // A change that could not be read: everything is read again until that succeeds.
         let mut behind = false;
         loop {
+            // In one order, so that a simulation repeats exactly: what changes less often goes first.
             let (event, part) = tokio::select! {
-                event = objects.next() => (event, Part::Objects),
-                event = roles.next() => (event, Part::Roles),
-                event = pools.next() => (event, Part::Pools),
-                () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), Part::Objects),
+                biased;
                 () = stop.cancelled() => return,
+                event = pools.next() => (event, Part::Pools),
+                event = roles.next() => (event, Part::Roles),
+                event = objects.next() => (event, Part::Objects),
+                () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), Part::Objects),
             };
             let Some(event) = event else { return };
             let result = match &event {

@@ -187,7 +187,10 @@ impl Membership {
         loop {
             let timeout = session.borrow_and_update().timeout;
             let beat = tokio::time::sleep((timeout / 5).max(Duration::from_millis(50)));
+            // In one order, so that a simulation repeats exactly: none of them keeps another from being
+            // seen, since the session is looked at and a beat is due whatever happens.
             let event = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 event = watch.next() => match event {
                     Some(event) => Some(event),

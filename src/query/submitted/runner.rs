@@ -92,7 +92,9 @@ impl Runner {
                     Instant::now() + LOOK
                 }
             };
+            // All lead to the same look. In one order, so that a simulation repeats exactly.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 event = queue.next() => if event.is_none() { break },
                 event = claims.next() => if event.is_none() { break },

@@ -1,0 +1,286 @@
+//! Daemons whose clients append to one managed table.
+//!
+//! The table's files are in memory, and its data files are names only. What must hold:
+//!
+//! - Every new state of the table was made from the last one.
+//! - A commit that succeeded is in the table once; one that failed and left nothing is not; one whose
+//!   outcome is told to be uncertain, once or not at all.
+//! - Who commits is registered at that moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
+use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
+use futures::FutureExt;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion, Manifest,
+    ManifestList,
+};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use oribi::catalog::{
+    Catalog, Consistency, CreateMode, DEFAULT_DATABASE, Definition, FIRST_ROLE, Managed, PUBLIC,
+    TableName,
+};
+use oribi::cluster::{Membership, State};
+use oribi::coordination::Op;
+use oribi::coordination::embedded::EmbeddedSession;
+use oribi::storage::Error;
+use oribi::storage::managed::{
+    Change, Commit, Commits, NewFiles, NewTable, TableFiles, columns_of, create, table_location,
+};
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::cluster::options;
+use crate::link::Link;
+use crate::processes::{Processes, RECOVERY};
+use crate::sim::{Event, Sim, Write, at_once, lock};
+
+const PROCESSES: usize = 3;
+const WAREHOUSE: &str = "memory://warehouse";
+const TABLE: &str = "/catalog/oribi/t";
+
+/// What became of a commit, as its client was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Done,
+    Failed,
+}
+
+/// What all processes of a schedule share.
+struct Shared {
+    stores: Arc<dyn ObjectStoreRegistry>,
+    /// To look at the files from the outside.
+    reader: TableFiles,
+    schema: OnceLock<i32>,
+    /// Commits by the file that each brings.
+    commits: Mutex<BTreeMap<String, Told>>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let stores = DefaultObjectStoreRegistry::new();
+        let url = Url::parse(WAREHOUSE).expect("a URL");
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        stores.register_store(&url, memory);
+        let stores: Arc<dyn ObjectStoreRegistry> = Arc::new(stores);
+        let reader = files(&stores);
+        Self { stores, reader, schema: OnceLock::new(), commits: Mutex::default() }
+    }
+
+    /// Bytes of a file, from memory.
+    fn read(&self, url: &str) -> bytes::Bytes {
+        at_once(self.reader.read(url)).expect("a file that is there")
+    }
+
+    /// How often each data file is in the table.
+    fn content(&self, metadata: &str) -> BTreeMap<String, usize> {
+        let metadata = at_once(self.reader.metadata(metadata)).expect("metadata");
+        let mut content = BTreeMap::new();
+        let Some(snapshot) = metadata.current_snapshot() else { return content };
+        let list = self.read(snapshot.manifest_list());
+        let list = ManifestList::parse_with_version(&list, FormatVersion::V2).expect("a list");
+        for manifest in list.entries() {
+            let manifest = self.read(&manifest.manifest_path);
+            let manifest = Manifest::parse_avro(&manifest).expect("a manifest");
+            for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+                *content.entry(entry.file_path().to_owned()).or_default() += 1;
+            }
+        }
+        content
+    }
+}
+
+/// A daemon's own way to the files.
+fn files(stores: &Arc<dyn ObjectStoreRegistry>) -> TableFiles {
+    TableFiles::new(stores.clone(), Arc::new(UnboundedMemoryPool::default()))
+}
+
+fn name() -> TableName {
+    TableName::new(DEFAULT_DATABASE, PUBLIC, "t")
+}
+
+/// The URL of the table's metadata.
+fn metadata(data: &[u8]) -> String {
+    let record: Value = serde_json::from_slice(data).expect("a record");
+    record["metadata"].as_str().expect("a managed table").to_owned()
+}
+
+pub async fn run(sim: Arc<Sim>) {
+    let shared = Arc::new(Shared::new());
+    at_once(make_table(sim.connect(), &shared));
+    let judged = shared.clone();
+    sim.add_judge(move |sim, event| {
+        if let Event::Write(write) = event
+            && write.done.is_ok()
+        {
+            judge(sim, &judged, write);
+        }
+    });
+    let (own, known) = (sim.clone(), shared.clone());
+    let program =
+        move |number, link, leave| daemon(own.clone(), known.clone(), number, link, leave).boxed();
+    let processes = Processes::start(&sim, PROCESSES, Arc::new(program));
+    let time = sim.between(2_000, 10_000);
+    processes.suffer(time).await;
+    sim.wait(RECOVERY).await;
+    if !sim.is_over() {
+        account(&sim, &shared);
+    }
+}
+
+async fn make_table(store: Arc<EmbeddedSession>, shared: &Shared) {
+    let catalog = Catalog::open(store).await.expect("a catalog");
+    let fields = vec![arrow::datatypes::Field::new("a", arrow::datatypes::DataType::Int64, true)];
+    let table = NewTable {
+        fields,
+        partitioning: Vec::new(),
+        sort: Vec::new(),
+        properties: Default::default(),
+        cluster: uuid::Uuid::nil(),
+    };
+    let location = table_location(WAREHOUSE, &self::name());
+    let (url, metadata) = create(&shared.reader, &location, table).await.expect("a table");
+    shared.schema.set(metadata.current_schema_id()).expect("one table");
+    let columns = columns_of(&metadata, &[]).expect("columns");
+    let managed = Managed { uuid: metadata.uuid(), metadata: url, adopted: None };
+    let (definition, mode) = (Definition::Managed(managed), CreateMode::Fail);
+    let name = self::name();
+    let made = catalog.create_table(&name, FIRST_ROLE, columns, definition, mode, Vec::new());
+    assert!(made.await.expect("a table"));
+}
+
+async fn daemon(
+    sim: Arc<Sim>,
+    shared: Arc<Shared>,
+    number: usize,
+    link: Arc<Link>,
+    leave: CancellationToken,
+) {
+    let options = options(&sim, number, &format!("d{number}"));
+    let Ok(membership) = Membership::join(link.clone(), options).await else { return };
+    let Ok(catalog) = Catalog::open(link.clone()).await else { return };
+    membership.set_state(State::Ready).await;
+    let memory = Arc::new(UnboundedMemoryPool::default());
+    let commits = Commits::new(
+        Arc::new(files(&shared.stores)),
+        catalog.clone(),
+        membership.clone(),
+        (Handle::current(), memory),
+    );
+    let client = || client(&sim, &shared, &catalog, &commits, &link);
+    let clients = async { futures::join!(client(), client()) };
+    let end = CancellationToken::new();
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => {}
+        () = membership.evicted().cancelled() => {}
+        () = membership.clone().follow(end.clone()) => {}
+        () = catalog.clone().follow(end.clone()) => {}
+        _ = clients => {}
+    }
+}
+
+/// Appends now and then.
+async fn client(
+    sim: &Sim,
+    shared: &Shared,
+    catalog: &Catalog,
+    commits: &Arc<Commits>,
+    link: &Link,
+) {
+    loop {
+        sleep(sim.between(20, 1500)).await;
+        if sim.is_calm() {
+            continue;
+        }
+        let file = format!("{WAREHOUSE}/{}-{}.parquet", link.name, sim.number());
+        let Ok(table) = catalog.table(&name(), Consistency::Cached).await else { continue };
+        let changes = vec![Change::Append(NewFiles { spec_id: 0, files: vec![data_file(&file)] })];
+        let schema_id = *shared.schema.get().expect("made before");
+        let commit = Commit { table, changes, schema_id, fences: Vec::new() };
+        lock(&shared.commits).insert(file.clone(), Told::Nothing);
+        let told = match commits.commit(commit).await {
+            Ok(_) => Told::Done,
+            Err(error) if error.left_nothing() => {
+                sim.tell(|| format!("{file} failed: {}", chain(&error)));
+                Told::Failed
+            }
+            Err(error) => {
+                sim.tell(|| format!("{file} is uncertain: {}", chain(&error)));
+                Told::Nothing
+            }
+        };
+        sim.tell(|| format!("{file}: {told:?}"));
+        lock(&shared.commits).insert(file, told);
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+fn data_file(url: &str) -> DataFile {
+    let mut file = DataFileBuilder::default();
+    file.content(DataContentType::Data)
+        .file_path(url.to_owned())
+        .file_format(DataFileFormat::Parquet)
+        .record_count(1)
+        .file_size_in_bytes(100)
+        .partition_spec_id(0);
+    file.build().expect("a data file")
+}
+
+fn judge(sim: &Sim, shared: &Shared, write: &Write<'_>) {
+    for (op, before) in write.ops.iter().zip(&write.before) {
+        let (Op::Set { path, data, .. }, Some(before)) = (op, before) else { continue };
+        if path != TABLE {
+            continue;
+        }
+        let name = &write.link.name;
+        let (was, is) = (metadata(&before.data), metadata(data));
+        let state: Value = serde_json::from_slice(&shared.read(&is)).expect("metadata");
+        let log = state["metadata-log"].as_array().expect("a log");
+        let from = log.last().and_then(|entry| entry["metadata-file"].as_str());
+        if from != Some(&was) {
+            sim.violated(format!("{name} has made {is} of {from:?}, but the table was {was}"));
+        }
+        let number = name.split('.').next().unwrap_or_default();
+        let record = sim.node(&format!("/daemons/d{number}"));
+        if record.is_none_or(|record| record.stat.ephemeral_owner != write.link.id()) {
+            sim.violated(format!("{name} has made {is} and is not registered"));
+        }
+    }
+}
+
+/// Compares what clients were told with what there is.
+fn account(sim: &Sim, shared: &Shared) {
+    let node = sim.node(TABLE).expect("the table");
+    let mut content = shared.content(&metadata(&node.data));
+    for (file, told) in lock(&shared.commits).iter() {
+        let times = content.remove(file).unwrap_or_default();
+        let right = match told {
+            Told::Done => times == 1,
+            Told::Failed => times == 0,
+            Told::Nothing => times <= 1,
+        };
+        if !right {
+            sim.violated(format!("{file} was told to be {told:?} and is there {times} times"));
+        }
+    }
+    if !content.is_empty() {
+        sim.violated(format!("nobody has added {content:?}"));
+    }
+}
