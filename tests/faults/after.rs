@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::checker::{Term, Work};
 use crate::history::{Entry, History, Op, Outcome, Table};
-use crate::load::{FACTS, Failure, Session, TOTAL, facts};
+use crate::load::{ACROSS, FACTS, Failure, Session, TOTAL, facts};
 use crate::world::{BOUND, IDS, World, lock};
 
 /// What a daemon may have more of than before the load: what it keeps for the next time.
@@ -84,9 +84,7 @@ pub async fn look(world: &World, history: &[Entry]) -> Result<Final, String> {
             let op = Op::Look(name.clone());
             last.reads.push(entry(world, &session, op, start, Outcome::Held(held)));
         }
-        let sums = "SELECT (SELECT sum(balance) FROM accounts) + (SELECT sum(balance) FROM vault), \
-                    (SELECT sum(balance) FROM vault) - (SELECT coalesce(sum(amount), 0) FROM ledger)";
-        let sums = session.run(sums).await.map_err(said)?.rows;
+        let sums = session.run(ACROSS).await.map_err(said)?.rows;
         if sums != [[TOTAL.to_string(), (TOTAL / 2).to_string()]] {
             world.history.violation(format!("in the end the accounts hold {sums:?}"));
         }
@@ -130,7 +128,7 @@ pub async fn nothing_left(world: &World, before: &[[f64; 2]]) -> Result<(), Stri
     let session = Session::connect(world, 0, true).await?;
     let run = async |sql: &str| session.run(sql).await.map_err(said);
     run("ALTER SYSTEM SET maintenance.orphan_grace = '0s'").await?;
-    for table in ["events", "ledger", "done", "accounts", "vault", "probe"] {
+    for table in ["events", "ledger", "done", "accounts", "vault", "purses", "probe"] {
         eventually(async || {
             run(&format!("VACUUM {table} RETAIN '0s'")).await?;
             files(&session, table).await

@@ -190,8 +190,8 @@ fn decided(entry: &Entry) -> bool {
 }
 
 /// What is only moved from one place to another is never more nor less.
-pub fn sums(history: &[Entry], right: &[i64]) -> Vec<Violation> {
-    let seen = history.iter().filter(|entry| entry.op == Op::Sum);
+pub fn sums(history: &[Entry], op: &Op, right: &[i64]) -> Vec<Violation> {
+    let seen = history.iter().filter(|entry| entry.op == *op);
     let wrong = seen.filter_map(|entry| match &entry.outcome {
         Outcome::Keys(sums) if sums != right => {
             let what = format!("the sums are {sums:?} instead of {right:?} ({})", told(entry));

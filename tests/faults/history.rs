@@ -24,8 +24,12 @@ pub enum Op {
     Delete(Table, i64),
     /// All keys from one to another, both included.
     Read(Table, i64, i64),
-    /// What all accounts hold, and by how much that differs from the ledger.
+    /// What all accounts hold.
     Sum,
+    /// Something moves between them.
+    Shift,
+    /// The same with what the vault holds, and that without the ledger.
+    Across,
     /// A table of that name with one row, which holds the number.
     Create(String, i64),
     Drop(String),

@@ -18,8 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Statements on one connection before the next one is taken.
 const EXCHANGES: u64 = 40;
 
-/// What all accounts hold together.
+/// What accounts and vault hold together: half of it each to begin with, and the purses as much as a half.
 pub const TOTAL: i64 = 2000;
+
+/// What both hold, and the vault without what the ledger knows of.
+pub const ACROSS: &str = "SELECT (SELECT sum(balance) FROM accounts) + (SELECT sum(balance) FROM vault), \
+     (SELECT sum(balance) FROM vault) - (SELECT coalesce(sum(amount), 0) FROM ledger)";
 
 /// Rows of the table that nobody changes, and its groups.
 pub const FACTS: i64 = 20_000;
@@ -125,7 +129,8 @@ const CLIENTS: &[(Work, usize)] = &[
     (Work::Insert, 3),
     (Work::Delete, 1),
     (Work::Read, 2),
-    (Work::Transfer, 2),
+    (Work::Transfer, 1),
+    (Work::Shift, 2),
     (Work::Sum, 2),
     (Work::Ddl, 3),
     (Work::Submit, 1),
@@ -139,6 +144,7 @@ enum Work {
     Delete,
     Read,
     Transfer,
+    Shift,
     Sum,
     Ddl,
     Submit,
@@ -165,6 +171,7 @@ pub async fn set_up(session: &Session) {
         &format!(
             "CREATE TABLE vault {SHORT} AS SELECT x AS id, {half}::bigint AS balance FROM generate_series(1, 5) s(x)"
         ),
+        &format!("CREATE TABLE purses {SHORT} AS SELECT * FROM accounts"),
         "CREATE TABLE facts (k bigint, v bigint)",
     ] {
         done(session, statement).await;
@@ -275,6 +282,7 @@ impl Worker {
                     Work::Delete => self.delete(&session).await,
                     Work::Read => self.read(&session).await,
                     Work::Transfer => self.transfer(&session).await,
+                    Work::Shift => self.shift(&session).await,
                     Work::Sum => self.sum(&session).await,
                     Work::Ddl => self.ddl(&session).await,
                     Work::Submit => self.submit(&session, &mut keep).await,
@@ -400,13 +408,34 @@ impl Worker {
     }
 
     async fn sum(&mut self, session: &Session) -> bool {
-        const SQL: &str = "SELECT (SELECT sum(balance) FROM accounts) + (SELECT sum(balance) FROM vault), \
-             (SELECT sum(balance) FROM vault) - (SELECT coalesce(sum(amount), 0) FROM ledger)";
-        let sums = |reply: &Reply| {
-            let sums = [0, 1].map(|at| reply.number(at).unwrap_or(i64::MIN));
-            Outcome::Keys(sums.to_vec())
-        };
-        self.record(session, Op::Sum, SQL, sums).await
+        if self.random.chance(30) {
+            return self.record(session, Op::Across, ACROSS, sums).await;
+        }
+        self.record(session, Op::Sum, "SELECT sum(balance) FROM purses", sums).await
+    }
+
+    /// From one to another of the accounts in one table, by one statement or two in a block.
+    async fn shift(&mut self, session: &Session) -> bool {
+        let amount = 1 + self.random.below(9);
+        let from = 1 + self.random.below(5);
+        let to = 1 + (from + self.random.below(4)) % 5;
+        let at_once = format!(
+            "UPDATE purses SET balance = balance + CASE id WHEN {from} THEN -{amount} ELSE {amount} END \
+             WHERE id IN ({from}, {to})"
+        );
+        let take = format!("UPDATE purses SET balance = balance - {amount} WHERE id = {from}");
+        let give = format!("UPDATE purses SET balance = balance + {amount} WHERE id = {to}");
+        let statements: &[&str] =
+            if self.random.chance(50) { &[&at_once] } else { &["BEGIN", &take, &give, "COMMIT"] };
+        let start = self.load.history.now();
+        for sql in statements {
+            let Err(failure) = session.run(sql).await else { continue };
+            let (outcome, lost) = self.failed(&failure, sql);
+            self.note(session, Op::Shift, start, outcome);
+            return lost || session.run("ROLLBACK").await.is_err();
+        }
+        self.note(session, Op::Shift, start, Outcome::Done(2));
+        false
     }
 
     async fn ddl(&mut self, session: &Session) -> bool {
@@ -494,6 +523,11 @@ impl Worker {
         }
         lost
     }
+}
+
+fn sums(reply: &Reply) -> Outcome {
+    let sums = reply.rows.iter().flatten().map(|sum| sum.parse().unwrap_or(i64::MIN));
+    Outcome::Keys(sums.collect())
 }
 
 fn keys(reply: &Reply) -> Outcome {

@@ -184,5 +184,5 @@ fn a_sum_that_changes_is_found() {
 }
 
 fn checker_sums(history: &[Entry]) -> Vec<Violation> {
-    crate::checker::sums(history, &[100, 50])
+    crate::checker::sums(history, &Op::Sum, &[100, 50])
 }
