@@ -165,35 +165,43 @@ async fn right_or_error(daemon: &Daemon, what: &str) -> usize {
 
 /// Daemons that have ended start again, and everything is as it was.
 async fn whole_again(cluster: &Cluster, daemons: &mut [Daemon], what: &str) {
-    for (daemon, id) in daemons.iter_mut().zip(["a", "b"]) {
-        if daemon.ended().is_some() {
-            let log = daemon.log();
-            let last = log.lines().rfind(|line| line.contains("\"ERROR\"")).unwrap_or_default();
-            println!("{what}: {id} has ended: {}", last.chars().take(300).collect::<String>());
-            *daemon = cluster.start(id);
+    let give_up = Instant::now() + 2 * PATIENCE;
+    for (number, id) in ["a", "b"].into_iter().enumerate() {
+        loop {
+            // One that is told to leave takes its time.
+            if daemons[number].ended().is_some() {
+                let log = daemons[number].log();
+                let last = log.lines().rfind(|line| line.contains("\"ERROR\"")).unwrap_or_default();
+                println!("{what}: {id} has ended: {}", last.chars().take(300).collect::<String>());
+                daemons[number] = cluster.start(id);
+            }
+            if is_as_it_was(&daemons[number]).await {
+                break;
+            }
+            assert!(Instant::now() < give_up, "{id} is not as it was after {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let log = daemon.log();
+        let log = daemons[number].log();
         assert!(!log.contains("panicked"), "{what}: {log}");
     }
-    for daemon in daemons.iter() {
-        until(&format!("as it was after {what}"), async || {
-            if daemon.ended().is_some() {
-                panic!("{what}: it has ended after all: {}", daemon.log());
-            }
-            let Ok(client) = Client::try_connect(daemon).await else { return false };
-            let members = "SELECT string_agg(id || state, ' ' ORDER BY id) FROM system.daemons";
-            let mut as_it_was =
-                client.try_rows(members).await.is_ok_and(|rows| rows == [["aready bready"]]);
-            for (sql, sum) in SUMS {
-                as_it_was &= client.try_rows(sql).await.is_ok_and(|rows| rows == [[sum]]);
-            }
-            for write in ["INSERT INTO t VALUES (100)", "DELETE FROM t WHERE n = 100"] {
-                as_it_was = as_it_was && client.try_rows(write).await.is_ok();
-            }
-            as_it_was
-        })
-        .await;
-    }
+}
+
+/// Whether a daemon sees both, answers right and takes changes.
+async fn is_as_it_was(daemon: &Daemon) -> bool {
+    let asked = async {
+        let client = Client::try_connect(daemon).await.ok()?;
+        let members = "SELECT string_agg(id || state, ' ' ORDER BY id) FROM system.daemons";
+        let rows = client.try_rows(members).await.ok()?;
+        let mut right = rows == [["aready bready"]];
+        for (sql, sum) in SUMS {
+            right &= client.try_rows(sql).await.ok()? == [[sum]];
+        }
+        for write in ["INSERT INTO t VALUES (100)", "DELETE FROM t WHERE n = 100"] {
+            client.try_rows(write).await.ok()?;
+        }
+        Some(right)
+    };
+    tokio::time::timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default()
 }
 
 fn files(directory: &Path) -> BTreeSet<PathBuf> {

@@ -346,15 +346,13 @@ impl Storage {
     }
 
     /// It comes back. What was made in its place meanwhile gets out of the way, as what is below a mount
-    /// point does; whether there was something.
-    pub fn come_back(&self) -> bool {
-        let made = self.warehouse().exists();
-        if made {
+    /// point does.
+    pub fn come_back(&self) {
+        if self.warehouse().exists() {
             let aside = self.place.join(format!("made-{}", uuid::Uuid::new_v4().simple()));
             std::fs::rename(self.warehouse(), aside).expect("it can be moved");
         }
         std::fs::rename(self.place.join("away"), self.warehouse()).expect("it comes back");
-        made
     }
 }
 
