@@ -29,3 +29,5 @@ mod races;
 mod statistics;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "tables/vanished.rs"]
+mod vanished;

@@ -1,7 +1,8 @@
-//! A stretch of network on loopback that a test can cut.
+//! A stretch of network on loopback that a test can cut, slow down, and cut one way only.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -9,12 +10,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// What becomes of what is sent.
+/// What becomes of what is sent. The client is who has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Whole,
-    /// Nothing arrives, and nobody is told.
+    /// Nothing arrives, and nobody is told. What was sent meanwhile arrives afterwards, as TCP has it.
     Silent,
+    /// The same of what the client sends.
+    Unheard,
+    /// The same of what the server sends.
+    Unanswered,
+    /// Each piece takes so long.
+    Slow(Duration),
+    /// One piece in so many is lost, and comes again after so long.
+    Lossy(u64, Duration),
+    /// Connections have ended for the server; the client is not told, and nobody hears it.
+    HalfOpen,
     /// Connections end, and new ones are refused.
     Refusing,
 }
@@ -60,13 +71,18 @@ async fn serve(
         let mut connections = JoinSet::new();
         let accepting = async {
             loop {
-                let (client, _) = listener.accept().await?;
+                // Without descriptors a moment later.
+                let Ok((client, _)) = listener.accept().await else {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                while connections.try_join_next().is_some() {}
                 connections.spawn(forward(client, to, state.clone()));
             }
         };
         let mut seen = state.clone();
         tokio::select! {
-            ended = accepting => return ended,
+            _ = accepting => {}
             _ = seen.wait_for(|state| *state == State::Refusing) => {}
         }
         drop((connections, listener));
@@ -80,28 +96,64 @@ async fn serve(
 async fn forward(
     client: TcpStream,
     to: SocketAddr,
-    state: watch::Receiver<State>,
+    mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
-    let server = TcpStream::connect(to).await?;
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::select! {
-        ended = pass(from_client, to_server, state.clone()) => ended,
-        ended = pass(from_server, to_client, state.clone()) => ended,
+    let (mut from_client, mut to_client) = client.into_split();
+    let half_open = *state.borrow() == State::HalfOpen;
+    if !half_open {
+        let (mut from_server, mut to_server) = TcpStream::connect(to).await?.into_split();
+        let mut seen = state.clone();
+        tokio::select! {
+            ended = pass(&mut from_client, &mut to_server, State::Unheard, state.clone()) => {
+                return ended;
+            }
+            ended = pass(&mut from_server, &mut to_client, State::Unanswered, state.clone()) => {
+                return ended;
+            }
+            _ = seen.wait_for(|state| *state == State::HalfOpen) => {}
+        }
     }
+    // The next packet that gets through is answered with a reset.
+    let _ = state.wait_for(|state| *state != State::HalfOpen).await;
+    Ok(())
 }
 
+/// `cut` is what stops this way alone.
 async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    cut: State,
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 || state.wait_for(|state| *state == State::Whole).await.is_err() {
+    for piece in 1u64.. {
+        // That a connection has ended does not arrive either.
+        let count = from.read(&mut buffer).await.unwrap_or(0);
+        if !passes(piece, cut, &mut state).await || count == 0 {
             return Ok(());
         }
         to.write_all(&buffer[..count]).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a piece may arrive; false if the link is gone.
+async fn passes(piece: u64, cut: State, state: &mut watch::Receiver<State>) -> bool {
+    loop {
+        let now = *state.borrow_and_update();
+        match now {
+            State::Slow(delay) => tokio::time::sleep(delay).await,
+            State::Lossy(one_in, delay) if piece.is_multiple_of(one_in) => {
+                tokio::time::sleep(delay).await;
+            }
+            now if now == State::Silent || now == cut => {
+                if state.changed().await.is_err() {
+                    return false;
+                }
+                continue;
+            }
+            _ => {}
+        }
+        return true;
     }
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -206,6 +206,22 @@ impl Server {
         self.wait_until_serving();
     }
 
+    /// Starts it again on the same data and port, and does not wait for anything: without a majority
+    /// it does not serve.
+    pub fn launch_again(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Freezes it (SIGSTOP): connections stay open and nothing answers.
     pub fn pause(&self) {
         signal("STOP", self.pid());
@@ -256,11 +272,23 @@ pub struct Ensemble {
 impl Ensemble {
     /// Starts an ensemble of `size` servers, and waits until each serves.
     pub fn start(size: usize) -> Self {
-        let members: String = (1..=size)
-            .map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", free_port(), free_port()))
-            .collect();
-        let mut servers: Vec<_> =
-            (1..=size).map(|id| Server::prepare(free_port(), &members, Some(id))).collect();
+        let members: Vec<_> = (0..size).map(|_| [free_port(), free_port()]).collect();
+        Self::start_between(&members, |_, to| members[to])
+    }
+
+    /// Starts one whose members listen on these ports, for the quorum and for elections, and see
+    /// each other on those that `seen(from, to)` gives.
+    pub fn start_between(members: &[[u16; 2]], seen: impl Fn(usize, usize) -> [u16; 2]) -> Self {
+        let prepare = |own: usize| {
+            let line = |member: usize| {
+                let [quorum, election] =
+                    if member == own { members[own] } else { seen(own, member) };
+                format!("server.{}=127.0.0.1:{quorum}:{election}\n", member + 1)
+            };
+            let lines: String = (0..members.len()).map(line).collect();
+            Server::prepare(free_port(), &lines, Some(own + 1))
+        };
+        let mut servers: Vec<_> = (0..members.len()).map(prepare).collect();
         servers.iter_mut().for_each(Server::launch);
         servers.iter().for_each(Server::wait_until_serving);
         Self { servers }
@@ -305,7 +333,7 @@ fn signal(name: &str, pid: u32) {
 
 /// A port below those that the kernel gives to outgoing connections, so that a server that was
 /// stopped finds its own again.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 20000;
     const COUNT: u16 = 12000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -33,6 +33,10 @@ use crate::storage::managed::{
 };
 use crate::storage::{self, Location};
 
+/// Tables of the warehouse of which one must be there before another is made: of a single one the files
+/// may be lost.
+const TABLES_LOOKED_FOR: usize = 8;
+
 /// CREATE TABLE without EXTERNAL.
 #[derive(Clone, Debug)]
 pub(super) struct CreateTable {
@@ -344,7 +348,27 @@ impl Session {
             return Ok(managed::table_location(&location.as_written(), name));
         }
         let warehouse = self.queries().warehouse.as_ref().ok_or(storage::Error::NoWarehouse)?;
+        self.warehouse_is_there(warehouse).await?;
         Ok(managed::table_location(warehouse, name))
+    }
+
+    /// A warehouse that has none of the tables that are in it is not the one: see
+    /// [`managed::TableFiles::must_be_there`].
+    async fn warehouse_is_there(&self, warehouse: &str) -> Result<()> {
+        let snapshot = self.catalog().snapshot();
+        let metadata = snapshot.tables().filter_map(|table| match &table.record.definition {
+            Definition::Managed(managed) => Some(managed.metadata.clone()),
+            _ => None,
+        });
+        let inside = metadata.filter(|url| url.starts_with(warehouse)).take(TABLES_LOOKED_FOR);
+        let mut missing = Ok(());
+        for url in inside.collect::<Vec<_>>() {
+            match self.queries().commits.files().must_be_there(&url).await {
+                Ok(()) => return Ok(()),
+                Err(error) => missing = Err(error.into()),
+            }
+        }
+        missing
     }
 
     pub(super) fn alter_columns<'a>(

@@ -249,6 +249,18 @@ impl TableFiles {
         Ok(())
     }
 
+    /// Refuses to go on without a file that a table consists of. Where the file system of local files is
+    /// gone, what is written goes into the directory that it was mounted on, and out of sight with its
+    /// return. Below object stores there is nothing of the kind.
+    pub async fn must_be_there(&self, url: &str) -> Result<()> {
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        if !path.starts_with('/') || tokio::fs::try_exists(path).await.unwrap_or(false) {
+            return Ok(());
+        }
+        let reason = "what the table consists of is not there; is the warehouse's storage mounted?";
+        Err(Error::not_written(url, reason))
+    }
+
     /// A file to be written bit by bit.
     pub fn sink(&self, url: &str) -> Result<BufWriter> {
         let Place { store, path } = self.place(url)?;

@@ -262,6 +262,9 @@ impl Commits {
                     Ok((table.clone(), next_record(table, staged, &commit.changes)?))
                 })
                 .collect::<Result<_>>()?;
+            for table in &tables {
+                self.files.must_be_there(&managed(table)?.metadata).await?;
+            }
             self.files.flush(new_files(&commits, &staged)).await?;
             let fence = Path::Incarnation(self.membership.record().await.incarnation).to_string();
             let mut fences = vec![Op::Check { path: fence, version: None }];
