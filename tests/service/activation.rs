@@ -121,8 +121,8 @@ async fn clients_wait_for_the_next_daemon() {
     .await;
 }
 
-/// Clients come all the time, and the daemon restarts again and again: at most those who were in the
-/// middle of it are sent away, with a word.
+/// Clients come all the time, and the daemon restarts again and again: nobody is refused, and at most
+/// those who were in the middle of it are sent away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_is_refused_over_restarts() {
     const CLIENTS: usize = 4;
@@ -141,8 +141,9 @@ async fn no_connection_is_refused_over_restarts() {
                         Ok(_) => drop(served.fetch_add(1, Ordering::Relaxed)),
                         Err(error) => {
                             let code = error.code().map(|code| code.code());
+                            // Or its connection was closed as it ended.
                             assert!(
-                                matches!(code, Some("57P01" | "57P03")),
+                                error.is_closed() || matches!(code, Some("57P01" | "57P03")),
                                 "refused: {}",
                                 explain(&error)
                             );
@@ -168,7 +169,7 @@ async fn no_connection_is_refused_over_restarts() {
             sent_away += client.await.expect("nobody was refused");
         }
         let served = served.load(Ordering::Relaxed);
-        println!("{served} served over {RESTARTS} restarts, {sent_away} sent away with a word");
+        println!("{served} served over {RESTARTS} restarts, {sent_away} sent away");
         assert!(sent_away <= CLIENTS * RESTARTS, "{sent_away} were sent away");
     })
     .await;
