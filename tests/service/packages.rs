@@ -17,8 +17,8 @@ const FILES: &[&str] = &[
     "usr/share/doc/oribi/examples/credentials.conf",
     "usr/share/doc/oribi/oribi.toml",
     "usr/share/fish/vendor_completions.d/oribi.fish",
-    "usr/share/man/man1/oribi.1.gz",
-    "usr/share/man/man1/oribi-serve.1.gz",
+    "usr/share/man/man1/oribi.1",
+    "usr/share/man/man1/oribi-serve.1",
     "usr/share/zsh/vendor-completions/_oribi",
 ];
 
