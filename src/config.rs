@@ -1,6 +1,7 @@
 //! Settings: the commented default file, with a file of the user's, the environment and flags on
 //! top. Whatever is wrong is refused by name before anything starts.
 
+mod in_force;
 mod layers;
 pub mod rules;
 mod values;
@@ -17,6 +18,7 @@ use layers::{Layers, flatten};
 use rules::Rules;
 use values::empty_is_none;
 
+pub use in_force::{InForce, TakenUp};
 pub use values::{Count, Limit, Places, Rate, Share, Size};
 
 /// The default file, part of the binary.

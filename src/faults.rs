@@ -2,9 +2,12 @@
 //!
 //! `ORIBI_FAULT=<point>` in the environment makes the process abort when it comes to that point, as
 //! suddenly as `kill -9` would; `ORIBI_FAULT_AFTER=<n>` lets it pass n times first. With
-//! `ORIBI_FAULT_BY=stop` it stops as by SIGSTOP, until a SIGCONT; with `=panic` the thread panics.
+//! `ORIBI_FAULT_BY=stop` it stops as by SIGSTOP, until a SIGCONT; with `=panic` the thread panics, with
+//! `=stall` it does nothing any more, and all others go on. `ORIBI_FAULT_WHEN=<file>` lets it pass for as
+//! long as there is no such file.
 //! Without a fault a point costs one look at a constant.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,10 +21,12 @@ enum By {
     Abort,
     Stop,
     Panic,
+    Stall,
 }
 
 struct Fault {
     point: String,
+    when: Option<PathBuf>,
     left: AtomicU64,
     by: By,
 }
@@ -37,17 +42,25 @@ pub fn point(name: &str) {
         let by = match std::env::var("ORIBI_FAULT_BY").as_deref() {
             Ok("stop") => By::Stop,
             Ok("panic") => By::Panic,
+            Ok("stall") => By::Stall,
             _ => By::Abort,
         };
-        Some(Fault { point, left: AtomicU64::new(left), by })
+        let when = std::env::var_os("ORIBI_FAULT_WHEN").map(PathBuf::from);
+        Some(Fault { point, when, left: AtomicU64::new(left), by })
     });
     let Some(fault) = fault else { return };
-    if fault.point != name || fault.left.fetch_sub(1, Ordering::Relaxed) != 0 {
+    if fault.point != name || fault.when.as_ref().is_some_and(|file| !file.exists()) {
+        return;
+    }
+    if fault.left.fetch_sub(1, Ordering::Relaxed) != 0 {
         return;
     }
     match fault.by {
         By::Abort => std::process::abort(),
         By::Panic => panic!("{name}, and a test wants a panic"),
+        By::Stall => loop {
+            std::thread::park();
+        },
         By::Stop => {
             if kill_process(getpid(), Signal::STOP).is_err() {
                 std::process::abort();

@@ -9,8 +9,11 @@ mod cluster_view;
 mod entrance;
 mod live;
 mod peer_messages;
+mod reload;
+mod sockets;
 mod store;
 mod tool;
+mod vitals;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,14 +29,14 @@ use crate::audit::Audit;
 use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{self, Election, Membership, State, Workers};
-use crate::config::{self, Config};
+use crate::config::{self, Config, InForce};
 use crate::coordination::whole::Store;
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory::{self, Places};
 use crate::engine::{self, Engine, Peers};
 use crate::password;
-use crate::postgres::{Door, Listener};
+use crate::postgres::{Door, Leave, Listener};
 use crate::query;
 use crate::query::admission::Admission;
 use crate::query::history::{self, History};
@@ -56,8 +59,12 @@ use crate::web::console::Console;
 use crate::web::port::Port;
 use cluster_view::{Clients, ClusterView};
 use peer_messages::PeerMessages;
+pub use reload::{Reloaded, Reloader};
+pub use sockets::Given;
+use sockets::Sockets;
 pub use store::ensemble;
 pub use tool::Tool;
+pub use vitals::{Look, Vitals};
 
 /// How long clients may take to go once their statements are cancelled, and threads to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,6 +88,8 @@ pub enum Error {
     Live(#[from] cluster::live::Error),
     #[error("{key}: cannot listen on {address}: {source}")]
     Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("a socket that the daemon was given (LISTEN_FDS), {0}")]
+    Given(String),
     #[error(transparent)]
     Config(#[from] config::Error),
     #[error(transparent)]
@@ -118,6 +127,7 @@ impl Error {
             self,
             Self::NoDataDir
                 | Self::NoStore
+                | Self::Given(_)
                 | Self::Config(_)
                 | Self::File { .. }
                 | Self::Setting { .. }
@@ -139,6 +149,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    in_force: Arc<InForce>,
     addresses: Addresses,
     store: Store,
     membership: Arc<Membership>,
@@ -151,6 +162,8 @@ pub struct Server {
     peering: Arc<Peering>,
     traces: Option<Arc<Traces>>,
     shutdown: Shutdown,
+    /// Ends the PostgreSQL port's part in a socket that outlives this daemon.
+    leave: Option<Leave>,
     /// Ends the background tasks and the listeners.
     end: CancellationToken,
     /// Something has ended without which this daemon is of no use to the others.
@@ -160,13 +173,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds a daemon, from the data directory up. It accepts clients when this returns.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    /// Builds a daemon, from the data directory up, on sockets that it was given or makes. It accepts
+    /// clients when this returns.
+    pub async fn start(config: Config, given: Given) -> Result<Self, Error> {
         let directory = config.data_dir.as_ref().ok_or(Error::NoDataDir)?;
         let data_dir = DataDir::open(directory)?;
         let tls = Acceptor::open(&config.tls)?;
         let peering = Peering::of_files(&config.peers)?;
-        let sockets = Sockets::bind(&config).await?;
+        let sockets = Sockets::open(&config, given).await?;
         let addresses = sockets.addresses()?;
         let store = store::connect(&config, &data_dir).await?;
         let coordination: Arc<dyn Coordination> = store.own.clone();
@@ -193,6 +207,7 @@ impl Server {
         )
         .await?;
         let shutdown = Shutdown::default();
+        let in_force = InForce::new(config.clone());
         let election = Election::open(coordination.clone(), membership.clone()).await?;
         let log = Log::open(coordination.clone(), membership.id()).await?;
         let submissions = Submissions::open(coordination.clone(), config.submitted.clone()).await?;
@@ -206,7 +221,7 @@ impl Server {
                 election.clone(),
                 log.clone(),
                 (admission.clone(), store.clone()),
-                (config.clone(), live.clone()),
+                (in_force.clone(), live.clone()),
             )),
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             submissions.clone(),
@@ -257,6 +272,7 @@ impl Server {
         let workers = Workers::new(membership.clone());
         let server = Self {
             config,
+            in_force,
             addresses,
             store,
             membership,
@@ -269,6 +285,7 @@ impl Server {
             peering,
             traces,
             shutdown,
+            leave: sockets.outlives.then(Leave::default),
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -285,9 +302,23 @@ impl Server {
     /// What can be read again while the daemon runs.
     pub fn reloader(&self) -> Reloader {
         Reloader {
+            in_force: self.in_force.clone(),
+            queries: self.queries.clone(),
+            submissions: self.submissions.clone(),
             tls: self.tls.clone(),
             peering: self.peering.clone(),
             audit: self.queries.audit.clone(),
+        }
+    }
+
+    /// How the daemon does, to be looked at while it serves.
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            addresses: self.addresses,
+            in_force: self.in_force.clone(),
+            queries: self.queries.clone(),
+            store: self.store.own.clone(),
+            network: tokio::runtime::Handle::current(),
         }
     }
 
@@ -346,11 +377,12 @@ impl Server {
         let socket = sockets.peer.into_std().map_err(listening)?;
         let settings = self.config.distribution.clone();
         let peers = queries.engine.join(settings, peers, socket, end.clone())?;
-        live::apply(&self.config, queries, &self.submissions, &queries.live.current());
-        let (config, shared, submissions) =
-            (self.config.clone(), queries.clone(), self.submissions.clone());
-        let apply =
-            move |live: &cluster::live::Live| live::apply(&config, &shared, &submissions, live);
+        live::apply(&self.in_force.get(), queries, &self.submissions, &queries.live.current());
+        let (in_force, shared, submissions) =
+            (self.in_force.clone(), queries.clone(), self.submissions.clone());
+        let apply = move |live: &cluster::live::Live| {
+            live::apply(&in_force.get(), &shared, &submissions, live);
+        };
         let id = membership.id().to_owned();
         let live = queries.live.clone();
         tasks.spawn(live.follow(id, self.election.clone(), apply, end.clone()));
@@ -362,12 +394,11 @@ impl Server {
             }
         });
         let timeout = self.config.query.statement_timeout.0;
-        let connections = self.config.connections.clone();
-        let tls = self.tls.clone();
-        let listener = Listener::new(sockets.postgres, queries.clone(), connections, timeout, tls);
+        let (in_force, tls) = (self.in_force.clone(), self.tls.clone());
+        let listener = Listener::new(sockets.postgres, queries.clone(), in_force, timeout, tls);
         self.open_web_port(sockets.web, Arc::new(listener.door()));
         membership.set_state(State::Ready).await;
-        tasks.spawn(listener.run(end.clone()));
+        tasks.spawn(listener.run(self.leave.clone().unwrap_or_default(), end.clone()));
         let Addresses { postgres, peer, web } = self.addresses;
         info!(id = membership.id(), %postgres, %peer, %web, "ready");
         Ok(())
@@ -409,6 +440,10 @@ impl Server {
             () = self.membership.evicted().cancelled() => Some(Error::Evicted),
             () = self.failed.cancelled() => Some(Error::Peers),
         };
+        if let Some(leave) = &self.leave {
+            // Who comes from now on waits for the next daemon.
+            leave.begin(PATIENCE).await;
+        }
         info!(reason = reason.as_ref().map(tracing::field::display), "stopping");
         signals.forget();
         self.membership.set_state(State::Draining).await;
@@ -449,8 +484,7 @@ impl Server {
     /// Other daemons learn from the store that this one drains. Until they have, they send parts of
     /// statements, which are run: who would find the port closed would have to begin anew.
     async fn empty(&self) -> bool {
-        let live = self.queries.live.current();
-        let patience = self.config.with(live.settings.iter()).shutdown.drain_timeout;
+        let patience = in_force_drain_timeout(&self.in_force, &self.queries);
         let others = !self.workers.successors(1).is_empty();
         match others {
             true => self.queries.gate.quiet(UNASKED, patience).await,
@@ -459,66 +493,10 @@ impl Server {
     }
 }
 
-/// Reads again, while the daemon runs, what is in files of its own.
-#[derive(Clone, Debug)]
-pub struct Reloader {
-    tls: Option<Arc<Acceptor>>,
-    peering: Arc<Peering>,
-    audit: Audit,
-}
-
-impl Reloader {
-    /// Takes up what has changed. What cannot be taken up stays as it was, and is logged. Returns
-    /// whether all could. Blocks for as long as reading the files takes.
-    pub fn reload(&self) -> bool {
-        self.audit.reopen();
-        let clients = self.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
-        let mut all = true;
-        for reloaded in [clients, self.peering.reload()] {
-            if let Err(error) = reloaded {
-                error!(%error, "the certificate stays as it was");
-                all = false;
-            }
-        }
-        all
-    }
-}
-
-/// The three ports, bound before anything else so that a taken one is known at once.
-struct Sockets {
-    postgres: TcpListener,
-    peer: TcpListener,
-    web: TcpListener,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> Result<Self, Error> {
-        let bind = async |key, address| {
-            TcpListener::bind(address).await.map_err(|source| Error::Listen {
-                key,
-                address,
-                source,
-            })
-        };
-        Ok(Self {
-            postgres: bind("postgres", config.postgres).await?,
-            peer: bind("peer", config.peer).await?,
-            web: bind("web", config.web).await?,
-        })
-    }
-
-    fn addresses(&self) -> Result<Addresses, Error> {
-        let address = |key, socket: &TcpListener| {
-            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            let failed = |source| Error::Listen { key, address: unknown, source };
-            socket.local_addr().map_err(failed)
-        };
-        Ok(Addresses {
-            postgres: address("postgres", &self.postgres)?,
-            peer: address("peer", &self.peer)?,
-            web: address("web", &self.web)?,
-        })
-    }
+/// How long running statements may go on after a stop, as the settings have it at the moment.
+fn in_force_drain_timeout(in_force: &InForce, queries: &Queries) -> Duration {
+    let live = queries.live.current();
+    in_force.get().with(live.settings.iter()).shutdown.drain_timeout
 }
 
 /// Where managed tables are made: as configured, or for a daemon alone below its data directory.

@@ -74,6 +74,7 @@ conformance! {
     faults::a_watch_survives_a_cut,
     faults::watches_asked_for_during_a_reconnect_are_armed,
     faults::calls_are_refused_while_cut_off,
+    faults::a_pulse_is_felt_in_touch_or_not,
     faults::a_short_cut_keeps_the_session,
     faults::a_lost_session_is_replaced,
     faults::a_lost_reply_is_recognised,

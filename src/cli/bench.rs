@@ -16,7 +16,7 @@ use super::error::{Error, Result};
 use super::tpch::{self, TABLES};
 use super::{demo, environment, runtime, start_logging, text_table, tour};
 use crate::config::Config;
-use crate::server::Server;
+use crate::server::{Given, Server};
 
 /// The queries with the parameters of validation.
 const QUERIES: [&str; 22] = [
@@ -127,7 +127,7 @@ fn settings(place: &std::path::Path) -> Result<Config> {
 
 async fn measure(config: Config, tables: &std::path::Path, options: &Options) -> Result<Findings> {
     let cores = config.engine.threads.get();
-    let server = Server::start(config).await?;
+    let server = Server::start(config, Given::default()).await?;
     let address = tour::reachable(server.addresses().postgres);
     // The sender is dropped at the end, and that stops the server.
     let (finished, stop) = oneshot::channel::<()>();

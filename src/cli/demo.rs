@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::error::{Error, Result};
 use super::{environment, runtime, start_logging, tour, tpch};
 use crate::config::Config;
-use crate::server::{Addresses, Server};
+use crate::server::{Addresses, Given, Server};
 use crate::shutdown;
 
 #[derive(Debug, Args)]
@@ -118,7 +118,7 @@ fn take_free_port(address: &mut SocketAddr) -> Result<()> {
 async fn serve(config: Config, tables: &Path, exit: bool) -> Result<()> {
     let mut signal = pin!(shutdown::signal());
     let server = tokio::select! {
-        started = Server::start(config) => started?,
+        started = Server::start(config, Given::default()) => started?,
         _ = &mut signal => return Ok(()),
     };
     let addresses = server.addresses();

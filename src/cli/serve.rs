@@ -2,19 +2,21 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::error::{Error, Result};
-use super::{runtime, settings, start_logging, supervisor};
+use super::supervisor::{self, Supervised};
+use super::{runtime, settings, start_logging};
 use crate::config::Config;
-use crate::server::{Reloader, Server};
+use crate::server::{Given, Reloaded, Reloader, Server};
 use crate::shutdown;
 
 /// Where a daemon's settings and its store are.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Place {
     /// File with settings, such as config/oribi.toml (also ORIBI_CONFIG).
     #[arg(long, value_name = "FILE")]
@@ -27,7 +29,7 @@ pub struct Place {
     zookeeper: Option<String>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     #[command(flatten)]
     place: Place,
@@ -80,53 +82,69 @@ impl Options {
 }
 
 pub fn run(options: Options) -> Result<()> {
-    let config = options.settings()?;
+    let mut config = options.clone().settings()?;
+    let given = Given::take(&mut config)?;
     start_logging(&config)?;
-    runtime()?.block_on(serve(config))
+    // From the same places as before.
+    let read = move || options.clone().settings();
+    runtime()?.block_on(serve(config, given, read))
 }
 
-async fn serve(config: Config) -> Result<()> {
-    let drain_timeout = config.shutdown.drain_timeout;
-    supervisor::starting(config.coordination.start_timeout);
+async fn serve(
+    config: Config,
+    given: Given,
+    read: impl Fn() -> Result<Config> + Send + Sync + 'static,
+) -> Result<()> {
+    supervisor::starting(&config);
     // One future from the beginning, so that a signal is neither lost between two phases nor
     // ignored while starting, as it would be for the first process of a container.
     let mut stopped = pin!(shutdown::signal());
     // Likewise: a SIGHUP that nobody listens for ends the process.
     let hangups = signal(SignalKind::hangup()).map_err(no_signals)?;
     let server = tokio::select! {
-        started = Server::start(config) => started?,
+        started = Server::start(config, given) => started?,
         caught = &mut stopped => {
             info!("stopped before it had started");
             return caught.map_err(no_signals);
         }
     };
-    supervisor::ready(&server.addresses());
-    let reloading = reload(hangups, server.reloader());
+    let supervised = Supervised::new(server.vitals());
+    supervised.ready();
+    let reloading = reload(hangups, server.reloader(), Arc::new(read), &supervised);
     let mut caught = Ok(());
     let stop = async {
         caught = stopped.await;
-        supervisor::stopping(drain_timeout);
+        supervised.stopping();
     };
     tokio::select! {
         served = server.serve(stop) => served?,
-        () = supervisor::watchdog() => {}
+        () = supervised.watchdog() => {}
+        () = supervised.follow() => {}
         () = reloading => {}
     }
     caught.map_err(no_signals)
 }
 
 /// Reads files again at each SIGHUP, for as long as it is polled.
-async fn reload(mut hangups: Signal, reloader: Reloader) {
+async fn reload(
+    mut hangups: Signal,
+    reloader: Reloader,
+    read: Arc<impl Fn() -> Result<Config> + Send + Sync + 'static>,
+    supervised: &Supervised,
+) {
     while hangups.recv().await.is_some() {
-        supervisor::reloading();
-        let reloader = reloader.clone();
-        let reloaded = tokio::task::spawn_blocking(move || reloader.reload()).await;
-        let all = reloaded.unwrap_or_default();
-        match all {
+        supervised.reloading();
+        let (reloader, read) = (reloader.clone(), read.clone());
+        let reloading = tokio::task::spawn_blocking(move || reloader.reload(read()));
+        let reloaded = reloading.await.unwrap_or_else(|error| Reloaded {
+            failed: vec![error.to_string()],
+            waiting: Vec::new(),
+        });
+        match reloaded.failed.is_empty() {
             true => info!("settings' files read again"),
             false => warn!("not all of the settings' files could be read again"),
         }
-        supervisor::reloaded(all);
+        supervised.reloaded(&reloaded);
     }
     // No more signals: whatever else is polled goes on.
     std::future::pending().await

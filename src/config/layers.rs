@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::rules::Surroundings;
-use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result, TlsMode};
+use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result};
 
 /// Each value with the place it came from, for messages.
 pub(super) struct Layers {
@@ -85,19 +84,9 @@ impl Layers {
             key: String::new(),
             reason,
         })?;
-        let tls = config.tls.certificate.is_some() && config.tls.mode != TlsMode::Off;
-        let around = Surroundings {
-            listens_on: config.postgres.ip(),
-            tls,
-            client_certificates: tls && config.tls.client_ca.is_some(),
-        };
-        config.connections.rules.check(around).map_err(|reason| {
-            let key = "connections.rules".to_owned();
-            let default = || "default".to_owned();
-            let origin = self.origins.get(&key).cloned().unwrap_or_else(default);
-            Error::BadValue { origin, key, reason }
-        })?;
-        Ok(Config { origins: self.origins, ..config })
+        let config = Config { origins: self.origins, ..config };
+        config.check_rules()?;
+        Ok(config)
     }
 }
 
@@ -126,7 +115,7 @@ pub(super) fn flatten(table: Table) -> BTreeMap<String, Value> {
     flat
 }
 
-fn find<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
+pub(super) fn find<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value> {
     match key.split_once('.') {
         None => table.get_mut(key).filter(|value| !value.is_table()),
         Some((section, rest)) => find(table.get_mut(section)?.as_table_mut()?, rest),

@@ -223,6 +223,10 @@ impl Coordination for Counted {
         self.inner.server()
     }
 
+    async fn pulse(&self) -> Result<()> {
+        self.inner.pulse().await
+    }
+
     fn session(&self) -> latest::Receiver<Session> {
         self.inner.session()
     }

@@ -202,6 +202,11 @@ pub trait Coordination: Send + Sync + std::fmt::Debug + 'static {
     /// Where this client is connected to, for people; `None` while it is not.
     fn server(&self) -> Option<String>;
 
+    /// Returns once whoever keeps the session (a thread of the client's own) or works off the writes (in
+    /// the embedded store) has taken notice, in touch or not: a sign that nothing is stuck there. How long
+    /// that takes is for the caller to bound. [`Error::Closed`] if there is nobody any more.
+    async fn pulse(&self) -> Result<()>;
+
     /// The session's current and future states.
     fn session(&self) -> tokio::sync::watch::Receiver<Session>;
 

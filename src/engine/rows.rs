@@ -13,6 +13,7 @@ use tracing::{Instrument, Span};
 use super::distribution::Spool;
 use super::ready::Ready;
 use super::{Error, Result};
+use crate::faults;
 
 /// Results on their way from the engine to a slower reader.
 const IN_FLIGHT: usize = 2;
@@ -108,6 +109,7 @@ async fn run<T: Send + 'static>(
     sender: &mpsc::Sender<Result<T>>,
     transform: &mut (impl FnMut(RecordBatch) -> Result<T> + Send),
 ) -> Option<Ready> {
+    faults::point("a plan begins");
     // Outlives the plan's streams.
     let watch = ready.watch();
     let Ready { plan, context, again, observation, mut keep, .. } = ready;

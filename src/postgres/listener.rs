@@ -12,12 +12,29 @@ use tracing::warn;
 
 use super::door::Door;
 use super::session::{Shared, serve};
-use crate::config;
+use crate::config::InForce;
+use crate::faults;
 use crate::query::Queries;
 use crate::tls::Acceptor;
 
 /// Pause after the system has refused a connection, for want of descriptors say.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The end of a daemon's part in a socket that others hold as well: who connects from then on waits in
+/// the socket's queue for the next daemon, instead of being told that this one ends.
+#[derive(Clone, Debug, Default)]
+pub struct Leave {
+    asked: CancellationToken,
+    left: CancellationToken,
+}
+
+impl Leave {
+    /// Has the port accept nobody any more, and waits until that is so; no longer than `patience`.
+    pub async fn begin(&self, patience: Duration) {
+        self.asked.cancel();
+        let _ = tokio::time::timeout(patience, self.left.cancelled()).await;
+    }
+}
 
 /// The PostgreSQL port.
 #[derive(Debug)]
@@ -31,13 +48,13 @@ impl Listener {
     pub fn new(
         socket: TcpListener,
         queries: Arc<Queries>,
-        config: config::Connections,
+        in_force: Arc<InForce>,
         statement_timeout: Option<Duration>,
         tls: Option<Arc<Acceptor>>,
     ) -> Self {
         Self {
             socket,
-            shared: Arc::new(Shared::new(queries, config, statement_timeout, tls)),
+            shared: Arc::new(Shared::new(queries, in_force, statement_timeout, tls)),
             clients: TaskTracker::new(),
         }
     }
@@ -47,11 +64,14 @@ impl Listener {
         Door { shared: self.shared.clone(), clients: self.clients.clone() }
     }
 
-    /// Accepts until `stop`, then waits for the clients to be gone.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Accepts until it is to leave the socket to others, or until `stop`, and then waits for the clients
+    /// to be gone.
+    pub async fn run(self, leave: Leave, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
+                () = leave.asked.cancelled() => break,
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
@@ -63,11 +83,15 @@ impl Listener {
             }
         }
         drop(self.socket);
+        leave.left.cancel();
+        // Those who come through the door may do so to the end.
+        stop.cancelled().await;
         self.clients.close();
         self.clients.wait().await;
     }
 
     fn welcome(&self, socket: TcpStream, peer: SocketAddr) {
+        faults::point("a client comes");
         // Small answers must not wait for one another.
         let _ = socket.set_nodelay(true);
         // A client whose machine has vanished must not keep its place for ever.

@@ -38,5 +38,5 @@ mod startup;
 mod statement;
 
 pub use door::{Door, Guest, Proof};
-pub use listener::Listener;
+pub use listener::{Leave, Listener};
 pub use sqlstate::failure;

@@ -30,7 +30,7 @@ use super::reading::Failure;
 use super::sqlstate::{Report, untranslated};
 use super::startup::{Arrival, Arrived, Ends, arrive, reported};
 use crate::audit::{Audit, Event, Kind};
-use crate::config;
+use crate::config::{self, InForce};
 use crate::engine::settings::Settings;
 use crate::query::notify::{Lost, Notification};
 use crate::query::{Notice, Queries, Session, TransactionState};
@@ -41,6 +41,8 @@ use crate::values::encode::{TextStyle, TimeZone};
 #[derive(Debug)]
 pub struct Shared {
     pub queries: Arc<Queries>,
+    /// Where the host rules are, which may change.
+    pub in_force: Arc<InForce>,
     pub config: config::Connections,
     pub statement_timeout: Option<Duration>,
     /// Does handshakes, if there is TLS.
@@ -54,16 +56,18 @@ pub struct Shared {
 impl Shared {
     pub fn new(
         queries: Arc<Queries>,
-        config: config::Connections,
+        in_force: Arc<InForce>,
         statement_timeout: Option<Duration>,
         tls: Option<Arc<Acceptor>>,
     ) -> Self {
+        let config = in_force.get().connections.clone();
         Self {
             lobby: Lobby::new(config.login_max),
             places: Places::new(config.max, config.superuser_reserved),
             throttle: Throttle::new(config.login_failures),
             cancels: Cancels::new(),
             queries,
+            in_force,
             config,
             statement_timeout,
             tls,

@@ -10,7 +10,7 @@ use datafusion::error::{DataFusionError, Result};
 use crate::catalog;
 use crate::cluster::live::{Applied, LiveSettings};
 use crate::cluster::{Election, Membership, State};
-use crate::config::Config;
+use crate::config::InForce;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;
@@ -39,7 +39,7 @@ pub struct ClusterView {
     log: Arc<Log>,
     admission: Arc<Admission>,
     store: Store,
-    config: Config,
+    in_force: Arc<InForce>,
     live: Arc<LiveSettings>,
 }
 
@@ -51,9 +51,9 @@ impl ClusterView {
         election: Arc<Election>,
         log: Arc<Log>,
         (admission, store): (Arc<Admission>, Store),
-        (config, live): (Config, Arc<LiveSettings>),
+        (in_force, live): (Arc<InForce>, Arc<LiveSettings>),
     ) -> Self {
-        Self { membership, registry, history, election, log, admission, store, config, live }
+        Self { membership, registry, history, election, log, admission, store, in_force, live }
     }
 }
 
@@ -183,7 +183,7 @@ impl Cluster for ClusterView {
 
     fn settings(&self) -> (u64, Vec<SettingRow>) {
         let live = self.live.current();
-        (live.version, super::live::rows(&self.config, &live))
+        (live.version, super::live::rows(&self.in_force.get(), &live))
     }
 
     async fn settings_applied(&self) -> Result<Vec<SettingAppliedRow>> {

@@ -5,8 +5,9 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +43,14 @@ pub struct Options {
     binary: PathBuf,
     arguments: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
+    /// Sockets that it is given, by name.
+    sockets: Vec<(String, Arc<OwnedFd>)>,
 }
+
+/// Hands on what it has as standard input and output as sockets, and becomes the daemon: the process id
+/// stays what it is.
+const ACTIVATE: &str = "exec 3<&0 </dev/null; [ $LISTEN_FDS = 1 ] || exec 4<&1 >/dev/null; \
+                        export LISTEN_PID=$$; exec \"$@\"";
 
 impl Default for Options {
     fn default() -> Self {
@@ -55,9 +63,9 @@ impl Options {
     pub fn new() -> Self {
         let directory = TempDir::with_prefix("oribi-daemon-").expect("a temporary directory");
         let data_dir = directory.path().join("data");
-        let (arguments, variables) = Default::default();
+        let (arguments, variables, sockets) = Default::default();
         let binary = binary();
-        Self { directory: Arc::new(directory), data_dir, binary, arguments, variables }
+        Self { directory: Arc::new(directory), data_dir, binary, arguments, variables, sockets }
     }
 
     /// Runs another build.
@@ -77,6 +85,14 @@ impl Options {
     /// Sets one environment variable. No other `ORIBI_*` reaches the daemon.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Has it given a socket under a name, as systemd does; two at most.
+    #[allow(dead_code)]
+    pub fn socket(mut self, name: &str, socket: &TcpListener) -> Self {
+        let socket = socket.try_clone().expect("a socket can be shared");
+        self.sockets.push((name.to_owned(), Arc::new(socket.into())));
         self
     }
 
@@ -108,7 +124,14 @@ impl Options {
     }
 
     fn command(&self, log: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.sockets.is_empty() {
+            true => Command::new(&self.binary),
+            false => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", ACTIVATE, "sh"]).arg(&self.binary);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ORIBI_") {
                 command.env_remove(name);
@@ -131,6 +154,15 @@ impl Options {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(log).expect("a log file"));
+        let share = |socket: &Arc<OwnedFd>| Stdio::from(socket.try_clone().expect("shared"));
+        let names: Vec<&str> = self.sockets.iter().map(|(name, _)| name.as_str()).collect();
+        match self.sockets.as_slice() {
+            [] => return command,
+            [(_, first)] => command.stdin(share(first)),
+            [(_, first), (_, second)] => command.stdin(share(first)).stdout(share(second)),
+            _ => panic!("more than two sockets"),
+        };
+        command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
         command
     }
 

@@ -38,6 +38,17 @@ pub async fn a_watch_survives_a_cut(backend: &dyn Backend) {
     expect_event(&mut asked, changed("/w/a")).await;
 }
 
+pub async fn a_pulse_is_felt_in_touch_or_not(backend: &dyn Backend) {
+    let a = backend.connect().await;
+    a.store.pulse().await.unwrap();
+    a.cut().await;
+    for _ in 0..10 {
+        tokio::time::timeout(PATIENCE, a.store.pulse()).await.expect("felt").unwrap();
+    }
+    a.restore().await;
+    a.store.pulse().await.unwrap();
+}
+
 pub async fn watches_asked_for_during_a_reconnect_are_armed(backend: &dyn Backend) {
     let (a, b) = (backend.connect().await, backend.connect().await);
     a.put("/w", "").await;

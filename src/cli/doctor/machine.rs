@@ -228,6 +228,10 @@ fn port(key: &str, address: SocketAddr, own: Option<&str>) -> Check {
             Some((pid, program)) if own == Some(format!("pid {pid}").as_str()) => {
                 Check::ok(name, format!("{address} is the running daemon's ({program}, pid {pid})"))
             }
+            // Socket activation: it is handed over when the daemon starts.
+            Some((1, program)) if program == "systemd" => {
+                Check::ok(name, format!("{address} is held open by systemd, for its service"))
+            }
             Some((pid, program)) => Check::fail(
                 name,
                 format!("{address} is used by {program} (pid {pid})"),

@@ -14,6 +14,7 @@ use super::Options;
 use super::link::{self, Command, Event, Link, Registered, Target};
 use super::security;
 use crate::coordination::{Error, Result, Session, SessionState};
+use crate::faults;
 
 /// The first wait between two attempts; each later one is twice as long, up to a tenth of the
 /// session time-out and no more than the longest.
@@ -181,6 +182,7 @@ impl Driver {
                     // Dropped before it began: its caller learns that it was not done.
                     Some(Command::Call(job)) => drop(job),
                     Some(Command::Watch(watch)) => self.watches.push(Arc::new(watch)),
+                    Some(Command::Pulse(seen)) => drop(seen.send(())),
                     Some(Command::Close(closed)) => self.begin_close(Some(closed)),
                     None => self.begin_close(None),
                 },
@@ -193,6 +195,7 @@ impl Driver {
 
     async fn serve(&mut self, mut link: Link) -> End {
         loop {
+            faults::point("the thread for ZooKeeper goes on");
             tokio::select! {
                 event = link.next() => match event {
                     Event::Progress => (),
@@ -212,6 +215,7 @@ impl Driver {
                         self.watches.push(watch.clone());
                         link.watch(watch);
                     }
+                    Some(Command::Pulse(seen)) => drop(seen.send(())),
                     Some(Command::Close(closed)) => {
                         self.begin_close(Some(closed));
                         self.close(link).await;

@@ -25,6 +25,8 @@ use crate::coordination::{Mode, Scope, WatchSender};
 pub(super) enum Command {
     Call(Job),
     Watch(Registered),
+    /// Answered at once, in touch or not.
+    Pulse(oneshot::Sender<()>),
     /// What it carries is dropped once the session is closed, or could not be in time.
     Close(oneshot::Sender<()>),
 }

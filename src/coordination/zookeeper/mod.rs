@@ -330,6 +330,12 @@ impl Coordination for ZooKeeper {
         Some(self.server.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    async fn pulse(&self) -> Result<()> {
+        let (seen, sign) = oneshot::channel();
+        self.commands.send(Command::Pulse(seen)).map_err(|_| Error::Closed)?;
+        sign.await.map_err(|_| Error::Closed)
+    }
+
     fn session(&self) -> latest::Receiver<Session> {
         self.session.subscribe()
     }

@@ -105,7 +105,9 @@ async fn prove(
     shared: &Shared,
     visitor: &Visitor<'_>,
 ) -> Result<Result<Arc<Role>, Failed>> {
-    let rules = &shared.config.rules;
+    // Those of this moment, for all of its log-in.
+    let in_force = shared.in_force.get();
+    let rules = &in_force.connections.rules;
     let user = visitor.user;
     if rules.name_groups() {
         // A new member is one on all daemons at once.
