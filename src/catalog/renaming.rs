@@ -150,7 +150,8 @@ impl Catalog {
             // A lost reply is as good as any: the next look tells.
             let proof = Proof::Written { path: Path::Role(new).to_string(), nonce: id::nonce() };
             match self.commit(ops, proof, ObjectKind::Role, new).await {
-                Ok(()) | Err(Error::Conflict { .. } | Error::Unavailable(_)) => {}
+                Ok(())
+                | Err(Error::Conflict { .. } | Error::Unavailable(_) | Error::Unknown(_)) => {}
                 Err(error) => return Err(error),
             }
         }

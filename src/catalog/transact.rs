@@ -1,7 +1,8 @@
 //! Version-checked writes of the coordination store.
 //!
 //! Every write carries a nonce. When its reply is lost, the writer reads back whether the nonce is
-//! there and so learns the truth ([`Catalog::settle`]).
+//! there and so learns the truth ([`Catalog::settle`]). Where another may have changed or removed since
+//! what was written, no nonce is no proof: then the outcome is unknown, and that is what is said.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use super::cache::Catalog;
 use super::{Error, ObjectKind, Result};
-use crate::coordination::{self, MAX_DATA, Mode, Op, SessionState};
+use crate::coordination::{self, MAX_DATA, Mode, Node, Op, SessionState};
 
 /// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
 const MAX_STEPS: usize = 2000;
@@ -29,6 +30,14 @@ pub(super) enum Proof {
     Written { path: String, nonce: Uuid },
     /// The node that this transaction created is gone.
     Deleted { path: String, czxid: i64 },
+}
+
+/// What stood where a write is made, before it was.
+struct Before {
+    /// The version that the node is expected at; `None` if it is made.
+    version: Option<i32>,
+    /// How often something was made or removed beside it; `None` if that does not matter.
+    siblings: Option<i32>,
 }
 
 impl Catalog {
@@ -54,22 +63,47 @@ impl Catalog {
             let limit = MAX_STEPS.min(ops.len() * MAX_BYTES / bytes.max(1));
             return Err(Error::TooMany { count: ops.len(), limit });
         }
+        let before = self.before(&ops, proof).await?;
         match self.coordination.transact(ops).await {
             Ok(_) => Ok(Ok(())),
-            Err(error) if error.may_have_landed() => self.settle(error, proof).await.map(Ok),
+            Err(error) if error.may_have_landed() => {
+                self.settle(error, proof, &before).await.map(Ok)
+            }
             Err(error) => Ok(Err(error)),
         }
     }
 
+    async fn before(&self, ops: &[Op], proof: &Proof) -> Result<Before> {
+        let Proof::Written { path, .. } = proof else {
+            return Ok(Before { version: None, siblings: None });
+        };
+        let version = ops.iter().find_map(|op| match op {
+            Op::Set { path: of, version, .. } if of == path => *version,
+            _ => None,
+        });
+        Ok(Before { version, siblings: self.siblings(path).await? })
+    }
+
+    /// How often something was made or removed beside a node.
+    async fn siblings(&self, path: &str) -> coordination::Result<Option<i32>> {
+        let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        Ok(self.coordination.stat(parent).await?.map(|stat| stat.cversion))
+    }
+
     /// Finds out whether a write whose reply was lost has landed.
-    async fn settle(&self, error: coordination::Error, proof: &Proof) -> Result<()> {
+    async fn settle(
+        &self,
+        error: coordination::Error,
+        proof: &Proof,
+        before: &Before,
+    ) -> Result<()> {
         let deadline = Instant::now() + SETTLE;
         while self.in_touch_again(deadline).await {
-            match self.landed(proof).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(Error::Unavailable(error)),
+            match self.landed(proof, before).await {
+                Ok(Some(true)) => return Ok(()),
+                Ok(Some(false)) => return Err(Error::Unavailable(error)),
                 Err(later) if later.is_unavailable() => {}
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         Err(Error::Unknown(error))
@@ -96,21 +130,37 @@ impl Catalog {
         }
     }
 
-    async fn landed(&self, proof: &Proof) -> coordination::Result<bool> {
+    /// Whether a write has landed; `None` if nobody can tell any more.
+    async fn landed(&self, proof: &Proof, before: &Before) -> coordination::Result<Option<bool>> {
         #[derive(serde::Deserialize)]
         struct Marked {
             nonce: Uuid,
         }
-        Ok(match proof {
-            Proof::Written { path, nonce } => {
-                self.coordination.get(path).await?.is_some_and(|node| {
-                    serde_json::from_slice::<Marked>(&node.data)
-                        .is_ok_and(|record| record.nonce == *nonce)
-                })
-            }
+        let (path, nonce) = match proof {
             Proof::Deleted { path, czxid } => {
-                self.coordination.get(path).await?.is_none_or(|node| node.stat.czxid != *czxid)
+                let node = self.coordination.get(path).await?;
+                return Ok(Some(node.is_none_or(|node| node.stat.czxid != *czxid)));
             }
+            Proof::Written { path, nonce } => (path, nonce),
+        };
+        let node = self.coordination.get(path).await?;
+        let own = |node: &Node| {
+            serde_json::from_slice::<Marked>(&node.data).is_ok_and(|mark| mark.nonce == *nonce)
+        };
+        if node.as_ref().is_some_and(own) {
+            return Ok(Some(true));
+        }
+        // Asked after the node was read: had it been made or removed, this would be another number.
+        if self.siblings(path).await? != before.siblings {
+            return Ok(None);
+        }
+        Ok(match (before.version, node) {
+            (None, _) => Some(false),
+            // As it was, or another's one change.
+            (Some(version), Some(node)) if node.stat.version <= version.wrapping_add(1) => {
+                Some(false)
+            }
+            (Some(_), _) => None,
         })
     }
 }

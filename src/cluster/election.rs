@@ -126,7 +126,7 @@ impl Election {
             }
             // A node of an earlier life or session, or one too many, whose reply was lost.
             if candidate != me || !own.is_empty() {
-                self.remove(&node).await?;
+                self.remove(&node, &me).await?;
                 known.remove(&node);
             } else {
                 own.push(node);
@@ -171,21 +171,31 @@ impl Election {
         Candidate { daemon: self.membership.id().to_owned(), incarnation }
     }
 
-    async fn remove(&self, node: &str) -> Result<()> {
-        match self.coordination.delete(&path_of(node), None).await {
-            Err(error) if !matches!(error.root(), coordination::Error::NoNode { .. }) => {
-                Err(error.into())
-            }
-            _ => Ok(()),
+    /// Removes a node of this daemon's name. Only who is registered may do so: it could be that of a
+    /// daemon which has taken the name since.
+    async fn remove(&self, node: &str, me: &Candidate) -> Result<()> {
+        let path = path_of(node);
+        let own = Path::Incarnation(me.incarnation).to_string();
+        let ops = vec![
+            Op::Check { path: own, version: None },
+            Op::Delete { path: path.clone(), version: None },
+        ];
+        match self.coordination.transact(ops).await {
+            Err(error) => match error.root() {
+                coordination::Error::NoNode { path: missing } if *missing == path => Ok(()),
+                _ => Err(error.into()),
+            },
+            Ok(_) => Ok(()),
         }
     }
 
     /// The next in line need not wait until the session is over.
     async fn resign(&self, known: &BTreeMap<String, Candidate>) {
         self.publish(Leadership::default());
+        let me = self.candidate().await;
         for (node, candidate) in known {
-            if candidate.daemon == self.membership.id()
-                && let Err(error) = self.remove(node).await
+            if *candidate == me
+                && let Err(error) = self.remove(node, &me).await
             {
                 warn!(%error, "the place in the election ends with the session");
             }

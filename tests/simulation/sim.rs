@@ -35,6 +35,7 @@ pub struct Sim {
     trace: Mutex<Trace>,
     judges: Mutex<Vec<Arc<Judge>>>,
     violation: Mutex<Option<String>>,
+    gap: AtomicBool,
     calm: AtomicBool,
     calls: AtomicU64,
 }
@@ -77,6 +78,8 @@ struct Trace {
 /// What became of a schedule.
 pub struct Verdict {
     pub violation: Option<String>,
+    /// It ended early, where something known is wrong.
+    pub gap: bool,
     /// Of all lines of the trace.
     pub hash: u64,
     /// The last of them.
@@ -103,6 +106,7 @@ impl Sim {
             trace: Mutex::default(),
             judges: Mutex::default(),
             violation: Mutex::default(),
+            gap: AtomicBool::new(false),
             calm: AtomicBool::new(false),
             calls: AtomicU64::new(0),
         })
@@ -142,11 +146,19 @@ impl Sim {
     /// Something is wrong: the first thing that is counts.
     pub fn violated(&self, what: String) {
         self.tell(|| format!("WRONG: {what}"));
-        lock(&self.violation).get_or_insert(what);
+        if !self.is_over() {
+            *lock(&self.violation) = Some(what);
+        }
+    }
+
+    /// Something is wrong that is known of and not mended: the schedule ends here, without a verdict.
+    pub fn meets_gap(&self, what: String) {
+        self.tell(|| format!("KNOWN: {what}"));
+        self.gap.store(true, Ordering::Relaxed);
     }
 
     pub fn is_over(&self) -> bool {
-        lock(&self.violation).is_some()
+        self.gap.load(Ordering::Relaxed) || lock(&self.violation).is_some()
     }
 
     /// No faults from now on.
@@ -243,6 +255,7 @@ impl Sim {
         let trace = std::mem::take(&mut *lock(&self.trace));
         Verdict {
             violation: lock(&self.violation).clone(),
+            gap: self.gap.load(Ordering::Relaxed),
             hash: trace.hasher.finish(),
             lines: trace.lines.into(),
             calls: self.calls.load(Ordering::Relaxed),

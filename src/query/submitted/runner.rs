@@ -279,6 +279,14 @@ impl Runner {
         else {
             return quietly(store.delete(&queued, None).await);
         };
+        // Claimed since the claims were listed: by whom, the next look tells.
+        let attempt = record.attempt;
+        if record.state == State::Running
+            && !claims.iter().any(|claim| claim.attempt == attempt)
+            && store.stat(&Path::Claim(id, attempt).to_string()).await?.is_some()
+        {
+            return Ok(());
+        }
         let mut ops: Vec<Op> = (claims.iter())
             .map(|claim| Path::Claim(id, claim.attempt).to_string())
             .map(|path| Op::Delete { path, version: None })
