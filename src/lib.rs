@@ -25,6 +25,7 @@
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
 //! stream → complete → bytes leave. [`query::life`] reads in that order.
+#![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod catalog;

@@ -7,6 +7,7 @@
 //! C library's own functions are called.
 //!
 //! So the code under test runs as it is, with no other clock, sleep or nonce than in production.
+#![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
