@@ -122,11 +122,11 @@ impl World {
                 return Err(format!("{} is not ready: {last}", IDS[number]));
             }
         }
-        for number in 0..self.slots.len() {
+        for (number, id) in IDS.iter().enumerate() {
             let probe = timeout(PROBE, self.answers(number)).await;
             probe
                 .unwrap_or_else(|_| Err(format!("no answer within {PROBE:?}")))
-                .map_err(|why| format!("{}: {why}", IDS[number]))?;
+                .map_err(|why| format!("{id}: {why}"))?;
         }
         Ok(())
     }
@@ -220,8 +220,8 @@ impl Slot {
             let Some(status) = daemon.ended() else { return };
             self.own_ends.fetch_add(1, Ordering::Relaxed);
             let log = daemon.log();
-            let errors = log.lines().filter(|line| line.contains("\"ERROR\""));
-            let last = errors.last().or(log.lines().last()).unwrap_or_default();
+            let mut errors = log.lines().filter(|line| line.contains("\"ERROR\""));
+            let last = errors.next_back().or(log.lines().next_back()).unwrap_or_default();
             let last: String = last.chars().take(400).collect();
             eprintln!("daemon {} has ended ({status}): {last}", daemon.pid());
             report_panics(daemon, history);
