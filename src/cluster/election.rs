@@ -88,7 +88,9 @@ impl Election {
                     false => std::future::pending().await,
                 }
             };
+            // All lead to the same look. In one order, so that a simulation repeats exactly.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 event = watch.next() => if event.is_none() { break },
                 changed = session.changed() => if changed.is_err() { break },

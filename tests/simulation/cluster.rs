@@ -124,6 +124,8 @@ async fn lead(sim: &Sim, link: &Link, election: &Election) {
     loop {
         sleep(sim.between(50, 700)).await;
         let Some(fence) = election.fence() else { continue };
+        // What is to be written takes its time.
+        sleep(if sim.happens(70) { sim.between(0, 20) } else { sim.between(20, 6000) }).await;
         let data = fence.path().to_owned().into();
         let path = format!("{ACTS}/");
         let act = Op::Create { path, data, mode: Mode::PersistentSequential };

@@ -18,8 +18,8 @@ use crate::link::{Link, REQUEST_TIMEOUT, SESSION_TIMEOUT};
 use crate::mutations::Mutation;
 use crate::world::{self, Chance};
 
-/// Lines of the trace that are shown.
-const SHOWN: usize = 400;
+/// Lines of the trace that are kept of a schedule that is one of many.
+const KEPT: usize = 400;
 
 /// One schedule.
 pub struct Sim {
@@ -38,6 +38,7 @@ pub struct Sim {
     gap: AtomicBool,
     calm: AtomicBool,
     calls: AtomicU64,
+    kept_lines: usize,
 }
 
 /// Looks at what the store has just done.
@@ -109,6 +110,11 @@ impl Sim {
             gap: AtomicBool::new(false),
             calm: AtomicBool::new(false),
             calls: AtomicU64::new(0),
+            kept_lines: if std::env::var_os("ORIBI_SIMULATION_SEED").is_some() {
+                usize::MAX
+            } else {
+                KEPT
+            },
         })
     }
 
@@ -137,7 +143,7 @@ impl Sim {
         let line = format!("{:>6} {}", world::now(), line());
         let mut trace = lock(&self.trace);
         trace.hasher.write(line.as_bytes());
-        if trace.lines.len() == SHOWN {
+        if trace.lines.len() == self.kept_lines {
             trace.lines.pop_front();
         }
         trace.lines.push_back(line);
