@@ -143,6 +143,8 @@ async function history(page) {
   await page.getByText("42703").waitFor();
   await check(page, "failed statement");
   await page.goBack();
+  // The page as it was: what is typed sooner could be typed into the one that it takes the place of.
+  await page.getByRole("link", { name: "SELECT nothing FROM herds" }).waitFor();
   await page.getByRole("searchbox", { name: "Find" }).fill("count(*) AS herds");
   await page.keyboard.press("Enter");
   await page.getByRole("link", { name: /^SELECT name, count/ }).first().click();
