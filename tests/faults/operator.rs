@@ -163,22 +163,28 @@ async fn right_or_error(daemon: &Daemon, what: &str) -> usize {
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_default()
 }
 
+const IDS: [&str; 2] = ["a", "b"];
+
 /// Daemons that have ended start again, and everything is as it was.
 async fn whole_again(cluster: &Cluster, daemons: &mut [Daemon], what: &str) {
     let give_up = Instant::now() + 2 * PATIENCE;
-    for (number, id) in ["a", "b"].into_iter().enumerate() {
+    for (number, asked) in IDS.into_iter().enumerate() {
         loop {
-            // One that is told to leave takes its time.
-            if daemons[number].ended().is_some() {
-                let log = daemons[number].log();
-                let last = log.lines().rfind(|line| line.contains("\"ERROR\"")).unwrap_or_default();
-                println!("{what}: {id} has ended: {}", last.chars().take(300).collect::<String>());
-                daemons[number] = cluster.start(id);
+            // Each of them: neither is whole without the other.
+            for (daemon, id) in daemons.iter_mut().zip(IDS) {
+                // One that is told to leave takes its time.
+                if daemon.ended().is_some() {
+                    let log = daemon.log();
+                    let last = log.lines().rfind(|line| line.contains("\"ERROR\""));
+                    let last = last.unwrap_or_default();
+                    println!("{what}: {id} ended: {}", last.chars().take(300).collect::<String>());
+                    *daemon = cluster.start(id);
+                }
             }
             if is_as_it_was(&daemons[number]).await {
                 break;
             }
-            assert!(Instant::now() < give_up, "{id} is not as it was after {what}");
+            assert!(Instant::now() < give_up, "{asked} is not as it was after {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let log = daemons[number].log();
