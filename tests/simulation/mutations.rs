@@ -176,12 +176,8 @@ pub const CASES: &[Case] = &[
         mutation: Mutation::NoDelete("/queue/"),
         seeds: 2000,
     },
-    Case {
-        what: "who takes a query, or gives it back, checks that it is in the queue",
-        recipe: Recipe::Claims,
-        mutation: Mutation::NoCheck("/queue/"),
-        seeds: 2000,
-    },
+    // Not here: who takes a query, or gives it back, checks that it is in the queue. Without that nothing went
+    // wrong in 2,000 schedules: the record's version, which is compared as well, changes along with the queue.
     Case {
         what: "who takes or cancels a query compares its record's version",
         recipe: Recipe::Claims,
