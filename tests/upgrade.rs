@@ -193,16 +193,16 @@ async fn daemons_are_replaced_one_by_one_under_clients() {
             assert_eq!(reader.outcome("SELECT count(*) FROM written").await, "42501");
         }
         end.store(true, Ordering::Relaxed);
-        let client = Client::connect(&daemons[0]).await;
-        let rows = client.rows("SELECT x, count(*) FROM written GROUP BY x").await;
-        let number = |text: &String| text.parse::<i64>().expect("a number");
-        let found: BTreeMap<_, _> =
-            rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
         let mut acknowledged = 0;
         let mut all: Vec<Written> = Vec::new();
         for writer in writers {
             all.push(writer.await.expect("it ends"));
         }
+        let client = Client::connect(&daemons[0]).await;
+        let rows = client.rows("SELECT x, count(*) FROM written GROUP BY x").await;
+        let number = |text: &String| text.parse::<i64>().expect("a number");
+        let found: BTreeMap<_, _> =
+            rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
         for written in &all {
             assert!(written.surprises.is_empty(), "{:?}", written.surprises);
             acknowledged += written.acknowledged.len();
