@@ -73,10 +73,13 @@ impl Log {
     }
 }
 
+/// A catalog, and the name of the daemon whose it is.
+type Named = (String, Arc<Catalog>);
+
 #[derive(Default)]
 struct Shared {
     log: Mutex<Log>,
-    catalogs: [Mutex<Option<(String, Arc<Catalog>)>>; PROCESSES],
+    catalogs: [Mutex<Option<Named>>; PROCESSES],
 }
 
 pub async fn run(sim: Arc<Sim>) {
