@@ -140,6 +140,7 @@ fn check(entries: &[Entry], last: &after::Final, seen: &Seen) -> Vec<Violation> 
     let mut wrong = checker::rows(&all, Table::Events);
     wrong.extend(checker::rows(&all, Table::Ledger));
     wrong.extend(checker::sums(&all, &Op::Sum, &[load::TOTAL / 2]));
+    wrong.extend(checker::sums(&all, &Op::Across, &[load::TOTAL, load::TOTAL / 2]));
     let (mut owed, without) = checker::submitted(entries, &last.states);
     wrong.extend(without);
     owed.extend(last.reads.iter().cloned());
@@ -178,13 +179,6 @@ fn report(entries: &[Entry], nemesis: &Nemesis, seen: &Seen, took: Duration) {
         println!("  {kind}: {done}, {refused}, {unknown}");
     }
     println!("refused with {codes:?}");
-    let across = [load::TOTAL, load::TOTAL / 2];
-    let torn = checker::sums(entries, &Op::Across, &across).len();
-    let all = entries.iter().filter(|entry| entry.op == Op::Across && entry.done()).count();
-    // The catalog's copy takes the tables of one commit one after the other.
-    println!(
-        "{torn} of {all} reads over three tables saw a commit in one of them and not in another"
-    );
     println!("{} terms of leaders, {} pieces of housekeeping", seen.terms.len(), seen.works.len());
     for line in nemesis.report() {
         println!("  {line}");

@@ -29,5 +29,7 @@ mod races;
 mod statistics;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "tables/together.rs"]
+mod together;
 #[path = "tables/vanished.rs"]
 mod vanished;

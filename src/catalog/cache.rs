@@ -56,7 +56,9 @@ impl Catalog {
     pub async fn open(coordination: Arc<dyn Coordination>) -> Result<Arc<Self>> {
         roles::bootstrap(coordination.as_ref()).await?;
         bootstrap(coordination.as_ref()).await?;
-        coordination::ensure(coordination.as_ref(), &Path::Pools.to_string()).await?;
+        for root in [Path::Pools, Path::Lives] {
+            coordination::ensure(coordination.as_ref(), &root.to_string()).await?;
+        }
         let catalog = Self {
             oids: Oids::new(coordination.clone()),
             coordination,
@@ -243,7 +245,9 @@ impl Catalog {
                 let name = TableName::new(database, schema, table);
                 let known = self.snapshot().table(&name).map(|known| known.stat);
                 if is_news(known.as_ref(), &node) {
-                    self.update(|snapshot| snapshot.set_table(&name, node));
+                    let mut next = self.snapshot().as_ref().clone();
+                    next.set_table(&name, node);
+                    self.publish(next, vec![name]).await?;
                 }
             }
         }
@@ -265,16 +269,16 @@ impl Catalog {
                 _ => None,
             })
             .collect();
-        self.update(|snapshot| snapshot.set_schema(database, schema, node));
-        let now = self.snapshot();
-        let known = now.databases.get(database).and_then(|found| found.schemas.get(schema));
-        let known = |table: &String| known.is_some_and(|known| known.tables.contains_key(table));
-        for table in listed.iter().filter(|table| !known(table)) {
+        let mut next = self.snapshot().as_ref().clone();
+        next.set_schema(database, schema, node);
+        let names = listed.iter().map(|table| TableName::new(database, schema, table));
+        let unknown: Vec<_> = names.filter(|name| next.table(name).is_none()).collect();
+        for name in &unknown {
+            let table = name.table.as_str();
             let node = self.read(&Path::Table { database, schema, table }).await?;
-            let name = TableName::new(database, schema, table);
-            self.update(|snapshot| snapshot.set_table(&name, node));
+            next.set_table(name, node);
         }
-        Ok(())
+        self.publish(next, unknown).await
     }
 
     /// The whole catalog as the store has it now.
@@ -293,6 +297,25 @@ impl Catalog {
         for node in self.coordination.children(&Path::Catalog.to_string()).await? {
             if let Some(CatalogName::Database(name)) = parse_catalog(&format!("/catalog/{node}")) {
                 self.read_database(&name, &mut snapshot).await?;
+            }
+        }
+        let names = snapshot.tables().map(|table| table.name.clone()).collect();
+        self.publish(snapshot, names).await
+    }
+
+    /// Makes a snapshot in which these tables are news the present one, together with what they ask for
+    /// (see [`super::joint`]).
+    async fn publish(&self, mut snapshot: Snapshot, mut news: Vec<TableName>) -> Result<()> {
+        while let Some(name) = news.pop() {
+            let Some(table) = snapshot.table(&name).cloned() else { continue };
+            for name in table.behind(&snapshot) {
+                let TableName { database, schema, table } = &name;
+                let node = self.read(&Path::Table { database, schema, table }).await?;
+                let known = snapshot.table(&name).map(|known| known.stat);
+                if is_news(known.as_ref(), &node) {
+                    snapshot.set_table(&name, node);
+                    news.push(name);
+                }
             }
         }
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -359,10 +382,11 @@ impl Catalog {
     }
 
     async fn load_database(&self, name: &str) -> Result<()> {
-        let mut loaded = Snapshot::default();
-        self.read_database(name, &mut loaded).await?;
-        self.update(|snapshot| snapshot.databases.append(&mut loaded.databases));
-        Ok(())
+        let mut next = self.snapshot().as_ref().clone();
+        self.read_database(name, &mut next).await?;
+        let tables = next.tables().map(|table| &table.name);
+        let news = tables.filter(|table| table.database == name).cloned().collect();
+        self.publish(next, news).await
     }
 
     async fn read_database(&self, name: &str, into: &mut Snapshot) -> Result<()> {

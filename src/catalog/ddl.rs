@@ -6,7 +6,7 @@ use super::cache::{Catalog, display_name};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
 use super::transact::{Proof, create, delete, refused, set};
-use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
+use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result, lives};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{self, Op};
 use crate::id;
@@ -52,7 +52,7 @@ impl Catalog {
     /// tables stay. Returns false if it was not there and the mode allows that.
     pub async fn drop_database(&self, name: &str, mode: DropMode) -> Result<bool> {
         let Some(database) = if_exists(self.database(name).await, mode)? else { return Ok(false) };
-        let mut ops = delete_all(name, &database);
+        let mut ops = each(name, &database, Table::dropped);
         ops.push(delete(Path::Database(name).to_string(), None));
         let path = Path::Database(name).to_string();
         let proof = Proof::Deleted { path, czxid: database.stat.czxid };
@@ -77,7 +77,7 @@ impl Catalog {
                 ops.push(create(&path, &entry.record)?);
             }
         }
-        ops.extend(delete_all(name, &database));
+        ops.extend(each(name, &database, Table::moved));
         let old = Path::Database(name).to_string();
         ops.push(delete(old, Some(database.stat.version)));
         let proof = Proof::Written { path, nonce: record.nonce };
@@ -140,9 +140,7 @@ impl Catalog {
                 count: content.tables.len(),
             });
         }
-        let mut ops: Vec<Op> = (content.tables.values())
-            .map(|table| delete(path_of(&table.name), Some(table.stat.version)))
-            .collect();
+        let mut ops: Vec<Op> = content.tables.values().flat_map(|table| table.dropped()).collect();
         let path = Path::Schema(database, schema).to_string();
         ops.push(delete(path.clone(), Some(stat.version)));
         let proof = Proof::Deleted { path, czxid: stat.czxid };
@@ -177,11 +175,11 @@ impl Catalog {
         let taken = || Error::AlreadyExists { kind: ObjectKind::Table, name: display_name(name) };
         let record = |oid| TableRecord::new(oid, owner, columns, definition);
         let path = path_of(name);
-        let (record, op) = match (existing, mode) {
+        let (record, steps) = match (existing, mode) {
             (None, _) => {
                 let record = record(self.oids.next().await?);
-                let op = create(&path, &record)?;
-                (record, op)
+                let steps = lives::made(name, &record)?;
+                (record, steps)
             }
             (Some(_), CreateMode::IfNotExists) => return Ok(false),
             (Some(_), CreateMode::Fail) => return Err(taken()),
@@ -193,12 +191,12 @@ impl Catalog {
                 let TableRecord { oid, owner, grants, row_security, policies, .. } =
                     table.record.clone();
                 let record = TableRecord { owner, grants, row_security, policies, ..record(oid) };
-                let op = set(&path, &record, table.stat.version)?;
-                (record, op)
+                let steps = table.changed(&record)?;
+                (record, steps)
             }
         };
         let proof = Proof::Written { path, nonce: record.nonce };
-        let ops = [op, owner_is_there(&record.owner)].into_iter().chain(with).collect();
+        let ops = steps.into_iter().chain([owner_is_there(&record.owner)]).chain(with).collect();
         let created = self.commit_in_schema(name, ops, proof).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         if_not_exists(created, mode)
@@ -234,7 +232,7 @@ impl Catalog {
                 [&turn].into_iter().chain(&touch).map(|op| op.path().to_owned()).collect();
             let mut ops = vec![turn];
             ops.extend(touch);
-            ops.push(create(&path, &record)?);
+            ops.extend(lives::made(name, &record)?);
             ops.push(owner_is_there(owner));
             let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
             let attempted = self.attempt(ops, &proof).await?;
@@ -259,9 +257,8 @@ impl Catalog {
         let found = self.table(name, Consistency::Strong).await;
         let Some(table) = if_exists(found, mode)? else { return Ok(None) };
         expect_kind(&table, view)?;
-        let path = path_of(name);
-        let ops = vec![delete(path.clone(), Some(table.stat.version))];
-        let proof = Proof::Deleted { path, czxid: table.stat.czxid };
+        let ops = table.dropped().to_vec();
+        let proof = Proof::Deleted { path: path_of(name), czxid: table.stat.czxid };
         let dropped = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         dropped.map(|()| Some(table))
@@ -274,7 +271,7 @@ impl Catalog {
         expect_kind(&table, view)?;
         let record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         let path = path_of(new);
-        let ops = vec![create(&path, &record)?, delete(path_of(name), Some(table.stat.version))];
+        let ops = [create(&path, &record)?].into_iter().chain(table.moved()).collect();
         let proof = Proof::Written { path, nonce: record.nonce };
         let renamed = self.commit_in_schema(new, ops, proof).await;
         for name in [name, new] {
@@ -294,10 +291,9 @@ impl Catalog {
         let table = self.table(name, Consistency::Strong).await?;
         let mut record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         change(&mut record)?;
-        let path = path_of(name);
         let mut ops = self.touch_roles(beneficiaries).await?;
-        ops.push(set(&path, &record, table.stat.version)?);
-        let proof = Proof::Written { path, nonce: record.nonce };
+        ops.extend(table.changed(&record)?);
+        let proof = Proof::Written { path: path_of(name), nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         altered
@@ -466,11 +462,12 @@ pub(super) fn owner_is_there(owner: &str) -> Op {
     Op::Check { path: Path::Role(owner).to_string(), version: None }
 }
 
-fn delete_all(name: &str, database: &Database) -> Vec<Op> {
+/// The steps for all that a database holds: what becomes of each table, and no schema.
+fn each(name: &str, database: &Database, steps: fn(&Table) -> [Op; 2]) -> Vec<Op> {
     let mut ops = Vec::new();
     for (schema, content) in &database.schemas {
         for table in content.tables.values() {
-            ops.push(delete(path_of(&table.name), Some(table.stat.version)));
+            ops.extend(steps(table));
         }
         if let Some((_, stat)) = &content.node {
             ops.push(delete(Path::Schema(name, schema).to_string(), Some(stat.version)));

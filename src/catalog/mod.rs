@@ -21,6 +21,8 @@ mod cache;
 mod ddl;
 mod error;
 mod grants;
+mod joint;
+mod lives;
 mod oids;
 mod pools;
 mod record;
@@ -35,6 +37,7 @@ pub use cache::{Catalog, Consistency};
 pub use ddl::{CreateMode, DropMode};
 pub use error::{Error, ObjectKind, Result};
 pub use grants::{Entry, Grantor, Grants, PUBLIC_ROLE, Privilege};
+pub use joint::{Joint, older};
 pub use oids::FIRST_USER_OID;
 pub use pools::{Pool, PoolRecord};
 pub use record::{

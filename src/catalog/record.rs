@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::grants::Grants;
+use super::joint::Joint;
 use crate::id;
 
 /// A database, at `/catalog/<database>`.
@@ -148,6 +149,12 @@ pub struct Managed {
     /// For a table that another writer has made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
+    /// How many commits have been made of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub serial: u64,
+    /// How new other tables must be at least for whoever knows this record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joint: Vec<Joint>,
 }
 
 /// What a table was when it was taken over. None of what was there then is ever removed.
@@ -160,6 +167,11 @@ pub struct Adopted {
 }
 
 impl Managed {
+    /// A table of which nothing has been committed yet.
+    pub fn new(uuid: Uuid, metadata: String, adopted: Option<Adopted>) -> Self {
+        Self { uuid, metadata, adopted, serial: 0, joint: Vec::new() }
+    }
+
     /// URL of the table's directory.
     pub fn location(&self) -> Option<&str> {
         match &self.adopted {
@@ -230,6 +242,10 @@ fn default_true() -> bool {
 
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// Arrow types as text: `Display` and `FromStr` of `DataType` are each other's inverse.

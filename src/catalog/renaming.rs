@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::cache::Catalog;
-use super::ddl::{path_of, stale_is_fine};
+use super::ddl::stale_is_fine;
 use super::pools::PoolRecord;
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{RoleRecord, check_role_name};
@@ -178,13 +178,17 @@ fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<
                 let path = Path::Schema(name, schema).to_string();
                 steps.push(renamed(path, record, stat.version, role, new));
             }
-            let tables = content.tables.values();
-            steps.extend(tables.map(|table| {
-                renamed(path_of(&table.name), &table.record, table.stat.version, role, new)
-            }));
         }
     }
-    steps.into_iter().filter_map(Result::transpose).collect()
+    let mut steps: Vec<Op> =
+        steps.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
+    for table in snapshot.tables() {
+        let mut record = table.record.clone();
+        if record.rename_role(role, new) {
+            steps.extend(table.changed(&record)?);
+        }
+    }
+    Ok(steps)
 }
 
 /// The step for one record; `None` if it does not name the role.

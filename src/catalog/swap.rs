@@ -8,8 +8,9 @@ use super::cache::Catalog;
 use super::ddl::{node_name, path_of};
 use super::record::TableRecord;
 use super::snapshot::Table;
-use super::transact::{SETTLE, set};
+use super::transact::SETTLE;
 use super::{Consistency, Error, Result};
+use super::{joint, lives};
 use crate::coordination::{self, Op};
 
 /// What became of a swap.
@@ -31,16 +32,17 @@ impl Catalog {
     /// `fences` hold.
     pub async fn swap_tables(
         &self,
-        records: Vec<(Arc<Table>, TableRecord)>,
+        mut records: Vec<(Arc<Table>, TableRecord)>,
         fences: Vec<Op>,
     ) -> Result<Swap> {
+        joint::join(&mut records);
         let paths: Vec<String> = records.iter().map(|(table, _)| path_of(&table.name)).collect();
         let mut ops = fences;
-        for ((table, record), path) in records.iter().zip(&paths) {
-            ops.push(set(path, record, table.stat.version)?);
+        for (table, record) in &records {
+            ops.extend(table.changed(record)?);
         }
-        let error = match self.coordination.transact(ops).await {
-            Ok(_) => {
+        let error = match self.transact(ops).await? {
+            Ok(()) => {
                 let mut tables = Vec::new();
                 for (table, record) in &records {
                     tables.push(self.written(table, record).await);
@@ -57,7 +59,8 @@ impl Catalog {
         };
         match error.root() {
             coordination::Error::BadVersion { path } | coordination::Error::NoNode { path } => {
-                Ok(if paths.contains(path) { Swap::Outrun } else { Swap::Fenced })
+                let own = paths.contains(path) || lives::is_life(path);
+                Ok(if own { Swap::Outrun } else { Swap::Fenced })
             }
             _ => Err(error.into()),
         }

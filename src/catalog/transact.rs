@@ -64,8 +64,8 @@ impl Catalog {
             return Err(Error::TooMany { count: ops.len(), limit });
         }
         let before = self.before(&ops, proof).await?;
-        match self.coordination.transact(ops).await {
-            Ok(_) => Ok(Ok(())),
+        match self.transact(ops).await? {
+            Ok(()) => Ok(Ok(())),
             Err(error) if error.may_have_landed() => {
                 self.settle(error, proof, &before).await.map(Ok)
             }

@@ -251,22 +251,24 @@ impl Membership {
         })
     }
 
-    /// Reads the own record, which renews the lease; its absence in a living session is an
-    /// operator's doing.
+    /// Reads the own record and looks for the incarnation, which renews the lease; that one of them is
+    /// missing in a living session is an operator's doing.
     async fn beat(&self, epoch: u64) -> Result<()> {
         let sent = Instant::now();
         let path = Path::Daemon(&self.options.id).to_string();
-        let node = self.coordination.get(&path).await?;
-        let session = *self.coordination.session().borrow();
         let incarnation = self.registered.lock().await.record.incarnation;
+        let fence = Path::Incarnation(incarnation).to_string();
+        let (node, fence) =
+            tokio::try_join!(self.coordination.get(&path), self.coordination.stat(&fence))?;
+        let session = *self.coordination.session().borrow();
         let own = node
             .and_then(|node| serde_json::from_slice::<Record>(&node.data).ok())
-            .is_some_and(|record| record.incarnation == incarnation);
+            .is_some_and(|record| record.incarnation == incarnation && fence.is_some());
         if own {
             self.lease.renew(sent, session.timeout);
         } else if session.epoch == epoch && session.state == SessionState::Connected {
             self.lease.revoke();
-            error!(%path, "this daemon's record was removed or replaced: draining");
+            error!(%path, %incarnation, "this daemon's record was removed or replaced: draining");
             self.evicted.cancel();
         }
         Ok(())

@@ -42,6 +42,12 @@ pub enum Path<'a> {
     /// `catalog::TableRecord` of a table or view, at `/catalog/<database>/<table>` for the schema
     /// `public` and `/catalog/<database>/<schema>.<table>` for others. Persistent; written by DDL.
     Table { database: &'a str, schema: &'a str, table: &'a str },
+    /// Parent of [`Life`](Self::Life).
+    Lives,
+    /// Empty, at a table's or view's object identifier. Persistent; made and removed with it by DDL,
+    /// checked by each write of its record: the version alone may be that of another table which has the
+    /// name by now.
+    Life(u32),
     /// `{"next"}`: the next object identifier nobody has reserved. Persistent; daemons reserve
     /// blocks by versioned writes.
     Oids,
@@ -131,6 +137,8 @@ impl Display for Path<'_> {
                 }
                 f.write_str(&encode(table))
             }
+            Self::Lives => f.write_str("/lives"),
+            Self::Life(oid) => write!(f, "/lives/{oid}"),
             Self::Oids => f.write_str("/oids"),
             Self::Roles => f.write_str("/roles"),
             Self::Role(role) => write!(f, "/roles/{}", encode(role)),

@@ -31,6 +31,7 @@ use super::ordering::in_order;
 use super::planner::Scope;
 use super::ready::Ready;
 use super::session::{Draft, Plan, Session};
+use super::together::Found;
 use super::write::{Output, Returned, Target, Written, arrow, joined, no_ids};
 use super::{Error, Result};
 use crate::catalog::PolicyCommand;
@@ -123,7 +124,8 @@ impl Session {
         let returned = changes.returning.as_ref().map(|_| IDS + writes);
         let files = self.engine().files().clone();
         let table = ManagedTable::new(files, target.metadata.clone())?.with_row_ids();
-        let mut scope = self.scope();
+        let found = Arc::new(Found::beside(target.table.clone()));
+        let mut scope = Scope { found, ..self.scope() };
         let rows = provider_as_source(Arc::new(table));
         let command = changes.command();
         scope.target = Some(self.changeable(&scope, target, rows, command).await?);

@@ -94,6 +94,7 @@ mod spelling;
 pub mod staged;
 pub mod system;
 mod through;
+mod together;
 mod usage;
 pub mod visit;
 mod words;

@@ -29,6 +29,7 @@ use super::described::{described, without_request};
 use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
+use super::together::Found;
 use super::{Error, Result, as_of, complexity, joins, list, parse};
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
@@ -50,6 +51,7 @@ pub(super) struct Scope {
     /// What [`TARGET`] stands for. Whether it may be changed has been looked at.
     pub target: Option<Arc<dyn TableSource>>,
     pub moments: Arc<Moments>,
+    pub found: Arc<Found>,
 }
 
 impl Session {
@@ -314,6 +316,7 @@ impl Session {
         depth: usize,
     ) -> Result<Arc<dyn TableSource>> {
         let table = self.as_seen(table).await?;
+        scope.found.note(&table);
         if let Some(source) = self.engine().cached_source(self.info(), &table) {
             return Ok(source);
         }
@@ -324,6 +327,7 @@ impl Session {
             }
             Definition::Managed(_) => {
                 let (now, metadata) = self.metadata_of(&table).await?;
+                scope.found.note(&now);
                 let files = self.engine().files().clone();
                 keep(&now, Arc::new(ManagedTable::new(files, metadata)?))
             }
@@ -335,6 +339,7 @@ impl Session {
                     open: None,
                     target: None,
                     moments: scope.moments.clone(),
+                    found: scope.found.clone(),
                 };
                 let plan = self.plan_view(&scope, sql, &table.name.table, depth).await?;
                 match security_barrier {

@@ -181,6 +181,7 @@ fn policy_scope(scope: &Scope, table: &Table, policy: RowPolicy) -> Scope {
         open: None,
         target: None,
         moments: scope.moments.clone(),
+        found: scope.found.clone(),
     }
 }
 

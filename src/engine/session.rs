@@ -208,16 +208,18 @@ impl Session {
         returned: Option<usize>,
         plan: impl Fn(Vec<Option<FieldRef>>) -> F,
     ) -> Result<Plan> {
+        let plan =
+            |known: &[Option<FieldRef>]| self.together(&scope.found, || plan(known.to_vec()));
         let known = statements
             .iter()
             .fold(declared.to_vec(), |known, statement| parameters::known(self, statement, &known));
-        let Draft { logical, mut reads } = plan(known.clone()).await?;
+        let Draft { logical, mut reads } = plan(&known).await?;
         let (logical, parameters) = match parameters::of_plan(&logical, &known)? {
             Parameters::Settled(parameters) => (logical, parameters),
             // Types only the plan could tell; those that nothing tells are text, as in PostgreSQL.
             Parameters::Found(found) => {
-                let fields = found.iter().cloned().map(Some).collect();
-                let draft = plan(fields).await?;
+                let fields: Vec<_> = found.iter().cloned().map(Some).collect();
+                let draft = plan(&fields).await?;
                 reads = draft.reads;
                 (draft.logical, found)
             }
@@ -276,6 +278,7 @@ impl Session {
             open: None,
             target: None,
             moments: Arc::default(),
+            found: Arc::default(),
         }
     }
 

@@ -106,6 +106,19 @@ impl StagedTables {
         }
     }
 
+    /// All tables that the block has read, as it has first read them.
+    pub fn held_tables(&self) -> Vec<Arc<Table>> {
+        let held = self.lock_held();
+        held.iter().flat_map(|held| held.values()).map(|(table, _)| table.clone()).collect()
+    }
+
+    /// Forgets that it has read others.
+    pub fn hold_only(&self, tables: &[Arc<Table>]) {
+        if let Some(held) = self.lock_held().as_mut() {
+            held.retain(|name, _| tables.iter().any(|table| table.name == *name));
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }

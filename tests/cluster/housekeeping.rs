@@ -67,13 +67,6 @@ async fn when_the_leader_dies_another_keeps_house() {
     .await;
 }
 
-/// Whether the daemon is stopped, as by SIGSTOP.
-fn is_stopped(daemon: &Daemon) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid()));
-    let stat = stat.expect("the daemon is there, on Linux");
-    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-}
-
 /// A cluster whose first daemon, `a`, leads, keeps house and stops itself when it is about to commit
 /// what it compacted; what the second does is left to `keeps`. The table `t` has ten small files.
 async fn stopped_at_its_work(keeps: &str) -> (Cluster, Daemon, Daemon, Client) {

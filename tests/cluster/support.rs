@@ -284,6 +284,13 @@ pub async fn metrics(daemon: &Daemon) -> String {
     http(daemon, "/metrics").await.expect("an answer")
 }
 
+/// Whether the daemon is stopped, as by SIGSTOP.
+pub fn is_stopped(daemon: &Daemon) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid()));
+    let stat = stat.expect("the daemon is there, on Linux");
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+}
+
 /// A daemon's answer to `GET /readyz`: the status and the body.
 pub async fn readyz(daemon: &Daemon) -> Option<(u16, Value)> {
     let answer = http(daemon, "/readyz").await?;
@@ -322,6 +329,10 @@ impl Store {
             .with_acls(zookeeper_client::Acls::anyone_all());
         let created = self.0.create(path, data, &options).await;
         created.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
+    pub async fn delete(&self, path: &str) {
+        self.0.delete(path, None).await.unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
     /// All nodes with their values, as they are.

@@ -46,6 +46,8 @@ const TAMPERED: &[(&str, How)] = &[
     ("/pools/x", How::Nonsense),
     ("/daemons/a", How::Nonsense),
     ("/daemons/a", How::Delete),
+    ("/incarnations/*", How::Delete),
+    ("/lives/*", How::Delete),
     ("/leader/*", How::Delete),
     ("/leader/*", How::Nonsense),
     ("/cluster", How::Nonsense),

@@ -149,7 +149,7 @@ async fn make_table(store: Arc<EmbeddedSession>, shared: &Shared) {
     let (url, metadata) = create(&shared.reader, &location, table).await.expect("a table");
     shared.schema.set(metadata.current_schema_id()).expect("one table");
     let columns = columns_of(&metadata, &[]).expect("columns");
-    let managed = Managed { uuid: metadata.uuid(), metadata: url, adopted: None };
+    let managed = Managed::new(metadata.uuid(), url, None);
     let (definition, mode) = (Definition::Managed(managed), CreateMode::Fail);
     let name = self::name();
     let made = catalog.create_table(&name, FIRST_ROLE, columns, definition, mode, Vec::new());

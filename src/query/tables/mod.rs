@@ -231,8 +231,7 @@ impl Session {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
         }
-        let (uuid, adopted) = (metadata.uuid(), None);
-        let definition = Managed { uuid, metadata: metadata_url, adopted };
+        let definition = Managed::new(metadata.uuid(), metadata_url, None);
         let mut made = Made { columns: now, definition, rows: None };
         if let Some(query) = &create.query {
             self.fill(name, query, &mut made).await?;

@@ -77,14 +77,9 @@ pub async fn examine(files: &TableFiles, url: &str, here: Here<'_>) -> Result<Ad
         }
     }
     here.roots.check(&Location::from_catalog(&with_scheme(metadata.location())))?;
-    let definition = Managed {
-        uuid: metadata.uuid(),
-        metadata: url.to_owned(),
-        adopted: Some(catalog::Adopted {
-            metadata: url.to_owned(),
-            location: metadata.location().to_owned(),
-        }),
-    };
+    let adopted =
+        catalog::Adopted { metadata: url.to_owned(), location: metadata.location().to_owned() };
+    let definition = Managed::new(metadata.uuid(), url.to_owned(), Some(adopted));
     Ok(Adoptable { definition, columns, files: named })
 }
 

@@ -454,8 +454,11 @@ pub fn managed(table: &Table) -> Result<&Managed> {
 /// The record that names a staged state, to which changes have led.
 pub fn next_record(table: &Table, staged: &Staged, changes: &[Change]) -> Result<TableRecord> {
     let before = managed(table)?;
-    let definition =
-        Definition::Managed(Managed { metadata: staged.metadata_url.clone(), ..before.clone() });
+    let definition = Definition::Managed(Managed {
+        metadata: staged.metadata_url.clone(),
+        serial: before.serial + 1,
+        ..before.clone()
+    });
     let mut columns = columns_of(&staged.metadata, &table.record.columns)?;
     set_defaults(&mut columns, changes)?;
     Ok(TableRecord { columns, definition, nonce: id::nonce(), ..table.record.clone() })

@@ -1,0 +1,187 @@
+//! Commits over several tables, seen whole or not at all.
+//!
+//! The store changes the records of all tables of a commit in one transaction, but whoever reads them
+//! reads one after the other. So each record says which others have changed together with it, and how
+//! many commits those had had by then: who knows a record knows how new the others must be at least.
+//!
+//! - The daemon's copy of the catalog takes a record together with what it asks for, in one step
+//!   ([`Catalog::follow`](super::Catalog::follow)): no copy holds one half of a commit.
+//! - A statement looks its tables up one by one, and the copy may change meanwhile. [`older`] tells,
+//!   and it is planned anew.
+//!
+//! A daemon of an older version leaves all this out of what it writes. What then asks for more than there
+//! is, is taken as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::ddl::path_of;
+use super::record::{Definition, TableRecord};
+use super::snapshot::{Snapshot, Table, TableName};
+use crate::coordination::paths::{CatalogName, parse_catalog};
+
+/// How many other tables a record remembers, the latest: some 70 bytes each.
+const REMEMBERED: usize = 32;
+
+/// Another table as it was made by a commit over both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joint {
+    /// The node it had then: it may have been renamed since.
+    pub path: String,
+    pub oid: u32,
+    /// See [`Managed::serial`](super::Managed::serial).
+    pub serial: u64,
+}
+
+impl Table {
+    /// How many commits a managed table has had; `None` for what nobody commits to.
+    fn serial(&self) -> Option<u64> {
+        serial(&self.record)
+    }
+
+    fn joint(&self) -> &[Joint] {
+        match &self.record.definition {
+            Definition::Managed(managed) => &managed.joint,
+            _ => &[],
+        }
+    }
+
+    /// Tables that are older in a snapshot than they must be beside this one.
+    pub(super) fn behind(&self, snapshot: &Snapshot) -> Vec<TableName> {
+        let wanted = self.joint().iter().filter_map(|joint| {
+            let table = joint.find(snapshot)?;
+            table.serial().is_some_and(|serial| serial < joint.serial).then(|| table.name.clone())
+        });
+        wanted.collect()
+    }
+}
+
+impl Joint {
+    fn find<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Table>> {
+        let named = match parse_catalog(&self.path)? {
+            CatalogName::Table { database, schema, table } => {
+                snapshot.table(&TableName { database, schema, table })
+            }
+            _ => None,
+        };
+        let is_it = |table: &&Arc<Table>| table.record.oid == self.oid;
+        named.filter(is_it).or_else(|| snapshot.tables().find(is_it))
+    }
+}
+
+fn serial(record: &TableRecord) -> Option<u64> {
+    match &record.definition {
+        Definition::Managed(managed) => Some(managed.serial),
+        _ => None,
+    }
+}
+
+/// Lets the records of one commit tell of each other.
+pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)]) {
+    let all: Vec<Joint> = (records.iter())
+        .filter_map(|(table, record)| {
+            let (path, oid) = (path_of(&table.name), record.oid);
+            Some(Joint { path, oid, serial: serial(record)? })
+        })
+        .collect();
+    let kept = REMEMBERED.max(all.len());
+    for (_, record) in records {
+        let Definition::Managed(managed) = &mut record.definition else { continue };
+        let is_other = |joint: &&Joint| joint.oid != record.oid;
+        managed.joint.retain(|old| all.iter().all(|new| new.oid != old.oid));
+        managed.joint.extend(all.iter().filter(is_other).cloned());
+        let surplus = managed.joint.len().saturating_sub(kept);
+        managed.joint.drain(..surplus);
+    }
+}
+
+/// The table that is older than another of them asks for, if there is one. By object identifier.
+pub fn older(tables: &BTreeMap<u32, Arc<Table>>) -> Option<&Arc<Table>> {
+    let mut asked = tables.values().flat_map(|table| table.joint());
+    asked.find_map(|joint| {
+        let table = tables.get(&joint.oid)?;
+        table.serial().is_some_and(|serial| serial < joint.serial).then_some(table)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::catalog::{Managed, PUBLIC};
+
+    fn table(oid: u32) -> (Arc<Table>, TableRecord) {
+        let managed = Managed::new(Uuid::nil(), "m".to_owned(), None);
+        let definition = Definition::Managed(managed);
+        let record = TableRecord::new(oid, "oribi", Vec::new(), definition);
+        let name = TableName::new("oribi", PUBLIC, format!("t{oid}"));
+        (Arc::new(Table { name, record: record.clone(), stat: Default::default() }), record)
+    }
+
+    /// The tables after a commit over them.
+    fn committed(tables: &[&(Arc<Table>, TableRecord)]) -> Vec<(Arc<Table>, TableRecord)> {
+        let mut records: Vec<_> = tables.iter().map(|table| (*table).clone()).collect();
+        for (_, record) in &mut records {
+            let Definition::Managed(managed) = &mut record.definition else { unreachable!() };
+            managed.serial += 1;
+        }
+        join(&mut records);
+        let now = |(table, record): (Arc<Table>, TableRecord)| {
+            let now = Table { record: record.clone(), ..table.as_ref().clone() };
+            (Arc::new(now), record)
+        };
+        records.into_iter().map(now).collect()
+    }
+
+    fn torn(tables: &[&(Arc<Table>, TableRecord)]) -> bool {
+        older(&tables.iter().map(|(table, _)| (table.record.oid, table.clone())).collect())
+            .is_some()
+    }
+
+    #[test]
+    fn one_half_of_a_commit_asks_for_the_other() {
+        let (a, b, c) = (table(1), table(2), table(3));
+        let [a1, b1]: [_; 2] = committed(&[&a, &b]).try_into().expect("two");
+        assert!(torn(&[&a1, &b]));
+        assert!(torn(&[&a, &b1]));
+        assert!(!torn(&[&a, &b]) && !torn(&[&a1, &b1]) && !torn(&[&a1, &c]));
+        // Also after later commits, alone and with others.
+        let [a2]: [_; 1] = committed(&[&a1]).try_into().expect("one");
+        let [a3, c1]: [_; 2] = committed(&[&a2, &c]).try_into().expect("two");
+        assert!(torn(&[&a3, &b, &c1]) && torn(&[&a3, &b1, &c]) && torn(&[&a2, &c1]));
+        assert!(!torn(&[&a3, &b1, &c1]));
+    }
+
+    #[test]
+    fn a_record_remembers_the_latest() {
+        let mut a = table(1);
+        for oid in 2..100 {
+            a = committed(&[&a, &table(oid)]).swap_remove(0);
+        }
+        let remembered: Vec<u32> = a.0.joint().iter().map(|joint| joint.oid).collect();
+        assert_eq!(remembered, (100 - REMEMBERED as u32..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_is_behind_is_found_by_any_name() {
+        let (a, b) = (table(1), table(2));
+        let [a1, _]: [_; 2] = committed(&[&a, &b]).try_into().expect("two");
+        let mut snapshot = Snapshot::default();
+        let database = crate::catalog::DatabaseRecord {
+            oid: 1,
+            owner: "oribi".to_owned(),
+            grants: None,
+            comment: None,
+            settings: BTreeMap::new(),
+            nonce: Uuid::nil(),
+        };
+        snapshot.set_database("oribi", Some((database, Default::default())));
+        assert_eq!(a1.0.behind(&snapshot), []);
+        let renamed = TableName::new("oribi", PUBLIC, "other");
+        snapshot.set_table(&renamed, Some((b.1, Default::default())));
+        assert_eq!(a1.0.behind(&snapshot), [renamed]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Several tables changed together, and tables that take each other's names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinSet;
+
+use crate::support::*;
+
+const ROUNDS: i64 = 60;
+
+/// Looks at three tables at once until the end: how often, and between which numbers of rows it saw a
+/// commit begin and not end.
+async fn watch(client: Client, over: Arc<AtomicBool>) -> (usize, Vec<Vec<String>>) {
+    let (mut looks, mut torn) = (0, Vec::new());
+    let counts = "SELECT (SELECT count(*) FROM x), (SELECT count(*) FROM y), count(*) FROM z";
+    while !over.load(Ordering::Relaxed) {
+        let mut rows = client.rows(counts).await;
+        looks += 1;
+        let counts = rows.swap_remove(0);
+        if counts.iter().any(|count| *count != counts[0]) {
+            torn.push(counts);
+        }
+    }
+    (looks, torn)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_over_several_tables_is_seen_whole() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_all(["a", "b"]);
+        let writer = Client::connect(&daemons[0]).await;
+        for table in ["x", "y", "z"] {
+            writer.rows(&format!("CREATE TABLE {table} (n int)")).await;
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let mut readers = JoinSet::new();
+        for daemon in [&daemons[0], &daemons[1], &daemons[1]] {
+            let client = Client::connect(daemon).await;
+            client.rows("SET oribi.result_cache = off").await;
+            readers.spawn(watch(client, over.clone()));
+        }
+        for round in 0..ROUNDS {
+            writer.rows("BEGIN").await;
+            for table in ["z", "x", "y"] {
+                writer.rows(&format!("INSERT INTO {table} VALUES ({round})")).await;
+            }
+            writer.rows("COMMIT").await;
+        }
+        over.store(true, Ordering::Relaxed);
+        for (looks, torn) in readers.join_all().await {
+            assert!(looks > 0);
+            assert_eq!(torn, Vec::<Vec<String>>::new(), "of {looks} looks");
+        }
+        let all = format!("{ROUNDS}");
+        let reader = Client::connect(&daemons[1]).await;
+        reader.rows("SET oribi.consistency = 'strong'").await;
+        let counts = "SELECT (SELECT count(*) FROM x), (SELECT count(*) FROM y), count(*) FROM z";
+        assert_eq!(reader.rows(counts).await, [[all.as_str(); 3]]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_holds_what_it_has_read_never_sees_half_a_commit() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let (writer, reader) = (Client::connect(&daemon).await, Client::connect(&daemon).await);
+        for table in ["x", "y"] {
+            writer.rows(&format!("CREATE TABLE {table} (n int)")).await;
+        }
+        let both = "BEGIN; INSERT INTO x VALUES (1); INSERT INTO y VALUES (1); COMMIT";
+        reader.rows("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        assert_eq!(reader.value("SELECT count(*) FROM x").await, "0");
+        writer.rows(both).await;
+        assert_eq!(reader.outcome("SELECT count(*) FROM y").await, "40001");
+        reader.rows("ROLLBACK").await;
+        // One that reads both before is not disturbed.
+        reader.rows("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        let counts = "SELECT (SELECT count(*) FROM x), count(*) FROM y";
+        assert_eq!(reader.rows(counts).await, [["1", "1"]]);
+        writer.rows(both).await;
+        assert_eq!(reader.rows(counts).await, [["1", "1"]]);
+        reader.rows("COMMIT").await;
+        assert_eq!(reader.rows(counts).await, [["2", "2"]]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_for_a_dropped_table_is_not_put_into_its_successor() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse().with("MAINTENANCE_INTERVAL", "none");
+        let b = cluster.start("b");
+        let cluster = cluster.with("FAULT", "a commit is to be made").with("FAULT_BY", "stop");
+        let a = cluster.start("a");
+        let (slow, quick) = (Client::connect(&a).await, Client::connect(&b).await);
+        quick.rows("CREATE TABLE t (n int)").await;
+        quick.rows("INSERT INTO t VALUES (1)").await;
+        let late = tokio::spawn(async move { slow.outcome("INSERT INTO t VALUES (2)").await });
+        until("it stops before its commit", async || is_stopped(&a)).await;
+        // The new table's record has the version that the old one's had.
+        for sql in ["DROP TABLE t", "CREATE TABLE t (n int)", "INSERT INTO t VALUES (3)"] {
+            quick.rows(sql).await;
+        }
+        a.resume();
+        assert_eq!(late.await.expect("a client"), "40001");
+        assert_eq!(quick.rows("SELECT n FROM t").await, [["3"]]);
+        quick.rows("INSERT INTO t VALUES (4)").await;
+        assert_eq!(quick.rows("SELECT n FROM t ORDER BY n").await, [["3"], ["4"]]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_older_daemons_are_changed_and_dropped() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let client = Client::connect(&daemon).await;
+        let store = Store::of(&cluster).await;
+        let forget = async || {
+            for life in store.children("/lives").await {
+                store.delete(&format!("/lives/{life}")).await;
+            }
+        };
+        client.rows("CREATE SCHEMA s").await;
+        for sql in ["CREATE TABLE t (n int)", "CREATE TABLE u (n int)", "CREATE TABLE s.w (n int)"]
+        {
+            client.rows(sql).await;
+        }
+        client.rows("CREATE VIEW v AS SELECT 1 AS x").await;
+        assert_eq!(store.children("/lives").await.len(), 4);
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "BEGIN; INSERT INTO t VALUES (2); INSERT INTO u VALUES (2); COMMIT",
+            "ALTER TABLE t ADD COLUMN m int",
+            "COMMENT ON VIEW v IS 'x'",
+            "CREATE OR REPLACE VIEW v AS SELECT 2 AS x",
+            "ALTER TABLE t RENAME TO t2",
+            "DROP TABLE u",
+            "DROP SCHEMA s CASCADE",
+        ] {
+            forget().await;
+            client.rows(sql).await;
+        }
+        assert_eq!(client.rows("SELECT n, m, x FROM t2, v ORDER BY n").await.len(), 2);
+        client.rows("DROP VIEW v").await;
+        client.rows("DROP TABLE t2").await;
+        assert_eq!(store.children("/lives").await, Vec::<String>::new());
+    })
+    .await;
+}
