@@ -1,27 +1,25 @@
-//! A rolling upgrade: daemons of two builds side by side, under clients that go on.
+//! Rolling upgrades under clients that go on: daemons of two builds side by side, and the ensemble below.
 //!
 //! `ORIBI_TEST_OTHER_BINARY` names the build that the cluster comes from. Without it that is a copy of the
 //! one under test that calls itself another commit: daemons know each other's build by nothing else.
 
 mod common;
+#[path = "upgrade/ensemble.rs"]
+mod ensemble;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "upgrade/writers.rs"]
+mod writers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use support::{Client, Cluster, Daemon, PATIENCE, all_ready, bounded, until};
-use tokio_postgres::NoTls;
-
-/// Between two tries to connect.
-const PAUSE: Duration = Duration::from_millis(10);
+use writers::{Writers, account};
 
 const IDS: [&str; 3] = ["a", "b", "c"];
 
@@ -51,62 +49,6 @@ fn old_build(cluster: &Cluster) -> PathBuf {
     assert!(sed.status().expect("sed runs").success());
     std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("it may run");
     copy
-}
-
-/// What became of the rows of a client that goes on whatever happens.
-#[derive(Debug, Default)]
-struct Written {
-    acknowledged: BTreeSet<i64>,
-    refused: BTreeSet<i64>,
-    unknown: BTreeSet<i64>,
-    /// What was said that no upgrade explains.
-    surprises: Vec<String>,
-}
-
-/// Inserts one row after the other, at whichever daemon there is, until it is told to end.
-async fn write(addresses: [SocketAddr; 3], end: Arc<AtomicBool>) -> Written {
-    let mut written = Written::default();
-    let (mut client, mut next) = (None, 0);
-    for row in 0.. {
-        while client.is_none() {
-            let address = addresses[next % addresses.len()];
-            next += 1;
-            client = connect(address).await;
-            if client.is_none() {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        let sql = format!("INSERT INTO written VALUES ({row})");
-        let Some(connected) = &client else { continue };
-        match connected.batch_execute(&sql).await {
-            Ok(()) => drop(written.acknowledged.insert(row)),
-            Err(error) => {
-                client = None;
-                match error.as_db_error() {
-                    Some(said) => {
-                        // The daemon ends: nothing was run.
-                        if said.code().code() != "57P01" {
-                            written.surprises.push(said.to_string());
-                        }
-                        written.refused.insert(row);
-                    }
-                    None => drop(written.unknown.insert(row)),
-                }
-            }
-        }
-        if end.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    written
-}
-
-async fn connect(address: SocketAddr) -> Option<tokio_postgres::Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host(address.ip().to_string()).port(address.port()).user("oribi").dbname("oribi");
-    let (client, connection) = config.connect(NoTls).await.ok()?;
-    tokio::spawn(connection);
-    Some(client)
 }
 
 /// Who runs a statement that may be spread: the names in the first line of its plan.
@@ -146,8 +88,7 @@ async fn daemons_are_replaced_one_by_one_under_clients() {
         let early = client.value(&submit("SELECT sum(x) FROM numbers")).await;
         let waited = format!("SELECT oribi.wait('{early}', interval '1 minute')");
         assert_eq!(client.value(&waited).await, "succeeded");
-        let end = Arc::new(AtomicBool::new(false));
-        let writers: Vec<_> = (0..2).map(|_| tokio::spawn(write(addresses, end.clone()))).collect();
+        let writers = Writers::start(2, &addresses);
         drop(client);
         for at in 0..IDS.len() {
             let (id, other) = (IDS[at], (at + 1) % IDS.len());
@@ -192,34 +133,12 @@ async fn daemons_are_replaced_one_by_one_under_clients() {
             assert_eq!(reader.value("SELECT count(*) FROM numbers").await, "100000");
             assert_eq!(reader.outcome("SELECT count(*) FROM written").await, "42501");
         }
-        end.store(true, Ordering::Relaxed);
-        let mut acknowledged = 0;
-        let mut all: Vec<Written> = Vec::new();
-        for writer in writers {
-            all.push(writer.await.expect("it ends"));
-        }
-        let client = Client::connect(&daemons[0]).await;
-        let rows = client.rows("SELECT x, count(*) FROM written GROUP BY x").await;
-        let number = |text: &String| text.parse::<i64>().expect("a number");
-        let found: BTreeMap<_, _> =
-            rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
+        let all = writers.stop().await;
         for written in &all {
-            assert!(written.surprises.is_empty(), "{:?}", written.surprises);
-            acknowledged += written.acknowledged.len();
+            // A daemon ends: nothing was run.
+            assert!(written.said.keys().all(|code| code == "57P01"), "{:?}", written.said);
         }
-        assert!(acknowledged > 0);
-        // Both count from 0: a row is there as often as it was acknowledged, or its fate is not known.
-        let rows: BTreeSet<i64> = all
-            .iter()
-            .flat_map(|written| written.acknowledged.union(&written.unknown))
-            .copied()
-            .collect();
-        for row in rows.iter().chain(all.iter().flat_map(|written| &written.refused)) {
-            let least = all.iter().filter(|written| written.acknowledged.contains(row)).count();
-            let most = least + all.iter().filter(|written| written.unknown.contains(row)).count();
-            let times = found.get(row).map_or(0, |&times| usize::try_from(times).expect("a count"));
-            assert!((least..=most).contains(&times), "row {row}: {times} not in {least}..={most}");
-        }
+        let acknowledged = account(&Client::connect(&daemons[0]).await, &all).await;
         println!("{old_name} to {new_name}: {acknowledged} rows acknowledged meanwhile");
     })
     .await;

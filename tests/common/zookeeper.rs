@@ -32,6 +32,8 @@ pub struct Server {
     dir: TempDir,
     port: u16,
     secure_port: u16,
+    /// Where its classes are, if not where those of all others are.
+    classpath: Option<String>,
     running: Option<Running>,
 }
 
@@ -110,11 +112,11 @@ impl Server {
                    log4j.appender.E.layout=org.apache.log4j.PatternLayout\n\
                    log4j.appender.E.layout.ConversionPattern=%d %p %c: %m%n\n";
         fs::write(dir.path().join("log4j.properties"), log).expect("log4j.properties is written");
-        Self { dir, port, secure_port: 0, running: None }
+        Self { dir, port, secure_port: 0, classpath: None, running: None }
     }
 
     fn launch(&mut self) {
-        let classpath = classpath();
+        let classpath = self.classpath.clone().unwrap_or_else(classpath);
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"));
         let properties = self.dir.path().join("log4j.properties");
         let mut shell = Command::new("sh")
@@ -204,6 +206,12 @@ impl Server {
         self.stop();
         self.launch();
         self.wait_until_serving();
+    }
+
+    /// The same with other jars.
+    pub fn restart_with(&mut self, classpath: &str) {
+        self.classpath = Some(classpath.to_owned());
+        self.restart();
     }
 
     /// Starts it again on the same data and port, and does not wait for anything: without a majority
