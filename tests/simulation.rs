@@ -127,18 +127,14 @@ fn schedules(recipe: Recipe) {
     let first = variable("ORIBI_SIMULATION_FIRST").unwrap_or(0);
     let count = variable("ORIBI_SIMULATION_SEEDS").unwrap_or(300);
     let regressions = REGRESSIONS.iter().filter(|(of, _)| *of == recipe).map(|(_, seed)| *seed);
-    let (begun, mut calls, mut gaps) = (Instant::now(), 0, 0);
+    let (begun, mut calls) = (Instant::now(), 0);
     for seed in regressions.chain(first..first + count) {
         let verdict = schedule(recipe, seed, None);
         calls += verdict.calls;
-        gaps += u64::from(verdict.gap);
         check(recipe, seed, &verdict);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{recipe:?}: {count} schedules with {calls} calls in {seconds:.1} s; {gaps} ended at what is \
-         known to be wrong"
-    );
+    println!("{recipe:?}: {count} schedules with {calls} calls in {seconds:.1} s");
 }
 
 #[test]

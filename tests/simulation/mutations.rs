@@ -117,6 +117,12 @@ pub const CASES: &[Case] = &[
         seeds: 200,
     },
     Case {
+        what: "a change of a table checks that it is still the same one",
+        recipe: Recipe::Ddl,
+        mutation: Mutation::NoCheck("/lives/"),
+        seeds: 1000,
+    },
+    Case {
         what: "whoever puts a table into a schema, and whoever drops that, compare its version",
         recipe: Recipe::Ddl,
         mutation: Mutation::NoVersionAt("/catalog/oribi/s."),

@@ -35,7 +35,6 @@ pub struct Sim {
     trace: Mutex<Trace>,
     judges: Mutex<Vec<Arc<Judge>>>,
     violation: Mutex<Option<String>>,
-    gap: AtomicBool,
     calm: AtomicBool,
     calls: AtomicU64,
     kept_lines: usize,
@@ -79,8 +78,6 @@ struct Trace {
 /// What became of a schedule.
 pub struct Verdict {
     pub violation: Option<String>,
-    /// It ended early, where something known is wrong.
-    pub gap: bool,
     /// Of all lines of the trace.
     pub hash: u64,
     /// The last of them.
@@ -107,7 +104,6 @@ impl Sim {
             trace: Mutex::default(),
             judges: Mutex::default(),
             violation: Mutex::default(),
-            gap: AtomicBool::new(false),
             calm: AtomicBool::new(false),
             calls: AtomicU64::new(0),
             kept_lines: if std::env::var_os("ORIBI_SIMULATION_SEED").is_some() {
@@ -157,14 +153,8 @@ impl Sim {
         }
     }
 
-    /// Something is wrong that is known of and not mended: the schedule ends here, without a verdict.
-    pub fn meets_gap(&self, what: String) {
-        self.tell(|| format!("KNOWN: {what}"));
-        self.gap.store(true, Ordering::Relaxed);
-    }
-
     pub fn is_over(&self) -> bool {
-        self.gap.load(Ordering::Relaxed) || lock(&self.violation).is_some()
+        lock(&self.violation).is_some()
     }
 
     /// No faults from now on.
@@ -261,7 +251,6 @@ impl Sim {
         let trace = std::mem::take(&mut *lock(&self.trace));
         Verdict {
             violation: lock(&self.violation).clone(),
-            gap: self.gap.load(Ordering::Relaxed),
             hash: trace.hasher.finish(),
             lines: trace.lines.into(),
             calls: self.calls.load(Ordering::Relaxed),
