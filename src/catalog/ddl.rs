@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::cache::{Catalog, display_name};
+use super::lives::{self, Being};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
-use super::transact::{Proof, create, delete, refused, set};
-use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result, lives};
+use super::transact::{Proof, create, refused};
+use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{self, Op};
 use crate::id;
@@ -41,7 +42,8 @@ impl Catalog {
         check_name(name)?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Database(name).to_string();
-        let ops = vec![create(&path, &record)?, owner_is_there(owner)];
+        let mut ops = lives::made(&path, record.oid, &record)?;
+        ops.push(owner_is_there(owner));
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Database, name).await;
         self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
@@ -52,8 +54,8 @@ impl Catalog {
     /// tables stay. Returns false if it was not there and the mode allows that.
     pub async fn drop_database(&self, name: &str, mode: DropMode) -> Result<bool> {
         let Some(database) = if_exists(self.database(name).await, mode)? else { return Ok(false) };
-        let mut ops = each(name, &database, Table::dropped);
-        ops.push(delete(Path::Database(name).to_string(), None));
+        let mut ops = each(name, &database, Being::dropped);
+        ops.extend(being(name, &database).dropped());
         let path = Path::Database(name).to_string();
         let proof = Proof::Deleted { path, czxid: database.stat.czxid };
         let dropped = self.commit(ops, proof, ObjectKind::Database, name).await;
@@ -77,9 +79,8 @@ impl Catalog {
                 ops.push(create(&path, &entry.record)?);
             }
         }
-        ops.extend(each(name, &database, Table::moved));
-        let old = Path::Database(name).to_string();
-        ops.push(delete(old, Some(database.stat.version)));
+        ops.extend(each(name, &database, Being::moved));
+        ops.extend(being(name, &database).moved());
         let proof = Proof::Written { path, nonce: record.nonce };
         let renamed = self.commit(ops, proof, ObjectKind::Database, new).await;
         for name in [name, new] {
@@ -103,7 +104,8 @@ impl Catalog {
         self.database(database).await?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Schema(database, schema).to_string();
-        let ops = vec![create(&path, &record)?, owner_is_there(owner)];
+        let mut ops = lives::made(&path, record.oid, &record)?;
+        ops.push(owner_is_there(owner));
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         self.refresh(&CatalogName::Schema(database.to_owned(), schema.to_owned()))
@@ -132,7 +134,9 @@ impl Catalog {
             .get(schema)
             .ok_or_else(|| Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() });
         let Some(content) = if_exists(content, mode)? else { return Ok(false) };
-        let Some((_, stat)) = &content.node else { return Err(Error::Reserved(schema.into())) };
+        let Some((record, stat)) = &content.node else {
+            return Err(Error::Reserved(schema.into()));
+        };
         if !content.tables.is_empty() && !cascade {
             return Err(Error::NotEmpty {
                 kind: ObjectKind::Schema,
@@ -178,7 +182,7 @@ impl Catalog {
         let (record, steps) = match (existing, mode) {
             (None, _) => {
                 let record = record(self.oids.next().await?);
-                let steps = lives::made(name, &record)?;
+                let steps = lives::made(&path, record.oid, &record)?;
                 (record, steps)
             }
             (Some(_), CreateMode::IfNotExists) => return Ok(false),
@@ -191,7 +195,7 @@ impl Catalog {
                 let TableRecord { oid, owner, grants, row_security, policies, .. } =
                     table.record.clone();
                 let record = TableRecord { owner, grants, row_security, policies, ..record(oid) };
-                let steps = table.changed(&record)?;
+                let steps = table.being().changed(&record)?;
                 (record, steps)
             }
         };
@@ -232,7 +236,7 @@ impl Catalog {
                 [&turn].into_iter().chain(&touch).map(|op| op.path().to_owned()).collect();
             let mut ops = vec![turn];
             ops.extend(touch);
-            ops.extend(lives::made(name, &record)?);
+            ops.extend(lives::made(&path, record.oid, &record)?);
             ops.push(owner_is_there(owner));
             let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
             let attempted = self.attempt(ops, &proof).await?;
@@ -257,7 +261,7 @@ impl Catalog {
         let found = self.table(name, Consistency::Strong).await;
         let Some(table) = if_exists(found, mode)? else { return Ok(None) };
         expect_kind(&table, view)?;
-        let ops = table.dropped().to_vec();
+        let ops = table.being().dropped();
         let proof = Proof::Deleted { path: path_of(name), czxid: table.stat.czxid };
         let dropped = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
@@ -271,7 +275,7 @@ impl Catalog {
         expect_kind(&table, view)?;
         let record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         let path = path_of(new);
-        let ops = [create(&path, &record)?].into_iter().chain(table.moved()).collect();
+        let ops = [create(&path, &record)?].into_iter().chain(table.being().moved()).collect();
         let proof = Proof::Written { path, nonce: record.nonce };
         let renamed = self.commit_in_schema(new, ops, proof).await;
         for name in [name, new] {
@@ -292,7 +296,7 @@ impl Catalog {
         let mut record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         change(&mut record)?;
         let mut ops = self.touch_roles(beneficiaries).await?;
-        ops.extend(table.changed(&record)?);
+        ops.extend(table.being().changed(&record)?);
         let proof = Proof::Written { path: path_of(name), nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Table, &display_name(name)).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
@@ -313,9 +317,9 @@ impl Catalog {
         let database = self.database(name).await?;
         let mut record = DatabaseRecord { nonce: id::nonce(), ..database.record.clone() };
         change(&mut record)?;
-        let path = Path::Database(name).to_string();
         let mut ops = self.touch_roles(beneficiaries).await?;
-        ops.push(set(&path, &record, database.stat.version)?);
+        ops.extend(being(name, &database).changed(&record)?);
+        let path = Path::Database(name).to_string();
         let proof = Proof::Written { path, nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Database, name).await;
         self.refresh(&node).await.or_else(stale_is_fine)?;
@@ -334,26 +338,26 @@ impl Catalog {
         let found = self.database(database).await?;
         let not_found = || Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() };
         let content = found.schemas.get(schema).ok_or_else(not_found)?;
-        let path = Path::Schema(database, schema).to_string();
-        let (record, op) = match &content.node {
+        let path = Path::Schema(database, schema);
+        let (record, steps) = match &content.node {
             Some((record, stat)) => {
                 let mut record = DatabaseRecord { nonce: id::nonce(), ..record.clone() };
                 change(&mut record)?;
-                let op = set(&path, &record, stat.version)?;
-                (record, op)
+                let steps = Being::new(path.clone(), record.oid, stat).changed(&record)?;
+                (record, steps)
             }
             None => {
                 let owner = content.owner(&found);
                 let mut record = self.namespace_record(owner).await?;
                 record.oid = PUBLIC_SCHEMA_OID;
                 change(&mut record)?;
-                let op = create(&path, &record)?;
-                (record, op)
+                let steps = lives::made(&path.to_string(), record.oid, &record)?;
+                (record, steps)
             }
         };
         let mut ops = self.touch_roles(beneficiaries).await?;
-        ops.push(op);
-        let proof = Proof::Written { path, nonce: record.nonce };
+        ops.extend(steps);
+        let proof = Proof::Written { path: path.to_string(), nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         self.look_again(database, schema).await.or_else(stale_is_fine)?;
         altered
@@ -379,13 +383,13 @@ impl Catalog {
         })
     }
 
-    /// The step that makes sure a schema is still there when a table is put into it. It writes the
-    /// schema's node as it is: whoever drops the schema meanwhile has seen another version of it,
-    /// and is refused.
-    async fn touch_schema(&self, database: &str, schema: &str) -> Result<Option<Op>> {
+    /// The steps that make sure a schema is still there when a table is put into it; none for the
+    /// schema that is always there. They write the schema's node as it is: whoever drops the schema
+    /// meanwhile has seen another version of it, and is refused.
+    async fn touch_schema(&self, database: &str, schema: &str) -> Result<Vec<Op>> {
         let mut found = self.database(database).await?;
         if schema == PUBLIC {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if RESERVED_SCHEMAS.contains(&schema) {
             return Err(Error::Reserved(schema.to_owned()));
@@ -396,8 +400,7 @@ impl Catalog {
         }
         match found.schemas.get(schema).map(|schema| &schema.node) {
             Some(Some((record, stat))) => {
-                let path = Path::Schema(database, schema).to_string();
-                set(&path, record, stat.version).map(Some)
+                Being::new(Path::Schema(database, schema), record.oid, stat).changed(record)
             }
             _ => Err(Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() }),
         }
@@ -416,12 +419,12 @@ impl Catalog {
         let mut left = MAX_TOUCHES;
         loop {
             let touch = self.touch_schema(database, schema).await?;
-            let touched = touch.as_ref().map(|op| op.path().to_owned());
+            let touched: Vec<_> = touch.iter().map(|op| op.path().to_owned()).collect();
             let ops = touch.into_iter().chain(ops.clone()).collect();
             let Err(error) = self.attempt(ops, &proof).await? else { return Ok(()) };
             match error.root() {
                 coordination::Error::BadVersion { path } | coordination::Error::NoNode { path }
-                    if touched.as_ref() == Some(path) && left > 0 =>
+                    if touched.contains(path) && left > 0 =>
                 {
                     left -= 1;
                     self.look_again(database, schema).await?;
@@ -462,18 +465,22 @@ pub(super) fn owner_is_there(owner: &str) -> Op {
     Op::Check { path: Path::Role(owner).to_string(), version: None }
 }
 
-/// The steps for all that a database holds: what becomes of each table, and no schema.
-fn each(name: &str, database: &Database, steps: fn(&Table) -> [Op; 2]) -> Vec<Op> {
+/// The steps for each of what a database holds.
+fn each(name: &str, database: &Database, steps: fn(&Being) -> Vec<Op>) -> Vec<Op> {
     let mut ops = Vec::new();
     for (schema, content) in &database.schemas {
         for table in content.tables.values() {
-            ops.extend(steps(table));
+            ops.extend(steps(&table.being()));
         }
-        if let Some((_, stat)) = &content.node {
-            ops.push(delete(Path::Schema(name, schema).to_string(), Some(stat.version)));
+        if let Some((record, stat)) = &content.node {
+            ops.extend(steps(&Being::new(Path::Schema(name, schema), record.oid, stat)));
         }
     }
     ops
+}
+
+fn being(name: &str, database: &Database) -> Being {
+    Being::new(Path::Database(name), database.record.oid, &database.stat)
 }
 
 fn if_not_exists(created: Result<()>, mode: CreateMode) -> Result<bool> {

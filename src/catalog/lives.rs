@@ -1,53 +1,83 @@
-//! A table's life: a node of its identifier, there from CREATE to DROP.
+//! Lives: a node of its identifier for each database, schema, table and view, there from CREATE to DROP.
 //!
-//! A table of the same name made anew begins with version 0 again, so that the version of a record alone
-//! does not tell whether it is still the table that a change was made for. Each step that writes or
-//! removes a table's record checks its life as well.
+//! What is made anew under an old name begins with version 0 again, so that the version of a record alone
+//! does not tell whether it is still the one that a change was made for. Each step that writes or removes
+//! such a record checks the life as well.
 //!
-//! Tables that an older daemon has made have none: it is made up for when a step first misses it.
+//! What an older daemon has made has none: it is made up for when a step first misses it. What has a fixed
+//! identifier is never made anew.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::cache::Catalog;
 use super::ddl::path_of;
-use super::record::TableRecord;
-use super::snapshot::{Table, TableName};
+use super::oids::FIRST_USER_OID;
+use super::snapshot::{Snapshot, Table};
 use super::transact::{create, delete, set};
 use super::{Error, Result};
 use crate::coordination::paths::Path;
-use crate::coordination::{self, Mode, Op};
+use crate::coordination::{self, Mode, Op, Stat};
 
-/// The steps that make a table or view.
-pub(super) fn made(name: &TableName, record: &TableRecord) -> Result<[Op; 2]> {
-    let path = Path::Life(record.oid).to_string();
-    let life = Op::Create { path, data: Bytes::new(), mode: Mode::Persistent };
-    Ok([create(&path_of(name), record)?, life])
+/// A record's node as it was read, with its identifier.
+#[derive(Clone, Debug)]
+pub(super) struct Being {
+    path: String,
+    oid: u32,
+    version: i32,
 }
 
-impl Table {
-    /// The steps that give it another record.
-    pub(super) fn changed(&self, record: &TableRecord) -> Result<[Op; 2]> {
-        Ok([set(&path_of(&self.name), record, self.stat.version)?, self.lives()])
+/// The steps that make what is at a node.
+pub(super) fn made(path: &str, oid: u32, record: &impl Serialize) -> Result<Vec<Op>> {
+    Ok([create(path, record)?].into_iter().chain(life(oid)).collect())
+}
+
+fn life(oid: u32) -> Option<Op> {
+    let path = Path::Life(oid).to_string();
+    (oid >= FIRST_USER_OID).then(|| Op::Create { path, data: Bytes::new(), mode: Mode::Persistent })
+}
+
+impl Being {
+    pub fn new(path: Path<'_>, oid: u32, stat: &Stat) -> Self {
+        Self { path: path.to_string(), oid, version: stat.version }
     }
 
-    /// The steps that drop it.
-    pub(super) fn dropped(&self) -> [Op; 2] {
-        let [record, _] = self.moved();
-        [record, delete(Path::Life(self.record.oid).to_string(), None)]
+    /// The steps that give it another record.
+    pub fn changed(&self, record: &impl Serialize) -> Result<Vec<Op>> {
+        Ok([set(&self.path, record, self.version)?].into_iter().chain(self.lives()).collect())
+    }
+
+    /// The steps that end it.
+    pub fn dropped(&self) -> Vec<Op> {
+        let life = self.lives().map(|life| delete(life.path().to_owned(), None));
+        [self.gone()].into_iter().chain(life).collect()
     }
 
     /// The steps that leave its name: it goes on under another.
-    pub(super) fn moved(&self) -> [Op; 2] {
-        [delete(path_of(&self.name), Some(self.stat.version)), self.lives()]
+    pub fn moved(&self) -> Vec<Op> {
+        [self.gone()].into_iter().chain(self.lives()).collect()
     }
 
-    fn lives(&self) -> Op {
-        Op::Check { path: Path::Life(self.record.oid).to_string(), version: None }
+    fn gone(&self) -> Op {
+        delete(self.path.clone(), Some(self.version))
+    }
+
+    fn lives(&self) -> Option<Op> {
+        let path = Path::Life(self.oid).to_string();
+        (self.oid >= FIRST_USER_OID).then_some(Op::Check { path, version: None })
     }
 }
 
+impl Table {
+    pub(super) fn being(&self) -> Being {
+        let Self { name, record, stat } = self;
+        Being { path: path_of(name), oid: record.oid, version: stat.version }
+    }
+}
+
+/// Whether a path is that of a life.
 pub(super) fn is_life(path: &str) -> bool {
     life_of(path).is_some()
 }
@@ -58,7 +88,7 @@ fn life_of(path: &str) -> Option<u32> {
 
 impl Catalog {
     /// Carries out steps as [`Coordination::transact`](coordination::Coordination::transact) does, and
-    /// makes up for lives that tables of older daemons do not have.
+    /// makes up for lives that what older daemons have made does not have.
     pub(super) async fn transact(&self, ops: Vec<Op>) -> Result<coordination::Result<()>> {
         let error = match self.coordination.transact(ops.clone()).await {
             Ok(_) => return Ok(Ok(())),
@@ -71,30 +101,43 @@ impl Catalog {
         Ok(self.coordination.transact(ops).await.map(drop))
     }
 
-    /// Gives each table that steps are for, and that is still there, its life. Whether one had none.
+    /// Gives all that steps are for, and that is still there, its life. Whether something had none.
     async fn make_up_for_lives(&self, ops: &[Op]) -> Result<bool> {
-        let wanted: BTreeSet<u32> = ops.iter().filter_map(|op| life_of(op.path())).collect();
         let root = Path::Lives.to_string();
         coordination::ensure(self.coordination.as_ref(), &root).await?;
-        let snapshot = self.latest().await?;
+        let beings = beings(self.latest().await?.as_ref());
         let known = self.coordination.children(&root).await?;
-        let known: BTreeSet<u32> = known.iter().filter_map(|life| life.parse().ok()).collect();
+        let mut wanted: Vec<u32> = ops.iter().filter_map(|op| life_of(op.path())).collect();
+        wanted.retain(|oid| !known.contains(&oid.to_string()));
         let mut made = false;
-        for table in snapshot.tables() {
-            let oid = table.record.oid;
-            if !wanted.contains(&oid) || known.contains(&oid) {
-                continue;
+        for being in wanted.iter().filter_map(|oid| beings.get(oid)) {
+            let check = Op::Check { path: being.path.clone(), version: Some(being.version) };
+            let steps = [check].into_iter().chain(life(being.oid)).collect();
+            // Where another was quicker the steps themselves tell.
+            if let Err(error) = self.coordination.transact(steps).await
+                && error.is_unavailable()
+            {
+                return Err(Error::Unavailable(error));
             }
-            let check = Op::Check { path: path_of(&table.name), version: Some(table.stat.version) };
-            let path = Path::Life(oid).to_string();
-            let life = Op::Create { path, data: Bytes::new(), mode: Mode::Persistent };
-            match self.coordination.transact(vec![check, life]).await {
-                Ok(_) => made = true,
-                Err(error) if error.is_unavailable() => return Err(Error::Unavailable(error)),
-                // Another has made it, or has changed the table: the steps themselves tell.
-                Err(_) => made = true,
-            }
+            made = true;
         }
         Ok(made)
     }
+}
+
+/// All of a snapshot, by identifier.
+fn beings(snapshot: &Snapshot) -> BTreeMap<u32, Being> {
+    let mut all: BTreeMap<u32, Being> =
+        snapshot.tables().map(|table| (table.record.oid, table.being())).collect();
+    for (name, database) in &snapshot.databases {
+        let oid = database.record.oid;
+        all.insert(oid, Being::new(Path::Database(name), oid, &database.stat));
+        for (schema, content) in &database.schemas {
+            if let Some((record, stat)) = &content.node {
+                let path = Path::Schema(name, schema);
+                all.insert(record.oid, Being::new(path, record.oid, stat));
+            }
+        }
+    }
+    all
 }

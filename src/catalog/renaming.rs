@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::cache::Catalog;
 use super::ddl::stale_is_fine;
+use super::lives::Being;
 use super::pools::PoolRecord;
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{RoleRecord, check_role_name};
@@ -163,45 +164,39 @@ impl Catalog {
 fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<Op>> {
     let mut steps = Vec::new();
     for (name, other) in snapshot.roles.iter().filter(|(name, _)| *name != role) {
-        let path = Path::Role(name).to_string();
-        steps.push(renamed(path, &other.record, other.stat.version, role, new));
+        let (path, version) = (Path::Role(name).to_string(), other.stat.version);
+        let record = renamed(&other.record, role, new);
+        steps.extend(record.map(|record| set(&path, &record, version)).transpose()?);
     }
     for (name, pool) in snapshot.pools.iter() {
-        let path = Path::Pool(name).to_string();
-        steps.push(renamed(path, &pool.record, pool.stat.version, role, new));
+        let (path, version) = (Path::Pool(name).to_string(), pool.stat.version);
+        let record = renamed(&pool.record, role, new);
+        steps.extend(record.map(|record| set(&path, &record, version)).transpose()?);
     }
     for (name, database) in &snapshot.databases {
-        let path = Path::Database(name).to_string();
-        steps.push(renamed(path, &database.record, database.stat.version, role, new));
+        if let Some(record) = renamed(&database.record, role, new) {
+            let path = Path::Database(name);
+            steps.extend(Being::new(path, record.oid, &database.stat).changed(&record)?);
+        }
         for (schema, content) in &database.schemas {
-            if let Some((record, stat)) = &content.node {
-                let path = Path::Schema(name, schema).to_string();
-                steps.push(renamed(path, record, stat.version, role, new));
+            if let Some((record, stat)) = &content.node
+                && let Some(record) = renamed(record, role, new)
+            {
+                let path = Path::Schema(name, schema);
+                steps.extend(Being::new(path, record.oid, stat).changed(&record)?);
             }
         }
     }
-    let mut steps: Vec<Op> =
-        steps.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
     for table in snapshot.tables() {
-        let mut record = table.record.clone();
-        if record.rename_role(role, new) {
-            steps.extend(table.changed(&record)?);
+        if let Some(record) = renamed(&table.record, role, new) {
+            steps.extend(table.being().changed(&record)?);
         }
     }
     Ok(steps)
 }
 
-/// The step for one record; `None` if it does not name the role.
-fn renamed(
-    path: String,
-    record: &impl NamesRoles,
-    version: i32,
-    role: &str,
-    new: &str,
-) -> Result<Option<Op>> {
+/// A record with the new name; `None` if it does not name the role.
+fn renamed<T: NamesRoles>(record: &T, role: &str, new: &str) -> Option<T> {
     let mut record = record.clone();
-    match record.rename_role(role, new) {
-        true => set(&path, &record, version).map(Some),
-        false => Ok(None),
-    }
+    record.rename_role(role, new).then_some(record)
 }

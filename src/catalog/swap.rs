@@ -39,7 +39,7 @@ impl Catalog {
         let paths: Vec<String> = records.iter().map(|(table, _)| path_of(&table.name)).collect();
         let mut ops = fences;
         for (table, record) in &records {
-            ops.extend(table.changed(record)?);
+            ops.extend(table.being().changed(record)?);
         }
         let error = match self.transact(ops).await? {
             Ok(()) => {

@@ -44,9 +44,9 @@ pub enum Path<'a> {
     Table { database: &'a str, schema: &'a str, table: &'a str },
     /// Parent of [`Life`](Self::Life).
     Lives,
-    /// Empty, at a table's or view's object identifier. Persistent; made and removed with it by DDL,
-    /// checked by each write of its record: the version alone may be that of another table which has the
-    /// name by now.
+    /// Empty, at the object identifier of a database, schema, table or view. Persistent; made and
+    /// removed with it by DDL, checked by each write of its record: the version alone may be that of
+    /// another which has the name by now.
     Life(u32),
     /// `{"next"}`: the next object identifier nobody has reserved. Persistent; daemons reserve
     /// blocks by versioned writes.

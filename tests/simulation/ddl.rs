@@ -339,7 +339,7 @@ fn undead(sim: &Sim) -> BTreeSet<u64> {
     let lives = lives.iter().map(|life| life.parse().expect("an identifier")).collect();
     let tables = sim.children("/catalog/oribi").into_iter().filter_map(|node| {
         let path = format!("/catalog/oribi/{node}");
-        is_table(&path).then(|| oid(&sim.node(&path).expect("it is listed")))
+        parse_catalog(&path).map(|_| oid(&sim.node(&path).expect("it is listed")))
     });
     tables.collect::<BTreeSet<_>>().symmetric_difference(&lives).copied().collect()
 }
