@@ -53,6 +53,11 @@ impl Catalog {
     /// Drops a database and all tables and views in it, as PostgreSQL does. The files of external
     /// tables stay. Returns false if it was not there and the mode allows that.
     pub async fn drop_database(&self, name: &str, mode: DropMode) -> Result<bool> {
+        if if_exists(self.database(name).await, mode)?.is_none() {
+            return Ok(false);
+        }
+        self.coordination.sync().await?;
+        self.refresh(&CatalogName::Database(name.to_owned())).await?;
         let Some(database) = if_exists(self.database(name).await, mode)? else { return Ok(false) };
         let mut ops = each(name, &database, Being::dropped);
         ops.extend(being(name, &database).dropped());

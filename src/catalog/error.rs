@@ -87,7 +87,9 @@ pub enum Error {
     NameTooLong { length: usize, limit: usize },
     #[error("the definition takes {bytes} bytes in the coordination store, which holds {limit}")]
     TooLarge { bytes: usize, limit: usize },
-    #[error("{count} tables are too many to change in one step (at most {limit})")]
+    #[error(
+        "the change takes {count} steps in the coordination store, which takes {limit} at once; drop some of the tables first"
+    )]
     TooMany { count: usize, limit: usize },
     /// The store is out of reach, and nothing was changed.
     #[error("cannot change the catalog while the coordination store is out of reach: {0}")]

@@ -15,8 +15,8 @@ use super::cache::Catalog;
 use super::{Error, ObjectKind, Result};
 use crate::coordination::{self, MAX_DATA, Mode, Node, Op, SessionState};
 
-/// Steps in one transaction: ZooKeeper takes 1 MiB for all of them together.
-const MAX_STEPS: usize = 2000;
+/// Steps in one transaction, two for each object: ZooKeeper takes 1 MiB for all of them together.
+const MAX_STEPS: usize = 4000;
 
 /// Bytes in one transaction, for the same reason.
 const MAX_BYTES: usize = 512 * 1024;
