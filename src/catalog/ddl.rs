@@ -149,10 +149,11 @@ impl Catalog {
                 count: content.tables.len(),
             });
         }
-        let mut ops: Vec<Op> = content.tables.values().flat_map(|table| table.dropped()).collect();
-        let path = Path::Schema(database, schema).to_string();
-        ops.push(delete(path.clone(), Some(stat.version)));
-        let proof = Proof::Deleted { path, czxid: stat.czxid };
+        let mut ops: Vec<Op> =
+            content.tables.values().flat_map(|table| table.being().dropped()).collect();
+        let path = Path::Schema(database, schema);
+        let proof = Proof::Deleted { path: path.to_string(), czxid: stat.czxid };
+        ops.extend(Being::new(path, record.oid, stat).dropped());
         let dropped = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         for table in content.tables.values() {
             self.refresh(&node_name(&table.name)).await.or_else(stale_is_fine)?;

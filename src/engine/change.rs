@@ -31,7 +31,7 @@ use super::ordering::in_order;
 use super::planner::Scope;
 use super::ready::Ready;
 use super::session::{Draft, Plan, Session};
-use super::together::Found;
+use super::together;
 use super::write::{Output, Returned, Target, Written, arrow, joined, no_ids};
 use super::{Error, Result};
 use crate::catalog::PolicyCommand;
@@ -124,7 +124,7 @@ impl Session {
         let returned = changes.returning.as_ref().map(|_| IDS + writes);
         let files = self.engine().files().clone();
         let table = ManagedTable::new(files, target.metadata.clone())?.with_row_ids();
-        let found = Arc::new(Found::beside(target.table.clone()));
+        let found = Arc::new(together::Found::beside(target.table.clone()));
         let mut scope = Scope { found, ..self.scope() };
         let rows = provider_as_source(Arc::new(table));
         let command = changes.command();

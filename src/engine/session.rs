@@ -208,8 +208,9 @@ impl Session {
         returned: Option<usize>,
         plan: impl Fn(Vec<Option<FieldRef>>) -> F,
     ) -> Result<Plan> {
-        let plan =
-            |known: &[Option<FieldRef>]| self.together(&scope.found, || plan(known.to_vec()));
+        let plan = async |known: &[Option<FieldRef>]| {
+            self.together(&scope.found, || plan(known.to_vec())).await
+        };
         let known = statements
             .iter()
             .fold(declared.to_vec(), |known, statement| parameters::known(self, statement, &known));
