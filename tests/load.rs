@@ -27,7 +27,7 @@ const LARGE: (&str, u64) =
 const SUM: (&str, &str) = ("SELECT sum(x) FROM numbers", "5000050000");
 
 /// What is refused when a pool and its queue are full.
-const FULL: &str = "53300";
+const FULL: &str = "53400";
 
 /// Memory beyond what the engine has, for all else that a daemon keeps.
 const MORE_MEMORY: u64 = 512 << 20;
