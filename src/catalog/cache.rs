@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::joint;
 use super::oids::Oids;
 use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
@@ -245,9 +246,7 @@ impl Catalog {
                 let name = TableName::new(database, schema, table);
                 let known = self.snapshot().table(&name).map(|known| known.stat);
                 if is_news(known.as_ref(), &node) {
-                    let mut next = self.snapshot().as_ref().clone();
-                    next.set_table(&name, node);
-                    self.publish(next, vec![name]).await?;
+                    return self.take_table(name, node).await;
                 }
             }
         }
@@ -301,6 +300,20 @@ impl Catalog {
         }
         let names = snapshot.tables().map(|table| table.name.clone()).collect();
         self.publish(snapshot, names).await
+    }
+
+    /// Takes a table that has changed, in most cases by itself.
+    async fn take_table(&self, name: TableName, node: Option<(TableRecord, Stat)>) -> Result<()> {
+        let snapshot = self.snapshot();
+        let asks = node.as_ref().is_some_and(|(record, _)| joint::asks(record, &snapshot));
+        if !asks {
+            drop(snapshot);
+            self.update(|snapshot| snapshot.set_table(&name, node));
+            return Ok(());
+        }
+        let mut next = snapshot.as_ref().clone();
+        next.set_table(&name, node);
+        self.publish(next, vec![name]).await
     }
 
     /// Makes a snapshot in which these tables are news the present one, together with what they ask for

@@ -41,20 +41,31 @@ impl Table {
         serial(&self.record)
     }
 
-    fn joint(&self) -> &[Joint] {
-        match &self.record.definition {
-            Definition::Managed(managed) => &managed.joint,
-            _ => &[],
-        }
-    }
-
     /// Tables that are older in a snapshot than they must be beside this one.
     pub(super) fn behind(&self, snapshot: &Snapshot) -> Vec<TableName> {
-        let wanted = self.joint().iter().filter_map(|joint| {
-            let table = joint.find(snapshot)?;
-            table.serial().is_some_and(|serial| serial < joint.serial).then(|| table.name.clone())
-        });
-        wanted.collect()
+        behind(&self.record, snapshot).map(|table| table.name.clone()).collect()
+    }
+}
+
+/// Whether a record asks for newer tables than a snapshot has.
+pub(super) fn asks(record: &TableRecord, snapshot: &Snapshot) -> bool {
+    behind(record, snapshot).next().is_some()
+}
+
+fn behind<'a>(
+    record: &'a TableRecord,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = &'a Arc<Table>> {
+    joint(record).iter().filter_map(|joint| {
+        let table = joint.find(snapshot)?;
+        table.serial().is_some_and(|serial| serial < joint.serial).then_some(table)
+    })
+}
+
+fn joint(record: &TableRecord) -> &[Joint] {
+    match &record.definition {
+        Definition::Managed(managed) => &managed.joint,
+        _ => &[],
     }
 }
 
@@ -99,7 +110,7 @@ pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)]) {
 
 /// The table that is older than another of them asks for, if there is one. By object identifier.
 pub fn older(tables: &BTreeMap<u32, Arc<Table>>) -> Option<&Arc<Table>> {
-    let mut asked = tables.values().flat_map(|table| table.joint());
+    let mut asked = tables.values().flat_map(|table| joint(&table.record));
     asked.find_map(|joint| {
         let table = tables.get(&joint.oid)?;
         table.serial().is_some_and(|serial| serial < joint.serial).then_some(table)
@@ -161,7 +172,7 @@ mod tests {
         for oid in 2..100 {
             a = committed(&[&a, &table(oid)]).swap_remove(0);
         }
-        let remembered: Vec<u32> = a.0.joint().iter().map(|joint| joint.oid).collect();
+        let remembered: Vec<u32> = joint(&a.0.record).iter().map(|joint| joint.oid).collect();
         assert_eq!(remembered, (100 - REMEMBERED as u32..100).collect::<Vec<_>>());
     }
 

@@ -1,7 +1,6 @@
 //! One daemon keeps house; when it dies, another goes on.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::SocketAddr;
 
 use crate::common::link::{Link, State};
