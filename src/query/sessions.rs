@@ -207,7 +207,7 @@ impl Sessions {
         self.by_pid.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions, for good: who was let in before and has none yet gets one that has ended.
     pub fn terminate_all(&self) {
         self.ending.store(true, Ordering::Relaxed);
         // Of the lock that comes next: a session that is not among these has seen it.
@@ -506,7 +506,7 @@ mod tests {
         assert!(sessions.gives(entry.pid) && entry.pid > 0);
         assert_eq!(shown(&sessions), (false, TransactionState::Idle, String::new()));
         let long: Arc<str> = format!("BEGIN{}", "ö".repeat(1000)).into();
-        let facts = Facts::new(&long, Utc::now(), None);
+        let facts = Facts::new(&long, &Arc::default(), Utc::now(), None);
         let first = facts.id;
         entry.begin(&facts);
         entry.set_transaction(TransactionState::InBlock);
@@ -515,7 +515,7 @@ mod tests {
         assert_eq!(text.len(), SHOWN_TEXT, "cut between characters");
         entry.end(first);
         assert!(sessions.activity()[0].transaction_since.is_some());
-        let facts = Facts::new(&"SELECT 2".into(), Utc::now(), None);
+        let facts = Facts::new(&"SELECT 2".into(), &Arc::default(), Utc::now(), None);
         let portal = facts.id;
         entry.begin(&facts);
         entry.suspend(portal);
