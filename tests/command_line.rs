@@ -83,6 +83,12 @@ async fn the_ensemble_is_all_that_has_to_be_known() {
         let id = printed(&cluster, &["submit", "SELECT 40 + 2 AS answer, 'x' AS text"]);
         let id = id.trim();
         assert_eq!(printed(&cluster, &["wait", id]), "SELECT 1\n");
+        let waited = format!("{{\"id\":\"{id}\",\"state\":\"succeeded\",\"tag\":\"SELECT 1\"}}\n");
+        assert_eq!(printed(&cluster, &["wait", id, "--json"]), waited);
+        let again = printed(&cluster, &["submit", "SELECT 1 AS one", "--wait", "--json"]);
+        let again: serde_json::Value = serde_json::from_str(&again).expect("JSON");
+        let again = again["id"].as_str().expect("an id");
+        assert_eq!(printed(&cluster, &["result", again, "--json"]), "[{\"one\":1}]\n");
         let table = " answer | text\n--------+------\n     42 | x\n(1 row)\n";
         assert_eq!(printed(&cluster, &["result", id]), table);
         assert_eq!(printed(&cluster, &["result", id, "--format", "csv"]), "answer,text\n42,x\n");

@@ -14,6 +14,7 @@ mod wire;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::daemon::{Daemon, Options, eventually};
 use support::*;
@@ -345,6 +346,75 @@ async fn a_spread_statement_names_its_workers() {
         assert_eq!(other.rows(&format!("{seen} AND daemon = 'a' ORDER BY id")).await, rows);
         let profile = other.value(&format!("SELECT oribi.profile('{}')", rows[1][2])).await;
         assert!(profile.contains("Stage 1"), "{profile}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_settings_are_there_with_which_a_statement_ran() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let client = Client::connect(&daemon).await;
+        client.rows("SELECT 'as by default'").await;
+        client.rows("SET TimeZone = 'Europe/Vienna'").await;
+        client.rows("SET my.token = 'hush'").await;
+        client.rows("BEGIN").await;
+        client.rows("SET LOCAL oribi.result_cache = off").await;
+        client.rows("SELECT 'within a block'").await;
+        client.rows("COMMIT").await;
+        client.rows("SELECT 'after it'").await;
+        client.rows("ALTER ROLE oribi SET search_path = 'far, away'").await;
+        let options = r#"{"settings": {"DateStyle": "DMY"}}"#;
+        let submit = format!("SELECT oribi.submit('SELECT ''submitted''', '{options}')");
+        let id = client.value(&submit).await;
+        client.value(&format!("SELECT oribi.wait('{id}')")).await;
+        for (text, expected) in [
+            ("as by default", ""),
+            ("within a block", "TimeZone=Europe/Vienna|oribi.result_cache=off"),
+            ("after it", "TimeZone=Europe/Vienna"),
+            ("submitted", "DateStyle=ISO, DMY|search_path=far, away"),
+        ] {
+            let settings = format!(
+                "SELECT array_to_string(settings, '|') FROM system.query_history \
+                 WHERE sql = 'SELECT ''{text}'''"
+            );
+            let known = async || client.rows(&settings).await.pop();
+            assert_eq!(eventually(text, known).await, [expected], "{text}");
+        }
+        let settings = "SELECT settings::text FROM system.query_history";
+        assert!(!client.rows(settings).await.concat().concat().contains("hush"));
+    })
+    .await;
+}
+
+/// What nobody writes to the store: the daemon that is asked asks the one that knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_on_another_daemon_tells_how_far_it_is() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemons = cluster.start_all(["a", "b"]);
+        let (busy, client) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        all_ready(&client, &["a", "b"]).await;
+        busy.rows("CREATE TABLE t (n bigint)").await;
+        busy.rows("INSERT INTO t SELECT * FROM generate_series(1, 3000)").await;
+        let sql = "SELECT count(*) FROM t a, t b, t c WHERE (a.n * b.n * c.n) % 7 = 8";
+        let running = tokio::spawn(async move { busy.outcome(sql).await });
+        let look = "SELECT pid, phase, progress > 0, bytes_scanned > 0, rows, \
+                    array_to_string(workers, ','), daemon FROM system.queries \
+                    WHERE kind = 'interactive' AND sql LIKE '%FROM t a%' AND sql NOT LIKE '%system.queries%'";
+        let seen = async || client.rows(look).await.pop().filter(|row| row[2] == "t");
+        let row = eventually("how far it is", seen).await;
+        assert_eq!(row[1..], ["executing", "t", "t", "0", "a", "a"]);
+        // One that does not answer keeps nobody waiting.
+        daemons[0].pause();
+        let begun = Instant::now();
+        let row = client.rows(look).await.pop().expect("it is listed");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert_eq!((row[1].as_str(), row[6].as_str()), ("", "a"));
+        daemons[0].resume();
+        let row = eventually("how far it is", seen).await;
+        client.rows(&format!("SELECT pg_cancel_backend({})", row[0])).await;
+        assert_eq!(running.await.expect("it ends"), "57014");
     })
     .await;
 }

@@ -5,6 +5,8 @@ mod common;
 
 #[path = "service/activation.rs"]
 mod activation;
+#[path = "service/containers.rs"]
+mod containers;
 #[path = "service/credentials.rs"]
 mod credentials;
 #[path = "service/liveness.rs"]
@@ -19,5 +21,7 @@ mod reload;
 mod status;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "service/systemd.rs"]
+mod systemd;
 #[path = "service/units.rs"]
 mod units;

@@ -84,7 +84,8 @@ async fn the_first_settings_may_be_there_before_the_first_daemon() {
     let client = Client::connect(&daemon).await;
     assert_eq!(client.value("SHOW TimeZone").await, "Europe/Vienna");
     assert_eq!(client.value(TIMEOUT).await, "5s");
-    assert_eq!(prints(&cluster, &["set", "--new", "statement_timeout", "6s"]), "version 3");
+    let set = prints(&cluster, &["set", "--new", "statement_timeout", "6s", "--json"]);
+    assert_eq!(set, "{\"version\":3}");
     // For scripts.
     let json = |arguments: &[&str]| -> serde_json::Value {
         serde_json::from_str(&prints(&cluster, arguments)).expect("JSON")

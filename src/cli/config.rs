@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 
 use super::error::{Error, Result};
 use super::serve;
@@ -39,6 +40,8 @@ enum Action {
         /// Also where no daemon has ever started: for a cluster that is to come.
         #[arg(long)]
         new: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Takes a setting back, or with --all every one.
     Reset {
@@ -46,18 +49,24 @@ enum Action {
         name: Option<String>,
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Lists the last changes, oldest first.
     History(Form),
     /// Makes all settings what they were at a version.
-    Rollback { version: u64 },
+    Rollback {
+        version: u64,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Lists which daemon runs which version.
     Applied(Form),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 struct Form {
-    /// JSON: an object for each row.
+    /// JSON: an object, or an array with one for each row.
     #[arg(long)]
     json: bool,
 }
@@ -119,24 +128,27 @@ async fn act(tool: &Tool, action: Action) -> Result<()> {
         return Err(no_cluster(&action));
     }
     let settings = LiveSettings::open(tool.coordination.clone(), check_text).await?;
-    let change = async |wish: Wish| {
+    let change = async |wish: Wish, form: Form| {
         let version = settings.change(&wish, "oribi config").await?;
-        say(&format!("version {version}"))
+        match form.json {
+            true => say(&json!({ "version": version }).to_string()),
+            false => say(&format!("version {version}")),
+        }
     };
     let one = |name: String, value| Wish::Set(BTreeMap::from([(name.to_lowercase(), value)]));
     match action {
         Action::Get { name, form } => get(&settings.current(), name.as_deref(), form),
-        Action::Set { name, value, new: _ } => {
+        Action::Set { name, value, new: _, form } => {
             let value = check_text(&name, &value).map_err(Error::Setting)?;
-            change(one(name, Some(value))).await
+            change(one(name, Some(value)), form).await
         }
-        Action::Reset { name: Some(name), .. } => {
+        Action::Reset { name: Some(name), form, .. } => {
             let current = settings.current();
             check_reset(&current, &name).map_err(|error| Error::Setting(error.to_string()))?;
-            change(one(name, None)).await
+            change(one(name, None), form).await
         }
-        Action::Reset { name: None, .. } => change(Wish::ResetAll).await,
-        Action::Rollback { version } => change(Wish::Rollback(version)).await,
+        Action::Reset { name: None, form, .. } => change(Wish::ResetAll, form).await,
+        Action::Rollback { version, form } => change(Wish::Rollback(version), form).await,
         Action::History(form) => history(&settings.current(), form),
         Action::Applied(form) => applied(&settings, form).await,
     }

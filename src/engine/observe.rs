@@ -95,8 +95,9 @@ struct Seen {
     parts: Vec<Arc<Scans>>,
     /// How far those parts of the present run are that have ended.
     passed: Progress,
-    /// How far the present run is on other daemons, as these have told.
-    elsewhere: BTreeMap<String, Progress>,
+    /// How far the present run is on other daemons, and the bytes that were read there, as these have
+    /// told.
+    elsewhere: BTreeMap<String, (Progress, u64)>,
     /// The most that was told of how far it is: a plan that runs again does not take that back.
     furthest: Option<f64>,
     /// Of what has ended: bytes, and rows.
@@ -212,9 +213,9 @@ impl Observation {
         };
     }
 
-    /// How far its present run is on another daemon.
-    pub(super) fn note_elsewhere(&self, daemon: &str, progress: Progress) {
-        self.seen().elsewhere.insert(daemon.to_owned(), progress);
+    /// How far its present run is on another daemon, and the bytes that it has read there.
+    pub(super) fn note_elsewhere(&self, daemon: &str, progress: Progress, scanned: u64) {
+        self.seen().elsewhere.insert(daemon.to_owned(), (progress, scanned));
     }
 
     /// What a statement runs with whose memory and disk are counted.
@@ -243,7 +244,7 @@ impl Observation {
         if seen.elsewhere.len() < others {
             return Progress::default();
         }
-        seen.elsewhere.values().for_each(|told| progress += *told);
+        seen.elsewhere.values().for_each(|(told, _)| progress += *told);
         progress
     }
 
@@ -281,13 +282,15 @@ impl Observation {
         figures
     }
 
-    /// Bytes that it has read so far on this daemon, what runs still included.
+    /// Bytes that it has read so far, what runs still included; on other daemons, when these were asked
+    /// last.
     pub fn scanned(&self) -> u64 {
         let plan = self.seen().running.as_ref().and_then(Weak::upgrade);
         // Of a plan on several daemons the parts count that run here.
         let running = plan.filter(|plan| !is_spread(plan)).map(|plan| scans(&plan));
         let running = running.iter().flatten().map(|scan| read_by(scan).0);
-        self.share().scanned + running.sum::<u64>()
+        let elsewhere: u64 = self.seen().elsewhere.values().map(|(_, scanned)| scanned).sum();
+        self.share().scanned + running.sum::<u64>() + elsewhere
     }
 
     /// Rows that its plan gave.

@@ -119,6 +119,10 @@ pub trait Others: Send + Sync + Debug + 'static {
     /// Asks all of them at once, as far as they are members of the cluster. Each has an answer by
     /// [`SystemCatalog::answer`], or the reason why it has none; ends within seconds.
     async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)>;
+
+    /// Asks those of these daemons that have not failed lately, and gives the answers that come within
+    /// half a second.
+    async fn ask_soon(&self, question: &str, daemons: &[String]) -> Vec<(String, Bytes)>;
 }
 
 /// What the floor above learns of the engine once it has peers.

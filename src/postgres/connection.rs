@@ -11,6 +11,7 @@ use pgwire::messages::PgWireBackendMessage as Backend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::door::{Guest, Proof};
 use super::frontend::{Frontend, Malformed};
@@ -40,6 +41,9 @@ pub enum Error {
     Malformed(#[from] Malformed),
     #[error("a message of {length} bytes is longer than the limit here ({limit})")]
     TooLong { length: usize, limit: usize },
+    /// See [`Connection::until`].
+    #[error("the daemon ends")]
+    Ending,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -51,6 +55,8 @@ pub struct Connection {
     tls: Option<Arc<Tls>>,
     /// On whose behalf it was opened within this process.
     guest: Option<Box<Guest>>,
+    /// Until its client is logged in: ends the wait for what that says.
+    ending: Option<CancellationToken>,
     input: BytesMut,
     output: BytesMut,
     message_limit: usize,
@@ -65,6 +71,7 @@ impl Connection {
             socket: Socket::Plain(socket),
             tls: None,
             guest: None,
+            ending: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit,
@@ -84,11 +91,46 @@ impl Connection {
             socket: Socket::Inside(stream),
             tls: guest.tls.clone(),
             guest: Some(Box::new(guest)),
+            ending: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit,
             read_at_once: 0,
             counts,
+        }
+    }
+
+    /// Waits for what a client says that is not logged in no longer than until `ending`: whoever waits
+    /// gets [`Error::Ending`] then, and the client is yet to be told.
+    pub fn until(mut self, ending: CancellationToken) -> Self {
+        self.ending = Some(ending);
+        self
+    }
+
+    /// Its client is logged in: sessions end in another way.
+    pub fn logged_in(&mut self) {
+        self.ending = None;
+    }
+
+    /// Ends when nobody waits any more for who is not logged in.
+    pub fn ending(&self) -> impl Future<Output = ()> + use<> {
+        let ending = self.ending.clone();
+        async move {
+            match ending {
+                Some(ending) => ending.cancelled().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The first byte that comes through the socket, which stays there; `None` if none comes any more.
+    pub async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let Socket::Plain(socket) = &self.socket else { return Ok(None) };
+        let mut first = [0];
+        tokio::select! {
+            biased;
+            read = socket.peek(&mut first) => Ok((read? == 1).then_some(first[0])),
+            () = self.ending() => Ok(None),
         }
     }
 
@@ -105,14 +147,21 @@ impl Connection {
     /// Does the handshake, and goes on in TLS. With `direct` nothing was said in plaintext before.
     /// What waits in the buffers is dropped.
     pub async fn encrypt(self, acceptor: &Acceptor, direct: bool) -> io::Result<Self> {
+        let ended = self.ending();
         let Socket::Plain(socket) = self.socket else {
             return Err(io::Error::other("TLS within TLS"));
         };
-        let (socket, tls) = acceptor.accept(socket, direct).await?;
+        let (socket, tls) = tokio::select! {
+            biased;
+            accepted = acceptor.accept(socket, direct) => accepted?,
+            // In the middle of a handshake there is no way to say so.
+            () = ended => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
         Ok(Self {
             socket: Socket::Tls(Box::new(socket)),
             tls: Some(Arc::new(tls)),
             guest: None,
+            ending: self.ending,
             input: BytesMut::new(),
             output: BytesMut::new(),
             message_limit: self.message_limit,
@@ -195,13 +244,21 @@ impl Connection {
     }
 
     /// Reads until there are so many bytes; false if the client closed the connection first.
-    async fn fill_to(&mut self, length: usize) -> io::Result<bool> {
+    async fn fill_to(&mut self, length: usize) -> Result<bool> {
         while self.input.len() < length {
             if self.read_at_once > 0 {
                 self.input.reserve(self.read_at_once);
             }
             // What is claimed is reserved only as far as it arrives.
-            let read = self.socket.read_buf(&mut self.input).await?;
+            let read = self.socket.read_buf(&mut self.input);
+            let read = match &self.ending {
+                None => read.await?,
+                Some(ending) => tokio::select! {
+                    biased;
+                    read = read => read?,
+                    () = ending.cancelled() => return Err(Error::Ending),
+                },
+            };
             if read == 0 {
                 return Ok(false);
             }

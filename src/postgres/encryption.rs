@@ -4,14 +4,11 @@
 //! at all. What it sent in plaintext together with its request was perhaps put there by somebody
 //! between the two (CVE-2021-23214): such a connection ends.
 
-use std::sync::Arc;
-
 use bytes::{Buf, Bytes};
-use tokio::net::TcpStream;
 
-use super::connection::{Connection, Result};
+use super::connection::{Connection, Error, Result};
 use super::frontend::Malformed;
-use crate::metrics::Clients;
+use super::startup::{ending, refuse};
 use crate::tls::Acceptor;
 
 /// Request codes in place of a protocol version, from PostgreSQL's `pqcomm.h`.
@@ -25,13 +22,10 @@ const HANDSHAKE: u8 = 0x16;
 /// Answers requests for encryption. Returns the connection, encrypted if the client wants that and
 /// the daemon can, with the first packet that is about something else; `None` if there is none.
 pub async fn negotiate(
-    socket: TcpStream,
-    message_limit: usize,
+    mut connection: Connection,
     acceptor: Option<&Acceptor>,
-    counts: Arc<Clients>,
 ) -> Result<Option<(Connection, Bytes)>> {
-    let direct = begins_with_tls(&socket).await?;
-    let mut connection = Connection::new(socket, message_limit, counts);
+    let direct = connection.first_byte().await? == Some(HANDSHAKE);
     if direct {
         let Some(acceptor) = acceptor else { return Ok(None) };
         connection = connection.encrypt(acceptor, true).await?;
@@ -39,7 +33,7 @@ pub async fn negotiate(
     // Each may be asked once, in either order.
     let (mut tls_asked, mut gssapi_asked) = (direct, false);
     loop {
-        let Some(packet) = connection.startup_packet().await? else { return Ok(None) };
+        let Some(packet) = first_packet(&mut connection).await? else { return Ok(None) };
         let asked = match (&packet[..]).get_u32() {
             SSL => &mut tls_asked,
             GSSAPI => &mut gssapi_asked,
@@ -60,7 +54,11 @@ pub async fn negotiate(
     }
 }
 
-async fn begins_with_tls(socket: &TcpStream) -> Result<bool> {
-    let mut first = [0];
-    Ok(socket.peek(&mut first).await? == 1 && first[0] == HANDSHAKE)
+/// The next start-up packet; `None` at the end of the connection. Who says nothing until the daemon ends
+/// is told so, in answer to whatever that will be.
+pub async fn first_packet(connection: &mut Connection) -> Result<Option<Bytes>> {
+    match connection.startup_packet().await {
+        Err(Error::Ending) => refuse(connection, ending()).await.map(|_| None),
+        packet => packet,
+    }
 }

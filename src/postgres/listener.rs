@@ -40,8 +40,7 @@ impl Leave {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    shared: Arc<Shared>,
-    clients: TaskTracker,
+    door: Door,
 }
 
 impl Listener {
@@ -52,16 +51,13 @@ impl Listener {
         statement_timeout: Option<Duration>,
         tls: Option<Arc<Acceptor>>,
     ) -> Self {
-        Self {
-            socket,
-            shared: Arc::new(Shared::new(queries, in_force, statement_timeout, tls)),
-            clients: TaskTracker::new(),
-        }
+        let shared = Arc::new(Shared::new(queries, in_force, statement_timeout, tls));
+        Self { socket, door: Door { shared, clients: TaskTracker::new() } }
     }
 
     /// A way in without the port.
     pub fn door(&self) -> Door {
-        Door { shared: self.shared.clone(), clients: self.clients.clone() }
+        self.door.clone()
     }
 
     /// Accepts until it is to leave the socket to others, or until `stop`, and then waits for the clients
@@ -75,21 +71,40 @@ impl Listener {
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) => self.welcome(socket, peer),
+                Ok((socket, peer)) => self.door.welcome(socket, peer),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
-        drop(self.socket);
+        let Self { socket, door } = self;
+        match leave.asked.is_cancelled() {
+            true => drop(socket),
+            false => the_last(socket, |socket, peer| door.welcome(socket, peer)),
+        }
         leave.left.cancel();
         // Those who come through the door may do so to the end.
         stop.cancelled().await;
-        self.clients.close();
-        self.clients.wait().await;
+        door.shared.ending.cancel();
+        door.clients.close();
+        door.clients.wait().await;
     }
+}
 
+/// Closes a socket that nobody holds but the daemon. Whom the system has let in until now is welcomed
+/// yet, to be told that the daemon ends: else the connection would just be cut.
+fn the_last(socket: TcpListener, mut welcome: impl FnMut(TcpStream, SocketAddr)) {
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((client, peer)) = socket.accept() {
+        let taken = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
+        if let Ok(client) = taken {
+            welcome(client, peer);
+        }
+    }
+}
+
+impl Door {
     fn welcome(&self, socket: TcpStream, peer: SocketAddr) {
         faults::point("a client comes");
         // Small answers must not wait for one another.

@@ -23,12 +23,12 @@ use super::authentication::{Lobby, Places, Seat, Throttle};
 use super::cancel::Cancels;
 use super::connection::{self, Connection, LINGER};
 use super::door::Guest;
-use super::encryption::negotiate;
+use super::encryption::{first_packet, negotiate};
 use super::extended::Extended;
 use super::frontend::{Frontend, Malformed};
 use super::reading::Failure;
 use super::sqlstate::{Report, untranslated};
-use super::startup::{Arrival, Arrived, Ends, arrive, reported};
+use super::startup::{Arrival, Arrived, Ends, arrive, ending, reported};
 use crate::audit::{Audit, Event, Kind};
 use crate::config::{self, InForce};
 use crate::engine::settings::Settings;
@@ -51,6 +51,8 @@ pub struct Shared {
     pub lobby: Arc<Lobby>,
     pub places: Arc<Places>,
     pub throttle: Throttle,
+    /// Cancelled when the daemon ends: who is not logged in by then is not waited for.
+    pub ending: CancellationToken,
 }
 
 impl Shared {
@@ -66,6 +68,7 @@ impl Shared {
             places: Places::new(config.max, config.superuser_reserved),
             throttle: Throttle::new(config.login_failures),
             cancels: Cancels::new(),
+            ending: CancellationToken::new(),
             queries,
             in_force,
             config,
@@ -86,7 +89,8 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, shared: &Shared, seat: S
     let (ends, dismissed) = (Ends { peer, server }, seat.dismissed.clone());
     let arrival = async move {
         let (limit, counts) = (shared.message_limit(), shared.queries.clients.clone());
-        let negotiated = negotiate(socket, limit, shared.tls.as_deref(), counts).await?;
+        let connection = Connection::new(socket, limit, counts).until(shared.ending.clone());
+        let negotiated = negotiate(connection, shared.tls.as_deref()).await?;
         let Some((mut connection, packet)) = negotiated else { return Ok(None) };
         seat.speaks();
         let arrival = arrive(&mut connection, packet, shared, ends).await?;
@@ -101,8 +105,9 @@ pub async fn serve_guest(stream: DuplexStream, guest: Guest, shared: &Shared, se
     let dismissed = seat.dismissed.clone();
     let arrival = async move {
         let counts = shared.queries.clients.clone();
-        let mut connection = Connection::inside(stream, guest, shared.message_limit(), counts);
-        let Some(packet) = connection.startup_packet().await? else { return Ok(None) };
+        let connection = Connection::inside(stream, guest, shared.message_limit(), counts);
+        let mut connection = connection.until(shared.ending.clone());
+        let Some(packet) = first_packet(&mut connection).await? else { return Ok(None) };
         seat.speaks();
         let arrival = arrive(&mut connection, packet, shared, ends).await?;
         Ok::<_, connection::Error>(Some((connection, arrival)))
@@ -194,7 +199,7 @@ impl Client {
                     return self.take_leave(report).await;
                 }
                 // A client in the middle of its messages gets its answers first.
-                () = settled(&draining), if self.is_idle() => return self.take_leave(terminated_by_command()).await,
+                () = settled(&draining), if self.is_idle() => return self.take_leave(ending()).await,
                 report = patience => return self.take_leave(report).await,
                 message = self.connection.next() => message,
                 // How long it may be idle may have changed.
@@ -390,7 +395,7 @@ impl Client {
 
     fn why_terminated(&self) -> Report {
         match self.session.inbox().lost() {
-            None => terminated_by_command(),
+            None => ending(),
             Some(Lost::Full) => {
                 let hint = "They wait for the end of its transaction, and until they are read.";
                 let message = "terminating connection: too many notifications wait for it";
@@ -509,10 +514,6 @@ impl Client {
         let zone = TimeZone::parse(self.session.settings().time_zone());
         TextStyle { time_zone: zone.unwrap_or_default() }
     }
-}
-
-fn terminated_by_command() -> Report {
-    Report::fatal("57P01", "terminating connection due to administrator command")
 }
 
 /// How long a client has waited for nothing before a daemon that drains sends it away: one that asks

@@ -96,21 +96,29 @@ async fn log_in(
             let key = shared.cancels.key(pid, if long_keys { LONG_KEY } else { 4 });
             greet(connection, &arrived.session, key, long_keys)?;
             connection.flush().await?;
+            connection.logged_in();
             Ok(Arrival::Session(Box::new(arrived)))
         }
         Err(Refusal::Report(report)) => refuse(connection, report).await,
         Err(Refusal::Gone) => Ok(Arrival::Over),
         Err(Refusal::Connection(Error::Io(error))) => Err(error.into()),
+        Err(Refusal::Connection(Error::Ending)) => refuse(connection, ending()).await,
         Err(Refusal::Connection(error)) => {
             refuse(connection, Report::fatal("08P01", error.to_string())).await
         }
     }
 }
 
-async fn refuse(connection: &mut Connection, report: Report) -> Result<Arrival> {
+/// Says why a client does not come in.
+pub async fn refuse(connection: &mut Connection, report: Report) -> Result<Arrival> {
     connection.put(Backend::ErrorResponse(ErrorResponse::from(report)))?;
     connection.close().await;
     Ok(Arrival::Over)
+}
+
+/// What clients are told whose connection ends with the daemon.
+pub fn ending() -> Report {
+    Report::fatal("57P01", "terminating connection due to administrator command")
 }
 
 fn decode(packet: &Bytes) -> Result<Startup> {

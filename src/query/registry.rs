@@ -85,16 +85,20 @@ impl Entry {
     }
 }
 
-/// How a statement goes.
+/// How a statement of this daemon goes.
 #[derive(Clone, Debug)]
 pub struct Look {
+    /// What it is listed as: an attempt as the submitted query that it is at.
+    pub id: String,
+    /// Of a client's statement 1.
+    pub attempt: u32,
     /// `planning` or `executing`.
     pub phase: &'static str,
     /// From 0 to 1, if that can be told.
     pub progress: Option<f64>,
     /// Rows that its plan has given so far.
     pub rows: u64,
-    /// Bytes read so far on this daemon.
+    /// Bytes read so far, those on other daemons a second or two ago.
     pub scanned: u64,
     /// The daemons that take part.
     pub workers: Vec<String>,
@@ -168,19 +172,31 @@ impl Registry {
         list
     }
 
-    /// How a statement of this daemon goes.
-    pub fn look(&self, id: &Uuid) -> Option<Look> {
+    /// How the statements of this daemon go.
+    pub fn looks(&self) -> Vec<Look> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let facts = running.get(id)?.facts.clone();
+        let listed: Vec<Listed> = running.values().cloned().collect();
+        // Plans are looked at without holding anybody up.
         drop(running);
+        listed.iter().map(|listed| self.look(listed)).collect()
+    }
+
+    fn look(&self, listed: &Listed) -> Look {
+        let Listed { session, facts, .. } = listed;
+        let (id, attempt) = match session.attempt.get() {
+            Some((query, number)) => (query.clone(), *number),
+            None => (facts.id.to_string(), 1),
+        };
         let workers = facts.observation.workers();
-        Some(Look {
+        Look {
+            id,
+            attempt,
             phase: if facts.is_executed() { "executing" } else { "planning" },
             progress: facts.observation.progress(),
             rows: facts.observation.rows(),
             scanned: facts.observation.scanned(),
             workers: if workers.is_empty() { vec![self.daemon.clone()] } else { workers },
-        })
+        }
     }
 
     /// How far a statement of this daemon is, from 0 to 1, if that can be told.

@@ -72,7 +72,7 @@ pub struct Running<T> {
 
 impl Admitted {
     pub fn register(self, session: &Session, text: &Arc<str>) -> Registered {
-        let facts = session.queries().history.begin(text);
+        let facts = session.queries().history.begin(text, session.settings());
         let entry = session.entry();
         let listed = session.queries().registry.add(entry, &facts);
         let stopper = entry.begin(&facts);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -30,6 +30,8 @@ pub struct Sessions {
     next: AtomicI32,
     prefix: u16,
     history: Arc<History>,
+    /// All are ended, and those that are opened from now on with them.
+    ending: AtomicBool,
 }
 
 /// What others may know of a session, and do to it.
@@ -148,7 +150,8 @@ pub fn prefix_of(pid: i32) -> Option<u16> {
 impl Sessions {
     /// `prefix`, of 15 bits, makes process ids of different daemons different.
     pub fn new(prefix: u16, history: Arc<History>) -> Self {
-        Self { by_pid: Mutex::default(), next: AtomicI32::new(1), prefix, history }
+        let (by_pid, next, ending) = (Mutex::default(), AtomicI32::new(1), AtomicBool::new(false));
+        Self { by_pid, next, prefix, history, ending }
     }
 
     /// Opens a session. It is in the table until the guard is dropped.
@@ -185,6 +188,9 @@ impl Sessions {
             live: Mutex::new(Live::new(started)),
         });
         by_pid.insert(pid, entry.clone());
+        if self.ending.load(Ordering::Relaxed) {
+            entry.terminated.cancel();
+        }
         SessionGuard { sessions: self.clone(), entry }
     }
 
@@ -201,8 +207,10 @@ impl Sessions {
         self.by_pid.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions, for good: who was let in before and has none yet gets one that has ended.
     pub fn terminate_all(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+        // Of the lock that comes next: a session that is not among these has seen it.
         for entry in self.all() {
             entry.stop(Stop::ShuttingDown);
             entry.terminated.cancel();
@@ -498,7 +506,7 @@ mod tests {
         assert!(sessions.gives(entry.pid) && entry.pid > 0);
         assert_eq!(shown(&sessions), (false, TransactionState::Idle, String::new()));
         let long: Arc<str> = format!("BEGIN{}", "ö".repeat(1000)).into();
-        let facts = Facts::new(&long, Utc::now(), None);
+        let facts = Facts::new(&long, &Arc::default(), Utc::now(), None);
         let first = facts.id;
         entry.begin(&facts);
         entry.set_transaction(TransactionState::InBlock);
@@ -507,7 +515,7 @@ mod tests {
         assert_eq!(text.len(), SHOWN_TEXT, "cut between characters");
         entry.end(first);
         assert!(sessions.activity()[0].transaction_since.is_some());
-        let facts = Facts::new(&"SELECT 2".into(), Utc::now(), None);
+        let facts = Facts::new(&"SELECT 2".into(), &Arc::default(), Utc::now(), None);
         let portal = facts.id;
         entry.begin(&facts);
         entry.suspend(portal);

@@ -22,8 +22,8 @@ use crate::query::sessions::{self, Activity, Sessions};
 use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
-    Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
-    SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal,
+    Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
+    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -100,9 +100,6 @@ impl Cluster for ClusterView {
         };
         let found = if submitted { registry::without_attempts(found) } else { found };
         let row = |(id, entry): (String, registry::Entry)| {
-            let look = id.parse().ok().and_then(|id| self.registry.look(&id));
-            let progress = look.as_ref().and_then(|look| look.progress).or(entry.progress);
-            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);
             QueryRow {
@@ -117,17 +114,31 @@ impl Cluster for ClusterView {
                 database: entry.database,
                 pool: entry.pool,
                 sql: entry.sql,
-                progress,
+                progress: entry.progress,
                 submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
                 started,
                 error: entry.error.map(|error| error.message),
-                phase: look.as_ref().map(|look| look.phase),
-                rows: look.as_ref().map(|look| number(look.rows)),
-                scanned: look.as_ref().map(|look| number(look.scanned)),
-                workers: look.map(|look| look.workers).unwrap_or_default(),
+                phase: None,
+                rows: None,
+                scanned: None,
+                workers: Vec::new(),
             }
         };
         (found.into_iter().map(row).collect(), complete)
+    }
+
+    fn looks(&self) -> Vec<LookRow> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let row = |look: registry::Look| LookRow {
+            id: look.id,
+            attempt: i32::try_from(look.attempt).ok(),
+            phase: look.phase.to_owned(),
+            progress: look.progress,
+            rows: number(look.rows),
+            scanned: number(look.scanned),
+            workers: look.workers,
+        };
+        self.registry.looks().into_iter().map(row).collect()
     }
 
     async fn history(&self) -> Vec<HistoryRow> {
@@ -265,6 +276,7 @@ fn history_row(record: Record) -> HistoryRow {
         profile: record.profile,
         sqlstate: record.sqlstate,
         error: record.error,
+        settings: record.settings.into_iter().collect(),
     }
 }
 

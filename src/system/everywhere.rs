@@ -17,7 +17,7 @@ use datafusion::error::Result;
 
 use super::relations::{self, Relation};
 use super::rows::Rows;
-use super::{Shared, View, coordination, figures, history, pools, settings};
+use super::{Shared, View, coordination, figures, history, pools, queries, settings};
 
 /// The rows of a relation that this daemon has by itself.
 async fn own(shared: &Shared, relation: &'static Relation) -> Result<Rows> {
@@ -58,6 +58,9 @@ pub async fn everywhere(view: &View<'_>, relation: &'static Relation) -> Result<
 pub async fn answer(shared: &Shared, question: &str) -> Result<Vec<u8>> {
     if let Some(id) = question.strip_prefix(history::PROFILE) {
         return history::answer(shared, id).await;
+    }
+    if question == queries::LOOKS {
+        return queries::answer(shared);
     }
     let relation =
         question.split_once('.').and_then(|(schema, name)| relations::find(schema, name));

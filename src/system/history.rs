@@ -41,6 +41,7 @@ const COLUMNS: &[&str] = &[
     "profile",
     "sqlstate",
     "error",
+    "settings",
 ];
 
 /// What a statement's state is whose daemon has died: others tell of it, each for itself.
@@ -107,6 +108,8 @@ fn push(rows: &mut Rows, statement: HistoryRow) {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).into();
     let names = |names: Vec<String>| Value::List(names.into_iter().map(Value::from).collect());
     let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1000.0).into();
+    // As PostgreSQL keeps them in `pg_db_role_setting`.
+    let settings = statement.settings.into_iter().map(|(name, value)| format!("{name}={value}"));
     rows.push([
         statement.id.into(),
         statement.state.into(),
@@ -137,5 +140,6 @@ fn push(rows: &mut Rows, statement: HistoryRow) {
         statement.profile.into(),
         statement.sqlstate.into(),
         statement.error.into(),
+        names(settings.collect()),
     ]);
 }

@@ -148,11 +148,26 @@ pub struct QueryRow {
     pub submitted: SystemTime,
     pub started: Option<SystemTime>,
     pub error: Option<String>,
-    /// What follows is known on the daemon of the statement's client.
-    pub phase: Option<&'static str>,
+    /// What follows only the daemon knows that runs it: see [`LookRow`].
+    pub phase: Option<String>,
     pub rows: Option<i64>,
     /// Bytes.
     pub scanned: Option<i64>,
+    pub workers: Vec<String>,
+}
+
+/// How a statement goes, as the daemon tells that runs it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LookRow {
+    /// Of the statement, or of the submitted query.
+    pub id: String,
+    pub attempt: Option<i32>,
+    pub phase: String,
+    /// From 0 to 1.
+    pub progress: Option<f64>,
+    pub rows: i64,
+    /// Bytes.
+    pub scanned: i64,
     pub workers: Vec<String>,
 }
 
@@ -193,6 +208,8 @@ pub struct HistoryRow {
     pub profile: bool,
     pub sqlstate: Option<String>,
     pub error: Option<String>,
+    /// Names and values of those that were not as they are by default.
+    pub settings: Vec<(String, String)>,
 }
 
 /// A statement's plan with what each step has measured.
@@ -281,6 +298,9 @@ pub trait Cluster: Send + Sync + Debug + 'static {
     /// And whether that are all that there are.
     async fn queries(&self, submitted: bool) -> (Vec<QueryRow>, bool);
 
+    /// How the statements go that this daemon runs, from memory.
+    fn looks(&self) -> Vec<LookRow>;
+
     /// The statements that have ended, by id. Must answer soon.
     async fn history(&self) -> Vec<HistoryRow>;
 
@@ -365,6 +385,14 @@ impl Shared {
     async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)> {
         match self.joined.get().and_then(|joined| joined.others.upgrade()) {
             Some(others) => others.ask(question).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Asks those of these daemons that are well, for what is of use at once or not at all.
+    async fn ask_soon(&self, question: &str, daemons: &[String]) -> Vec<(String, Bytes)> {
+        match self.joined.get().and_then(|joined| joined.others.upgrade()) {
+            Some(others) => others.ask_soon(question, daemons).await,
             None => Vec::new(),
         }
     }

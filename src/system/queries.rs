@@ -1,13 +1,16 @@
 //! `system.queries`: the statements under way, on all daemons.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use datafusion::common::exec_datafusion_err;
 use datafusion::error::{DataFusionError, Result};
 
 use super::relations::Relation;
 use super::rows::{Rows, Value};
-use super::{QueryRow, View};
+use super::{LookRow, QueryRow, Shared, View};
+use crate::query::history::is_final;
 use crate::query::submitted::KIND;
 
 /// The cluster is to answer much sooner; this only makes sure that nothing hangs.
@@ -48,7 +51,7 @@ pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<Record
         view.shared.backends.warn(view.session.pid, warning.to_owned());
     }
     let mut rows = Rows::new(relation, COLUMNS);
-    for mut query in queries {
+    for mut query in with_looks(view.shared, queries).await {
         if !view.may_look_at(&query.user, query.owner) {
             HIDDEN.clone_into(&mut query.sql);
             if query.kind == KIND {
@@ -64,6 +67,45 @@ pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<Record
         push(&mut rows, query);
     }
     rows.finish()
+}
+
+/// How daemons ask each other how their statements go.
+pub const LOOKS: &str = "looks";
+
+/// What another daemon is told that asks how the statements of this one go.
+pub fn answer(shared: &Shared) -> Result<Vec<u8>> {
+    let looks = shared.cluster.looks();
+    serde_json::to_vec(&looks).map_err(|error| exec_datafusion_err!("running statements: {error}"))
+}
+
+/// Adds how statements go, which the daemon knows that runs them and nobody writes to the store. Others
+/// are asked only if they run some; those that do not answer at once leave it open.
+async fn with_looks(shared: &Shared, mut queries: Vec<QueryRow>) -> Vec<QueryRow> {
+    let own = shared.own_id();
+    let under_way = queries.iter().filter(|query| !is_final(&query.state));
+    let busy: BTreeSet<&String> = under_way.map(|query| &query.daemon).collect();
+    let others: Vec<String> =
+        busy.into_iter().filter(|daemon| !daemon.is_empty() && **daemon != own).cloned().collect();
+    let mut told = vec![(own, shared.cluster.looks())];
+    if !others.is_empty() {
+        let answers = shared.ask_soon(LOOKS, &others).await;
+        let read = |answer: &[u8]| serde_json::from_slice::<Vec<LookRow>>(answer).ok();
+        told.extend(answers.iter().filter_map(|(id, answer)| Some((id.clone(), read(answer)?))));
+    }
+    let mut looks: HashMap<(String, String, Option<i32>), LookRow> = HashMap::new();
+    for (daemon, of_daemon) in told {
+        let of_daemon = of_daemon.into_iter();
+        looks.extend(of_daemon.map(|look| ((daemon.clone(), look.id.clone(), look.attempt), look)));
+    }
+    for query in queries.iter_mut().filter(|query| !is_final(&query.state)) {
+        let key = (query.daemon.clone(), query.id.clone(), query.attempt);
+        let Some(look) = looks.remove(&key) else { continue };
+        query.phase = Some(look.phase);
+        query.progress = look.progress.or(query.progress);
+        (query.rows, query.scanned) = (Some(look.rows), Some(look.scanned));
+        query.workers = look.workers;
+    }
+    queries
 }
 
 fn push(rows: &mut Rows, query: QueryRow) {
@@ -82,7 +124,7 @@ fn push(rows: &mut Rows, query: QueryRow) {
         query.submitted.into(),
         query.started.into(),
         query.error.into(),
-        query.phase.map(str::to_owned).into(),
+        query.phase.into(),
         query.rows.into(),
         query.scanned.into(),
         Value::List(query.workers.into_iter().map(Value::from).collect()),

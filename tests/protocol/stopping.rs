@@ -7,7 +7,8 @@ use bytes::Buf;
 
 use super::DAEMON;
 use super::wire::{
-    Wire, bind, cancel, code, column, execute, first, kinds, parse, query, status, sync,
+    PROTOCOL_3_0, SSL, Wire, bind, cancel, code, column, execute, first, kinds, parse, query,
+    status, sync,
 };
 use crate::common::daemon::{Daemon, Options, PATIENCE};
 
@@ -275,4 +276,41 @@ fn a_block_left_open_ends_when_its_time_is_up() {
     wire.query("SET idle_in_transaction_session_timeout = '50ms'");
     wire.query("BEGIN");
     assert_eq!(code(&wire.until_closed()), "25P03");
+}
+
+/// Who has a connection and is not logged in is told, too, that the daemon ends, and does not keep it.
+#[test]
+fn a_client_that_has_not_logged_in_is_told_of_the_end() {
+    let rules = "host all asked samehost scram-sha-256; host all all samehost trust";
+    let options = Options::new().env("ORIBI_CONNECTIONS_RULES", rules);
+    let daemon = Daemon::start(&options.env("ORIBI_CONNECTIONS_LOGIN_FAILURES", "1"));
+    let made = Wire::log_in(&daemon).query("CREATE ROLE asked LOGIN PASSWORD 'secret'");
+    assert_eq!(kinds(&made), "CZ", "{made:?}");
+    let silent = Wire::open(&daemon);
+    let mut in_plaintext = Wire::open(&daemon);
+    in_plaintext.packet(&SSL.to_be_bytes());
+    assert_eq!(in_plaintext.byte(), 'N');
+    let mut asked = Wire::open(&daemon);
+    asked.start(PROTOCOL_3_0, &[("user", "asked"), ("database", "oribi")]);
+    assert_eq!(asked.next().expect("the request for a password").kind, 'R');
+    // The answer to the last of these is held back for eight seconds.
+    let held = [(); 6].map(|()| {
+        let mut wire = Wire::open(&daemon);
+        wire.start(PROTOCOL_3_0, &[("user", "nobody"), ("database", "oribi")]);
+        wire
+    });
+    let begun = Instant::now();
+    daemon.terminate();
+    for (who, mut client) in [("silent", silent), ("in plaintext", in_plaintext), ("asked", asked)]
+    {
+        assert_eq!(code(&client.until_closed()), "57P01", "{who}");
+    }
+    for mut client in held {
+        let told = code(&client.until_closed());
+        assert!(["57P01", "57P03", "28000"].contains(&told.as_str()), "{told}");
+    }
+    assert_eq!(daemon.wait(PATIENCE).code(), Some(0), "{}", daemon.log());
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    assert!(!daemon.log().contains("some tasks did not end in time"), "{}", daemon.log());
 }

@@ -138,9 +138,13 @@ impl Findings {
         }
         let count = |wanted| self.checks.iter().filter(|check| check.status == wanted).count();
         let (fail, warn) = (count(Status::Fail), count(Status::Warn));
+        let checks = match self.checks.len() {
+            1 => "1 check".to_owned(),
+            several => format!("{several} checks"),
+        };
         text + &match self.worst {
-            Status::Ok => format!("{} checks, and all is well", self.checks.len()),
-            _ => format!("{} checks: {fail} fail, {warn} warn", self.checks.len()),
+            Status::Ok => format!("{checks}, and all is well"),
+            _ => format!("{checks}: {fail} fail, {warn} warn"),
         }
     }
 }

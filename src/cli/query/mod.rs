@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use self::output::Format;
@@ -61,6 +62,9 @@ enum Command {
         /// Wait for its end as well.
         #[arg(long)]
         wait: bool,
+        /// JSON: an object with the id.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         patience: Patience,
         #[command(flatten)]
@@ -80,6 +84,9 @@ enum Command {
     /// Waits for the end of a query, and prints what it came to.
     Wait {
         id: String,
+        /// JSON: an object with id, state and tag.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         patience: Patience,
         #[command(flatten)]
@@ -172,9 +179,12 @@ pub fn run(options: Options) -> Result<()> {
 impl Command {
     async fn carry_out(self) -> Result<()> {
         match self {
-            Self::Submit { submission, wait, patience, link } => {
+            Self::Submit { submission, wait, json, patience, link } => {
                 let mut query = Query::submit(link, submission).await?;
-                tour::print(&query.id)?;
+                match json {
+                    true => tour::print(&json!({ "id": query.id }).to_string())?,
+                    false => tour::print(&query.id)?,
+                }
                 match wait {
                     true => query.until_end(patience.timeout).await.map(drop),
                     false => Ok(()),
@@ -183,9 +193,16 @@ impl Command {
             Self::Run { submission, patience, output, link } => {
                 Query::submit(link, submission).await?.run(patience.timeout, &output).await
             }
-            Self::Wait { id, patience, link } => {
-                let record = Query::known(link, id).await?.until_end(patience.timeout).await?;
-                tour::print(&tag(&record))
+            Self::Wait { id, json, patience, link } => {
+                let mut query = Query::known(link, id).await?;
+                let record = query.until_end(patience.timeout).await?;
+                let (id, state, tag) = (&query.id, record.state.as_str(), tag(&record));
+                match json {
+                    true => {
+                        tour::print(&json!({ "id": id, "state": state, "tag": tag }).to_string())
+                    }
+                    false => tour::print(&tag),
+                }
             }
             Self::Result { id, wait, patience, output, link } => {
                 let mut query = Query::known(link, id).await?;
@@ -284,7 +301,7 @@ impl Query {
     async fn fetch(&mut self, record: &Record, options: &output::Options) -> Result<()> {
         let outcome = record.outcome.as_ref().filter(|outcome| outcome.location.is_some());
         let Some(outcome) = outcome else {
-            if options.format == Format::Table {
+            if options.format() == Format::Table {
                 return tour::print(&tag(record));
             }
             // Standard output is for programs, which get no rows. Nobody has to listen.
@@ -352,7 +369,7 @@ impl Submission {
 
 impl List {
     async fn run(self) -> Result<()> {
-        let sql = match self.output.format {
+        let sql = match self.output.format() {
             Format::Table => format!("left(replace(sql, E'\\n', ' '), {SHOWN_SQL}) AS sql"),
             _ => "sql".to_owned(),
         };

@@ -35,11 +35,20 @@ const GROUP: usize = 64 << 20;
 pub struct Options {
     /// How rows are written. As JSON they are an array of objects, one a line; parquet needs --output.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
-    pub format: Format,
+    format: Format,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     /// Where to; without it, to standard output (which parquet is not written to). The file is there
     /// once it is whole.
     #[arg(short, long, value_name = "FILE", required_if_eq("format", "parquet"))]
     output: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,7 +70,7 @@ pub async fn fetch(
 ) -> Result<()> {
     loop {
         let mut target = Target::open(options.output.as_deref())?;
-        let written = match options.format {
+        let written = match options.format() {
             Format::Csv => csv(client.link().await?, sql, &mut target).await,
             format => rows(client.link().await?, sql, known, format, &mut target).await,
         };

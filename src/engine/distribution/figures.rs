@@ -16,7 +16,6 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 use uuid::Uuid;
 
@@ -123,7 +122,8 @@ impl Distribution {
                 for worker in &attempt.others {
                     let answer = told.get(&worker.incarnation);
                     if let Some(told) = answer.and_then(|answer| answer.of(attempt)) {
-                        observation.note_elsewhere(&worker.id, told.progress);
+                        let Told { figures, progress } = told;
+                        observation.note_elsewhere(&worker.id, progress, figures.scanned);
                     }
                 }
             }
@@ -157,11 +157,7 @@ impl Distribution {
         let mut all = Answer { remembers: u64::MAX, statements: HashMap::new() };
         for some in statements.chunks(STATEMENTS) {
             let some = serde_json::to_string(some).map_err(|error| error.to_string())?;
-            let (channels, asking) = (self.channels.clone(), worker.clone());
-            let question = format!("{QUESTION}{some}");
-            let answer = async move { channels.question(&asking, &question).await };
-            let answer = AbortOnDropHandle::new(self.peers.network.spawn(answer)).await;
-            let answer = answer.map_err(|error| error.to_string())??;
+            let answer = self.question(worker, &format!("{QUESTION}{some}")).await?;
             let answer: Answer =
                 serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
             all.remembers = all.remembers.min(answer.remembers);

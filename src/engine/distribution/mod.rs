@@ -75,7 +75,7 @@ use super::ready::Course;
 use super::semantics::unnamed_functions;
 use super::settings::Distribute;
 use super::shared::unshared;
-use super::system::{Others, SystemCatalog};
+use super::system::SystemCatalog;
 use super::{Error, Result};
 use crate::cluster::{Worker, Workers};
 use crate::config;
@@ -513,20 +513,6 @@ impl Distribution {
     pub fn explain(&self, spread: &Spread) -> String {
         let plan = display_plan_ascii(spread.plan.as_ref(), false);
         format!("{}\n{plan}", spread.heading())
-    }
-}
-
-#[async_trait]
-impl Others for Distribution {
-    async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)> {
-        let asked = self.peers.workers.others().into_iter().map(async |worker| {
-            let (channels, question) = (self.channels.clone(), question.to_owned());
-            let asking = worker.clone();
-            let answer = async move { channels.question(&asking, &question).await };
-            let answer = AbortOnDropHandle::new(self.peers.network.spawn(answer)).await;
-            (worker.id, answer.unwrap_or_else(|error| Err(error.to_string())))
-        });
-        join_all(asked).await
     }
 }
 

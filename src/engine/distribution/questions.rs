@@ -10,20 +10,28 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::to_bytes;
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{Request, Response, StatusCode};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::codegen::{Context, Future, Pin, Poll, Service};
 use tonic::server::NamedService;
 use tonic::transport::Channel;
 
-use super::figures;
 use super::guests::Guests;
-use crate::engine::system::SystemCatalog;
+use super::{Distribution, figures};
+use crate::cluster::Worker;
+use crate::engine::system::{Others, SystemCatalog};
 
 /// How long a daemon may take to answer, the connection included.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same where an answer is of use at once or not at all.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Bytes of the longest question, and of the longest answer.
 const LONGEST: (usize, usize) = (64 << 10, 64 << 20);
@@ -78,6 +86,39 @@ impl Questions {
             return figures::answer(&self.guests, statements);
         }
         self.system.answer(question).await.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Others for Distribution {
+    async fn ask(&self, question: &str) -> Vec<(String, Result<Bytes, String>)> {
+        let asked = self.peers.workers.others().into_iter().map(async |worker| {
+            let answer = self.question(&worker, question).await;
+            (worker.id, answer)
+        });
+        join_all(asked).await
+    }
+
+    async fn ask_soon(&self, question: &str, daemons: &[String]) -> Vec<(String, Bytes)> {
+        let workers = &self.peers.workers;
+        let wanted = |worker: &Worker| daemons.contains(&worker.id) && workers.is_well(worker);
+        let asked = workers.others().into_iter().filter(wanted).map(async |worker| {
+            let answer = timeout(SOON, self.question(&worker, question)).await;
+            Some((worker.id, answer.ok()?.ok()?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+impl Distribution {
+    /// Asks a daemon, on the threads that no statement keeps busy; why there is no answer, if there is
+    /// none.
+    pub(super) async fn question(&self, worker: &Worker, question: &str) -> Result<Bytes, String> {
+        let (channels, worker, question) =
+            (self.channels.clone(), worker.clone(), question.to_owned());
+        let answer = async move { channels.question(&worker, &question).await };
+        let answer = AbortOnDropHandle::new(self.peers.network.spawn(answer)).await;
+        answer.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 

@@ -13,6 +13,7 @@ use datafusion::config::ConfigOptions;
 
 use crate::catalog::Consistency;
 
+mod differing;
 mod table;
 
 pub use table::{Context, Kind, SERVER_VERSION, SETTINGS, Setting};

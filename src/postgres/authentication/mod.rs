@@ -91,10 +91,12 @@ pub async fn authenticate(
             let Visitor { address, user, database, .. } = visitor;
             info!(client = %address, ?user, ?database, reason, "a log-in failed");
             let delay = shared.throttle.failed(*address, Instant::now());
+            let ending = connection.ending();
             // A guesser that goes away meanwhile takes up no place.
             tokio::select! {
                 () = sleep(delay) => Err(report.into()),
                 () = connection.closed() => Err(Refusal::Gone),
+                () = ending => Err(connection::Error::Ending.into()),
             }
         }
     }
@@ -137,9 +139,11 @@ async fn prove(
         rule.method == Method::Scram || (rule.method == Method::Trust && asked == Proof::Password);
     if by_password && asked != Proof::Given {
         let hold = shared.throttle.hold(visitor.address, Instant::now());
+        let ending = connection.ending();
         tokio::select! {
             () = sleep(hold) => {}
             () = connection.closed(), if !hold.is_zero() => return Err(Refusal::Gone),
+            () = ending => return Err(connection::Error::Ending.into()),
         }
         return password(connection, shared, user).await;
     }

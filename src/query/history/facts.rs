@@ -12,6 +12,7 @@ use super::super::sessions::{SessionEntry, cut};
 use super::tally::{End, Tally};
 use super::{Record, State};
 use crate::engine::observe::Observation;
+use crate::engine::settings::Settings;
 
 /// SQLSTATEs of statements that somebody has stopped: cancelled, timed out, terminated.
 const STOPPED: [&str; 2] = ["57014", "57P01"];
@@ -23,6 +24,8 @@ pub struct Facts {
     pub started: DateTime<Utc>,
     since: Instant,
     pub text: Arc<str>,
+    /// As they were when it began.
+    settings: Arc<Settings>,
     pub observation: Arc<Observation>,
     /// Microseconds.
     queued: AtomicU64,
@@ -69,13 +72,19 @@ impl Outcome {
 
 impl Facts {
     /// `profile`: how long a statement takes of which a profile is kept.
-    pub fn new(text: &Arc<str>, started: DateTime<Utc>, profile: Option<Duration>) -> Arc<Self> {
+    pub fn new(
+        text: &Arc<str>,
+        settings: &Arc<Settings>,
+        started: DateTime<Utc>,
+        profile: Option<Duration>,
+    ) -> Arc<Self> {
         let id = crate::id::statement();
         Arc::new(Self {
             id,
             started,
             since: Instant::now(),
             text: text.clone(),
+            settings: settings.clone(),
             observation: Observation::new(id, profile),
             queued: AtomicU64::new(0),
             planning: AtomicU64::new(0),
@@ -208,6 +217,7 @@ impl Facts {
             profile: false,
             sqlstate,
             error,
+            settings: self.settings.differing(),
         }
     }
 

@@ -23,7 +23,7 @@ mod store;
 pub mod tally;
 mod trace;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -46,6 +46,7 @@ use super::secrets::without_literals;
 use super::sessions::{SessionEntry, cut};
 use crate::config;
 use crate::engine::observe::complete;
+use crate::engine::settings::Settings;
 use crate::telemetry;
 use crate::traces::Traces;
 use store::{Batch, Store};
@@ -161,6 +162,9 @@ pub struct Record {
     pub sqlstate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Those that were not as they are by default when it began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
 }
 
 fn is_nothing(number: &u64) -> bool {
@@ -286,9 +290,9 @@ impl History {
     }
 
     /// A statement begins.
-    pub(super) fn begin(&self, text: &Arc<str>) -> Arc<Facts> {
+    pub(super) fn begin(&self, text: &Arc<str>, settings: &Arc<Settings>) -> Arc<Facts> {
         let profile = Some(self.profile.load(Ordering::Relaxed)).filter(|micros| *micros != NEVER);
-        Facts::new(text, Utc::now(), profile.map(Duration::from_micros))
+        Facts::new(text, settings, Utc::now(), profile.map(Duration::from_micros))
     }
 
     /// A statement has run for a while and goes on.

@@ -149,10 +149,14 @@ const ANSWERS: &[(&str, &[&str])] = &[
     ),
     ("SELECT id, state, cores, memory, local FROM system.daemons", &["a|ready|2|1073741824|true"]),
     (
-        "SELECT id, kind, pid, \"user\", sql FROM system.queries",
-        &["q|interactive|7|oribi|SELECT 1"],
+        "SELECT id, kind, pid, \"user\", sql, phase, progress, rows FROM system.queries",
+        &["q|interactive|7|oribi|SELECT 1|executing|0.5|3"],
     ),
-    ("SELECT id, state, duration_ms, profile FROM system.query_history", &["h|finished|1.5|false"]),
+    (
+        "SELECT id, state, duration_ms, profile, array_to_string(settings, ',')
+      FROM system.query_history",
+        &["h|finished|1.5|false|TimeZone=UTC+1"],
+    ),
     (
         "SELECT key, value, \"default\", origin, live, version, error FROM system.settings",
         &["engine.batch_size|1|8192|--engine-batch-size|false|3|NULL"],

@@ -20,8 +20,8 @@ use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
 use super::{
-    Backends, Cluster, DaemonRow, HistoryRow, MaintenanceRow, PoolRow, ProfileRow, QueryRow,
-    SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, System,
+    Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
+    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, System,
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
@@ -91,6 +91,19 @@ impl Cluster for One {
             profile: false,
             sqlstate: None,
             error: None,
+            settings: vec![("TimeZone".into(), "UTC+1".into())],
+        }]
+    }
+
+    fn looks(&self) -> Vec<LookRow> {
+        vec![LookRow {
+            id: "q".into(),
+            attempt: None,
+            phase: "executing".into(),
+            progress: Some(0.5),
+            rows: 3,
+            scanned: 100,
+            workers: vec!["a".into()],
         }]
     }
 
@@ -118,7 +131,7 @@ impl Cluster for One {
             phase: None,
             rows: None,
             scanned: None,
-            workers: vec!["a".into()],
+            workers: Vec::new(),
         };
         (vec![query], true)
     }

@@ -41,7 +41,7 @@ const fn topic(name: &'static str, seconds: u64, sql: &'static str) -> Topic {
     Topic { name, every: Duration::from_secs(seconds), sql }
 }
 
-/// What is in memory here.
+/// What is in memory here, and what others tell at once or not at all.
 const NEAR: &[Topic] = &[
     topic(
         "daemons",

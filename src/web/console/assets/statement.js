@@ -1,6 +1,6 @@
 // One statement: its text, its phases, its plan with what each step took.
 
-import { ask, literal, session, tryAsk } from "./api.js";
+import { ask, literal, tryAsk } from "./api.js";
 import { errorBox, facts, h, put, show, stateBadge } from "./dom.js";
 import { bytes, count, millis, moment } from "./format.js";
 import { plan } from "./plan.js";
@@ -8,7 +8,7 @@ import { plan } from "./plan.js";
 export async function statement(main, { path, isHere }) {
   const id = path[0] ?? "";
   main.append(h("p", { class: "empty" }, "Reading…"));
-  const [row] = await ask(`SELECT *, array_to_string(workers, ', ') AS worker_list, array_to_string(silent_workers, ', ') AS silent_list FROM system.query_history WHERE id = ${literal(id)}`);
+  const [row] = await ask(`SELECT *, array_to_string(workers, ', ') AS worker_list, array_to_string(silent_workers, ', ') AS silent_list, array_to_string(settings, chr(31)) AS setting_list FROM system.query_history WHERE id = ${literal(id)}`);
   if (!isHere()) return;
   if (!row) {
     show(main, h("div", { class: "head" }, h("h1", {}, "Statement")),
@@ -27,7 +27,8 @@ export async function statement(main, { path, isHere }) {
       ["Rows", count(row.rows)], ["Rows scanned", count(row.rows_scanned)], ["Scanned", bytes(row.bytes_scanned)], ["Spilled", bytes(row.bytes_spilled)],
       ["Peak memory", bytes(row.peak_memory)], ["Daemon", row.daemon], ["Workers", row.worker_list], ["Did not tell", row.silent_list],
       ["Retries", row.retries === "0" ? undefined : row.retries], ["Pool", row.pool], ["Client", row.client], ["Application", row.application_name], ["Process", row.pid],
-    ])));
+    ])),
+    h("section", { class: "sheet" }, h("h2", {}, "Settings that were not as by default"), settings(row)));
   const shown = h("section", { class: "sheet" }, h("h2", {}, "Plan"), h("p", { class: "empty" }, "Reading…"));
   main.append(shown);
   const profile = row.profile === "t" ? await tryAsk(`SELECT oribi.profile(${literal(id)}) AS profile`) : [];
@@ -36,10 +37,13 @@ export async function statement(main, { path, isHere }) {
   if (profile instanceof Error) put(shown, errorBox(profile));
   else if (profile[0]?.profile) put(shown, plan(profile[0].profile));
   else put(shown, h("p", { class: "empty" }, "No profile is kept of it: the setting history.profile says how long a statement runs of which one is."), await guess(row));
-  const settings = await tryAsk(`SELECT setting.name, setting.setting FROM pg_settings setting WHERE setting.source IN ('database', 'user') OR setting.name LIKE 'oribi.%' ORDER BY 1`, { database: row.database });
-  if (!isHere() || settings instanceof Error || row.user !== session.user) return;
-  main.append(h("section", { class: "sheet" }, h("h2", {}, "Settings that sessions of this role begin with now"),
-    facts(settings.map((setting) => [setting.name, setting.setting]))));
+}
+
+// Each is name=value.
+function settings(row) {
+  if (!row.setting_list) return h("p", { class: "empty" }, "None.");
+  const split = (setting) => [setting.slice(0, setting.indexOf("=")), setting.slice(setting.indexOf("=") + 1) || "(empty)"];
+  return facts(row.setting_list.split("\x1f").map(split));
 }
 
 // The plan as it would be now, for a statement that reads.
