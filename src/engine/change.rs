@@ -39,6 +39,7 @@ use crate::storage::managed::{
     Change, DataWriter, FILE_COLUMN, ManagedTable, NewFiles, ROW_COLUMN, Removed, RowIds,
     live_files, snapshots,
 };
+use crate::storage::ready_scans;
 
 /// The name under which a statement that finds rows of its target names it: nothing that a client
 /// can give a table.
@@ -261,6 +262,7 @@ impl Session {
             let table = ManagedTable::new(self.engine().files().clone(), target.metadata.clone())?;
             let table = table.with_row_ids().only(remaining);
             let plan = table.scan(self.state(), None, &[], None).await.map_err(Error::running)?;
+            let plan = ready_scans(plan, &self.context()).map_err(Error::running)?;
             rest = self.write_plan(target, plan, Some(ids.clone()), None).await?;
         }
         Ok((Removed::Files(removed), rest.added))

@@ -11,6 +11,7 @@ use super::session::Session;
 use super::write::{Target, Written};
 use super::{Error, Result};
 use crate::storage::managed::{Change, ManagedTable, NewFiles, Removed, live_files, small_files};
+use crate::storage::ready_scans;
 
 impl Session {
     /// Writes small files anew, partition by partition, up to about `limit` bytes. `rows` are files
@@ -57,6 +58,7 @@ impl Session {
         let only = places.filter(|(_, url)| urls.contains(*url)).map(|(at, _)| at).collect();
         let table = ManagedTable::new(files, target.metadata.clone())?.only(only);
         let scan = table.scan(self.state(), None, &[], None).await.map_err(Error::running)?;
+        let scan = ready_scans(scan, &self.context()).map_err(Error::running)?;
         let one = Arc::new(CoalescePartitionsExec::new(scan));
         Ok(self.write_plan(target, one, None, None).await?.added)
     }

@@ -644,6 +644,10 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     if let Some(error) = error.downcast_ref::<catalog::Error>() {
         return Some(catalog_code(error));
     }
+    // Where several parts of a statement were told of it, nobody has it for their own.
+    if let Some(error) = error.downcast_ref::<storage::Error>() {
+        return Some(storage_code(error));
+    }
     if error.is::<engine::TooLarge>() {
         return Some("54000");
     }

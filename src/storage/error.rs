@@ -152,6 +152,11 @@ impl Error {
             },
             other => other,
         };
+        // It is said by those who check what files have: readers do not take memory themselves.
+        if let Some(lacking) = lacking_memory(&error) {
+            let reason = format!("{lacking} (in {path})");
+            return Self::NoMemory(DataFusionError::ResourcesExhausted(reason));
+        }
         let cause = if is_about_values(&error) { Cause::Values } else { cause(&error) };
         match cause {
             Cause::NotFound => Self::NotFound { path },
@@ -185,6 +190,18 @@ fn reason(error: &DataFusionError) -> String {
         },
         root => root.message().into_owned(),
     }
+}
+
+/// What is said of memory that is lacking, if that is what is wrong.
+fn lacking_memory(error: &DataFusionError) -> Option<&str> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(DataFusionError::ResourcesExhausted(text)) = error.downcast_ref() {
+            return Some(text);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Whether an error is about values rather than bytes.

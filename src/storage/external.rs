@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono::NaiveDate;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableOptions;
@@ -17,12 +17,12 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingTableUrl;
-use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use futures::{FutureExt, TryStreamExt};
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStore};
 use parquet::basic::LogicalType;
 use percent_encoding::percent_decode_str;
 
+use super::guard::{self, Footers};
 use super::managed::TableFiles;
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
 use super::{Error, Folders, Location, Result};
@@ -316,7 +316,7 @@ async fn infer(
     let url = location.url()?;
     let named = |file: &ObjectMeta| file_url(&url, file);
     let schema = async |files: &[ObjectMeta]| {
-        AssertUnwindSafe(format.infer_schema(session, &store, files)).catch_unwind().await
+        AssertUnwindSafe(infer_schema(session, &store, format.as_ref(), files)).catch_unwind().await
     };
     if let Ok(Ok(schema)) = schema(&files).await {
         return Ok(schema.fields().iter().map(|field| (**field).clone()).collect());
@@ -337,6 +337,21 @@ async fn infer(
     Err(Error::Mixed { location: location.to_string(), reason })
 }
 
+async fn infer_schema(
+    session: &dyn Session,
+    store: &Arc<dyn ObjectStore>,
+    format: &dyn Format,
+    files: &[ObjectMeta],
+) -> datafusion::error::Result<SchemaRef> {
+    let Some(parquet) = format.downcast_ref::<ParquetFormat>() else {
+        return format.infer_schema(session, store, files).await;
+    };
+    let options = &parquet.options().global;
+    let concurrency = session.config_options().execution.meta_fetch_concurrency.get();
+    let footers = Footers::new(store.clone(), session.runtime_env());
+    guard::schema(&footers.with_hint(options.metadata_size_hint), options, files, concurrency).await
+}
+
 /// Marks the columns that Parquet says are UUIDs or JSON, by Arrow's extension types: their Arrow
 /// types alone do not tell.
 async fn name_extensions(
@@ -350,10 +365,9 @@ async fn name_extensions(
         return fields;
     };
     let Ok(store) = store else { return fields };
-    let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
-    let reader = DFParquetMetadata::new(store.as_ref(), file).with_file_metadata_cache(Some(cache));
+    let footers = Footers::new(store, session.runtime_env());
     // Whatever is wrong with the file has been or will be said by whoever needs its rows.
-    let Ok(metadata) = reader.fetch_metadata().await else { return fields };
+    let Ok(metadata) = footers.read(file).await else { return fields };
     let root = metadata.file_metadata().schema();
     let extension = |name: &str| {
         let column = root.get_fields().iter().find(|column| column.name() == name)?;

@@ -9,6 +9,7 @@
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
 //! - [`ready`]: what scans get just before they run: failures name the file they came from, and
+//!   - [`guard`]: Parquet files are looked at before the reader underneath believes them,
 //!   - [`pages`]: column chunks of files are kept in memory without compression,
 //!   - [`prefilter`]: rows are left out that joins above have no use for,
 //!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on.
@@ -17,6 +18,7 @@ mod contents;
 mod error;
 mod external;
 mod folders;
+mod guard;
 mod location;
 mod look_up;
 pub mod managed;
@@ -34,6 +36,7 @@ pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
 pub use folders::Folders;
+pub use guard::check_file;
 pub use location::Location;
 pub use look_up::{Keyed, LookUps, can_be_key};
 pub use pages::PageCache;

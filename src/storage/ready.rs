@@ -3,8 +3,9 @@
 //! [`ready_scans`] wraps each file source of a finished plan: by then no optimiser rule and no
 //! serialisation looks at the sources any more. Each failure names the file it came from: readers report
 //! what is wrong with the bytes but not whose bytes they were; a reader's panic over damaged bytes becomes
-//! such a failure, too. Parquet files are read with what is kept of them in memory ([`super::pages`]), and
-//! rows are dropped that joins above have no use for ([`super::prefilter`]).
+//! such a failure, too. Parquet files are checked as they are read ([`super::guard`]), with what is kept of
+//! them in memory ([`super::pages`]), and rows are dropped that joins above have no use for
+//! ([`super::prefilter`]).
 
 use std::fmt::{self, Debug, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +14,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
-    FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+    FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -37,6 +37,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use object_store::ObjectStore;
 
+use super::guard::{CheckedFactory, Footers, Seen};
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
 use super::{Error, PageCache, nan, pushdown};
@@ -115,11 +116,9 @@ impl Preparation {
             Some(source) => {
                 let pays = pushdown::pays(config, source, hurried);
                 condition = condition.filter(|_| pays);
-                let mut source = source.clone().with_pushdown_filters(pays || pushes_down(source));
-                if let Some(pages) = &pages {
-                    source = self.paged(config, source, pages, &base)?;
-                }
-                inner = Arc::new(source);
+                let source = source.clone().with_pushdown_filters(pays || pushes_down(source));
+                let files = self.files(config, &base)?;
+                inner = Arc::new(source.with_parquet_file_reader_factory(files));
             }
             None => (pages, condition) = (None, None),
         }
@@ -133,21 +132,17 @@ impl Preparation {
         Ok((DataSourceExec::from_data_source(config), filters))
     }
 
-    /// A source of Parquet files that uses what is kept of them.
-    fn paged(
+    /// What makes the readers of Parquet files.
+    fn files(
         &self,
         config: &FileScanConfig,
-        source: ParquetSource,
-        cache: &Arc<PageCache>,
         base: &Arc<str>,
-    ) -> Result<ParquetSource> {
+    ) -> Result<Arc<dyn ParquetFileReaderFactory>> {
         let store = self.environment.object_store(&config.object_store_url)?;
-        let files = source.parquet_file_reader_factory().cloned().unwrap_or_else(|| {
-            let footers = self.environment.cache_manager.get_file_metadata_cache();
-            Arc::new(CachedParquetFileReaderFactory::new(store.clone(), footers))
-        });
-        let factory = PagedFactory { cache: cache.clone(), files, store, url: base.clone() };
-        Ok(source.with_parquet_file_reader_factory(Arc::new(factory)))
+        let footers = Footers::new(store.clone(), &self.environment);
+        let files: Arc<dyn ParquetFileReaderFactory> = Arc::new(CheckedFactory::new(footers));
+        let Some(cache) = self.pages.clone() else { return Ok(files) };
+        Ok(Arc::new(PagedFactory { cache, files, store, url: base.clone() }))
     }
 }
 
@@ -308,7 +303,8 @@ impl Morselizer for NamedMorselizer {
         let file = match pages {
             Some(pages) => pages.opening(base, file),
             None => file,
-        };
+        }
+        .with_extension(Seen::default());
         match self.inner.plan_file(file) {
             Ok(inner) => Ok(Box::new(NamedPlanner { inner, origin })),
             Err(error) => Err(named(&origin.path, error)),

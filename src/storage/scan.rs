@@ -18,11 +18,14 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::TableType;
-use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::file_format::{FileFormat, FileMeta};
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
 use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
 use datafusion::datasource::physical_plan::FileScanConfigBuilder;
+use datafusion::datasource::physical_plan::parquet::metadata::{
+    DFParquetMetadata, ordering_from_parquet_metadata,
+};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
 use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
@@ -39,6 +42,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
 use super::folders::{Folder, Key};
+use super::guard::Footers;
 use super::{Error, Folders, Listing, Location, external, nan};
 use crate::catalog::External;
 
@@ -302,8 +306,7 @@ impl ExternalTable {
                 (known.statistics, known.ordering)
             }
             _ => {
-                let schema = self.file_schema.clone();
-                let read = self.format.infer_stats_and_ordering(session, store, schema, meta);
+                let read = self.read_statistics(session, store, meta);
                 let read = match AssertUnwindSafe(read).catch_unwind().await {
                     Ok(read) => read.map_err(|error| self.of(meta, error))?,
                     Err(panic) => {
@@ -326,6 +329,24 @@ impl ExternalTable {
             }
         };
         Ok(self.mend_nulls(file.with_statistics(statistics)).with_ordering(ordering))
+    }
+
+    async fn read_statistics(
+        &self,
+        session: &dyn Session,
+        store: &Arc<dyn ObjectStore>,
+        file: &ObjectMeta,
+    ) -> Result<FileMeta> {
+        let schema = self.file_schema.clone();
+        let Some(format) = self.format.downcast_ref::<ParquetFormat>() else {
+            return self.format.infer_stats_and_ordering(session, store, schema, file).await;
+        };
+        let footers = Footers::new(store.clone(), session.runtime_env());
+        let hint = format.options().global.metadata_size_hint;
+        let metadata = footers.with_hint(hint).read(file).await?;
+        let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&metadata, &schema)?;
+        let ordering = ordering_from_parquet_metadata(&metadata, &schema)?;
+        Ok(FileMeta::new(statistics).with_ordering(ordering))
     }
 
     /// The engine takes every partition value for not null.

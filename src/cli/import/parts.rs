@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Format;
 use crate::cli::error::{Error, Result};
+use crate::storage;
 use crate::values::encode::{TextStyle, text};
 use crate::values::types;
 
@@ -83,6 +84,7 @@ impl Parts {
             Format::Json => parts.source = Source::Json(BufReader::new(file()?)),
             Format::Parquet => {
                 let wrong = |error: &dyn ToString| Error::Rows(error.to_string());
+                storage::check_file(&file()?).map_err(|error| wrong(&error))?;
                 let builder = ParquetRecordBatchReaderBuilder::try_new(file()?)
                     .map_err(|error| wrong(&error))?;
                 let schema = builder.schema().clone();

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetAccessPlan, ParquetFileReaderFactory,
-};
+use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource,
 };
@@ -18,7 +15,6 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
@@ -26,6 +22,7 @@ use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use super::zones::Zones;
 use super::{Keyed, MAX_PIECE_BYTES};
+use crate::storage::guard::Footers;
 use crate::storage::ready_scans;
 
 /// A file in which keys are looked for, and with what it is read.
@@ -102,13 +99,8 @@ impl Source {
     }
 
     pub async fn metadata(&self) -> Result<Arc<ParquetMetaData>> {
-        let environment = self.state.runtime_env();
-        let footers = environment.cache_manager.get_file_metadata_cache();
-        let files = CachedParquetFileReaderFactory::new(self.object_store()?, footers);
-        let file = PartitionedFile::new_from_meta(self.file.clone());
-        let metrics = ExecutionPlanMetricsSet::new();
-        let mut reader = files.create_reader(0, file, None, &metrics)?;
-        Ok(reader.get_metadata(None).await?)
+        let footers = Footers::new(self.object_store()?, self.state.runtime_env());
+        Ok(footers.read(&self.file).await?)
     }
 
     /// Whether the file that was read is the one that was listed.

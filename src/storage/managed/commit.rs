@@ -276,7 +276,9 @@ impl<'a> Stage<'a> {
         // Nobody has ever added any.
         let Some(current) = self.current.current_snapshot() else { return Ok(()) };
         let mut now = Some(current);
-        while let Some(snapshot) = now {
+        let mut passed = HashSet::new();
+        // A damaged history may go in a circle.
+        while let Some(snapshot) = now.filter(|snapshot| passed.insert(snapshot.snapshot_id())) {
             if seen.contains(&snapshot.snapshot_id()) {
                 return Ok(());
             }

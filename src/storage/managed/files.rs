@@ -2,7 +2,9 @@
 //! changes once it is written, and written under names that nobody has used before.
 
 use std::collections::BTreeSet;
+use std::io::{BufReader, Read};
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use url::Url;
 
+use super::avro;
 use super::listing::FileList;
 use crate::faults;
 use crate::storage::error::brief;
@@ -35,6 +38,13 @@ const METADATA_FACTOR: u64 = 4;
 /// What a parsed manifest takes, by its size on disk: its entries have maps by column, and come
 /// compressed.
 const MANIFEST_FACTOR: usize = 16;
+
+/// The same by its size without compression.
+const UNPACKED_FACTOR: usize = 4;
+
+/// Bytes that one of these files may have, without compression: as many as the readers underneath may reserve
+/// at once.
+const MAX_BYTES: usize = 512 << 20;
 
 /// Files of managed tables by URL.
 #[derive(Debug)]
@@ -96,7 +106,7 @@ impl TableFiles {
             return Ok(metadata);
         }
         let bytes = self.read(url).await?;
-        let metadata: Arc<TableMetadata> = Arc::new(parsed(url, &bytes)?);
+        let metadata: Arc<TableMetadata> = Arc::new(sound(url, || parsed(url, &bytes))?);
         self.metadata
             .insert(url.to_owned(), (metadata.clone(), bytes.len() as u64 * METADATA_FACTOR));
         Ok(metadata)
@@ -104,7 +114,8 @@ impl TableFiles {
 
     /// Some of what a metadata file says.
     pub(super) async fn json<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
-        parsed(url, &self.read(url).await?)
+        let bytes = self.read(url).await?;
+        sound(url, || parsed(url, &bytes))
     }
 
     /// The manifests of a snapshot.
@@ -117,15 +128,18 @@ impl TableFiles {
             return Ok(list);
         }
         let bytes = self.read(url).await?;
-        let list = ManifestList::parse_with_version(&bytes, version);
-        // Snapshots that a table has from before it became one of version 2.
-        let list = list.or_else(|error| match version {
-            FormatVersion::V2 => {
-                ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error)
-            }
-            _ => Err(error),
-        });
-        let list = list.map_err(|error| damaged(url, error))?;
+        avro::check(&bytes, MAX_BYTES).map_err(|error| damaged(url, error))?;
+        let list = sound(url, || {
+            let list = ManifestList::parse_with_version(&bytes, version);
+            // Snapshots that a table has from before it became one of version 2.
+            let list = list.or_else(|error| match version {
+                FormatVersion::V2 => {
+                    ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error)
+                }
+                _ => Err(error),
+            });
+            list.map_err(|error| damaged(url, error))
+        })?;
         let list = Arc::new(list);
         let size = bytes.len() as u64 * METADATA_FACTOR;
         self.lists.insert(url.to_owned(), (list.clone(), size));
@@ -163,6 +177,9 @@ impl TableFiles {
         memory.try_grow(bytes.len() * MANIFEST_FACTOR).map_err(Error::NoMemory)?;
         let own = url.to_owned();
         let parsed = tokio::task::spawn_blocking(move || {
+            let unpacked = avro::check(&bytes, MAX_BYTES).map_err(|error| damaged(&own, error))?;
+            let size = (bytes.len() * MANIFEST_FACTOR).max(unpacked * UNPACKED_FACTOR);
+            memory.try_resize(size).map_err(Error::NoMemory)?;
             let manifest = Manifest::parse_avro(&bytes).map_err(|error| damaged(&own, error))?;
             make(HeldManifest { manifest, memory })
         });
@@ -183,8 +200,11 @@ impl TableFiles {
 
     pub async fn read(&self, url: &str) -> Result<Bytes> {
         let place = self.place(url)?;
-        let read = async { place.store.get(&place.path).await?.bytes().await };
-        read.await.map_err(|error| of_store(url, error))
+        let found = place.store.get(&place.path).await.map_err(|error| of_store(url, error))?;
+        if found.meta.size > MAX_BYTES as u64 {
+            return Err(damaged(url, TooLarge { bytes: found.meta.size }));
+        }
+        found.bytes().await.map_err(|error| of_store(url, error))
     }
 
     /// Writes a file that must not be there yet.
@@ -309,11 +329,28 @@ fn cache<T: Send + Sync + 'static>(bytes: u64) -> Cache<String, (Arc<T>, u64)> {
         .build()
 }
 
+/// What is made of a file: a reader's panic over damaged bytes is the file's fault.
+fn sound<T>(url: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    let made = catch_unwind(AssertUnwindSafe(make));
+    made.unwrap_or_else(|panic| Err(Error::of_panic(url, panic)))
+}
+
+/// A file that should be small.
+#[derive(Debug, thiserror::Error)]
+#[error("it has {bytes} bytes; up to {MAX_BYTES} are read")]
+struct TooLarge {
+    bytes: u64,
+}
+
 /// Metadata as JSON, compressed or not.
 fn parsed<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T> {
     let compressed = url.ends_with(".gz.metadata.json") || bytes.starts_with(&[0x1f, 0x8b]);
     let parsed = match compressed {
-        true => serde_json::from_reader(flate2::read::GzDecoder::new(bytes)),
+        // What is longer breaks off, which JSON does not.
+        true => {
+            let unpacked = flate2::read::GzDecoder::new(bytes).take(MAX_BYTES as u64);
+            serde_json::from_reader(BufReader::new(unpacked))
+        }
         false => serde_json::from_slice(bytes),
     };
     parsed.map_err(|error| damaged(url, error))

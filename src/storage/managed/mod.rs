@@ -9,6 +9,7 @@
 //! - [`types`]: columns in Arrow's and in Iceberg's terms.
 //! - [`create`]: a new table's first metadata.
 //! - [`files`]: the small files that describe a table, through caches.
+//! - [`avro`]: looks at manifests before their reader does.
 //! - [`listing`]: a manifest's files in the form that scans use.
 //! - [`scan`]: a snapshot as the engine sees it.
 //! - [`history`]: which snapshot a moment means.
@@ -31,6 +32,7 @@
 mod abandoned;
 mod adopt;
 mod alter;
+mod avro;
 mod commit;
 mod compact;
 mod create;

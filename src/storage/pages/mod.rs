@@ -171,7 +171,13 @@ impl PageCache {
 
     /// Whether a chunk of so many bytes can be kept.
     fn fits(&self, bytes: usize) -> bool {
-        bytes < MAX_CHUNK && bytes as u64 <= self.max_bytes / CHUNK_SHARE
+        bytes < self.largest()
+    }
+
+    /// Bytes of a chunk that cannot be kept any more.
+    fn largest(&self) -> usize {
+        let most = usize::try_from(self.max_bytes / CHUNK_SHARE).unwrap_or(usize::MAX);
+        most.saturating_add(1).min(MAX_CHUNK)
     }
 
     /// Keeps a chunk, if it is used more than those that would have to go.

@@ -20,8 +20,10 @@ use tracing::debug;
 use super::file::{File, Place, Shown, is_kept};
 use super::uncompress::uncompress;
 use super::{PageCache, Room};
+use crate::storage::guard::{Allowance, check_chunk};
 
-/// Makes readers of a store's files that know the kept chunks.
+/// Makes readers of a store's files that know the kept chunks. `files` makes those of the files themselves,
+/// which check what they read.
 #[derive(Debug)]
 pub struct PagedFactory {
     pub cache: Arc<PageCache>,
@@ -244,6 +246,9 @@ impl Job {
                 read.map_err(|error| ParquetError::External(Box::new(error)))?
             }
         };
+        // It goes by the chunk alone, not by the file's page index.
+        let allowance = Allowance(self.room.cache.largest());
+        check_chunk(chunk, &[], chunk.byte_range().0, &bytes, allowance)?;
         let rows = usize::try_from(group.num_rows()).unwrap_or(0);
         let ready = uncompress(&self.file, chunk, bytes, rows).await?;
         self.room.cache.keep(&self.file, self.place, ready);
