@@ -397,6 +397,12 @@ async fn in_a_browser() {
     let modules = std::env::var_os("ORIBI_TEST_NODE_MODULES");
     let modules = modules.expect("ORIBI_TEST_NODE_MODULES: `npm install playwright-core`");
     let daemon = trusting();
+    // Pages are quick whatever has been run.
+    let client = daemon.connect().await;
+    for message in 0..20 {
+        let many: Vec<_> = (0..500).map(|at| format!("SELECT {message} AS m, {at} AS n")).collect();
+        client.batch_execute(&many.join("; ")).await.expect("they run");
+    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/browser.js");
     let node = tokio::task::spawn_blocking(move || {
         let mut node = Command::new("node");
