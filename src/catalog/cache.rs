@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::joint;
+use super::joint::{self, Renamed};
 use super::oids::Oids;
 use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
@@ -305,7 +305,9 @@ impl Catalog {
     /// Takes a table that has changed, in most cases by itself.
     async fn take_table(&self, name: TableName, node: Option<(TableRecord, Stat)>) -> Result<()> {
         let snapshot = self.snapshot();
-        let asks = node.as_ref().is_some_and(|(record, _)| joint::asks(record, &snapshot));
+        let renamed = Renamed::default();
+        let asks = |record| joint::behind(record, &snapshot, &renamed).next().is_some();
+        let asks = node.as_ref().is_some_and(|(record, _)| asks(record));
         if !asks {
             drop(snapshot);
             self.update(|snapshot| snapshot.set_table(&name, node));
@@ -319,9 +321,12 @@ impl Catalog {
     /// Makes a snapshot in which these tables are news the present one, together with what they ask for
     /// (see [`super::joint`]).
     async fn publish(&self, mut snapshot: Snapshot, mut news: Vec<TableName>) -> Result<()> {
+        let renamed = Renamed::default();
         while let Some(name) = news.pop() {
-            let Some(table) = snapshot.table(&name).cloned() else { continue };
-            for name in table.behind(&snapshot) {
+            let Some(table) = snapshot.table(&name) else { continue };
+            let behind = joint::behind(&table.record, &snapshot, &renamed);
+            let behind: Vec<TableName> = behind.map(|table| table.name.clone()).collect();
+            for name in behind {
                 let TableName { database, schema, table } = &name;
                 let node = self.read(&Path::Table { database, schema, table }).await?;
                 let known = snapshot.table(&name).map(|known| known.stat);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cache::{Catalog, display_name};
+use super::joint;
 use super::lives::{self, Being};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
@@ -200,7 +201,9 @@ impl Catalog {
             (Some(table), CreateMode::Replace) => {
                 let TableRecord { oid, owner, grants, row_security, policies, .. } =
                     table.record.clone();
-                let record = TableRecord { owner, grants, row_security, policies, ..record(oid) };
+                let mut record =
+                    TableRecord { owner, grants, row_security, policies, ..record(oid) };
+                joint::go_on(&table.record, &mut record);
                 let steps = table.being().changed(&record)?;
                 (record, steps)
             }

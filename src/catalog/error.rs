@@ -88,7 +88,7 @@ pub enum Error {
     #[error("the definition takes {bytes} bytes in the coordination store, which holds {limit}")]
     TooLarge { bytes: usize, limit: usize },
     #[error(
-        "the change takes {count} steps in the coordination store, which takes {limit} at once; drop some of the tables first"
+        "the change takes {count} steps in the coordination store, which takes {limit} at once: it is about too many objects"
     )]
     TooMany { count: usize, limit: usize },
     /// The store is out of reach, and nothing was changed.

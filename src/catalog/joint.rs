@@ -12,8 +12,8 @@
 //! A daemon of an older version leaves all this out of what it writes. What then asks for more than there
 //! is, is taken as it is.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,24 +40,42 @@ impl Table {
     fn serial(&self) -> Option<u64> {
         serial(&self.record)
     }
+}
 
-    /// Tables that are older in a snapshot than they must be beside this one.
-    pub(super) fn behind(&self, snapshot: &Snapshot) -> Vec<TableName> {
-        behind(&self.record, snapshot).map(|table| table.name.clone()).collect()
+/// Where tables are in a snapshot whose names have changed, found out when it is first asked for.
+#[derive(Debug, Default)]
+pub(super) struct Renamed(OnceLock<HashMap<u32, TableName>>);
+
+impl Renamed {
+    fn find<'a>(&self, oid: u32, snapshot: &'a Snapshot) -> Option<&'a Arc<Table>> {
+        let all =
+            || snapshot.tables().map(|table| (table.record.oid, table.name.clone())).collect();
+        let name = self.0.get_or_init(all).get(&oid)?;
+        snapshot.table(name).filter(|table| table.record.oid == oid)
     }
 }
 
-/// Whether a record asks for newer tables than a snapshot has.
-pub(super) fn asks(record: &TableRecord, snapshot: &Snapshot) -> bool {
-    behind(record, snapshot).next().is_some()
+impl Joint {
+    fn find<'a>(&self, snapshot: &'a Snapshot, renamed: &Renamed) -> Option<&'a Arc<Table>> {
+        let named = match parse_catalog(&self.path)? {
+            CatalogName::Table { database, schema, table } => {
+                snapshot.table(&TableName { database, schema, table })
+            }
+            _ => None,
+        };
+        let named = named.filter(|table| table.record.oid == self.oid);
+        named.or_else(|| renamed.find(self.oid, snapshot))
+    }
 }
 
-fn behind<'a>(
+/// Tables that are older in a snapshot than they must be beside what this record says.
+pub(super) fn behind<'a>(
     record: &'a TableRecord,
     snapshot: &'a Snapshot,
+    renamed: &'a Renamed,
 ) -> impl Iterator<Item = &'a Arc<Table>> {
     joint(record).iter().filter_map(|joint| {
-        let table = joint.find(snapshot)?;
+        let table = joint.find(snapshot, renamed)?;
         table.serial().is_some_and(|serial| serial < joint.serial).then_some(table)
     })
 }
@@ -69,19 +87,6 @@ fn joint(record: &TableRecord) -> &[Joint] {
     }
 }
 
-impl Joint {
-    fn find<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Table>> {
-        let named = match parse_catalog(&self.path)? {
-            CatalogName::Table { database, schema, table } => {
-                snapshot.table(&TableName { database, schema, table })
-            }
-            _ => None,
-        };
-        let is_it = |table: &&Arc<Table>| table.record.oid == self.oid;
-        named.filter(is_it).or_else(|| snapshot.tables().find(is_it))
-    }
-}
-
 fn serial(record: &TableRecord) -> Option<u64> {
     match &record.definition {
         Definition::Managed(managed) => Some(managed.serial),
@@ -89,29 +94,41 @@ fn serial(record: &TableRecord) -> Option<u64> {
     }
 }
 
-/// Lets the records of one commit tell of each other.
-pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)]) {
+/// Lets the records of one commit tell of each other, and forget what a snapshot does not have any more.
+pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)], snapshot: &Snapshot) {
+    let renamed = Renamed::default();
     let all: Vec<Joint> = (records.iter())
         .filter_map(|(table, record)| {
             let (path, oid) = (path_of(&table.name), record.oid);
             Some(Joint { path, oid, serial: serial(record)? })
         })
         .collect();
-    let kept = REMEMBERED.max(all.len());
     for (_, record) in records {
         let Definition::Managed(managed) = &mut record.definition else { continue };
-        let is_other = |joint: &&Joint| joint.oid != record.oid;
-        managed.joint.retain(|old| all.iter().all(|new| new.oid != old.oid));
-        managed.joint.extend(all.iter().filter(is_other).cloned());
-        let surplus = managed.joint.len().saturating_sub(kept);
+        managed.joint.retain_mut(|old| {
+            let now = old.find(snapshot, &renamed);
+            old.path = now.map_or_else(String::new, |table| path_of(&table.name));
+            now.is_some() && all.iter().all(|new| new.oid != old.oid)
+        });
+        managed.joint.extend(all.iter().filter(|joint| joint.oid != record.oid).cloned());
+        let surplus = managed.joint.len().saturating_sub(REMEMBERED);
         managed.joint.drain(..surplus);
     }
 }
 
-/// The table that is older than another of them asks for, if there is one. By object identifier.
-pub fn older(tables: &BTreeMap<u32, Arc<Table>>) -> Option<&Arc<Table>> {
-    let mut asked = tables.values().flat_map(|table| joint(&table.record));
-    asked.find_map(|joint| {
+/// What a table that takes another's place goes on from.
+pub(super) fn go_on(before: &TableRecord, record: &mut TableRecord) {
+    if let (Definition::Managed(before), Definition::Managed(now)) =
+        (&before.definition, &mut record.definition)
+    {
+        (now.serial, now.joint) = (before.serial + 1, before.joint.clone());
+    }
+}
+
+/// Tables that are older than others of them ask for. By object identifier.
+pub fn older(tables: &BTreeMap<u32, Arc<Table>>) -> impl Iterator<Item = &Arc<Table>> {
+    let asked = tables.values().flat_map(|table| joint(&table.record));
+    asked.filter_map(|joint| {
         let table = tables.get(&joint.oid)?;
         table.serial().is_some_and(|serial| serial < joint.serial).then_some(table)
     })
@@ -132,6 +149,25 @@ mod tests {
         (Arc::new(Table { name, record: record.clone(), stat: Default::default() }), record)
     }
 
+    /// A catalog with all tables that tests ask for.
+    fn everything() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let database = crate::catalog::DatabaseRecord {
+            oid: 1,
+            owner: "oribi".to_owned(),
+            grants: None,
+            comment: None,
+            settings: BTreeMap::new(),
+            nonce: Uuid::nil(),
+        };
+        snapshot.set_database("oribi", Some((database, Default::default())));
+        for oid in 1..100 {
+            let (table, record) = table(oid);
+            snapshot.set_table(&table.name, Some((record, Default::default())));
+        }
+        snapshot
+    }
+
     /// The tables after a commit over them.
     fn committed(tables: &[&(Arc<Table>, TableRecord)]) -> Vec<(Arc<Table>, TableRecord)> {
         let mut records: Vec<_> = tables.iter().map(|table| (*table).clone()).collect();
@@ -139,7 +175,7 @@ mod tests {
             let Definition::Managed(managed) = &mut record.definition else { unreachable!() };
             managed.serial += 1;
         }
-        join(&mut records);
+        join(&mut records, &everything());
         let now = |(table, record): (Arc<Table>, TableRecord)| {
             let now = Table { record: record.clone(), ..table.as_ref().clone() };
             (Arc::new(now), record)
@@ -180,19 +216,21 @@ mod tests {
     fn who_is_behind_is_found_by_any_name() {
         let (a, b) = (table(1), table(2));
         let [a1, _]: [_; 2] = committed(&[&a, &b]).try_into().expect("two");
-        let mut snapshot = Snapshot::default();
-        let database = crate::catalog::DatabaseRecord {
-            oid: 1,
-            owner: "oribi".to_owned(),
-            grants: None,
-            comment: None,
-            settings: BTreeMap::new(),
-            nonce: Uuid::nil(),
+        let names = |snapshot: &Snapshot| -> Vec<TableName> {
+            let renamed = Renamed::default();
+            behind(&a1.1, snapshot, &renamed).map(|table| table.name.clone()).collect()
         };
-        snapshot.set_database("oribi", Some((database, Default::default())));
-        assert_eq!(a1.0.behind(&snapshot), []);
+        let mut snapshot = everything();
+        assert_eq!(names(&snapshot), [b.0.name.clone()]);
+        snapshot.set_table(&b.0.name, None);
+        assert_eq!(names(&snapshot), []);
         let renamed = TableName::new("oribi", PUBLIC, "other");
         snapshot.set_table(&renamed, Some((b.1, Default::default())));
-        assert_eq!(a1.0.behind(&snapshot), [renamed]);
+        assert_eq!(names(&snapshot), [renamed.clone()]);
+        // What is dropped is forgotten with the next commit.
+        snapshot.set_table(&renamed, None);
+        let mut records = [a1.clone()];
+        join(&mut records, &snapshot);
+        assert_eq!(joint(&records[0].1), []);
     }
 }

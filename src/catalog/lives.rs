@@ -4,8 +4,9 @@
 //! does not tell whether it is still the one that a change was made for. Each step that writes or removes
 //! such a record checks the life as well.
 //!
-//! What an older daemon has made has none: it is made up for when a step first misses it. What has a fixed
-//! identifier is never made anew.
+//! What an older daemon has made has none: it is made up for when a step first misses it; and what an older
+//! daemon drops leaves its life behind, which nothing asks for any more. The schemas `public` share one
+//! identifier, and have none.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::cache::Catalog;
-use super::ddl::path_of;
-use super::oids::FIRST_USER_OID;
+use super::ddl::{PUBLIC_SCHEMA_OID, path_of};
 use super::snapshot::{Snapshot, Table};
 use super::transact::{create, delete, set};
 use super::{Error, Result};
@@ -34,9 +34,13 @@ pub(super) fn made(path: &str, oid: u32, record: &impl Serialize) -> Result<Vec<
     Ok([create(path, record)?].into_iter().chain(life(oid)).collect())
 }
 
+fn has_life(oid: u32) -> bool {
+    oid != PUBLIC_SCHEMA_OID
+}
+
 fn life(oid: u32) -> Option<Op> {
     let path = Path::Life(oid).to_string();
-    (oid >= FIRST_USER_OID).then(|| Op::Create { path, data: Bytes::new(), mode: Mode::Persistent })
+    has_life(oid).then(|| Op::Create { path, data: Bytes::new(), mode: Mode::Persistent })
 }
 
 impl Being {
@@ -66,7 +70,7 @@ impl Being {
 
     fn lives(&self) -> Option<Op> {
         let path = Path::Life(self.oid).to_string();
-        (self.oid >= FIRST_USER_OID).then_some(Op::Check { path, version: None })
+        has_life(self.oid).then_some(Op::Check { path, version: None })
     }
 }
 

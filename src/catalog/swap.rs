@@ -35,7 +35,7 @@ impl Catalog {
         mut records: Vec<(Arc<Table>, TableRecord)>,
         fences: Vec<Op>,
     ) -> Result<Swap> {
-        joint::join(&mut records);
+        joint::join(&mut records, &self.snapshot());
         let paths: Vec<String> = records.iter().map(|(table, _)| path_of(&table.name)).collect();
         let mut ops = fences;
         for (table, record) in &records {

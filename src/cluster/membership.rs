@@ -268,7 +268,7 @@ impl Membership {
             self.lease.renew(sent, session.timeout);
         } else if session.epoch == epoch && session.state == SessionState::Connected {
             self.lease.revoke();
-            error!(%path, %incarnation, "this daemon's record was removed or replaced: draining");
+            error!(%path, %incarnation, "this daemon's record or incarnation was removed or replaced: draining");
             self.evicted.cancel();
         }
         Ok(())

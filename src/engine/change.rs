@@ -18,7 +18,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, lit};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use datafusion::sql::parser::Statement;
@@ -126,12 +126,14 @@ impl Session {
         let files = self.engine().files().clone();
         let table = ManagedTable::new(files, target.metadata.clone())?.with_row_ids();
         let found = Arc::new(together::Found::beside(target.table.clone()));
-        let mut scope = Scope { found, ..self.scope() };
-        let rows = provider_as_source(Arc::new(table));
-        let command = changes.command();
-        scope.target = Some(self.changeable(&scope, target, rows, command).await?);
-        let scope = &scope;
-        let plan = |known| self.plan_found(scope, target, changes, known);
+        let scope = Scope { found, ..self.scope() };
+        let rows: Arc<dyn TableSource> = provider_as_source(Arc::new(table));
+        let (scope, rows, command) = (&scope, &rows, changes.command());
+        let plan = |known| async move {
+            let rows = self.changeable(scope, target, rows.clone(), command).await?;
+            let scope = Scope { target: Some(rows), ..scope.clone() };
+            self.plan_found(&scope, target, changes, known).await
+        };
         self.plan_with(scope, &statements, declared, returned, plan).await
     }
 

@@ -1,9 +1,11 @@
 //! What a statement reads, as one state: of a commit over several tables it sees all or nothing.
 //!
 //! Tables are looked up one by one while the daemon's copy of the catalog goes on changing. Afterwards it
-//! is looked at whether they belong together ([`catalog::older`]); if not, the statement is planned anew.
+//! is looked at whether they belong together ([`catalog::older`]); if not, the statement is planned anew. A
+//! table that is changed, or that the block has read before, stays as it was found: then it is a conflict.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Result;
@@ -34,15 +36,14 @@ struct LookedUp {
 }
 
 impl Found {
-    /// Those beside a table that is changed.
+    /// Those beside a table that is changed; a block's own state of it is the only one there is.
     pub fn beside(target: Arc<Table>) -> Self {
-        Self { target: Some(target), looked_up: Mutex::default() }
+        Self { target: Some(target).filter(is_known), looked_up: Mutex::default() }
     }
 
-    /// Notes a table that was looked up. A state that no store knows is a transaction block's own: there
-    /// is no other to be had.
+    /// Notes a table that was looked up.
     pub fn note(&self, table: &Arc<Table>) {
-        if table.stat.mzxid < 0 {
+        if !is_known(table) {
             return;
         }
         let mut known = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,8 +58,16 @@ impl Found {
     }
 }
 
+/// Whether the store knows a state of a table: others are a transaction block's own.
+fn is_known(table: &Arc<Table>) -> bool {
+    table.stat.mzxid >= 0
+}
+
 impl Session {
     /// Plans a statement, again until all tables that it has found belong together.
+    ///
+    /// # Errors
+    /// A conflict if they cannot, whatever is looked up.
     pub(super) async fn together<T, F: Future<Output = Result<T>>>(
         &self,
         found: &Found,
@@ -66,32 +75,42 @@ impl Session {
     ) -> Result<T> {
         let staged = &self.info().staged;
         let held = staged.held_tables();
-        let mut last = Vec::new();
+        let settled: Tables = held
+            .iter()
+            .chain(&found.target)
+            .map(|table| (table.record.oid, table.clone()))
+            .collect();
         for look in 1.. {
             drop(found.take());
             let planned = plan().await?;
-            let LookedUp { mut tables, twice } = found.take();
-            let looked_up: Vec<_> =
-                tables.iter().map(|(oid, table)| (*oid, table.stat.mzxid)).collect();
-            for settled in held.iter().chain(&found.target) {
-                tables.entry(settled.record.oid).or_insert_with(|| settled.clone());
-            }
-            let Some(older) = twice.as_ref().or_else(|| catalog::older(&tables)) else {
-                return Ok(planned);
-            };
-            let settled = tables.len() > looked_up.len() || !held.is_empty();
-            match looked_up == last {
-                // Nothing newer is to be had: an older daemon has not counted its commits.
-                true if !settled => return Ok(planned),
-                false if look < MAX_LOOKS => {}
-                _ => {
-                    let table = older.name.table.clone();
-                    return Err(storage::Error::Conflict { table }.into());
+            let LookedUp { mut tables, mut twice } = found.take();
+            for (oid, table) in &settled {
+                match tables.entry(*oid) {
+                    Entry::Vacant(place) => drop(place.insert(table.clone())),
+                    Entry::Occupied(other) if other.get().stat.mzxid != table.stat.mzxid => {
+                        twice = Some(table.clone());
+                    }
+                    Entry::Occupied(_) => {}
                 }
             }
-            last = looked_up;
+            let older = || catalog::older(&tables).find(|table| !self.is_newest(table));
+            let Some(older) = twice.as_ref().or_else(older) else { return Ok(planned) };
+            if look == MAX_LOOKS || settled.contains_key(&older.record.oid) {
+                let table = older.name.table.clone();
+                return Err(storage::Error::Conflict { table }.into());
+            }
             staged.hold_only(&held);
         }
         unreachable!("the last look has returned")
+    }
+
+    /// Whether a state of a table is the latest to be had, although others ask for a later one: an older
+    /// daemon has not counted its commits.
+    fn is_newest(&self, table: &Table) -> bool {
+        let snapshot = self.info().catalog.snapshot();
+        let now = snapshot.table(&table.name);
+        now.is_none_or(|now| {
+            now.record.oid != table.record.oid || now.stat.mzxid == table.stat.mzxid
+        })
     }
 }

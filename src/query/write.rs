@@ -23,6 +23,9 @@ use crate::engine::{self, Plan, Ready, Target, Written, parse_expressions, parse
 use crate::storage::managed::{Change, NewFiles, Overwritten, Removed, snapshots};
 use crate::values::types::written_type;
 
+/// How often a statement is planned again whose tables do not belong together.
+const MAX_PLANS: usize = 20;
+
 /// A statement that writes, planned.
 #[derive(Clone, Debug)]
 pub(super) struct Write {
@@ -161,7 +164,16 @@ impl Session {
         statement: &'a Statement,
         declared: &'a [Option<FieldRef>],
     ) -> BoxFuture<'a, Result<Write>> {
-        Box::pin(self.plan_any(statement, declared))
+        Box::pin(async move {
+            let mut left = MAX_PLANS;
+            loop {
+                match self.plan_any(statement, declared).await {
+                    // Its target was looked up before others have committed to it and to what it reads.
+                    Err(error) if error.is_conflict() && left > 0 => left -= 1,
+                    planned => return planned,
+                }
+            }
+        })
     }
 
     async fn plan_any(

@@ -26,7 +26,7 @@ pub struct Written {
     pub acknowledged: BTreeSet<i64>,
     pub refused: BTreeSet<i64>,
     pub unknown: BTreeSet<i64>,
-    /// What was said of rows that were refused, by SQLSTATE.
+    /// What was said of rows that were not acknowledged, by SQLSTATE.
     pub said: BTreeMap<String, String>,
 }
 
@@ -66,13 +66,12 @@ async fn write(daemons: Vec<SocketAddr>, end: Arc<AtomicBool>) -> Written {
             Ok(()) => drop(written.acknowledged.insert(row)),
             Err(error) => {
                 client = None;
-                match error.as_db_error() {
-                    Some(said) if said.code().code() != "08007" => {
-                        written.said.insert(said.code().code().to_owned(), said.to_string());
-                        written.refused.insert(row);
-                    }
-                    _ => drop(written.unknown.insert(row)),
-                }
+                let code = error.as_db_error().map(|said| said.code().code().to_owned());
+                match code.as_deref() {
+                    Some("08007") | None => written.unknown.insert(row),
+                    Some(_) => written.refused.insert(row),
+                };
+                written.said.extend(code.map(|code| (code, error.to_string())));
             }
         }
         if end.load(Ordering::Relaxed) {
