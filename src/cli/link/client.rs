@@ -131,7 +131,8 @@ impl Client {
                 }
             }
             if !self.known || since.elapsed() > SEARCH {
-                return Err(Error::Unreachable(self.places.describe(&places) + &last));
+                let (tried, advice) = (self.places.describe(&places), self.places.advice());
+                return Err(Error::Unreachable(format!("{tried}{last}: {advice}")));
             }
             sleep(PAUSE).await;
         }

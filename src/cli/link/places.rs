@@ -98,7 +98,10 @@ impl Places {
                 "there is nothing of Oribi's at {path} of ZooKeeper at {hosts}: is the path behind \
                  the hosts right?"
             ))),
-            Err(error) if error.is_unavailable() => Err(Error::Unreachable(error.to_string())),
+            Err(error) if error.is_unavailable() => {
+                let advice = "oribi doctor looks at each of its members";
+                Err(Error::Unreachable(format!("{error}: {advice}")))
+            }
             Err(error) => Err(Error::Usage(error.to_string())),
         }
     }
@@ -142,6 +145,14 @@ impl Places {
                 format!("none of the daemons that ZooKeeper names answers: {tried}")
             }
             Self::Given(_) => format!("no daemon answers at {tried}"),
+        }
+    }
+
+    /// What to do where none was found.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Ensemble(_) => "oribi doctor says which are there, and in which state",
+            Self::Given(_) => "name a daemon with --host, or the ensemble with --zookeeper",
         }
     }
 }

@@ -151,9 +151,7 @@ impl Session {
             }
             if patience.is_none_or(|patience| since.elapsed() > patience) {
                 let tried = self.places.describe(&places);
-                return Err(Error::Lost(format!(
-                    "{tried}{last}: name a daemon with --host, or the ensemble with --zookeeper"
-                )));
+                return Err(Error::Lost(format!("{tried}{last}: {}", self.places.advice())));
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}

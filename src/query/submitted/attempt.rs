@@ -280,7 +280,8 @@ impl Runner {
                 continue;
             };
             told = progress;
-            let progress = Some((progress * 100.0).round() / 100.0);
+            // Never more than who looks at the statement itself is told.
+            let progress = Some((progress * 100.0).floor() / 100.0);
             let record = Record { progress, ..attempt.record.clone() };
             let Ok(data) = encoded(&attempt.id, &record) else { continue };
             let ops = vec![
