@@ -130,10 +130,12 @@ fn damage(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
 fn other_sense(bytes: &[u8], root: &str, random: &mut Random) -> Vec<u8> {
     let mut metadata: Value = serde_json::from_slice(bytes).expect("it was sound");
     for _ in 0..=random.below(2) {
-        match random.below(4) {
+        // It may not be a list any more.
+        let snapshots = metadata.get_mut("snapshots").and_then(Value::as_array_mut);
+        let snapshots = snapshots.filter(|all| !all.is_empty());
+        match (random.below(4), snapshots) {
             // Each snapshot is its own parent, or another's child and parent.
-            0 => {
-                let snapshots = metadata["snapshots"].as_array_mut().expect("snapshots");
+            (0, Some(snapshots)) if snapshots.iter().all(Value::is_object) => {
                 let ids: Vec<Value> = snapshots.iter().map(|s| s["snapshot-id"].clone()).collect();
                 let shift = random.below(ids.len());
                 for (at, snapshot) in snapshots.iter_mut().enumerate() {
@@ -141,13 +143,12 @@ fn other_sense(bytes: &[u8], root: &str, random: &mut Random) -> Vec<u8> {
                 }
             }
             // What it names is somewhere else, or itself.
-            1 => {
+            (1, Some(snapshots)) if snapshots.iter().all(Value::is_object) => {
                 let place = match random.below(3) {
                     0 => format!("{root}/metadata"),
                     1 => format!("{root}/../../../../etc/passwd"),
                     _ => random.pick(&ELSEWHERE).to_owned(),
                 };
-                let snapshots = metadata["snapshots"].as_array_mut().expect("snapshots");
                 let last = snapshots.len() - 1;
                 snapshots[last]["manifest-list"] = place.into();
             }
