@@ -184,8 +184,8 @@ mod tests {
     }
 
     fn torn(tables: &[&(Arc<Table>, TableRecord)]) -> bool {
-        older(&tables.iter().map(|(table, _)| (table.record.oid, table.clone())).collect())
-            .is_some()
+        let tables = tables.iter().map(|(table, _)| (table.record.oid, table.clone())).collect();
+        older(&tables).next().is_some()
     }
 
     #[test]
