@@ -2,8 +2,11 @@
 //!
 //! DataFusion finds the columns of such a filter by their names, and where a step gives two columns of one
 //! name it may take the wrong one: `WHERE a.id IS NULL` above an outer join of `a` and `b` was asked of
-//! `b.id` as well. And what a sort with a LIMIT has seen of one part of a union is no bound for another
-//! part, where what comes first in its order is another constant. Such filters are stopped.
+//! `b.id` as well. Such filters are stopped.
+//!
+//! And a sort with a LIMIT tells all parts of its rows what the worst row is that one of them keeps. Where
+//! what comes first in the order is one constant in each part of a union, it is left out of the order, and
+//! another part's rows are lost: such a sort has no LIMIT, and what merges the parts has it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Formatter};
@@ -16,7 +19,6 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::AcrossPartitions;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter_pushdown::{
     ChildFilterDescription, ChildPushdownResult, FilterDescription, FilterPushdownPhase,
     FilterPushdownPropagation,
@@ -73,15 +75,14 @@ impl PhysicalOptimizerRule for LookedAfter {
     }
 }
 
-/// Puts a guard where filters would go astray.
+/// Puts a guard where filters would go astray, and takes the LIMIT from a sort whose own would.
 fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     if let Some(sort) = plan.downcast_ref::<SortExec>()
         && sort.preserve_partitioning()
         && sort.fetch().is_some()
         && differs_between_parts(sort.input())
     {
-        let rows = Arc::new(Guard { rows: sort.input().clone(), lets_through: HashSet::new() });
-        return replace_children_if_necessary(plan, vec![rows]).map(Transformed::yes);
+        return Ok(Transformed::yes(Arc::new(sort.with_fetch(None))));
     }
     match alone(&plan.schema()) {
         Some(lets_through) if !plan.children().is_empty() => {

@@ -37,7 +37,8 @@ macro_rules! of_floats {
         let greatest = $greatest;
         let take = move |kept: &mut $float, value: $float| {
             let order = value.total_cmp(kept);
-            if if greatest { order.is_gt() } else { order.is_lt() } {
+            let better = if greatest { order.is_gt() } else { order.is_lt() };
+            if better {
                 *kept = value;
             }
         };

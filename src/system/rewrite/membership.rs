@@ -71,22 +71,21 @@ fn settle(condition: &mut Expr, whole: bool) {
         Expr::InSubquery { expr, negated: false, .. } => count(expr),
         Expr::InSubquery { expr, subquery, negated: true }
             if whole
-                && has_names(expr)
-                && single_item(subquery).is_none_or(has_names)
+                && is_column(expr)
+                && single_item(subquery).is_none_or(is_column)
                 && !refers_out(subquery) => {}
         Expr::Exists { .. } => {}
         other => count(other),
     }
 }
 
-/// Whether an expression names columns: of a constant the engine makes a condition on the other side, which
-/// hides the NULLs there.
-fn has_names(expr: &Expr) -> bool {
-    let mut found = false;
-    visit_expressions(expr, |expr| {
-        found |= matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-    });
-    found
+/// Whether an expression is a column. Of what may be a constant the engine makes a condition on the other
+/// side, which hides the NULLs there.
+fn is_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_column(inner),
+        other => matches!(other, Expr::Identifier(_) | Expr::CompoundIdentifier(_)),
+    }
 }
 
 /// What stands in parentheses.
