@@ -46,6 +46,19 @@ const RULES: &[Rule] = &[
         applies: |found| found.fails("42000", "does not satisfy order requirements"),
     },
     Rule {
+        reason: "a column that stands in ROLLUP and the like more than once",
+        applies: |found| {
+            found.sql.contains(" GROUP BY ROLLUP (")
+                && found.fails("42712", "specified more than once")
+        },
+    },
+    Rule {
+        reason: "groups by a column and by a cast of it, which have one name to the engine",
+        applies: |found| {
+            found.sql.contains(" GROUP BY ") && found.fails("42000", "have the same name")
+        },
+    },
+    Rule {
         reason: "two aggregates of one statement that sort their values by different expressions",
         applies: |found| found.fails("0A000", "Conflicting ordering requirements"),
     },
