@@ -84,7 +84,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    again catalog cluster csv_json cursors ddl errors explain functions grants history hive managed merge
+    again catalog cluster comparisons csv_json cursors ddl errors explain functions grants history hive managed merge
     names overwrite policies pools prepared returning roles select semantics settings transactions types upkeep views
 }
 

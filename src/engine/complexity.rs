@@ -7,9 +7,7 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{
-    ObjectName, Query, SetExpr, SetOperator, SetQuantifier, TableFactor, Visitor,
-};
+use sqlparser::ast::{ObjectName, Query, SetExpr, TableFactor, Visitor};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -125,7 +123,6 @@ impl Visitor for Weigh {
             self.named.insert(name, std::ptr::from_ref(cte.query.as_ref()).addr());
         }
         self.open.push(1);
-        self.unsupported = self.unsupported.or_else(|| counted_set_operation(&query.body));
         self.unsupported = self.unsupported.or_else(|| writes(&query.body));
         ControlFlow::Continue(())
     }
@@ -185,16 +182,6 @@ fn writes(body: &SetExpr) -> Option<&'static str> {
         SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
     );
     writes.then_some("a statement that writes inside of another (run it by itself)")
-}
-
-/// EXCEPT ALL and INTERSECT ALL, for which the engine does not count rows.
-fn counted_set_operation(body: &SetExpr) -> Option<&'static str> {
-    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return None };
-    match (op, set_quantifier) {
-        (SetOperator::Except, SetQuantifier::All) => Some("EXCEPT ALL"),
-        (SetOperator::Intersect, SetQuantifier::All) => Some("INTERSECT ALL"),
-        _ => counted_set_operation(left).or_else(|| counted_set_operation(right)),
-    }
 }
 
 /// The same for what only the plan tells, such as views of views.

@@ -23,6 +23,7 @@
 //! - [`insert`]: the rows that INSERT adds.
 //! - [`patterns`]: what is wrong with a regular expression.
 //! - [`policies`]: row-level security.
+//! - [`pushdown`]: filters that move down a plan, kept from columns that they are not about.
 //! - [`rights`]: tables as a role may read them.
 //! - [`through`]: steps of a plan that pass rows on.
 //! - [`observe`]: what is seen of a statement while it runs and after it.
@@ -80,6 +81,7 @@ pub mod patterns;
 mod planner;
 mod policies;
 mod progress;
+mod pushdown;
 mod ready;
 mod result_cache;
 mod rights;
@@ -395,17 +397,23 @@ fn template(
     options.execution.parquet.reorder_filters = true;
     options.execution.parquet.bloom_filter_on_read = true;
     options.execution.collect_statistics = true;
+    // Of what files say beside a column's type, nothing changes a result.
+    options.execution.skip_physical_aggregate_schema_check = true;
     options.optimizer.hash_join_single_partition_threshold = 64 << 20;
     options.optimizer.hash_join_single_partition_threshold_rows = 8_000_000;
     // Numbers with a point are exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(semantics::Uuids), Arc::new(semantics::Semantics::default())];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(semantics::Comparisons::default()),
+        Arc::new(semantics::Semantics::default()),
+    ];
     rules.splice(1..1, Analyzer::new().rules);
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
+    let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
+    let physical_rules = pushdown::looked_after(physical_rules);
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
@@ -413,7 +421,7 @@ fn template(
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))
         .with_optimizer_rules(optimizer_rules)
-        .with_physical_optimizer_rules(sides::Sides::among(PhysicalOptimizer::new().rules))
+        .with_physical_optimizer_rules(physical_rules)
         .build();
     use datafusion::execution::FunctionRegistry;
     for function in semantics::aggregate_functions() {

@@ -10,3 +10,5 @@ pub mod armor;
 pub mod decode;
 pub mod encode;
 pub mod types;
+
+pub(crate) use encode::calendar::{Day, day, days};

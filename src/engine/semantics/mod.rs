@@ -13,27 +13,37 @@
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]).
 //!
-//! What depends on the types of an operator's two sides is settled before ([`operators`]), and a
-//! string next to a `uuid` becomes one ([`uuids`]).
-//! Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
+//! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
+//! [`uuids`]).
+//! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
+//! [`members`], [`moments`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
 mod armor;
 mod bounded;
 mod collected;
+mod comparisons;
 mod decimals;
+mod extremes;
 mod intervals;
 mod joined;
 mod labelled;
+mod lengths;
+mod members;
+mod mixed;
+mod moments;
 mod operators;
 mod repeated;
 mod rounding;
+mod sets;
 mod shifted;
 mod sum;
 mod text;
 mod typed;
 mod uuids;
+mod whole;
 mod zones;
 
 use std::sync::Arc;
@@ -44,7 +54,10 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::{BinaryExpr, Case, Cast, ScalarFunction};
+use datafusion::functions_nested::array_has::array_has_udf;
+use datafusion::logical_expr::expr::{
+    Between, BinaryExpr, Case, Cast, GroupingSet, InList, ScalarFunction,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -58,10 +71,10 @@ use crate::values::types::{dimensions, is_text};
 use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
+pub(super) use comparisons::Comparisons;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
-pub(super) use uuids::Uuids;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
@@ -71,6 +84,7 @@ pub(super) struct Semantics {
     at_time_zone: Arc<ScalarUDF>,
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
+    array_has: Arc<ScalarUDF>,
 }
 
 impl Default for Semantics {
@@ -81,6 +95,7 @@ impl Default for Semantics {
             at_time_zone: Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
+            array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
         }
     }
 }
@@ -98,6 +113,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
+        Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
+        Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
     ]
 }
 
@@ -106,7 +123,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
 pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     let Semantics { checked, round, joined, interval_order, .. } = Semantics::default();
     let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(intervals::Scaled::new(divided)));
-    vec![checked, round, joined, interval_order, scaled(false), scaled(true)]
+    let difference = Arc::new(ScalarUDF::new_from_impl(moments::Difference::default()));
+    vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference]
 }
 
 /// The forms of the engine's functions that do not make huge values, or have PostgreSQL's types.
@@ -114,6 +132,12 @@ pub(super) fn amended_functions(
     known: impl Fn(&str) -> Option<Arc<ScalarUDF>>,
 ) -> Vec<Arc<ScalarUDF>> {
     let mut functions = bounded::functions(&known);
+    functions.extend(lengths::functions(&known));
+    functions.extend(whole::functions(&known));
+    let truncated = |inner| Arc::new(ScalarUDF::new_from_impl(moments::DateTrunc::new(inner)));
+    functions.extend(known("date_trunc").map(truncated));
+    let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
+    functions.extend(known(members::NAME).map(has));
     functions.extend(typed::functions(known));
     functions
 }
@@ -122,7 +146,9 @@ pub(super) fn amended_functions(
 pub(super) fn amended_aggregates(
     known: impl Fn(&str) -> Option<Arc<AggregateUDF>>,
 ) -> Vec<Arc<AggregateUDF>> {
-    collected::functions(known)
+    let mut functions = collected::functions(&known);
+    functions.extend(extremes::functions(known));
+    functions
 }
 
 /// The same for window functions.
@@ -159,6 +185,14 @@ impl Semantics {
         let names = NamePreserver::new(&plan);
         let sorts = matches!(plan, LogicalPlan::Sort(_));
         let done = plan.map_expressions(|expr| {
+            if let Expr::GroupingSet(set) = expr {
+                let each = |expr: Expr| {
+                    let name = names.save(&expr);
+                    let done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
+                    Ok(done.update_data(|expr| name.restore(expr)))
+                };
+                return grouped(set, each);
+            }
             let name = names.save(&expr);
             let mut done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
             if sorts && is_interval(&done.data, &schema) {
@@ -185,15 +219,98 @@ impl Semantics {
         Ok(match expr {
             Expr::BinaryExpr(binary) => self.operator(binary, schema),
             Expr::Cast(cast) => self.cast(cast, schema, zone)?,
+            Expr::Negative(operand) => self.negative(*operand, schema),
+            Expr::Between(between) if is_interval(&between.expr, schema) => {
+                let Between { expr, negated, low, high } = between;
+                let [expr, low, high] = [expr, low, high].map(|side| Box::new(self.length(*side)));
+                Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+            }
+            Expr::InList(list) if is_interval(&list.expr, schema) => {
+                let InList { expr, list, negated } = list;
+                let items = list.into_iter().map(|item| self.length(item)).collect();
+                Transformed::yes(in_list(self.length(*expr), items, negated))
+            }
+            Expr::ScalarFunction(function) if chooses_interval(&function, schema) => {
+                Transformed::yes(self.chosen(function))
+            }
             Expr::ScalarFunction(function) if rounds_float(&function, schema) => {
                 Transformed::yes(self.round.call(function.args))
             }
             Expr::ScalarFunction(function) => {
                 let function = on_session_clocks(function, schema, zone);
-                member_of_constant(function.update_data(|function| short_truths(function, schema)))
+                let function = function.update_data(|function| short_truths(function, schema));
+                member_of_constant(function).update_data(|expr| self.with_nulls(expr))
             }
             other => Transformed::no(other),
         })
+    }
+
+    /// How long an interval is.
+    fn length(&self, interval: Expr) -> Expr {
+        self.interval_order.call(vec![interval])
+    }
+
+    /// A number with the other sign. The least integer has none; NaN has one to the engine, which sorts it
+    /// by that.
+    fn negative(&self, operand: Expr, schema: &DFSchema) -> Transformed<Expr> {
+        let minus_one = match operand.get_type(schema) {
+            Ok(DataType::Float64) => Some(ScalarValue::Float64(Some(-1.0))),
+            Ok(DataType::Float32) => Some(ScalarValue::Float32(Some(-1.0))),
+            _ => None,
+        };
+        if let Some(minus_one) = minus_one {
+            let minus_one = Expr::Literal(minus_one, None);
+            return Transformed::yes(binary_expr(operand, Operator::Multiply, minus_one));
+        }
+        let zero = (operand.get_type(schema).ok())
+            .filter(DataType::is_signed_integer)
+            .and_then(|kind| ScalarValue::new_zero(&kind).ok())
+            .map(|zero| Expr::Literal(zero, None));
+        match zero {
+            Some(zero) if arithmetic::can_overflow(Operator::Minus, &zero, &operand, schema) => {
+                Transformed::yes(arithmetic::call(&self.checked, Operator::Minus, zero, operand))
+            }
+            _ => Transformed::no(Expr::Negative(Box::new(operand))),
+        }
+    }
+
+    /// The longest or the shortest of intervals; or the first, and NULL if the second is as long.
+    fn chosen(&self, function: ScalarFunction) -> Expr {
+        let ScalarFunction { func, args } = function;
+        let op = match func.name() {
+            "greatest" => Operator::GtEq,
+            "least" => Operator::LtEq,
+            _ => Operator::Eq,
+        };
+        let either = |left: Expr, right: Expr| {
+            let (one, other) = (self.length(left.clone()), self.length(right.clone()));
+            let compared = binary_expr(one, op, other);
+            let (cases, otherwise) = match op {
+                Operator::Eq => {
+                    let none = ScalarValue::IntervalMonthDayNano(None);
+                    (vec![(compared, Expr::Literal(none, None))], left)
+                }
+                _ => {
+                    let no_left = (left.clone().is_null(), right.clone());
+                    let no_right = (right.clone().is_null(), left.clone());
+                    (vec![no_left, no_right, (compared, left)], right)
+                }
+            };
+            let boxed = |(when, then)| (Box::new(when), Box::new(then));
+            let when_then_expr = cases.into_iter().map(boxed).collect();
+            Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(Box::new(otherwise)) })
+        };
+        args.into_iter().reduce(either).unwrap_or_default()
+    }
+
+    /// `array_has` with PostgreSQL's NULLs.
+    fn with_nulls(&self, expr: Expr) -> Expr {
+        match expr {
+            Expr::ScalarFunction(function) if function.func.name() == members::NAME => {
+                self.array_has.call(function.args)
+            }
+            other => other,
+        }
     }
 
     /// An operator between values of one type.
@@ -248,6 +365,30 @@ impl Semantics {
     }
 }
 
+/// The expressions of grouping sets, each with the name by which it is known elsewhere.
+pub(super) fn grouped(
+    set: GroupingSet,
+    mut each: impl FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<Expr>> {
+    let mut changed = false;
+    let mut all = |exprs: Vec<Expr>| {
+        let exprs = exprs.into_iter().map(|expr| {
+            let done = each(expr)?;
+            changed |= done.transformed;
+            Ok(done.data)
+        });
+        exprs.collect::<Result<Vec<_>>>()
+    };
+    let set = match set {
+        GroupingSet::Rollup(exprs) => GroupingSet::Rollup(all(exprs)?),
+        GroupingSet::Cube(exprs) => GroupingSet::Cube(all(exprs)?),
+        GroupingSet::GroupingSets(sets) => {
+            GroupingSet::GroupingSets(sets.into_iter().map(all).collect::<Result<_>>()?)
+        }
+    };
+    Ok(Transformed::new_transformed(Expr::GroupingSet(set), changed))
+}
+
 /// Refuses an array as one of other dimensions: the engine would write the inner arrays as texts, or
 /// make arrays of the values.
 fn same_dimensions(from: &DataType, to: &DataType) -> Result<()> {
@@ -291,6 +432,15 @@ fn short_truths(mut function: ScalarFunction, schema: &DFSchema) -> ScalarFuncti
         }
     }
     function
+}
+
+/// The most intervals of which one is chosen by a CASE, which has each of them several times.
+const MAX_CHOICES: usize = 4;
+
+fn chooses_interval(function: &ScalarFunction, schema: &DFSchema) -> bool {
+    matches!(function.func.name(), "greatest" | "least" | "nullif")
+        && (2..=MAX_CHOICES).contains(&function.args.len())
+        && function.args.iter().all(|arg| is_interval(arg, schema))
 }
 
 fn compares(op: Operator) -> bool {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -11,7 +12,8 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_
 use sqlparser::ast::BinaryOperator;
 
 use super::intervals::{INTERVAL, Scaled};
-use super::text;
+use super::moments::Difference;
+use super::{mixed, text};
 use crate::values::encode::TimeZone;
 
 /// Digits behind the point that a quotient has at least, if there is room for them: as many as
@@ -28,12 +30,14 @@ const WIDE_PRECISION: u8 = 76;
 pub(in crate::engine) struct Operators {
     times: Arc<ScalarUDF>,
     divided: Arc<ScalarUDF>,
+    difference: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
-        Self { times: scaled(false), divided: scaled(true) }
+        let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
+        Self { times: scaled(false), divided: scaled(true), difference }
     }
 }
 
@@ -49,7 +53,39 @@ impl ExprPlanner for Operators {
         else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        let common = mixed::common_type([&left_type, &right_type].into_iter());
+        if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
+            let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
+            let moments = kind(&common) == Kind::Moment && op == BinaryOperator::Minus;
+            return Ok(match moments {
+                true => PlannerResult::Planned(self.difference.call(vec![left, right])),
+                false => PlannerResult::Original(RawBinaryExpr { op, left, right }),
+            });
+        }
+        // By which rows are joined: the engine's filters look for them by their bits.
+        if op == BinaryOperator::Eq
+            && left_type.is_floating()
+            && right_type.is_floating()
+            && [&left, &right].iter().all(|side| is_of_own_rows(side))
+        {
+            let [left, right] = [left, right].map(mixed::without_sign_of_zero);
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         let (left, right) = match (&op, kind(&left_type), kind(&right_type)) {
+            (BinaryOperator::Plus, Kind::Date, Kind::Number) if right_type.is_integer() => {
+                return Ok(PlannerResult::Planned(moved(left, Operator::Plus, right)));
+            }
+            (BinaryOperator::Plus, Kind::Number, Kind::Date) if left_type.is_integer() => {
+                return Ok(PlannerResult::Planned(moved(right, Operator::Plus, left)));
+            }
+            (BinaryOperator::Minus, Kind::Date, Kind::Number) if right_type.is_integer() => {
+                return Ok(PlannerResult::Planned(moved(left, Operator::Minus, right)));
+            }
+            (BinaryOperator::Minus, Kind::Moment, Kind::Moment)
+                if has_zone(&left_type) == has_zone(&right_type) =>
+            {
+                return Ok(PlannerResult::Planned(self.difference.call(vec![left, right])));
+            }
             // Days between two dates.
             (BinaryOperator::Minus, Kind::Date, Kind::Date) => {
                 let days = binary_expr(left, Operator::Minus, right);
@@ -99,6 +135,7 @@ impl ExprPlanner for Operators {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Date,
+    Moment,
     Interval,
     Number,
     Other,
@@ -107,10 +144,39 @@ enum Kind {
 fn kind(data_type: &DataType) -> Kind {
     match data_type {
         DataType::Date32 | DataType::Date64 => Kind::Date,
+        DataType::Timestamp(..) => Kind::Moment,
         DataType::Interval(_) | DataType::Duration(_) => Kind::Interval,
         number if number.is_numeric() => Kind::Number,
         _ => Kind::Other,
     }
+}
+
+/// A date moved by days: the engine makes intervals of the days, and cannot tell what bounds they have.
+fn moved(date: Expr, op: Operator, days: Expr) -> Expr {
+    let date = cast(cast(date, DataType::Date32), DataType::Int32);
+    cast(binary_expr(date, op, cast(days, DataType::Int32)), DataType::Date32)
+}
+
+/// Whether an expression is of the rows of this query alone. What refers to an outer one has to stay as
+/// it is: subqueries become joins by columns.
+fn is_of_own_rows(expr: &Expr) -> bool {
+    let is = |kind: fn(&Expr) -> bool| expr.exists(|expr| Ok(kind(expr))).unwrap_or(true);
+    is(|expr| matches!(expr, Expr::Column(_)))
+        && !is(|expr| matches!(expr, Expr::OuterReferenceColumn(..)))
+}
+
+fn has_zone(kind: &DataType) -> bool {
+    matches!(kind, DataType::Timestamp(_, Some(_)))
+}
+
+fn compares(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+fn computes(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Divide, Minus, Multiply, Plus};
+    matches!(op, Plus | Minus | Multiply | Divide)
 }
 
 /// A date as the timestamp with which it begins: with an interval it makes a timestamp, while the

@@ -4,10 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-use arrow::compute::{SortOptions, cast};
+use arrow::array::{ArrayRef, Int32Array};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{SortOptions, cast, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue};
+use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::function::{
     ExpressionArgs, PartitionEvaluatorArgs, WindowUDFFieldArgs,
 };
@@ -29,8 +31,15 @@ const INTEGERS: &[&str] = &[
 ];
 /// Functions that give an `integer[]`.
 const INTEGER_ARRAYS: &[&str] = &["array_positions"];
-/// Window functions that give a `bigint`.
-const NUMBERS: &[&str] = &["row_number", "rank", "dense_rank"];
+/// Of them those that give NULL for zero: an array without elements has no dimensions.
+const NEVER_ZERO: &[&str] = &["array_length", "array_ndims"];
+/// Window functions, and what they give.
+const NUMBERS: &[(&str, DataType)] = &[
+    ("row_number", DataType::Int64),
+    ("rank", DataType::Int64),
+    ("dense_rank", DataType::Int64),
+    ("ntile", DataType::Int32),
+];
 
 /// One of the engine's functions, with PostgreSQL's type.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -78,26 +87,50 @@ impl ScalarUDFImpl for Typed {
         let asked = ReturnFieldArgs { arg_fields, scalar_arguments: &scalar_arguments };
         let return_field = self.inner.return_field_from_args(asked)?;
         let given = self.inner.invoke_with_args(ScalarFunctionArgs { return_field, ..args })?;
-        given.cast_to(&self.kind, None)
+        let given = given.cast_to(&self.kind, None)?;
+        match NEVER_ZERO.contains(&self.name()) {
+            true => without_zeros(given),
+            false => Ok(given),
+        }
     }
 }
 
-/// One of the engine's window functions, with a `bigint` as its result.
+fn without_zeros(numbers: ColumnarValue) -> Result<ColumnarValue> {
+    Ok(match numbers {
+        ColumnarValue::Scalar(ScalarValue::Int32(Some(0))) => {
+            ColumnarValue::Scalar(ScalarValue::Int32(None))
+        }
+        ColumnarValue::Array(array) => {
+            let zeros = eq(&array, &Int32Array::new_scalar(0))?;
+            ColumnarValue::Array(nullif(&array, &zeros)?)
+        }
+        other => other,
+    })
+}
+
+/// `row_number()`, as statements find it.
+pub(super) fn row_number() -> Arc<WindowUDF> {
+    Numbered::around(row_number_udwf(), &DataType::Int64)
+}
+
+/// One of the engine's window functions, with a signed number as its result.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Numbered {
     inner: Arc<WindowUDF>,
+    kind: DataType,
 }
 
 /// PostgreSQL's forms of those window functions that `known` has.
 pub(super) fn window_functions(
     known: impl Fn(&str) -> Option<Arc<WindowUDF>>,
 ) -> Vec<Arc<WindowUDF>> {
-    NUMBERS.iter().filter_map(|name| known(name)).map(Numbered::around).collect()
+    let numbered = |(name, kind): &(&str, DataType)| Some(Numbered::around(known(name)?, kind));
+    NUMBERS.iter().filter_map(numbered).collect()
 }
 
 impl Numbered {
-    fn around(inner: Arc<WindowUDF>) -> Arc<WindowUDF> {
-        Arc::new(WindowUDF::new_from_impl(Self { inner }))
+    fn around(inner: Arc<WindowUDF>, kind: &DataType) -> Arc<WindowUDF> {
+        Arc::new(WindowUDF::new_from_impl(Self { inner, kind: kind.clone() }))
     }
 }
 
@@ -123,12 +156,12 @@ impl WindowUDFImpl for Numbered {
         args: PartitionEvaluatorArgs<'_>,
     ) -> Result<Box<dyn PartitionEvaluator>> {
         let inner = self.inner.partition_evaluator_factory(args)?;
-        Ok(Box::new(Numbers { inner }))
+        Ok(Box::new(Numbers { inner, kind: self.kind.clone() }))
     }
 
     fn field(&self, args: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
         let field = self.inner.field(args)?;
-        Ok(Arc::new(field.as_ref().clone().with_data_type(DataType::Int64)))
+        Ok(Arc::new(field.as_ref().clone().with_data_type(self.kind.clone())))
     }
 
     fn sort_options(&self) -> Option<SortOptions> {
@@ -141,7 +174,9 @@ impl WindowUDFImpl for Numbered {
 
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.inner.reverse_expr() {
-            ReversedUDWF::Reversed(inner) => ReversedUDWF::Reversed(Self::around(inner)),
+            ReversedUDWF::Reversed(inner) => {
+                ReversedUDWF::Reversed(Self::around(inner, &self.kind))
+            }
             other => other,
         }
     }
@@ -155,10 +190,7 @@ impl WindowUDFImpl for Numbered {
 #[derive(Debug)]
 struct Numbers {
     inner: Box<dyn PartitionEvaluator>,
-}
-
-fn signed(numbers: &ArrayRef) -> Result<ArrayRef> {
-    Ok(cast(numbers, &DataType::Int64)?)
+    kind: DataType,
 }
 
 impl PartitionEvaluator for Numbers {
@@ -175,15 +207,15 @@ impl PartitionEvaluator for Numbers {
     }
 
     fn evaluate_all(&mut self, values: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        signed(&self.inner.evaluate_all(values, rows)?)
+        Ok(cast(&self.inner.evaluate_all(values, rows)?, &self.kind)?)
     }
 
     fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
-        self.inner.evaluate(values, range)?.cast_to(&DataType::Int64)
+        self.inner.evaluate(values, range)?.cast_to(&self.kind)
     }
 
     fn evaluate_all_with_rank(&self, rows: usize, ranks: &[Range<usize>]) -> Result<ArrayRef> {
-        signed(&self.inner.evaluate_all_with_rank(rows, ranks)?)
+        Ok(cast(&self.inner.evaluate_all_with_rank(rows, ranks)?, &self.kind)?)
     }
 
     fn supports_bounded_execution(&self) -> bool {

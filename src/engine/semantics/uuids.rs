@@ -1,52 +1,22 @@
-//! A string in quotes that is compared with a `uuid` is one: the engine has no common type for them.
+//! A string in quotes that is compared with a `uuid` is one: the engine has no common type for them. And
+//! what is chosen among uuids is one, which the engine forgets.
 
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
-use datafusion::config::ConfigOptions;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, Result, exec_err};
 use datafusion::logical_expr::expr::{Between, BinaryExpr, Cast, InList};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
-use datafusion::optimizer::AnalyzerRule;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl,
+    Signature, Volatility,
+};
 use postgres_types::Type;
 
-use crate::values::types::pg_type;
+use crate::values::types::{parameter, pg_type};
 
-/// The rule. It belongs before the engine's own rule that settles types.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Uuids;
-
-impl AnalyzerRule for Uuids {
-    fn name(&self) -> &str {
-        "postgres_uuids"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(compared).map(|done| done.data)
-    }
-}
-
-fn compared(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let may_be = |kind: &DataType| *kind == DataType::FixedSizeBinary(16);
-    let mut inputs = plan.inputs().into_iter().flat_map(|input| input.schema().fields());
-    // Few statements have any.
-    if !inputs.any(|field| may_be(field.data_type())) {
-        return Ok(Transformed::no(plan));
-    }
-    let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let done = expr.transform_up(|expr| Ok(with_uuids(expr, &schema)))?;
-        Ok(match done.transformed {
-            true => done.update_data(|expr| name.restore(expr)),
-            false => done,
-        })
-    })
-}
-
-fn with_uuids(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+/// A comparison with a `uuid`, with what is compared with it read as one.
+pub(super) fn with_uuids(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
             let (of_left, of_right) = (uuid(&left, schema), uuid(&right, schema));
@@ -72,8 +42,46 @@ fn with_uuids(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
+/// `as_uuid(x)` is `x`, of sixteen bytes, as a `uuid`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct AsUuid {
+    signature: Signature,
+}
+
+impl Default for AsUuid {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for AsUuid {
+    fn name(&self) -> &str {
+        "as_uuid"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::FixedSizeBinary(16))
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let plain = || Arc::new(Field::new("as_uuid", DataType::FixedSizeBinary(16), true));
+        Ok(parameter(&Type::UUID).unwrap_or_else(plain))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match args.args.into_iter().next() {
+            Some(value) => value.cast_to(&DataType::FixedSizeBinary(16), None),
+            None => exec_err!("as_uuid takes a value"),
+        }
+    }
+}
+
 /// The field of an expression that is a `uuid`.
-fn uuid(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
+pub(super) fn uuid(expr: &Expr, schema: &DFSchema) -> Option<FieldRef> {
     let (_, field) = expr.to_field(schema).ok()?;
     (pg_type(&field) == Type::UUID).then_some(field)
 }

@@ -48,6 +48,16 @@ pub fn rewrite(expr: &mut Expr) {
         ("localtime", []) => {
             cast(call("now", Vec::new()), DataType::Time(None, TimezoneInfo::None))
         }
+        // Of transactions there is one with one argument.
+        ("age", [left, right]) => call("age_between", vec![take(left), take(right)]),
+        ("convert_to", [value, encoding]) if is_utf8(encoding) => {
+            call("arrow_cast", vec![take(value), text("Binary")])
+        }
+        ("convert_from", [value, encoding]) if is_utf8(encoding) => {
+            let bytes = cast(take(value), DataType::Bytea);
+            call("arrow_cast", vec![bytes, text("Utf8")])
+        }
+        ("regexp_substr", [value, pattern]) => first_match(take(value), take(pattern)),
         ("mod", [left, right]) => operator(take(left), BinaryOperator::Modulo, take(right)),
         ("div", [left, right]) => quotient(take(left), take(right)),
         ("date_part", [part, value]) => {
@@ -75,6 +85,26 @@ pub fn rewrite(expr: &mut Expr) {
         _ => return,
     };
     *expr = same;
+}
+
+fn is_utf8(encoding: &Expr) -> bool {
+    as_text(encoding).is_some_and(|name| ["utf8", "utf-8"].contains(&name.to_lowercase().as_str()))
+}
+
+/// `substring(text FROM 'pattern')`.
+pub fn substring(expr: &mut Expr) {
+    if let Expr::Substring {
+        expr: value, substring_from: Some(pattern), substring_for: None, ..
+    } = expr
+        && as_text(pattern).is_some()
+    {
+        *expr = first_match(take(value), take(pattern));
+    }
+}
+
+/// What a regular expression finds: what its first parentheses hold, if it has any.
+fn first_match(value: Expr, pattern: Expr) -> Expr {
+    call("array_element", vec![call("regexp_match", vec![value, pattern]), number(1)])
 }
 
 /// A literal in quotes, or a parameter, is of the type that the function takes.

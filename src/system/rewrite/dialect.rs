@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, operators};
+use super::{calls, factors, membership, operators};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -63,6 +63,7 @@ impl VisitorMut for Dialect {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        membership::select(select);
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 let _ = visit_mut(expr, &mut Existence);
@@ -76,6 +77,7 @@ impl VisitorMut for Dialect {
         match expr {
             Expr::Function(_) => functions(expr),
             Expr::Extract { .. } => calls::extract(expr),
+            Expr::Substring { .. } => calls::substring(expr),
             Expr::UnaryOp { .. } => operators::prefix(expr),
             Expr::Identifier(_) => special_word(expr),
             Expr::BinaryOp { op, .. } => {
@@ -92,7 +94,7 @@ impl VisitorMut for Dialect {
                 operators::slice(expr);
                 field(expr);
             }
-            Expr::AnyOp { .. } | Expr::AllOp { .. } => members(expr),
+            Expr::AnyOp { .. } | Expr::AllOp { .. } => membership::quantified(expr),
             Expr::Interval(_) => interval(expr),
             Expr::Value(_) => approximate(expr),
             Expr::SimilarTo { .. } => similar_to(expr),
@@ -268,7 +270,7 @@ fn always_gives_a_row(query: &Query) -> bool {
 }
 
 /// Whether a SELECT has a row for each row that it reads and wants.
-fn is_plain(query: &Query, select: &Select) -> bool {
+pub fn is_plain(query: &Query, select: &Select) -> bool {
     select.distinct.is_none()
         && select.having.is_none()
         && matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
@@ -355,30 +357,6 @@ fn casts(expr: &mut Expr) {
         && let Some(items) = as_text(inner).and_then(array_literal)
     {
         **inner = items;
-    }
-}
-
-/// `x = ANY(ARRAY[a, b])` is `x IN (a, b)`, and `x <> ALL(ARRAY[a, b])` is `x NOT IN (a, b)`.
-fn members(expr: &mut Expr) {
-    let (left, op, right, equal, negated) = match expr {
-        Expr::AnyOp { left, compare_op, right, .. } => {
-            (left, compare_op, right, BinaryOperator::Eq, false)
-        }
-        Expr::AllOp { left, compare_op, right } => {
-            (left, compare_op, right, BinaryOperator::NotEq, true)
-        }
-        _ => return,
-    };
-    if let Some(items) = as_text(right).and_then(array_literal) {
-        **right = items;
-    }
-    if let Expr::Array(items) = right.as_mut()
-        && !items.elem.is_empty()
-        && !items.elem.iter().any(|item| matches!(item, Expr::Array(_)))
-        && *op == equal
-    {
-        let list = std::mem::take(&mut items.elem);
-        *expr = Expr::InList { expr: Box::new(take(left)), list, negated };
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`factors`]: functions in FROM.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
+//! - [`membership`]: values compared with those of a subquery or an array.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's and to_char's patterns in the engine's notations.
 //! - [`type_names`]: types by PostgreSQL's names.
@@ -17,6 +18,7 @@ mod build;
 mod calls;
 mod dialect;
 mod factors;
+mod membership;
 mod names;
 mod operators;
 mod patterns;

@@ -1,0 +1,77 @@
+//! What has to be settled before the engine looks for a common type of several values: where there is
+//! a `uuid` among them ([`uuids`]), or types of which it takes another than PostgreSQL does ([`mixed`],
+//! [`sets`]).
+
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+
+use super::mixed::Mixed;
+use super::{grouped, sets, uuids};
+
+/// The rule. It belongs before the engine's own rule that settles types.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Comparisons {
+    mixed: Mixed,
+}
+
+impl AnalyzerRule for Comparisons {
+    fn name(&self) -> &str {
+        "postgres_comparisons"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| self.settled(plan)).map(|done| done.data)
+    }
+}
+
+impl Comparisons {
+    fn settled(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        sets::settled(plan)?.transform_data(|plan| self.compared(plan))
+    }
+
+    fn compared(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let may_be = |kind: &DataType| *kind == DataType::FixedSizeBinary(16);
+        let mut inputs = plan.inputs().into_iter().flat_map(|input| input.schema().fields());
+        let uuids = inputs.any(|field| may_be(field.data_type()));
+        // Few statements have any of either.
+        if !uuids && !has_several(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        let schema = merge_schema(&plan.inputs());
+        let names = NamePreserver::new(&plan);
+        let settled = |expr: Expr| {
+            let name = names.save(&expr);
+            let done = expr.transform_up(|expr| {
+                let expr = match uuids {
+                    true => uuids::with_uuids(expr, &schema),
+                    false => Transformed::no(expr),
+                };
+                expr.transform_data(|expr| self.mixed.settled(expr, &schema))
+            })?;
+            Ok(match done.transformed {
+                true => done.update_data(|expr| name.restore(expr)),
+                false => done,
+            })
+        };
+        plan.map_expressions(|expr| match expr {
+            Expr::GroupingSet(set) => grouped(set, settled),
+            expr => settled(expr),
+        })
+    }
+}
+
+/// Whether an expression of the plan is one of those of which types may be mixed.
+fn has_several(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found = found || expr.exists(|expr| Ok(Mixed::may_have(expr)))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}

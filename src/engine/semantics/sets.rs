@@ -1,0 +1,121 @@
+//! UNION, INTERSECT and EXCEPT as PostgreSQL has them. With ALL, rows are counted: the engine's joins, into
+//! which it turns the latter two, find out only whether there is such a row at all. And columns of several
+//! types are of those that [`mixed`] says.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Column, JoinType, NullEquality, Result};
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{
+    Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union, cast,
+};
+
+use super::{mixed, typed};
+
+/// The names of rows' numbers on both sides: no statement has columns of such names.
+const NUMBERS: [&str; 2] = ["\u{2}left", "\u{2}right"];
+
+/// A set operation that means what it does in PostgreSQL.
+pub(super) fn settled(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Union(union) => of_common_types(union),
+        LogicalPlan::Join(join) if is_set_operation(&join) => compared(join),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether a join is what the engine makes of INTERSECT or EXCEPT: no other join has NULLs equal before
+/// subqueries have become joins.
+fn is_set_operation(join: &Join) -> bool {
+    matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+        && join.null_equality == NullEquality::NullEqualsNull
+        && join.filter.is_none()
+        && !join.null_aware
+        // A plan may be looked at twice.
+        && !join.left.schema().fields().iter().any(|field| field.name() == NUMBERS[0])
+}
+
+fn compared(join: Join) -> Result<Transformed<LogicalPlan>> {
+    let kinds = common_types(&[join.left.as_ref(), join.right.as_ref()]);
+    // Without ALL the left side has each row once.
+    let all = !matches!(join.left.as_ref(), LogicalPlan::Distinct(_));
+    if !all && kinds.iter().all(Option::is_none) {
+        return Ok(Transformed::no(LogicalPlan::Join(join)));
+    }
+    let side = |plan: &LogicalPlan, name: &str| -> Result<(LogicalPlan, Vec<Column>)> {
+        let plan = taken_as(plan, &kinds)?;
+        let mut keys = plan.schema().columns();
+        let plan = match all {
+            true => numbered(plan, &keys, name)?,
+            false => plan,
+        };
+        keys.extend(all.then(|| Column::from_name(name)));
+        Ok((plan, keys))
+    };
+    let (left, left_keys) = side(&join.left, NUMBERS[0])?;
+    let (right, right_keys) = side(&join.right, NUMBERS[1])?;
+    let columns: Vec<Expr> = join.schema.columns().into_iter().map(Expr::Column).collect();
+    let joined = LogicalPlanBuilder::from(left).join_detailed(
+        right,
+        join.join_type,
+        (left_keys, right_keys),
+        None,
+        NullEquality::NullEqualsNull,
+    )?;
+    joined.project(columns)?.build().map(Transformed::yes)
+}
+
+/// A plan with one more column, the number of each row among those that are the same: the second such row
+/// has to find a second one.
+fn numbered(plan: LogicalPlan, keys: &[Column], name: &str) -> Result<LogicalPlan> {
+    let keys = keys.iter().cloned().map(Expr::Column).collect();
+    let number = Expr::from(WindowFunction::new(typed::row_number(), Vec::new()));
+    let number = number.partition_by(keys).build()?;
+    let mut columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let windowed = LogicalPlanBuilder::from(plan).window(vec![number])?.build()?;
+    let last = windowed.schema().columns().pop();
+    columns.extend(last.map(|number| Expr::Column(number).alias(name)));
+    LogicalPlanBuilder::from(windowed).project(columns)?.build()
+}
+
+fn of_common_types(union: Union) -> Result<Transformed<LogicalPlan>> {
+    let inputs: Vec<&LogicalPlan> = union.inputs.iter().map(AsRef::as_ref).collect();
+    let kinds = common_types(&inputs);
+    if kinds.iter().all(Option::is_none) {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    let inputs = inputs.into_iter().map(|input| taken_as(input, &kinds).map(Arc::new));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    Union::try_new_with_loose_types(inputs).map(|union| Transformed::yes(LogicalPlan::Union(union)))
+}
+
+/// The common types of columns, where the engine would take others.
+fn common_types(inputs: &[&LogicalPlan]) -> Vec<Option<DataType>> {
+    let count = inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
+    let of = |at: usize| {
+        let types = || inputs.iter().map(|input| input.schema().field(at).data_type());
+        // The engine compares them, but leaves the left side's as they are.
+        let both = types().any(|kind| *kind == DataType::Float32)
+            && types().any(|kind| *kind == DataType::Float64);
+        mixed::common_type(types()).or(both.then_some(DataType::Float64))
+    };
+    (0..count).map(of).collect()
+}
+
+/// A plan with its columns as of other types.
+fn taken_as(plan: &LogicalPlan, kinds: &[Option<DataType>]) -> Result<LogicalPlan> {
+    if kinds.iter().all(Option::is_none) {
+        return Ok(plan.clone());
+    }
+    let columns = plan.schema().columns().into_iter().zip(kinds);
+    let columns = columns.map(|(column, kind)| match kind {
+        None => Expr::Column(column),
+        Some(kind) => {
+            let Column { relation, name, .. } = column.clone();
+            cast(Expr::Column(column), kind.clone()).alias_qualified(relation, name)
+        }
+    });
+    LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
+}

@@ -1,0 +1,102 @@
+//! Differences from PostgreSQL that are known: each is a rule, as narrow as it can be, and its reason. A
+//! rule that a long run never needs is to be taken out.
+
+use crate::compare::{Alike, Answer, compare};
+
+/// A statement that two servers do not answer in the same way.
+pub struct Disagreement<'a> {
+    pub sql: &'a str,
+    pub theirs: &'a Answer,
+    pub ours: &'a Answer,
+}
+
+/// A difference that is known.
+pub struct Rule {
+    pub reason: &'static str,
+    applies: fn(&Disagreement<'_>) -> bool,
+}
+
+/// The rule for a disagreement, if there is one.
+pub fn rule(found: &Disagreement<'_>) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| (rule.applies)(found))
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        reason: "the parser takes what stands in parentheses in ROLLUP and the like for a list: nothing \
+                 may follow it",
+        applies: |found| {
+            let grouping = ["ROLLUP (", "CUBE (", "GROUPING SETS ("];
+            grouping.iter().any(|clause| found.sql.contains(clause))
+                && found.fails("42601", "found: ::")
+        },
+    },
+    Rule {
+        reason: "an array in a subquery cannot have the outer query's columns as elements",
+        applies: |found| {
+            found.sql.contains("(ARRAY[") && found.fails("42P01", "missing FROM-clause")
+        },
+    },
+    Rule {
+        reason: "a bytea of a table and one that is computed have no common type for coalesce",
+        applies: |found| found.fails("42883", "function coalesce(bytea, bytea) does not exist"),
+    },
+    Rule {
+        reason: "the engine refuses a plan of its own, of a window over rows that it takes for sorted",
+        applies: |found| found.fails("42000", "does not satisfy order requirements"),
+    },
+    Rule {
+        reason: "a column that stands in ROLLUP and the like more than once",
+        applies: |found| {
+            found.sql.contains(" GROUP BY ROLLUP (")
+                && found.fails("42712", "specified more than once")
+        },
+    },
+    Rule {
+        reason: "groups by a column and by a cast of it, which have one name to the engine",
+        applies: |found| {
+            found.sql.contains(" GROUP BY ") && found.fails("42000", "have the same name")
+        },
+    },
+    Rule {
+        reason: "two aggregates of one statement that sort their values by different expressions",
+        applies: |found| found.fails("0A000", "Conflicting ordering requirements"),
+    },
+    Rule {
+        reason: "PostgreSQL computes constants before it knows that they decide nothing",
+        applies: |found| {
+            !found.sql.contains(" FROM ")
+                && matches!(found.ours, Answer::Rows { .. })
+                && matches!(found.theirs, Answer::Failed { code, .. } if code.starts_with("22"))
+        },
+    },
+    Rule {
+        reason: "nullif of a real and a double precision is a double precision beside other queries",
+        applies: |found| {
+            found.sql.contains("::real, ")
+                && found.sql.contains(" nullif(")
+                && found.sql.contains(" UNION ")
+                && found.theirs.has("0.1")
+                && found.ours.has("0.10000000149011612")
+        },
+    },
+    Rule {
+        reason: "zero with a minus comes before zero, where PostgreSQL sorts both alike",
+        applies: |found| {
+            found.sql.contains(" ORDER BY ")
+                && found.theirs.has("-0")
+                && compare(found.theirs, found.ours, false) != Alike::Different
+        },
+    },
+];
+
+impl Disagreement<'_> {
+    /// Whether only the daemon fails, with this code and these words.
+    fn fails(&self, wanted: &str, words: &str) -> bool {
+        matches!(self.theirs, Answer::Rows { .. })
+            && matches!(
+                self.ours,
+                Answer::Failed { code, message } if code == wanted && message.contains(words)
+            )
+    }
+}
