@@ -154,7 +154,7 @@ pub fn check_chunk(
     // A dictionary stands before the first of those pages.
     let begin = extent(chunk).map_or(0, |extent| extent.start);
     let before = first.offset as u64;
-    let dictionary = (before > begin).then(|| begin..before);
+    let dictionary = (before > begin).then_some(begin..before);
     let from = locations.partition_point(|page| (page.offset as u64) < start);
     let of_values = locations[from..].iter().map(|page| {
         let begin = page.offset as u64;
