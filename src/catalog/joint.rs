@@ -221,15 +221,15 @@ mod tests {
             behind(&a1.1, snapshot, &renamed).map(|table| table.name.clone()).collect()
         };
         let mut snapshot = everything();
-        assert_eq!(names(&snapshot), [b.0.name.clone()]);
+        assert_eq!(names(&snapshot), vec![b.0.name.clone()]);
         snapshot.set_table(&b.0.name, None);
         assert_eq!(names(&snapshot), []);
         let renamed = TableName::new("oribi", PUBLIC, "other");
         snapshot.set_table(&renamed, Some((b.1, Default::default())));
-        assert_eq!(names(&snapshot), [renamed.clone()]);
+        assert_eq!(names(&snapshot), vec![renamed.clone()]);
         // What is dropped is forgotten with the next commit.
         snapshot.set_table(&renamed, None);
-        let mut records = [a1.clone()];
+        let mut records = vec![a1.clone()];
         join(&mut records, &snapshot);
         assert_eq!(joint(&records[0].1), []);
     }

@@ -106,7 +106,7 @@ pub const CASES: &[Case] = &[
         what: "a predecessor's record goes with its incarnation",
         recipe: Recipe::Cluster,
         mutation: Mutation::NoDelete("/incarnations/"),
-        first: 0,
+        first: 7000,
         seeds: 2000,
     },
     Case {

@@ -319,8 +319,11 @@ mod tests {
         ],
     };
 
+    /// Shape, field and value.
+    type Seen = (&'static str, i16, i64);
+
     /// What was seen of some bytes, the rest of them, and the weight.
-    fn walk(bytes: &[u8]) -> Result<(Vec<(&'static str, i16, i64)>, usize, u64)> {
+    fn walk(bytes: &[u8]) -> Result<(Vec<Seen>, usize, u64)> {
         let mut seen = Vec::new();
         let mut walk = Walk::new(bytes);
         walk.structure(&OUTER, &mut |shape, field, value| {

@@ -279,7 +279,7 @@ impl<'a> Rows<'a> {
                     select.selection = condition(value());
                     for table in &mut select.from {
                         if let TableFactor::Derived { subquery, .. } = &mut table.relation {
-                            *subquery = Box::new((*query).clone());
+                            **subquery = (*query).clone();
                         }
                     }
                 }
