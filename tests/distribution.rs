@@ -126,7 +126,7 @@ async fn small_statements_stay_where_they_are() {
              WHERE l_orderkey = o_orderkey",
             // Looks at rows of all workers at once.
             "SELECT count(*) FROM orders WHERE o_orderkey NOT IN \
-             (SELECT nullif(l_orderkey, 1) FROM lineitem)",
+             (SELECT key FROM (SELECT nullif(l_orderkey, 1) AS key FROM lineitem) l)",
             // Depends on the session.
             "SELECT count(current_setting(o_clerk, true)) FROM orders",
         ] {
