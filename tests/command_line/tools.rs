@@ -369,6 +369,30 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         }
         client.rows("ALTER TABLE numbers ALTER COLUMN x TYPE bigint").await;
         assert_eq!(client.value("SELECT count(*) - count(DISTINCT x) FROM numbers").await, "0");
+        // Which parts are there cannot be told any more: nothing is guessed.
+        let there = client.value("SELECT count(*) FROM numbers").await;
+        let (code, _, err) = run(&[&bad, "numbers", "--part", "20KiB"]);
+        assert!(
+            code == Some(1) && err.contains("did not end") && err.contains("--restart"),
+            "{err}"
+        );
+        assert_eq!(client.value("SELECT count(*) FROM numbers").await, there);
+        client.rows("TRUNCATE numbers").await;
+        let (code, _, err) = run(&arguments);
+        assert!(code == Some(1) && err.contains("has 0 rows"), "{err}");
+        // The mended file, from its beginning; a table of the same name that is made anew has nothing.
+        let right = (1..=9000).map(|x| format!("{x}\n")).collect::<String>();
+        std::fs::write(&bad, format!("x\n{right}")).expect("a file");
+        let (code, _, err) = run(&arguments);
+        assert!(code == Some(1) && err.contains("has changed"), "{err}");
+        let (code, _, err) = run(&[&bad, "numbers", "--part", "10KiB", "--restart"]);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(
+            client.value("SELECT count(*) || ' ' || sum(x) FROM numbers").await,
+            "9000 40504500"
+        );
+        let (code, _, err) = run(&[&bad, "numbers", "--part", "0"]);
+        assert!(code == Some(2) && err.contains("4 KiB"), "{err}");
         for (arguments, code, part) in [
             (&["/nowhere.csv", "people"][..], 1, "/nowhere.csv"),
             (&[csv.as_str(), "nowhere"], 1, "--create"),

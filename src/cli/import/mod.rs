@@ -3,7 +3,8 @@
 //! Each part is one transaction, which adds the rows and notes the part in the table
 //! `oribi_imports`: so an import that was interrupted, or whose connection was lost in the middle of a
 //! commit, goes on exactly behind the last part that is there when it is run again. Nothing is added
-//! twice.
+//! twice, and nothing is left out: where the notes are of another state of the file or of parts of another
+//! size, or where rows of them are gone from the table, it refuses to guess.
 //!
 //! - [`parts`]: a file as parts of CSV, cut between records.
 
@@ -32,6 +33,9 @@ const NOTES: &str = "oribi_imports";
 /// Bytes of a message with rows: a daemon refuses those of 64 MiB.
 const MESSAGE: usize = 1 << 20;
 
+/// Bytes of the smallest parts: each is a commit.
+const LEAST_PART: u64 = 4 << 10;
+
 /// Times that one part is tried again when the connection is lost.
 const ATTEMPTS: usize = 5;
 
@@ -53,10 +57,10 @@ pub struct Options {
     /// What stands between the values of a CSV file.
     #[arg(long, default_value = ",", value_name = "CHARACTER")]
     delimiter: char,
-    /// Bytes of one part.
+    /// Bytes of one part, at least 4 KiB.
     #[arg(long, default_value = "64MiB", value_name = "SIZE")]
     part: bytesize::ByteSize,
-    /// Begin anew, even if a part of this file is in the table already.
+    /// Begin anew, even if a part of this file is in the table already: what is there stays.
     #[arg(long)]
     restart: bool,
     /// Say what was done as JSON.
@@ -127,19 +131,22 @@ async fn import(options: Options, format: Format) -> Result<Done> {
         .filter(u8::is_ascii)
         .ok_or_else(|| Error::Usage("the delimiter must be one ASCII character".to_owned()))?;
     let path = std::fs::canonicalize(&file).map_err(Error::io("read", &file))?;
-    let bytes = usize::try_from(part.as_u64()).unwrap_or(usize::MAX).max(1);
+    if part.as_u64() < LEAST_PART {
+        return Err(Error::Usage(format!("--part {part}: parts have at least 4 KiB")));
+    }
+    let bytes = usize::try_from(part.as_u64()).unwrap_or(usize::MAX);
     let mut parts = Parts::open(&path, format, !no_header, delimiter, bytes)?;
     let mut client = link.open(APPLICATION).await?;
     let target = Target::of(&table);
     target.prepare(&mut client, &parts, create).await?;
     let columns = target.columns(&mut client).await?;
     parts.choose(&columns)?;
-    let id = identity(&path, &target, bytes)?;
+    let import = Import::of(&path, &target, target.oid(&mut client).await?, bytes)?;
     if restart {
-        let forget = format!("DELETE FROM {} WHERE import = {}", target.notes, literal(&id));
-        execute(&mut client, &forget).await?;
+        target.forget(&mut client, &import.any()).await?;
     }
-    let there = target.last_part(&mut client, &id).await?;
+    let there = target.resume(&mut client, &import).await?;
+    let id = import.id;
     let bar = bar(parts.size());
     let (mut rows, mut number) = (0, 0);
     while let Some(part) = parts.next()? {
@@ -153,19 +160,37 @@ async fn import(options: Options, format: Format) -> Result<Done> {
     }
     bar.finish_and_clear();
     // Done: the same file may come again.
-    let forget = format!("DELETE FROM {} WHERE import = {}", target.notes, literal(&id));
-    execute(&mut client, &forget).await?;
+    target.forget(&mut client, &format!("import = {}", literal(&id))).await?;
     let seconds = since.elapsed().as_secs_f64();
     Ok(Done { table, rows, parts: number - there, resumed: there, seconds })
 }
 
-/// What makes an import the same one: the file as it is, the table, and how it is cut.
-fn identity(path: &Path, target: &Target, bytes: usize) -> Result<String> {
-    let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
-    let changed = found.modified().map_err(Error::io("read", path))?;
-    let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let (path, length) = (path.display(), found.len());
-    Ok(format!("{path} {length} {changed} {bytes} {}", target.name))
+/// How an import is noted.
+struct Import {
+    /// The file as it is, how it is cut, and the table: by its identifier, since another may come to its name.
+    id: String,
+    /// What notes of the same file begin with, and those of the same table end with.
+    file: String,
+    table: String,
+}
+
+impl Import {
+    fn of(path: &Path, target: &Target, oid: i64, bytes: usize) -> Result<Self> {
+        let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        let changed = found.modified().map_err(Error::io("read", path))?;
+        let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let file = format!("{} ", path.display());
+        let table = format!(" {} {oid}", target.name);
+        Ok(Self { id: format!("{file}{} {changed} {bytes}{table}", found.len()), file, table })
+    }
+
+    /// The condition for notes of the file, in whatever state and parts.
+    fn any(&self) -> String {
+        let (file, table) = (literal(&self.file), literal(&self.table));
+        format!(
+            "left(import, length({file})) = {file} AND right(import, length({table})) = {table}"
+        )
+    }
 }
 
 fn bar(size: u64) -> ProgressBar {
@@ -224,10 +249,53 @@ impl Target {
             execute(client, &sql).await?;
         }
         let sql = format!(
-            "CREATE TABLE IF NOT EXISTS {} (import text NOT NULL, part bigint NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS {} (import text NOT NULL, part bigint NOT NULL, rows bigint)",
             self.notes
         );
-        execute(client, &sql).await
+        execute(client, &sql).await?;
+        // One that an older version has made.
+        execute(client, &format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS rows bigint", self.notes))
+            .await
+    }
+
+    /// The table's object identifier.
+    async fn oid(&self, client: &mut Client) -> Result<i64> {
+        let sql = format!("SELECT {}::regclass::oid::bigint", literal(&self.name));
+        let row = client.link().await?.query_one(&sql, &[]).await.map_err(Error::Statement)?;
+        row.try_get(0).map_err(Error::Statement)
+    }
+
+    async fn forget(&self, client: &mut Client, condition: &str) -> Result<()> {
+        execute(client, &format!("DELETE FROM {} WHERE {condition}", self.notes)).await
+    }
+
+    /// The last part that is in the table, if it is sure which ones are.
+    async fn resume(&self, client: &mut Client, import: &Import) -> Result<u64> {
+        let (notes, name, id) = (&self.notes, &self.name, literal(&import.id));
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {notes} WHERE {} AND import <> {id}), \
+             (SELECT coalesce(sum(rows), 0)::bigint FROM {notes} WHERE import = {id}), \
+             (SELECT count(*) FROM {name})",
+            import.any()
+        );
+        let row = client.link().await?.query_one(&sql, &[]).await.map_err(Error::Statement)?;
+        let number = |at: usize| row.try_get::<_, i64>(at).map_err(Error::Statement);
+        let (others, noted, rows) = (number(0)?, number(1)?, number(2)?);
+        let file = import.file.trim_end();
+        if others > 0 {
+            return Err(Error::NotInForce(format!(
+                "{others} parts of {file} are in {name} already, from an import that did not end: the file has \
+                 changed since, or --part was another. Go on with that --part, or remove their rows and say \
+                 --restart"
+            )));
+        }
+        if rows < noted {
+            return Err(Error::NotInForce(format!(
+                "{name} has {rows} rows, and parts of {file} with {noted} were put into it: some have been \
+                 removed since. --restart imports the whole file, beside what is there"
+            )));
+        }
+        self.last_part(client, &import.id).await
     }
 
     /// The table's columns, in their order.
@@ -318,7 +386,9 @@ impl Target {
         }
         let rows = sink.finish().await?;
         let (notes, id) = (&self.notes, literal(id));
-        let note = format!("INSERT INTO {notes} VALUES ({id}, {number}); COMMIT");
+        let note = format!(
+            "INSERT INTO {notes} (import, part, rows) VALUES ({id}, {number}, {rows}); COMMIT"
+        );
         connection.batch_execute(&note).await?;
         Ok(rows)
     }
