@@ -257,7 +257,12 @@ impl Catalog {
     ///
     /// Its node is read before they are listed: what is created after the list was read changes
     /// the node's version after it was read, so that a write that checks the version notices.
-    pub(super) async fn refresh_schema(&self, database: &str, schema: &str) -> Result<()> {
+    /// Returned is the snapshot with both: in a later one the schema may be newer than its list.
+    pub(super) async fn refresh_schema(
+        &self,
+        database: &str,
+        schema: &str,
+    ) -> Result<Arc<Snapshot>> {
         self.coordination.sync().await?;
         let _guard = self.refreshing.lock().await;
         let node = self.read(&Path::Schema(database, schema)).await?;
@@ -277,7 +282,8 @@ impl Catalog {
             let node = self.read(&Path::Table { database, schema, table }).await?;
             next.set_table(name, node);
         }
-        self.publish(next, unknown).await
+        self.publish(next, unknown).await?;
+        Ok(self.snapshot())
     }
 
     /// The whole catalog as the store has it now.

@@ -132,12 +132,11 @@ impl Catalog {
             return Err(Error::Reserved(schema.to_owned()));
         }
         self.database(database).await?;
-        self.refresh_schema(database, schema).await?;
-        let found = self.database(database).await?;
+        // All from one snapshot: in a later one the schema may be newer than what is known to be in it.
+        let snapshot = self.refresh_schema(database, schema).await?;
         let name = CatalogName::Schema(database.to_owned(), schema.to_owned());
-        let content = found
-            .schemas
-            .get(schema)
+        let content = (snapshot.databases.get(database))
+            .and_then(|database| database.schemas.get(schema))
             .ok_or_else(|| Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() });
         let Some(content) = if_exists(content, mode)? else { return Ok(false) };
         let Some((record, stat)) = &content.node else {
