@@ -2,8 +2,8 @@
 //! a file holds, a statement on it ends within a bound, with the right answer or with an error that names the
 //! file; the daemon goes on, with bounded memory, and serves others meanwhile.
 //!
-//! A run is short by default. `ORIBI_HOSTILE_FILES` makes it longer, `ORIBI_HOSTILE_SEED` damages the same
-//! bytes again: each run prints its own.
+//! A run is short by default. `ORIBI_HOSTILE_FILES` makes it longer, another `ORIBI_HOSTILE_SEED`
+//! damages other bytes.
 
 mod common;
 
@@ -38,7 +38,7 @@ const FILTERED: &str = "SELECT count(*), min(u), max(u) FROM t \
                         WHERE n BETWEEN 2000000 AND 9000000 AND s = 'word 7'";
 
 fn seed() -> u64 {
-    setting("ORIBI_HOSTILE_SEED").unwrap_or_else(|| u64::from(std::process::id()))
+    setting("ORIBI_HOSTILE_SEED").unwrap_or(101)
 }
 
 fn create(path: &Path) -> String {

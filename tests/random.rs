@@ -3,8 +3,8 @@
 //! `p IS NULL`, asked of the daemon alone.
 //!
 //! [`tables`] and [`expressions`] say what is in them, [`known`] which differences there are and why.
-//! A run is short by default. `ORIBI_RANDOM_STATEMENTS` makes it longer, `ORIBI_RANDOM_SEED` makes up the
-//! same statements again: each run prints its own seed.
+//! A run is short by default. `ORIBI_RANDOM_STATEMENTS` makes it longer, another `ORIBI_RANDOM_SEED`
+//! makes up other statements.
 
 mod common;
 #[path = "random/compare.rs"]
@@ -74,7 +74,7 @@ struct Figures {
 #[test]
 fn statements_are_answered_as_by_postgresql() {
     let count = setting("ORIBI_RANDOM_STATEMENTS").unwrap_or(STATEMENTS);
-    let seed = setting("ORIBI_RANDOM_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = setting("ORIBI_RANDOM_SEED").unwrap_or(1);
     println!("ORIBI_RANDOM_SEED={seed} ORIBI_RANDOM_STATEMENTS={count}");
     let (postgres, oribi) = (Server::start(), Daemon::start(&Options::new()));
     let (mut theirs, mut ours) = (open(postgres.address()), open(oribi.postgres()));
