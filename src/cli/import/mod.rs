@@ -3,8 +3,9 @@
 //! Each part is one transaction, which adds the rows and notes the part in the table
 //! `oribi_imports`: so an import that was interrupted, or whose connection was lost in the middle of a
 //! commit, goes on exactly behind the last part that is there when it is run again. Nothing is added
-//! twice, and nothing is left out: where the notes are of another state of the file or of parts of another
-//! size, or where rows of them are gone from the table, it refuses to guess.
+//! twice. Where the notes are of another state of the file or of parts of another size, or where the table
+//! has fewer rows than its parts had, it refuses to guess; rows that others have put in place of removed ones
+//! hide that.
 //!
 //! - [`parts`]: a file as parts of CSV, cut between records.
 
