@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::config::{self, Share, Size};
-use crate::storage::{Roots, Stores};
+use crate::storage::{PageCache, Roots, Stores};
 
 /// How many of the greatest users of memory an error names.
 const NAMED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
@@ -42,7 +42,7 @@ pub fn limit(share: Share) -> u64 {
 /// The part of the room for footers that statistics may take besides.
 const METADATA_PART: u64 = 4;
 
-/// Bytes that the kept pages of files may use besides: a share of what statements may.
+/// Bytes that the kept pages of files may use, of those that statements leave.
 pub(super) fn pages_limit(config: &config::Engine) -> u64 {
     part_of(config.page_cache, usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX))
 }
@@ -184,6 +184,57 @@ impl MemoryPool for Bounded {
     }
 }
 
+/// The memory of all statements, of which kept pages of files have what these leave.
+#[derive(Debug)]
+struct Yielding {
+    statements: FairSpillPool,
+    pages: Arc<PageCache>,
+}
+
+impl Display for Yielding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.statements.fmt(f)
+    }
+}
+
+impl MemoryPool for Yielding {
+    fn name(&self) -> &str {
+        self.statements.name()
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.statements.register(consumer);
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.statements.unregister(consumer);
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.statements.grow(reservation, additional);
+        self.pages.take(additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.statements.shrink(reservation, shrink);
+        self.pages.give_back(shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> EngineResult<()> {
+        self.statements.try_grow(reservation, additional)?;
+        self.pages.take(additional);
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.statements.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.statements.memory_limit()
+    }
+}
+
 /// Bytes for files' footers, and for their statistics.
 fn caches(config: &config::Engine) -> (usize, usize) {
     let footers = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
@@ -202,7 +253,11 @@ pub(super) fn change_caches(environment: &RuntimeEnv, config: &config::Engine) {
 
 /// Memory pool, disk manager and caches, shared by all sessions. Spill files of an earlier process
 /// are removed: the directory is below the locked data directory, so nobody else uses them.
-pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Arc<RuntimeEnv>> {
+pub(super) fn environment(
+    config: &config::Engine,
+    places: &Places,
+    pages: Arc<PageCache>,
+) -> Result<Arc<RuntimeEnv>> {
     let failed = |error: std::io::Error| {
         let directory = places.spill.display();
         Error::Start(format!("cannot prepare the spill directory {directory}: {error}"))
@@ -212,7 +267,8 @@ pub(super) fn environment(config: &config::Engine, places: &Places) -> Result<Ar
     }
     std::fs::create_dir_all(&places.spill).map_err(failed)?;
     let limit = usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX);
-    let pool = TrackConsumersPool::new(FairSpillPool::new(limit), NAMED_CONSUMERS);
+    let pool = Yielding { statements: FairSpillPool::new(limit), pages };
+    let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS);
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![places.spill.clone()]))
         .with_max_temp_directory_size(config.spill_limit.0);

@@ -308,19 +308,15 @@ fn memory_limit(config: &Config) -> Check {
     const NAME: &str = "memory";
     let limit = memory::limit(config.engine.memory_limit);
     let available = memory::limit(Share::Percent(100));
-    let cache = match config.engine.page_cache {
-        Share::Bytes(bytes) => bytes,
-        Share::Percent(percent) => limit / 100 * u64::from(percent),
-    };
-    let all = limit.saturating_add(cache);
+    let caches = config.engine.metadata_cache.0.saturating_add(config.engine.result_cache.0);
+    let all = limit.saturating_add(caches);
     let seen = format!(
-        "statements {}, pages of files {}, of {} that the machine or its control group has",
+        "statements and pages of files {}, other caches {}, of {} that the machine or its control group has",
         ByteSize(limit),
-        ByteSize(cache),
+        ByteSize(caches),
         ByteSize(available)
     );
-    let mend =
-        "lower engine.memory_limit or engine.page_cache, or raise the group's limit (MemoryMax=)";
+    let mend = "lower engine.memory_limit, or raise the group's limit (MemoryMax=)";
     match all {
         all if all > available => Check::fail(NAME, seen, mend),
         all if all > available / 100 * 95 => Check::warn(NAME, seen, mend),

@@ -4,7 +4,8 @@
 //! A reader of a file shows it as if those of its chunks that are kept had been written without
 //! compression, far behind the file's end; what is asked for there comes from memory, and the rest from the
 //! file ([`reader`]). Chunks are kept once more bytes of them were read than they have, while there is room;
-//! then by how often they are used. Nothing is kept of a file that changed within the last seconds.
+//! then by how often they are used. Nothing is kept of a file that changed within the last seconds. Their
+//! memory is what statements leave of their own: when these take it, chunks go.
 //!
 //! - [`file`]: what is known of a file, and how it is shown.
 //! - [`reader`]: reads a file with what is kept of it.
@@ -42,6 +43,10 @@ const FILES_SHARE: u64 = 4;
 /// The part of the memory that one chunk may take.
 const CHUNK_SHARE: u64 = 4;
 
+/// The part of the memory shared with statements that is freed at a time when they need some, so that
+/// not each of their steps has to.
+const FREED_SHARE: u64 = 64;
+
 /// Bytes, without compression, of the chunks that are made ready at one time; one alone may have more.
 const MAX_PENDING: usize = 64 << 20;
 
@@ -50,12 +55,33 @@ pub struct PageCache {
     chunks: Cache<ChunkKey, Arc<Chunk>>,
     files: Cache<FileKey, Arc<File>>,
     max_bytes: u64,
+    memory: Arc<Memory>,
     next_file: AtomicU64,
     /// Makes chunks ready, on the threads of the statement that read them; it may end before.
     tasks: Mutex<JoinSet<()>>,
     /// Bytes of the chunks that are made ready just now.
     pending: AtomicUsize,
     hits: AtomicU64,
+}
+
+/// Bytes that kept chunks and statements have together.
+#[derive(Debug)]
+struct Memory {
+    limit: u64,
+    /// What statements have; they may take all of it.
+    taken: AtomicU64,
+    /// What chunks have.
+    kept: AtomicU64,
+    /// Held by who frees some.
+    freeing: Mutex<()>,
+}
+
+impl Memory {
+    /// Bytes beyond the limit, if chunks had so many more.
+    fn beyond(&self, more: u64) -> u64 {
+        let all = self.taken.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed) + more;
+        all.saturating_sub(self.limit)
+    }
 }
 
 /// A chunk by its file's number and its place there.
@@ -92,9 +118,20 @@ impl Debug for PageCache {
 }
 
 impl PageCache {
-    pub fn new(max_bytes: u64) -> Arc<Self> {
+    /// At most so many bytes of chunks, and as many as are left of a `limit` by statements, whose memory
+    /// goes through [`take`](Self::take) and [`give_back`](Self::give_back).
+    pub fn new(max_bytes: u64, limit: u64) -> Arc<Self> {
+        let memory = Memory {
+            limit,
+            taken: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            freeing: Mutex::default(),
+        };
+        let memory = Arc::new(memory);
         let weigh = |_: &ChunkKey, chunk: &Arc<Chunk>| chunk.weight();
-        let forget = |key: Arc<ChunkKey>, chunk: Arc<Chunk>, cause: RemovalCause| {
+        let of_all = memory.clone();
+        let forget = move |key: Arc<ChunkKey>, chunk: Arc<Chunk>, cause: RemovalCause| {
+            of_all.kept.fetch_sub(chunk.weight().into(), Ordering::Relaxed);
             if cause != RemovalCause::Replaced {
                 chunk.forgotten(key.1);
             }
@@ -117,6 +154,7 @@ impl PageCache {
             chunks,
             files,
             max_bytes,
+            memory,
             next_file: AtomicU64::new(0),
             tasks: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -130,6 +168,35 @@ impl PageCache {
         self.chunks.run_pending_tasks();
         let held = [self.chunks.entry_count(), self.chunks.weighted_size(), self.max_bytes];
         (held, self.hits.load(Ordering::Relaxed))
+    }
+
+    /// Statements have so many bytes more of the memory that they share with chunks, which are dropped as
+    /// far as they stand in the way.
+    pub fn take(&self, bytes: usize) {
+        self.memory.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        let beyond = self.memory.beyond(0);
+        if beyond > 0 {
+            self.free(beyond);
+        }
+    }
+
+    /// Statements have so many bytes less.
+    pub fn give_back(&self, bytes: usize) {
+        self.memory.taken.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Drops chunks that have so many bytes, and some more. Whoever comes while another does so leaves it to
+    /// that one.
+    fn free(&self, bytes: u64) {
+        let Ok(_freeing) = self.memory.freeing.try_lock() else { return };
+        let mut left = bytes + self.memory.limit / FREED_SHARE;
+        let chunks = self.chunks.iter().take_while(|(_, chunk)| {
+            let more = left > 0;
+            left = left.saturating_sub(chunk.weight().into());
+            more
+        });
+        let keys: Vec<_> = chunks.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| self.chunks.invalidate(key));
     }
 
     /// A file, or a part of it, that is about to be scanned. A part is one by row groups from now on, where
@@ -171,7 +238,7 @@ impl PageCache {
 
     /// Whether a chunk of so many bytes can be kept.
     fn fits(&self, bytes: usize) -> bool {
-        bytes < self.largest()
+        bytes < self.largest() && self.memory.beyond(bytes as u64) == 0
     }
 
     /// Bytes of a chunk that cannot be kept any more.
@@ -182,9 +249,11 @@ impl PageCache {
 
     /// Keeps a chunk, if it is used more than those that would have to go.
     fn keep(&self, file: &Arc<File>, place: Place, chunk: Chunk) {
-        if file.is_closed() {
+        // Statements may have taken memory meanwhile.
+        if file.is_closed() || self.memory.beyond(chunk.weight().into()) > 0 {
             return;
         }
+        self.memory.kept.fetch_add(chunk.weight().into(), Ordering::Relaxed);
         let chunk = Arc::new(chunk);
         // First there, since it may have to go at once.
         file.keep(place, chunk.clone());

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch,
@@ -163,7 +164,7 @@ impl Case {
 
     /// Waits until nothing is made ready any more.
     async fn settled(&self) {
-        while self.factory.cache.pending.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        while self.factory.cache.pending.load(Ordering::Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -191,7 +192,7 @@ fn selection() -> RowSelection {
 async fn rows_are_the_same_from_memory() {
     let all = rows();
     for way in ways() {
-        let case = Case::new(way, PageCache::new(64 << 20)).await;
+        let case = Case::new(way, PageCache::new(64 << 20, u64::MAX)).await;
         let columns: Vec<_> = (0..all.num_columns()).collect();
         for round in 0..6 {
             let before = case.hits();
@@ -233,7 +234,7 @@ fn selected(all: &RecordBatch) -> RecordBatch {
 
 #[tokio::test]
 async fn parts_by_bytes_are_parts_by_row_groups() {
-    let case = Case::new(ways().remove(0), PageCache::new(64 << 20)).await;
+    let case = Case::new(ways().remove(0), PageCache::new(64 << 20, u64::MAX)).await;
     let cache = &case.factory.cache;
     let url = &case.factory.url;
     let size = case.file.object_meta.size as i64;
@@ -259,7 +260,7 @@ async fn parts_by_bytes_are_parts_by_row_groups() {
 
 #[tokio::test]
 async fn no_more_is_kept_than_may_be() {
-    let case = Case::new(ways().remove(0), PageCache::new(640_000)).await;
+    let case = Case::new(ways().remove(0), PageCache::new(640_000, u64::MAX)).await;
     let all = rows();
     for _ in 0..20 {
         assert_eq!(
@@ -276,8 +277,39 @@ async fn no_more_is_kept_than_may_be() {
 }
 
 #[tokio::test]
+async fn statements_take_the_memory_of_chunks() {
+    const LIMIT: usize = 8 << 20;
+    let case = Case::new(ways().remove(0), PageCache::new(64 << 20, LIMIT as u64)).await;
+    let cache = &case.factory.cache;
+    let kept = || cache.memory.kept.load(Ordering::Relaxed);
+    let fill = async || {
+        for _ in 0..6 {
+            case.read(&[0, 1, 2, 3, 4], None, true).await;
+            case.settled().await;
+        }
+    };
+    fill().await;
+    let before = kept();
+    assert!(before > 0 && before <= LIMIT as u64);
+    let left = (before / 2) as usize;
+    cache.take(LIMIT - left);
+    assert!(kept() <= left as u64, "{} of {left}", kept());
+    // Also what is beyond the limit, as memory that nobody may refuse.
+    cache.take(LIMIT);
+    assert_eq!(kept(), 0);
+    fill().await;
+    assert_eq!(kept(), 0, "there is no room");
+    cache.give_back(LIMIT);
+    cache.give_back(LIMIT - left);
+    fill().await;
+    assert!(kept() > left as u64, "{} is as before", kept());
+    cache.chunks.run_pending_tasks();
+    assert_eq!(cache.figures().0[1], kept(), "what is counted is what there is");
+}
+
+#[tokio::test]
 async fn other_contents_are_another_file() {
-    let cache = PageCache::new(64 << 20);
+    let cache = PageCache::new(64 << 20, u64::MAX);
     let mut case = Case::new(ways().remove(0), cache).await;
     for _ in 0..4 {
         case.read(&[1], None, true).await;
