@@ -394,6 +394,19 @@ const MUCH_MEMORY: f64 = (8_u64 << 30) as f64;
 /// Places of an array that is made however few of them are taken.
 const SMALL_ARRAY: usize = 1 << 16;
 
+/// Bytes and rows of a join's kept side up to which it is kept as one, by one thread, and the other side's
+/// rows stay where they are; beyond, both sides are divided among all threads, which costs each row of the
+/// other side a hash and a copy, but keeps no thread waiting. The more threads, the more wait.
+fn kept_as_one(threads: usize) -> (usize, usize) {
+    let bytes = (LARGEST_AS_ONE / threads).clamp(64 << 20, 256 << 20);
+    (bytes, bytes / BYTES_OF_ROW)
+}
+
+const LARGEST_AS_ONE: usize = 512 << 20;
+
+/// Bytes of a short row: where a side's bytes are not known, its rows are asked.
+const BYTES_OF_ROW: usize = 8;
+
 fn density(memory: u64) -> f64 {
     (DENSE * MUCH_MEMORY / memory as f64).clamp(DENSE, CAREFULLY_DENSE)
 }
@@ -423,8 +436,9 @@ fn template(
     options.execution.perfect_hash_join_min_key_density =
         density(memory::limit(config.memory_limit));
     options.execution.perfect_hash_join_small_build_threshold = SMALL_ARRAY;
-    options.optimizer.hash_join_single_partition_threshold = 64 << 20;
-    options.optimizer.hash_join_single_partition_threshold_rows = 8_000_000;
+    let (bytes, rows) = kept_as_one(config.target_partitions.get());
+    options.optimizer.hash_join_single_partition_threshold = bytes;
+    options.optimizer.hash_join_single_partition_threshold_rows = rows;
     // Numbers with a point are exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;

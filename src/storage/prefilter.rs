@@ -2,46 +2,75 @@
 //!
 //! Joins, and sorts with a limit, tell the scans below what they have learned while they ran, as a filter
 //! that changes. Scans leave out files and row groups by it, but not rows: to filter while decoding wins
-//! much where few rows are left, and loses where many are. Here the filter is tried on some batches, and
-//! used on all as long as it drops half of their rows.
+//! much where few rows are left, and loses where many are. Here each filter is tried on some batches, and
+//! used on all as long as it drops half of their rows. Before them comes what the statement itself asks of
+//! numbers and dates: a step above would drop these rows as well, but after the filters had looked for each
+//! of them in a hash table.
 
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
+
+use super::pushdown::compares;
 
 /// Batches that pass unseen after one of which too few rows were dropped.
 const UNSEEN: usize = 15;
 
-/// A filter that changes while it is used, on a scan's rows.
+/// Filters on a scan's rows, of which some change while they are used.
 #[derive(Clone, Debug)]
 pub struct Prefilter {
-    filter: Arc<dyn PhysicalExpr>,
+    filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug)]
+struct Filter {
+    condition: Arc<dyn PhysicalExpr>,
     /// Batches that still pass unseen.
     unseen: usize,
 }
 
 impl Prefilter {
-    /// What of a scan's predicate changes, as far as its columns are among those of its rows.
+    /// What of a scan's predicate changes, as far as its columns are among those of its rows, behind what
+    /// does not and is cheap.
     pub fn new(
         predicate: &Arc<dyn PhysicalExpr>,
         projection: Option<&ProjectionExprs>,
+        schema: &Schema,
     ) -> Option<Self> {
-        let changing = split_conjunction(predicate)
-            .into_iter()
-            .filter(|part| part.is::<DynamicFilterPhysicalExpr>())
-            .filter_map(|part| on_output(part.clone(), projection).ok())
-            .collect::<Vec<_>>();
-        (!changing.is_empty()).then(|| Self { filter: conjunction(changing), unseen: 0 })
+        let of_output = |part: &Arc<dyn PhysicalExpr>| on_output(part.clone(), projection).ok();
+        let parts = split_conjunction(predicate);
+        let changing = parts.iter().filter(|part| part.is::<DynamicFilterPhysicalExpr>());
+        let changing: Vec<_> = changing.filter_map(|part| of_output(part)).collect();
+        if changing.is_empty() {
+            return None;
+        }
+        let cheap = parts.into_iter().filter(|part| is_cheap(part, schema));
+        let fixed: Vec<_> = cheap.filter_map(of_output).collect();
+        let fixed = (!fixed.is_empty()).then(|| conjunction(fixed));
+        let conditions = fixed.into_iter().chain(changing);
+        Some(Self {
+            filters: conditions.map(|condition| Filter { condition, unseen: 0 }).collect(),
+        })
     }
 
     pub fn apply(&mut self, batch: RecordBatch) -> RecordBatch {
+        self.filters.iter_mut().fold(batch, |batch, filter| filter.apply(batch))
+    }
+}
+
+impl Filter {
+    fn apply(&mut self, batch: RecordBatch) -> RecordBatch {
+        if batch.num_rows() == 0 {
+            return batch;
+        }
         if self.unseen > 0 {
             self.unseen -= 1;
             return batch;
@@ -58,7 +87,7 @@ impl Prefilter {
 
     /// What the filter leaves of a batch; `None` if that is more than half.
     fn filtered(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
-        let kept = self.filter.evaluate(batch)?.into_array(batch.num_rows())?;
+        let kept = self.condition.evaluate(batch)?.into_array(batch.num_rows())?;
         if kept.data_type() != &DataType::Boolean {
             return Ok(None);
         }
@@ -68,6 +97,15 @@ impl Prefilter {
         }
         Ok(Some(filter_record_batch(batch, kept)?))
     }
+}
+
+/// Whether a condition compares a column of a few bytes with a constant.
+fn is_cheap(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
+    compares(condition)
+        && collect_columns(condition).iter().all(|column| {
+            let field = schema.fields().get(column.index());
+            field.is_some_and(|field| field.data_type().primitive_width().is_some())
+        })
 }
 
 /// An expression of a table's columns as one of those that a scan gives.
@@ -110,6 +148,10 @@ mod tests {
             .expect("rows")
     }
 
+    fn schema() -> Schema {
+        batch(0).schema().as_ref().clone()
+    }
+
     /// A filter on the second of the table's columns, that lets pass what is below a limit.
     fn below(limit: i64) -> (Arc<DynamicFilterPhysicalExpr>, Arc<dyn PhysicalExpr>) {
         let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new("b", 1));
@@ -132,7 +174,7 @@ mod tests {
     #[test]
     fn what_drops_half_of_the_rows_is_used() {
         let (changing, predicate) = below(3);
-        let mut prefilter = Prefilter::new(&predicate, None).expect("it changes");
+        let mut prefilter = Prefilter::new(&predicate, None, &schema()).expect("it changes");
         // NULL is not below anything.
         assert_eq!(rows(&prefilter.apply(batch(100)), "b"), [Some(1), Some(2)]);
         changing.update(below_expr(90)).expect("an update");
@@ -142,6 +184,21 @@ mod tests {
             assert_eq!(prefilter.apply(batch(100)).num_rows(), 100, "not tried");
         }
         assert_eq!(prefilter.apply(batch(100)).num_rows(), 2, "tried again");
+    }
+
+    #[test]
+    fn what_the_statement_asks_comes_first() {
+        let (changing, predicate) = below(90);
+        let first: Arc<dyn PhysicalExpr> =
+            Arc::new(BinaryExpr::new(Arc::new(Column::new("a", 0)), Operator::Lt, lit(30_i64)));
+        let both = conjunction([predicate, first]);
+        let mut prefilter = Prefilter::new(&both, None, &schema()).expect("it changes");
+        assert_eq!(prefilter.apply(batch(100)).num_rows(), 30, "the other keeps too many");
+        let mut prefilter = Prefilter::new(&both, None, &schema()).expect("it changes");
+        changing.update(below_expr(12)).expect("an update");
+        assert_eq!(prefilter.apply(batch(100)).num_rows(), 10);
+        let all = batch(20);
+        assert_eq!(prefilter.apply(all).num_rows(), 10, "only the one that changes drops some");
     }
 
     #[test]
@@ -158,10 +215,12 @@ mod tests {
         };
         let turned = batch(100).project(&[1, 0]).expect("columns");
         let projection = given(&[("b", 1), ("a", 0)]);
-        let mut prefilter = Prefilter::new(&predicate, Some(&projection)).expect("it is there");
+        let mut prefilter =
+            Prefilter::new(&predicate, Some(&projection), &schema()).expect("it is there");
         assert_eq!(rows(&prefilter.apply(turned), "a"), [Some(1), Some(2)]);
-        assert!(Prefilter::new(&predicate, Some(&given(&[("a", 0)]))).is_none(), "it is not read");
+        let without = given(&[("a", 0)]);
+        assert!(Prefilter::new(&predicate, Some(&without), &schema()).is_none(), "it is not read");
         let fixed: Arc<dyn PhysicalExpr> = below_expr(3);
-        assert!(Prefilter::new(&fixed, None).is_none(), "others look at that");
+        assert!(Prefilter::new(&fixed, None, &schema()).is_none(), "others look at that");
     }
 }

@@ -84,7 +84,7 @@ fn width(schema: &Schema, at: usize) -> usize {
 }
 
 /// Whether a condition compares a column with a constant.
-fn compares(condition: &Arc<dyn PhysicalExpr>) -> bool {
+pub(super) fn compares(condition: &Arc<dyn PhysicalExpr>) -> bool {
     condition
         .downcast_ref::<BinaryExpr>()
         .is_some_and(|binary| is_comparison(binary.op()) && of_column(binary))

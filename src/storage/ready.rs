@@ -172,7 +172,8 @@ fn prefilter(source: &dyn FileSource) -> Option<Prefilter> {
     if pushes_down(source) {
         return None;
     }
-    Prefilter::new(&source.filter()?, source.projection())
+    let schema = source.table_schema().table_schema();
+    Prefilter::new(&source.filter()?, source.projection(), schema)
 }
 
 /// A file source whose errors name the file, with what is kept of the files and what drops rows.

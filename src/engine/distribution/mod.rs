@@ -56,6 +56,7 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::analyze::AnalyzeExec;
+use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     CompressionType, DistributedExec, DistributedExt, SessionStateBuilderExt, Worker as PlanWorker,
@@ -113,6 +114,10 @@ const MIN_WORKERS: usize = 2;
 
 /// Partitions that a plan needs so that its steps say which of them need all rows.
 const PARTITIONS: usize = 2;
+
+/// Bytes and rows up to which one side of a join is kept whole on each worker: all of them are sent it. On one
+/// daemon more are kept as one.
+const MAX_BROADCAST: (usize, usize) = (64 << 20, 8_000_000);
 
 /// Bytes of the smallest and of the largest buffer for what a worker sends.
 const BUFFER: (usize, usize) = (1 << 20, 64 << 20);
@@ -371,7 +376,7 @@ impl Distribution {
         let options = state.config_options();
         let planned = options.execution.target_partitions >= PARTITIONS
             && options.optimizer.repartition_file_min_size > 0;
-        let plan = match planned && !local.exists(subquery)? {
+        let plan = match planned && !local.exists(subquery)? && !local.exists(kept_as_one)? {
             true => local.clone(),
             false => state.create_physical_plan(logical).await?,
         };
@@ -437,6 +442,10 @@ impl Distribution {
         let options = config.options_mut();
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         options.execution.target_partitions = options.execution.target_partitions.max(PARTITIONS);
+        let as_one = &mut options.optimizer.hash_join_single_partition_threshold;
+        *as_one = MAX_BROADCAST.0.min(*as_one);
+        let as_one = &mut options.optimizer.hash_join_single_partition_threshold_rows;
+        *as_one = MAX_BROADCAST.1.min(*as_one);
         if least == 0 {
             // Whatever it reads.
             options.optimizer.repartition_file_min_size = 0;
@@ -539,6 +548,12 @@ pub(super) fn prepared(config: SessionConfig) -> SessionConfig {
     // For spread plans only.
     config.options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
     config
+}
+
+/// Whether a join keeps all of one side, which each worker would have to be sent.
+fn kept_as_one(node: &Arc<dyn ExecutionPlan>) -> EngineResult<bool> {
+    let join = node.downcast_ref::<HashJoinExec>();
+    Ok(join.is_some_and(|join| *join.partition_mode() == PartitionMode::CollectLeft))
 }
 
 /// Gives a plan that is there already.

@@ -1,5 +1,6 @@
 //! What is known of one statement of this daemon, from its start on.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -67,6 +68,26 @@ impl Outcome {
             (_, Some(_)) => State::Failed,
             (_, None) => State::Finished,
         }
+    }
+}
+
+/// What settings differ from the defaults, for those that were asked for last: the statements of a session
+/// have the same ones mostly.
+#[derive(Debug, Default)]
+pub struct Told(VecDeque<(Arc<Settings>, BTreeMap<String, String>)>);
+
+impl Told {
+    /// Of about as many sessions as run statements at one time.
+    const KEPT: usize = 16;
+
+    fn of(&mut self, settings: &Arc<Settings>) -> BTreeMap<String, String> {
+        if let Some((_, told)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, settings)) {
+            return told.clone();
+        }
+        self.0.truncate(Self::KEPT - 1);
+        let told = settings.differing();
+        self.0.push_front((settings.clone(), told.clone()));
+        told
     }
 }
 
@@ -169,7 +190,13 @@ impl Facts {
     }
 
     /// What the history has of it. `limit` are bytes of its text.
-    pub fn record(&self, daemon: &str, session: &SessionEntry, limit: usize) -> Record {
+    pub fn record(
+        &self,
+        daemon: &str,
+        session: &SessionEntry,
+        limit: usize,
+        told: &mut Told,
+    ) -> Record {
         let Outcome { tag, failure, ended } = self.outcome().clone();
         let figures = self.observation.figures();
         let state = self.state();
@@ -217,7 +244,7 @@ impl Facts {
             profile: false,
             sqlstate,
             error,
-            settings: self.settings.differing(),
+            settings: told.of(&self.settings),
         }
     }
 

@@ -39,6 +39,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use facts::Facts;
+use facts::Told;
 pub use lost::watch as watch_for_lost;
 pub use store::Kept;
 
@@ -302,7 +303,7 @@ impl History {
         }
         // Under the lock, so that its end cannot come on the queue before its beginning.
         let mut queue = self.queue();
-        let record = facts.record(&self.daemon, session, self.text_limit);
+        let record = facts.record(&self.daemon, session, self.text_limit, &mut Told::default());
         // It may have ended at this moment.
         if record.state == State::Running && !facts.journaled.swap(true, Ordering::Relaxed) {
             self.push(&mut queue, Note::Begun(Box::new(record)));
@@ -410,6 +411,7 @@ impl History {
         .await;
         let mut batch = Batch { closed, ..Batch::default() };
         let wanted = self.is_on() || self.settings().slow.0.is_some() || self.traces.is_some();
+        let mut told = Told::default();
         for note in notes {
             match note {
                 Note::Begun(record) => batch.begun.push(*record),
@@ -419,7 +421,7 @@ impl History {
                     if !wanted {
                         continue;
                     }
-                    let record = facts.record(&self.daemon, &session, self.text_limit);
+                    let record = facts.record(&self.daemon, &session, self.text_limit, &mut told);
                     self.log_slow(&record, &facts.text);
                     self.trace(&record, &facts.text);
                     batch.ended.push((record, facts.observation.take_profile(&self.daemon)));
