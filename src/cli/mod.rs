@@ -88,6 +88,8 @@ enum Command {
     Cluster(cluster::Options),
     /// Checks this machine for a daemon: configuration, storage, ensemble, clocks, ports, limits.
     ///
+    /// Give it what "oribi serve" is given: flags, file and environment.
+    ///
     /// Exit codes: 0 nothing keeps a daemon from running, 1 something does.
     Doctor(doctor::Options),
     /// Saves what the coordination store keeps as one file ("oribi help backup").

@@ -42,7 +42,7 @@ pub struct Options {
     /// Where other daemons connect.
     #[arg(long, value_name = "ADDR:PORT")]
     peer: Option<String>,
-    /// Where health checks connect, over HTTP.
+    /// Where browsers (the web console), health checks and metrics connect, over HTTP.
     #[arg(long, value_name = "ADDR:PORT")]
     web: Option<String>,
     /// Host name or address under which other daemons and clients reach this one.
@@ -69,7 +69,8 @@ impl Place {
 }
 
 impl Options {
-    fn settings(self) -> Result<Config> {
+    /// The settings of a daemon that is started so.
+    pub fn settings(self) -> Result<Config> {
         self.place.settings_with([
             ("id", self.id),
             ("postgres", self.postgres),

@@ -55,9 +55,12 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
         let found = json(&out);
         assert_eq!(code, Some(0), "{found:#}");
         assert!(status(&found, "port postgres").1.contains("running daemon's"), "{found:#}");
-        let (_, out, _) = doctor(&place, &[("ORIBI_NOTHING", "1")]);
-        let (environment, all) = status(&json(&out), "environment");
-        assert!(environment == "warn" && all.contains("ORIBI_NOTHING"), "{all}");
+        // What a daemon is started with is looked at, flags as well.
+        let (code, out, _) = doctor(&[&place[..], &["--postgres", &busy]].concat(), &[]);
+        let (port, all) = status(&json(&out), "port postgres");
+        assert!(code == Some(1) && port == "fail" && all.contains("is used by"), "{all}");
+        let (_, out, _) = doctor(&[&place[..], &["--warehouse", "/proc/nowhere"]].concat(), &[]);
+        assert_eq!(status(&json(&out), "warehouse").0, "fail", "{out}");
         // What keeps a daemon from running.
         let certificate = cluster.path("bad.pem").display().to_string();
         std::fs::write(&certificate, "no certificate").expect("a file");

@@ -19,8 +19,9 @@ use crate::config::{Config, ENV_PREFIX};
 
 #[derive(Debug, Args)]
 pub struct Options {
+    /// As `oribi serve` has them.
     #[command(flatten)]
-    place: serve::Place,
+    daemon: serve::Options,
     /// As JSON: an object with the worst of all results, and the checks.
     #[arg(long)]
     json: bool,
@@ -73,7 +74,7 @@ struct Findings {
 const FAILED: u8 = 1;
 
 pub fn run(options: Options) -> Result<()> {
-    let checks = runtime()?.block_on(look(options.place));
+    let checks = runtime()?.block_on(look(options.daemon));
     let worst = checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok);
     let findings = Findings { worst, checks };
     let text = match options.json {
@@ -84,8 +85,8 @@ pub fn run(options: Options) -> Result<()> {
     if worst == Status::Fail { Err(Error::Told(FAILED)) } else { Ok(()) }
 }
 
-async fn look(place: serve::Place) -> Vec<Check> {
-    let config = match place.settings() {
+async fn look(daemon: serve::Options) -> Vec<Check> {
+    let config = match daemon.settings() {
         Ok(config) => config,
         Err(error) => {
             let mend = "mend the key that is named: oribi help settings lists all of them";
