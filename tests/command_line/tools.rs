@@ -71,6 +71,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
             (&[("ORIBI_ZOOKEEPER", "127.0.0.1:1")], "member 127.0.0.1:1", "refused"),
             (&[("ORIBI_WAREHOUSE", "/proc/nowhere")], "warehouse", "cannot be written"),
             (&[("ORIBI_CONFIG", unknown.as_str())], "configuration", "nothing"),
+            (&[("ORIBI_NOTHING", "1")], "configuration", "ORIBI_NOTHING"),
             (
                 &[("ORIBI_PEERS_CERTIFICATE", certificate.as_str())],
                 "certificate peers.certificate",

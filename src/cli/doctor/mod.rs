@@ -7,7 +7,6 @@
 mod machine;
 mod store;
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use clap::Args;
@@ -15,7 +14,6 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{runtime, serve, tour};
-use crate::config::{Config, ENV_PREFIX};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -102,24 +100,9 @@ async fn look(daemon: serve::Options) -> Vec<Check> {
         false => format!("readable; set are {}", set.join(", ")),
     };
     let mut checks = vec![Check::ok("configuration", seen)];
-    checks.extend(environment(&config));
     checks.extend(machine::checks(&config).await);
     checks.extend(store::checks(&config).await);
     checks
-}
-
-/// Variables that look like settings and are none: a daemon takes no notice of them.
-fn environment(config: &Config) -> Option<Check> {
-    let keys = config.rows().into_iter().map(|row| row.key.replace('.', "_").to_uppercase());
-    let known: BTreeSet<String> = keys.chain(["CONFIG".to_owned()]).collect();
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let strange: Vec<String> = names
-        .filter(|name| name.strip_prefix(ENV_PREFIX).is_some_and(|key| !known.contains(key)))
-        .collect();
-    let seen = format!("no settings, and not looked at: {}", strange.join(", "));
-    let mend = "ORIBI_ + section + key in capitals, as oribi help settings lists them; those of \
-                Kubernetes for a service called oribi do no harm";
-    (!strange.is_empty()).then(|| Check::warn("environment", seen, mend))
 }
 
 impl Findings {
