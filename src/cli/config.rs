@@ -188,7 +188,7 @@ fn history(live: &Arc<Live>, form: Form) -> Result<()> {
     let changes = live.record.history.iter().flat_map(|entry| {
         entry.changes.iter().map(|(name, change)| Change {
             version: entry.version,
-            at: entry.at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            at: entry.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             by: entry.by.clone(),
             name: name.clone(),
             before: change.from.clone(),

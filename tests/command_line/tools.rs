@@ -96,6 +96,11 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
     .await;
 }
 
+/// RFC 3339, in UTC.
+fn is_moment(text: &str) -> bool {
+    chrono::DateTime::parse_from_rfc3339(text).is_ok() && text.ends_with('Z')
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_looked_at_and_drained() {
     bounded(async {
@@ -113,6 +118,9 @@ async fn a_cluster_is_looked_at_and_drained() {
         let ids: Vec<_> = daemons.iter().map(|daemon| daemon["id"].as_str()).collect();
         assert_eq!(ids, [Some("a"), Some("b")]);
         assert!(daemons.iter().all(|daemon| daemon["state"] == "ready"), "{found}");
+        // A moment is written in one way, whichever command says it.
+        let moments = daemons.iter().map(|daemon| daemon["since"].as_str().unwrap_or_default());
+        assert!(moments.clone().all(is_moment), "{found}");
         let (code, out, err) = run(&["status"]);
         assert_eq!(code, Some(0), "{err}");
         assert!(out.contains("leads") && out.contains("statements run"), "{out}");
