@@ -40,6 +40,9 @@ const BYTES: usize = 256 << 10;
 pub struct Backup {
     /// The file to write, readable for its owner alone: it holds what passwords are checked against.
     file: PathBuf,
+    /// Put it in place of a file that is there, once it is whole.
+    #[arg(long)]
+    force: bool,
     /// Say what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -115,6 +118,13 @@ struct Done<'a> {
 type Nodes = BTreeMap<String, (Bytes, i64)>;
 
 pub fn backup(options: Backup) -> Result<()> {
+    // The last good back-up is not lost by a mistake.
+    if !options.force && fs::symlink_metadata(&options.file).is_ok() {
+        return Err(Error::Usage(format!(
+            "{} is there already: give another name, or --force to put the new back-up in its place",
+            options.file.display()
+        )));
+    }
     let config = settings(options.place)?;
     runtime()?.block_on(async {
         let store = describe(&config);

@@ -253,9 +253,17 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         check_filled(&daemon).await;
         assert_eq!(Client::connect(&daemon).await.value("SELECT x FROM later").await, "1");
         // The embedded store is its daemon's.
-        let (code, _, err) = finish(oribi("backup", &[&file, "--data-dir", &data]));
+        let (code, _, err) = finish(oribi("backup", &[&file, "--force", "--data-dir", &data]));
         assert_eq!(code, Some(2));
         assert!(err.contains("stop the daemon first"), "{err}");
+        // One back-up does not take another's place by mistake.
+        let before = std::fs::read_to_string(&second).expect("text");
+        let again = [&[second.as_str()][..], &there[..]].concat();
+        let (code, _, err) = finish(oribi("backup", &again));
+        assert!(code == Some(2) && err.contains("--force"), "{err}");
+        assert_eq!(std::fs::read_to_string(&second).expect("text"), before);
+        ok("backup", &[&again[..], &["--force"]].concat());
+        assert_ne!(std::fs::read_to_string(&second).expect("text"), before);
         // A file of a newer version.
         let newer = text.replacen("\"znodes\": 1", "\"znodes\": 2", 1);
         std::fs::write(&file, newer).expect("a file");
