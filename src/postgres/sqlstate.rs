@@ -314,7 +314,7 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::ColumnExists { .. } => "42701",
         E::NotManaged { .. } | E::NoHistory { .. } => "42809",
         E::NoSnapshot { .. } => "42704",
-        E::NoWarehouse => "55000",
+        E::NoWarehouse | E::NoPlaceForResults => "55000",
         E::Conflict { .. } | E::Busy { .. } => "40001",
         E::Unregistered => "25006",
         E::Uncertain(_) => "08007",
