@@ -71,7 +71,11 @@ enum Command {
     Query(query::Options),
     /// Reads and changes the settings that all daemons share and take up while they run.
     ///
-    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 ZooKeeper cannot be reached.
+    /// They are in ZooKeeper, or in the embedded store of a daemon that does not run; --host asks a daemon that
+    /// does, with a role's rights.
+    ///
+    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 neither ZooKeeper nor a daemon can be
+    /// reached.
     Config(config::Options),
     /// SQL at a terminal, or from scripts, with any daemon.
     ///
