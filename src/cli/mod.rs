@@ -107,6 +107,8 @@ enum Command {
     Restore(backup::Restore),
     /// Brings a CSV, JSON or Parquet file into a managed table, and goes on where it was interrupted.
     ///
+    /// What is in the table is noted in a table "oribi_imports" beside it ("oribi help import").
+    ///
     /// Exit codes: 0 done, 1 failed, 2 wrong use, 5 no daemon can be reached, 130 interrupted: run it again
     /// to go on.
     Import(import::Options),

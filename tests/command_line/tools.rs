@@ -382,7 +382,10 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         for _ in 0..2 {
             let (code, _, err) = run(&arguments);
             assert_eq!(code, Some(1));
-            assert!(err.contains("22P02"), "{err}");
+            // It is said where that is, and what to do.
+            let place = format!("{bad}, line 8001, column x: \"x\": ");
+            assert!(err.contains(&place) && err.contains("22P02"), "{err}");
+            assert!(err.contains("are in \"numbers\"") && err.contains("--restart"), "{err}");
             let there: u32 =
                 client.value("SELECT count(*) FROM numbers").await.parse().expect("a number");
             assert!((1..8000).contains(&there), "{there}");
@@ -413,8 +416,19 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         );
         let (code, _, err) = run(&[&bad, "numbers", "--part", "0"]);
         assert!(code == Some(2) && err.contains("4 KiB"), "{err}");
+        // Another role, which may neither make the notes' table nor change it.
+        client.rows("CREATE ROLE ann LOGIN").await;
+        client.rows("GRANT SELECT, INSERT ON numbers TO ann").await;
+        let as_ann = [bad.as_str(), "numbers", "--part", "10KiB", "-U", "ann"];
+        let (code, _, err) = run(&as_ann);
+        assert!(code == Some(1) && err.contains("42501"), "{err}");
+        client.rows("GRANT SELECT, INSERT, DELETE ON oribi_imports TO ann").await;
+        let (code, out, err) = run(&as_ann);
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert_eq!(client.value("SELECT count(*) FROM numbers").await, "18000");
         for (arguments, code, part) in [
             (&["/nowhere.csv", "people"][..], 1, "/nowhere.csv"),
+            (&["-", "people"], 2, "\\copy people from pstdin"),
             (&[csv.as_str(), "nowhere"], 1, "--create"),
             (&[csv.as_str(), "numbers"], 2, "no column \"id\""),
         ] {
