@@ -86,6 +86,7 @@ impl From<query::Error> for Report {
                 return Self::fatal("57P01", message);
             }
             E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
+            E::Instead { instead, .. } => return Self::error("0A000", message).hint(instead),
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",
             E::NeedsRestart { .. } => {
@@ -597,7 +598,9 @@ fn submission_code(error: &submitted::Error) -> &'static str {
 fn text_code(error: &query::Error) -> &'static str {
     match error {
         query::Error::Engine(engine::Error::TooDeep(_)) => "54001",
-        query::Error::NotSupported(_) | query::Error::Refused(_) => "0A000",
+        query::Error::NotSupported(_) | query::Error::Instead { .. } | query::Error::Refused(_) => {
+            "0A000"
+        }
         query::Error::Copy(copy::Error::InvalidValue(_)) => "22023",
         query::Error::Copy(copy::Error::NotSupported(_)) => "0A000",
         _ => "42601",
