@@ -354,6 +354,11 @@ impl From<engine::Error> for Report {
                             case.";
                 return Self::error("42883", message).hint(hint);
             }
+            // As PostgreSQL has it where a function that gives rows may not stand.
+            E::GivesRows(name) => {
+                let hint = format!("It stands in FROM, as a table does: SELECT * FROM {name}(...)");
+                return Self::error("0A000", message).hint(hint);
+            }
             E::NotAssignable { .. } => {
                 let hint = "You will need to rewrite or cast the expression.";
                 return Self::error("42804", message).hint(hint);
