@@ -4,6 +4,7 @@
 mod in_force;
 mod layers;
 pub mod rules;
+mod strange;
 mod values;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,10 @@ use toml::{Table, Value};
 
 use layers::{Layers, flatten};
 use rules::Rules;
-use values::empty_is_none;
+use values::{address, duration, empty_is_none};
 
 pub use in_force::{InForce, TakenUp};
-pub use values::{Count, Limit, Places, Rate, Share, Size};
+pub use values::{Count, Limit, Places, Rate, SCHEMES, Share, Size, ensemble};
 
 /// The default file, part of the binary.
 pub const DEFAULTS: &str = include_str!("../config/oribi.toml");
@@ -33,11 +34,35 @@ pub enum Error {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{origin} is not valid TOML: {source}")]
     Syntax { origin: String, source: Box<toml::de::Error> },
-    #[error("{origin}: unknown setting \"{key}\"; config/oribi.toml lists all of them")]
-    UnknownKey { origin: String, key: String },
-    #[error("{origin}: setting \"{key}\": {reason}")]
+    #[error("{origin}: there is no setting \"{key}\"; {}", instead(nearest.as_deref()))]
+    UnknownKey { origin: String, key: String, nearest: Option<String> },
+    #[error(
+        "the environment variable {name} is no setting: mend its name, or unset it; {}", instead(nearest.as_deref())
+    )]
+    UnknownVariable { name: String, nearest: Option<String> },
+    #[error("{}setting \"{key}\": {reason}", place(origin))]
     BadValue { origin: String, key: String, reason: String },
 }
+
+/// What to do about a name that is none.
+fn instead(nearest: Option<&str>) -> String {
+    let all = "\"oribi help settings\" lists all of them";
+    match nearest {
+        Some(nearest) => format!("did you mean {nearest}? {all}"),
+        None => all.to_owned(),
+    }
+}
+
+/// Where a value was set. Defaults are wrong only beside others.
+fn place(origin: &str) -> String {
+    match origin {
+        "" | DEFAULT => String::new(),
+        origin => format!("{origin}: "),
+    }
+}
+
+/// Where values come from that nobody has set.
+const DEFAULT: &str = "default";
 
 /// What can be changed while a daemon runs, by key.
 pub const LIVE: &[&str] = &[
@@ -79,8 +104,11 @@ pub struct Config {
     pub id: Option<String>,
     #[serde(with = "empty_is_none")]
     pub zookeeper: Option<String>,
+    #[serde(with = "address")]
     pub postgres: SocketAddr,
+    #[serde(with = "address")]
     pub peer: SocketAddr,
+    #[serde(with = "address")]
     pub web: SocketAddr,
     #[serde(with = "empty_is_none")]
     pub advertise: Option<String>,
@@ -121,11 +149,11 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Coordination {
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub session_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub request_timeout: Duration,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub start_timeout: Duration,
     #[serde(with = "empty_is_none")]
     pub credentials: Option<PathBuf>,
@@ -164,7 +192,7 @@ pub struct Engine {
 #[serde(deny_unknown_fields)]
 pub struct Query {
     pub statement_timeout: Limit,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub register_interval: Duration,
     pub register_text_limit: Size,
 }
@@ -173,7 +201,7 @@ pub struct Query {
 #[serde(deny_unknown_fields)]
 pub struct History {
     pub size: Size,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub keep: Duration,
     pub profile: Limit,
     pub slow: Limit,
@@ -216,7 +244,7 @@ pub struct Peers {
 #[serde(deny_unknown_fields)]
 pub struct Maintenance {
     pub interval: Limit,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub orphan_grace: Duration,
     pub rate: Rate,
 }
@@ -230,7 +258,7 @@ pub struct Submitted {
     pub queue: usize,
     pub running: usize,
     pub attempts: u32,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub keep: Duration,
     pub history: usize,
     pub results: Size,
@@ -244,7 +272,7 @@ pub struct Connections {
     pub rules: Rules,
     #[serde(with = "empty_is_none")]
     pub superuser_password_file: Option<PathBuf>,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub login_timeout: Duration,
     pub login_max: usize,
     pub login_failures: u32,
@@ -292,7 +320,7 @@ pub struct Audit {
 #[serde(deny_unknown_fields)]
 pub struct Console {
     pub mode: ConsoleMode,
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub idle: Duration,
     /// Names by which browsers may know it, beside those that need no word; separated by commas.
     pub hosts: String,
@@ -310,7 +338,7 @@ pub enum ConsoleMode {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "duration")]
     pub drain_timeout: Duration,
 }
 
@@ -357,7 +385,7 @@ impl Config {
             layers.add_file(&path.display().to_string(), &text)?;
         }
         for (name, value) in environment {
-            layers.add_variable(&name, &value);
+            layers.add_variable(&name, &value)?;
         }
         for (key, value) in flags {
             layers.set(key, &value, format!("--{}", key.replace('_', "-")));
@@ -410,7 +438,7 @@ impl Config {
             .map(|(key, value)| Row {
                 value: text(&value),
                 default: defaults.remove(&key).as_ref().map(text).unwrap_or_default(),
-                origin: self.origins.get(&key).cloned().unwrap_or_else(|| "default".to_owned()),
+                origin: self.origins.get(&key).cloned().unwrap_or_else(|| DEFAULT.to_owned()),
                 key,
             })
             .collect()
@@ -445,7 +473,27 @@ impl Config {
         {
             return Err("must not contain \"/\" or control characters".to_owned());
         }
-        Ok(())
+        if let Some(hosts) = &self.zookeeper {
+            ensemble(hosts)?;
+        }
+        self.warehouse.as_deref().map_or(Ok(()), values::supported)
+    }
+
+    /// Refuses places for superusers that leave none for others.
+    fn check_places(&self) -> Result<()> {
+        const RESERVED: &str = "connections.superuser_reserved";
+        let Connections { max, superuser_reserved: reserved, .. } = self.connections;
+        if reserved < max {
+            return Ok(());
+        }
+        // The one that somebody has set.
+        let key = if self.origins.contains_key(RESERVED) { RESERVED } else { "connections.max" };
+        let reason = format!(
+            "of the {max} places for clients (connections.max) {reserved} are kept for superusers \
+             ({RESERVED}), which leaves none for others: raise the one, or lower the other"
+        );
+        let origin = self.origins.get(key).cloned().unwrap_or_default();
+        Err(Error::BadValue { origin, key: key.to_owned(), reason })
     }
 }
 
@@ -463,7 +511,7 @@ mod tests {
             layers.add_file("test.toml", text)?;
         }
         for (name, value) in environment {
-            layers.add_variable(name, value);
+            layers.add_variable(name, value)?;
         }
         for (key, value) in flags {
             layers.set(key, value, format!("--{key}"));
@@ -495,17 +543,42 @@ mod tests {
             ("[connections]\nrules = 'host all all all md5'", "\"connections.rules\""),
             ("postgres = '0.0.0.0:5439'", "\"connections.rules\""),
             ("= 3", "test.toml"),
+            ("postgres = 'here'", "\"here\" is no address and port"),
+            ("[console]\nidle = '10'", "\"10\" is no duration"),
+            ("[connections]\nmax = 'many'", "\"many\" is no whole number"),
+            ("[connections]\nmax = -1", "-1 is negative"),
+            ("[log]\nformat = 'xml'", "\"xml\" is none of \"text\", \"json\""),
+            ("[tls]\nmode = 'on'", "\"on\" is none of \"off\", \"allow\", \"require\""),
+            ("[health]\nready_when_degraded = true", "quotes"),
+            ("datadir = '/d'", "did you mean data_dir?"),
+            ("warehouse = 'ftp://x'", "\"ftp\" is not one of file, s3, s3a"),
+            ("warehouse = 's3:/bucket/path'", "s3://"),
+            ("warehouse = 's3://'", "bucket"),
+            ("warehouse = 'file://path'", "absolute"),
+            ("[storage]\nroots = '/a, ftp://x'", "\"ftp\""),
+            ("zookeeper = 'foo:bar'", "\"bar\" is no port"),
+            ("zookeeper = 'foo:0'", "\"0\" is no port"),
+            ("zookeeper = 'a:1,,b:2'", "host:port,host:port/chroot"),
+            ("zookeeper = 'a:1/x/'", "chroot"),
+            ("[connections]\nmax = 2", "\"connections.max\""),
+            ("[connections]\nsuperuser_reserved = 100000", "\"connections.superuser_reserved\""),
         ] {
             let message = load(Some(file), &[], &[]).expect_err(file).to_string();
             assert!(message.contains(part), "{file}: {message}");
         }
         let message = load(None, &[("ORIBI_CONNECTIONS_MAX", "many")], &[]).expect_err("bad");
         assert!(message.to_string().contains("ORIBI_CONNECTIONS_MAX"), "{message}");
+        let message = load(None, &[("ORIBI_DATADIR", "/d")], &[]).expect_err("bad").to_string();
+        assert!(
+            message.contains("ORIBI_DATADIR") && message.contains("ORIBI_DATA_DIR?"),
+            "{message}"
+        );
     }
 
     #[test]
     fn foreign_variables_are_left_alone() {
-        let environment = [("ORIBI_SERVICE_HOST", "10.0.0.1"), ("HOME", "/")];
+        let environment =
+            [("ORIBI_SERVICE_HOST", "10.0.0.1"), ("ORIBI_TEST_PYTHON", "x"), ("HOME", "/")];
         assert_eq!(load(None, &environment, &[]).expect("valid"), load(None, &[], &[]).unwrap());
     }
 

@@ -10,6 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 pub enum Error {
     #[error("data_dir: {path} is used by another process ({holder}); each daemon needs its own")]
     InUse { path: PathBuf, holder: String },
+    #[error("data_dir: {path} is no directory: name one, which is made if it is not there")]
+    NotADirectory { path: PathBuf },
     #[error("data_dir: cannot use {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -26,7 +28,11 @@ impl DataDir {
     /// Makes the directory if it is missing, and locks it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(failed)?;
+        std::fs::create_dir_all(path).map_err(|source| {
+            // It, or what it should be in.
+            let file = path.ancestors().find(|place| place.exists() && !place.is_dir());
+            file.map_or_else(|| failed(source), |file| Error::NotADirectory { path: file.into() })
+        })?;
         let path = path.canonicalize().map_err(failed)?;
         let failed = |source| Error::Io { path: path.clone(), source };
         let mut options = OpenOptions::new();
@@ -84,5 +90,17 @@ mod tests {
         drop(first);
         let second = DataDir::open(directory.path()).expect("free again");
         assert_eq!(second.default_id().expect("readable"), id);
+    }
+
+    #[test]
+    fn a_file_is_no_directory() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        for path in [file.path().to_owned(), file.path().join("below")] {
+            let error = DataDir::open(&path).expect_err("a file");
+            assert!(
+                matches!(&error, Error::NotADirectory { path } if path == file.path()),
+                "{error}"
+            );
+        }
     }
 }

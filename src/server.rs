@@ -132,6 +132,8 @@ impl Error {
                 | Self::File { .. }
                 | Self::Setting { .. }
                 | Self::Tls(_)
+                | Self::WarehouseUrl(_)
+                | Self::DataDir(data_dir::Error::NotADirectory { .. })
                 | Self::Coordination(coordination::Error::Setting { .. })
         )
     }
@@ -226,7 +228,7 @@ impl Server {
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             submissions.clone(),
         );
-        let roots = Roots::new(&config.storage.roots.0).map_err(engine::Error::from)?;
+        let roots = roots(&config)?;
         let places = Places { spill: spill_directory(&config, &data_dir), roots };
         let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
         let commits = Commits::new(
@@ -497,6 +499,14 @@ impl Server {
 fn in_force_drain_timeout(in_force: &InForce, queries: &Queries) -> Duration {
     let live = queries.live.current();
     in_force.get().with(live.settings.iter()).shutdown.drain_timeout
+}
+
+/// Where files may lie.
+fn roots(config: &Config) -> Result<Roots, Error> {
+    Roots::new(&config.storage.roots.0).map_err(|error| {
+        let reason = format!("cannot be used: {error}");
+        Error::Setting { key: "storage.roots", reason }
+    })
 }
 
 /// Where managed tables are made: as configured, or for a daemon alone below its data directory.

@@ -102,6 +102,11 @@ async fn the_ensemble_is_all_that_has_to_be_known() {
             "{listed}"
         );
         assert_eq!(printed(&cluster, &["list", "--owner", "nobody", "-f", "json"]), "[]\n");
+        let moment = "SELECT timestamptz '2026-11-29 13:00+01' AS at, ARRAY[timestamptz 'epoch'] AS all_of_them";
+        assert_eq!(
+            printed(&cluster, &["run", moment, "--json"]),
+            "[{\"at\":\"2026-11-29T12:00:00Z\",\"all_of_them\":[\"1970-01-01T00:00:00Z\"]}]\n"
+        );
         // A daemon by its address, and a flag in place of the variable.
         let address = daemons[1].postgres().to_string();
         let (code, out, err) = finish(command(&["result", id, "--host", &address]));

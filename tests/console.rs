@@ -194,6 +194,14 @@ async fn pages_are_safe_and_kept_by_browsers() {
     for path in ["/", "/assets/app.js", "/api/session"] {
         assert_eq!(browser.get(path).await.status, 404, "{path}");
     }
+    // What is nowhere is said to be so, in words, whether there is a console or not.
+    for browser in [&browser, &Browser::new(&daemon)] {
+        let page = browser.get("/nosuch").await;
+        assert_eq!(page.status, 404);
+        assert!(page.text().contains("/readyz"), "{}", page.text());
+        assert_eq!(page.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    }
     assert_eq!(browser.get("/readyz").await.status, 200);
 }
 

@@ -260,7 +260,8 @@ fn a_wrong_setting_is_refused_by_name() {
     let data_dir = format!("--data-dir={}", data.display());
     let config = |name: &str, text: &str| format!("--config={}", file(name, text));
     let missing = format!("--config={}", directory.path().join("missing.toml").display());
-    let cases: [Case; 16] = [
+    let data_dir_is_a_file = format!("--data-dir={}", file("file", ""));
+    let cases: [Case; 23] = [
         (&[], ("", ""), &["data_dir"]),
         (&[&data_dir, "--postgres=here"], ("", ""), &["--postgres"]),
         (&[&data_dir, "--id=a/b"], ("", ""), &["id"]),
@@ -297,6 +298,13 @@ fn a_wrong_setting_is_refused_by_name() {
         ),
         (&[&data_dir, &config("broken.toml", "[query\n")], ("", ""), &["broken.toml"]),
         (&[&data_dir, &missing], ("", ""), &["missing.toml"]),
+        (&[&data_dir], ("ORIBI_DATADIR", "/d"), &["ORIBI_DATADIR", "ORIBI_DATA_DIR?"]),
+        (&[&data_dir], ("ORIBI_MEMORY_LIMIT", "1GiB"), &["ORIBI_ENGINE_MEMORY_LIMIT?"]),
+        (&[&data_dir, "--warehouse=ftp://x"], ("", ""), &["--warehouse", "file, s3"]),
+        (&[&data_dir], ("ORIBI_CONNECTIONS_MAX", "2"), &["ORIBI_CONNECTIONS_MAX", "reserved"]),
+        (&[&data_dir, "--zookeeper=foo:bar"], ("", ""), &["--zookeeper", "\"bar\" is no port"]),
+        (&[&data_dir, "--zookeeper=a:1,"], ("", ""), &["--zookeeper", "host:port"]),
+        (&[&data_dir_is_a_file], ("", ""), &["data_dir", "is no directory"]),
     ];
     for (arguments, (name, value), words) in cases {
         let output = serve(arguments, name, value);

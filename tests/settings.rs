@@ -162,6 +162,62 @@ async fn a_setting_holds_for_all_sessions_without_one_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_can_be_asked_in_place_of_the_store() {
+    let cluster = Cluster::embedded();
+    let daemon = cluster.start("a");
+    let address = daemon.postgres().to_string();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(common::daemon::binary());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("ORIBI_") || name.starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        let output = command.arg("config").args(arguments).args(["--host", &address]).output();
+        let output = output.expect("it starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let prints = |arguments: &[&str]| {
+        let (code, out, err) = run(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {err}");
+        out
+    };
+    assert_eq!(prints(&["set", "TimeZone", "Europe/Vienna"]), "version 1");
+    assert_eq!(prints(&["set", "log.filter", "warn", "--json"]), "{\"version\":2}");
+    assert_eq!(prints(&["get", "timezone"]), "Europe/Vienna");
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&prints(arguments)).expect("JSON")
+    };
+    let set = |name: &str, value: &str| serde_json::json!({"name": name, "value": value, "refused": null});
+    let both = [set("log.filter", "warn"), set("timezone", "Europe/Vienna")];
+    assert_eq!(json(&["get", "--json"]), serde_json::json!(both));
+    let last = &json(&["history", "--json"])[1];
+    assert_eq!((&last["version"], &last["value"]), (&2.into(), &"warn".into()));
+    let at = last["at"].as_str().expect("a moment");
+    assert!(chrono::DateTime::parse_from_rfc3339(at).is_ok() && at.ends_with('Z'), "{at}");
+    assert_eq!(prints(&["reset", "log.filter"]), "version 3");
+    assert_eq!(prints(&["rollback", "2"]), "version 4");
+    assert_eq!(prints(&["get", "log.filter"]), "warn");
+    let applied = &json(&["applied", "--json"])[0];
+    assert_eq!((&applied["daemon"], &applied["refused"]), (&"a".into(), &serde_json::json!({})));
+    assert_eq!(prints(&["reset", "--all"]), "version 5");
+    for (arguments, code, part) in [
+        (&["get", "timezone"][..], 1, "is not set"),
+        (&["set", "statement_timeout", "soon"], 1, "22023"),
+        (&["set", "a'b", "1"], 2, "a'b"),
+        (&["set", "--new", "TimeZone", "UTC"], 2, "--new"),
+        (&["get", "--zookeeper", "z:1"], 2, "cannot be used with"),
+        (&["get", "-U", "nobody"], 1, "nobody"),
+    ] {
+        let (found, out, err) = run(arguments);
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(err.contains(part), "{arguments:?}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_set_is_refused() {
     let cluster = Cluster::embedded();
     let daemon = cluster.start("a");

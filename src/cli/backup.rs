@@ -40,6 +40,9 @@ const BYTES: usize = 256 << 10;
 pub struct Backup {
     /// The file to write, readable for its owner alone: it holds what passwords are checked against.
     file: PathBuf,
+    /// Put it in place of a file that is there, once it is whole.
+    #[arg(long)]
+    force: bool,
     /// Say what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -115,6 +118,13 @@ struct Done<'a> {
 type Nodes = BTreeMap<String, (Bytes, i64)>;
 
 pub fn backup(options: Backup) -> Result<()> {
+    // The last good back-up is not lost by a mistake.
+    if !options.force && fs::symlink_metadata(&options.file).is_ok() {
+        return Err(Error::Usage(format!(
+            "{} is there already: give another name, or --force to put the new back-up in its place",
+            options.file.display()
+        )));
+    }
     let config = settings(options.place)?;
     runtime()?.block_on(async {
         let store = describe(&config);
@@ -265,6 +275,11 @@ async fn read_once(store: &dyn Coordination) -> Result<Nodes> {
     Ok(nodes)
 }
 
+/// The present moment, as all of Oribi's JSON has it.
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
 /// One node a line, under another name until it is whole.
 fn write(path: &FilePath, store: &str, nodes: &Nodes) -> Result<()> {
     let mut part = path.as_os_str().to_owned();
@@ -276,7 +291,7 @@ fn write(path: &FilePath, store: &str, nodes: &Nodes) -> Result<()> {
     let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
     let written = file.and_then(|file| {
         let mut out = BufWriter::new(&file);
-        let taken = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let taken = now();
         let text = |text: &str| Value::from(text).to_string();
         writeln!(out, "{{\"format\": {FILE_FORMAT}, \"znodes\": {FORMAT},")?;
         writeln!(out, "\"oribi\": {},", text(env!("CARGO_PKG_VERSION")))?;
@@ -350,7 +365,7 @@ fn restored(record: Bytes) -> Result<Bytes> {
     let wrong = |error| Error::Usage(format!("{}: {error}", Path::Cluster));
     let mut record: Value = serde_json::from_slice(&record).map_err(wrong)?;
     if let Some(record) = record.as_object_mut() {
-        record.insert("restored_at".to_owned(), chrono::Utc::now().to_rfc3339().into());
+        record.insert("restored_at".to_owned(), now().into());
     }
     Ok(record.to_string().into())
 }

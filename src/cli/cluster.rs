@@ -97,6 +97,7 @@ struct Daemon {
     cores: i64,
     /// Bytes.
     memory: i64,
+    /// RFC 3339, in UTC.
     since: String,
     running: i64,
 }
@@ -171,7 +172,7 @@ impl Overview {
         let daemons = rows(
             client,
             "SELECT d.id, d.state, d.leader, d.postgres, d.version, d.build, d.cores::bigint, d.memory, \
-             d.since::text, (SELECT count(*) FROM system.queries q \
+             extract(epoch FROM d.since)::float8, (SELECT count(*) FROM system.queries q \
                              WHERE q.daemon = d.id AND q.state = 'running' \
                              AND q.pid IS DISTINCT FROM pg_backend_pid()) \
              FROM system.daemons d ORDER BY d.id",
@@ -224,7 +225,7 @@ impl Overview {
                     cell(&daemon.cores),
                     cell(&memory),
                     cell(&daemon.running),
-                    cell(&daemon.since),
+                    cell(&daemon.since.replace('T', " ")),
                 ]
             })
             .collect();
@@ -270,7 +271,7 @@ impl Daemon {
             build: row.try_get(5)?,
             cores: row.try_get(6)?,
             memory: row.try_get(7)?,
-            since: row.try_get(8)?,
+            since: tour::moment(row.try_get(8)?),
             running: row.try_get(9)?,
         })
     }

@@ -1,4 +1,7 @@
-//! `oribi config`: the live settings, from the ensemble alone. No daemon has to run.
+//! `oribi config`: the live settings, from the ensemble alone: no daemon has to run. Or from a daemon that is
+//! asked ([`daemon`]).
+
+mod daemon;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,6 +12,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::error::{Error, Result};
+use super::link::Link;
+use super::link::{login, places};
 use super::serve;
 use super::{runtime, start_logging, text_table};
 use crate::cluster::live::{self, Live, LiveSettings, Wish};
@@ -21,6 +26,19 @@ use crate::server::{self, Tool};
 pub struct Options {
     #[command(flatten)]
     place: serve::Place,
+    /// Daemons to ask, one or several, in place of the store: as a role that may read settings, or change
+    /// them.
+    #[arg(
+        long,
+        global = true,
+        visible_alias = "postgres",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        conflicts_with_all = ["zookeeper", "data_dir", "config"]
+    )]
+    host: Vec<places::Place>,
+    #[command(flatten)]
+    login: login::Options,
     #[command(subcommand)]
     action: Action,
 }
@@ -72,6 +90,10 @@ struct Form {
 }
 
 pub fn run(options: Options) -> Result<()> {
+    if !options.host.is_empty() {
+        let places = places::Options::of(options.host);
+        return daemon::run(Link { places, login: options.login }, options.action);
+    }
     let config = options.place.settings()?;
     // Standard error is for what went wrong.
     let mut quiet = config.clone();
@@ -188,7 +210,7 @@ fn history(live: &Arc<Live>, form: Form) -> Result<()> {
     let changes = live.record.history.iter().flat_map(|entry| {
         entry.changes.iter().map(|(name, change)| Change {
             version: entry.version,
-            at: entry.at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            at: entry.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
             by: entry.by.clone(),
             name: name.clone(),
             before: change.from.clone(),

@@ -62,6 +62,9 @@ pub enum Error {
     /// What a daemon says of a statement of ours.
     #[error("{}", sql_message(.0))]
     Statement(#[source] tokio_postgres::Error),
+    /// A record of a file that a daemon does not take: where it is, and what to do then.
+    #[error("{place}: {}\n{advice}", sql_message(source))]
+    Record { place: String, advice: String, source: tokio_postgres::Error },
     #[error("{0}")]
     Unreachable(String),
     #[error("the rows cannot be read or written: {0}")]

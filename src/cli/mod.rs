@@ -71,7 +71,11 @@ enum Command {
     Query(query::Options),
     /// Reads and changes the settings that all daemons share and take up while they run.
     ///
-    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 ZooKeeper cannot be reached.
+    /// They are in ZooKeeper, or in the embedded store of a daemon that does not run; --host asks a daemon that
+    /// does, with a role's rights.
+    ///
+    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 neither ZooKeeper nor a daemon can be
+    /// reached.
     Config(config::Options),
     /// SQL at a terminal, or from scripts, with any daemon.
     ///
@@ -88,6 +92,8 @@ enum Command {
     Cluster(cluster::Options),
     /// Checks this machine for a daemon: configuration, storage, ensemble, clocks, ports, limits.
     ///
+    /// Give it what "oribi serve" is given: flags, file and environment.
+    ///
     /// Exit codes: 0 nothing keeps a daemon from running, 1 something does.
     Doctor(doctor::Options),
     /// Saves what the coordination store keeps as one file ("oribi help backup").
@@ -100,6 +106,8 @@ enum Command {
     /// reached.
     Restore(backup::Restore),
     /// Brings a CSV, JSON or Parquet file into a managed table, and goes on where it was interrupted.
+    ///
+    /// What is in the table is noted in a table "oribi_imports" beside it ("oribi help import").
     ///
     /// Exit codes: 0 done, 1 failed, 2 wrong use, 5 no daemon can be reached, 130 interrupted: run it again
     /// to go on.

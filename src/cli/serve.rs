@@ -15,17 +15,17 @@ use crate::config::Config;
 use crate::server::{Given, Reloaded, Reloader, Server};
 use crate::shutdown;
 
-/// Where a daemon's settings and its store are.
+/// Where a daemon's settings and its store are. Behind the name of an action, too, where there are some.
 #[derive(Clone, Debug, Args)]
 pub struct Place {
     /// File with settings, such as config/oribi.toml (also ORIBI_CONFIG).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where a daemon keeps its lock, its id, the embedded store and spill files.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// ZooKeeper ensemble, as host:port,host:port/chroot; without it a daemon is alone.
-    #[arg(long, value_name = "ENSEMBLE")]
+    #[arg(long, global = true, value_name = "ENSEMBLE")]
     zookeeper: Option<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Options {
     /// Where other daemons connect.
     #[arg(long, value_name = "ADDR:PORT")]
     peer: Option<String>,
-    /// Where health checks connect, over HTTP.
+    /// Where browsers (the web console), health checks and metrics connect, over HTTP.
     #[arg(long, value_name = "ADDR:PORT")]
     web: Option<String>,
     /// Host name or address under which other daemons and clients reach this one.
@@ -69,7 +69,8 @@ impl Place {
 }
 
 impl Options {
-    fn settings(self) -> Result<Config> {
+    /// The settings of a daemon that is started so.
+    pub fn settings(self) -> Result<Config> {
         self.place.settings_with([
             ("id", self.id),
             ("postgres", self.postgres),

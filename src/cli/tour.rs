@@ -7,11 +7,18 @@ use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, SecondsFormat};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::error::{Error, Result};
 use super::text_table;
 use super::tpch::TABLES;
+
+/// A moment, given in seconds since 1970, as all commands write it in JSON: RFC 3339, in UTC.
+pub fn moment(seconds: f64) -> String {
+    let moment = DateTime::from_timestamp(seconds.floor() as i64, 0).unwrap_or_default();
+    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
 
 pub const USER: &str = "oribi";
 const DATABASE: &str = "oribi";

@@ -95,8 +95,7 @@ impl Config {
             client_certificates: tls && self.tls.client_ca.is_some(),
         };
         self.connections.rules.check(around).map_err(|reason| {
-            let default = || "default".to_owned();
-            let origin = self.origins.get(RULES).cloned().unwrap_or_else(default);
+            let origin = self.origins.get(RULES).cloned().unwrap_or_default();
             Error::BadValue { origin, key: RULES.to_owned(), reason }
         })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result};
+use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result, strange};
 
 /// Each value with the place it came from, for messages.
 pub(super) struct Layers {
@@ -35,7 +35,8 @@ impl Layers {
     pub fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
         for (key, value) in flatten(parse(origin, text)?) {
             let Some(slot) = find(&mut self.values, &key) else {
-                return Err(Error::UnknownKey { origin: origin.to_owned(), key });
+                let nearest = strange::nearest(&key, self.keys());
+                return Err(Error::UnknownKey { origin: origin.to_owned(), key, nearest });
             };
             *slot = value;
             self.origins.insert(key, origin.to_owned());
@@ -43,16 +44,24 @@ impl Layers {
         Ok(())
     }
 
-    /// Takes a variable that names a setting. Others with the prefix are somebody else's:
-    /// Kubernetes, for one, sets `ORIBI_SERVICE_HOST` for a service called `oribi`.
-    pub fn add_variable(&mut self, name: &str, value: &str) {
-        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return };
-        let key = flatten(self.values.clone())
-            .into_keys()
-            .find(|key| key.replace('.', "_").to_uppercase() == wanted);
-        if let Some(key) = key {
-            self.set(&key, value, name.to_owned());
+    fn keys(&self) -> impl Iterator<Item = String> + use<> {
+        flatten(self.values.clone()).into_keys()
+    }
+
+    /// Takes a variable that names a setting, and refuses one with the prefix that nobody is known to
+    /// set: a setting that is spelt wrong must not go unnoticed.
+    pub fn add_variable(&mut self, name: &str, value: &str) -> Result<()> {
+        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return Ok(()) };
+        match self.keys().find(|key| strange::folded(key) == wanted) {
+            Some(key) => self.set(&key, value, name.to_owned()),
+            None if strange::is_known(wanted, value) => {}
+            None => {
+                let nearest = strange::nearest(wanted, self.keys());
+                let nearest = nearest.map(|key| format!("{ENV_PREFIX}{}", strange::folded(&key)));
+                return Err(Error::UnknownVariable { name: name.to_owned(), nearest });
+            }
         }
+        Ok(())
     }
 
     pub fn set(&mut self, key: &str, text: &str, origin: String) {
@@ -71,12 +80,15 @@ impl Layers {
         let defaults = parse("config/oribi.toml", DEFAULTS)?;
         for (key, value) in flatten(self.values.clone()) {
             let mut one = defaults.clone();
+            let mut plain = None;
             if let Some(slot) = find(&mut one, &key) {
+                plain = wrong_kind(slot, &value);
                 *slot = value;
             }
             let origin = self.origins.get(&key).cloned().unwrap_or_default();
             let error = |reason| Error::BadValue { origin, key, reason };
-            let config: Config = typed(one).map_err(error.clone())?;
+            let config: Config = typed(one)
+                .map_err(|said| error.clone()(plain.unwrap_or_else(|| in_words(&said))))?;
             config.check().map_err(error)?;
         }
         let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
@@ -85,6 +97,7 @@ impl Layers {
             reason,
         })?;
         let config = Config { origins: self.origins, ..config };
+        config.check_places()?;
         config.check_rules()?;
         Ok(config)
     }
@@ -92,6 +105,29 @@ impl Layers {
 
 fn typed<T: DeserializeOwned>(values: Table) -> Result<T, String> {
     Value::Table(values).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+}
+
+/// What is wrong with a value of another kind than the setting's default, should it be wrong.
+fn wrong_kind(default: &Value, value: &Value) -> Option<String> {
+    match (default, value) {
+        (Value::Integer(_), Value::Integer(number)) if *number < 0 => {
+            Some(format!("{number} is negative"))
+        }
+        (Value::Integer(_), Value::Integer(_)) => None,
+        (Value::Integer(_), other) => Some(format!("{other} is no whole number")),
+        (Value::String(_), Value::String(_)) => None,
+        (Value::String(_), other) => Some(format!("{other} is no text: write it in quotes")),
+        _ => None,
+    }
+}
+
+/// Serde's words for a value that is not one of a list, as people say it; others as they are.
+fn in_words(said: &str) -> String {
+    let parts =
+        said.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", expected "));
+    let Some((value, known)) = parts else { return said.to_owned() };
+    let known = known.trim_start_matches("one of ").replace(" or ", ", ");
+    format!("{value} is none of {known}").replace('`', "\"")
 }
 
 fn parse(origin: &str, text: &str) -> Result<Table> {

@@ -32,6 +32,49 @@ pub(super) mod empty_is_none {
     }
 }
 
+/// An address and a port.
+pub(super) mod address {
+    use std::net::SocketAddr;
+
+    use serde::de::Error as _;
+
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is no address and port, such as \"127.0.0.1:5439\" or \"[::1]:5439\": names are \
+                 not looked up"
+            ))
+        })
+    }
+}
+
+/// A duration as people write it.
+pub(super) mod duration {
+    use serde::de::Error as _;
+
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is no duration, such as \"50ms\", \"30s\" or \"5m\""
+            ))
+        })
+    }
+}
+
 /// A value that is written as text.
 macro_rules! as_text {
     ($type:ty) => {
@@ -51,6 +94,79 @@ macro_rules! as_text {
             }
         }
     };
+}
+
+/// What URLs of files may begin with.
+pub const SCHEMES: &[&str] = &[
+    "file",
+    "s3",
+    "s3a",
+    #[cfg(feature = "gcs")]
+    "gs",
+    #[cfg(feature = "azure")]
+    "az",
+    #[cfg(feature = "azure")]
+    "abfs",
+    #[cfg(feature = "azure")]
+    "abfss",
+];
+
+/// Refuses URLs that no store is there for. What is no URL is a directory.
+pub(super) fn supported(place: &str) -> Result<(), String> {
+    let Some((scheme, rest)) = place.split_once("://") else {
+        return match place.split_once(':') {
+            Some((scheme, rest)) if SCHEMES.contains(&scheme) => Err(format!(
+                "{place:?} is no URL: it takes two slashes, as in {scheme}://{}",
+                rest.trim_start_matches('/')
+            )),
+            _ => Ok(()),
+        };
+    };
+    match (scheme, rest) {
+        _ if !SCHEMES.contains(&scheme) => Err(format!(
+            "{place:?}: \"{scheme}\" is not one of {}: give a directory, or a URL of these kinds",
+            SCHEMES.join(", ")
+        )),
+        ("file", path) if !path.starts_with('/') => {
+            Err(format!("{place:?}: after file:// comes an absolute path, as in file:///{path}"))
+        }
+        (_, rest) if rest.is_empty() || (scheme != "file" && rest.starts_with('/')) => {
+            Err(format!("{place:?} names no bucket, as {scheme}://bucket/path does"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The members of an ensemble and its chroot, if it has one, of `host:port,host:port/chroot`.
+pub fn ensemble(text: &str) -> Result<(Vec<String>, Option<&str>), String> {
+    let (list, chroot) = match text.find('/') {
+        Some(at) => (&text[..at], Some(&text[at..])),
+        None => (text, None),
+    };
+    let hosts: Vec<String> = list.split(',').map(|host| host.trim().to_owned()).collect();
+    for host in &hosts {
+        let port = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((_, "")) => None,
+            Some((_, rest)) => Some(rest.trim_start_matches(':')),
+            None => host.rsplit_once(':').map(|(_, port)| port),
+        };
+        if host.is_empty() || host.starts_with(':') {
+            return Err(format!("{text:?} is not of the form host:port,host:port/chroot"));
+        }
+        if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
+            return Err(format!(
+                "{host:?}: {:?} is no port; it takes the form host:port,host:port/chroot, with ports \
+                 from 1 to 65535",
+                port.unwrap_or_default()
+            ));
+        }
+    }
+    match chroot {
+        Some(chroot) if chroot != "/" && (chroot.ends_with('/') || chroot.contains("//")) => Err(
+            format!("{text:?}: the chroot is a path such as /oribi, without a \"/\" at its end"),
+        ),
+        chroot => Ok((hosts, chroot)),
+    }
 }
 
 /// A number of bytes, such as `64MiB`.
@@ -171,7 +287,7 @@ impl FromStr for Places {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts
             .map(|part| match part.starts_with('/') || part.contains("://") {
-                true => Ok(part.to_owned()),
+                true => supported(part).map(|()| part.to_owned()),
                 false => Err(format!("{part:?} is neither an absolute directory nor a URL")),
             })
             .collect::<Result<_, _>>()

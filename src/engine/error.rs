@@ -33,6 +33,8 @@ pub enum Error {
     Notes(#[from] super::notes::Error),
     #[error("function {0} does not exist")]
     NoFunction(String),
+    #[error("{0} gives rows, and no value")]
+    GivesRows(String),
     /// PostgreSQL has no cast for an assignment between these types.
     #[error("column \"{column}\" is of type {wanted} but expression is of type {found}")]
     NotAssignable { column: String, wanted: String, found: String },

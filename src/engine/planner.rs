@@ -499,15 +499,22 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// What came of planning; a function that nobody knows is said to be missing.
+    /// What came of planning; a function that nobody knows is said to be missing, and one that stands where
+    /// a value should be, though it gives rows, to give those.
     fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
         planned.map_err(|error| {
-            let missing = self.missing_function.into_inner();
-            match missing.unwrap_or_else(PoisonError::into_inner) {
-                Some(name) => Error::NoFunction(name),
+            let missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
+            match missing.clone() {
+                Some(name) if self.gives_rows(&name) => Error::GivesRows(name),
+                Some(name) => Error::NoFunction(format!("{name}(...)")),
                 None => Error::planning(error),
             }
         })
+    }
+
+    fn gives_rows(&self, name: &str) -> bool {
+        let known = self.state.table_functions();
+        known.contains_key(name) || known.contains_key(&name.replace('.', "_"))
     }
 
     /// The planner asks for scalar, higher-order, aggregate and window functions in turn.
@@ -518,7 +525,7 @@ impl Names<'_> {
             || self.state.window_functions().contains_key(name);
         if !known {
             let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            *missing = Some(format!("{name}(...)"));
+            *missing = Some(name.to_owned());
         }
     }
 }
@@ -538,7 +545,7 @@ impl ContextProvider for Names<'_> {
     ) -> EngineResult<Arc<dyn TableSource>> {
         let Some(function) = self.state.table_functions().get(name) else {
             let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            *missing = Some(format!("{name}(...)"));
+            *missing = Some(name.to_owned());
             return Err(plan_datafusion_err!("table function {name} does not exist"));
         };
         let context = SimplifyContext::builder()

@@ -8,7 +8,6 @@ use super::session::Shared;
 use super::sqlstate::Report;
 use crate::catalog::{Database, Role};
 use crate::engine::settings::{Settings, Source};
-use crate::query::sessions::SHOWN_TEXT;
 
 /// The session's own defaults: the daemon's, those of all sessions, the database's, the role's, then
 /// what the client asks for.
@@ -24,7 +23,6 @@ pub fn settings(
     let facts = [
         ("max_connections", shared.config.max.to_string()),
         ("ssl", if shared.tls.is_some() { "on" } else { "off" }.to_owned()),
-        ("track_activity_query_size", (SHOWN_TEXT + 1).to_string()),
     ];
     for (name, value) in facts {
         settings.set_fact(name, &value, Source::Configuration);
@@ -94,6 +92,17 @@ fn command_line(options: &str) -> Result<Vec<(String, String)>, Report> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::engine::settings;
+    use crate::query::sessions::SHOWN_TEXT;
+
+    #[test]
+    fn defaults_that_are_shown_are_those_in_force() {
+        let default = |name: &str| settings::find(name).expect("a setting").default.to_owned();
+        let config = Config::load(None, [], []).expect("the defaults");
+        assert_eq!(default("max_connections"), config.connections.max.to_string());
+        assert_eq!(default("track_activity_query_size"), (SHOWN_TEXT + 1).to_string());
+    }
 
     #[test]
     fn options_are_read_like_a_command_line() {

@@ -512,7 +512,7 @@ impl Client {
 
     pub fn style(&self) -> TextStyle {
         let zone = TimeZone::parse(self.session.settings().time_zone());
-        TextStyle { time_zone: zone.unwrap_or_default() }
+        TextStyle { time_zone: zone.unwrap_or_default(), ..TextStyle::default() }
     }
 }
 

@@ -86,6 +86,7 @@ impl From<query::Error> for Report {
                 return Self::fatal("57P01", message);
             }
             E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
+            E::Instead { instead, .. } => return Self::error("0A000", message).hint(instead),
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",
             E::NeedsRestart { .. } => {
@@ -314,7 +315,7 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::ColumnExists { .. } => "42701",
         E::NotManaged { .. } | E::NoHistory { .. } => "42809",
         E::NoSnapshot { .. } => "42704",
-        E::NoWarehouse => "55000",
+        E::NoWarehouse | E::NoPlaceForResults => "55000",
         E::Conflict { .. } | E::Busy { .. } => "40001",
         E::Unregistered => "25006",
         E::Uncertain(_) => "08007",
@@ -352,6 +353,11 @@ impl From<engine::Error> for Report {
                 let hint = "No function matches the given name. Names of functions are in lower \
                             case.";
                 return Self::error("42883", message).hint(hint);
+            }
+            // As PostgreSQL has it where a function that gives rows may not stand.
+            E::GivesRows(name) => {
+                let hint = format!("It stands in FROM, as a table does: SELECT * FROM {name}(...)");
+                return Self::error("0A000", message).hint(hint);
             }
             E::NotAssignable { .. } => {
                 let hint = "You will need to rewrite or cast the expression.";
@@ -597,7 +603,9 @@ fn submission_code(error: &submitted::Error) -> &'static str {
 fn text_code(error: &query::Error) -> &'static str {
     match error {
         query::Error::Engine(engine::Error::TooDeep(_)) => "54001",
-        query::Error::NotSupported(_) | query::Error::Refused(_) => "0A000",
+        query::Error::NotSupported(_) | query::Error::Instead { .. } | query::Error::Refused(_) => {
+            "0A000"
+        }
         query::Error::Copy(copy::Error::InvalidValue(_)) => "22023",
         query::Error::Copy(copy::Error::NotSupported(_)) => "0A000",
         _ => "42601",

@@ -11,7 +11,7 @@ use super::maintenance::{Task, Upkeep};
 use super::notify;
 use super::objects::ObjectCommand;
 use super::write::Action;
-use super::{Error, Result};
+use super::{Error, Result, instead};
 use crate::engine::described::statement_of;
 use crate::engine::{Parsed, parse};
 
@@ -193,7 +193,7 @@ fn command(statement: &Statement) -> Result<Command> {
             Reset::ALL => Command::Reset(None),
             Reset::ConfigurationParameter(name) => Command::Reset(Some(variable(name))),
         },
-        other => return Err(Error::NotSupported(first_words(other))),
+        other => return Err(instead::of_statement(other, first_words(other))),
     })
 }
 

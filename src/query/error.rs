@@ -25,6 +25,9 @@ pub enum Error {
     Stopped(Stop),
     #[error("{0} is not supported")]
     NotSupported(String),
+    /// The same, of what something else does here.
+    #[error("{what} is not supported")]
+    Instead { what: String, instead: &'static str },
     #[error(
         "{0} cannot run inside a transaction block: it commits by itself, so a rollback could not \
          undo it"
@@ -103,6 +106,7 @@ impl Error {
             Self::NeedsRestart { key, .. } => Some(format!(
                 "Set {key} in the configuration of each daemon, and restart them one by one."
             )),
+            Self::Instead { instead, .. } => Some((*instead).to_owned()),
             _ => None,
         }
     }

@@ -18,11 +18,7 @@ const OF_SESSIONS: &[(&str, &str)] = &[
 ];
 
 /// Names that sessions know of what only the configuration sets.
-const OF_FILE: &[(&str, &str)] = &[
-    ("max_connections", "connections.max"),
-    ("ssl", "tls.mode"),
-    ("track_activity_query_size", "query.register_text_limit"),
-];
+const OF_FILE: &[(&str, &str)] = &[("max_connections", "connections.max"), ("ssl", "tls.mode")];
 
 /// Checks a live setting: one of a session's, as the default of all, or a key of the configuration.
 /// Returns its normal form.

@@ -43,6 +43,7 @@ mod find;
 mod grammar;
 pub mod history;
 mod insert;
+mod instead;
 pub mod life;
 pub mod live;
 pub mod maintenance;

@@ -60,6 +60,11 @@ pub enum Error {
          daemons of the cluster share"
     )]
     NoWarehouse,
+    #[error(
+        "there is no place for the rows of submitted queries: set \"warehouse\" of all daemons to a directory \
+         or bucket that they share, or run the query at once, in a session"
+    )]
+    NoPlaceForResults,
     /// What a change was made from is no longer so. Nothing was changed.
     #[error("could not serialize access to table \"{table}\" due to concurrent update")]
     Conflict { table: String },

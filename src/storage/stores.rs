@@ -12,6 +12,7 @@ use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::Roots;
+use crate::config::SCHEMES;
 
 /// Object stores by scheme and authority. Credentials come from the environment (`AWS_*`), never
 /// from SQL.
@@ -107,7 +108,8 @@ fn retries() -> RetryConfig {
 }
 
 fn unsupported(url: &Url) -> DataFusionError {
-    bad(url, format!("the scheme \"{}\" is not supported; use file or s3", url.scheme()))
+    let known = SCHEMES.join(", ");
+    bad(url, format!("the scheme \"{}\" is not supported; there are {known}", url.scheme()))
 }
 
 fn bad(url: &Url, reason: String) -> DataFusionError {

@@ -13,6 +13,8 @@ pub mod port;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Election;
@@ -36,6 +38,13 @@ pub struct Sources {
     pub traces: Option<Arc<Traces>>,
 }
 
+/// What is at all other paths. They are not repeated: they are somebody else's words.
+async fn nothing() -> impl IntoResponse {
+    let text = "there is no such page. /livez and /readyz tell of the daemon's health, /metrics has its figures, \
+                and / is the console, unless console.mode is \"off\"\n";
+    (StatusCode::NOT_FOUND, console::assets::safe(), text)
+}
+
 /// Serves until `stop`.
 pub async fn serve(
     port: Port,
@@ -47,6 +56,7 @@ pub async fn serve(
     let router = router
         .with_state(Arc::new(sources))
         .merge(console.clone().router())
+        .fallback(nothing)
         .into_make_service_with_connect_info::<Caller>();
     let served = axum::serve(port, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     console.finish().await;

@@ -55,9 +55,12 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
         let found = json(&out);
         assert_eq!(code, Some(0), "{found:#}");
         assert!(status(&found, "port postgres").1.contains("running daemon's"), "{found:#}");
-        let (_, out, _) = doctor(&place, &[("ORIBI_NOTHING", "1")]);
-        let (environment, all) = status(&json(&out), "environment");
-        assert!(environment == "warn" && all.contains("ORIBI_NOTHING"), "{all}");
+        // What a daemon is started with is looked at, flags as well.
+        let (code, out, _) = doctor(&[&place[..], &["--postgres", &busy]].concat(), &[]);
+        let (port, all) = status(&json(&out), "port postgres");
+        assert!(code == Some(1) && port == "fail" && all.contains("is used by"), "{all}");
+        let (_, out, _) = doctor(&[&place[..], &["--warehouse", "/proc/nowhere"]].concat(), &[]);
+        assert_eq!(status(&json(&out), "warehouse").0, "fail", "{out}");
         // What keeps a daemon from running.
         let certificate = cluster.path("bad.pem").display().to_string();
         std::fs::write(&certificate, "no certificate").expect("a file");
@@ -68,6 +71,7 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
             (&[("ORIBI_ZOOKEEPER", "127.0.0.1:1")], "member 127.0.0.1:1", "refused"),
             (&[("ORIBI_WAREHOUSE", "/proc/nowhere")], "warehouse", "cannot be written"),
             (&[("ORIBI_CONFIG", unknown.as_str())], "configuration", "nothing"),
+            (&[("ORIBI_NOTHING", "1")], "configuration", "ORIBI_NOTHING"),
             (
                 &[("ORIBI_PEERS_CERTIFICATE", certificate.as_str())],
                 "certificate peers.certificate",
@@ -92,6 +96,11 @@ async fn the_doctor_says_what_is_wrong_and_how_to_mend_it() {
     .await;
 }
 
+/// RFC 3339, in UTC.
+fn is_moment(text: &str) -> bool {
+    chrono::DateTime::parse_from_rfc3339(text).is_ok() && text.ends_with('Z')
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_looked_at_and_drained() {
     bounded(async {
@@ -109,6 +118,9 @@ async fn a_cluster_is_looked_at_and_drained() {
         let ids: Vec<_> = daemons.iter().map(|daemon| daemon["id"].as_str()).collect();
         assert_eq!(ids, [Some("a"), Some("b")]);
         assert!(daemons.iter().all(|daemon| daemon["state"] == "ready"), "{found}");
+        // A moment is written in one way, whichever command says it.
+        let moments = daemons.iter().map(|daemon| daemon["since"].as_str().unwrap_or_default());
+        assert!(moments.clone().all(is_moment), "{found}");
         let (code, out, err) = run(&["status"]);
         assert_eq!(code, Some(0), "{err}");
         assert!(out.contains("leads") && out.contains("statements run"), "{out}");
@@ -241,9 +253,17 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         check_filled(&daemon).await;
         assert_eq!(Client::connect(&daemon).await.value("SELECT x FROM later").await, "1");
         // The embedded store is its daemon's.
-        let (code, _, err) = finish(oribi("backup", &[&file, "--data-dir", &data]));
+        let (code, _, err) = finish(oribi("backup", &[&file, "--force", "--data-dir", &data]));
         assert_eq!(code, Some(2));
         assert!(err.contains("stop the daemon first"), "{err}");
+        // One back-up does not take another's place by mistake.
+        let before = std::fs::read_to_string(&second).expect("text");
+        let again = [&[second.as_str()][..], &there[..]].concat();
+        let (code, _, err) = finish(oribi("backup", &again));
+        assert!(code == Some(2) && err.contains("--force"), "{err}");
+        assert_eq!(std::fs::read_to_string(&second).expect("text"), before);
+        ok("backup", &[&again[..], &["--force"]].concat());
+        assert_ne!(std::fs::read_to_string(&second).expect("text"), before);
         // A file of a newer version.
         let newer = text.replacen("\"znodes\": 1", "\"znodes\": 2", 1);
         std::fs::write(&file, newer).expect("a file");
@@ -362,7 +382,10 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         for _ in 0..2 {
             let (code, _, err) = run(&arguments);
             assert_eq!(code, Some(1));
-            assert!(err.contains("22P02"), "{err}");
+            // It is said where that is, and what to do.
+            let place = format!("{bad}, line 8001, column x: \"x\": ");
+            assert!(err.contains(&place) && err.contains("22P02"), "{err}");
+            assert!(err.contains("are in \"numbers\"") && err.contains("--restart"), "{err}");
             let there: u32 =
                 client.value("SELECT count(*) FROM numbers").await.parse().expect("a number");
             assert!((1..8000).contains(&there), "{there}");
@@ -393,8 +416,19 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         );
         let (code, _, err) = run(&[&bad, "numbers", "--part", "0"]);
         assert!(code == Some(2) && err.contains("4 KiB"), "{err}");
+        // Another role, which may neither make the notes' table nor change it.
+        client.rows("CREATE ROLE ann LOGIN").await;
+        client.rows("GRANT SELECT, INSERT ON numbers TO ann").await;
+        let as_ann = [bad.as_str(), "numbers", "--part", "10KiB", "-U", "ann"];
+        let (code, _, err) = run(&as_ann);
+        assert!(code == Some(1) && err.contains("42501"), "{err}");
+        client.rows("GRANT SELECT, INSERT, DELETE ON oribi_imports TO ann").await;
+        let (code, out, err) = run(&as_ann);
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert_eq!(client.value("SELECT count(*) FROM numbers").await, "18000");
         for (arguments, code, part) in [
             (&["/nowhere.csv", "people"][..], 1, "/nowhere.csv"),
+            (&["-", "people"], 2, "\\copy people from pstdin"),
             (&[csv.as_str(), "nowhere"], 1, "--create"),
             (&[csv.as_str(), "numbers"], 2, "no column \"id\""),
         ] {

@@ -158,7 +158,8 @@ fn garbage_instead_of_a_start_up_closes_the_connection() {
 
 #[tokio::test]
 async fn one_client_too_many_is_refused_and_cancel_requests_are_not() {
-    let daemon = Daemon::start(&Options::new().env("ORIBI_CONNECTIONS_MAX", "3"));
+    let options = Options::new().env("ORIBI_CONNECTIONS_MAX", "3");
+    let daemon = Daemon::start(&options.env("ORIBI_CONNECTIONS_SUPERUSER_RESERVED", "0"));
     let mut busy = Wire::log_in(&daemon);
     let others = [Wire::log_in(&daemon), Wire::log_in(&daemon)];
     busy.send([super::wire::query("SELECT count(*) FROM generate_series(1, 1000000000000)")]);

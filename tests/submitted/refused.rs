@@ -94,3 +94,15 @@ async fn the_id_of_a_result_is_no_parameter() {
 fn says_what_to_do(refused: &tokio_postgres::error::DbError) -> bool {
     refused.message().contains("in a second one") || refused.hint().is_some()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_submitted_queries_need_a_warehouse() {
+    // On an ensemble no daemon has one of its own.
+    let cluster = Cluster::on_shared_zookeeper();
+    let daemon = cluster.start("a");
+    let client = Client::connect(&daemon).await;
+    let id = submit(&client, "SELECT 1 AS x").await;
+    assert_eq!(wait(&client, &id).await, "failed");
+    let why = client.value(&format!("SELECT oribi.record('{id}')")).await;
+    assert!(why.contains("rows of submitted queries") && why.contains("warehouse"), "{why}");
+}

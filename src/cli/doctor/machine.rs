@@ -55,7 +55,7 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
     };
     let shown = path.display();
     if !path.exists() {
-        let parent = path.ancestors().find(|parent| parent.is_dir()).unwrap_or(Path::new("/"));
+        let parent = path.ancestors().find(|parent| parent.exists()).unwrap_or(Path::new("/"));
         let check = match write_here(parent) {
             Ok(()) => {
                 Check::ok(NAME, format!("{shown} is not there yet: the first start makes it"))
@@ -86,6 +86,9 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
         Err(data_dir::Error::InUse { holder, .. }) => {
             let seen = format!("a daemon runs with {shown} ({holder})");
             (Check::ok(NAME, seen), Some(holder))
+        }
+        Err(error @ data_dir::Error::NotADirectory { .. }) => {
+            return (vec![Check::fail(NAME, error, "another --data-dir")], None);
         }
         Err(error) => {
             let mend = format!("chown it to the daemon's user: chown -R oribi {shown}");

@@ -7,7 +7,6 @@
 mod machine;
 mod store;
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use clap::Args;
@@ -15,12 +14,12 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{runtime, serve, tour};
-use crate::config::{Config, ENV_PREFIX};
 
 #[derive(Debug, Args)]
 pub struct Options {
+    /// As `oribi serve` has them.
     #[command(flatten)]
-    place: serve::Place,
+    daemon: serve::Options,
     /// As JSON: an object with the worst of all results, and the checks.
     #[arg(long)]
     json: bool,
@@ -73,7 +72,7 @@ struct Findings {
 const FAILED: u8 = 1;
 
 pub fn run(options: Options) -> Result<()> {
-    let checks = runtime()?.block_on(look(options.place));
+    let checks = runtime()?.block_on(look(options.daemon));
     let worst = checks.iter().map(|check| check.status).max().unwrap_or(Status::Ok);
     let findings = Findings { worst, checks };
     let text = match options.json {
@@ -84,8 +83,8 @@ pub fn run(options: Options) -> Result<()> {
     if worst == Status::Fail { Err(Error::Told(FAILED)) } else { Ok(()) }
 }
 
-async fn look(place: serve::Place) -> Vec<Check> {
-    let config = match place.settings() {
+async fn look(daemon: serve::Options) -> Vec<Check> {
+    let config = match daemon.settings() {
         Ok(config) => config,
         Err(error) => {
             let mend = "mend the key that is named: oribi help settings lists all of them";
@@ -101,24 +100,9 @@ async fn look(place: serve::Place) -> Vec<Check> {
         false => format!("readable; set are {}", set.join(", ")),
     };
     let mut checks = vec![Check::ok("configuration", seen)];
-    checks.extend(environment(&config));
     checks.extend(machine::checks(&config).await);
     checks.extend(store::checks(&config).await);
     checks
-}
-
-/// Variables that look like settings and are none: a daemon takes no notice of them.
-fn environment(config: &Config) -> Option<Check> {
-    let keys = config.rows().into_iter().map(|row| row.key.replace('.', "_").to_uppercase());
-    let known: BTreeSet<String> = keys.chain(["CONFIG".to_owned()]).collect();
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let strange: Vec<String> = names
-        .filter(|name| name.strip_prefix(ENV_PREFIX).is_some_and(|key| !known.contains(key)))
-        .collect();
-    let seen = format!("no settings, and not looked at: {}", strange.join(", "));
-    let mend = "ORIBI_ + section + key in capitals, as oribi help settings lists them; those of \
-                Kubernetes for a service called oribi do no harm";
-    (!strange.is_empty()).then(|| Check::warn("environment", seen, mend))
 }
 
 impl Findings {

@@ -46,6 +46,7 @@ const fn made(name: &'static str, title: &'static str, make: fn() -> String) -> 
 const TOPICS: &[Topic] = &[
     text("sql", "the statements", include_str!("../../help/sql.md")),
     text("client", "oribi sql, the interactive client", include_str!("../../help/client.md")),
+    text("import", "oribi import: files into tables", include_str!("../../help/import.md")),
     made("settings", "settings of daemons and of sessions", made::settings),
     made("functions", "functions of Oribi's own, and all others", made::functions),
     made("system-tables", "the cluster as SQL: system.* and zk.*", made::system_tables),

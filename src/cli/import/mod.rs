@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio_postgres::Client as Connection;
 
-use self::parts::{Columns, Parts};
+use self::parts::{Columns, Part, Parts, Start};
 use super::error::{Error, Result};
 use super::link::Link;
 use super::link::client::{Client, is_lost};
@@ -90,6 +90,13 @@ struct Done {
 }
 
 pub fn run(options: Options) -> Result<()> {
+    if options.file.as_os_str() == "-" {
+        return Err(Error::Usage(format!(
+            "an import goes on where it was interrupted, for which standard input would have to be there again: \
+             write it into a file first, or use oribi sql -c \"\\copy {} from pstdin csv header\"",
+            options.table
+        )));
+    }
     let format = options.format.or_else(|| of_name(&options.file)).ok_or_else(|| {
         let file = options.file.display();
         Error::Usage(format!("{file}: what is it? --format csv, json or parquet says so"))
@@ -156,7 +163,7 @@ async fn import(options: Options, format: Format) -> Result<Done> {
         if number <= there {
             continue;
         }
-        rows += target.add(&mut client, &parts, &id, number, part.csv).await?;
+        rows += target.add(&mut client, &parts, &id, number, part).await?;
         bar.set_message(format!("{rows} rows"));
     }
     bar.finish_and_clear();
@@ -249,14 +256,20 @@ impl Target {
             let sql = format!("CREATE TABLE IF NOT EXISTS {} ({columns})", self.name);
             execute(client, &sql).await?;
         }
-        let sql = format!(
-            "CREATE TABLE IF NOT EXISTS {} (import text NOT NULL, part bigint NOT NULL, rows bigint)",
-            self.notes
-        );
-        execute(client, &sql).await?;
-        // One that an older version has made.
-        execute(client, &format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS rows bigint", self.notes))
-            .await
+        // Who may add notes need not be who may make or change their table.
+        let known = self.columns_of(client, NOTES).await?;
+        if known.is_empty() {
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS {} (import text NOT NULL, part bigint NOT NULL, rows bigint)",
+                self.notes
+            );
+            execute(client, &sql).await?;
+        } else if !known.iter().any(|name| name == "rows") {
+            // One that an older version has made.
+            let sql = format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS rows bigint", self.notes);
+            execute(client, &sql).await?;
+        }
+        Ok(())
     }
 
     /// The table's object identifier.
@@ -301,18 +314,7 @@ impl Target {
 
     /// The table's columns, in their order.
     async fn columns(&self, client: &mut Client) -> Result<Columns> {
-        let schema = match &self.schema {
-            Some(schema) => literal(schema),
-            None => "current_schema()".to_owned(),
-        };
-        let sql = format!(
-            "SELECT column_name::text FROM information_schema.columns \
-             WHERE table_schema = {schema} AND table_name = {} ORDER BY ordinal_position",
-            literal(&self.table)
-        );
-        let rows = client.link().await?.query(&sql, &[]).await.map_err(Error::Statement)?;
-        let names = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>();
-        let names = names.map_err(Error::Statement)?;
+        let names = self.columns_of(client, &self.table).await?;
         match names.is_empty() {
             true => Err(Error::NotInForce(format!(
                 "there is no table {}: --create makes it",
@@ -320,6 +322,22 @@ impl Target {
             ))),
             false => Ok(names),
         }
+    }
+
+    /// The columns of a table in the same schema, as far as the role may know of them.
+    async fn columns_of(&self, client: &mut Client, table: &str) -> Result<Columns> {
+        let schema = match &self.schema {
+            Some(schema) => literal(schema),
+            None => "current_schema()".to_owned(),
+        };
+        let sql = format!(
+            "SELECT column_name::text FROM information_schema.columns \
+             WHERE table_schema = {schema} AND table_name = {} ORDER BY ordinal_position",
+            literal(table)
+        );
+        let rows = client.link().await?.query(&sql, &[]).await.map_err(Error::Statement)?;
+        let names = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>();
+        names.map_err(Error::Statement)
     }
 
     async fn last_part(&self, client: &mut Client, id: &str) -> Result<u64> {
@@ -341,8 +359,9 @@ impl Target {
         parts: &Parts,
         id: &str,
         number: u64,
-        csv: Bytes,
+        part: Part,
     ) -> Result<u64> {
+        let Part { csv, start, .. } = part;
         for _ in 0..ATTEMPTS {
             let connection = client.link().await?;
             match self.try_add(connection, parts, id, number, csv.clone()).await {
@@ -352,7 +371,7 @@ impl Target {
                 Err(error) => {
                     // What was begun is undone with the connection as well.
                     let _ = client.link().await?.batch_execute("ROLLBACK").await;
-                    return Err(Error::Statement(error));
+                    return Err(self.bad_record(parts, (start, &csv), number, error));
                 }
             }
             if self.last_part(client, id).await? >= number {
@@ -362,6 +381,32 @@ impl Target {
         Err(Error::Unreachable(format!(
             "the connection is lost again and again at part {number}: run it again, and it goes on there"
         )))
+    }
+
+    /// Says which record of the file a daemon has refused, and how to go on.
+    fn bad_record(
+        &self,
+        parts: &Parts,
+        (start, csv): (Start, &[u8]),
+        number: u64,
+        source: tokio_postgres::Error,
+    ) -> Error {
+        let context = source.as_db_error().and_then(|error| error.where_());
+        let Some((line, rest)) = context.and_then(place_of_copy) else {
+            return Error::Statement(source);
+        };
+        let Ok(place) = parts.place(start, csv, line) else { return Error::Statement(source) };
+        let name = &self.name;
+        let advice = match number {
+            1 => format!("nothing of the file is in {name}: mend it, and run the import again"),
+            _ => format!(
+                "the {} parts before are in {name}. Change the column's type (ALTER TABLE ... ALTER COLUMN ... \
+                 TYPE ...), if it is too narrow, and run the import again: it goes on behind them. To mend the \
+                 file, remove their rows first, and run it with --restart",
+                number - 1
+            ),
+        };
+        Error::Record { place: place + rest, advice, source }
     }
 
     async fn try_add(
@@ -392,5 +437,31 @@ impl Target {
         );
         connection.batch_execute(&note).await?;
         Ok(rows)
+    }
+}
+
+/// The line of COPY's data that a message is about, and what is said of it besides: `COPY t, line 3, column
+/// a: "x"`, as PostgreSQL has it.
+fn place_of_copy(context: &str) -> Option<(u64, &str)> {
+    // A table's name may hold anything.
+    let (_, rest) = context.split_once(", line ")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((rest[..end].parse().ok()?, &rest[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_of_copy_is_read() {
+        for (context, expected) in [
+            ("COPY t, line 3, column a: \"x\"", Some((3, ", column a: \"x\""))),
+            ("COPY t, line 12: \"1,2\"", Some((12, ": \"1,2\""))),
+            ("COPY t, line 7", Some((7, ""))),
+            ("PL/pgSQL function", None),
+        ] {
+            assert_eq!(place_of_copy(context), expected, "{context}");
+        }
     }
 }

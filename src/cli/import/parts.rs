@@ -1,7 +1,7 @@
 //! A file as parts of CSV that end between records.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, RecordBatch};
@@ -29,6 +29,15 @@ pub struct Part {
     pub csv: Bytes,
     /// Bytes of the file.
     pub position: u64,
+    pub start: Start,
+}
+
+/// Where a part begins in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    bytes: u64,
+    /// Lines before it; of Parquet, rows.
+    lines: u64,
 }
 
 pub struct Parts {
@@ -39,6 +48,10 @@ pub struct Parts {
     delimiter: u8,
     size: u64,
     position: u64,
+    /// Lines that have been read; of Parquet, rows.
+    lines: u64,
+    /// The number of the line that the last record begins with.
+    line: u64,
     /// As the file has them, if it names them.
     names: Option<Columns>,
     chosen: Columns,
@@ -67,6 +80,8 @@ impl Parts {
             delimiter: if format == Format::Csv { delimiter } else { b',' },
             size,
             position: 0,
+            lines: 0,
+            line: 0,
             names: None,
             chosen: Vec::new(),
         };
@@ -170,7 +185,7 @@ impl Parts {
             }
             let values: Vec<(String, Kind)> = match &self.source {
                 Source::Json(_) => {
-                    let object = object(&line)?;
+                    let object = object(&line).map_err(|reason| self.wrong(&reason))?;
                     object
                         .iter()
                         .map(|(name, value)| (name.clone(), Kind::of_json(value)))
@@ -204,6 +219,7 @@ impl Parts {
     /// The next part; `None` at the end.
     pub fn next(&mut self) -> Result<Option<Part>> {
         let mut csv = Vec::new();
+        let start = Start { bytes: self.position, lines: self.lines };
         if let Source::Parquet { reader, rows, read, .. } = &mut self.source {
             while csv.len() < self.bytes {
                 let Some(batch) = reader.next() else { break };
@@ -212,6 +228,7 @@ impl Parts {
                 write_batch(&batch, &mut csv)?;
             }
             self.position = self.size * *read / (*rows).max(1);
+            self.lines = *read;
         } else {
             while csv.len() < self.bytes {
                 let mut line = Vec::new();
@@ -224,7 +241,7 @@ impl Parts {
                 }
             }
         }
-        let part = Part { csv: csv.into(), position: self.position };
+        let part = Part { csv: csv.into(), position: self.position, start };
         Ok((!part.csv.is_empty()).then_some(part))
     }
 
@@ -234,6 +251,8 @@ impl Parts {
         let read = match &mut self.source {
             Source::Json(input) => loop {
                 line.clear();
+                self.lines += 1;
+                self.line = self.lines;
                 match input.read_until(b'\n', line) {
                     // Empty lines say nothing.
                     Ok(1..) if line.trim_ascii().is_empty() => self.position += line.len() as u64,
@@ -241,6 +260,10 @@ impl Parts {
                 }
             },
             Source::Csv(input) => loop {
+                if line.is_empty() {
+                    self.line = self.lines + 1;
+                }
+                self.lines += 1;
                 match input.read_until(b'\n', line) {
                     Ok(0) => break Ok(line.len()),
                     Ok(_) if line.iter().filter(|byte| **byte == b'"').count() % 2 == 1 => {}
@@ -262,14 +285,53 @@ impl Parts {
         Ok(read)
     }
 
+    /// Where the file has the record in which COPY has met this line of a part: a line, or a row.
+    pub fn place(&self, start: Start, csv: &[u8], line: u64) -> Result<String> {
+        let before = records_before(csv, line);
+        let path = self.path.display();
+        let file = || File::open(&self.path).map_err(Error::io("read", &self.path));
+        let source = |mut file: File| {
+            let sought = file.seek(SeekFrom::Start(start.bytes));
+            sought.map(|_| BufReader::new(file)).map_err(Error::io("read", &self.path))
+        };
+        let source = match &self.source {
+            Source::Parquet { .. } => {
+                return Ok(format!("{path}, row {}", start.lines + before + 1));
+            }
+            Source::Csv(_) => Source::Csv(source(file()?)?),
+            Source::Json(_) => Source::Json(source(file()?)?),
+        };
+        let mut again = Self {
+            path: self.path.clone(),
+            source,
+            bytes: self.bytes,
+            delimiter: self.delimiter,
+            size: self.size,
+            position: start.bytes,
+            lines: start.lines,
+            line: start.lines,
+            names: None,
+            chosen: self.chosen.clone(),
+        };
+        for _ in 0..=before {
+            again.record(&mut Vec::new())?;
+        }
+        Ok(format!("{path}, line {}", again.line))
+    }
+
+    /// What is wrong with the record that was read last.
+    fn wrong(&self, reason: &str) -> Error {
+        Error::Usage(format!("{}, line {}: {reason}", self.path.display(), self.line))
+    }
+
     fn write_object(&self, line: &[u8], csv: &mut Vec<u8>) -> Result<()> {
-        let object = object(line)?;
+        let object = object(line).map_err(|reason| self.wrong(&reason))?;
         let unknown = object
             .keys()
             .find(|name| !self.chosen.iter().any(|column| column.eq_ignore_ascii_case(name)));
         if let Some(name) = unknown {
-            return Err(Error::Usage(format!(
-                "the table has no column \"{name}\" as the file has: its columns are {}",
+            return Err(self.wrong(&format!(
+                "the table has no column \"{name}\": its columns are {}",
                 self.chosen.join(", ")
             )));
         }
@@ -294,11 +356,13 @@ impl Parts {
     }
 }
 
-fn object(line: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(line).map_err(|error| {
+fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
+    serde_json::from_slice(line.trim_ascii_end()).map_err(|error| {
         let line = String::from_utf8_lossy(line);
         let begin: String = line.trim().chars().take(60).collect();
-        Error::Rows(format!("a line is no JSON object ({error}): {begin}"))
+        // Each line is one text, so that its own "line 1" says nothing.
+        let error = error.to_string().replace(" at line 1 column ", " at character ");
+        format!("no JSON object ({error}): {begin}")
     })
 }
 
@@ -360,6 +424,25 @@ pub fn records(csv: &[u8]) -> u64 {
         match byte {
             b'"' => within = !within,
             b'\n' if !within => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// The records that end before a line of a part, counted from 1.
+fn records_before(csv: &[u8], line: u64) -> u64 {
+    let (mut within, mut count, mut at) = (false, 0, 1);
+    for byte in csv {
+        match byte {
+            b'"' => within = !within,
+            b'\n' => {
+                if at >= line {
+                    break;
+                }
+                at += 1;
+                count += u64::from(!within);
+            }
             _ => {}
         }
     }
@@ -457,6 +540,15 @@ mod tests {
         assert_eq!(texts, ["1,\"x\ny\"\n", "2,\"\"\"\"\n3,\n", "4,last\n"]);
         assert_eq!(parts.position, parts.size());
         assert_eq!(records(texts[0].as_bytes()), 1);
+        let place = |lines: u64, bytes: u64, part: usize, line: u64| {
+            let place = parts.place(Start { bytes, lines }, texts[part].as_bytes(), line);
+            place.expect("read").rsplit_once(", ").map(|(_, line)| line.to_owned())
+        };
+        // The quotes of the first part hold two lines.
+        assert_eq!(place(1, 4, 0, 1).as_deref(), Some("line 2"));
+        assert_eq!(place(1, 4, 0, 2).as_deref(), Some("line 2"));
+        assert_eq!(place(3, 12, 1, 2).as_deref(), Some("line 5"));
+        assert_eq!(place(5, 22, 2, 1).as_deref(), Some("line 6"));
         assert!(parts.choose(&vec!["a".to_owned()]).is_err());
     }
 
@@ -471,6 +563,15 @@ mod tests {
         let part = parts.next().expect("read").expect("a part");
         assert_eq!(&part.csv[..], b"\"1\",\"x\"\"\"\n\"1.5\",\n\"2\",\n");
         assert!(parts.next().expect("read").is_none());
+        // An empty line is none for COPY.
+        let place = parts.place(part.start, &part.csv, 2).expect("read");
+        assert!(place.ends_with("t.json, line 3"), "{place}");
+        let lines = "{\"a\": 1, \"b\": 2}\n{\"a\": 1,\n";
+        std::fs::write(&path, lines).expect("a file");
+        let mut parts = Parts::open(&path, Format::Json, true, b',', 1000).expect("open");
+        parts.choose(&vec!["a".to_owned(), "b".to_owned()]).expect("there");
+        let error = parts.next().err().expect("no object").to_string();
+        assert!(error.contains("t.json, line 2: no JSON object"), "{error}");
     }
 
     #[test]

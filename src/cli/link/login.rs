@@ -19,16 +19,16 @@ const OTHERS: u32 = 0o077;
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Role to log in as.
-    #[arg(short = 'U', long, env = "PGUSER", default_value = catalog::FIRST_ROLE, value_name = "ROLE")]
+    #[arg(short = 'U', long, global = true, env = "PGUSER", default_value = catalog::FIRST_ROLE, value_name = "ROLE")]
     pub user: String,
     /// Database to be in.
-    #[arg(short, long, env = "PGDATABASE", default_value = catalog::DEFAULT_DATABASE, value_name = "NAME")]
+    #[arg(short, long, global = true, env = "PGDATABASE", default_value = catalog::DEFAULT_DATABASE, value_name = "NAME")]
     pub database: String,
     /// Whether connections are encrypted, and what a daemon has to prove.
-    #[arg(long, env = "PGSSLMODE", default_value = "prefer", value_name = "MODE")]
+    #[arg(long, global = true, env = "PGSSLMODE", default_value = "prefer", value_name = "MODE")]
     sslmode: Mode,
     /// Certificates (PEM) that vouch for daemons; without it, ~/.postgresql/root.crt.
-    #[arg(long, env = "PGSSLROOTCERT", value_name = "FILE")]
+    #[arg(long, global = true, env = "PGSSLROOTCERT", value_name = "FILE")]
     sslrootcert: Option<PathBuf>,
 }
 

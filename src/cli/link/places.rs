@@ -33,6 +33,13 @@ pub struct Options {
     host: Vec<Place>,
 }
 
+impl Options {
+    /// Daemons by their addresses.
+    pub fn of(host: Vec<Place>) -> Self {
+        Self { config: None, zookeeper: None, host }
+    }
+}
+
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {

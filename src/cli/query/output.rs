@@ -33,7 +33,8 @@ const GROUP: usize = 64 << 20;
 
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// How rows are written. As JSON they are an array of objects, one a line; parquet needs --output.
+    /// How rows are written. As JSON they are an array of objects, one a line, moments in UTC as
+    /// 2026-11-29T12:00:00Z; parquet needs --output.
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     format: Format,
     /// The same as --format json.
@@ -207,17 +208,18 @@ async fn table(
     writeln!(target, "{}", text_table::render(&names, &rows, usize::MAX)).map_err(Error::Print)
 }
 
-/// An array of objects, as `row_to_json` writes them.
+/// An array of objects, as `row_to_json` writes them, but moments as all commands do: of UTC, with a `Z`.
 async fn json(
     schema: SchemaRef,
     batches: impl Stream<Item = Result<RecordBatch>>,
     target: &mut Target,
 ) -> Result<()> {
     let row = Field::new("row", DataType::Struct(schema.fields().clone()), false);
+    let style = TextStyle { time_zone: TimeZone::utc(), json_z: true };
     let (mut before, mut batches) = ("[", pin!(batches));
     while let Some(batch) = batches.try_next().await? {
         let rows = StructArray::new(schema.fields().clone(), batch.columns().to_vec(), None);
-        let rows = text(&row, &(Arc::new(rows) as _), &TextStyle::default());
+        let rows = text(&row, &(Arc::new(rows) as _), &style);
         let rows = rows.map_err(|error| Error::Rows(error.to_string()))?;
         for row in rows.iter().flatten() {
             write!(target, "{before}{row}").map_err(Error::Print)?;

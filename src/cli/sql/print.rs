@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use chrono::{DateTime, NaiveDateTime};
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -239,12 +240,17 @@ impl<'a> Printer<'a> {
     }
 }
 
+/// PostgreSQL's types of moments.
+const TIMESTAMP: u32 = 1114;
+const TIMESTAMPTZ: u32 = 1184;
+
 /// PostgreSQL's types of numbers.
 fn is_number(oid: u32) -> bool {
     matches!(oid, 20 | 21 | 23 | 26 | 700 | 701 | 790 | 1700)
 }
 
-/// A value as JSON has it: a number, a truth value and JSON as such, all else as a string.
+/// A value as JSON has it: a number, a truth value and JSON as such, all else as a string; moments as all
+/// commands have them, in UTC.
 fn json(text: &str, oid: u32) -> String {
     let raw = match oid {
         16 => match text {
@@ -252,6 +258,9 @@ fn json(text: &str, oid: u32) -> String {
             "f" => return "false".to_owned(),
             _ => false,
         },
+        TIMESTAMP | TIMESTAMPTZ => {
+            return Value::from(moment(text, oid).unwrap_or_else(|| text.to_owned())).to_string();
+        }
         114 | 3802 => serde_json::from_str::<Value>(text).is_ok(),
         oid if is_number(oid) => {
             text.ends_with(|last: char| last.is_ascii_digit())
@@ -261,6 +270,20 @@ fn json(text: &str, oid: u32) -> String {
     };
     // Values of several lines would break the lines of objects.
     if raw && !text.contains('\n') { text.to_owned() } else { Value::from(text).to_string() }
+}
+
+/// `2026-11-29T12:00:00.5`, and a `Z` if it has a zone; `None` for those that RFC 3339 cannot say.
+fn moment(text: &str, oid: u32) -> Option<String> {
+    const FORM: &str = "%Y-%m-%d %H:%M:%S%.f";
+    let (moment, end) = match oid {
+        TIMESTAMPTZ => {
+            let moment = DateTime::parse_from_str(text, &format!("{FORM}%#z")).ok()?;
+            (moment.naive_utc(), "Z")
+        }
+        _ => (NaiveDateTime::parse_from_str(text, FORM).ok()?, ""),
+    };
+    let text = moment.format("%Y-%m-%dT%H:%M:%S%.6f").to_string();
+    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned() + end)
 }
 
 fn csv(row: &Row) -> String {
@@ -346,5 +369,14 @@ mod tests {
         assert_eq!(json("1.50", 1700), "1.50");
         assert_eq!(json("{\"a\": 1}", 3802), "{\"a\": 1}");
         assert_eq!(json("1", 25), "\"1\"");
+        for (text, oid, expected) in [
+            ("2026-11-29 13:00:00+01", TIMESTAMPTZ, "2026-11-29T12:00:00Z"),
+            ("2026-11-29 12:00:10.250+05:30", TIMESTAMPTZ, "2026-11-29T06:30:10.25Z"),
+            ("infinity", TIMESTAMPTZ, "infinity"),
+            ("0044-03-15 12:00:00+00 BC", TIMESTAMPTZ, "0044-03-15 12:00:00+00 BC"),
+            ("2026-11-29 12:00:10", TIMESTAMP, "2026-11-29T12:00:10"),
+        ] {
+            assert_eq!(json(text, oid), format!("\"{expected}\""), "{text}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Where an ensemble is: `host:port,host:port/chroot`.
 
+use crate::config;
 use crate::coordination::{Error, Result, validate};
 
 const DEFAULT_CHROOT: &str = "/oribi";
@@ -14,17 +15,11 @@ pub(super) struct Address {
 
 impl Address {
     pub fn parse(hosts: &str) -> Result<Self> {
-        let (list, chroot) = match hosts.find('/') {
-            Some(at) => hosts.split_at(at),
-            None => (hosts, DEFAULT_CHROOT),
-        };
+        let (hosts, chroot) =
+            config::ensemble(hosts).map_err(|reason| Error::Refused { reason })?;
+        let chroot = chroot.unwrap_or(DEFAULT_CHROOT);
         validate::path(chroot)?;
-        let list: Vec<_> = list.split(',').map(|host| host.trim().to_owned()).collect();
-        if list.iter().any(String::is_empty) {
-            let reason = format!("{hosts:?} is not of the form host:port,host:port/chroot");
-            return Err(Error::Refused { reason });
-        }
-        Ok(Self { hosts: list, chroot: chroot.to_owned() })
+        Ok(Self { hosts, chroot: chroot.to_owned() })
     }
 }
 

@@ -151,7 +151,8 @@ impl ScalarUDFImpl for TextOf {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let style = TextStyle { time_zone: session_zone(&args.config_options) };
+        let style =
+            TextStyle { time_zone: session_zone(&args.config_options), ..TextStyle::default() };
         each(self.name(), &args, |array| {
             let texts = text(&self.field, array, &style);
             Ok(Arc::new(texts.map_err(|error| DataFusionError::External(Box::new(error)))?))

@@ -13,7 +13,7 @@ use crate::catalog::{DropMode, FileFormat};
 use crate::engine::parse;
 use crate::query::security;
 use crate::query::tables::{self, AlterTable, CreateTable};
-use crate::query::{Error, Result};
+use crate::query::{Error, Result, instead};
 
 impl Ddl {
     pub fn external(create: &CreateExternalTable) -> Result<Self> {
@@ -74,13 +74,11 @@ impl Ddl {
                 }
             },
             Statement::CreateView(view) => {
-                for (given, what) in [
-                    (view.materialized, "CREATE MATERIALIZED VIEW"),
-                    (view.temporary, "CREATE TEMPORARY VIEW"),
-                ] {
-                    if given {
-                        return Err(Error::NotSupported(what.to_owned()));
-                    }
+                if view.materialized {
+                    return Err(instead::of_materialized());
+                }
+                if view.temporary {
+                    return Err(instead::of_temporary("CREATE TEMPORARY VIEW"));
                 }
                 Self::CreateView {
                     barrier: security_barrier(&view.options)?,
@@ -107,7 +105,18 @@ impl Ddl {
                 }
                 steps => match AlterTable::new(&alter.name, alter.if_exists, steps) {
                     Some(alter) => Self::AlterTable(Box::new(alter)),
-                    None => return Err(Error::NotSupported(format!("{statement}"))),
+                    None => {
+                        let added = alter.operations.iter().find_map(|step| match step {
+                            AlterTableOperation::AddConstraint { constraint, .. } => {
+                                Some(constraint)
+                            }
+                            _ => None,
+                        });
+                        return Err(match added {
+                            Some(constraint) => instead::of_table(constraint),
+                            None => Error::NotSupported(format!("{statement}")),
+                        });
+                    }
                 },
             },
             Statement::AlterSchema(alter) => match alter.operations.as_slice() {

@@ -320,7 +320,7 @@ impl Runner {
         columns: Vec<Column>,
         mut rows: Running<RecordBatch>,
     ) -> query::Result<Outcome> {
-        let results = Results::of_daemon(&self.queries).ok_or(storage::Error::NoWarehouse)?;
+        let results = Results::of_daemon(&self.queries).ok_or(storage::Error::NoPlaceForResults)?;
         let directory = results.of(&attempt.id);
         let url = format!("{directory}/{}-{}.parquet", attempt.record.attempt, id::nonce());
         let engine = self.queries.engine.clone();

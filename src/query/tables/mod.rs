@@ -22,7 +22,7 @@ pub(super) use parse::with_clauses;
 use super::ddl::{exists, ident, mode, shown};
 use super::life::Session;
 use super::running::Registered;
-use super::{Error, Notice, Result};
+use super::{Error, Notice, Result, instead};
 use crate::catalog::{
     self, Column, Consistency, CreateMode, Definition, Managed, ObjectKind, Table, TableName,
 };
@@ -81,9 +81,13 @@ impl CreateTable {
                 Some(like.name.clone())
             }
         };
+        if create.temporary {
+            return Err(instead::of_temporary("CREATE TEMPORARY TABLE"));
+        }
+        if let Some(constraint) = create.constraints.first() {
+            return Err(instead::of_table(constraint));
+        }
         for (given, what) in [
-            (create.temporary, "CREATE TEMPORARY TABLE"),
-            (!create.constraints.is_empty(), "a table constraint (nothing enforces it)"),
             (create.inherits.is_some(), "INHERITS"),
             (create.partition_of.is_some(), "PARTITION OF"),
             (create.partition_by.is_some(), "PARTITION BY (use PARTITIONED BY)"),
@@ -297,6 +301,7 @@ impl Session {
     async fn columns(&self, definitions: &[ColumnDef]) -> Result<Vec<Column>> {
         let mut columns = Vec::new();
         for definition in definitions {
+            instead::refuse_serial(&definition.data_type)?;
             let mut plain = definition.clone();
             let (mut nullable, mut default, mut comment) = (true, None, None);
             for option in std::mem::take(&mut plain.options) {
@@ -305,10 +310,7 @@ impl Session {
                     ColumnOption::NotNull => nullable = false,
                     ColumnOption::Default(value) => default = Some(value),
                     ColumnOption::Comment(text) => comment = Some(text),
-                    other => {
-                        let what = format!("the column constraint {other}");
-                        return Err(Error::NotSupported(what));
-                    }
+                    other => return Err(instead::of_column(&other)),
                 }
             }
             let schema = self.engine_session().columns(vec![plain])?;

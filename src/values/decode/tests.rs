@@ -20,7 +20,7 @@ fn sent(value: &ScalarValue, format: Format) -> Vec<u8> {
     let schema = Arc::new(Schema::new(vec![field]));
     let array = value.to_array().unwrap();
     let batch = RecordBatch::try_new(schema.clone(), vec![array]).unwrap();
-    let style = TextStyle { time_zone: paris() };
+    let style = TextStyle { time_zone: paris(), ..TextStyle::default() };
     let mut out = BytesMut::new();
     let mut encoder = RowEncoder::new(&schema, vec![format], style).unwrap();
     encoder.encode(&batch, 0..1, &mut out).unwrap();

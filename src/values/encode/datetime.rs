@@ -17,13 +17,27 @@ const ROOM: usize = 64;
 /// How times are shown.
 pub(super) struct Clock {
     zone: TimeZone,
+    form: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// PostgreSQL's own (`USE_ISO_DATES`).
+    Iso,
     /// As JSON wants them (`USE_XSD_DATES`): a 'T' in the middle, minutes in every offset.
-    xsd: bool,
+    Xsd,
+    /// The same, with 'Z' for no offset.
+    Rfc,
 }
 
 impl Clock {
     pub(super) fn new(style: &TextStyle, xsd: bool) -> Self {
-        Self { zone: style.time_zone.clone(), xsd }
+        let form = match (xsd, style.json_z) {
+            (false, _) => Form::Iso,
+            (true, false) => Form::Xsd,
+            (true, true) => Form::Rfc,
+        };
+        Self { zone: style.time_zone.clone(), form }
     }
 }
 
@@ -55,12 +69,12 @@ fn timestamp<T: ArrowTimestampType>(
     array: &ArrayRef,
     clock: &Clock,
 ) -> Result<Box<dyn ValueWriter>> {
-    let xsd = clock.xsd;
+    let form = clock.form;
     if matches!(array.data_type(), DataType::Timestamp(_, None)) {
-        return each::<T, _>(array, move |n, out| put_timestamp(micros(T::UNIT, n)?, xsd, out));
+        return each::<T, _>(array, move |n, out| put_timestamp(micros(T::UNIT, n)?, form, out));
     }
     let offsets = Offsets::new(&clock.zone);
-    each::<T, _>(array, move |n, out| put_timestamptz(micros(T::UNIT, n)?, &offsets, xsd, out))
+    each::<T, _>(array, move |n, out| put_timestamptz(micros(T::UNIT, n)?, &offsets, form, out))
 }
 
 /// The binary writer of a date, time or timestamp array.
@@ -161,35 +175,35 @@ fn put_time(micros: i64, out: &mut Sink) -> Result<()> {
 }
 
 #[inline(always)]
-fn put_timestamp(micros: i64, xsd: bool, out: &mut Sink) -> Result<()> {
+fn put_timestamp(micros: i64, form: Form, out: &mut Sink) -> Result<()> {
     let micros = valid_timestamp(micros)?;
     let room = out.room::<ROOM>();
-    let (day, end) = put_moment(micros, xsd, room);
+    let (day, end) = put_moment(micros, form, room);
     let end = put_era(day, room, end);
     out.advance(end);
     Ok(())
 }
 
 #[inline(always)]
-fn put_timestamptz(micros: i64, offsets: &Offsets, xsd: bool, out: &mut Sink) -> Result<()> {
+fn put_timestamptz(micros: i64, offsets: &Offsets, form: Form, out: &mut Sink) -> Result<()> {
     let micros = valid_timestamp(micros)?;
     let offset = offsets.at(micros.div_euclid(1_000_000));
     let local = micros
         .checked_add(i64::from(offset) * 1_000_000)
         .ok_or(Error::OutOfRange { pg: "timestamp", value: micros })?;
     let room = out.room::<ROOM>();
-    let (day, end) = put_moment(local, xsd, room);
-    let end = put_offset(offset, xsd, room, end);
+    let (day, end) = put_moment(local, form, room);
+    let end = put_offset(offset, form, room, end);
     let end = put_era(day, room, end);
     out.advance(end);
     Ok(())
 }
 
 #[inline(always)]
-fn put_moment(micros: i64, xsd: bool, room: &mut [u8; ROOM]) -> (Day, usize) {
+fn put_moment(micros: i64, form: Form, room: &mut [u8; ROOM]) -> (Day, usize) {
     let day = day(micros.div_euclid(DAY_MICROS));
     let end = put_day(day, room);
-    room[end] = if xsd { b'T' } else { b' ' };
+    room[end] = if form == Form::Iso { b' ' } else { b'T' };
     (day, put_clock(micros.rem_euclid(DAY_MICROS) as u64, room, end + 1))
 }
 
@@ -259,7 +273,11 @@ pub(super) fn put_fraction<const N: usize>(micros: u32, room: &mut [u8; N], at: 
 
 /// `+HH`, with minutes and seconds if there are any (or minutes always, for JSON).
 #[inline(always)]
-fn put_offset(offset: i32, minutes: bool, room: &mut [u8; ROOM], at: usize) -> usize {
+fn put_offset(offset: i32, form: Form, room: &mut [u8; ROOM], at: usize) -> usize {
+    if form == Form::Rfc && offset == 0 {
+        room[at] = b'Z';
+        return at + 1;
+    }
     room[at] = if offset < 0 { b'-' } else { b'+' };
     let seconds = offset.unsigned_abs();
     let mut end = at + 1;
@@ -270,7 +288,7 @@ fn put_offset(offset: i32, minutes: bool, room: &mut [u8; ROOM], at: usize) -> u
     } else {
         end = unsigned(hours as u64, room, end);
     }
-    if minutes || !seconds.is_multiple_of(3600) {
+    if form != Form::Iso || !seconds.is_multiple_of(3600) {
         room[end] = b':';
         room[end + 1..end + 3].copy_from_slice(&pair(seconds / 60 % 60));
         end += 3;

@@ -91,6 +91,8 @@ pub enum Format {
 pub struct TextStyle {
     /// The zone in which `timestamptz` is shown.
     pub time_zone: TimeZone,
+    /// Whether JSON has moments of UTC with a `Z`, as RFC 3339 writes them. PostgreSQL's has `+00:00`.
+    pub json_z: bool,
 }
 
 /// Encodes the batches of one result.

@@ -16,7 +16,7 @@
 //!
 //! Which requests are taken says [`guard`].
 
-mod assets;
+pub(super) mod assets;
 mod events;
 mod guard;
 mod logins;

@@ -612,7 +612,10 @@ fn what_is_sent_comes_back() {
         (CopyFormat::Binary, CopySource::Binary),
     ];
     for (sent, read) in ways {
-        let style = TextStyle { time_zone: TimeZone::parse("Europe/Paris").expect("a zone") };
+        let style = TextStyle {
+            time_zone: TimeZone::parse("Europe/Paris").expect("a zone"),
+            ..TextStyle::default()
+        };
         let mut encoder = RowEncoder::copy(&schema, sent, style).expect("supported");
         let mut messages = bytes::BytesMut::new();
         encoder.encode(&batch, 0..batch.num_rows(), &mut messages).expect("encodes");

@@ -13,7 +13,7 @@ use arrow::datatypes::{Field, Schema};
 use super::{Error, Format, RowEncoder, TextStyle, TimeZone};
 
 pub(super) fn style(zone: &str) -> TextStyle {
-    TextStyle { time_zone: TimeZone::parse(zone).unwrap() }
+    TextStyle { time_zone: TimeZone::parse(zone).unwrap(), ..TextStyle::default() }
 }
 
 pub(super) fn batch(field: Field, array: ArrayRef) -> RecordBatch {

@@ -1,0 +1,159 @@
+//! What Oribi has in place of what PostgreSQL has and Oribi has not.
+
+use sqlparser::ast::{ColumnOption, DataType, Statement, TableConstraint};
+
+use super::{Error, Result};
+
+const KEY: &str = "Leave it out: nothing enforces keys. MERGE INTO ... ON t.key = s.key adds only rows that are \
+                   missing, and SELECT DISTINCT ON (key) leaves repeated ones away.";
+
+const REFERENCE: &str = "Leave it out: nothing enforces references. A MERGE or INSERT ... SELECT that joins the \
+                         other table takes only rows that have a counterpart there.";
+
+const CHECK: &str = "Leave it out: only NOT NULL and types are enforced. A WHERE in what writes the table keeps \
+                     rows out, and a view over it hides them.";
+
+const NUMBERS: &str = "There are no sequences. For keys take uuid with DEFAULT gen_random_uuid(), or number rows \
+                       as they are inserted: row_number() OVER () + (SELECT coalesce(max(id), 0) FROM t).";
+
+const INDEX: &str = "None is needed: files and pages that cannot hold a wanted value are skipped by what is known \
+                     of each. PARTITIONED BY and SORTED BY of CREATE TABLE put rows together that are read \
+                     together.";
+
+const TEMPORARY: &str = "WITH names the rows of one statement. For several, CREATE TABLE ... AS, in a schema of \
+                         your own, and DROP TABLE ... PURGE afterwards.";
+
+const MATERIALIZED: &str = "CREATE TABLE ... AS query keeps its rows, and INSERT OVERWRITE TABLE ... query makes \
+                            them anew: oribi.schedule does so again and again.";
+
+const FUNCTION: &str =
+    "Put the expression into a view, or the statement into oribi.schedule or PREPARE.";
+
+const EXTENSION: &str = "Nothing can be added: oribi help functions lists what is there.";
+
+const TRIGGER: &str =
+    "LISTEN catalog tells of changes, and oribi.schedule runs a statement again and again.";
+
+const TYPE: &str = "Take one of the types that are there. NOT NULL, and a WHERE in what writes the table, keep \
+                    unwanted values out.";
+
+/// A constraint of a whole table.
+pub(super) fn of_table(constraint: &TableConstraint) -> Error {
+    let (what, instead) = match constraint {
+        TableConstraint::PrimaryKey(_) => ("a table's PRIMARY KEY", KEY),
+        TableConstraint::Unique(_) => ("a table's UNIQUE", KEY),
+        TableConstraint::ForeignKey(_) => ("a table's FOREIGN KEY", REFERENCE),
+        TableConstraint::Check(_) => ("a table's CHECK", CHECK),
+        _ => ("this constraint of a table", CHECK),
+    };
+    Error::Instead { what: what.to_owned(), instead }
+}
+
+/// What is said of one column, beside NOT NULL, DEFAULT and COMMENT.
+pub(super) fn of_column(option: &ColumnOption) -> Error {
+    let what = format!("the column constraint {option}");
+    let instead = match option {
+        ColumnOption::PrimaryKey(_) | ColumnOption::Unique(_) => KEY,
+        ColumnOption::ForeignKey(_) => REFERENCE,
+        ColumnOption::Check(_) => CHECK,
+        ColumnOption::Identity(_) => NUMBERS,
+        ColumnOption::Generated { generation_expr: None, .. } => NUMBERS,
+        ColumnOption::Generated { .. } => FUNCTION,
+        _ => return Error::NotSupported(what),
+    };
+    Error::Instead { what, instead }
+}
+
+/// Refuses PostgreSQL's types that are numbers out of a sequence.
+pub(super) fn refuse_serial(data_type: &DataType) -> Result<()> {
+    let name = data_type.to_string().to_lowercase();
+    match name.as_str() {
+        "serial" | "bigserial" | "smallserial" | "serial2" | "serial4" | "serial8" => {
+            Err(Error::Instead { what: format!("the type {name}"), instead: NUMBERS })
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn of_temporary(what: &str) -> Error {
+    Error::Instead { what: what.to_owned(), instead: TEMPORARY }
+}
+
+pub(super) fn of_materialized() -> Error {
+    Error::Instead { what: "CREATE MATERIALIZED VIEW".to_owned(), instead: MATERIALIZED }
+}
+
+/// A statement that there is not, or what `name` calls it.
+pub(super) fn of_statement(statement: &Statement, name: String) -> Error {
+    let (what, instead) = match statement {
+        Statement::CreateIndex(_) => ("CREATE INDEX", INDEX),
+        Statement::CreateSequence { .. } => ("CREATE SEQUENCE", NUMBERS),
+        Statement::CreateFunction(_) => ("CREATE FUNCTION", FUNCTION),
+        Statement::CreateProcedure { .. } => ("CREATE PROCEDURE", FUNCTION),
+        Statement::CreateExtension(_) => ("CREATE EXTENSION", EXTENSION),
+        Statement::CreateTrigger(_) => ("CREATE TRIGGER", TRIGGER),
+        Statement::CreateType { .. } => ("CREATE TYPE", TYPE),
+        Statement::CreateDomain(_) => ("CREATE DOMAIN", TYPE),
+        _ => return Error::NotSupported(name),
+    };
+    Error::Instead { what: what.to_owned(), instead }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::parser::Statement as EngineStatement;
+
+    use super::super::command::recognise;
+    use super::*;
+    use crate::engine::parse_one;
+
+    fn refusal(sql: &str) -> Error {
+        let parsed = parse_one(sql).expect(sql);
+        match recognise(&parsed) {
+            Err(error) => error,
+            // Columns are looked at when they are made.
+            Ok(_) => match &parsed.statement {
+                EngineStatement::Statement(statement) => match statement.as_ref() {
+                    Statement::CreateTable(create) => {
+                        let column = &create.columns[0];
+                        let refused = refuse_serial(&column.data_type).err();
+                        refused.unwrap_or_else(|| of_column(&column.options[0].option))
+                    }
+                    other => panic!("{other} is taken"),
+                },
+                other => panic!("{other:?} is taken"),
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_is() {
+        for (sql, what, part) in [
+            ("CREATE TABLE t (a int PRIMARY KEY)", "PRIMARY KEY", "MERGE"),
+            ("CREATE TABLE t (a int UNIQUE)", "UNIQUE", "MERGE"),
+            ("CREATE TABLE t (a int CHECK (a > 0))", "CHECK", "NOT NULL"),
+            ("CREATE TABLE t (a int REFERENCES u (a))", "REFERENCES", "INSERT ... SELECT"),
+            ("CREATE TABLE t (a int GENERATED ALWAYS AS IDENTITY)", "IDENTITY", "gen_random_uuid"),
+            ("CREATE TABLE t (a int GENERATED ALWAYS AS (1) STORED)", "GENERATED", "view"),
+            ("CREATE TABLE t (a bigserial)", "bigserial", "gen_random_uuid"),
+            ("CREATE TABLE t (a int, PRIMARY KEY (a))", "PRIMARY KEY", "MERGE"),
+            ("CREATE TABLE t (a int, CONSTRAINT c UNIQUE (a))", "UNIQUE", "MERGE"),
+            ("CREATE TABLE t (a int, CHECK (a > 0))", "CHECK", "NOT NULL"),
+            ("CREATE TABLE t (a int, FOREIGN KEY (a) REFERENCES u (a))", "FOREIGN KEY", "joins"),
+            ("ALTER TABLE t ADD PRIMARY KEY (a)", "PRIMARY KEY", "MERGE"),
+            ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)", "CHECK", "NOT NULL"),
+            ("CREATE TEMP TABLE t (a int)", "TEMPORARY TABLE", "WITH"),
+            ("CREATE TEMP VIEW v AS SELECT 1 AS a", "TEMPORARY VIEW", "WITH"),
+            ("CREATE MATERIALIZED VIEW v AS SELECT 1 AS a", "MATERIALIZED", "INSERT OVERWRITE"),
+            ("CREATE UNIQUE INDEX i ON t (a)", "CREATE INDEX", "SORTED BY"),
+            ("CREATE SEQUENCE s", "CREATE SEQUENCE", "row_number()"),
+            ("CREATE OR REPLACE FUNCTION f() RETURNS int AS $$SELECT 1$$", "FUNCTION", "view"),
+            ("CREATE TYPE c AS ENUM ('a')", "CREATE TYPE", "WHERE"),
+            ("CREATE EXTENSION pgcrypto", "CREATE EXTENSION", "oribi help functions"),
+        ] {
+            let error = refusal(sql);
+            let (text, hint) = (error.to_string(), error.hint().unwrap_or_default());
+            assert!(text.contains(what) && hint.contains(part), "{sql}: {text} {hint}");
+        }
+    }
+}
