@@ -8,7 +8,6 @@ use super::cache::Catalog;
 use super::ddl::{node_name, path_of};
 use super::record::TableRecord;
 use super::snapshot::Table;
-use super::transact::SETTLE;
 use super::{Consistency, Error, Result};
 use super::{joint, lives};
 use crate::coordination::{self, Op};
@@ -41,6 +40,7 @@ impl Catalog {
         for (table, record) in &records {
             ops.extend(table.being().changed(record)?);
         }
+        let sent = Instant::now();
         let error = match self.transact(ops).await? {
             Ok(()) => {
                 let mut tables = Vec::new();
@@ -50,7 +50,7 @@ impl Catalog {
                 return Ok(Swap::Done(tables));
             }
             Err(error) if error.may_have_landed() => {
-                return match self.in_touch_again(Instant::now() + SETTLE).await {
+                return match self.in_touch_again(self.settled_by(sent)).await {
                     true => Ok(Swap::Ambiguous),
                     false => Err(Error::Unknown(error)),
                 };

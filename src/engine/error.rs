@@ -158,13 +158,15 @@ impl Error {
         }
     }
 
-    /// Of an error that others hold as well: a budget's end, which comes to all partitions.
+    /// Of an error that others hold as well: a budget's end, or that of the store, which come to all
+    /// partitions.
     fn copied(error: &DataFusionError) -> Option<Self> {
         let DataFusionError::External(inner) = error.find_root() else { return None };
         match inner.downcast_ref::<Self>()? {
             &Self::OverBudget { limit, what, setting } => {
                 Some(Self::OverBudget { limit, what, setting })
             }
+            Self::Coordination(error) => Some(Self::Coordination(error.clone())),
             _ => None,
         }
     }

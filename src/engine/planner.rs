@@ -251,7 +251,7 @@ impl Session {
         match self.info().catalog.table(name, consistency).await {
             Ok(table) => Ok(Some(table)),
             Err(catalog::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error.of_reading().into()),
         }
     }
 

@@ -202,15 +202,25 @@ impl From<copy::Error> for Report {
     }
 }
 
+/// What is to be done where only ZooKeeper has what is asked for.
+const OUT_OF_REACH: &str = "Tables can be read meanwhile. Try again when ZooKeeper can be reached, or on \
+                            another daemon; oribi doctor tells what is wrong.";
+
 /// What frees a role.
 const REASSIGN: &str = "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for \
                         what was granted to it.";
 
 impl From<catalog::Error> for Report {
     fn from(error: catalog::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&catalog::Error> for Report {
+    fn from(error: &catalog::Error) -> Self {
         use catalog::Error as E;
-        let report = Self::error(catalog_code(&error), error.to_string());
-        match &error {
+        let report = Self::error(catalog_code(error), error.to_string());
+        match error {
             E::NotEmpty { .. } => {
                 report.hint("Use DROP ... CASCADE to drop the tables and views too.")
             }
@@ -223,8 +233,12 @@ impl From<catalog::Error> for Report {
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
             E::Unavailable(_) => report.hint(
-                "Reads go on from what this daemon knows. Try again when ZooKeeper can be reached, \
-                 or on another daemon.",
+                "Nothing was changed. Reads go on from what this daemon knows. Try again when ZooKeeper \
+                 can be reached, or on another daemon.",
+            ),
+            E::NotRead(_) => report.hint(
+                "Reads without locks go on from what this daemon knows where oribi.consistency is \
+                 'cached'. Try again when ZooKeeper can be reached, or on another daemon.",
             ),
             E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
             E::Coordination(_) | E::BadRecord { .. } => {
@@ -267,6 +281,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::NameTooLong { .. } => "42622",
         E::TooLarge { .. } | E::TooMany { .. } => "54000",
         E::Unavailable(_) => "25006",
+        E::NotRead(_) => "58000",
         E::Unknown(_) => "08007",
         E::Coordination(_) | E::BadRecord { .. } => "XX000",
     }
@@ -274,13 +289,20 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
 
 impl From<storage::Error> for Report {
     fn from(error: storage::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&storage::Error> for Report {
+    fn from(error: &storage::Error) -> Self {
         use storage::Error as E;
-        let report = Self::error(storage_code(&error), error.to_string());
+        let report = Self::error(storage_code(error), error.to_string());
         match error {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
-            E::Catalog(error) => (*error).into(),
+            E::Catalog(error) => error.as_ref().into(),
+            E::Shared(error) => error.as_ref().into(),
             error if error.is_conflict() => report.hint("Retry the transaction."),
             _ => report,
         }
@@ -362,6 +384,9 @@ impl From<engine::Error> for Report {
             E::Catalog(error) => return error.into(),
             E::Storage(error) => return error.into(),
             E::Coordination(coordination::Error::Denied { .. }) => "42501",
+            E::Coordination(error) if error.is_unavailable() => {
+                return Self::error("58000", message).hint(OUT_OF_REACH);
+            }
             E::Coordination(_) => "58000",
             E::OverBudget { setting, .. } => {
                 let hint = format!(
