@@ -29,6 +29,13 @@ pub enum Error {
     Start(String),
     #[error("{0}")]
     Settings(#[from] super::settings::Error),
+    /// What is wrong with a text, and where.
+    #[error("{reason}")]
+    SyntaxAt {
+        reason: String,
+        /// Characters in front of it.
+        at: usize,
+    },
     #[error("{0}")]
     Notes(#[from] super::notes::Error),
     #[error("function {0} does not exist")]

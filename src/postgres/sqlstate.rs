@@ -6,9 +6,8 @@
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use pgwire::error::ErrorInfo;
-use pgwire::messages::response::ErrorResponse;
 
+pub use super::report::{Report, untranslated};
 use crate::cluster::live;
 use crate::engine::patterns::BadPattern;
 use crate::engine::{self, notes, settings};
@@ -18,69 +17,14 @@ use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
 use crate::{catalog, coordination, storage, telemetry};
 
-/// A failure as the client sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Whether the connection ends with it.
-    pub fatal: bool,
-    pub code: &'static str,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    /// Where it happened.
-    pub context: Option<String>,
-}
-
-impl Report {
-    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            fatal: false,
-            code,
-            message: message.into(),
-            detail: None,
-            hint: None,
-            context: None,
-        }
-    }
-
-    pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
-        Self { fatal: true, ..Self::error(code, message) }
-    }
-
-    pub fn detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
-    }
-
-    pub fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl From<Report> for ErrorResponse {
-    fn from(report: Report) -> Self {
-        let severity = if report.fatal { "FATAL" } else { "ERROR" };
-        // A zero byte would end the field.
-        let message = report.message.replace('\0', "\u{fffd}");
-        let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
-        info.detail = report.detail;
-        info.hint = report.hint;
-        info.where_context = report.context.map(|context| context.replace('\0', "\u{fffd}"));
-        let mut response = Self::from(info);
-        response.fields.insert(1, untranslated(severity));
-        response
-    }
-}
-
-/// The severity once more, in a field that is never translated.
-pub fn untranslated(severity: &str) -> (u8, String) {
-    (b'V', severity.to_owned())
-}
-
 impl From<query::Error> for Report {
     fn from(error: query::Error) -> Self {
         use query::Error as E;
         let message = error.to_string();
         let code = match error {
+            E::At { at, source } => {
+                return Self { position: Some(at + 1), ..Self::from(*source) };
+            }
             E::Stopped(Stop::Cancelled | Stop::TimedOut) => "57014",
             E::Stopped(Stop::ShuttingDown | Stop::Terminated) => {
                 return Self::fatal("57P01", message);
@@ -352,7 +296,7 @@ impl From<engine::Error> for Report {
         let message = error.to_string();
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
         let code = match error {
-            E::Syntax(_) => "42601",
+            E::Syntax(_) | E::SyntaxAt { .. } => "42601",
             E::TooComplex { .. } => {
                 let hint = "Alternatives may be written as a list, x IN (1, 2, 3), or as a table.";
                 return Self::error("54001", message).hint(hint);

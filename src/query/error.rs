@@ -36,6 +36,13 @@ pub enum Error {
     ReadOnly(&'static str),
     #[error("{0}")]
     Invalid(String),
+    /// What is wrong with a client's text, and where.
+    #[error("{source}")]
+    At {
+        /// Characters in front of it.
+        at: usize,
+        source: Box<Error>,
+    },
     /// The command manages transactions itself.
     #[error("{0} cannot run inside a transaction block")]
     InsideTransaction(&'static str),

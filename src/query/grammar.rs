@@ -394,7 +394,13 @@ fn statement(reader: &mut Reader<'_>, fits: impl Fn(&Statement) -> bool) -> Resu
     if rest.is_empty() {
         return Err(unexpected);
     }
-    let parsed = parse_one(rest)?;
+    let before = reader.text[..reader.text.len() - rest.len()].chars().count();
+    let parsed = parse_one(rest).map_err(|error| match error {
+        engine::Error::SyntaxAt { reason, at } => {
+            engine::Error::SyntaxAt { reason, at: before + at }
+        }
+        other => other,
+    })?;
     match parsed.sql().is_some_and(fits) {
         true => Ok(parsed),
         false => Err(unexpected),
@@ -631,13 +637,16 @@ impl<'a> Reader<'a> {
     }
 
     fn error_at(&self, at: usize) -> Error {
-        let Some((_, token)) = self.tokens.get(at) else {
-            return Error::Invalid("syntax error at end of input".to_owned());
+        let wrong = |reason: String, before: &str| {
+            Error::Engine(engine::Error::SyntaxAt { reason, at: before.chars().count() })
+        };
+        let Some((place, token)) = self.tokens.get(at) else {
+            return wrong("syntax error at end of input".to_owned(), self.text.trim_end());
         };
         let shown = match token {
             Token::Word(word) if word.quote_style.is_none() => word.value.clone(),
             token => token.to_string(),
         };
-        Error::Invalid(format!("syntax error at or near \"{shown}\""))
+        wrong(format!("syntax error at or near \"{shown}\""), &self.text[..*place])
     }
 }

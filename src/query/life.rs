@@ -179,7 +179,13 @@ impl Session {
 
     /// Parses a message's text; as in PostgreSQL an error anywhere refuses all of it.
     pub fn parse(text: &str) -> Result<Vec<Source>> {
-        let parse = || split(text)?.into_iter().map(parse_statement).collect();
+        let parse = || {
+            let parts = split(text).map_err(|error| placed(error.into(), text, text))?;
+            let parsed = parts
+                .into_iter()
+                .map(|part| parse_statement(part).map_err(|error| placed(error, part, text)));
+            parsed.collect()
+        };
         match text.len() > LONG_TEXT {
             true => tokio::task::block_in_place(parse),
             false => parse(),
@@ -590,20 +596,29 @@ fn is_same_result(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
+/// What is wrong with a part of a client's text, with its place in all of it.
+fn placed(error: Error, part: &str, text: &str) -> Error {
+    let Error::Engine(engine::Error::SyntaxAt { at, .. }) = &error else { return error };
+    let before = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let before = text.get(..before).map_or(0, |before| before.chars().count());
+    Error::At { at: before + at, source: Box::new(error) }
+}
+
 /// Refuses a text in which a client uses names that only the daemon gives, or that are none.
 fn refuse_names(text: &str) -> Result<()> {
     if !text.contains(OWN) && !text.contains("\"\"") {
         return Ok(());
     }
     // What is wrong with the text the parser says better.
-    for (_, token) in tokens(text).unwrap_or_default() {
+    for (place, token) in tokens(text).unwrap_or_default() {
         let Token::Word(word) = token else { continue };
         let reason = match word.value.as_str() {
             "" => "zero-length delimited identifier",
             name if name.contains(OWN) => "an identifier may not contain the character U+0002",
             _ => continue,
         };
-        return Err(engine::Error::Syntax(reason.to_owned()).into());
+        let at = text[..place].chars().count();
+        return Err(engine::Error::SyntaxAt { reason: reason.to_owned(), at }.into());
     }
     Ok(())
 }
