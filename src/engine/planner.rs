@@ -214,7 +214,7 @@ impl Session {
     }
 
     /// What a name may stand for, in order.
-    fn candidates(&self, scope: &Scope, reference: &TableReference) -> Vec<TableName> {
+    pub(super) fn candidates(&self, scope: &Scope, reference: &TableReference) -> Vec<TableName> {
         let (database, table) = (&scope.database, reference.table());
         match (reference.catalog(), reference.schema()) {
             (Some(database), Some(schema)) => vec![TableName::new(database, schema, table)],

@@ -1,6 +1,6 @@
-//! Statements that write, spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of
-//! the right kind on a column that no table has, and a table that INSERT names right before PARTITION
-//! gets an alias, which the parser would take that word for.
+//! Statements spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of the right kind on a
+//! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
+//! parser would take that word for, and a row lock is one of the two kinds, for one table each.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -24,6 +24,9 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     }
     if has("partition") && has("insert") {
         return Ok(with_alias(text, &Words(tokens(text)?)));
+    }
+    if has("for") && (has("key") || has(" of ")) && (has("update") || has("share")) {
+        return Ok(with_plain_locks(text, &Words(tokens(text)?)));
     }
     Ok(None)
 }
@@ -82,6 +85,47 @@ fn with_alias(text: &str, words: &Words) -> Option<String> {
     Some(format!("{before}AS \"{NO_ALIAS}\" {after}"))
 }
 
+/// FOR NO KEY UPDATE as FOR UPDATE, FOR KEY SHARE as FOR SHARE, and `OF a, b` as two clauses. What is left
+/// out becomes blanks, so that the rest stays where it is.
+fn with_plain_locks(text: &str, words: &Words) -> Option<String> {
+    use Keyword::{FOR, KEY, NO, OF, SHARE, UPDATE};
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == FOR) {
+        let (kind, weak) = match at {
+            _ if words.are(at, &[FOR, NO, KEY, UPDATE]) => (at + 3, true),
+            _ if words.are(at, &[FOR, KEY, SHARE]) => (at + 2, true),
+            _ if words.are(at, &[FOR, UPDATE]) || words.are(at, &[FOR, SHARE]) => (at + 1, false),
+            _ => continue,
+        };
+        if weak {
+            let (from, to) = (words.0[at].0 + "for".len(), words.0[kind].0);
+            changed.push_str(&text[end..from]);
+            changed.extend(std::iter::repeat_n(' ', to - from));
+            end = to;
+        }
+        if words.keyword(kind + 1) != OF {
+            continue;
+        }
+        let again = if words.keyword(kind) == UPDATE { "FOR UPDATE OF" } else { "FOR SHARE OF" };
+        let names = words.0[kind + 2..].iter();
+        let names = names.take_while(|(_, token)| {
+            let keyword = match token {
+                Token::Word(word) if word.quote_style.is_none() => word.keyword,
+                Token::Word(_) | Token::Period | Token::Comma => Keyword::NoKeyword,
+                _ => return false,
+            };
+            !matches!(keyword, FOR | Keyword::NOWAIT | Keyword::SKIP)
+        });
+        for (comma, _) in names.filter(|(_, token)| *token == Token::Comma) {
+            changed.push_str(&text[end..*comma]);
+            changed.push_str(&format!(" {again} "));
+            end = comma + 1;
+        }
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,12 +164,29 @@ mod tests {
     }
 
     #[test]
+    fn row_locks_are_of_two_kinds_for_a_table_each() {
+        for (text, seen) in [
+            ("SELECT 1 FROM a for no key update", "SELECT 1 FROM a for        update"),
+            ("SELECT 1 FROM a FOR KEY SHARE NOWAIT", "SELECT 1 FROM a FOR     SHARE NOWAIT"),
+            (
+                "SELECT 1 FROM a, b FOR SHARE OF a, b SKIP LOCKED",
+                "SELECT 1 FROM a, b FOR SHARE OF a FOR SHARE OF  b SKIP LOCKED",
+            ),
+        ] {
+            assert_eq!(known(text).expect(text).as_deref(), Some(seen));
+            parse_one(text).expect(text);
+        }
+    }
+
+    #[test]
     fn other_texts_stay_as_they_are() {
         for text in [
             "SELECT 'merge nothing'",
             "SELECT merge, nothing FROM t",
             "INSERT INTO t SELECT rank() OVER (PARTITION BY a) FROM s",
             "INSERT INTO partition VALUES ('insert')",
+            "SELECT a FROM t FOR UPDATE OF t",
+            "SELECT 'for no key update of a, b'",
         ] {
             assert_eq!(known(text).expect(text), None, "{text}");
         }

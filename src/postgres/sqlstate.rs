@@ -50,6 +50,7 @@ impl From<query::Error> for Report {
             E::InFailedTransaction => "25P02",
             E::OutsideTransaction(_) => "25P01",
             E::NoSavepoint(_) => "3B001",
+            E::NotInFrom(_) => "42P01",
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
             E::Twice { .. } => "42701",

@@ -63,6 +63,9 @@ pub enum Error {
     ArgumentCount { name: String, expected: usize, given: usize },
     #[error("parameter ${number} of type {found} cannot be coerced to the expected type {wanted}")]
     ArgumentType { number: usize, found: String, wanted: String },
+    /// What a locking clause names.
+    #[error("relation \"{0}\" in FOR UPDATE clause not found in FROM clause")]
+    NotInFrom(String),
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
     #[error("{0} can only be used in transaction blocks")]

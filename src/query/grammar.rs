@@ -191,16 +191,21 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
             break;
         }
     }
+    let mut mode = Vec::new();
     if reader.word("in") {
         while !reader.word("mode") {
-            match reader.any_word()?.as_str() {
-                "access" | "row" | "share" | "update" | "exclusive" => {}
-                _ => return Err(reader.before()),
-            }
+            mode.push(reader.any_word()?);
         }
     }
+    let exclusive = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => true,
+        ["access", "exclusive"] => true,
+        ["access" | "row", "share"] | ["row", "exclusive"] => false,
+        ["share", "update", "exclusive"] => false,
+        _ => return Err(reader.before()),
+    };
     reader.word("nowait");
-    Ok(Command::Lock(names))
+    Ok(Command::Lock { names, exclusive })
 }
 
 /// OPTIMIZE [TABLE] t [, ...]

@@ -20,6 +20,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::parser::Statement;
+use sqlparser::ast::ObjectName;
 use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
@@ -37,7 +38,7 @@ use super::sessions::{SessionEntry, SessionGuard};
 use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
-use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
+use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks};
 use crate::catalog::Catalog;
 use crate::cluster::live::Values;
 use crate::engine::objects::SessionObjects;
@@ -312,6 +313,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
+        self.take_locks(registered, &prepared.locks).await?;
         let mut attempt = 1;
         loop {
             registered.until_stopped(self.renew(prepared, &values)).await??;
@@ -342,6 +344,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
+        self.take_locks(&registered, &prepared.locks).await?;
         let since = Instant::now();
         registered.until_stopped(self.renew(prepared, &values)).await??;
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
@@ -372,6 +375,13 @@ impl Session {
                 };
             }
             Body::CopyIn(_) => return self.authorise_copy_in(),
+            Body::Read(_)
+                if !prepared.locks.is_empty()
+                    && self.settings.read_only()
+                    && self.transaction.state() != TransactionState::Failed =>
+            {
+                return Err(Error::ReadOnly(locks::CLAUSE));
+            }
             Body::Read(_) | Body::Write(_) => None,
             Body::Command(command) => Some(command.as_ref()),
         };
@@ -381,7 +391,7 @@ impl Session {
             (TransactionState::InBlock, Some(Command::Ddl(ddl))) => {
                 Err(Error::NotInTransaction(ddl.tag()))
             }
-            (TransactionState::Idle, Some(Command::Lock(_))) if !self.several => {
+            (TransactionState::Idle, Some(Command::Lock { .. })) => {
                 Err(Error::OutsideTransaction("LOCK TABLE"))
             }
             (TransactionState::InBlock, Some(Command::Maintain(upkeep)))
@@ -448,11 +458,24 @@ impl Session {
     ) -> Result<Prepared> {
         self.engine.mark_start();
         let text = source.text().clone();
-        let planned_from = self.origin();
         let request = match source {
             Source::Parsed(_, parsed) => recognise(parsed)?,
             Source::Own(_, own) => own.0.clone(),
         };
+        let locks = match &request {
+            Request::Read(statement, "SELECT") => locked_by(&text, statement)?,
+            Request::Write(statement) => locks::locked(&text, statement.as_ref())?,
+            Request::Copy(parsed) => locked_by(&text, &parsed.statement)?,
+            Request::Object(command) => match command.as_ref() {
+                ObjectCommand::Declare(Declare { query, .. }) => {
+                    locked_by(&text, &query.statement)?
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        self.lock(&locks).await?;
+        let planned_from = self.origin();
         let body = match request {
             Request::Command(command) => Body::Command(Arc::new(command)),
             // In an aborted block nothing is looked up, as in PostgreSQL.
@@ -482,7 +505,7 @@ impl Session {
                 Body::Object(Arc::from(command), read)
             }
         };
-        Ok(Prepared { text, declared, body, planned_from })
+        Ok(Prepared { text, declared, body, planned_from, locks })
     }
 
     async fn plan_read(
@@ -585,6 +608,14 @@ impl Session {
             self.settings = settings.clone();
             self.engine.set_settings(settings);
         }
+    }
+}
+
+/// The relations that a statement of the engine's locks.
+fn locked_by(text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
+    match statement {
+        Statement::Statement(statement) => locks::locked(text, statement.as_ref()),
+        _ => Ok(Vec::new()),
     }
 }
 
