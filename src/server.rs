@@ -283,7 +283,7 @@ impl Server {
         let live = LiveSettings::open(coordination.clone(), query::live::check_text).await?;
         let system = System::new(
             Arc::new(ClusterView::new(
-                membership.clone(),
+                (membership.clone(), workers.clone()),
                 registry.clone(),
                 history.clone(),
                 election.clone(),
