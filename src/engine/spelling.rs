@@ -1,6 +1,7 @@
 //! Statements spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of the right kind on a
 //! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
-//! parser would take that word for, and a row lock is one of the two kinds, for one table each.
+//! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
+//! as a query is the SELECT that it stands for, and LIKE ALL the operator.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -25,6 +26,15 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     if has("partition") && has("insert") {
         return Ok(with_alias(text, &Words(tokens(text)?)));
     }
+    if has("table ") {
+        let words = Words(tokens(text)?);
+        if let Some(changed) = with_selects(text, &words) {
+            return Ok(Some(changed));
+        }
+    }
+    if has("like") && has("all") {
+        return Ok(with_operators(text, &Words(tokens(text)?)));
+    }
     if has("for") && (has("key") || has(" of ")) && (has("update") || has("share")) {
         return Ok(with_plain_locks(text, &Words(tokens(text)?)));
     }
@@ -40,6 +50,12 @@ impl Words {
             Some((_, Token::Word(word))) if word.quote_style.is_none() => word.keyword,
             _ => Keyword::NoKeyword,
         }
+    }
+
+    /// Whether it is a word that is not SQL's own.
+    fn is_name(&self, at: usize) -> bool {
+        let word = matches!(self.0.get(at), Some((_, Token::Word(_))));
+        word && self.keyword(at) == Keyword::NoKeyword
     }
 
     fn are(&self, at: usize, words: &[Keyword]) -> bool {
@@ -83,6 +99,63 @@ fn with_alias(text: &str, words: &Words) -> Option<String> {
     }
     let (before, after) = text.split_at(words.0[partition].0);
     Some(format!("{before}AS \"{NO_ALIAS}\" {after}"))
+}
+
+/// TABLE where a query may stand.
+fn with_selects(text: &str, words: &Words) -> Option<String> {
+    use Keyword::{ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INTERSECT, TABLE, UNION};
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == TABLE) {
+        let before = at.checked_sub(1).map(|before| (&words.0[before].1, words.keyword(before)));
+        let begins = match before {
+            None => true,
+            // Behind a name it is a column's, or an argument's.
+            Some((Token::LParen, _)) => at < 2 || !words.is_name(at - 2),
+            Some((_, UNION | INTERSECT | EXCEPT | EXPLAIN)) => true,
+            // Behind the queries that WITH has named.
+            Some((Token::RParen, _)) => words.keyword(0) == Keyword::WITH,
+            Some((_, ANALYZE)) => words.keyword(0) == EXPLAIN,
+            Some((_, ALL | DISTINCT)) => {
+                at >= 2 && matches!(words.keyword(at - 2), UNION | INTERSECT | EXCEPT)
+            }
+            // It may also be what a column is called.
+            Some((_, AS)) => words.keyword(at + 1) == Keyword::NoKeyword,
+            Some(_) => false,
+        };
+        if begins && matches!(words.0.get(at + 1), Some((_, Token::Word(_)))) {
+            changed.push_str(&text[end..words.0[at].0]);
+            changed.push_str("SELECT * FROM");
+            end = words.0[at].0 + "table".len();
+        }
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
+/// `[NOT] LIKE ALL` and `[NOT] ILIKE ALL` as operators.
+fn with_operators(text: &str, words: &Words) -> Option<String> {
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in 0..words.0.len() {
+        let operator = match words.keyword(at) {
+            Keyword::LIKE => "~~",
+            Keyword::ILIKE => "~~*",
+            _ => continue,
+        };
+        if words.keyword(at + 1) != Keyword::ALL
+            || !matches!(words.0.get(at + 2), Some((_, Token::LParen)))
+        {
+            continue;
+        }
+        let negated = at > 0 && words.keyword(at - 1) == Keyword::NOT;
+        let from = words.0[if negated { at - 1 } else { at }].0;
+        changed.push_str(&text[end..from]);
+        changed.push_str(if negated { "!" } else { "" });
+        changed.push_str(operator);
+        changed.push(' ');
+        end = words.0[at + 1].0;
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
 }
 
 /// FOR NO KEY UPDATE as FOR UPDATE, FOR KEY SHARE as FOR SHARE, and `OF a, b` as two clauses. What is left
@@ -161,6 +234,40 @@ mod tests {
             parse_one(text).expect(text);
         }
         parse_one("INSERT OVERWRITE t (b, c) PARTITION (a) SELECT 1, 2").expect("has columns");
+    }
+
+    #[test]
+    fn a_table_is_a_query() {
+        for text in [
+            "TABLE t",
+            "table s.\"T\" ORDER BY 1 LIMIT 3",
+            "WITH a AS (TABLE t) TABLE a UNION ALL TABLE b EXCEPT TABLE c",
+            "CREATE TABLE c AS TABLE t",
+            "SELECT * FROM (TABLE t) AS s",
+            "EXPLAIN ANALYZE TABLE t",
+        ] {
+            let seen = known(text).expect(text).expect(text);
+            assert!(seen.contains("SELECT * FROM"), "{seen}");
+            parse_one(text).expect(text);
+        }
+        for text in [
+            "CREATE TABLE a (b int)",
+            "SELECT 1 AS table FROM t",
+            "DROP TABLE t",
+            "TABLE",
+            "CREATE TABLE a (table text)",
+        ] {
+            assert_eq!(known(text).expect(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn like_all_is_an_operator() {
+        let text = "SELECT a NOT LIKE ALL (ARRAY['b']) AND a ilike /* x */ all (b)";
+        let seen = known(text).expect(text);
+        assert_eq!(seen.as_deref(), Some("SELECT a !~~ ALL (ARRAY['b']) AND a ~~* all (b)"));
+        parse_one(text).expect(text);
+        assert_eq!(known("SELECT a LIKE 'x' UNION ALL SELECT b").expect("valid"), None);
     }
 
     #[test]
