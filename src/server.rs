@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -102,6 +103,12 @@ pub enum Error {
     WarehouseUrl(storage::Error),
     #[error("zookeeper: {0}")]
     Coordination(#[from] coordination::Error),
+    /// While the daemon started.
+    #[error(
+        "cannot reach ZooKeeper at {hosts}, tried for {} (coordination.start_timeout): {reason}",
+        shown(.limit)
+    )]
+    OutOfReach { hosts: String, limit: Duration, reason: String },
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
     #[error(transparent)]
@@ -121,6 +128,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the coordination store was out of reach, so that another try may succeed.
+    fn is_out_of_touch(&self) -> bool {
+        match self {
+            Self::Coordination(error)
+            | Self::Cluster(cluster::Error::Coordination(error))
+            | Self::Live(cluster::live::Error::Coordination(error)) => error.is_unavailable(),
+            Self::Catalog(error) => error.is_out_of_touch(),
+            _ => false,
+        }
+    }
+
     /// Whether the configuration is to be mended before another try.
     pub fn is_configuration(&self) -> bool {
         matches!(
@@ -171,22 +189,72 @@ pub struct Server {
     /// Something has ended without which this daemon is of no use to the others.
     failed: CancellationToken,
     tasks: TaskTracker,
-    _data_dir: DataDir,
+    _data_dir: Arc<DataDir>,
+}
+
+/// What a daemon stands on, whichever session with the coordination store it has.
+struct Ground {
+    config: Config,
+    data_dir: Arc<DataDir>,
+    tls: Option<Arc<Acceptor>>,
+    peering: Option<Arc<Peering>>,
+    addresses: Addresses,
+    leave: Option<Leave>,
 }
 
 impl Server {
     /// Builds a daemon, from the data directory up, on sockets that it was given or makes. It accepts
-    /// clients when this returns.
+    /// clients when this returns. An ensemble that is out of reach, or goes away meanwhile, is waited for.
     pub async fn start(config: Config, given: Given) -> Result<Self, Error> {
         let directory = config.data_dir.as_ref().ok_or(Error::NoDataDir)?;
-        let data_dir = DataDir::open(directory)?;
+        let data_dir = Arc::new(DataDir::open(directory)?);
         let tls = Acceptor::open(&config.tls)?;
         let peering = Peering::of_files(&config.peers)?;
         let sockets = Sockets::open(&config, given).await?;
-        let addresses = sockets.addresses()?;
-        let store = store::connect(&config, &data_dir).await?;
+        let ground = Ground {
+            addresses: sockets.addresses()?,
+            leave: sockets.outlives.then(Leave::default),
+            config,
+            data_dir,
+            tls,
+            peering,
+        };
+        let has_ensemble = ground.config.zookeeper.is_some();
+        let deadline = Instant::now() + ground.config.coordination.start_timeout;
+        let server = loop {
+            match Self::build(&ground, deadline).await {
+                Err(error) if has_ensemble && error.is_out_of_touch() => {
+                    match Instant::now() < deadline {
+                        true => warn!(%error, "out of touch with the ensemble: starting again"),
+                        false => return Err(out_of_reach(&ground.config, error)),
+                    }
+                }
+                built => break built?,
+            }
+            tokio::time::sleep(store::RECONNECT).await;
+        };
+        server.launch(sockets).await?;
+        Ok(server)
+    }
+
+    /// All of it in one session with the coordination store. Where that is lost on the way nothing is
+    /// left but what the next attempt finds as it would after a crash.
+    async fn build(ground: &Ground, deadline: Instant) -> Result<Self, Error> {
+        let store = store::connect(&ground.config, &ground.data_dir, deadline).await?;
+        let built = Self::assemble(ground, store.clone()).await;
+        if built.is_err() {
+            store.whole.close().await;
+            store.own.close().await;
+        }
+        built
+    }
+
+    async fn assemble(ground: &Ground, store: Store) -> Result<Self, Error> {
+        let Ground { config, data_dir, addresses, .. } = ground;
+        let (config, addresses) = (config.clone(), *addresses);
         let coordination: Arc<dyn Coordination> = store.own.clone();
-        let membership = join(&config, &data_dir, addresses, coordination.clone()).await?;
+        let membership = join(&config, data_dir, addresses, coordination.clone()).await?;
+        let workers = Workers::new(membership.clone());
         let catalog = Catalog::open(coordination.clone()).await?;
         set_first_password(&config, &catalog).await?;
         let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
@@ -217,7 +285,7 @@ impl Server {
         let live = LiveSettings::open(coordination.clone(), query::live::check_text).await?;
         let system = System::new(
             Arc::new(ClusterView::new(
-                membership.clone(),
+                (membership.clone(), workers.clone()),
                 registry.clone(),
                 history.clone(),
                 election.clone(),
@@ -228,8 +296,7 @@ impl Server {
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             submissions.clone(),
         );
-        let roots = roots(&config)?;
-        let places = Places { spill: spill_directory(&config, &data_dir), roots };
+        let places = Places { spill: spill_directory(&config, data_dir), roots: roots(&config)? };
         let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
         let commits = Commits::new(
             engine.files().clone(),
@@ -237,7 +304,7 @@ impl Server {
             membership.clone(),
             (engine.handle().clone(), engine.memory_pool().clone()),
         );
-        let warehouse = warehouse(&config, &data_dir)?;
+        let warehouse = warehouse(&config, data_dir)?;
         let cluster = membership.cluster();
         let restored_at = cluster::restored_at(coordination.as_ref()).await?;
         let warehouse_of = |url| Warehouse { url, cluster, restored_at };
@@ -267,12 +334,11 @@ impl Server {
             warehouse,
         };
         let queries = Queries::open(foundation).await?;
-        let peering = match peering {
-            Some(peering) => peering,
+        let peering = match &ground.peering {
+            Some(peering) => peering.clone(),
             None => membership.peering().await?,
         };
-        let workers = Workers::new(membership.clone());
-        let server = Self {
+        Ok(Self {
             config,
             in_force,
             addresses,
@@ -283,18 +349,16 @@ impl Server {
             queries,
             signals,
             submissions,
-            tls,
+            tls: ground.tls.clone(),
             peering,
             traces,
             shutdown,
-            leave: sockets.outlives.then(Leave::default),
+            leave: ground.leave.clone(),
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _data_dir: data_dir,
-        };
-        server.launch(sockets).await?;
-        Ok(server)
+            _data_dir: data_dir.clone(),
+        })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -493,6 +557,17 @@ impl Server {
             false => self.queries.gate.empty(patience).await,
         }
     }
+}
+
+fn shown(limit: &Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(*limit)
+}
+
+/// What is said when the patience with an ensemble is over.
+fn out_of_reach(config: &Config, error: Error) -> Error {
+    let Some(hosts) = config.zookeeper.clone() else { return error };
+    let limit = config.coordination.start_timeout;
+    Error::OutOfReach { hosts, limit, reason: error.to_string() }
 }
 
 /// How long running statements may go on after a stop, as the settings have it at the moment.

@@ -92,10 +92,13 @@ pub enum Error {
     )]
     TooMany { count: usize, limit: usize },
     /// The store is out of reach, and nothing was changed.
-    #[error("cannot change the catalog while the coordination store is out of reach: {0}")]
+    #[error("nothing can be changed while the coordination store is out of reach: {0}")]
     Unavailable(#[source] coordination::Error),
+    /// The store is out of reach, and what this daemon knows is not sure enough for who asks.
+    #[error("the latest state cannot be read while the coordination store is out of reach: {0}")]
+    NotRead(#[source] coordination::Error),
     /// The reply was lost and could not be cleared up within the time allowed.
-    #[error("it is unknown whether the catalog was changed: {0}")]
+    #[error("it is unknown whether the change was made: {0}")]
     Unknown(#[source] coordination::Error),
     #[error("the coordination store failed: {0}")]
     Coordination(#[source] coordination::Error),
@@ -108,6 +111,21 @@ fn denied_kind(kind: &ObjectKind) -> String {
     match kind {
         ObjectKind::Table => "table".to_owned(),
         other => other.to_string(),
+    }
+}
+
+impl Error {
+    /// Whether the store was out of reach, whatever has become of a change.
+    pub fn is_out_of_touch(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NotRead(_) | Self::Unknown(_))
+    }
+
+    /// The same, of somebody who only reads.
+    pub fn of_reading(self) -> Self {
+        match self {
+            Self::Unavailable(error) => Self::NotRead(error),
+            other => other,
+        }
     }
 }
 

@@ -53,6 +53,12 @@ impl Being {
         Ok([set(&self.path, record, self.version)?].into_iter().chain(self.lives()).collect())
     }
 
+    /// The steps that fail unless it is there, as it was read.
+    pub fn kept(&self) -> Vec<Op> {
+        let check = Op::Check { path: self.path.clone(), version: Some(self.version) };
+        [check].into_iter().chain(self.lives()).collect()
+    }
+
     /// The steps that end it.
     pub fn dropped(&self) -> Vec<Op> {
         let life = self.lives().map(|life| delete(life.path().to_owned(), None));

@@ -8,7 +8,6 @@ use super::cache::Catalog;
 use super::ddl::{node_name, path_of};
 use super::record::TableRecord;
 use super::snapshot::Table;
-use super::transact::SETTLE;
 use super::{Consistency, Error, Result};
 use super::{joint, lives};
 use crate::coordination::{self, Op};
@@ -20,6 +19,8 @@ pub enum Swap {
     Done(Vec<Arc<Table>>),
     /// Some table is no longer what the change was made from. Nothing has changed.
     Outrun,
+    /// A table, by its name, that was to be unchanged has been changed. Nothing has changed.
+    Changed(String),
     /// One of the checks that were to go with it does not hold. Nothing has changed.
     Fenced,
     /// The reply was lost. The store has been asked since, so what it says of the tables now is
@@ -28,11 +29,12 @@ pub enum Swap {
 }
 
 impl Catalog {
-    /// Replaces the records of tables in one step, if none has changed since it was read and all
-    /// `fences` hold.
+    /// Replaces the records of tables in one step, if none has changed since it was read, nor one that is
+    /// to be `unchanged`, and all `fences` hold.
     pub async fn swap_tables(
         &self,
         mut records: Vec<(Arc<Table>, TableRecord)>,
+        unchanged: &[Arc<Table>],
         fences: Vec<Op>,
     ) -> Result<Swap> {
         joint::join(&mut records, &self.snapshot());
@@ -41,6 +43,11 @@ impl Catalog {
         for (table, record) in &records {
             ops.extend(table.being().changed(record)?);
         }
+        let others = unchanged.iter().filter(|table| !paths.contains(&path_of(&table.name)));
+        let kept: Vec<(&str, Vec<Op>)> =
+            others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
+        ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
+        let sent = Instant::now();
         let error = match self.transact(ops).await? {
             Ok(()) => {
                 let mut tables = Vec::new();
@@ -50,7 +57,7 @@ impl Catalog {
                 return Ok(Swap::Done(tables));
             }
             Err(error) if error.may_have_landed() => {
-                return match self.in_touch_again(Instant::now() + SETTLE).await {
+                return match self.in_touch_again(self.settled_by(sent)).await {
                     true => Ok(Swap::Ambiguous),
                     false => Err(Error::Unknown(error)),
                 };
@@ -59,6 +66,10 @@ impl Catalog {
         };
         match error.root() {
             coordination::Error::BadVersion { path } | coordination::Error::NoNode { path } => {
+                let of = |checks: &[Op]| checks.iter().any(|check| check.path() == path);
+                if let Some((table, _)) = kept.iter().find(|(_, checks)| of(checks)) {
+                    return Ok(Swap::Changed((*table).to_owned()));
+                }
                 let own = paths.contains(path) || lives::is_life(path);
                 Ok(if own { Swap::Outrun } else { Swap::Fenced })
             }

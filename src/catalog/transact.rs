@@ -21,8 +21,12 @@ const MAX_STEPS: usize = 4000;
 /// Bytes in one transaction, for the same reason.
 const MAX_BYTES: usize = 512 * 1024;
 
-/// How long a writer whose reply was lost tries to learn the truth.
-pub(super) const SETTLE: Duration = Duration::from_secs(20);
+/// How much longer than its session lasts a writer whose reply was lost tries to learn the truth, counted
+/// from when it wrote: a store that is silent for longer has ended the session, and whoever waits is told.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long it tries at least.
+const SETTLE_AT_LEAST: Duration = Duration::from_secs(3);
 
 /// How a writer recognises its own write.
 pub(super) enum Proof {
@@ -64,10 +68,11 @@ impl Catalog {
             return Err(Error::TooMany { count: ops.len(), limit });
         }
         let before = self.before(&ops, proof).await?;
+        let sent = Instant::now();
         match self.transact(ops).await? {
             Ok(()) => Ok(Ok(())),
             Err(error) if error.may_have_landed() => {
-                self.settle(error, proof, &before).await.map(Ok)
+                self.settle(error, proof, &before, sent).await.map(Ok)
             }
             Err(error) => Ok(Err(error)),
         }
@@ -96,8 +101,9 @@ impl Catalog {
         error: coordination::Error,
         proof: &Proof,
         before: &Before,
+        sent: Instant,
     ) -> Result<()> {
-        let deadline = Instant::now() + SETTLE;
+        let deadline = self.settled_by(sent);
         while self.in_touch_again(deadline).await {
             match self.landed(proof, before).await {
                 Ok(Some(true)) => return Ok(()),
@@ -107,6 +113,12 @@ impl Catalog {
             }
         }
         Err(Error::Unknown(error))
+    }
+
+    /// Until when the truth is waited for of a write that was sent then.
+    pub(super) fn settled_by(&self, sent: Instant) -> Instant {
+        let session = self.coordination.session().borrow().timeout;
+        (sent + session + SETTLE).max(Instant::now() + SETTLE_AT_LEAST)
     }
 
     /// Waits until the store answers again after the reply to a write was lost; false if it does

@@ -37,6 +37,9 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Shows the daemons, and what runs on them.
+    ///
+    /// A daemon that was killed is listed until its session with ZooKeeper has ended, ten seconds by
+    /// default, as "unreachable" once the daemon that is asked has noticed.
     Status {
         /// As JSON: an object with daemons, and statements that run and wait.
         #[arg(long)]

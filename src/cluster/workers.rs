@@ -6,7 +6,7 @@
 //! It is asked after a pause that grows with each failure. Suspicion costs a worker for some time and
 //! never more, so it needs no agreement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Worker {
 pub struct Workers {
     membership: Arc<Membership>,
     suspects: Mutex<HashMap<Uuid, Suspect>>,
+    /// Those that this daemon has reached, by their incarnations.
+    reached: Mutex<HashSet<Uuid>>,
     /// Grows with each daemon that is suspected.
     suspicions: watch::Sender<u64>,
 }
@@ -48,7 +50,12 @@ struct Suspect {
 
 impl Workers {
     pub fn new(membership: Arc<Membership>) -> Arc<Self> {
-        Arc::new(Self { membership, suspects: Mutex::default(), suspicions: watch::Sender::new(0) })
+        Arc::new(Self {
+            membership,
+            suspects: Mutex::default(),
+            reached: Mutex::default(),
+            suspicions: watch::Sender::new(0),
+        })
     }
 
     /// This daemon's own name.
@@ -101,6 +108,22 @@ impl Workers {
     pub fn is_well(&self, worker: &Worker) -> bool {
         let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         !suspects.contains_key(&worker.incarnation)
+    }
+
+    /// A connection to it was made.
+    pub fn note_reached(&self, worker: &Worker) {
+        let members = self.membership.members();
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.retain(|known| members.iter().any(|m| m.record.incarnation == *known));
+        reached.insert(worker.incarnation);
+    }
+
+    /// Whether a daemon that this one has reached does not answer any more. Of one that it never could
+    /// reach it knows nothing: they may not be meant to.
+    pub fn is_silent(&self, incarnation: Uuid) -> bool {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.contains_key(&incarnation) && reached.contains(&incarnation)
     }
 
     /// Whether a daemon's life has ended as far as can be told: it is registered no more, or does not
@@ -224,7 +247,10 @@ mod tests {
         let c = workers.ready().remove(2);
         assert!(workers.is_well(&c) && workers.due().is_empty());
         workers.suspect(&c);
-        assert!(!workers.is_well(&c));
+        assert!(!workers.is_well(&c) && !workers.is_silent(c.incarnation));
+        // One that could be reached before is silent now.
+        workers.note_reached(&c);
+        assert!(workers.is_silent(c.incarnation));
         assert_eq!(ids(&workers.ready()), ["a", "b"]);
         // It is listened to all the same, and asked after a pause that grows.
         assert_eq!(ids(&workers.successors(8)), ["c", "a"]);

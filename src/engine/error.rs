@@ -29,6 +29,13 @@ pub enum Error {
     Start(String),
     #[error("{0}")]
     Settings(#[from] super::settings::Error),
+    /// What is wrong with a text, and where.
+    #[error("{reason}")]
+    SyntaxAt {
+        reason: String,
+        /// Characters in front of it.
+        at: usize,
+    },
     #[error("{0}")]
     Notes(#[from] super::notes::Error),
     #[error("function {0} does not exist")]
@@ -160,13 +167,15 @@ impl Error {
         }
     }
 
-    /// Of an error that others hold as well: a budget's end, which comes to all partitions.
+    /// Of an error that others hold as well: a budget's end, or that of the store, which come to all
+    /// partitions.
     fn copied(error: &DataFusionError) -> Option<Self> {
         let DataFusionError::External(inner) = error.find_root() else { return None };
         match inner.downcast_ref::<Self>()? {
             &Self::OverBudget { limit, what, setting } => {
                 Some(Self::OverBudget { limit, what, setting })
             }
+            Self::Coordination(error) => Some(Self::Coordination(error.clone())),
             _ => None,
         }
     }

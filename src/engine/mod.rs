@@ -128,7 +128,7 @@ pub use distribution::{Messages, NoAnswer, Peers, Together};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
-pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, split, tokens};
+pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, placed, split, tokens};
 pub use ready::Ready;
 pub use result_cache::ResultCache;
 pub use rows::Rows;

@@ -44,14 +44,23 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 
 /// Parses a text that is one statement.
 pub fn parse_one(text: &str) -> Result<Parsed> {
+    let own = |error| placed(error, text, text);
+    complexity::refuse_long_chains(text).map_err(own)?;
+    let known = spelling::known(text).map_err(own)?;
+    let known = known.as_deref().unwrap_or(text);
+    let seen = as_of::marked(known).map_err(own)?;
+    let mut parsed = parse_seen(&seen).map_err(|error| placed(error, &seen, text))?;
+    if matches!(seen, Cow::Owned(_)) {
+        as_of::restore(&mut parsed.statement);
+    }
+    Ok(Parsed { text: text.to_owned(), ..parsed })
+}
+
+/// The same, of a text as the parser understands it.
+fn parse_seen(text: &str) -> Result<Parsed> {
     let dialect = PostgreSqlDialect {};
-    complexity::refuse_long_chains(text)?;
-    let known = spelling::known(text)?;
-    let (whole, text) = (text, known.as_deref().unwrap_or(text));
-    let marked = as_of::marked(text)?;
-    let text = marked.as_ref();
     let (mut copy_options, mut copy_filter) = (Vec::new(), None);
-    let mut statement = if first_word_is(text, "copy") {
+    let statement = if first_word_is(text, "copy") {
         let statement;
         (statement, copy_options, copy_filter) = copy::parse(text)?;
         EngineStatement::Statement(Box::new(statement))
@@ -74,10 +83,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
             _ => return Err(Error::Syntax("syntax error: one statement was expected".into())),
         }
     };
-    if matches!(marked, Cow::Owned(_)) {
-        as_of::restore(&mut statement);
-    }
-    Ok(Parsed { statement, text: whole.to_owned(), copy_options, copy_filter })
+    Ok(Parsed { statement, text: String::new(), copy_options, copy_filter })
 }
 
 /// Parses what stands between the brackets of a call: `1, 'a', $1`.
@@ -107,7 +113,8 @@ fn parse_list<T>(
 /// The tokens of a text with their places in it, in bytes. White space and comments are left out.
 pub fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().map_err(syntax)?;
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location();
+    let tokens = tokens.map_err(|error| placed(syntax(error), text, text))?;
     let mut positions = Positions::new(text);
     let found = tokens
         .into_iter()
@@ -131,6 +138,52 @@ pub(super) fn syntax(error: impl std::fmt::Display) -> Error {
         return Error::TooDeep(MAX_DEPTH);
     }
     Error::Syntax(format!("syntax error: {}", text.trim_end_matches("\")")))
+}
+
+/// The parser's words for a place that it knows, and for the end of a text.
+const AT_LINE: &str = " at Line: ";
+const COLUMN: &str = ", Column: ";
+const AT_END: &str = "found: EOF";
+
+/// An error of the parser's with its place in the client's text, of which the parser has `seen` one that
+/// may be spelled differently.
+pub fn placed(error: Error, seen: &str, text: &str) -> Error {
+    let Error::Syntax(reason) = error else { return error };
+    let number = |digits: &str| digits.parse::<usize>().ok();
+    let place = reason.rsplit_once(AT_LINE).and_then(|(reason, place)| {
+        let (line, column) = place.split_once(COLUMN)?;
+        let before: usize = seen
+            .split_inclusive('\n')
+            .take(number(line)?.checked_sub(1)?)
+            .map(|line| line.chars().count())
+            .sum();
+        Some((reason, before + number(column)?.checked_sub(1)?))
+    });
+    match place {
+        Some((reason, at)) => {
+            Error::SyntaxAt { reason: reason.to_owned(), at: translated(at, seen, text) }
+        }
+        None if reason.ends_with(AT_END) => {
+            Error::SyntaxAt { reason, at: text.trim_end().chars().count() }
+        }
+        None => Error::Syntax(reason),
+    }
+}
+
+/// A place in one spelling of a text as a place in another: what differs is between what they begin and
+/// what they end with.
+fn translated(at: usize, seen: &str, text: &str) -> usize {
+    if seen == text {
+        return at;
+    }
+    let same = seen.chars().zip(text.chars()).take_while(|(a, b)| a == b).count();
+    let (length, own_length) = (seen.chars().count(), text.chars().count());
+    let ends = seen.chars().rev().zip(text.chars().rev()).take_while(|(a, b)| a == b).count();
+    match at {
+        _ if at <= same => at,
+        _ if at >= length.saturating_sub(ends) => (at + own_length).saturating_sub(length),
+        _ => same,
+    }
 }
 
 /// EXPLAIN's options in brackets as the words that they stand for.
@@ -200,7 +253,8 @@ pub fn split(text: &str) -> Result<Vec<&str>> {
         return Ok(if is_blank(text)? { vec![] } else { vec![text] });
     }
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location().map_err(syntax)?;
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location();
+    let tokens = tokens.map_err(|error| placed(syntax(error), text, text))?;
     let mut parts = Vec::new();
     let mut start = 0;
     let mut blank = true;
@@ -230,7 +284,8 @@ fn is_blank(text: &str) -> Result<bool> {
         return Ok(false);
     }
     let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(syntax)?;
+    let tokens = Tokenizer::new(&dialect, text).tokenize();
+    let tokens = tokens.map_err(|error| placed(syntax(error), text, text))?;
     Ok(tokens.iter().all(|token| matches!(token, Token::Whitespace(_) | Token::EOF)))
 }
 
@@ -286,11 +341,31 @@ mod tests {
     #[test]
     fn what_is_no_sql_is_refused() {
         for text in ["SELEC 1", "SELECT 1; FROM", "SELECT 'a", "SELECT (1"] {
-            assert!(matches!(parse(text), Err(Error::Syntax(_))), "{text}");
+            assert!(matches!(parse(text), Err(Error::SyntaxAt { .. })), "{text}");
         }
         let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
         for deep in [deep.clone(), format!("EXPLAIN (ANALYZE) {deep}")] {
             assert!(matches!(parse(&deep), Err(Error::TooDeep(MAX_DEPTH))));
+        }
+    }
+
+    #[test]
+    fn errors_have_their_place() {
+        for (text, expected) in [
+            ("SELECT 1 FRM t x", 13),
+            ("SELECT 'ü',\n  2 x yy", 18),
+            ("SELECT (1 ", 9),
+            ("SELECT 'ü', 'a", 12),
+            ("SELECT * FROM t FOR VERSION AS OF 3 x yy", 38),
+            ("SELECT * FROM a, b FOR UPDATE OF a, b yy", 38),
+        ] {
+            match parse_one(text) {
+                Err(Error::SyntaxAt { at, reason }) => {
+                    assert_eq!(at, expected, "{text}: {reason}");
+                    assert!(!reason.contains("Line"), "{reason}");
+                }
+                other => panic!("{text}: {other:?}"),
+            }
         }
     }
 

@@ -214,7 +214,7 @@ impl Session {
     }
 
     /// What a name may stand for, in order.
-    fn candidates(&self, scope: &Scope, reference: &TableReference) -> Vec<TableName> {
+    pub(super) fn candidates(&self, scope: &Scope, reference: &TableReference) -> Vec<TableName> {
         let (database, table) = (&scope.database, reference.table());
         match (reference.catalog(), reference.schema()) {
             (Some(database), Some(schema)) => vec![TableName::new(database, schema, table)],
@@ -251,7 +251,7 @@ impl Session {
         match self.info().catalog.table(name, consistency).await {
             Ok(table) => Ok(Some(table)),
             Err(catalog::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error.of_reading().into()),
         }
     }
 

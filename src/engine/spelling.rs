@@ -1,6 +1,7 @@
-//! Statements that write, spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of
-//! the right kind on a column that no table has, and a table that INSERT names right before PARTITION
-//! gets an alias, which the parser would take that word for.
+//! Statements spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of the right kind on a
+//! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
+//! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
+//! as a query is the SELECT that it stands for, and LIKE ALL the operator.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -25,6 +26,18 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     if has("partition") && has("insert") {
         return Ok(with_alias(text, &Words(tokens(text)?)));
     }
+    if has("table ") {
+        let words = Words(tokens(text)?);
+        if let Some(changed) = with_selects(text, &words) {
+            return Ok(Some(changed));
+        }
+    }
+    if has("like") && has("all") {
+        return Ok(with_operators(text, &Words(tokens(text)?)));
+    }
+    if has("for") && (has("key") || has(" of ")) && (has("update") || has("share")) {
+        return Ok(with_plain_locks(text, &Words(tokens(text)?)));
+    }
     Ok(None)
 }
 
@@ -37,6 +50,12 @@ impl Words {
             Some((_, Token::Word(word))) if word.quote_style.is_none() => word.keyword,
             _ => Keyword::NoKeyword,
         }
+    }
+
+    /// Whether it is a word that is not SQL's own.
+    fn is_name(&self, at: usize) -> bool {
+        let word = matches!(self.0.get(at), Some((_, Token::Word(_))));
+        word && self.keyword(at) == Keyword::NoKeyword
     }
 
     fn are(&self, at: usize, words: &[Keyword]) -> bool {
@@ -82,6 +101,104 @@ fn with_alias(text: &str, words: &Words) -> Option<String> {
     Some(format!("{before}AS \"{NO_ALIAS}\" {after}"))
 }
 
+/// TABLE where a query may stand.
+fn with_selects(text: &str, words: &Words) -> Option<String> {
+    use Keyword::{ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INTERSECT, TABLE, UNION};
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == TABLE) {
+        let before = at.checked_sub(1).map(|before| (&words.0[before].1, words.keyword(before)));
+        let begins = match before {
+            None => true,
+            // Behind a name it is a column's, or an argument's.
+            Some((Token::LParen, _)) => at < 2 || !words.is_name(at - 2),
+            Some((_, UNION | INTERSECT | EXCEPT | EXPLAIN)) => true,
+            // Behind the queries that WITH has named.
+            Some((Token::RParen, _)) => words.keyword(0) == Keyword::WITH,
+            Some((_, ANALYZE)) => words.keyword(0) == EXPLAIN,
+            Some((_, ALL | DISTINCT)) => {
+                at >= 2 && matches!(words.keyword(at - 2), UNION | INTERSECT | EXCEPT)
+            }
+            // It may also be what a column is called.
+            Some((_, AS)) => words.keyword(at + 1) == Keyword::NoKeyword,
+            Some(_) => false,
+        };
+        if begins && matches!(words.0.get(at + 1), Some((_, Token::Word(_)))) {
+            changed.push_str(&text[end..words.0[at].0]);
+            changed.push_str("SELECT * FROM");
+            end = words.0[at].0 + "table".len();
+        }
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
+/// `[NOT] LIKE ALL` and `[NOT] ILIKE ALL` as operators.
+fn with_operators(text: &str, words: &Words) -> Option<String> {
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in 0..words.0.len() {
+        let operator = match words.keyword(at) {
+            Keyword::LIKE => "~~",
+            Keyword::ILIKE => "~~*",
+            _ => continue,
+        };
+        if words.keyword(at + 1) != Keyword::ALL
+            || !matches!(words.0.get(at + 2), Some((_, Token::LParen)))
+        {
+            continue;
+        }
+        let negated = at > 0 && words.keyword(at - 1) == Keyword::NOT;
+        let from = words.0[if negated { at - 1 } else { at }].0;
+        changed.push_str(&text[end..from]);
+        changed.push_str(if negated { "!" } else { "" });
+        changed.push_str(operator);
+        changed.push(' ');
+        end = words.0[at + 1].0;
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
+/// FOR NO KEY UPDATE as FOR UPDATE, FOR KEY SHARE as FOR SHARE, and `OF a, b` as two clauses. What is left
+/// out becomes blanks, so that the rest stays where it is.
+fn with_plain_locks(text: &str, words: &Words) -> Option<String> {
+    use Keyword::{FOR, KEY, NO, OF, SHARE, UPDATE};
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == FOR) {
+        let (kind, weak) = match at {
+            _ if words.are(at, &[FOR, NO, KEY, UPDATE]) => (at + 3, true),
+            _ if words.are(at, &[FOR, KEY, SHARE]) => (at + 2, true),
+            _ if words.are(at, &[FOR, UPDATE]) || words.are(at, &[FOR, SHARE]) => (at + 1, false),
+            _ => continue,
+        };
+        if weak {
+            let (from, to) = (words.0[at].0 + "for".len(), words.0[kind].0);
+            changed.push_str(&text[end..from]);
+            changed.extend(std::iter::repeat_n(' ', to - from));
+            end = to;
+        }
+        if words.keyword(kind + 1) != OF {
+            continue;
+        }
+        let again = if words.keyword(kind) == UPDATE { "FOR UPDATE OF" } else { "FOR SHARE OF" };
+        let names = words.0[kind + 2..].iter();
+        let names = names.take_while(|(_, token)| {
+            let keyword = match token {
+                Token::Word(word) if word.quote_style.is_none() => word.keyword,
+                Token::Word(_) | Token::Period | Token::Comma => Keyword::NoKeyword,
+                _ => return false,
+            };
+            !matches!(keyword, FOR | Keyword::NOWAIT | Keyword::SKIP)
+        });
+        for (comma, _) in names.filter(|(_, token)| *token == Token::Comma) {
+            changed.push_str(&text[end..*comma]);
+            changed.push_str(&format!(" {again} "));
+            end = comma + 1;
+        }
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,12 +237,63 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_a_query() {
+        for text in [
+            "TABLE t",
+            "table s.\"T\" ORDER BY 1 LIMIT 3",
+            "WITH a AS (TABLE t) TABLE a UNION ALL TABLE b EXCEPT TABLE c",
+            "CREATE TABLE c AS TABLE t",
+            "SELECT * FROM (TABLE t) AS s",
+            "EXPLAIN ANALYZE TABLE t",
+        ] {
+            let seen = known(text).expect(text).expect(text);
+            assert!(seen.contains("SELECT * FROM"), "{seen}");
+            parse_one(text).expect(text);
+        }
+        for text in [
+            "CREATE TABLE a (b int)",
+            "SELECT 1 AS table FROM t",
+            "DROP TABLE t",
+            "TABLE",
+            "CREATE TABLE a (table text)",
+        ] {
+            assert_eq!(known(text).expect(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn like_all_is_an_operator() {
+        let text = "SELECT a NOT LIKE ALL (ARRAY['b']) AND a ilike /* x */ all (b)";
+        let seen = known(text).expect(text);
+        assert_eq!(seen.as_deref(), Some("SELECT a !~~ ALL (ARRAY['b']) AND a ~~* all (b)"));
+        parse_one(text).expect(text);
+        assert_eq!(known("SELECT a LIKE 'x' UNION ALL SELECT b").expect("valid"), None);
+    }
+
+    #[test]
+    fn row_locks_are_of_two_kinds_for_a_table_each() {
+        for (text, seen) in [
+            ("SELECT 1 FROM a for no key update", "SELECT 1 FROM a for        update"),
+            ("SELECT 1 FROM a FOR KEY SHARE NOWAIT", "SELECT 1 FROM a FOR     SHARE NOWAIT"),
+            (
+                "SELECT 1 FROM a, b FOR SHARE OF a, b SKIP LOCKED",
+                "SELECT 1 FROM a, b FOR SHARE OF a FOR SHARE OF  b SKIP LOCKED",
+            ),
+        ] {
+            assert_eq!(known(text).expect(text).as_deref(), Some(seen));
+            parse_one(text).expect(text);
+        }
+    }
+
+    #[test]
     fn other_texts_stay_as_they_are() {
         for text in [
             "SELECT 'merge nothing'",
             "SELECT merge, nothing FROM t",
             "INSERT INTO t SELECT rank() OVER (PARTITION BY a) FROM s",
             "INSERT INTO partition VALUES ('insert')",
+            "SELECT a FROM t FOR UPDATE OF t",
+            "SELECT 'for no key update of a, b'",
         ] {
             assert_eq!(known(text).expect(text), None, "{text}");
         }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use datafusion::common::TableReference;
 use iceberg::spec::TableMetadata;
+use sqlparser::ast::ObjectName;
 
-use super::{Result, Session};
-use crate::catalog::{Definition, Table, TableName};
+use super::planner::Scope;
+use super::{Error, Result, Session, as_of, parse_one};
+use crate::catalog::{self, Consistency, Definition, Table, TableName};
 use crate::storage;
 use crate::storage::managed::{self, Change, Commit, field_id};
 
@@ -18,6 +21,8 @@ pub struct StagedTables {
     tables: Mutex<Tables>,
     /// Those that the block has read, if it is to see them like this until it ends.
     held: Mutex<Option<BTreeMap<TableName, Held>>>,
+    /// Those that COMMIT is to find as they are here.
+    locked: Mutex<BTreeMap<TableName, Arc<Table>>>,
     /// Grows with each change: what was planned before is planned anew.
     generation: AtomicU64,
 }
@@ -119,6 +124,28 @@ impl StagedTables {
         }
     }
 
+    /// All states of a table that the block depends on, apart from its own changes.
+    fn relied_on(&self, name: &TableName) -> Vec<Arc<Table>> {
+        let base = self.lock().0.get(name).map(|staged| staged.commit.table.clone());
+        let held = self
+            .lock_held()
+            .as_ref()
+            .and_then(|held| held.get(name))
+            .map(|(table, _)| table.clone());
+        let locked = self.lock_locked().get(name).cloned();
+        [base, held, locked].into_iter().flatten().collect()
+    }
+
+    /// Has COMMIT find a table as it is here.
+    fn lock_table(&self, table: Arc<Table>) {
+        self.lock_locked().insert(table.name.clone(), table);
+    }
+
+    /// Nothing is locked any more; what was.
+    pub fn unlock(&self) -> Vec<Arc<Table>> {
+        std::mem::take(&mut *self.lock_locked()).into_values().collect()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,9 +153,71 @@ impl StagedTables {
     fn lock_held(&self) -> std::sync::MutexGuard<'_, Option<BTreeMap<TableName, Held>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableName, Arc<Table>>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Session {
+    /// Has the block's COMMIT fail if tables are changed by then: those of these names, and those that
+    /// views of these names read.
+    ///
+    /// # Errors
+    /// A conflict if one has been changed since the block has read it or written to it.
+    pub async fn lock(&self, names: &[ObjectName]) -> Result<()> {
+        let scope = self.scope();
+        for name in names {
+            let parsed = parse_one(&format!("SELECT 1 FROM {name}"))?;
+            let references = self.state().resolve_table_references(&parsed.statement);
+            for reference in references.map_err(Error::planning)? {
+                self.refresh(&scope, &reference).await?;
+                if as_of::numbered(reference.table()).is_some() {
+                    return Err(Error::not_supported("a lock on a table as it was"));
+                }
+                self.resolve(&scope, &reference, 0).await?;
+            }
+        }
+        for table in scope.found.tables() {
+            match table.record.definition {
+                Definition::Managed(_) => self.lock_table(&table).await?,
+                // What it reads has been found as well.
+                Definition::View { .. } => {}
+                Definition::External(_) => {
+                    let name = &table.name.table;
+                    let what = format!("a lock on \"{name}\", whose files others may change,");
+                    return Err(Error::not_supported(&what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns what others have done by now with a table: a lock on what it was would be in vain.
+    async fn refresh(&self, scope: &Scope, reference: &TableReference) -> Result<()> {
+        for name in self.candidates(scope, reference) {
+            match self.info().catalog.table(&name, Consistency::Strong).await {
+                Ok(_) | Err(catalog::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.of_reading().into()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn lock_table(&self, table: &Table) -> Result<()> {
+        let staged = &self.info().staged;
+        let now = self.info().catalog.table(&table.name, Consistency::Strong).await;
+        let now = now.map_err(catalog::Error::of_reading)?;
+        let is_now = |seen: &Arc<Table>| {
+            seen.record.oid == now.record.oid && seen.stat.mzxid == now.stat.mzxid
+        };
+        if !staged.relied_on(&table.name).iter().all(is_now) {
+            return Err(storage::Error::Conflict { table: table.name.table.clone() }.into());
+        }
+        staged.lock_table(now);
+        Ok(())
+    }
+
     /// A table as this session sees it: as its block has made it, or as it has first read it.
     pub(super) async fn as_seen(&self, table: Arc<Table>) -> Result<Arc<Table>> {
         let staged = &self.info().staged;

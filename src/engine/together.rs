@@ -31,6 +31,8 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 struct LookedUp {
     tables: Tables,
+    /// Those that the block has changed.
+    own: Vec<Arc<Table>>,
     /// One that was found twice, in two states.
     twice: Option<Arc<Table>>,
 }
@@ -43,14 +45,21 @@ impl Found {
 
     /// Notes a table that was looked up.
     pub fn note(&self, table: &Arc<Table>) {
+        let mut known = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_known(table) {
+            known.own.push(table.clone());
             return;
         }
-        let mut known = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.tables.insert(table.record.oid, table.clone());
         if before.is_some_and(|before| before.stat.mzxid != table.stat.mzxid) {
             known.twice = Some(table.clone());
         }
+    }
+
+    /// All tables that were looked up.
+    pub fn tables(&self) -> Vec<Arc<Table>> {
+        let LookedUp { tables, own, .. } = self.take();
+        tables.into_values().chain(own).collect()
     }
 
     fn take(&self) -> LookedUp {
@@ -83,7 +92,7 @@ impl Session {
         for look in 1.. {
             drop(found.take());
             let planned = plan().await?;
-            let LookedUp { mut tables, mut twice } = found.take();
+            let LookedUp { mut tables, mut twice, .. } = found.take();
             for (oid, table) in &settled {
                 match tables.entry(*oid) {
                     Entry::Vacant(place) => drop(place.insert(table.clone())),

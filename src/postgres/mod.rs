@@ -15,7 +15,7 @@
 //! - [`statement`], [`portal`]: what has been prepared and bound.
 //! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
 //! - [`copy`]: a result as COPY sends it; rows that the client copies.
-//! - [`sqlstate`]: failures as clients see them.
+//! - [`sqlstate`]: failures as clients see them: each is a [`report`].
 
 mod authentication;
 mod batches;
@@ -31,6 +31,7 @@ mod objects;
 mod parameters;
 mod portal;
 mod reading;
+mod report;
 mod session;
 mod simple;
 mod sqlstate;

@@ -6,9 +6,8 @@
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use pgwire::error::ErrorInfo;
-use pgwire::messages::response::ErrorResponse;
 
+pub use super::report::{Report, untranslated};
 use crate::cluster::live;
 use crate::engine::patterns::BadPattern;
 use crate::engine::{self, notes, settings};
@@ -18,69 +17,14 @@ use crate::query::{self, Stop, copy};
 use crate::values::{armor, decode, encode};
 use crate::{catalog, coordination, storage, telemetry};
 
-/// A failure as the client sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Whether the connection ends with it.
-    pub fatal: bool,
-    pub code: &'static str,
-    pub message: String,
-    pub detail: Option<String>,
-    pub hint: Option<String>,
-    /// Where it happened.
-    pub context: Option<String>,
-}
-
-impl Report {
-    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            fatal: false,
-            code,
-            message: message.into(),
-            detail: None,
-            hint: None,
-            context: None,
-        }
-    }
-
-    pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
-        Self { fatal: true, ..Self::error(code, message) }
-    }
-
-    pub fn detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
-    }
-
-    pub fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl From<Report> for ErrorResponse {
-    fn from(report: Report) -> Self {
-        let severity = if report.fatal { "FATAL" } else { "ERROR" };
-        // A zero byte would end the field.
-        let message = report.message.replace('\0', "\u{fffd}");
-        let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
-        info.detail = report.detail;
-        info.hint = report.hint;
-        info.where_context = report.context.map(|context| context.replace('\0', "\u{fffd}"));
-        let mut response = Self::from(info);
-        response.fields.insert(1, untranslated(severity));
-        response
-    }
-}
-
-/// The severity once more, in a field that is never translated.
-pub fn untranslated(severity: &str) -> (u8, String) {
-    (b'V', severity.to_owned())
-}
-
 impl From<query::Error> for Report {
     fn from(error: query::Error) -> Self {
         use query::Error as E;
         let message = error.to_string();
         let code = match error {
+            E::At { at, source } => {
+                return Self { position: Some(at + 1), ..Self::from(*source) };
+            }
             E::Stopped(Stop::Cancelled | Stop::TimedOut) => "57014",
             E::Stopped(Stop::ShuttingDown | Stop::Terminated) => {
                 return Self::fatal("57P01", message);
@@ -107,6 +51,7 @@ impl From<query::Error> for Report {
             E::InFailedTransaction => "25P02",
             E::OutsideTransaction(_) => "25P01",
             E::NoSavepoint(_) => "3B001",
+            E::NotInFrom(_) => "42P01",
             E::ReadOnly(_) => "25006",
             E::Invalid(_) => "42601",
             E::Twice { .. } => "42701",
@@ -203,15 +148,25 @@ impl From<copy::Error> for Report {
     }
 }
 
+/// What is to be done where only ZooKeeper has what is asked for.
+const OUT_OF_REACH: &str = "Tables can be read meanwhile. Try again when ZooKeeper can be reached, or on \
+                            another daemon; oribi doctor tells what is wrong.";
+
 /// What frees a role.
 const REASSIGN: &str = "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for \
                         what was granted to it.";
 
 impl From<catalog::Error> for Report {
     fn from(error: catalog::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&catalog::Error> for Report {
+    fn from(error: &catalog::Error) -> Self {
         use catalog::Error as E;
-        let report = Self::error(catalog_code(&error), error.to_string());
-        match &error {
+        let report = Self::error(catalog_code(error), error.to_string());
+        match error {
             E::NotEmpty { .. } => {
                 report.hint("Use DROP ... CASCADE to drop the tables and views too.")
             }
@@ -224,8 +179,12 @@ impl From<catalog::Error> for Report {
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
             E::Unavailable(_) => report.hint(
-                "Reads go on from what this daemon knows. Try again when ZooKeeper can be reached, \
-                 or on another daemon.",
+                "Nothing was changed. Reads go on from what this daemon knows. Try again when ZooKeeper \
+                 can be reached, or on another daemon.",
+            ),
+            E::NotRead(_) => report.hint(
+                "Reads without locks go on from what this daemon knows where oribi.consistency is \
+                 'cached'. Try again when ZooKeeper can be reached, or on another daemon.",
             ),
             E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
             E::Coordination(_) | E::BadRecord { .. } => {
@@ -268,6 +227,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::NameTooLong { .. } => "42622",
         E::TooLarge { .. } | E::TooMany { .. } => "54000",
         E::Unavailable(_) => "25006",
+        E::NotRead(_) => "58000",
         E::Unknown(_) => "08007",
         E::Coordination(_) | E::BadRecord { .. } => "XX000",
     }
@@ -275,13 +235,20 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
 
 impl From<storage::Error> for Report {
     fn from(error: storage::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&storage::Error> for Report {
+    fn from(error: &storage::Error) -> Self {
         use storage::Error as E;
-        let report = Self::error(storage_code(&error), error.to_string());
+        let report = Self::error(storage_code(error), error.to_string());
         match error {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
-            E::Catalog(error) => (*error).into(),
+            E::Catalog(error) => error.as_ref().into(),
+            E::Shared(error) => error.as_ref().into(),
             error if error.is_conflict() => report.hint("Retry the transaction."),
             _ => report,
         }
@@ -331,7 +298,7 @@ impl From<engine::Error> for Report {
         let message = error.to_string();
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
         let code = match error {
-            E::Syntax(_) => "42601",
+            E::Syntax(_) | E::SyntaxAt { .. } => "42601",
             E::TooComplex { .. } => {
                 let hint = "Alternatives may be written as a list, x IN (1, 2, 3), or as a table.";
                 return Self::error("54001", message).hint(hint);
@@ -368,6 +335,9 @@ impl From<engine::Error> for Report {
             E::Catalog(error) => return error.into(),
             E::Storage(error) => return error.into(),
             E::Coordination(coordination::Error::Denied { .. }) => "42501",
+            E::Coordination(error) if error.is_unavailable() => {
+                return Self::error("58000", message).hint(OUT_OF_REACH);
+            }
             E::Coordination(_) => "58000",
             E::OverBudget { setting, .. } => {
                 let hint = format!(

@@ -32,21 +32,22 @@ impl Session {
         let mut commits: Vec<Commit> =
             changes.into_iter().map(|(target, change)| target.commit(change)).collect();
         let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) else {
-            return self.commit(commits).await;
+            return self.commit(commits, Vec::new()).await;
         };
         commit.fences = ending.ops(tag)?;
-        self.commit(commits).await?;
+        self.commit(commits, Vec::new()).await?;
         ending.note_landed();
         Ok(())
     }
 
-    /// Carries out changes in one step. If that fails, what was written for them goes.
-    async fn commit(&self, commits: Vec<Commit>) -> Result<()> {
+    /// Carries out changes in one step, if certain tables are unchanged. If that fails, what was written
+    /// for them goes.
+    async fn commit(&self, commits: Vec<Commit>, unchanged: Vec<Arc<Table>>) -> Result<()> {
         let service = &self.queries().commits;
         let done = match commits.as_slice() {
-            [] => return Ok(()),
-            [commit] => service.commit(commit.clone()).await.map(drop),
-            _ => service.commit_all(commits.clone()).await.map(drop),
+            [] if unchanged.is_empty() => return Ok(()),
+            [commit] if unchanged.is_empty() => service.commit(commit.clone()).await.map(drop),
+            _ => service.commit_all(commits.clone(), unchanged).await.map(drop),
         };
         if let Err(error) = done {
             if error.left_nothing() {
@@ -74,15 +75,13 @@ impl Session {
         Ok(())
     }
 
-    /// COMMIT: carries out what the block has written.
+    /// COMMIT: carries out what the block has written, if what it has locked is unchanged.
     pub(super) async fn publish_block(&mut self) -> Result<()> {
-        let tables = self.engine_session().info().staged.replace(Tables::default());
-        if tables.is_empty() {
-            return Ok(());
-        }
+        let staged = &self.engine_session().info().staged;
+        let (tables, locked) = (staged.replace(Tables::default()), staged.unlock());
         // The states on the way were for the block's own eyes.
         self.queries().commits.files().remove(tables.files(false)).await;
-        self.commit(tables.commits()).await
+        self.commit(tables.commits(), locked).await
     }
 
     /// ROLLBACK: what the block has written goes, as far as it came after a savepoint.

@@ -59,8 +59,11 @@ pub(super) enum Command {
     SetConstraints(Option<String>),
     /// `None`: all.
     Reset(Option<String>),
-    /// Tables are only read: nobody is kept waiting.
-    Lock(Vec<ObjectName>),
+    Lock {
+        names: Vec<ObjectName>,
+        /// Whether the mode lets nobody else change rows.
+        exclusive: bool,
+    },
     /// OPTIMIZE and VACUUM.
     Maintain(Upkeep),
     Listen(notify::Action),

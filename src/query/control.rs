@@ -116,7 +116,11 @@ impl Session {
                 self.reset(name.as_deref())?;
                 done("RESET")
             }
-            Command::Lock(names) => {
+            Command::Lock { names, exclusive } => {
+                if *exclusive {
+                    self.take_locks(registered, names).await?;
+                    return done("LOCK TABLE");
+                }
                 for name in names {
                     // A name that can be read can be locked.
                     let read = format!("SELECT 1 FROM {name}");
@@ -160,7 +164,9 @@ impl Session {
     fn end_block(&mut self, commit: bool, chain: bool) -> Result<Done> {
         let tag = if commit { "COMMIT" } else { "ROLLBACK" };
         let before = self.settings().clone();
-        self.engine_session().info().staged.hold(false);
+        let staged = &self.engine_session().info().staged;
+        staged.hold(false);
+        drop(staged.unlock());
         let Some((settings, committed)) = self.transaction.end(commit) else {
             if chain {
                 return Err(Error::OutsideTransaction(match commit {

@@ -39,6 +39,13 @@ pub enum Error {
     ReadOnly(&'static str),
     #[error("{0}")]
     Invalid(String),
+    /// What is wrong with a client's text, and where.
+    #[error("{source}")]
+    At {
+        /// Characters in front of it.
+        at: usize,
+        source: Box<Error>,
+    },
     /// The command manages transactions itself.
     #[error("{0} cannot run inside a transaction block")]
     InsideTransaction(&'static str),
@@ -59,6 +66,9 @@ pub enum Error {
     ArgumentCount { name: String, expected: usize, given: usize },
     #[error("parameter ${number} of type {found} cannot be coerced to the expected type {wanted}")]
     ArgumentType { number: usize, found: String, wanted: String },
+    /// What a locking clause names.
+    #[error("relation \"{0}\" in FOR UPDATE clause not found in FROM clause")]
+    NotInFrom(String),
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
     #[error("{0} can only be used in transaction blocks")]

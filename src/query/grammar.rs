@@ -191,16 +191,21 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
             break;
         }
     }
+    let mut mode = Vec::new();
     if reader.word("in") {
         while !reader.word("mode") {
-            match reader.any_word()?.as_str() {
-                "access" | "row" | "share" | "update" | "exclusive" => {}
-                _ => return Err(reader.before()),
-            }
+            mode.push(reader.any_word()?);
         }
     }
+    let exclusive = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => true,
+        ["access", "exclusive"] => true,
+        ["access" | "row", "share"] | ["row", "exclusive"] => false,
+        ["share", "update", "exclusive"] => false,
+        _ => return Err(reader.before()),
+    };
     reader.word("nowait");
-    Ok(Command::Lock(names))
+    Ok(Command::Lock { names, exclusive })
 }
 
 /// OPTIMIZE [TABLE] t [, ...]
@@ -394,7 +399,13 @@ fn statement(reader: &mut Reader<'_>, fits: impl Fn(&Statement) -> bool) -> Resu
     if rest.is_empty() {
         return Err(unexpected);
     }
-    let parsed = parse_one(rest)?;
+    let before = reader.text[..reader.text.len() - rest.len()].chars().count();
+    let parsed = parse_one(rest).map_err(|error| match error {
+        engine::Error::SyntaxAt { reason, at } => {
+            engine::Error::SyntaxAt { reason, at: before + at }
+        }
+        other => other,
+    })?;
     match parsed.sql().is_some_and(fits) {
         true => Ok(parsed),
         false => Err(unexpected),
@@ -631,13 +642,16 @@ impl<'a> Reader<'a> {
     }
 
     fn error_at(&self, at: usize) -> Error {
-        let Some((_, token)) = self.tokens.get(at) else {
-            return Error::Invalid("syntax error at end of input".to_owned());
+        let wrong = |reason: String, before: &str| {
+            Error::Engine(engine::Error::SyntaxAt { reason, at: before.chars().count() })
+        };
+        let Some((place, token)) = self.tokens.get(at) else {
+            return wrong("syntax error at end of input".to_owned(), self.text.trim_end());
         };
         let shown = match token {
             Token::Word(word) if word.quote_style.is_none() => word.value.clone(),
             token => token.to_string(),
         };
-        Error::Invalid(format!("syntax error at or near \"{shown}\""))
+        wrong(format!("syntax error at or near \"{shown}\""), &self.text[..*place])
     }
 }

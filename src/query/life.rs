@@ -20,6 +20,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::sql::parser::Statement;
+use sqlparser::ast::ObjectName;
 use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
@@ -37,7 +38,7 @@ use super::sessions::{SessionEntry, SessionGuard};
 use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
-use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar};
+use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks};
 use crate::catalog::Catalog;
 use crate::cluster::live::Values;
 use crate::engine::objects::SessionObjects;
@@ -179,7 +180,13 @@ impl Session {
 
     /// Parses a message's text; as in PostgreSQL an error anywhere refuses all of it.
     pub fn parse(text: &str) -> Result<Vec<Source>> {
-        let parse = || split(text)?.into_iter().map(parse_statement).collect();
+        let parse = || {
+            let parts = split(text).map_err(|error| placed(error.into(), text, text))?;
+            let parsed = parts
+                .into_iter()
+                .map(|part| parse_statement(part).map_err(|error| placed(error, part, text)));
+            parsed.collect()
+        };
         match text.len() > LONG_TEXT {
             true => tokio::task::block_in_place(parse),
             false => parse(),
@@ -306,6 +313,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
+        self.take_locks(registered, &prepared.locks).await?;
         let mut attempt = 1;
         loop {
             registered.until_stopped(self.renew(prepared, &values)).await??;
@@ -336,6 +344,7 @@ impl Session {
             return Err(Error::ParameterCount { expected, given: values.len() });
         }
         self.engine.mark_start();
+        self.take_locks(&registered, &prepared.locks).await?;
         let since = Instant::now();
         registered.until_stopped(self.renew(prepared, &values)).await??;
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
@@ -366,6 +375,13 @@ impl Session {
                 };
             }
             Body::CopyIn(_) => return self.authorise_copy_in(),
+            Body::Read(_)
+                if !prepared.locks.is_empty()
+                    && self.settings.read_only()
+                    && self.transaction.state() != TransactionState::Failed =>
+            {
+                return Err(Error::ReadOnly(locks::CLAUSE));
+            }
             Body::Read(_) | Body::Write(_) => None,
             Body::Command(command) => Some(command.as_ref()),
         };
@@ -375,7 +391,7 @@ impl Session {
             (TransactionState::InBlock, Some(Command::Ddl(ddl))) => {
                 Err(Error::NotInTransaction(ddl.tag()))
             }
-            (TransactionState::Idle, Some(Command::Lock(_))) if !self.several => {
+            (TransactionState::Idle, Some(Command::Lock { .. })) => {
                 Err(Error::OutsideTransaction("LOCK TABLE"))
             }
             (TransactionState::InBlock, Some(Command::Maintain(upkeep)))
@@ -442,11 +458,24 @@ impl Session {
     ) -> Result<Prepared> {
         self.engine.mark_start();
         let text = source.text().clone();
-        let planned_from = self.origin();
         let request = match source {
             Source::Parsed(_, parsed) => recognise(parsed)?,
             Source::Own(_, own) => own.0.clone(),
         };
+        let locks = match &request {
+            Request::Read(statement, "SELECT") => locked_by(&text, statement)?,
+            Request::Write(statement) => locks::locked(&text, statement.as_ref())?,
+            Request::Copy(parsed) => locked_by(&text, &parsed.statement)?,
+            Request::Object(command) => match command.as_ref() {
+                ObjectCommand::Declare(Declare { query, .. }) => {
+                    locked_by(&text, &query.statement)?
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        self.lock(&locks).await?;
+        let planned_from = self.origin();
         let body = match request {
             Request::Command(command) => Body::Command(Arc::new(command)),
             // In an aborted block nothing is looked up, as in PostgreSQL.
@@ -476,7 +505,7 @@ impl Session {
                 Body::Object(Arc::from(command), read)
             }
         };
-        Ok(Prepared { text, declared, body, planned_from })
+        Ok(Prepared { text, declared, body, planned_from, locks })
     }
 
     async fn plan_read(
@@ -582,6 +611,14 @@ impl Session {
     }
 }
 
+/// The relations that a statement of the engine's locks.
+fn locked_by(text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
+    match statement {
+        Statement::Statement(statement) => locks::locked(text, statement.as_ref()),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Whether rows of two schemas look the same to a client.
 fn is_same_result(a: &Schema, b: &Schema) -> bool {
     let same = |(a, b): (&FieldRef, &FieldRef)| {
@@ -590,20 +627,29 @@ fn is_same_result(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
+/// What is wrong with a part of a client's text, with its place in all of it.
+fn placed(error: Error, part: &str, text: &str) -> Error {
+    let Error::Engine(engine::Error::SyntaxAt { at, .. }) = &error else { return error };
+    let before = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let before = text.get(..before).map_or(0, |before| before.chars().count());
+    Error::At { at: before + at, source: Box::new(error) }
+}
+
 /// Refuses a text in which a client uses names that only the daemon gives, or that are none.
 fn refuse_names(text: &str) -> Result<()> {
     if !text.contains(OWN) && !text.contains("\"\"") {
         return Ok(());
     }
     // What is wrong with the text the parser says better.
-    for (_, token) in tokens(text).unwrap_or_default() {
+    for (place, token) in tokens(text).unwrap_or_default() {
         let Token::Word(word) = token else { continue };
         let reason = match word.value.as_str() {
             "" => "zero-length delimited identifier",
             name if name.contains(OWN) => "an identifier may not contain the character U+0002",
             _ => continue,
         };
-        return Err(engine::Error::Syntax(reason.to_owned()).into());
+        let at = text[..place].chars().count();
+        return Err(engine::Error::SyntaxAt { reason: reason.to_owned(), at }.into());
     }
     Ok(())
 }

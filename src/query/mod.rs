@@ -22,6 +22,7 @@
 //! - [`transaction`]: what BEGIN promises here.
 //! - [`write`]: statements that write, from their plan to their change.
 //! - [`block`]: what becomes of what they write.
+//! - [`locks`]: what COMMIT is to find unchanged.
 //! - [`history`]: statements that have ended.
 //! - [`recent`]: statements that come again.
 //! - [`registry`]: running statements, in memory and in the coordination store.
@@ -46,6 +47,7 @@ mod insert;
 mod instead;
 pub mod life;
 pub mod live;
+mod locks;
 pub mod maintenance;
 pub mod notify;
 pub mod objects;

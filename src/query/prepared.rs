@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::sql::parser::Statement;
+use sqlparser::ast::ObjectName;
 
 use super::command::{Command, Request, recognise};
 use super::copy::CopyOut;
@@ -35,6 +36,8 @@ pub struct Prepared {
     pub(super) body: Body,
     /// What it was planned from: when either has changed it is planned anew.
     pub(super) planned_from: Origin,
+    /// The relations that it locks.
+    pub(super) locks: Vec<ObjectName>,
 }
 
 /// What plans depend on.

@@ -9,7 +9,7 @@ use datafusion::error::{DataFusionError, Result};
 
 use crate::catalog;
 use crate::cluster::live::{Applied, LiveSettings};
-use crate::cluster::{Election, Membership, State};
+use crate::cluster::{Election, Membership, State, Workers};
 use crate::config::InForce;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
@@ -29,10 +29,14 @@ use crate::system::{
 /// How long `system.queries` waits for the coordination store before it shows what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The state of a daemon that is registered and does not answer this one.
+const UNREACHABLE: &str = "unreachable";
+
 /// Daemons and running statements.
 #[derive(Debug)]
 pub struct ClusterView {
     membership: Arc<Membership>,
+    workers: Arc<Workers>,
     registry: Arc<Registry>,
     history: Arc<History>,
     election: Arc<Election>,
@@ -45,7 +49,7 @@ pub struct ClusterView {
 
 impl ClusterView {
     pub fn new(
-        membership: Arc<Membership>,
+        (membership, workers): (Arc<Membership>, Arc<Workers>),
         registry: Arc<Registry>,
         history: Arc<History>,
         election: Arc<Election>,
@@ -53,7 +57,18 @@ impl ClusterView {
         (admission, store): (Arc<Admission>, Store),
         (in_force, live): (Arc<InForce>, Arc<LiveSettings>),
     ) -> Self {
-        Self { membership, registry, history, election, log, admission, store, in_force, live }
+        Self {
+            membership,
+            workers,
+            registry,
+            history,
+            election,
+            log,
+            admission,
+            store,
+            in_force,
+            live,
+        }
     }
 }
 
@@ -65,14 +80,16 @@ impl Cluster for ClusterView {
         let row = |member: &crate::cluster::Member| {
             let record = &member.record;
             let local = member.id == self.membership.id();
-            // Of itself a daemon knows more than its record says.
+            // Of itself a daemon knows more than its record says, and of a neighbour that is dead, whose
+            // record stays as long as its session.
             let state = match (local, self.membership.state()) {
-                (true, State::Degraded) => State::Degraded,
-                _ => record.state,
+                (true, State::Degraded) => State::Degraded.to_string(),
+                (false, _) if self.workers.is_silent(record.incarnation) => UNREACHABLE.to_owned(),
+                _ => record.state.to_string(),
             };
             DaemonRow {
                 id: member.id.clone(),
-                state: state.to_string(),
+                state,
                 postgres: Some(record.postgres.clone()),
                 peer: Some(record.peer.clone()),
                 web: Some(record.web.clone()),

@@ -15,12 +15,16 @@ use crate::coordination::zookeeper::{self, ZooKeeper};
 use crate::data_dir::DataDir;
 
 /// Pause between attempts to reach the ensemble.
-const RECONNECT: Duration = Duration::from_secs(1);
+pub(super) const RECONNECT: Duration = Duration::from_secs(1);
 
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
-pub(super) async fn connect(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
+pub(super) async fn connect(
+    config: &Config,
+    data_dir: &DataDir,
+    deadline: Instant,
+) -> Result<Store, Error> {
     match ensemble(config)? {
-        Some(options) => reach(config, options).await,
+        Some(options) => reach(options, deadline).await,
         None => embedded_store(config, data_dir),
     }
 }
@@ -34,9 +38,8 @@ pub(super) fn embedded_store(config: &Config, data_dir: &DataDir) -> Result<Stor
 }
 
 /// Waits for the ensemble.
-pub(super) async fn reach(config: &Config, options: zookeeper::Options) -> Result<Store, Error> {
+pub(super) async fn reach(options: zookeeper::Options, deadline: Instant) -> Result<Store, Error> {
     options.warn();
-    let deadline = Instant::now() + config.coordination.start_timeout;
     loop {
         match ZooKeeper::connect(options.clone()).await {
             Ok(client) => {

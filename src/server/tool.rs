@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Error;
 use super::store::{embedded_store, ensemble, reach};
 use crate::config::Config;
@@ -25,11 +27,10 @@ impl Tool {
     /// missing is made if it is a `new` one, else there is nothing to open.
     pub async fn open(config: &Config, new: bool) -> Result<Option<Self>, Error> {
         if let Some(options) = ensemble(config)? {
-            let mut config = config.clone();
-            config.coordination.start_timeout = config.coordination.start_timeout.min(PATIENCE);
+            let patience = config.coordination.start_timeout.min(PATIENCE);
             if !new {
                 let looking = zookeeper::Options { read_only: true, ..options.clone() };
-                match reach(&config, looking).await {
+                match reach(looking, Instant::now() + patience).await {
                     Ok(found) => found.own.close().await,
                     Err(Error::Coordination(coordination::Error::NoNode { .. })) => {
                         return Ok(None);
@@ -37,7 +38,7 @@ impl Tool {
                     Err(error) => return Err(error),
                 }
             }
-            let coordination = reach(&config, options).await?.own;
+            let coordination = reach(options, Instant::now() + patience).await?.own;
             return Ok(Some(Self { coordination, _data_dir: None }));
         }
         let directory = config.data_dir.as_ref().ok_or(Error::NoStore)?;

@@ -135,6 +135,8 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
         for round in 0..3 {
             let before = client.value(incarnation).await;
             daemon.kill();
+            let state = "SELECT state FROM system.daemons WHERE id = 'b'";
+            until("its death is seen", async || client.value(state).await == "unreachable").await;
             let begun = Instant::now();
             daemon = cluster.start("b");
             let took = begun.elapsed();

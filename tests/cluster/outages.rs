@@ -52,6 +52,19 @@ async fn reads_go_on_while_zookeeper_is_down() {
                     assert_eq!(refused.code().code(), "25006", "{ddl}: {refused}");
                     assert!(refused.hint().is_some_and(|hint| hint.contains("ZooKeeper")), "{ddl}");
                 }
+                // What is read must not be older than allowed, or is in ZooKeeper alone.
+                for (setting, read) in
+                    [("strong", "SELECT x FROM t"), ("cached", "SELECT path FROM zk.nodes")]
+                {
+                    client.rows(&format!("SET oribi.consistency = '{setting}'")).await;
+                    let refused = client.refused(read).await;
+                    assert_eq!(refused.code().code(), "58000", "{read}: {refused}");
+                    assert!(
+                        refused.hint().is_some_and(|hint| hint.contains("ZooKeeper")),
+                        "{read}"
+                    );
+                    assert!(!refused.message().contains("change"), "{read}: {refused}");
+                }
                 let took = sent.elapsed();
                 assert!(took < Duration::from_secs(15), "it took {took:?}: something waits");
             }

@@ -41,6 +41,28 @@ fn two() -> (Cluster, [Daemon; 2]) {
 }
 
 #[test]
+fn psql_shows_where_an_error_is() {
+    let (_cluster, [a, _]) = two();
+    for (text, line) in [
+        ("SELECT 1 FRM t x", "LINE 1: SELECT 1 FRM t x"),
+        ("SELECT 'ü', 1;\n SELECT 'ö' x yy;", "LINE 2:  SELECT 'ö' x yy;"),
+        ("SELECT (1", "LINE 1: SELECT (1"),
+        ("SELECT 'a", "LINE 1: SELECT 'a"),
+        ("BEGIN ISOLATION LEVEL foo", "LINE 1: BEGIN ISOLATION LEVEL foo"),
+        ("SELECT 1; DECLARE c CURSOR FOR SELECT 1 x y", "LINE 1: SELECT 1; DECLARE c"),
+    ] {
+        let said = fails(&a, "oribi", &[text]);
+        let mut shown = said.lines().skip_while(|shown| !shown.starts_with(line));
+        assert_eq!(shown.nth(1).map(str::trim), Some("^"), "{text}: {said}");
+    }
+    let said = fails(&a, "oribi", &["SELECT 'ü', 1;\n SELECT 'ö' x yy;"]);
+    assert!(said.contains("\n                      ^"), "{said}");
+    // What is wrong with a view's text, or a submitted one, has no place in this one.
+    let said = fails(&a, "oribi", &["SELECT oribi.submit('SELECT 1 x y')"]);
+    assert!(said.contains("syntax error") && !said.contains("LINE"), "{said}");
+}
+
+#[test]
 fn what_one_psql_writes_another_reads() {
     let (_cluster, [a, b]) = two();
     let printed = prints(

@@ -167,6 +167,24 @@ async fn commands_are_those_that_users_of_psql_know() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_goes_on_in_no_other_database_than_it_asks_for() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let script = "SELECT 'begun';\n\\c nowhere\nSELECT 'not run';\n";
+        let file = cluster.path("script.sql");
+        std::fs::write(&file, script).expect("a file");
+        let read = sql(&cluster, &daemon, &["-At", "-f", &file.display().to_string()]);
+        for (code, out, err) in [finish(read), with_input(sql(&cluster, &daemon, &["-At"]), script)]
+        {
+            assert_eq!((code, out.as_str()), (Some(2), "begun\n"), "{err}");
+            assert!(err.contains("\"nowhere\" does not exist (SQLSTATE 3D000)"), "{err}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_ends_when_its_connection_does() {
     bounded(async {
         let cluster = Cluster::with_warehouse();

@@ -23,6 +23,25 @@ fn statements_before_the_failing_one_deliver_their_results() {
 }
 
 #[test]
+fn a_syntax_error_has_its_place_in_the_message() {
+    let daemon = DAEMON.get();
+    let mut wire = Wire::log_in(&daemon);
+    for (sql, place) in [
+        ("SELECT 1 FRM t x", Some("14")),
+        ("SELECT 'ü';\n SELECT 'ö' x yy", Some("27")),
+        ("SELECT 1; BEGIN foo", Some("17")),
+        ("SELECT (1", Some("10")),
+        ("SELECT 1; DECLARE c CURSOR FOR SELECT 1 x y", Some("43")),
+        ("SELECT nothing", None),
+    ] {
+        let place = place.map(str::to_owned);
+        let messages = wire.query(sql);
+        let error = messages.iter().find(|message| message.kind == 'E').expect("an error");
+        assert_eq!(error.field(b'P'), place, "{sql}: {:?}", error.field(b'M'));
+    }
+}
+
+#[test]
 fn a_failure_in_the_middle_of_the_rows_ends_them() {
     let daemon = DAEMON.get();
     let mut wire = Wire::log_in(&daemon);

@@ -153,3 +153,69 @@ async fn tables_of_older_daemons_are_changed_and_dropped() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_has_locked_is_unchanged_when_it_commits() {
+    bounded(async {
+        // Files that are merged change a table as well.
+        let cluster = Cluster::with_warehouse().with("MAINTENANCE_INTERVAL", "none");
+        let daemons = cluster.start_all(["a", "b"]);
+        let (here, there) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        for table in ["x", "y"] {
+            here.rows(&format!("CREATE TABLE {table} (n int)")).await;
+            here.rows(&format!("INSERT INTO {table} VALUES (1)")).await;
+        }
+        here.rows("CREATE VIEW v AS SELECT n FROM x").await;
+        let locks = [
+            "SELECT n FROM x FOR UPDATE",
+            "SELECT x.n FROM x, y WHERE x.n = y.n FOR NO KEY UPDATE OF x NOWAIT",
+            "SELECT n FROM v FOR SHARE SKIP LOCKED",
+            "WITH one AS (SELECT 1 AS n) SELECT n FROM one JOIN x USING (n) FOR KEY SHARE",
+            "LOCK TABLE x",
+            "LOCK x, v IN SHARE ROW EXCLUSIVE MODE NOWAIT",
+            "PREPARE locks AS SELECT n FROM x WHERE n = $1 FOR UPDATE; EXECUTE locks(1); DEALLOCATE locks",
+            "DECLARE c CURSOR FOR SELECT n FROM x FOR UPDATE",
+            "INSERT INTO y SELECT n FROM x WHERE n < 0 FOR UPDATE",
+        ];
+        let change = "INSERT INTO x VALUES (2)";
+        for lock in locks {
+            for level in ["READ COMMITTED", "REPEATABLE READ"] {
+                let begin = format!("BEGIN ISOLATION LEVEL {level}");
+                // Nobody has changed it: neither a block that writes elsewhere nor one that only reads minds.
+                for write in ["SELECT 1", "INSERT INTO y VALUES (3)", "UPDATE x SET n = n"] {
+                    for statement in [begin.as_str(), lock, write, "COMMIT"] {
+                        assert_eq!(here.outcome(statement).await, "", "{lock}, {write}, {level}");
+                    }
+                    // Somebody has, on another daemon.
+                    for statement in [begin.as_str(), lock, write] {
+                        assert_eq!(here.outcome(statement).await, "", "{lock}, {write}, {level}");
+                    }
+                    let before = there.value("SELECT count(*) FROM y").await;
+                    there.rows(change).await;
+                    assert_eq!(here.outcome("COMMIT").await, "40001", "{lock}, {write}, {level}");
+                    assert_eq!(there.value("SELECT count(*) FROM y").await, before, "{lock}");
+                }
+            }
+        }
+        // What others have done before the lock is seen, and what they have done since the first is told.
+        there.rows("INSERT INTO x VALUES (77)").await;
+        here.rows("BEGIN").await;
+        let seen = "SELECT count(*) FROM x WHERE n = 77 FOR UPDATE";
+        assert_eq!(here.value(seen).await, "1");
+        there.rows(change).await;
+        assert_eq!(here.outcome(seen).await, "40001");
+        here.rows("ROLLBACK").await;
+        // A table of the same name is not the same.
+        here.rows("BEGIN; LOCK y").await;
+        there.rows("DROP TABLE y; CREATE TABLE y (n int); INSERT INTO y VALUES (1)").await;
+        assert_eq!(here.outcome("COMMIT").await, "40001");
+        // These modes let others change rows, and a block's locks end with it.
+        for mode in ["ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"] {
+            here.rows("BEGIN; LOCK x; ROLLBACK").await;
+            here.rows(&format!("BEGIN; LOCK TABLE x IN {mode} MODE")).await;
+            there.rows(change).await;
+            assert_eq!(here.outcome("COMMIT").await, "", "{mode}");
+        }
+    })
+    .await;
+}

@@ -43,7 +43,10 @@ pub async fn run(
             shell.session.note(&format!("\\{name}: {error}"));
             false
         }
-        Err(Error::Lost(reason)) if name == "c" || name == "connect" => {
+        // A script would go on where it was not meant to: it ends, as psql does.
+        Err(Error::Lost(reason))
+            if shell.session.interactive && (name == "c" || name == "connect") =>
+        {
             shell.session.note(&format!("{reason}\nThe connection stays as it was."));
             false
         }

@@ -74,10 +74,13 @@ impl Pulse {
     async fn listen(self, worker: Worker) {
         loop {
             let heard = match self.connect(&worker).await {
-                Ok(stream) => tokio::select! {
-                    () = closed(stream) => "its connection was closed",
-                    () = self.silence(&worker) => "it has missed beats",
-                },
+                Ok(stream) => {
+                    self.workers.note_reached(&worker);
+                    tokio::select! {
+                        () = closed(stream) => "its connection was closed",
+                        () = self.silence(&worker) => "it has missed beats",
+                    }
+                }
                 Err(_) => "it cannot be reached",
             };
             debug!(worker = worker.id, heard, "asking whether a daemon lives");
@@ -111,7 +114,13 @@ impl Pulse {
         while missed < MISSED {
             tokio::time::sleep(BEAT).await;
             match self.channels.ask(worker, self.workers.build()).await {
-                Answer::Well => missed = 0,
+                Answer::Well => {
+                    missed = 0;
+                    // One that has come back is known at once.
+                    if !self.workers.is_well(worker) {
+                        self.workers.trust(worker);
+                    }
+                }
                 Answer::Failed | Answer::Silent => missed += 1,
                 // That says more of this daemon than of the other.
                 Answer::Unknown => {}

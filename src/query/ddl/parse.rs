@@ -10,7 +10,7 @@ use sqlparser::ast::{
 use super::names::{ident, single};
 use super::{CreateExternal, Ddl, mode};
 use crate::catalog::{DropMode, FileFormat};
-use crate::engine::parse;
+use crate::engine::{parse, placed};
 use crate::query::security;
 use crate::query::tables::{self, AlterTable, CreateTable};
 use crate::query::{Error, Result, instead};
@@ -222,7 +222,11 @@ pub(in crate::query) fn beyond_the_parser(text: &str) -> Result<Option<Ddl>> {
     if let Some(create) = tables::with_clauses(text)? {
         return Ok(Some(Ddl::CreateTable(Box::new(create))));
     }
-    if let Some(security) = security::parse(text)? {
+    let security = security::parse(text).map_err(|error| match error {
+        Error::Engine(error) => Error::Engine(placed(error, text, text)),
+        other => other,
+    });
+    if let Some(security) = security? {
         return Ok(Some(Ddl::Security(Box::new(security))));
     }
     rename(text.trim().trim_end_matches(';'))

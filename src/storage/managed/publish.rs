@@ -141,8 +141,13 @@ impl Commits {
         answer.await.unwrap_or_else(|_| Err(Error::Stopped))
     }
 
-    /// Makes changes of several tables durable in one step, or none of them.
-    pub async fn commit_all(self: &Arc<Self>, commits: Vec<Commit>) -> Result<Vec<Arc<Table>>> {
+    /// Makes changes of several tables durable in one step, or none of them, if certain tables still
+    /// are in these states.
+    pub async fn commit_all(
+        self: &Arc<Self>,
+        commits: Vec<Commit>,
+        unchanged: Vec<Arc<Table>>,
+    ) -> Result<Vec<Arc<Table>>> {
         let own = self.clone();
         let task = self.tasks.spawn_on(
             async move {
@@ -154,7 +159,7 @@ impl Commits {
                 for queue in &queues {
                     turns.push(queue.turn.lock().await);
                 }
-                own.carry_out(commits).await
+                own.carry_out(commits, &unchanged).await
             },
             &self.handle,
         );
@@ -180,7 +185,7 @@ impl Commits {
         let Some(first) = all.first().cloned() else { return };
         let changes = all.into_iter().flat_map(|commit| commit.changes).collect();
         let one = Commit { changes, ..first };
-        match self.carry_out(vec![one]).await {
+        match self.carry_out(vec![one], &[]).await {
             Ok(tables) => {
                 for reply in replies {
                     let table = tables.first().cloned().ok_or(Error::Stopped);
@@ -198,12 +203,16 @@ impl Commits {
     }
 
     /// Puts rows that wait into files, and carries out all changes in one step.
-    async fn carry_out(&self, mut commits: Vec<Commit>) -> Result<Vec<Arc<Table>>> {
+    async fn carry_out(
+        &self,
+        mut commits: Vec<Commit>,
+        unchanged: &[Arc<Table>],
+    ) -> Result<Vec<Arc<Table>>> {
         let mut own = Vec::new();
         let done = match self.to_files(&mut commits, &mut own).await {
             Ok(tables) => {
                 faults::point("rows are in files");
-                self.replace(commits, tables).await
+                self.replace(commits, tables, unchanged).await
             }
             Err(error) => Err(error),
         };
@@ -236,9 +245,10 @@ impl Commits {
         &self,
         commits: Vec<Commit>,
         tables: Vec<Arc<Table>>,
+        unchanged: &[Arc<Table>],
     ) -> Result<Vec<Arc<Table>>> {
         let mut in_doubt = false;
-        match self.try_to_replace(commits, tables, &mut in_doubt).await {
+        match self.try_to_replace(commits, tables, unchanged, &mut in_doubt).await {
             // Nothing of what may have been made may be removed.
             Err(error) if in_doubt => Err(Error::Uncertain(Box::new(error))),
             done => done,
@@ -250,11 +260,13 @@ impl Commits {
         &self,
         commits: Vec<Commit>,
         mut tables: Vec<Arc<Table>>,
+        unchanged: &[Arc<Table>],
         in_doubt: &mut bool,
     ) -> Result<Vec<Arc<Table>>> {
         let mut traces = Traces { mark: id::nonce(), metadata_urls: Vec::new() };
         let mut unregistered = false;
         for attempt in 0..MAX_ATTEMPTS {
+            must_be_unchanged(unchanged, &tables)?;
             let staged = self.stage(&commits, &tables, traces.mark).await?;
             traces.metadata_urls.extend(staged.first().map(|first| first.metadata_url.clone()));
             let records: Vec<_> = (tables.iter().zip(&staged).zip(&commits))
@@ -270,7 +282,7 @@ impl Commits {
             let mut fences = vec![Op::Check { path: fence, version: None }];
             fences.extend(commits.iter().flat_map(|commit| commit.fences.iter().cloned()));
             faults::point("a commit is to be made");
-            let swap = self.catalog.swap_tables(records, fences).await;
+            let swap = self.catalog.swap_tables(records, unchanged, fences).await;
             faults::point("a commit is made");
             let swap = match swap {
                 Ok(Swap::Done(tables)) => {
@@ -302,6 +314,10 @@ impl Commits {
                 Swap::Fenced if unregistered => return Err(Error::Unregistered),
                 Swap::Fenced => unregistered = true,
                 Swap::Outrun => *in_doubt = false,
+                Swap::Changed(table) => {
+                    *in_doubt = false;
+                    return Err(Error::Conflict { table });
+                }
                 _ => {}
             }
             pause(attempt).await;
@@ -403,6 +419,18 @@ pub async fn current(
     }
     let metadata = files.metadata(&managed(&now)?.metadata).await?;
     Ok((now, metadata))
+}
+
+/// Refuses a commit over tables that are no longer what they were when they were to stay so. Of those
+/// that it does not change the store tells.
+fn must_be_unchanged(unchanged: &[Arc<Table>], tables: &[Arc<Table>]) -> Result<()> {
+    let now = |before: &Table| tables.iter().find(|now| now.record.oid == before.record.oid);
+    let changed =
+        |before: &Table| now(before).is_some_and(|now| now.stat.mzxid != before.stat.mzxid);
+    match unchanged.iter().find(|before| changed(before)) {
+        Some(table) => Err(Error::Conflict { table: table.name.table.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// All files that a commit brings.

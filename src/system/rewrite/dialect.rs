@@ -82,6 +82,7 @@ impl VisitorMut for Dialect {
             Expr::Identifier(_) => special_word(expr),
             Expr::BinaryOp { op, .. } => {
                 plain_operator(op);
+                beside_interval(expr);
                 operators::binary(expr);
             }
             Expr::InList { .. } => operators::row_in_list(expr),
@@ -96,10 +97,17 @@ impl VisitorMut for Dialect {
             }
             Expr::AnyOp { .. } | Expr::AllOp { .. } => membership::quantified(expr),
             Expr::Interval(_) => interval(expr),
-            Expr::Value(_) => approximate(expr),
+            Expr::Value(_) => {
+                unicode(expr);
+                approximate(expr);
+            }
             Expr::SimilarTo { .. } => similar_to(expr),
             Expr::AtTimeZone { timestamp, time_zone } => {
                 *expr = call("timezone", vec![take(time_zone), take(timestamp)]);
+            }
+            Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => {
+                any_pattern(expr);
+                membership::quantified(expr);
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 escapes(pattern, escape_char);
@@ -371,6 +379,16 @@ fn interval(expr: &mut Expr) {
     }
 }
 
+/// What is written beside an interval is one as well: `'1 mon'::interval + '40 days'`.
+fn beside_interval(expr: &mut Expr) {
+    if let Expr::BinaryOp { left, op: BinaryOperator::Plus | BinaryOperator::Minus, right } = expr
+        && let Expr::Cast { data_type: kind @ DataType::Interval { .. }, .. } = left.as_ref()
+        && as_text(right).is_some()
+    {
+        **right = cast(take(right), kind.clone());
+    }
+}
+
 /// `SELECT generate_series(1, 3)`: from a series in FROM numbers come as they are wanted, where
 /// [`series`] would have all of them in memory at once.
 fn lone_series(select: &mut Select) {
@@ -442,6 +460,37 @@ fn approximate(expr: &mut Expr) {
     {
         *expr = cast(text(digits), DataType::DoublePrecision);
     }
+}
+
+/// `U&'...'`, whose escapes the parser has read.
+fn unicode(expr: &mut Expr) {
+    if let Expr::Value(value) = expr
+        && let Value::UnicodeStringLiteral(decoded) = &value.value
+    {
+        *expr = text(decoded);
+    }
+}
+
+/// `x LIKE ANY (array)` as `x ~~ ANY (array)`.
+fn any_pattern(expr: &mut Expr) {
+    use BinaryOperator::{PGILikeMatch, PGLikeMatch, PGNotILikeMatch, PGNotLikeMatch};
+    let is_ilike = matches!(expr, Expr::ILike { .. });
+    let (Expr::Like { negated, expr: left, pattern, escape_char: None, .. }
+    | Expr::ILike { negated, expr: left, pattern, escape_char: None, .. }) = expr
+    else {
+        return;
+    };
+    let compare_op = match (is_ilike, *negated) {
+        (false, false) => PGLikeMatch,
+        (false, true) => PGNotLikeMatch,
+        (true, false) => PGILikeMatch,
+        (true, true) => PGNotILikeMatch,
+    };
+    while let Expr::Nested(inner) = pattern.as_mut() {
+        **pattern = take(inner);
+    }
+    let (left, right) = (Box::new(take(left)), Box::new(take(pattern)));
+    *expr = Expr::AnyOp { left, compare_op, right, is_some: false };
 }
 
 /// The reference type that an expression has by its own form.

@@ -53,7 +53,7 @@ export function badge(text, kind) {
 export function stateBadge(state) {
   const kinds = {
     ready: "good", finished: "good", succeeded: "good", connected: "good", running: "warn", queued: "warn",
-    degraded: "warn", draining: "warn", joining: "warn", failed: "bad", cancelled: "bad", lost: "bad", disconnected: "bad",
+    degraded: "warn", draining: "warn", joining: "warn", unreachable: "bad", failed: "bad", cancelled: "bad", lost: "bad", disconnected: "bad",
   };
   return badge(state, kinds[state]);
 }

@@ -1,0 +1,66 @@
+//! A failure as the client sees it.
+
+use pgwire::error::ErrorInfo;
+use pgwire::messages::response::ErrorResponse;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether the connection ends with it.
+    pub fatal: bool,
+    /// SQLSTATE.
+    pub code: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// Where it happened.
+    pub context: Option<String>,
+    /// Where in the client's text, in characters from 1.
+    pub position: Option<usize>,
+}
+
+impl Report {
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            fatal: false,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+            position: None,
+        }
+    }
+
+    pub fn fatal(code: &'static str, message: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::error(code, message) }
+    }
+
+    pub fn detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl From<Report> for ErrorResponse {
+    fn from(report: Report) -> Self {
+        let severity = if report.fatal { "FATAL" } else { "ERROR" };
+        // A zero byte would end the field.
+        let message = report.message.replace('\0', "\u{fffd}");
+        let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
+        info.detail = report.detail;
+        info.hint = report.hint;
+        info.where_context = report.context.map(|context| context.replace('\0', "\u{fffd}"));
+        info.position = report.position.map(|position| position.to_string());
+        let mut response = Self::from(info);
+        response.fields.insert(1, untranslated(severity));
+        response
+    }
+}
+
+/// The severity once more, in a field that is never translated.
+pub fn untranslated(severity: &str) -> (u8, String) {
+    (b'V', severity.to_owned())
+}
