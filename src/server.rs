@@ -8,6 +8,7 @@
 mod cluster_view;
 mod entrance;
 mod live;
+mod parts;
 mod peer_messages;
 mod reload;
 mod sockets;
@@ -26,17 +27,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::audit::Audit;
-use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
+use crate::catalog::{self, Catalog};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{self, Election, Membership, State, Workers};
 use crate::config::{self, Config, InForce};
 use crate::coordination::whole::Store;
 use crate::coordination::{self, Coordination};
-use crate::data_dir::{self, DataDir, host_name};
-use crate::engine::memory::{self, Places};
+use crate::data_dir::{self, DataDir};
+use crate::engine::memory::Places;
 use crate::engine::{self, Engine, Peers};
-use crate::password;
 use crate::postgres::{Door, Leave, Listener};
 use crate::query;
 use crate::query::admission::Admission;
@@ -50,8 +49,8 @@ use crate::query::signals::Signals;
 use crate::query::submitted::{Runner, Submissions};
 use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
+use crate::storage;
 use crate::storage::managed::Commits;
-use crate::storage::{self, Location, Roots};
 use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
 use crate::traces::Traces;
@@ -253,10 +252,10 @@ impl Server {
         let Ground { config, data_dir, addresses, .. } = ground;
         let (config, addresses) = (config.clone(), *addresses);
         let coordination: Arc<dyn Coordination> = store.own.clone();
-        let membership = join(&config, data_dir, addresses, coordination.clone()).await?;
+        let membership = parts::join(&config, data_dir, addresses, coordination.clone()).await?;
         let workers = Workers::new(membership.clone());
         let catalog = Catalog::open(coordination.clone()).await?;
-        set_first_password(&config, &catalog).await?;
+        parts::set_first_password(&config, &catalog).await?;
         let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
         let history = History::new(
             membership.id(),
@@ -296,7 +295,10 @@ impl Server {
             Arc::new(Clients::new(sessions.clone(), signals.clone())),
             submissions.clone(),
         );
-        let places = Places { spill: spill_directory(&config, data_dir), roots: roots(&config)? };
+        let places = Places {
+            spill: parts::spill_directory(&config, data_dir),
+            roots: parts::roots(&config)?,
+        };
         let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
         let commits = Commits::new(
             engine.files().clone(),
@@ -304,7 +306,7 @@ impl Server {
             membership.clone(),
             (engine.handle().clone(), engine.memory_pool().clone()),
         );
-        let warehouse = warehouse(&config, data_dir)?;
+        let warehouse = parts::warehouse(&config, data_dir)?;
         let cluster = membership.cluster();
         let restored_at = cluster::restored_at(coordination.as_ref()).await?;
         let warehouse_of = |url| Warehouse { url, cluster, restored_at };
@@ -325,7 +327,7 @@ impl Server {
             history,
             sessions,
             shutdown: shutdown.clone(),
-            audit: audit_trail(&config, membership.id())?,
+            audit: parts::audit_trail(&config, membership.id())?,
             commits,
             maintenance,
             admission,
@@ -574,121 +576,4 @@ fn out_of_reach(config: &Config, error: Error) -> Error {
 fn in_force_drain_timeout(in_force: &InForce, queries: &Queries) -> Duration {
     let live = queries.live.current();
     in_force.get().with(live.settings.iter()).shutdown.drain_timeout
-}
-
-/// Where files may lie.
-fn roots(config: &Config) -> Result<Roots, Error> {
-    Roots::new(&config.storage.roots.0).map_err(|error| {
-        let reason = format!("cannot be used: {error}");
-        Error::Setting { key: "storage.roots", reason }
-    })
-}
-
-/// Where managed tables are made: as configured, or for a daemon alone below its data directory.
-/// Other daemons could not read what is there.
-fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<String>, Error> {
-    let directory = match &config.warehouse {
-        Some(url) if url.contains("://") => {
-            Location::parse(url).map_err(Error::WarehouseUrl)?;
-            return Ok(Some(url.clone()));
-        }
-        Some(path) => PathBuf::from(path),
-        None if config.zookeeper.is_some() => return Ok(None),
-        None => data_dir.path().join("warehouse"),
-    };
-    let made = || {
-        std::fs::create_dir_all(&directory)?;
-        std::fs::canonicalize(&directory)
-    };
-    let directory = made()
-        .map_err(|source| Error::Warehouse { path: directory.display().to_string(), source })?;
-    Ok(Some(format!("file://{}", directory.display())))
-}
-
-async fn join(
-    config: &Config,
-    data_dir: &DataDir,
-    addresses: Addresses,
-    coordination: Arc<dyn Coordination>,
-) -> Result<Arc<Membership>, Error> {
-    let id = match &config.id {
-        Some(id) => id.clone(),
-        None => data_dir.default_id()?,
-    };
-    let reachable = |address: SocketAddr| match (&config.advertise, address.ip()) {
-        (Some(host), _) => format!("{host}:{}", address.port()),
-        (None, ip) if ip.is_unspecified() => format!("{}:{}", host_name(), address.port()),
-        (None, _) => address.to_string(),
-    };
-    let options = cluster::Options {
-        id,
-        data_dir: data_dir.path().to_owned(),
-        protected: config.zookeeper.is_none() || config.coordination.credentials.is_some(),
-        store: config.zookeeper.clone().unwrap_or_else(|| "embedded".to_owned()),
-        postgres: reachable(addresses.postgres),
-        peer: reachable(addresses.peer),
-        web: reachable(addresses.web),
-        version: env!("CARGO_PKG_VERSION"),
-        build: env!("ORIBI_BUILD"),
-        cores: config.engine.threads.get(),
-        memory: memory::limit(config.engine.memory_limit),
-    };
-    Ok(Membership::join(coordination, options).await?)
-}
-
-fn audit_trail(config: &Config, daemon: &str) -> Result<Audit, Error> {
-    let Some(path) = config.audit.file.as_ref() else { return Ok(Audit::default()) };
-    Audit::open(path, daemon).map_err(|error| Error::File {
-        key: "audit.file",
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-/// Gives the first role its password, if it has none and there is one for it.
-async fn set_first_password(config: &Config, catalog: &Catalog) -> Result<(), Error> {
-    let Some(path) = &config.connections.superuser_password_file else { return Ok(()) };
-    let role = match catalog.role(FIRST_ROLE, Consistency::Strong).await {
-        Ok(role) => role,
-        // Dropped by somebody: there are others then.
-        Err(catalog::Error::NotFound { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if role.record.password.is_some() {
-        return Ok(());
-    }
-    let wrong = |reason: String| Error::File {
-        key: "connections.superuser_password_file",
-        path: path.clone(),
-        reason,
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(wrong("the password is empty".to_owned()));
-    }
-    let verifier = password::verifier(password).map_err(|error| wrong(error.to_string()))?;
-    let altered = catalog
-        .alter_role(FIRST_ROLE, |record| {
-            record.password.get_or_insert(verifier);
-            Ok(())
-        })
-        .await;
-    match altered {
-        Ok(()) => {
-            info!(role = FIRST_ROLE, path = %path.display(), "the first password is set");
-            Ok(())
-        }
-        // Another daemon that starts with the same file was quicker.
-        Err(catalog::Error::Conflict { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {
-    match &config.engine.spill_dir {
-        // Emptied at each start, so it must be this daemon's own.
-        Some(directory) => directory.join("oribi-spill"),
-        None => data_dir.path().join("spill"),
-    }
 }
