@@ -1,5 +1,7 @@
 //! A failure as the client sees it.
 
+use std::num::NonZeroU32;
+
 use pgwire::error::ErrorInfo;
 use pgwire::messages::response::ErrorResponse;
 
@@ -15,7 +17,7 @@ pub struct Report {
     /// Where it happened.
     pub context: Option<String>,
     /// Where in the client's text, in characters from 1.
-    pub position: Option<usize>,
+    pub position: Option<NonZeroU32>,
 }
 
 impl Report {

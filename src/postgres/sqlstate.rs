@@ -3,6 +3,8 @@
 //! Codes and their names: PostgreSQL's appendix A, "PostgreSQL Error Codes". What is internal goes
 //! to the log as well.
 
+use std::num::NonZeroU32;
+
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -23,7 +25,8 @@ impl From<query::Error> for Report {
         let message = error.to_string();
         let code = match error {
             E::At { at, source } => {
-                return Self { position: Some(at + 1), ..Self::from(*source) };
+                let position = u32::try_from(at + 1).ok().and_then(NonZeroU32::new);
+                return Self { position, ..Self::from(*source) };
             }
             E::Stopped(Stop::Cancelled | Stop::TimedOut) => "57014",
             E::Stopped(Stop::ShuttingDown | Stop::Terminated) => {
