@@ -34,7 +34,10 @@ fn main() {
 const WAYS: [&str; 5] = ["text", "binary", "copy text", "copy csv", "copy binary"];
 
 fn encoder(way: &str, schema: &Schema) -> RowEncoder {
-    let style = TextStyle { time_zone: TimeZone::parse("Europe/Paris").unwrap_or_default() };
+    let style = TextStyle {
+        time_zone: TimeZone::parse("Europe/Paris").unwrap_or_default(),
+        ..TextStyle::default()
+    };
     let all = |format| vec![format; schema.fields().len()];
     let copy = |format| RowEncoder::copy(schema, format, style.clone());
     let (null, quote, force_quote) = ("".into(), b'"', Vec::new());

@@ -551,7 +551,7 @@ mod tests {
             ("[tls]\nmode = 'on'", "\"on\" is none of \"off\", \"allow\", \"require\""),
             ("[health]\nready_when_degraded = true", "quotes"),
             ("datadir = '/d'", "did you mean data_dir?"),
-            ("warehouse = 'ftp://x'", "\"ftp\" is not one of file, s3, s3a"),
+            ("warehouse = 'ftp://x'", "\"ftp://\" is not one of file, s3, s3a"),
             ("warehouse = 's3:/bucket/path'", "s3://"),
             ("warehouse = 's3://'", "bucket"),
             ("warehouse = 'file://path'", "absolute"),

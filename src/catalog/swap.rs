@@ -43,7 +43,9 @@ impl Catalog {
         for (table, record) in &records {
             ops.extend(table.being().changed(record)?);
         }
-        let others = unchanged.iter().filter(|table| !paths.contains(&path_of(&table.name)));
+        // By identifier: another table may have the name by now.
+        let is_written = |oid| records.iter().any(|(table, _)| table.record.oid == oid);
+        let others = unchanged.iter().filter(|table| !is_written(table.record.oid));
         let kept: Vec<(&str, Vec<Op>)> =
             others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));

@@ -29,7 +29,9 @@ pub(super) fn is_known(name: &str, value: &str) -> bool {
 /// "Discovering services", and Docker's links, whose form it has taken over.
 fn is_of_kubernetes(name: &str, value: &str) -> bool {
     let name = format!("_{name}");
-    if name.ends_with("_SERVICE_HOST")
+    if name == "_NAME"
+        || name.starts_with("_ENV_")
+        || name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))

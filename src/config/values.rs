@@ -122,12 +122,14 @@ pub(super) fn supported(place: &str) -> Result<(), String> {
             _ => Ok(()),
         };
     };
-    match (scheme, rest) {
-        _ if !SCHEMES.contains(&scheme) => Err(format!(
-            "{place:?}: \"{scheme}\" is not one of {}: give a directory, or a URL of these kinds",
+    // As URLs have it, in small letters or large. What comes behind may have a password in it.
+    let scheme = scheme.to_ascii_lowercase();
+    match (scheme.as_str(), rest) {
+        (scheme, _) if !SCHEMES.contains(&scheme) => Err(format!(
+            "\"{scheme}://\" is not one of {}: give a directory, or a URL of these kinds",
             SCHEMES.join(", ")
         )),
-        ("file", path) if !path.starts_with('/') => {
+        ("file", path) if !path.starts_with('/') && !path.starts_with("localhost/") => {
             Err(format!("{place:?}: after file:// comes an absolute path, as in file:///{path}"))
         }
         (_, rest) if rest.is_empty() || (scheme != "file" && rest.starts_with('/')) => {

@@ -379,18 +379,6 @@ impl Drop for Engine {
     }
 }
 
-/// A join finds the rows of its kept side at their keys' places in an array, which is quicker than a hash
-/// table, if of the whole numbers between the least and the greatest key so large a part is there (and the
-/// array has at least [`SMALL_ARRAY`] places): each row takes four bytes by that. TPC-H's orders of one
-/// year, kept in two parts, are 0.018.
-const DENSE: f64 = 0.01;
-
-/// DataFusion's own, for where memory is short.
-const CAREFULLY_DENSE: f64 = 0.15;
-
-/// From here on bytes for statements are many enough for [`DENSE`].
-const MUCH_MEMORY: f64 = (8_u64 << 30) as f64;
-
 /// Places of an array that is made however few of them are taken.
 const SMALL_ARRAY: usize = 1 << 16;
 
@@ -404,12 +392,8 @@ fn kept_as_one(threads: usize) -> (usize, usize) {
 
 const LARGEST_AS_ONE: usize = 512 << 20;
 
-/// Bytes of a short row: where a side's bytes are not known, its rows are asked.
-const BYTES_OF_ROW: usize = 8;
-
-fn density(memory: u64) -> f64 {
-    (DENSE * MUCH_MEMORY / memory as f64).clamp(DENSE, CAREFULLY_DENSE)
-}
+/// Bytes of a row: where a side's bytes are not known, its rows are asked.
+const BYTES_OF_ROW: usize = 16;
 
 /// The settings that measured best, and all functions.
 fn template(
@@ -434,7 +418,7 @@ fn template(
     // Of what files say beside a column's type, nothing changes a result.
     options.execution.skip_physical_aggregate_schema_check = true;
     options.execution.perfect_hash_join_min_key_density =
-        density(memory::limit(config.memory_limit));
+        memory::density(memory::limit(config.memory_limit));
     options.execution.perfect_hash_join_small_build_threshold = SMALL_ARRAY;
     let (bytes, rows) = kept_as_one(config.target_partitions.get());
     options.optimizer.hash_join_single_partition_threshold = bytes;

@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::explain::explain_schema;
 use super::generic::{self, Generic};
 use super::history::Moments;
-use super::memory::Bound;
+use super::memory::{self, Bound};
 use super::observe::Observation;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
@@ -430,10 +430,15 @@ impl Session {
     /// What a running plan needs. Functions are part of the plan: that they are found by name is
     /// for plans that come from elsewhere.
     pub(super) fn context(&self) -> Arc<TaskContext> {
+        let mut config = self.state.config().clone();
+        if let Some(bound) = self.bounded.as_deref().and_then(memory::bound_of) {
+            let density = &mut config.options_mut().execution.perfect_hash_join_min_key_density;
+            *density = density.max(memory::density(bound.bytes));
+        }
         Arc::new(TaskContext::new(
             None,
             self.state.session_id().to_owned(),
-            self.state.config().clone(),
+            config,
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),

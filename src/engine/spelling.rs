@@ -20,26 +20,25 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
         text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
     };
     // Few statements need a second look.
-    if has("nothing") && has("merge") {
-        return Ok(without_nothing(text, &Words(tokens(text)?)));
+    let locks = has("for") && (has("key") || has("of")) && (has("update") || has("share"));
+    let looks: [(bool, Rewriting); 5] = [
+        (has("nothing") && has("merge"), without_nothing),
+        (has("partition") && has("insert"), with_alias),
+        (has("table"), with_selects),
+        (has("like") && has("all"), with_operators),
+        (locks, with_plain_locks),
+    ];
+    let mut changed = None;
+    for (_, rewriting) in looks.into_iter().filter(|(may_be, _)| *may_be) {
+        let present = changed.as_deref().unwrap_or(text);
+        let next = rewriting(present, &Words(tokens(present)?));
+        changed = next.or(changed);
     }
-    if has("partition") && has("insert") {
-        return Ok(with_alias(text, &Words(tokens(text)?)));
-    }
-    if has("table ") {
-        let words = Words(tokens(text)?);
-        if let Some(changed) = with_selects(text, &words) {
-            return Ok(Some(changed));
-        }
-    }
-    if has("like") && has("all") {
-        return Ok(with_operators(text, &Words(tokens(text)?)));
-    }
-    if has("for") && (has("key") || has(" of ")) && (has("update") || has("share")) {
-        return Ok(with_plain_locks(text, &Words(tokens(text)?)));
-    }
-    Ok(None)
+    Ok(changed)
 }
+
+/// One way to spell a text anew, if there is a need.
+type Rewriting = fn(&str, &Words) -> Option<String>;
 
 /// The tokens of a text, with their places.
 struct Words(Vec<(usize, Token)>);

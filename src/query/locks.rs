@@ -48,8 +48,7 @@ impl Visitor for Take {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        let with = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.named.push(with.map(|named| ident(&named.alias.name)).collect());
+        self.named.push(named(query));
         for lock in &query.locks {
             let of = lock.of.as_ref().map(last);
             let found = self.take(&query.body, of.as_deref());
@@ -72,13 +71,20 @@ impl Take {
     fn take(&mut self, body: &SetExpr, of: Option<&str>) -> bool {
         match body {
             SetExpr::Select(select) => self.take_from(&select.from, of),
-            SetExpr::Query(query) => self.take(&query.body, of),
+            SetExpr::Query(query) => self.take_query(query, of),
             SetExpr::SetOperation { left, right, .. } => {
                 let left = self.take(left, of);
                 self.take(right, of) || left
             }
             _ => false,
         }
+    }
+
+    fn take_query(&mut self, query: &Query, of: Option<&str>) -> bool {
+        self.named.push(named(query));
+        let found = self.take(&query.body, of);
+        self.named.pop();
+        found
     }
 
     fn take_from(&mut self, from: &[TableWithJoins], of: Option<&str>) -> bool {
@@ -114,7 +120,7 @@ impl Take {
             TableFactor::Derived { subquery, alias, .. } => {
                 let meant = is_meant(alias.as_ref().map(|alias| &alias.name));
                 if meant {
-                    self.take(&subquery.body, None);
+                    self.take_query(subquery, None);
                 }
                 meant
             }
@@ -131,6 +137,12 @@ impl Take {
         let named = || self.named.iter().flatten();
         name.0.len() == 1 && named().any(|named| *named == last(name))
     }
+}
+
+/// What WITH calls queries.
+fn named(query: &Query) -> Vec<String> {
+    let with = query.with.iter().flat_map(|with| &with.cte_tables);
+    with.map(|named| ident(&named.alias.name)).collect()
 }
 
 /// A name's last part, as it is looked up.
@@ -185,6 +197,7 @@ mod tests {
             ("SELECT * FROM (SELECT * FROM a JOIN b ON true) AS d FOR UPDATE OF d", "a b"),
             ("UPDATE a SET n = 1 WHERE x = (SELECT x FROM a LIMIT 1 FOR UPDATE)", "a"),
             ("WITH w AS (SELECT 1) SELECT * FROM w, a FOR UPDATE", "a"),
+            ("SELECT * FROM (WITH w AS (SELECT 1) SELECT * FROM w, a) AS d, b FOR UPDATE", "a b"),
             ("SELECT * FROM generate_series(1, 2), a FOR UPDATE", "a"),
             ("SELECT 'for update' FROM a", ""),
             ("SELECT * FROM (VALUES (1)) AS v FOR UPDATE", ""),

@@ -207,8 +207,19 @@ async fn what_a_block_has_locked_is_unchanged_when_it_commits() {
         here.rows("ROLLBACK").await;
         // A table of the same name is not the same.
         here.rows("BEGIN; LOCK y").await;
-        there.rows("DROP TABLE y; CREATE TABLE y (n int); INSERT INTO y VALUES (1)").await;
+        let anew = "DROP TABLE y; CREATE TABLE y (n int); INSERT INTO y VALUES (1)";
+        there.rows(anew).await;
         assert_eq!(here.outcome("COMMIT").await, "40001");
+        // Nor where the block then writes to that.
+        here.rows("BEGIN; LOCK y").await;
+        there.rows(anew).await;
+        let (oid, beside) = ("SELECT 'y'::regclass::oid::text", Client::connect(&daemons[0]).await);
+        let now = there.value(oid).await;
+        let known = async || (beside.value(oid).await == now).then_some(());
+        eventually("the other table is known", known).await;
+        let ends = [here.outcome("INSERT INTO y VALUES (2)").await, here.outcome("COMMIT").await];
+        assert!(ends.iter().any(|end| end == "40001"), "{ends:?}");
+        assert_eq!(there.value("SELECT count(*) FROM y").await, "1");
         // These modes let others change rows, and a block's locks end with it.
         for mode in ["ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"] {
             here.rows("BEGIN; LOCK x; ROLLBACK").await;

@@ -185,7 +185,8 @@ impl Parts {
             }
             let values: Vec<(String, Kind)> = match &self.source {
                 Source::Json(_) => {
-                    let object = object(&line).map_err(|reason| self.wrong(&reason))?;
+                    let object =
+                        object(&line).map_err(|reason| Error::Rows(self.wrong(&reason)))?;
                     object
                         .iter()
                         .map(|(name, value)| (name.clone(), Kind::of_json(value)))
@@ -320,20 +321,20 @@ impl Parts {
     }
 
     /// What is wrong with the record that was read last.
-    fn wrong(&self, reason: &str) -> Error {
-        Error::Usage(format!("{}, line {}: {reason}", self.path.display(), self.line))
+    fn wrong(&self, reason: &str) -> String {
+        format!("{}, line {}: {reason}", self.path.display(), self.line)
     }
 
     fn write_object(&self, line: &[u8], csv: &mut Vec<u8>) -> Result<()> {
-        let object = object(line).map_err(|reason| self.wrong(&reason))?;
+        let object = object(line).map_err(|reason| Error::Rows(self.wrong(&reason)))?;
         let unknown = object
             .keys()
             .find(|name| !self.chosen.iter().any(|column| column.eq_ignore_ascii_case(name)));
         if let Some(name) = unknown {
-            return Err(self.wrong(&format!(
+            return Err(Error::Usage(self.wrong(&format!(
                 "the table has no column \"{name}\": its columns are {}",
                 self.chosen.join(", ")
-            )));
+            ))));
         }
         for (at, column) in self.chosen.iter().enumerate() {
             if at > 0 {

@@ -266,7 +266,8 @@ impl Commits {
         let mut traces = Traces { mark: id::nonce(), metadata_urls: Vec::new() };
         let mut unregistered = false;
         for attempt in 0..MAX_ATTEMPTS {
-            must_be_unchanged(unchanged, &tables)?;
+            // Then no attempt from before can be made any more.
+            must_be_unchanged(unchanged, &tables).inspect_err(|_| *in_doubt = false)?;
             let staged = self.stage(&commits, &tables, traces.mark).await?;
             traces.metadata_urls.extend(staged.first().map(|first| first.metadata_url.clone()));
             let records: Vec<_> = (tables.iter().zip(&staged).zip(&commits))
@@ -322,7 +323,8 @@ impl Commits {
             }
             pause(attempt).await;
         }
-        Err(Error::Busy { table: tables.first().map(|t| t.name.to_string()).unwrap_or_default() })
+        let first = tables.first().or(unchanged.first());
+        Err(Error::Busy { table: first.map(|table| table.name.to_string()).unwrap_or_default() })
     }
 
     /// Reads the tables again after a commit was not made, or not certainly; whether it was.

@@ -185,7 +185,8 @@ impl PageCache {
         self.memory.taken.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Drops chunks that have so many bytes, and some more. Whoever comes while another does so leaves it to
+    /// Drops chunks that have so many bytes, and some more, whichever these are: as soon as statements leave
+    /// enough, those that are used most are there again. Whoever comes while another does so leaves it to
     /// that one.
     fn free(&self, bytes: u64) {
         let Ok(_freeing) = self.memory.freeing.try_lock() else { return };
@@ -238,7 +239,12 @@ impl PageCache {
 
     /// Whether a chunk of so many bytes can be kept.
     fn fits(&self, bytes: usize) -> bool {
-        bytes < self.largest() && self.memory.beyond(bytes as u64) == 0
+        bytes < self.largest()
+    }
+
+    /// Whether statements leave so much at the moment.
+    fn is_left(&self, bytes: usize) -> bool {
+        self.memory.taken.load(Ordering::Relaxed) + bytes as u64 <= self.memory.limit
     }
 
     /// Bytes of a chunk that cannot be kept any more.
@@ -250,8 +256,12 @@ impl PageCache {
     /// Keeps a chunk, if it is used more than those that would have to go.
     fn keep(&self, file: &Arc<File>, place: Place, chunk: Chunk) {
         // Statements may have taken memory meanwhile.
-        if file.is_closed() || self.memory.beyond(chunk.weight().into()) > 0 {
+        if file.is_closed() || !self.is_left(chunk.bytes.len()) {
             return;
+        }
+        let beyond = self.memory.beyond(chunk.weight().into());
+        if beyond > 0 {
+            self.free(beyond);
         }
         self.memory.kept.fetch_add(chunk.weight().into(), Ordering::Relaxed);
         let chunk = Arc::new(chunk);

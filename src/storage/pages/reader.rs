@@ -201,7 +201,8 @@ impl Reader {
         if !self.cache.fits(size) {
             return;
         }
-        let Some(room) = self.cache.room(size) else {
+        let room = self.cache.is_left(size).then(|| self.cache.room(size)).flatten();
+        let Some(room) = room else {
             known.file.postpone(place);
             return;
         };
