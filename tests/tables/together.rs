@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
 
+use crate::common::daemon::eventually;
 use crate::support::*;
 
 const ROUNDS: i64 = 60;
