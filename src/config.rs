@@ -555,7 +555,7 @@ mod tests {
             ("warehouse = 's3:/bucket/path'", "s3://"),
             ("warehouse = 's3://'", "bucket"),
             ("warehouse = 'file://path'", "absolute"),
-            ("[storage]\nroots = '/a, ftp://x'", "\"ftp\""),
+            ("[storage]\nroots = '/a, ftp://x'", "\"ftp://\""),
             ("zookeeper = 'foo:bar'", "\"bar\" is no port"),
             ("zookeeper = 'foo:0'", "\"0\" is no port"),
             ("zookeeper = 'a:1,,b:2'", "host:port,host:port/chroot"),
