@@ -81,6 +81,7 @@ pub mod parse;
 pub mod patterns;
 mod planner;
 mod policies;
+mod precedence;
 mod progress;
 mod pushdown;
 mod ready;
@@ -431,6 +432,7 @@ fn template(
         Arc::new(semantics::Semantics::default()),
     ];
     rules.splice(1..1, Analyzer::new().rules);
+    rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));

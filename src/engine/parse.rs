@@ -9,7 +9,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
-use super::{Error, Result, as_of, complexity, spelling};
+use super::{Error, Result, as_of, complexity, precedence, spelling};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
@@ -53,6 +53,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
     if matches!(seen, Cow::Owned(_)) {
         as_of::restore(&mut parsed.statement);
     }
+    precedence::settle(&mut parsed.statement, text);
     Ok(Parsed { text: text.to_owned(), ..parsed })
 }
 

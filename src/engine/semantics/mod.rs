@@ -26,6 +26,7 @@ mod bounded;
 mod collected;
 mod comparisons;
 mod decimals;
+mod distinctions;
 mod extremes;
 mod intervals;
 mod joined;
@@ -72,6 +73,7 @@ use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
+pub(super) use distinctions::Distinctions;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
