@@ -20,6 +20,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use common::daemon::eventually;
 use common::zookeeper;
 use support::*;
 
@@ -177,7 +178,11 @@ async fn who_may_not_see_a_query_learns_nothing_of_it() {
         }
         // Who watches over the cluster knows of it, and not what it has read.
         client.rows("GRANT pg_read_all_stats TO ann").await;
-        let record = ann.value(&format!("SELECT oribi.record('{id}')")).await;
+        let asked = format!("SELECT oribi.record('{id}')");
+        // The other daemon hears of the grant.
+        let known = async || ann.outcome(&asked).await.is_empty().then_some(());
+        eventually("the grant is known", known).await;
+        let record = ann.value(&asked).await;
         assert!(record.contains("SELECT 1 AS secret") && !record.contains("\"rows\""), "{record}");
         let sql = format!("SELECT * FROM oribi.result('{id}')");
         assert_eq!(ann.refused(&sql).await.code().code(), "42501");
