@@ -83,7 +83,7 @@ fn with_first(
     looser: fn(&BinaryOperator) -> bool,
     change: impl FnOnce(Expr) -> Expr,
 ) -> Expr {
-    let (mut expr, mut change) = (expr, Some(change));
+    let mut expr = expr;
     let mut place = &mut expr;
     while is_of(place, looser) {
         match place {
@@ -91,10 +91,8 @@ fn with_first(
             _ => break,
         }
     }
-    if let Some(change) = change.take() {
-        let first = std::mem::replace(place, nothing());
-        *place = change(first);
-    }
+    let first = std::mem::replace(place, nothing());
+    *place = change(first);
     expr
 }
 
