@@ -26,9 +26,9 @@ use std::path::Path;
 
 use bombs::Fate;
 use common::daemon::{Daemon, Options, explain};
-use judge::{Judge, setting};
+use judge::{Judge, Refusal, Rows, setting};
 use mutate::Random;
-use tables::Template;
+use tables::{Copy, Template};
 
 /// Damaged files of a short run.
 const FILES: u64 = 300;
@@ -158,25 +158,38 @@ async fn damaged_tables_do_no_harm() {
     for number in 0..count {
         let (damage, copy) = template.damaged(number, &mut random);
         println!("{}: {damage}, {}", copy.root.display(), copy.file);
-        // Another file may be the one that cannot be read, if the damage is in where it should be.
-        let file = copy.root.file_name().expect("a name").to_string_lossy().into_owned();
-        let names: Vec<_> = [&file, "/warehouse/"].into_iter().chain(tables::ELSEWHERE).collect();
         match judge.ask(&format!("CALL oribi.adopt('t', '{}')", copy.metadata)).await {
             Ok(_) => {
                 for (sql, right) in statements.iter().zip(&right) {
                     let answer = judge.ask(sql).await;
-                    judge.judge(damage, &names, &answer, right);
+                    judge_copy(&mut judge, damage, &copy, &answer, right);
                 }
                 let change = judge.ask("INSERT INTO t VALUES (5, 'new')").await;
                 drop(change);
                 judge.rows("DROP TABLE t").await;
             }
-            refused => judge.judge(damage, &names, &refused, &Vec::new()),
+            refused => judge_copy(&mut judge, damage, &copy, &refused, &Vec::new()),
         }
         fs::remove_dir_all(&copy.root).expect("it can be removed");
     }
     assert_eq!(template.url(), location.trim_start_matches("file://"));
     judge.end().await;
+}
+
+/// Judges an answer about a damaged table. Another file may be the one that cannot be read, if the damage is in
+/// where it should be.
+fn judge_copy(
+    judge: &mut Judge,
+    damage: &str,
+    copy: &Copy,
+    answer: &Result<Rows, Refusal>,
+    right: &Rows,
+) {
+    let root = judge::name(&copy.root);
+    let place = answer.as_ref().err().and_then(|refusal| copy.place(&refusal.message));
+    let names = [root.as_str(), "/warehouse/"].into_iter().chain(tables::ELSEWHERE);
+    let names: Vec<_> = names.chain(place.as_deref()).collect();
+    judge.judge(damage, &names, answer, right);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,6 +22,19 @@ pub struct Copy {
     pub metadata: String,
     /// The name of the file that is damaged.
     pub file: String,
+    /// What it says now.
+    text: String,
+}
+
+impl Copy {
+    /// The place that an error names, if it is one that the damaged file names: it may be the name that is
+    /// damaged.
+    pub fn place(&self, message: &str) -> Option<String> {
+        let words = message.split_whitespace().map(|word| word.trim_matches(['"', ':', ',']));
+        let mut places = words.filter(|word| word.contains('/'));
+        let named = |place: &&str| self.text.contains(place.trim_start_matches("file://"));
+        places.find(named).map(str::to_owned)
+    }
 }
 
 /// Where nothing of a table is.
@@ -62,6 +75,7 @@ impl Template {
         };
         let of_kind: Vec<_> = self.files.iter().filter(|(name, _)| is_of(name)).collect();
         let chosen = of_kind[random.below(of_kind.len())].0.clone();
+        let mut text = String::new();
         for (name, bytes) in &self.files {
             let mut bytes = replaced(bytes, self.root.as_bytes(), root.as_bytes());
             if *name == chosen {
@@ -69,6 +83,7 @@ impl Template {
                     "sense of the metadata" => other_sense(&bytes, &root, random),
                     _ => damage(bytes, random),
                 };
+                text = String::from_utf8_lossy(&bytes).into_owned();
             }
             let path = Path::new(&root).join(name);
             fs::create_dir_all(path.parent().expect("a directory")).expect("it can be made");
@@ -76,7 +91,7 @@ impl Template {
         }
         let metadata = format!("{root}/{}", self.metadata);
         let file = chosen.rsplit('/').next().expect("a name").to_owned();
-        (kind, Copy { root: root.into(), metadata, file })
+        (kind, Copy { root: root.into(), metadata, file, text })
     }
 }
 
