@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::door::{Guest, Proof};
 use super::frontend::{Frontend, Malformed};
+use crate::bursts;
 use crate::metrics::Clients;
 use crate::tls::{Acceptor, Tls};
 
@@ -318,6 +319,7 @@ impl Connection {
         }
         // TLS keeps what it has encrypted until it is told.
         self.socket.flush().await?;
+        bursts::answered();
         // What grew for one large result is not kept for a session's life.
         if self.output.capacity() > 4 * FLUSH_AT {
             self.output = BytesMut::new();

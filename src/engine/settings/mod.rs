@@ -4,6 +4,7 @@
 //! `oribi.*` for our own, `datafusion.*` for the engine's, and any other dotted name as a
 //! placeholder that only its owner understands, as PostgreSQL has it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,19 @@ const RESERVED: &str = "oribi.";
 
 /// Finds a setting by name, whatever its case.
 pub fn find(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name.eq_ignore_ascii_case(name))
+    fn bytes(name: &str) -> impl Iterator<Item = u8> {
+        name.bytes().map(|byte| byte.to_ascii_lowercase())
+    }
+    let place = SETTINGS.binary_search_by(|setting| bytes(setting.name).cmp(bytes(name)));
+    place.ok().map(|place| &SETTINGS[place])
+}
+
+/// A name as values are kept by.
+fn lower(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
 }
 
 /// One session's values. Cheap to clone behind an `Arc`; a transaction keeps an earlier one to
@@ -135,11 +148,11 @@ impl Source {
 impl Settings {
     /// The present value; `None` for a name nobody has set or defined.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let lower = name.to_ascii_lowercase();
-        if self.only_reads && READ_ONLY.contains(&lower.as_str()) {
+        let lower = lower(name);
+        if self.only_reads && READ_ONLY.contains(&lower.as_ref()) {
             return Some("on");
         }
-        if let Some(value) = self.changed.get(&lower) {
+        if let Some(value) = self.changed.get(lower.as_ref()) {
             return Some(value);
         }
         // A transaction is what transactions are by default, unless it says otherwise.
@@ -151,7 +164,7 @@ impl Settings {
 
     /// What RESET would make of it.
     pub fn reset_value(&self, name: &str) -> Option<&str> {
-        let given = self.given(&name.to_ascii_lowercase());
+        let given = self.given(&lower(name));
         given.map(|(value, _)| value).or_else(|| find(name).map(|s| s.default))
     }
 
@@ -173,10 +186,10 @@ impl Settings {
 
     /// Where the present value comes from.
     pub fn source(&self, name: &str) -> Source {
-        let lower = name.to_ascii_lowercase();
+        let lower = lower(name);
         match self.given(&lower) {
             _ if is_of_transaction(&lower) => Source::Override,
-            _ if self.changed.contains_key(&lower) => Source::Session,
+            _ if self.changed.contains_key(lower.as_ref()) => Source::Session,
             Some((_, source)) => source,
             None => Source::Default,
         }
