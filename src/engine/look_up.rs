@@ -13,6 +13,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 
 use super::ready::Course;
 use crate::storage::{self, Keyed, LookUps};
@@ -30,6 +32,8 @@ pub(super) struct LookUp {
     outputs: Option<Vec<Expr>>,
     limit: Option<usize>,
     schema: SchemaRef,
+    /// What stands for a plan where there is none.
+    pub no_plan: Arc<dyn ExecutionPlan>,
 }
 
 impl LookUp {
@@ -98,7 +102,8 @@ impl LookUp {
         };
         let key = *columns.get(place)?;
         let keyed = Keyed { table, key, columns };
-        Some(Self { keyed, value, rest, read, outputs, limit, schema })
+        let no_plan = Arc::new(EmptyExec::new(schema.clone()));
+        Some(Self { keyed, value, rest, read, outputs, limit, schema, no_plan })
     }
 
     /// The statement's rows; `None` if a plan is to find them.

@@ -18,8 +18,10 @@ use super::cooperation::make_fair;
 use super::dense::dense;
 use super::distribution::{Again, Distribution, own_part};
 use super::explain::{analyse_discreetly, explain};
+use super::look_up::LookUp;
 use super::observe::{Observation, Watch};
 use super::result_cache::{Keep, Lookup, ResultCache};
+use super::rows::are_few;
 use super::settings::Settings;
 use super::shared::share;
 use super::{Error, Result};
@@ -106,18 +108,25 @@ impl Course {
         }
     }
 
-    /// Rows that are known.
+    /// Rows that a look-up has found.
     pub fn given(
         self,
         rows: RecordBatch,
+        look_up: &LookUp,
         returned: Option<usize>,
         stop: CancellationToken,
     ) -> Result<Ready> {
         let (context, observation) = (self.context, self.observation);
-        let schema = rows.schema();
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows.clone()]], schema, None);
-        let plan = plan.map_err(Error::planning)?;
-        let (again, keep, given) = (None, None, Some(Arc::from([rows])));
+        let rows: Given = Arc::from([rows]);
+        let plan = match are_few(&rows) {
+            true => look_up.no_plan.clone(),
+            false => {
+                let schema = rows[0].schema();
+                let plan = MemorySourceConfig::try_new_exec(&[rows.to_vec()], schema, None);
+                plan.map_err(Error::planning)?
+            }
+        };
+        let (again, keep, given) = (None, None, Some(rows));
         Ok(Ready { plan, context, stop, returned, again, observation, keep, given })
     }
 

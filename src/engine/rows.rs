@@ -14,6 +14,7 @@ use super::distribution::Spool;
 use super::ready::Ready;
 use super::{Error, Result};
 use crate::faults;
+use crate::storage::own_bytes;
 
 /// Results on their way from the engine to a slower reader.
 const IN_FLIGHT: usize = 2;
@@ -54,7 +55,7 @@ fn parts(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + use<'_> {
 
 /// Whether rows are so few that to hand them to another thread takes longer than what is done with them.
 pub(super) fn are_few(rows: &[RecordBatch]) -> bool {
-    rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() <= FEW
+    rows.iter().flat_map(RecordBatch::columns).map(own_bytes).sum::<usize>() <= FEW
 }
 
 impl<T: Send + 'static> Rows<T> {

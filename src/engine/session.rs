@@ -308,7 +308,8 @@ impl Session {
             // What is kept for look-ups is found at once: another thread would take longer to begin.
             let course = self.course();
             if let Some(rows) = look_up.rows(&values, &course).await.map_err(Error::running)? {
-                return course.given(rows, plan.returned, CancellationToken::new());
+                let stop = CancellationToken::new();
+                return course.given(rows, look_up, plan.returned, stop);
             }
         }
         let generic = Some(plan.generic.clone());
@@ -389,7 +390,7 @@ impl Session {
                     if first && let Some(look_up) = &made.look_up {
                         let rows = look_up.rows(&values, &course).await.map_err(Error::running)?;
                         if let Some(rows) = rows {
-                            return course.given(rows, returned, stop);
+                            return course.given(rows, look_up, returned, stop);
                         }
                     }
                     course.optimised = true;

@@ -38,7 +38,7 @@ pub use external::{Definition, Directory, describe, open, partitions};
 pub use folders::Folders;
 pub use guard::check_file;
 pub use location::Location;
-pub use look_up::{Keyed, LookUps, can_be_key};
+pub use look_up::{Keyed, LookUps, can_be_key, own_bytes};
 pub use pages::PageCache;
 pub use ready::ready_scans;
 pub use roots::Roots;

@@ -139,13 +139,15 @@ fn row_bytes(metadata: &ParquetMetaData) -> usize {
 }
 
 /// Bytes of a column's own values, which may be parts of what is larger, or the same ones many times.
-fn own_bytes(column: &ArrayRef) -> usize {
+pub fn own_bytes(column: &ArrayRef) -> usize {
+    let texts = |lengths: usize| lengths + column.len() * size_of::<u128>();
     match column.data_type() {
-        DataType::Utf8View => column.as_string_view().lengths().map(|length| length as usize).sum(),
-        DataType::BinaryView => {
-            column.as_binary_view().lengths().map(|length| length as usize).sum()
-        }
-        _ => column.get_array_memory_size(),
+        DataType::Utf8View => texts(column.as_string_view().lengths().map(|n| n as usize).sum()),
+        DataType::BinaryView => texts(column.as_binary_view().lengths().map(|n| n as usize).sum()),
+        kind => match kind.primitive_width() {
+            Some(width) => column.len() * width,
+            None => column.get_array_memory_size(),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! The columns of a piece that are kept, decoded.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -70,7 +71,7 @@ impl Kept {
         for field in schema.fields() {
             let Some(values) = self.column(field) else { return Ok(None) };
             // Texts keep what they are part of.
-            columns.push(compact(&take(values, &places, None)?));
+            columns.push(compact(&places.of(values)?));
         }
         // Of a schema without columns.
         let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
@@ -78,14 +79,37 @@ impl Kept {
     }
 }
 
+/// Where a value stands in a column.
+enum Places {
+    Together(Range<usize>),
+    Apart(UInt64Array),
+}
+
+impl Places {
+    fn len(&self) -> usize {
+        match self {
+            Self::Together(places) => places.len(),
+            Self::Apart(places) => places.len(),
+        }
+    }
+
+    /// What stands there in another column: a part of it, where that is one.
+    fn of(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        Ok(match self {
+            Self::Together(places) => values.slice(places.start, places.len()),
+            Self::Apart(places) => take(values, places, None)?,
+        })
+    }
+}
+
 impl Column {
     /// Where a value stands.
-    fn places_of(&self, value: &Scalar<ArrayRef>) -> Result<UInt64Array> {
+    fn places_of(&self, value: &Scalar<ArrayRef>) -> Result<Places> {
         if !self.sorted {
             let found = eq(&self.values, value)?;
             // Null is equal to nothing.
             let found = found.values().set_indices().filter(|at| found.is_valid(*at));
-            return Ok(found.map(|at| at as u64).collect());
+            return Ok(Places::Apart(found.map(|at| at as u64).collect()));
         }
         let value = value.clone().into_inner();
         let compare = make_comparator(&self.values, &value, SortOptions::default())?;
@@ -93,7 +117,7 @@ impl Column {
             first(0, self.values.len(), |at| compare(at, 0) != Ordering::Less),
             first(0, self.values.len(), |at| compare(at, 0) == Ordering::Greater),
         );
-        Ok((start as u64..end as u64).collect())
+        Ok(Places::Together(start..end))
     }
 }
 

@@ -39,6 +39,7 @@ use super::contents::is_settled;
 use super::managed::ManagedTable;
 use super::pages::FileKey;
 use super::scan::ExternalTable;
+pub use file::own_bytes;
 use file::{Read, Source};
 use kept::Kept;
 use zones::Zones;
