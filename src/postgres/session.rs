@@ -139,11 +139,11 @@ async fn attend(
     let pid = session.entry().pid;
     let _ = session.entry().server.set(server);
     let told = session.settings().clone();
-    let limits = IdleLimits::of(&told);
+    let manners = Manners::of(&told);
     let audit = shared.queries.audit.clone();
     let extended = Extended::default();
     let since = Instant::now();
-    let mut client = Client { connection, session, extended, told, limits, since, peer, audit };
+    let mut client = Client { connection, session, extended, told, manners, since, peer, audit };
     if let Err(error) = client.run(shared).await {
         debug!(%peer, pid, %error, "a connection was lost");
     }
@@ -160,24 +160,28 @@ pub(super) struct Client {
     pub extended: Extended,
     /// The settings that the client has been told of.
     told: Arc<Settings>,
-    limits: IdleLimits,
+    manners: Manners,
     /// When the client's last message was dealt with.
     since: Instant,
     peer: SocketAddr,
     audit: Audit,
 }
 
-/// How long a client may say nothing: worked out once for each change of its settings.
-struct IdleLimits {
+/// How long a client may say nothing, and how it is sent values: worked out once for each change of its
+/// settings.
+struct Manners {
     settings: Arc<Settings>,
+    style: TextStyle,
     in_session: Option<Duration>,
     in_transaction: Option<Duration>,
 }
 
-impl IdleLimits {
+impl Manners {
     fn of(settings: &Arc<Settings>) -> Self {
+        let zone = TimeZone::parse(settings.time_zone()).unwrap_or_default();
         Self {
             settings: settings.clone(),
+            style: TextStyle { time_zone: zone, ..TextStyle::default() },
             in_session: settings.idle_session_timeout(),
             in_transaction: settings.idle_in_transaction_timeout(),
         }
@@ -345,17 +349,17 @@ impl Client {
 
     /// Ends when the client has said nothing for longer than it may, with what it is told.
     fn patience(&mut self) -> impl Future<Output = Report> + use<> {
-        if !Arc::ptr_eq(&self.limits.settings, self.session.settings()) {
-            self.limits = IdleLimits::of(self.session.settings());
+        if !Arc::ptr_eq(&self.manners.settings, self.session.settings()) {
+            self.manners = Manners::of(self.session.settings());
         }
         let (limit, code, message) = match self.session.transaction_state() {
             TransactionState::Idle => (
-                self.limits.in_session,
+                self.manners.in_session,
                 "57P05",
                 "terminating connection due to idle-session timeout",
             ),
             _ => (
-                self.limits.in_transaction,
+                self.manners.in_transaction,
                 "25P03",
                 "terminating connection due to idle-in-transaction timeout",
             ),
@@ -511,8 +515,12 @@ impl Client {
     }
 
     pub fn style(&self) -> TextStyle {
-        let zone = TimeZone::parse(self.session.settings().time_zone());
-        TextStyle { time_zone: zone.unwrap_or_default(), ..TextStyle::default() }
+        let settings = self.session.settings();
+        match Arc::ptr_eq(&self.manners.settings, settings) {
+            true => self.manners.style.clone(),
+            // An earlier statement of the same message has changed them.
+            false => Manners::of(settings).style,
+        }
     }
 }
 

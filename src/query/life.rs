@@ -12,6 +12,7 @@
 //! 8. *complete*: the last row, an error, or whoever stopped it.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
 use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Consistency};
 use crate::cluster::live::Values;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
@@ -316,7 +317,7 @@ impl Session {
         self.take_locks(registered, &prepared.locks).await?;
         let mut attempt = 1;
         loop {
-            registered.until_stopped(self.renew(prepared, &values)).await??;
+            self.bring_up_to_date(registered, prepared, &values).await?;
             let Body::Write(write) = &prepared.body else {
                 return Err(Error::Invalid("not a statement that writes".to_owned()));
             };
@@ -346,7 +347,7 @@ impl Session {
         self.engine.mark_start();
         self.take_locks(&registered, &prepared.locks).await?;
         let since = Instant::now();
-        registered.until_stopped(self.renew(prepared, &values)).await??;
+        self.bring_up_to_date(&registered, prepared, &values).await?;
         let Body::Read(Read { plan, tag, .. }) = &prepared.body else {
             return Err(Error::Invalid("a command has no plan".to_owned()));
         };
@@ -355,7 +356,9 @@ impl Session {
         }
         let (tag, explain, heading) = (*tag, plan.is_explain(), plan.heading.clone());
         let constant = plan.constant || tag == "SHOW";
-        let plan = registered.until_stopped(self.engine.prepare_reading(plan, values)).await??;
+        // It is large, and is not moved to where it runs.
+        let reading = pin!(self.engine.prepare_reading(plan, values));
+        let plan = registered.until_stopped(reading).await??;
         registered.facts().note_planning(since);
         let written = false;
         Ok(Planned { registered, plan, tag: tag.into(), explain, heading, constant, written })
@@ -520,13 +523,27 @@ impl Session {
 
     /// Plans anew what was planned from something that has changed since, or that depends on the
     /// moment or on parameters.
-    async fn renew(&mut self, prepared: &mut Prepared, values: &[ScalarValue]) -> Result<()> {
+    async fn bring_up_to_date(
+        &mut self,
+        registered: &Registered,
+        prepared: &mut Prepared,
+        values: &[ScalarValue],
+    ) -> Result<()> {
         let now = self.origin();
         let moves = prepared.plan().is_some_and(|plan| plan.moves);
         let fresh = now.is(&prepared.planned_from) && !moves;
-        if fresh && self.settings.consistency() == crate::catalog::Consistency::Cached {
+        if fresh && self.settings.consistency() == Consistency::Cached {
             return Ok(());
         }
+        registered.until_stopped(self.renew(now, prepared, values)).await?
+    }
+
+    async fn renew(
+        &mut self,
+        now: Origin,
+        prepared: &mut Prepared,
+        values: &[ScalarValue],
+    ) -> Result<()> {
         if let Body::Write(write) = &mut prepared.body {
             let renewed = self.plan_write(&write.statement, &prepared.declared).await?;
             if renewed.returned() != write.returned() {
