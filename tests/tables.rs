@@ -31,5 +31,7 @@ mod statistics;
 mod support;
 #[path = "tables/together.rs"]
 mod together;
+#[path = "tables/turns.rs"]
+mod turns;
 #[path = "tables/vanished.rs"]
 mod vanished;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -17,6 +17,7 @@ use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{self, RoleRecord};
 use super::snapshot::{Database, Role, Snapshot, Table, TableName};
+use super::turns;
 use super::{DEFAULT_DATABASE, Error, FIRST_ROLE, ObjectKind, Result};
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
@@ -50,6 +51,8 @@ pub struct Catalog {
     /// Held from reading a node until it is in the snapshot, so that an older read can never
     /// overwrite a newer one.
     refreshing: Mutex<()>,
+    /// What is heard of the queues of tables.
+    pub(super) turns: broadcast::Sender<turns::News>,
 }
 
 impl Catalog {
@@ -65,6 +68,7 @@ impl Catalog {
             coordination,
             snapshot: watch::Sender::new(Arc::default()),
             refreshing: Mutex::new(()),
+            turns: turns::channel(),
         };
         catalog.reload().await?;
         Ok(Arc::new(catalog))
@@ -98,6 +102,7 @@ impl Catalog {
                 () = tokio::time::sleep(CATCH_UP), if behind => (Some(Event::Resync), Part::Objects),
             };
             let Some(event) = event else { return };
+            self.hear_of_turns(&event);
             let result = match &event {
                 Event::Changed(path) if !behind => match parse_catalog(path) {
                     Some(name) => self.refresh(&name).await,

@@ -100,15 +100,15 @@ impl Catalog {
     /// Carries out steps as [`Coordination::transact`](coordination::Coordination::transact) does, and
     /// makes up for lives that what older daemons have made does not have.
     pub(super) async fn transact(&self, ops: Vec<Op>) -> Result<coordination::Result<()>> {
-        let error = match self.coordination.transact(ops.clone()).await {
-            Ok(_) => return Ok(Ok(())),
+        let error = match self.transact_past_turns(ops.clone()).await {
+            Ok(()) => return Ok(Ok(())),
             Err(error) => error,
         };
         let missed = matches!(error.root(), coordination::Error::NoNode { path } if is_life(path));
         if !missed || !self.make_up_for_lives(&ops).await? {
             return Ok(Err(error));
         }
-        Ok(self.coordination.transact(ops).await.map(drop))
+        Ok(self.transact_past_turns(ops).await)
     }
 
     /// Gives all that steps are for, and that is still there, its life. Whether something had none.

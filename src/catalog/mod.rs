@@ -11,6 +11,8 @@
 //! - A name that is not in the cache costs one `sync` and a second look before it is an error, so
 //!   a table made on one daemon is there on the next ([`Catalog::table`]).
 //!
+//! Daemons that change one managed table at the same time take turns at it ([`turns`]).
+//!
 //! Object identifiers come from the store ([`oids`]), so they are the same on every daemon and
 //! after restarts.
 //!
@@ -31,6 +33,7 @@ mod roles;
 mod snapshot;
 mod swap;
 mod transact;
+mod turns;
 
 pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};
@@ -47,6 +50,7 @@ pub use record::{
 pub use roles::{FIRST_ROLE, Membership, PREDEFINED_ROLES, RoleRecord, is_predefined};
 pub use snapshot::{Database, Role, Schema, Snapshot, Table, TableName};
 pub use swap::Swap;
+pub use turns::Turn;
 
 /// The database every cluster has from its first start.
 pub const DEFAULT_DATABASE: &str = "oribi";

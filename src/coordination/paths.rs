@@ -42,6 +42,10 @@ pub enum Path<'a> {
     /// `catalog::TableRecord` of a table or view, at `/catalog/<database>/<table>` for the schema
     /// `public` and `/catalog/<database>/<schema>.<table>` for others. Persistent; written by DDL.
     Table { database: &'a str, schema: &'a str, table: &'a str },
+    /// `{"daemon"}`, below the path of a table's node: a daemon's place in the queue of those that
+    /// change the table at the same time. Ephemeral and numbered by the store; made by a daemon that
+    /// others were quicker than, removed when it has had its turn or somebody drops the table.
+    Turn(&'a str, Uuid),
     /// Parent of [`Life`](Self::Life).
     Lives,
     /// Empty, at the object identifier of a database, schema, table or view. Persistent; made and
@@ -137,6 +141,7 @@ impl Display for Path<'_> {
                 }
                 f.write_str(&encode(table))
             }
+            Self::Turn(table, id) => write!(f, "{table}/{id}-"),
             Self::Lives => f.write_str("/lives"),
             Self::Life(oid) => write!(f, "/lives/{oid}"),
             Self::Oids => f.write_str("/oids"),
@@ -202,6 +207,16 @@ pub fn parse_catalog(path: &str) -> Option<CatalogName> {
             CatalogName::Table { database, schema: decode(schema)?, table: decode(table)? }
         }
     })
+}
+
+/// Whether a path is that of a table or view.
+pub fn is_table(path: &str) -> bool {
+    matches!(parse_catalog(path), Some(CatalogName::Table { .. }))
+}
+
+/// Whether a path lies below that of a table or view.
+pub fn is_below_table(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(parent, _)| is_table(parent))
 }
 
 /// A user's name as a node name: `/`, `.`, `%` and control characters are percent-encoded, since
@@ -275,6 +290,19 @@ mod tests {
         assert_eq!(parse_catalog("/catalog/d"), Some(CatalogName::Database("d".into())));
         assert_eq!(parse_catalog("/catalog/d/t/x"), None);
         assert_eq!(parse_catalog("/daemons/d"), None);
+    }
+
+    #[test]
+    fn a_place_in_a_queue_lies_below_its_table() {
+        let path = Path::Table { database: "d", schema: "s", table: "t" }.to_string();
+        let place = Path::Turn(&path, Uuid::nil()).to_string();
+        assert!(place.starts_with("/catalog/d/s.t/") && place.ends_with('-'), "{place}");
+        assert_eq!(parse_catalog(&place), None);
+        assert!(is_table(&path) && !is_table(&place));
+        assert!(is_below_table(&place) && !is_below_table(&path));
+        for other in ["/catalog/d", "/catalog/d/s./x", "/roles/r/x", "/daemons/d/x"] {
+            assert!(!is_below_table(other), "{other}");
+        }
     }
 
     #[test]

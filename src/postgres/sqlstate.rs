@@ -287,6 +287,7 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::NoSnapshot { .. } => "42704",
         E::NoWarehouse | E::NoPlaceForResults => "55000",
         E::Conflict { .. } | E::Busy { .. } => "40001",
+        E::GivenUp => "57014",
         E::Unregistered => "25006",
         E::Uncertain(_) => "08007",
         E::Stopped => "57P01",

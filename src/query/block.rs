@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use super::life::Session;
-use super::{Result, TransactionState};
+use super::running::Registered;
+use super::{Error, Result, TransactionState};
 use crate::catalog::{Stat, Table, TableName};
 use crate::engine::Target;
 use crate::engine::staged::{Tables, unique_version};
@@ -20,9 +21,14 @@ impl Session {
         self.engine_session().info().staged.get(name)
     }
 
-    /// Makes changes durable, or keeps them for the end of the block. Once this has begun it is not
-    /// stopped any more: a commit is carried out or refused, never left open.
-    pub(super) async fn keep(&mut self, changes: Vec<(Target, Change)>, tag: &str) -> Result<()> {
+    /// Makes changes durable, or keeps them for the end of the block. Whoever stops the statement ends
+    /// its wait for others; a change that is under way is carried out or refused, never left open.
+    pub(super) async fn keep(
+        &mut self,
+        registered: &Registered,
+        changes: Vec<(Target, Change)>,
+        tag: &str,
+    ) -> Result<()> {
         if self.transaction.state() == TransactionState::InBlock {
             for (target, change) in changes {
                 self.stage(target.commit(change)).await?;
@@ -32,22 +38,31 @@ impl Session {
         let mut commits: Vec<Commit> =
             changes.into_iter().map(|(target, change)| target.commit(change)).collect();
         let (Some(ending), Some(commit)) = (&self.ending, commits.first_mut()) else {
-            return self.commit(commits, Vec::new()).await;
+            return self.commit(registered, commits, Vec::new()).await;
         };
         commit.fences = ending.ops(tag)?;
-        self.commit(commits, Vec::new()).await?;
+        self.commit(registered, commits, Vec::new()).await?;
         ending.note_landed();
         Ok(())
     }
 
     /// Carries out changes in one step, if certain tables are unchanged. If that fails, what was written
     /// for them goes.
-    async fn commit(&self, commits: Vec<Commit>, unchanged: Vec<Arc<Table>>) -> Result<()> {
+    async fn commit(
+        &self,
+        registered: &Registered,
+        commits: Vec<Commit>,
+        unchanged: Vec<Arc<Table>>,
+    ) -> Result<()> {
         let service = &self.queries().commits;
+        let mut stopped = None;
+        let stop = async { stopped = Some(registered.given_up().await) };
         let done = match commits.as_slice() {
             [] if unchanged.is_empty() => return Ok(()),
-            [commit] if unchanged.is_empty() => service.commit(commit.clone()).await.map(drop),
-            _ => service.commit_all(commits.clone(), unchanged).await.map(drop),
+            [commit] if unchanged.is_empty() => {
+                service.commit(commit.clone(), stop).await.map(drop)
+            }
+            _ => service.commit_all(commits.clone(), unchanged, stop).await.map(drop),
         };
         if let Err(error) = done {
             if error.left_nothing() {
@@ -56,7 +71,10 @@ impl Session {
                 let urls: Vec<_> = added.map(|file| file.file_path().to_owned()).collect();
                 service.files().remove(urls).await;
             }
-            return Err(error.into());
+            return Err(match stopped {
+                Some(stop) if error.is_given_up() => Error::Stopped(stop),
+                _ => error.into(),
+            });
         }
         Ok(())
     }
@@ -76,12 +94,12 @@ impl Session {
     }
 
     /// COMMIT: carries out what the block has written, if what it has locked is unchanged.
-    pub(super) async fn publish_block(&mut self) -> Result<()> {
+    pub(super) async fn publish_block(&mut self, registered: &Registered) -> Result<()> {
         let staged = &self.engine_session().info().staged;
         let (tables, locked) = (staged.replace(Tables::default()), staged.unlock());
         // The states on the way were for the block's own eyes.
         self.queries().commits.files().remove(tables.files(false)).await;
-        self.commit(tables.commits(), locked).await
+        self.commit(registered, tables.commits(), locked).await
     }
 
     /// ROLLBACK: what the block has written goes, as far as it came after a savepoint.

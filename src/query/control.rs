@@ -58,7 +58,7 @@ impl Session {
                 let pending = pending.filter(|_| commits).unwrap_or_default();
                 let published = match commits {
                     true => match self.may_let_go(&pending) {
-                        Ok(()) => self.publish_block().await,
+                        Ok(()) => self.publish_block(registered).await,
                         full => {
                             self.discard_block(Tables::default()).await;
                             full

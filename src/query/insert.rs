@@ -185,7 +185,7 @@ impl Session {
         };
         let (target, written) = registered.until_stopped(written).await??;
         let changes = written.change.map(|change| (target, change)).into_iter().collect();
-        self.keep(changes, "COPY").await?;
+        self.keep(&registered, changes, "COPY").await?;
         Ok(written.rows)
     }
 }

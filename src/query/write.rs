@@ -235,7 +235,7 @@ impl Session {
                 (target.clone(), change)
             };
             let tag = write.action.tag(0);
-            self.keep(write.targets.iter().map(all).collect(), &tag).await?;
+            self.keep(registered, write.targets.iter().map(all).collect(), &tag).await?;
             return Ok(Wrote { tag, returned: None });
         };
         let engine = self.engine_session();
@@ -255,7 +255,7 @@ impl Session {
             None => None,
         };
         let tag = write.action.tag(rows);
-        self.keep(changes.into_iter().collect(), &tag).await?;
+        self.keep(registered, changes.into_iter().collect(), &tag).await?;
         Ok(Wrote { tag, returned })
     }
 

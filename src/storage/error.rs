@@ -71,6 +71,9 @@ pub enum Error {
     /// Others kept changing the table. Nothing was changed.
     #[error("could not serialize access to table \"{table}\": others change it too often")]
     Busy { table: String },
+    /// Whoever wanted the change no longer does. Nothing was changed.
+    #[error("the change was given up before it was made")]
+    GivenUp,
     /// This daemon's place in the cluster is lost. Nothing was changed.
     #[error("this daemon is not registered in the cluster at the moment; try again")]
     Unregistered,
@@ -120,6 +123,15 @@ impl Error {
         match self {
             Self::Conflict { .. } | Self::Busy { .. } => true,
             Self::Shared(error) => error.is_conflict(),
+            _ => false,
+        }
+    }
+
+    /// Whether a commit was given up before it was made.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Self::GivenUp => true,
+            Self::Shared(error) => error.is_given_up(),
             _ => false,
         }
     }

@@ -6,6 +6,8 @@
 //! - A commit that succeeded is in the table once; one that failed and left nothing is not; one whose
 //!   outcome is told to be uncertain, once or not at all.
 //! - Who commits is registered at that moment.
+//! - A commit that its client has given up has left nothing, or is told to be what it is.
+//! - Nobody's place in the table's queue outlives what it was taken for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -206,7 +208,14 @@ async fn client(
         let schema_id = *shared.schema.get().expect("made before");
         let commit = Commit { table, changes, schema_id, fences: Vec::new() };
         lock(&shared.commits).insert(file.clone(), Told::Nothing);
-        let told = match commits.commit(commit).await {
+        let patience = sim.happens(30).then(|| sim.between(0, 300));
+        let stop = async {
+            match patience {
+                Some(patience) => sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
+        let told = match commits.commit(commit, stop).await {
             Ok(_) => Told::Done,
             Err(error) if error.left_nothing() => {
                 sim.tell(|| format!("{file} failed: {}", chain(&error)));
@@ -267,6 +276,10 @@ fn judge(sim: &Sim, shared: &Shared, write: &Write<'_>) {
 
 /// Compares what clients were told with what there is.
 fn account(sim: &Sim, shared: &Shared) {
+    let places = sim.children(TABLE);
+    if !places.is_empty() {
+        sim.violated(format!("places in the queue are left: {places:?}"));
+    }
     let node = sim.node(TABLE).expect("the table");
     let mut content = shared.content(&metadata(&node.data));
     for (file, told) in lock(&shared.commits).iter() {

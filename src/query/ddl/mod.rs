@@ -208,7 +208,7 @@ impl Session {
                 return Ok((notices, rows.map(super::tables::filled)));
             }
             Ddl::Adopt { name, metadata } => self.adopt(name, metadata).await?,
-            Ddl::AlterTable(alter) => notices.extend(self.alter_columns(alter).await?),
+            Ddl::AlterTable(alter) => notices.extend(self.alter_columns(registered, alter).await?),
             Ddl::CreateView { name, columns, query, barrier, mode } => {
                 notices.extend(self.create_view(name, columns, query, (*barrier, *mode)).await?);
             }

@@ -5,6 +5,7 @@
 pub mod log;
 
 use std::collections::{HashMap, HashSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +150,7 @@ impl Maintenance {
             let bytes: u64 = added.iter().map(|file| file.file_size_in_bytes()).sum();
             let files_written = urls.len() as u64;
             let commit = Commit { fences: fences.to_vec(), ..target.commit(change) };
-            match self.commits.commit(commit).await {
+            match self.commits.commit(commit, pending()).await {
                 Ok(_) => {
                     done.files_read += written.rows;
                     done.files_written += files_written;
@@ -197,7 +198,7 @@ impl Maintenance {
             schema_id: metadata.current_schema_id(),
             fences: fences.to_vec(),
         };
-        let table = self.commits.commit(commit).await?;
+        let table = self.commits.commit(commit, pending()).await?;
         crate::faults::point("snapshots are expired");
         let metadata = files.metadata(&managed(&table)?.metadata).await?;
         let after = reached(files, &metadata, |_| true).await?;

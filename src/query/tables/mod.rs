@@ -374,12 +374,17 @@ impl Session {
 
     pub(super) fn alter_columns<'a>(
         &'a mut self,
+        registered: &'a Registered,
         alter: &'a AlterTable,
     ) -> BoxFuture<'a, Result<Option<Notice>>> {
-        Box::pin(self.alter(alter))
+        Box::pin(self.alter(registered, alter))
     }
 
-    async fn alter(&mut self, alter: &AlterTable) -> Result<Option<Notice>> {
+    async fn alter(
+        &mut self,
+        registered: &Registered,
+        alter: &AlterTable,
+    ) -> Result<Option<Notice>> {
         let name = self.existing(&alter.name).await?;
         let table = match self.catalog().table(&name, Consistency::Strong).await {
             Err(catalog::Error::NotFound { kind, name }) if alter.if_exists => {
@@ -399,7 +404,7 @@ impl Session {
             self.alteration(step, &target, &mut steps).await?;
         }
         if !steps.is_empty() {
-            self.keep(vec![(target, Change::Alter(steps))], "ALTER TABLE").await?;
+            self.keep(registered, vec![(target, Change::Alter(steps))], "ALTER TABLE").await?;
         }
         Ok(None)
     }

@@ -11,6 +11,15 @@
 //!    columns that have changed, is a conflict (40001).
 //! 5. The reply was lost: the table's own history tells. It names the metadata files that went
 //!    before, and each snapshot names its commit.
+//!
+//! # Several daemons
+//! Who has lost, or hears that others wait, takes its turn among the daemons that change the table
+//! ([`Catalog::take_turn`]). Who is alone never asks.
+//!
+//! # Giving up
+//! Who waits for a commit may give it up. One that has not begun is taken out of the queue, one that
+//! has certainly not been made is not begun again; one that is under way to the store is carried to its
+//! end, and its outcome is what is told.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,30 +28,34 @@ use std::time::Duration;
 use datafusion::execution::memory_pool::MemoryPool;
 use iceberg::spec::TableMetadata;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::commit::{self, Change, Staged};
-use super::{Alteration, TableFiles, columns_of, own_files, rows};
-use crate::catalog::{
-    self, Catalog, Column, Consistency, Definition, Managed, Swap, Table, TableRecord,
-};
+use super::queue::{MAX_ATTEMPTS, Queue, Waiting};
+use super::state::{current, managed, next_record};
+use super::{TableFiles, own_files, rows};
+use crate::catalog::{Catalog, Consistency, Managed, Swap, Table, TableName, Turn};
 use crate::cluster::Membership;
 use crate::coordination::Op;
 use crate::coordination::paths::Path;
 use crate::faults;
 use crate::id;
+use crate::metrics::{Counter, Timing};
 use crate::storage::{Error, Result};
 
-/// How often one commit starts again because others were quicker.
-const MAX_ATTEMPTS: u32 = 100;
-
-/// The longest pause before it does.
+/// The longest pause before one commit starts again because others were quicker.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Statements that one snapshot carries out at most.
-const MAX_GROUP: usize = 256;
+/// How long a daemon keeps its turn while its own clients have commits and others wait. Longer is
+/// better for all together, who then read less often what others have made of the table.
+const TURN: Duration = Duration::from_millis(50);
+
+/// How long it waits in its turn for its clients' next commits: what a client takes for the next
+/// statement after the last one's answer.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// Carries out changes of managed tables.
 #[derive(Debug)]
@@ -57,19 +70,16 @@ pub struct Commits {
     /// Where they run.
     handle: Handle,
     memory: Arc<dyn MemoryPool>,
+    pub races: Races,
 }
 
-/// What waits for its turn at one table.
+/// What several daemons that change the same tables at the same time cost.
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Vec<Waiting>>,
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    commit: Commit,
-    reply: oneshot::Sender<Result<Arc<Table>>>,
+pub struct Races {
+    /// Attempts at commits that others were quicker than.
+    pub lost: Counter,
+    /// How long commits have waited for a turn at their tables, of those that had to.
+    pub waited: Timing,
 }
 
 /// A change of one table, made from what the table was.
@@ -83,6 +93,9 @@ pub struct Commit {
     /// end of a submitted query.
     pub fences: Vec<Op>,
 }
+
+/// Whether nobody wants a commit any more.
+type GivenUp<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
 impl Commits {
     pub fn new(
@@ -99,6 +112,7 @@ impl Commits {
             tasks: TaskTracker::new(),
             handle,
             memory,
+            races: Races::default(),
         })
     }
 
@@ -116,60 +130,100 @@ impl Commits {
         Ok(Commit { changes, ..commit })
     }
 
-    /// Makes a change durable; the table as it is then.
-    pub async fn commit(self: &Arc<Self>, commit: Commit) -> Result<Arc<Table>> {
+    /// Makes a change durable; the table as it is then. Given up at `stop` ([`Error::GivenUp`]), if
+    /// that comes before the change is under way. Once begun it goes on if this future is dropped.
+    pub async fn commit(
+        self: &Arc<Self>,
+        commit: Commit,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Arc<Table>> {
         let queue = self.queue(commit.table.record.oid);
-        let (reply, answer) = oneshot::channel();
-        let lock = |queue: &Queue| {
-            std::mem::take(&mut *queue.waiting.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        queue
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Waiting { commit, reply });
-        let commits = self.clone();
+        let mut place = queue.push(commit);
+        let (commits, own) = (self.clone(), queue.clone());
         self.tasks.spawn_on(
             async move {
-                let _turn = queue.turn.lock().await;
-                for group in groups(lock(&queue)) {
-                    commits.run(group).await;
-                }
+                let _turn = own.turn.lock().await;
+                commits.serve(&own).await;
             },
             &self.handle,
         );
-        answer.await.unwrap_or_else(|_| Err(Error::Stopped))
+        tokio::select! {
+            biased;
+            done = &mut place.answer => return done.unwrap_or_else(|_| Err(Error::Stopped)),
+            () = stop => {}
+        }
+        if queue.give_up(&place) {
+            return Err(Error::GivenUp);
+        }
+        place.answer.await.unwrap_or_else(|_| Err(Error::Stopped))
     }
 
     /// Makes changes of several tables durable in one step, or none of them, if certain tables still
-    /// are in these states.
+    /// are in these states. Given up at `stop`, as [`Self::commit`].
     pub async fn commit_all(
         self: &Arc<Self>,
         commits: Vec<Commit>,
         unchanged: Vec<Arc<Table>>,
+        stop: impl Future<Output = ()> + Send,
     ) -> Result<Vec<Arc<Table>>> {
-        let own = self.clone();
-        let task = self.tasks.spawn_on(
-            async move {
-                // In one order everywhere, so that no two wait for each other.
-                let oids: BTreeMap<u32, ()> =
-                    commits.iter().map(|commit| (commit.table.record.oid, ())).collect();
-                let queues: Vec<_> = oids.into_keys().map(|oid| own.queue(oid)).collect();
-                let mut turns = Vec::new();
-                for queue in &queues {
-                    turns.push(queue.turn.lock().await);
-                }
-                own.carry_out(commits, &unchanged).await
-            },
+        let given_up = CancellationToken::new();
+        let (own, wanted) = (self.clone(), given_up.clone());
+        let mut task = self.tasks.spawn_on(
+            async move { own.carry_out_all(commits, &unchanged, &wanted).await },
             &self.handle,
         );
+        tokio::select! {
+            biased;
+            done = &mut task => return done.unwrap_or(Err(Error::Stopped)),
+            () = stop => given_up.cancel(),
+        }
         task.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    async fn carry_out_all(
+        &self,
+        commits: Vec<Commit>,
+        unchanged: &[Arc<Table>],
+        given_up: &CancellationToken,
+    ) -> Result<Vec<Arc<Table>>> {
+        // In one order everywhere, so that no two wait for each other.
+        let tables: BTreeMap<u32, TableName> = (commits.iter())
+            .map(|commit| (commit.table.record.oid, commit.table.name.clone()))
+            .collect();
+        let queues: Vec<_> = tables.keys().map(|oid| self.queue(*oid)).collect();
+        let mut turns = Vec::new();
+        for queue in &queues {
+            tokio::select! {
+                biased;
+                () = given_up.cancelled() => return Err(Error::GivenUp),
+                turn = queue.turn.lock() => turns.push(turn),
+            }
+        }
+        for losses in 0..MAX_ATTEMPTS {
+            let turns = self.take_turns(tables.values(), losses, given_up).await;
+            let alone = turns.is_empty();
+            let done = match given_up.is_cancelled() {
+                true => Err(Error::GivenUp),
+                false => {
+                    let stop = || given_up.is_cancelled();
+                    self.carry_out(commits.clone(), unchanged, &stop).await
+                }
+            };
+            self.end_turns(turns).await;
+            match done? {
+                Some(tables) => return Ok(tables),
+                None if alone => pause(losses).await,
+                None => {}
+            }
+        }
+        let first = tables.into_values().next();
+        Err(Error::Busy { table: first.map(|name| name.to_string()).unwrap_or_default() })
     }
 
     /// Waits until what has begun is done.
     pub async fn finish(&self, patience: Duration) {
         self.tasks.close();
-        let _ = tokio::time::timeout(patience, self.tasks.wait()).await;
+        let _ = timeout(patience, self.tasks.wait()).await;
     }
 
     fn queue(&self, oid: u32) -> Arc<Queue> {
@@ -178,45 +232,118 @@ impl Commits {
         queues.entry(oid).or_default().clone()
     }
 
-    /// Carries out a group in one snapshot, and tells each what came of it.
-    async fn run(&self, group: Vec<Waiting>) {
-        let (all, replies): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|waiting| (waiting.commit, waiting.reply)).unzip();
-        let Some(first) = all.first().cloned() else { return };
-        let changes = all.into_iter().flat_map(|commit| commit.changes).collect();
-        let one = Commit { changes, ..first };
-        match self.carry_out(vec![one], &[]).await {
-            Ok(tables) => {
-                for reply in replies {
-                    let table = tables.first().cloned().ok_or(Error::Stopped);
-                    // Whoever no longer listens finds its rows in the table all the same.
-                    let _ = reply.send(table);
+    /// Carries out all that waits for one table.
+    async fn serve(&self, queue: &Queue) {
+        let mut losses = 0;
+        while let Some(table) = queue.first() {
+            let turns = self.take_turns([&table], losses, &CancellationToken::new()).await;
+            let since = Instant::now();
+            let lost = loop {
+                let mut lost = Vec::new();
+                for group in queue.take() {
+                    lost.extend(self.run(group).await);
+                }
+                let lost = queue.put_back(lost);
+                let goes_on = !turns.is_empty()
+                    && since.elapsed() < TURN
+                    && (lost || self.has_more(queue, &table).await);
+                if !goes_on {
+                    break lost;
+                }
+            };
+            let alone = turns.is_empty();
+            self.end_turns(turns).await;
+            match lost {
+                // Whatever has come meanwhile has a task of its own.
+                false => return,
+                true if alone => pause(losses).await,
+                true => {}
+            }
+            losses += 1;
+        }
+    }
+
+    /// Whether there is more to do in a turn that others wait for.
+    async fn has_more(&self, queue: &Queue, table: &TableName) -> bool {
+        self.catalog.waited(table) > 1 && timeout(LINGER, queue.arrival()).await.is_ok()
+    }
+
+    /// This daemon's turns at tables where it takes turns to get through. Where there is none, or none
+    /// is needed, it tries without.
+    async fn take_turns(
+        &self,
+        tables: impl IntoIterator<Item = &TableName>,
+        losses: u32,
+        stop: &CancellationToken,
+    ) -> Vec<Turn> {
+        let (since, mut turns) = (Instant::now(), Vec::new());
+        for table in tables {
+            if losses == 0 && !self.catalog.is_wanted(table).await {
+                continue;
+            }
+            if let Some(turn) = self.catalog.take_turn(table, self.membership.id(), stop).await {
+                turns.push(turn);
+                // What the others have made of it: if that cannot be read, the commit will say so.
+                let _ = self.catalog.table(table, Consistency::Strong).await;
+            }
+        }
+        if !turns.is_empty() {
+            self.races.waited.add(since.elapsed());
+        }
+        turns
+    }
+
+    async fn end_turns(&self, turns: Vec<Turn>) {
+        for turn in turns {
+            self.catalog.end_turn(turn).await;
+        }
+    }
+
+    /// Carries out a group in one snapshot, and tells each what came of it. Returns those that others
+    /// were quicker than.
+    async fn run(&self, group: Vec<Waiting>) -> Vec<Waiting> {
+        let Some(first) = group.first() else { return group };
+        let changes = group.iter().flat_map(|one| one.commit.changes.iter().cloned()).collect();
+        let one = Commit { changes, ..first.commit.clone() };
+        let given_up = || group.iter().all(Waiting::is_given_up);
+        match self.carry_out(vec![one], &[], &given_up).await {
+            Ok(None) => return group,
+            Ok(Some(tables)) => {
+                for one in group {
+                    one.reply(tables.first().cloned().ok_or(Error::Stopped));
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for reply in replies {
-                    let _ = reply.send(Err(Error::Shared(error.clone())));
+                for one in group {
+                    one.reply(Err(Error::Shared(error.clone())));
                 }
             }
         }
+        Vec::new()
     }
 
-    /// Puts rows that wait into files, and carries out all changes in one step.
+    /// Puts rows that wait into files, and carries out all changes in one step. `None` if others were
+    /// quicker: nothing has changed, and nothing is left.
     async fn carry_out(
         &self,
         mut commits: Vec<Commit>,
         unchanged: &[Arc<Table>],
-    ) -> Result<Vec<Arc<Table>>> {
+        given_up: GivenUp<'_>,
+    ) -> Result<Option<Vec<Arc<Table>>>> {
         let mut own = Vec::new();
         let done = match self.to_files(&mut commits, &mut own).await {
             Ok(tables) => {
                 faults::point("rows are in files");
-                self.replace(commits, tables, unchanged).await
+                self.replace(commits, tables, unchanged, given_up).await
             }
             Err(error) => Err(error),
         };
-        if done.as_ref().is_err_and(Error::left_nothing) {
+        let left_nothing = match &done {
+            Ok(done) => done.is_none(),
+            Err(error) => error.left_nothing(),
+        };
+        if left_nothing {
             self.files.remove(own).await;
         }
         done
@@ -246,11 +373,12 @@ impl Commits {
         commits: Vec<Commit>,
         tables: Vec<Arc<Table>>,
         unchanged: &[Arc<Table>],
-    ) -> Result<Vec<Arc<Table>>> {
-        let mut in_doubt = false;
-        match self.try_to_replace(commits, tables, unchanged, &mut in_doubt).await {
+        given_up: GivenUp<'_>,
+    ) -> Result<Option<Vec<Arc<Table>>>> {
+        let mut doubt = false;
+        match self.try_to_replace((commits, tables), unchanged, given_up, &mut doubt).await {
             // Nothing of what may have been made may be removed.
-            Err(error) if in_doubt => Err(Error::Uncertain(Box::new(error))),
+            Err(error) if doubt => Err(Error::Uncertain(Box::new(error))),
             done => done,
         }
     }
@@ -258,11 +386,11 @@ impl Commits {
     /// `in_doubt` says afterwards whether an attempt that failed may have been made after all.
     async fn try_to_replace(
         &self,
-        commits: Vec<Commit>,
-        mut tables: Vec<Arc<Table>>,
+        (commits, mut tables): (Vec<Commit>, Vec<Arc<Table>>),
         unchanged: &[Arc<Table>],
+        given_up: GivenUp<'_>,
         in_doubt: &mut bool,
-    ) -> Result<Vec<Arc<Table>>> {
+    ) -> Result<Option<Vec<Arc<Table>>>> {
         let mut traces = Traces { mark: id::nonce(), metadata_urls: Vec::new() };
         let mut unregistered = false;
         for attempt in 0..MAX_ATTEMPTS {
@@ -279,9 +407,11 @@ impl Commits {
                 self.files.must_be_there(&managed(table)?.metadata).await?;
             }
             self.files.flush(new_files(&commits, &staged)).await?;
-            let fence = Path::Incarnation(self.membership.record().await.incarnation).to_string();
-            let mut fences = vec![Op::Check { path: fence, version: None }];
-            fences.extend(commits.iter().flat_map(|commit| commit.fences.iter().cloned()));
+            if !*in_doubt && given_up() {
+                self.files.remove(written(staged)).await;
+                return Err(Error::GivenUp);
+            }
+            let fences = self.fences(&commits).await;
             faults::point("a commit is to be made");
             let swap = self.catalog.swap_tables(records, unchanged, fences).await;
             faults::point("a commit is made");
@@ -293,7 +423,7 @@ impl Commits {
                         let own = own_files(&self.files, managed, staged.expired, false).await;
                         self.files.remove(own).await;
                     }
-                    return Ok(tables);
+                    return Ok(Some(tables));
                 }
                 Ok(other) => other,
                 // What became of it is unknown: what was written may be the table by now.
@@ -301,20 +431,20 @@ impl Commits {
             };
             *in_doubt |= matches!(swap, Swap::Ambiguous);
             if self.look_again(&commits, &mut tables, &traces).await? {
-                return Ok(tables);
+                return Ok(Some(tables));
             }
-            match swap {
-                // What is on its way still may be made as long as nobody else is quicker.
-                Swap::Ambiguous => {}
-                _ => {
-                    let written = staged.into_iter().flat_map(|staged| staged.written);
-                    self.files.remove(written.collect()).await;
-                }
+            // What is on its way still may be made as long as nobody else is quicker.
+            if !matches!(swap, Swap::Ambiguous) {
+                self.files.remove(written(staged)).await;
             }
             match swap {
                 Swap::Fenced if unregistered => return Err(Error::Unregistered),
                 Swap::Fenced => unregistered = true,
-                Swap::Outrun => *in_doubt = false,
+                Swap::Outrun => {
+                    *in_doubt = false;
+                    self.races.lost.add(1);
+                    return Ok(None);
+                }
                 Swap::Changed(table) => {
                     *in_doubt = false;
                     return Err(Error::Conflict { table });
@@ -325,6 +455,13 @@ impl Commits {
         }
         let first = tables.first().or(unchanged.first());
         Err(Error::Busy { table: first.map(|table| table.name.to_string()).unwrap_or_default() })
+    }
+
+    /// What goes with a commit of this daemon's.
+    async fn fences(&self, commits: &[Commit]) -> Vec<Op> {
+        let path = Path::Incarnation(self.membership.record().await.incarnation).to_string();
+        let own = Op::Check { path, version: None };
+        [own].into_iter().chain(commits.iter().flat_map(|commit| commit.fences.clone())).collect()
     }
 
     /// Reads the tables again after a commit was not made, or not certainly; whether it was.
@@ -402,27 +539,6 @@ impl Traces {
     }
 }
 
-/// A table with its metadata. Where others have changed it so often since this daemon has heard of it
-/// that the metadata is gone, the table as it is now.
-pub async fn current(
-    files: &TableFiles,
-    catalog: &Catalog,
-    table: Arc<Table>,
-) -> Result<(Arc<Table>, Arc<TableMetadata>)> {
-    let missing = match files.metadata(&managed(&table)?.metadata).await {
-        Err(error @ Error::NotFound { .. }) => error,
-        metadata => return Ok((table, metadata?)),
-    };
-    let now = catalog.table(&table.name, Consistency::Strong).await?;
-    let newer = now.record.oid == table.record.oid && now.stat.mzxid > table.stat.mzxid;
-    // A state that no store knows is a transaction block's own, and nobody else has changed that.
-    if !newer || table.stat.mzxid < 0 {
-        return Err(missing);
-    }
-    let metadata = files.metadata(&managed(&now)?.metadata).await?;
-    Ok((now, metadata))
-}
-
 /// Refuses a commit over tables that are no longer what they were when they were to stay so. Of those
 /// that it does not change the store tells.
 fn must_be_unchanged(unchanged: &[Arc<Table>], tables: &[Arc<Table>]) -> Result<()> {
@@ -442,71 +558,9 @@ fn new_files(commits: &[Commit], staged: &[Staged]) -> Vec<String> {
     added.chain(staged.iter().flat_map(|staged| staged.written.iter().cloned())).collect()
 }
 
-/// Which table of its name a commit is for.
-fn uuid(commit: &Commit) -> Option<Uuid> {
-    managed(&commit.table).ok().map(|managed| managed.uuid)
-}
-
-/// Appends for the same schema go together; all else goes by itself, in its turn.
-fn groups(waiting: Vec<Waiting>) -> Vec<Vec<Waiting>> {
-    let mut groups: Vec<Vec<Waiting>> = Vec::new();
-    for one in waiting {
-        let joins = |group: &Vec<Waiting>| {
-            let together = |a: &Commit, b: &Commit| {
-                let appends = |commit: &Commit| commit.changes.iter().all(Change::is_append);
-                appends(a)
-                    && appends(b)
-                    && a.fences.is_empty()
-                    && b.fences.is_empty()
-                    && a.schema_id == b.schema_id
-                    && a.table.name == b.table.name
-                    && uuid(a) == uuid(b)
-            };
-            group.len() < MAX_GROUP
-                && group.first().is_some_and(|first| together(&first.commit, &one.commit))
-        };
-        match groups.last_mut() {
-            Some(group) if joins(group) => group.push(one),
-            _ => groups.push(vec![one]),
-        }
-    }
-    groups
-}
-
-/// What a table's definition says of its files.
-pub fn managed(table: &Table) -> Result<&Managed> {
-    match &table.record.definition {
-        Definition::Managed(managed) => Ok(managed),
-        _ => Err(Error::NotManaged { table: table.name.table.clone() }),
-    }
-}
-
-/// The record that names a staged state, to which changes have led.
-pub fn next_record(table: &Table, staged: &Staged, changes: &[Change]) -> Result<TableRecord> {
-    let before = managed(table)?;
-    let definition = Definition::Managed(Managed {
-        metadata: staged.metadata_url.clone(),
-        serial: before.serial + 1,
-        ..before.clone()
-    });
-    let mut columns = columns_of(&staged.metadata, &table.record.columns)?;
-    set_defaults(&mut columns, changes)?;
-    Ok(TableRecord { columns, definition, nonce: id::nonce(), ..table.record.clone() })
-}
-
-/// Version 2 of the format has no defaults: they are the catalog's.
-fn set_defaults(columns: &mut [Column], changes: &[Change]) -> Result<()> {
-    let steps = changes.iter().flat_map(|change| match change {
-        Change::Alter(steps) => steps.as_slice(),
-        _ => &[],
-    });
-    for step in steps {
-        let Alteration::SetDefault { name, default } = step else { continue };
-        let column = columns.iter_mut().find(|column| column.name == *name);
-        let column = column.ok_or_else(|| Error::NoColumn { name: name.clone() })?;
-        column.default.clone_from(default);
-    }
-    Ok(())
+/// All that was written for these, data files left out.
+fn written(staged: Vec<Staged>) -> Vec<String> {
+    staged.into_iter().flat_map(|staged| staged.written).collect()
 }
 
 /// Waits longer with each attempt, and never as long as the next daemon.
@@ -515,10 +569,4 @@ async fn pause(attempt: u32) {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     let share = u32::try_from(random % 1000).unwrap_or(500);
     tokio::time::sleep(limit * share / 1000).await;
-}
-
-impl From<catalog::Error> for Error {
-    fn from(error: catalog::Error) -> Self {
-        Self::Catalog(Box::new(error))
-    }
 }

@@ -107,6 +107,8 @@ families! {
     PARTS_REFUSED: Counter "oribi_distribution_parts_refused_total" [] "Parts that were not, for their number or for want of memory.";
     SUSPECTS: Gauge "oribi_distribution_suspects" [] "Daemons that do not answer this one and get no work from it.";
     SUSPICIONS: Counter "oribi_distribution_suspicions_total" [] "How often a daemon was found not to answer.";
+    RACES_LOST: Counter "oribi_commit_races_lost_total" [] "Attempts at commits to managed tables that began again since another daemon had changed the table first.";
+    TURNS: Histogram "oribi_commit_turn_seconds" [] "Time that commits waited for their daemon's turn at a table that several daemons change at the same time; those that did not have to are not counted.";
     MAINTENANCE: Counter "oribi_maintenance_total" ["outcome"] "Pieces of work on managed tables that this daemon did as the leader: done, failed.";
 
     TRACES_SENT: Counter "oribi_traces_sent_total" [] "Spans that a collector of traces has taken.";

@@ -309,6 +309,9 @@ impl Scrape {
             self.count(SUSPECTS, &[], together.suspects as u64);
             self.count(SUSPICIONS, &[], together.suspicions);
         }
+        let races = &sources.queries.commits.races;
+        self.count(RACES_LOST, &[], races.lost.get());
+        self.times(TURNS, &[], &races.waited.get());
         let maintenance = &sources.queries.maintenance;
         self.count(MAINTENANCE, &["done"], maintenance.done.get());
         self.count(MAINTENANCE, &["failed"], maintenance.failed.get());
