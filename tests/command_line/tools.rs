@@ -147,6 +147,19 @@ async fn a_cluster_is_looked_at_and_drained() {
             json(&out)["daemons"].as_array().is_some_and(|daemons| daemons.len() == 1)
         })
         .await;
+        // Who asks learns from the exit code that one of them is dead.
+        let c = cluster.start("c");
+        until("c is seen", async || run(&["status"]).1.contains("c  ")).await;
+        c.kill();
+        until("its death is told", async || {
+            let (code, out, err) = run(&["status"]);
+            match out.contains("unreachable") {
+                true => assert_eq!(code, Some(6), "{out}{err}"),
+                false => assert_eq!(code, Some(0), "{out}{err}"),
+            }
+            code == Some(6)
+        })
+        .await;
     })
     .await;
 }
