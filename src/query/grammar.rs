@@ -10,7 +10,7 @@ use super::command::{Command, Modes, Request};
 use super::maintenance::{Task, Upkeep};
 use super::notify::Action;
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
-use super::{Error, Result};
+use super::{Error, Result, instead};
 use crate::engine::{self, Parsed, parse_one, tokens};
 
 /// Reads a statement of this grammar; `None` if it is for the SQL parser.
@@ -28,6 +28,8 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         }
         "explain" => explain,
         "set" => set,
+        "do" | "reindex" | "cluster" | "refresh" | "security" | "import" | "create" | "alter"
+        | "drop" => |reader| instead::refuse_unknown(&reader.first_words(4)).map(|()| None),
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
         "optimize" => |reader| optimize(reader).map(|command| Some(Request::Command(command))),
         "vacuum" => |reader| vacuum(reader).map(|command| Some(Request::Command(command))),
@@ -531,6 +533,18 @@ impl<'a> Reader<'a> {
         if !self.word("work") {
             self.word("transaction");
         }
+    }
+
+    /// The words that come next, up to so many, in upper case.
+    fn first_words(&self, most: usize) -> Vec<String> {
+        let tokens = self.tokens[self.next..].iter().take(most);
+        let words = tokens.map_while(|(_, token)| match token {
+            Token::Word(word) if word.quote_style.is_none() => {
+                Some(word.value.to_ascii_uppercase())
+            }
+            _ => None,
+        });
+        words.collect()
     }
 
     /// An identifier as PostgreSQL folds it.
