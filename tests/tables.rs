@@ -31,5 +31,7 @@ mod statistics;
 mod support;
 #[path = "tables/together.rs"]
 mod together;
+#[path = "tables/told.rs"]
+mod told;
 #[path = "tables/vanished.rs"]
 mod vanished;

@@ -121,6 +121,12 @@ impl Session {
         Ok(roots.check(location).map_err(crate::engine::Error::from)?)
     }
 
+    /// Whether errors may tell the role which file they are about, as far as this daemon knows.
+    pub fn may_see_files(&self) -> bool {
+        let snapshot = self.catalog().snapshot();
+        snapshot.access(self.user()).has_role("pg_read_server_files")
+    }
+
     /// Who makes another role an owner must be able to take it back.
     pub(in crate::query) async fn may_give_to(&self, role: &str) -> Result<()> {
         self.catalog().role(role, Consistency::Cached).await?;
