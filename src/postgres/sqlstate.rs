@@ -33,6 +33,7 @@ impl From<query::Error> for Report {
                 return Self::fatal("57P01", message);
             }
             E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
+            E::NotLockable { .. } => "0A000",
             E::Instead { instead, .. } => return Self::error("0A000", message).hint(instead),
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",

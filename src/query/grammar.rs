@@ -7,6 +7,7 @@ use sqlparser::ast::{Ident, ObjectName, Statement};
 use sqlparser::tokenizer::Token;
 
 use super::command::{Command, Modes, Request};
+use super::locks::Mode;
 use super::maintenance::{Task, Upkeep};
 use super::notify::Action;
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
@@ -199,15 +200,16 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
             mode.push(reader.any_word()?);
         }
     }
-    let exclusive = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => true,
-        ["access", "exclusive"] => true,
-        ["access" | "row", "share"] | ["row", "exclusive"] => false,
-        ["share", "update", "exclusive"] => false,
+    let mode = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => Mode::Exclusive,
+        ["access", "exclusive"] => Mode::Exclusive,
+        ["access", "share"] => Mode::Read,
+        ["row", "exclusive"] => Mode::Write,
+        ["row", "share"] | ["share", "update", "exclusive"] => Mode::Shared,
         _ => return Err(reader.before()),
     };
     reader.word("nowait");
-    Ok(Command::Lock { names, exclusive })
+    Ok(Command::Lock { names, mode })
 }
 
 /// OPTIMIZE [TABLE] t [, ...]

@@ -463,12 +463,14 @@ impl Session {
             Source::Own(_, own) => own.0.clone(),
         };
         let locks = match &request {
-            Request::Read(statement, "SELECT") => locked_by(&text, statement)?,
-            Request::Write(statement) => locks::locked(&text, statement.as_ref())?,
-            Request::Copy(parsed) => locked_by(&text, &parsed.statement)?,
+            Request::Read(statement, "SELECT") => self.locked_by(&text, statement)?,
+            Request::Write(statement) => {
+                locks::locked(&text, statement.as_ref(), &|select| self.engine.calls(select))?
+            }
+            Request::Copy(parsed) => self.locked_by(&text, &parsed.statement)?,
             Request::Object(command) => match command.as_ref() {
                 ObjectCommand::Declare(Declare { query, .. }) => {
-                    locked_by(&text, &query.statement)?
+                    self.locked_by(&text, &query.statement)?
                 }
                 _ => Vec::new(),
             },
@@ -506,6 +508,16 @@ impl Session {
             }
         };
         Ok(Prepared { text, declared, body, planned_from, locks })
+    }
+
+    /// The relations that a statement of the engine's locks.
+    fn locked_by(&self, text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
+        match statement {
+            Statement::Statement(statement) => {
+                locks::locked(text, statement.as_ref(), &|select| self.engine.calls(select))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     async fn plan_read(
@@ -608,14 +620,6 @@ impl Session {
             self.settings = settings.clone();
             self.engine.set_settings(settings);
         }
-    }
-}
-
-/// The relations that a statement of the engine's locks.
-fn locked_by(text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
-    match statement {
-        Statement::Statement(statement) => locks::locked(text, statement.as_ref()),
-        _ => Ok(Vec::new()),
     }
 }
 
