@@ -6,6 +6,7 @@
 //! - [`as_of`]: the clauses that ask for a table as it was.
 //! - [`history`]: tables as they were.
 //! - [`copy`]: COPY's grammar.
+//! - [`correlated`]: subqueries that compare with the outer query by IS NOT DISTINCT FROM.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`joins`]: the columns that joins merge.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
@@ -61,6 +62,7 @@ mod complexity;
 mod conditions;
 mod cooperation;
 mod copy;
+mod correlated;
 mod definitions;
 mod dense;
 pub mod described;
@@ -441,6 +443,9 @@ fn template(
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
+    if let Some(at) = optimizer_rules.iter().position(|rule| rule.name() == correlated::BEFORE) {
+        optimizer_rules.insert(at, Arc::new(correlated::Correlated));
+    }
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
     let mut physical_rules = pushdown::looked_after(physical_rules);
