@@ -511,7 +511,10 @@ impl Names<'_> {
     fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
         planned.map_err(|error| {
             let missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            match missing.clone() {
+            // Some that nobody knows are parts of the language, and no reason to fail.
+            let is_told = |name: &String| error.find_root().message().contains(name.as_str());
+            let missing = missing.clone().filter(is_told);
+            match missing {
                 Some(name) if self.gives_rows(&name) => Error::GivesRows(name),
                 Some(name) => Error::NoFunction(format!("{name}(...)")),
                 None => Error::planning(error),

@@ -194,6 +194,15 @@ fn of_values(text: &str) -> Option<String> {
     {
         return Some(format!("percentile value {value} is not between 0 and 1"));
     }
+    if let Some((what, got)) = text.split_once(", got ").filter(|_| text.starts_with("Argument #"))
+    {
+        return Some(match between(got, "name: \"", "\"") {
+            Some(column) => format!(
+                "arguments of a function in FROM must be constants here, and column \"{column}\" is none"
+            ),
+            None => format!("{what}, not {}", type_name(got)?),
+        });
+    }
     if let Some(types) = between(text, "Inconsistent data type across values list at ", "\n") {
         let (_, types) = types.split_once(". Was ")?;
         let (one, other) = types.split_once(" but found ")?;
@@ -430,6 +439,14 @@ mod tests {
                 "operator does not exist: date ~~ text",
             ),
             ("Unsupported CAST from Boolean to Date32", "cannot cast type boolean to date"),
+            (
+                "Argument #2 must be an INTEGER or NULL, got Utf8",
+                "Argument #2 must be an INTEGER or NULL, not text",
+            ),
+            (
+                "Argument #2 must be an INTEGER or NULL, got Column(Column { name: \"c\" })",
+                "arguments of a function in FROM must be constants here, and column \"c\" is none",
+            ),
             (
                 "Inconsistent data type across values list at row 1 column 0. Was Int64 but found Boolean",
                 "VALUES types bigint and boolean cannot be matched",
