@@ -85,6 +85,10 @@ fn run(topic: &str) {
     for case in cases.iter().filter(|case| case.name.contains(&only)) {
         let theirs = talk(pair.postgres.address(), case);
         let ours = talk(pair.oribi.postgres(), case);
+        for wrong in transcript::wrong_places(&theirs, &ours) {
+            writeln!(report, "\n{topic}.txt:{} {}: the place is {wrong}", case.line, case.name)
+                .ok();
+        }
         let Some(complaint) = case.judge(&theirs, &ours) else { continue };
         writeln!(report, "\n{topic}.txt:{} {}: {complaint:?}", case.line, case.name).ok();
         match complaint {

@@ -485,8 +485,11 @@ async fn there_is_a_way_back() {
     assert_eq!(running.matches("current").count(), 2, "{running}");
     let store = Store::of(&cluster).await;
     assert!(store.children("/settings").await.is_empty());
+    // A number below zero is no flag.
+    assert_eq!(prints(&cluster, &["set", "extra_float_digits", "-1"]), "version 8");
     for (arguments, code, part) in [
         (&["set", "statement_timeout", "soon"][..], 2, "invalid value"),
+        (&["set", "extra_float_digits", "-99"][..], 2, "invalid value"),
         (&["set", "engine.threads", "2"][..], 2, "engine.threads"),
         (&["get", "nothing"][..], 2, "unrecognized"),
         (&["rollback", "99"][..], 1, "version 99"),

@@ -31,6 +31,8 @@ mod statistics;
 mod support;
 #[path = "tables/together.rs"]
 mod together;
+#[path = "tables/told.rs"]
+mod told;
 #[path = "tables/turns.rs"]
 mod turns;
 #[path = "tables/vanished.rs"]

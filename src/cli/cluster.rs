@@ -20,6 +20,12 @@ const APPLICATION: &str = "oribi cluster";
 /// Attempts at a statement that only reads, each with another daemon.
 const ATTEMPTS: usize = 5;
 
+/// What the state of a daemon is called that others cannot reach.
+const UNREACHABLE: &str = "unreachable";
+
+/// The exit code of `status` if a daemon of the cluster cannot be reached.
+const NOT_ALL: u8 = 6;
+
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// Statements that `top` shows.
@@ -39,7 +45,7 @@ enum Action {
     /// Shows the daemons, and what runs on them.
     ///
     /// A daemon that was killed is listed until its session with ZooKeeper has ended, ten seconds by
-    /// default, as "unreachable" once the daemon that is asked has noticed.
+    /// default, as "unreachable" once the daemon that is asked has noticed: the exit code is 6 then.
     Status {
         /// As JSON: an object with daemons, and statements that run and wait.
         #[arg(long)]
@@ -129,7 +135,11 @@ pub fn run(options: Options) -> Result<()> {
         match options.action {
             Action::Status { json, link } => {
                 let overview = Overview::read(&mut link.open(APPLICATION).await?, false).await?;
-                tour::print(&overview.show(json)?)
+                tour::print(&overview.show(json)?)?;
+                match overview.daemons.iter().any(|daemon| daemon.state == UNREACHABLE) {
+                    true => Err(Error::Told(NOT_ALL)),
+                    false => Ok(()),
+                }
             }
             Action::Top { interval, count, json, link } => {
                 let mut client = link.open(APPLICATION).await?;

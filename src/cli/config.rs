@@ -54,6 +54,8 @@ enum Action {
     /// Sets a setting for all daemons, which take it up at once.
     Set {
         name: String,
+        // Some settings have -1 for what is switched off.
+        #[arg(allow_negative_numbers = true)]
         value: String,
         /// Also where no daemon has ever started: for a cluster that is to come.
         #[arg(long)]

@@ -40,6 +40,9 @@ pub enum Error {
     Notes(#[from] super::notes::Error),
     #[error("function {0} does not exist")]
     NoFunction(String),
+    /// A call where such calls may not stand.
+    #[error("{0}")]
+    Misplaced(#[from] super::misplaced::Misplaced),
     #[error("{0} gives rows, and no value")]
     GivesRows(String),
     /// PostgreSQL has no cast for an assignment between these types.
@@ -51,7 +54,7 @@ pub enum Error {
     ViewTooDeep { view: String },
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
-    #[error(transparent)]
+    #[error("{}", of_file(.0))]
     Storage(#[from] storage::Error),
     #[error("{0}")]
     Coordination(#[from] coordination::Error),
@@ -90,14 +93,31 @@ impl From<tokio::task::JoinError> for Error {
 /// engine's remarks on itself.
 fn message(error: &DataFusionError) -> String {
     let root = error.find_root();
-    if let Some(text) = words::of(root) {
-        return text;
+    let text = words::of(root).unwrap_or_else(|| own_message(root));
+    words::shown(&text)
+}
+
+/// What is wrong with values of a file, in the words that are used of others.
+fn of_file(error: &storage::Error) -> String {
+    match error {
+        storage::Error::Values { source, .. } => message(source),
+        storage::Error::Shared(error) => of_file(error),
+        error => error.to_string(),
     }
+}
+
+/// What has no counterpart in PostgreSQL's words.
+fn own_message(root: &DataFusionError) -> String {
     match root {
-        DataFusionError::External(inner) => match BadPattern::of(inner.as_ref()) {
-            Some(bad) => bad.to_string(),
-            None => inner.to_string(),
-        },
+        DataFusionError::External(inner) => {
+            if let Some(error) = inner.downcast_ref::<storage::Error>() {
+                return of_file(error);
+            }
+            match BadPattern::of(inner.as_ref()) {
+                Some(bad) => bad.to_string(),
+                None => inner.to_string(),
+            }
+        }
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
             arrow::error::ArrowError::DivideByZero => "division by zero".to_owned(),
             arrow::error::ArrowError::ComputeError(text) => match BadPattern::of_text(text) {
@@ -142,6 +162,18 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Plan(error) => words::hint(error),
+            _ => None,
+        }
+    }
+
+    /// The file that it is about, where the text does not say it.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Storage(error) => error.file(),
+            Self::Plan(error) | Self::Execution(error) => {
+                let DataFusionError::External(inner) = error.find_root() else { return None };
+                inner.downcast_ref::<storage::Error>()?.file()
+            }
             _ => None,
         }
     }

@@ -6,6 +6,7 @@
 //! - [`as_of`]: the clauses that ask for a table as it was.
 //! - [`history`]: tables as they were.
 //! - [`copy`]: COPY's grammar.
+//! - [`correlated`]: subqueries that compare with the outer query by IS NOT DISTINCT FROM.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`joins`]: the columns that joins merge.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
@@ -18,6 +19,7 @@
 //! - [`branches`]: a union's branches, a few at a time.
 //! - [`spans`]: whose statement a task of a plan works for.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
+//! - [`misplaced`]: calls where calls of their kind may not stand.
 //! - [`generic`]: plans that are optimised once for all executions.
 //! - [`look_up`]: statements that look for a key.
 //! - [`insert`]: the rows that INSERT adds.
@@ -40,6 +42,7 @@
 //! - [`dense`]: aggregates by one whole number, whose groups stand in an array.
 //! - [`shared`]: aggregates that a statement has more than once, computed once.
 //! - [`spelling`]: statements that write, as the SQL parser knows them.
+//! - [`subject`]: what of its text a statement failed for.
 //! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
 //! - [`visit`]: walks over parsed statements.
@@ -59,6 +62,7 @@ mod complexity;
 mod conditions;
 mod cooperation;
 mod copy;
+mod correlated;
 mod definitions;
 mod dense;
 pub mod described;
@@ -72,6 +76,7 @@ pub mod joins;
 mod list;
 mod look_up;
 pub mod memory;
+mod misplaced;
 pub mod notes;
 pub mod objects;
 pub mod observe;
@@ -96,6 +101,7 @@ mod sides;
 mod spans;
 mod spelling;
 pub mod staged;
+mod subject;
 pub mod system;
 mod through;
 mod together;
@@ -129,6 +135,7 @@ pub use distribution::{Messages, NoAnswer, Peers, Together};
 pub use error::{Error, Result};
 pub use explain::{explain_lines, explain_schema};
 pub use insert::Addition;
+pub use misplaced::{Calls, Misplaced};
 pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, placed, split, tokens};
 pub use ready::Ready;
 pub use result_cache::ResultCache;
@@ -136,6 +143,7 @@ pub use rows::Rows;
 pub use semantics::TooLarge;
 pub use session::{Plan, Session};
 pub use spelling::{NO_ALIAS, NOTHING};
+pub use subject::Subject;
 pub use write::{Returned, Target, Written};
 
 use crate::catalog::Table;
@@ -435,6 +443,9 @@ fn template(
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
+    if let Some(at) = optimizer_rules.iter().position(|rule| rule.name() == correlated::BEFORE) {
+        optimizer_rules.insert(at, Arc::new(correlated::Correlated));
+    }
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
     let mut physical_rules = pushdown::looked_after(physical_rules);

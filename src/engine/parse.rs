@@ -65,13 +65,8 @@ fn parse_seen(text: &str) -> Result<Parsed> {
         let statement;
         (statement, copy_options, copy_filter) = copy::parse(text)?;
         EngineStatement::Statement(Box::new(statement))
-    } else if is_explain_with_options(text) {
-        // EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's.
-        let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
-        let statement = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statement());
-        let mut statement = statement.map_err(syntax)?;
-        explain_options(&mut statement)?;
-        EngineStatement::Statement(Box::new(statement))
+    } else if let Some(end) = options_of_explain(text)? {
+        return explained(text, end);
     } else {
         let mut parsed = DFParserBuilder::new(text)
             .with_dialect(&dialect)
@@ -149,7 +144,13 @@ const AT_END: &str = "found: EOF";
 /// An error of the parser's with its place in the client's text, of which the parser has `seen` one that
 /// may be spelled differently.
 pub fn placed(error: Error, seen: &str, text: &str) -> Error {
-    let Error::Syntax(reason) = error else { return error };
+    let reason = match error {
+        Error::Syntax(reason) => reason,
+        Error::SyntaxAt { reason, at } => {
+            return Error::SyntaxAt { reason, at: translated(at, seen, text) };
+        }
+        other => return other,
+    };
     let number = |digits: &str| digits.parse::<usize>().ok();
     let place = reason.rsplit_once(AT_LINE).and_then(|(reason, place)| {
         let (line, column) = place.split_once(COLUMN)?;
@@ -187,19 +188,74 @@ fn translated(at: usize, seen: &str, text: &str) -> usize {
     }
 }
 
+/// Where the options of EXPLAIN end that stand in brackets, in bytes; `None` if there are none.
+fn options_of_explain(text: &str) -> Result<Option<usize>> {
+    if !is_explain_with_options(text) {
+        return Ok(None);
+    }
+    let mut depth = 0;
+    for (place, token) in tokens(text)? {
+        match token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 1 => return Ok(Some(place + 1)),
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+    }
+    let at = text.trim_end().chars().count();
+    Err(Error::SyntaxAt { reason: "syntax error at end of input".to_owned(), at })
+}
+
+/// EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's: the options, which end at a
+/// place, are read by themselves, and what is explained as it would be without them.
+fn explained(text: &str, end: usize) -> Result<Parsed> {
+    let (options, rest) = text.split_at(end);
+    let dialect = PostgreSqlDialect {};
+    let parser = Parser::new(&dialect).with_recursion_limit(MAX_DEPTH);
+    let blank = format!("{options} SELECT 1");
+    let statement = parser.try_with_sql(&blank).and_then(|mut parser| parser.parse_statement());
+    let mut explain = statement.map_err(|error| placed(syntax(error), &blank, &blank))?;
+    explain_options(&mut explain)?;
+    let before = options.chars().count();
+    if is_blank(rest)? {
+        let reason = "syntax error at end of input".to_owned();
+        return Err(Error::SyntaxAt { reason, at: before + rest.trim_end().chars().count() });
+    }
+    let parsed = parse_seen(rest).map_err(|error| match placed(error, rest, rest) {
+        Error::SyntaxAt { reason, at } => Error::SyntaxAt { reason, at: before + at },
+        other => other,
+    })?;
+    let SqlStatement::Explain { statement, .. } = &mut explain else {
+        return Err(Error::Syntax("syntax error: EXPLAIN has no such options".to_owned()));
+    };
+    match parsed.statement {
+        EngineStatement::Statement(inner) => *statement = inner,
+        _ => return Err(Error::not_supported("EXPLAIN of this statement")),
+    }
+    Ok(Parsed { statement: EngineStatement::Statement(Box::new(explain)), ..parsed })
+}
+
 /// EXPLAIN's options in brackets as the words that they stand for.
 fn explain_options(statement: &mut SqlStatement) -> Result<()> {
     let SqlStatement::Explain { analyze, verbose, options, .. } = statement else { return Ok(()) };
     for option in options.take().unwrap_or_default() {
         let value = option.arg.map(|arg| arg.to_string().trim_matches('\'').to_lowercase());
-        let on = !matches!(value.as_deref(), Some("false" | "off" | "0"));
-        match option.name.value.to_lowercase().as_str() {
-            "analyze" => *analyze = on,
-            "verbose" => *verbose = on,
+        let name = option.name.value.to_lowercase();
+        let on = match value.as_deref() {
+            None | Some("true" | "on" | "1") => Some(true),
+            Some("false" | "off" | "0") => Some(false),
+            Some(_) => None,
+        };
+        let switch = || on.ok_or_else(|| Error::Syntax(format!("{name} requires a Boolean value")));
+        match name.as_str() {
+            "analyze" => *analyze = switch()?,
+            "verbose" => *verbose = switch()?,
             "format" if value.as_deref() == Some("text") => {}
             "format" => return Err(Error::not_supported("EXPLAIN in another FORMAT than TEXT")),
             // What there is of these is shown in any case.
-            "buffers" | "costs" | "generic_plan" | "settings" | "summary" | "timing" | "wal" => {}
+            "buffers" | "costs" | "generic_plan" | "settings" | "summary" | "timing" | "wal" => {
+                switch()?;
+            }
             name => return Err(Error::Syntax(format!("unrecognized EXPLAIN option \"{name}\""))),
         }
     }
@@ -359,6 +415,10 @@ mod tests {
             ("SELECT 'ü', 'a", 12),
             ("SELECT * FROM t FOR VERSION AS OF 3 x yy", 38),
             ("SELECT * FROM a, b FOR UPDATE OF a, b yy", 38),
+            ("EXPLAIN (ANALYZE) SELECT 1 FRM t x", 31),
+            ("EXPLAIN (COSTS)\n SELEC 1", 17),
+            ("EXPLAIN (ANALYZE, COSTS off) ", 28),
+            ("EXPLAIN (ANALYZE", 16),
         ] {
             match parse_one(text) {
                 Err(Error::SyntaxAt { at, reason }) => {

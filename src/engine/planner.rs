@@ -30,7 +30,7 @@ use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::together::Found;
-use super::{Error, Result, as_of, complexity, joins, list, parse};
+use super::{Error, Result, as_of, complexity, joins, list, misplaced, parse, subject};
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
@@ -63,6 +63,7 @@ impl Session {
         parameters: Vec<Option<FieldRef>>,
         depth: usize,
     ) -> Result<LogicalPlan> {
+        misplaced::refuse(&mut statement, self.state())?;
         let moments = self.moments(scope, &mut statement, &parameters, depth).await?;
         let mut statement = self.rewritten(statement);
         let names = self.names(scope, &statement, &moments, depth).await?;
@@ -163,6 +164,11 @@ impl Session {
                 // Functions in FROM are listed with the tables.
                 Err(Error::Catalog(catalog::Error::NotFound { .. }))
                     if self.is_table_function(&reference) => {}
+                Err(Error::Catalog(catalog::Error::NotFound { .. }))
+                    if subject::is_called(statement, &reference) =>
+                {
+                    return Err(Error::NoFunction(format!("{reference}(...)")));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -390,7 +396,8 @@ impl Session {
         let Some(parsed) = statements.pop() else {
             return Err(Error::Syntax(format!("the definition of view \"{view}\" is empty")));
         };
-        self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await
+        let plan = self.plan_in(scope, parsed.statement, Vec::new(), depth + 1).await;
+        plan.map_err(Error::of_view)
     }
 }
 
@@ -504,7 +511,10 @@ impl Names<'_> {
     fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
         planned.map_err(|error| {
             let missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            match missing.clone() {
+            // Some that nobody knows are parts of the language, and no reason to fail.
+            let is_told = |name: &String| error.find_root().message().contains(name.as_str());
+            let missing = missing.clone().filter(is_told);
+            match missing {
                 Some(name) if self.gives_rows(&name) => Error::GivesRows(name),
                 Some(name) => Error::NoFunction(format!("{name}(...)")),
                 None => Error::planning(error),

@@ -18,7 +18,7 @@ use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{ColumnDef, DataType as SqlType};
+use sqlparser::ast::{ColumnDef, DataType as SqlType, Select};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,7 +33,7 @@ use super::ready::{Course, Given, Ready};
 use super::rows::are_few;
 use super::settings::{Distribute, Settings};
 use super::system::SessionInfo;
-use super::{Engine, Error, Result, Rows};
+use super::{Calls, Engine, Error, Result, Rows, misplaced};
 use crate::storage;
 
 /// A planned statement: run it any number of times.
@@ -269,6 +269,11 @@ impl Session {
         let (system, schema) = (self.engine.system(), schema.unwrap_or("pg_catalog"));
         system.has_schema(schema)
             && system.table(&self.info, schema, table).is_ok_and(|table| table.is_some())
+    }
+
+    /// The kinds of calls in what a SELECT gives.
+    pub fn calls(&self, select: &Select) -> Calls {
+        misplaced::calls(&select.projection, self.state())
     }
 
     pub(super) fn scope(&self) -> Scope {

@@ -22,10 +22,13 @@ pub struct StagedTables {
     /// Those that the block has read, if it is to see them like this until it ends.
     held: Mutex<Option<BTreeMap<TableName, Held>>>,
     /// Those that COMMIT is to find as they are here.
-    locked: Mutex<BTreeMap<TableName, Arc<Table>>>,
+    locked: Mutex<Locked>,
     /// Grows with each change: what was planned before is planned anew.
     generation: AtomicU64,
 }
+
+/// Tables as they were when they were locked.
+pub type Locked = BTreeMap<TableName, Arc<Table>>;
 
 /// A managed table at one snapshot.
 pub type Held = (Arc<Table>, Arc<TableMetadata>);
@@ -141,6 +144,16 @@ impl StagedTables {
         self.lock_locked().insert(table.name.clone(), table);
     }
 
+    /// All that is locked: what a savepoint returns to.
+    pub fn locked(&self) -> Locked {
+        self.lock_locked().clone()
+    }
+
+    /// Lets go what was locked since then.
+    pub fn lock_only(&self, locked: Locked) {
+        *self.lock_locked() = locked;
+    }
+
     /// Nothing is locked any more; what was.
     pub fn unlock(&self) -> Vec<Arc<Table>> {
         std::mem::take(&mut *self.lock_locked()).into_values().collect()
@@ -154,7 +167,7 @@ impl StagedTables {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<TableName, Arc<Table>>> {
+    fn lock_locked(&self) -> std::sync::MutexGuard<'_, Locked> {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

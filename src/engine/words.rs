@@ -2,9 +2,11 @@
 //! clients know errors by them. What has no counterpart is left in the engine's words.
 
 use arrow::datatypes::{DataType, Field};
+use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError, TableReference};
 use datafusion::error::DataFusionError;
 
+use super::system::NAME_MARK;
 use crate::values::types::{pg_type, sql_name};
 
 /// Columns that a hint lists.
@@ -18,6 +20,12 @@ pub(super) fn of(root: &DataFusionError) -> Option<String> {
         | DataFusionError::Plan(text)
         | DataFusionError::Execution(text)
         | DataFusionError::Internal(text) => of_text(text),
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::CastError(text)
+            | ArrowError::ArithmeticOverflow(text)
+            | ArrowError::InvalidArgumentError(text) => of_text(text),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -28,12 +36,19 @@ pub(super) fn hint(error: &DataFusionError) -> Option<String> {
     let SchemaError::FieldNotFound { valid_fields, .. } = error.as_ref() else { return None };
     // Some columns only the engine knows.
     let named = valid_fields.iter().filter(|column| !column.name.starts_with('\u{2}'));
-    let mut names: Vec<String> = named.map(Column::flat_name).collect();
+    let mut names: Vec<String> = named.map(|column| shown(&column.flat_name())).collect();
     names.dedup();
     let more = names.len() > SHOWN_COLUMNS;
     names.truncate(SHOWN_COLUMNS);
     let more = if more { ", and more" } else { "" };
     (!names.is_empty()).then(|| format!("The columns here are {}{more}.", names.join(", ")))
+}
+
+/// A text without the numbers that keep columns of one name apart.
+pub(super) fn shown(text: &str) -> String {
+    let mut parts = text.split(NAME_MARK);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |shown, part| shown + part.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
 fn of_names(error: &SchemaError) -> Option<String> {
@@ -51,7 +66,9 @@ fn of_names(error: &SchemaError) -> Option<String> {
         SchemaError::DuplicateQualifiedField { qualifier, .. } => {
             format!("table name \"{}\" specified more than once", qualifier.table())
         }
-        SchemaError::DuplicateUnqualifiedField { .. } => return None,
+        SchemaError::DuplicateUnqualifiedField { name } => {
+            format!("column \"{name}\" specified more than once")
+        }
     })
 }
 
@@ -84,6 +101,19 @@ const SAYINGS: &[(&str, &str)] = &[
         "window functions are not allowed in window definitions",
     ),
     ("Inconsistent data length across values list", "VALUES lists must all be the same length"),
+    ("Too many columns! The subquery should only", "subquery must return only one column"),
+    ("Substring without for/from is not valid", "function substr(text) does not exist"),
+    ("LIMIT must be >= 0", "LIMIT must not be negative"),
+    ("OFFSET must be >=0", "OFFSET must not be negative"),
+    ("NTILE requires a positive integer", "argument of ntile must be greater than zero"),
+    (
+        "Invalid window frame: frame offsets for ROWS / GROUPS must be non negative integers",
+        "frame starting or ending offset must not be negative",
+    ),
+    (
+        "RANGE requires exactly one ORDER BY column",
+        "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+    ),
     ("Order by index starts at 1", "ORDER BY position 0 is not in select list"),
     (
         "For SELECT DISTINCT, ORDER BY expressions",
@@ -99,11 +129,112 @@ fn of_text(text: &str) -> Option<String> {
     if let Some((_, said)) = SAYINGS.iter().find(|(saying, _)| text.starts_with(saying)) {
         return Some((*said).to_owned());
     }
+    of_calls(text).or_else(|| of_values(text)).or_else(|| of_places(text))
+}
+
+/// What is said of functions and operators for which there are no arguments of these types.
+fn of_calls(text: &str) -> Option<String> {
     if let Some(call) = between(text, "given name and argument types '", "'") {
-        return Some(format!("function {} does not exist", signature(call)?));
+        return of_signature(&signature(call)?);
     }
     if let Some(operation) = between(text, "Cannot coerce arithmetic expression ", " to valid") {
-        return operator(operation);
+        return operator(operation, &[" + ", " - ", " * ", " / ", " % "]);
+    }
+    if let Some(operation) = between(text, "for logical boolean operation ", "\n") {
+        return logical(operation);
+    }
+    if let Some((_, operation)) = text.split_once("Cannot infer common argument type for ") {
+        let (_, operation) = operation.split_once(" operation ")?;
+        return operator(operation, COMPARISONS);
+    }
+    if let Some(operation) = between(text, "for string concat operation ", "\n") {
+        return operator(operation, &[" || "]);
+    }
+    if let Some(types) = between(text, "There isn't a common type to coerce ", " in ") {
+        let (left, right) = types.split_once(" and ")?;
+        let (left, right) = (type_name(left)?, type_name(right)?);
+        return Some(format!("operator does not exist: {left} ~~ {right}"));
+    }
+    if let Some(rest) = text.strip_prefix("expr type ") {
+        let (left, right) = rest.strip_suffix(" in InSubquery")?.split_once(" can't cast to ")?;
+        if left.starts_with("Struct(") {
+            return Some("subquery has too few columns".to_owned());
+        }
+        let (left, right) = (type_name(left)?, type_name(right)?);
+        return Some(format!("operator does not exist: {left} = {right}"));
+    }
+    if let Some(kind) = between(text, "Cannot access field at argument 1: type ", " is not") {
+        let kind = type_name(kind)?;
+        return Some(format!(
+            "column notation applied to type {kind}, which is not a composite type"
+        ));
+    }
+    let (from, to) = between(text, "Unsupported CAST from ", "\n")?.split_once(" to ")?;
+    Some(format!("cannot cast type {} to {}", type_name(from)?, type_name(to)?))
+}
+
+/// What is said of values that do not fit their types.
+fn of_values(text: &str) -> Option<String> {
+    if let Some((value, kind)) = (text.strip_prefix("Cannot cast string '"))
+        .and_then(|rest| rest.rsplit_once("' to value of "))
+    {
+        let kind = type_name(kind.strip_suffix(" type")?)?;
+        return Some(format!("invalid input syntax for type {kind}: \"{value}\""));
+    }
+    if let Some((value, kind)) =
+        (text.strip_prefix("Can't cast value ")).and_then(|rest| rest.split_once(" to type "))
+    {
+        return Some(format!("{} out of range: {value}", type_name(kind)?));
+    }
+    if let Some(operation) = text.strip_prefix("Overflow happened on: ") {
+        return Some(format!("value out of range: {operation}"));
+    }
+    if let Some(value) =
+        between(text, "Percentile value must be between 0.0 and 1.0 inclusive, ", " is invalid")
+    {
+        return Some(format!("percentile value {value} is not between 0 and 1"));
+    }
+    if let Some((what, got)) = text.split_once(", got ").filter(|_| text.starts_with("Argument #"))
+    {
+        return Some(match between(got, "name: \"", "\"") {
+            Some(column) => format!(
+                "arguments of a function in FROM must be constants here, and column \"{column}\" is none"
+            ),
+            None => format!("{what}, not {}", type_name(got)?),
+        });
+    }
+    if let Some(types) = between(text, "Inconsistent data type across values list at ", "\n") {
+        let (_, types) = types.split_once(". Was ")?;
+        let (one, other) = types.split_once(" but found ")?;
+        let (one, other) = (type_name(one)?, type_name(other)?);
+        return Some(format!("VALUES types {one} and {other} cannot be matched"));
+    }
+    let kind =
+        type_name(between(text, "Expected LIMIT to be an integer or null, but got ", "\n")?)?;
+    Some(format!("argument of LIMIT must be type bigint, not type {kind}"))
+}
+
+/// What is said of names and places that are not there.
+fn of_places(text: &str) -> Option<String> {
+    if let Some(having) = between(text, "HAVING clause references: ", " must appear in") {
+        return Some(match column_of(having) {
+            Some(column) => format!(
+                "column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate \
+                 function"
+            ),
+            None => "HAVING takes GROUP BY, or an aggregate function".to_owned(),
+        });
+    }
+    if let Some(rest) = text.strip_prefix("Source table contains ") {
+        let (there, named) = rest.split_once(" columns but only ")?;
+        let named = named.split_once(' ')?.0;
+        return Some(format!("table has {there} columns available but {named} columns specified"));
+    }
+    if let Some(argument) = between(text, "Argument ", " to grouping function is not in") {
+        return Some(format!(
+            "arguments to GROUPING must be grouping expressions of the associated query level, \
+             and {argument} is none"
+        ));
     }
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         return Some(format!("type \"{}\" does not exist", name.to_lowercase()));
@@ -147,6 +278,63 @@ fn of_text(text: &str) -> Option<String> {
     None
 }
 
+/// What is said of a function that there is not for types; the engine has functions for what is written
+/// as an operator.
+fn of_signature(call: &str) -> Option<String> {
+    let (name, types) = call.strip_suffix(')')?.split_once('(')?;
+    let mut parts = types.split(", ");
+    let (one, other) = (parts.next().unwrap_or_default(), parts.next());
+    let matched = |what: &str| {
+        let other = parts.clone().chain(other).find(|other| *other != one).unwrap_or(one);
+        Some(format!("{what} types {one} and {other} cannot be matched"))
+    };
+    match name {
+        "make_array" => matched("ARRAY"),
+        "coalesce" => matched("COALESCE"),
+        "greatest" => matched("GREATEST"),
+        "least" => matched("LEAST"),
+        "array_has" if !one.ends_with("[]") => {
+            Some("op ANY/ALL (array) requires array on right side".to_owned())
+        }
+        "array_element" if !one.ends_with("[]") => {
+            Some(format!("cannot subscript type {one} because it does not support subscripting"))
+        }
+        _ => Some(format!("function {call} does not exist")),
+    }
+}
+
+/// `Int32 AND Boolean`: which side is no condition.
+fn logical(operation: &str) -> Option<String> {
+    let (word, (left, right)) = ["AND", "OR"]
+        .iter()
+        .find_map(|word| Some((word, operation.split_once(&format!(" {word} "))?)))?;
+    let wrong = [left, right].into_iter().find(|side| side.trim() != "Boolean")?;
+    Some(format!("argument of {word} must be type boolean, not type {}", type_name(wrong)?))
+}
+
+/// The first column that an expression of the engine's names with its table.
+fn column_of(expression: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    expression.split(|c: char| !is_part(c)).find(|word| {
+        word.contains('.') && word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+    })
+}
+
+const COMPARISONS: &[&str] = &[
+    " = ",
+    " != ",
+    " <= ",
+    " >= ",
+    " < ",
+    " > ",
+    " IS DISTINCT FROM ",
+    " IS NOT DISTINCT FROM ",
+    " !~* ",
+    " !~ ",
+    " ~* ",
+    " ~ ",
+];
+
 /// What stands between two texts; the second may be missing if it is a line's end.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(before)?;
@@ -177,16 +365,27 @@ fn signature(call: &str) -> Option<String> {
 }
 
 /// `Utf8 + Int32` as `text + integer`.
-fn operator(operation: &str) -> Option<String> {
-    [" + ", " - ", " * ", " / ", " % "].iter().find_map(|symbol| {
+fn operator(operation: &str, symbols: &[&str]) -> Option<String> {
+    symbols.iter().find_map(|symbol| {
         let (left, right) = operation.split_once(symbol)?;
+        if left.starts_with("Struct(") && right.starts_with("Struct(") && left != right {
+            return Some("unequal number or types of entries in row expressions".to_owned());
+        }
         let (left, right) = (type_name(left)?, type_name(right)?);
+        let symbol = match *symbol {
+            " != " => " <> ",
+            symbol if symbol.starts_with(" IS ") => " = ",
+            symbol => symbol,
+        };
         Some(format!("operator does not exist: {left}{symbol}{right}"))
     })
 }
 
 /// PostgreSQL's name of a type that the engine has named.
 fn type_name(kind: &str) -> Option<String> {
+    if kind.trim().starts_with("Struct(") {
+        return Some("record".to_owned());
+    }
     let kind: DataType = kind.trim().parse().ok()?;
     match &kind {
         DataType::Null => Some("unknown".to_owned()),
@@ -203,7 +402,86 @@ mod tests {
         let call = "f(Int32, Decimal128(1, 1), List(Int64), Utf8View, Null)";
         let named = "f(integer, numeric, bigint[], text, unknown)";
         assert_eq!(signature(call).as_deref(), Some(named));
-        let operation = operator("Utf8 + Timestamp(µs)").expect("known");
+        let operation = operator("Utf8 + Timestamp(µs)", &[" + "]).expect("known");
         assert_eq!(operation, "operator does not exist: text + timestamp without time zone");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_sql() {
+        for (text, said) in [
+            (
+                "Cannot cast string 'x' to value of Int32 type",
+                "invalid input syntax for type integer: \"x\"",
+            ),
+            ("Can't cast value 99999999999 to type Int32", "integer out of range: 99999999999"),
+            (
+                "Cannot infer common argument type for comparison operation Int32 = Date32",
+                "operator does not exist: integer = date",
+            ),
+            (
+                "Cannot infer common argument type for logical boolean operation Int32 AND Boolean",
+                "argument of AND must be type boolean, not type integer",
+            ),
+            (
+                "Cannot infer common argument type for comparison operation Struct(\"c0\": Int32) = Int64",
+                "operator does not exist: record = bigint",
+            ),
+            (
+                "Cannot infer common argument type for regex operation Int32 ~ Utf8",
+                "operator does not exist: integer ~ text",
+            ),
+            (
+                "Cannot infer common string type for string concat operation Int32 || Int32",
+                "operator does not exist: integer || integer",
+            ),
+            (
+                "There isn't a common type to coerce Date32 and Utf8 in LIKE expression",
+                "operator does not exist: date ~~ text",
+            ),
+            ("Unsupported CAST from Boolean to Date32", "cannot cast type boolean to date"),
+            (
+                "Argument #2 must be an INTEGER or NULL, got Utf8",
+                "Argument #2 must be an INTEGER or NULL, not text",
+            ),
+            (
+                "Argument #2 must be an INTEGER or NULL, got Column(Column { name: \"c\" })",
+                "arguments of a function in FROM must be constants here, and column \"c\" is none",
+            ),
+            (
+                "Inconsistent data type across values list at row 1 column 0. Was Int64 but found Boolean",
+                "VALUES types bigint and boolean cannot be matched",
+            ),
+            (
+                "HAVING clause references: t.a > Int64(1) must appear in the GROUP BY clause or be used",
+                "column \"t.a\" must appear in the GROUP BY clause or be used in an aggregate function",
+            ),
+            (
+                "Source table contains 1 columns but only 2 names given as column alias",
+                "table has 1 columns available but 2 columns specified",
+            ),
+            (
+                "expr type Struct(\"c0\": Int32, \"c1\": Utf8View) can't cast to Int32 in InSubquery",
+                "subquery has too few columns",
+            ),
+        ] {
+            assert_eq!(of_text(text).as_deref(), Some(said), "{text}");
+        }
+        for (call, said) in [
+            (
+                "make_array(bigint, bigint, boolean)",
+                "ARRAY types bigint and boolean cannot be matched",
+            ),
+            ("coalesce(integer, date)", "COALESCE types integer and date cannot be matched"),
+            ("array_has(text, integer)", "op ANY/ALL (array) requires array on right side"),
+            ("array_has(text[], integer)", "function array_has(text[], integer) does not exist"),
+            (
+                "array_element(integer, bigint)",
+                "cannot subscript type integer because it does not support subscripting",
+            ),
+            ("upper()", "function upper() does not exist"),
+        ] {
+            assert_eq!(of_signature(call).as_deref(), Some(said), "{call}");
+        }
+        assert_eq!(shown("no id\u{1}12 and b\u{1}1"), "no id and b");
     }
 }

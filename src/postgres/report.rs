@@ -18,6 +18,8 @@ pub struct Report {
     pub context: Option<String>,
     /// Where in the client's text, in characters from 1.
     pub position: Option<NonZeroU32>,
+    /// The file that it is about: for the log, and for those who may read files.
+    pub file: Option<String>,
 }
 
 impl Report {
@@ -30,6 +32,7 @@ impl Report {
             hint: None,
             context: None,
             position: None,
+            file: None,
         }
     }
 

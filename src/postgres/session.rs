@@ -454,7 +454,7 @@ impl Client {
     }
 
     /// Tells the client of a failure, and the transaction.
-    pub fn report(&mut self, report: Report) -> io::Result<()> {
+    pub fn report(&mut self, mut report: Report) -> io::Result<()> {
         self.connection.counts().errors.add(report.code);
         if report.code == "42501" {
             let Report { code, message, .. } = &report;
@@ -463,6 +463,15 @@ impl Client {
             self.audit.record(Event { sqlstate: Some(code), message: Some(message), ..denied });
         }
         self.session.entry().failed(report.code, &report.message);
+        if let Some(file) = report.file.take() {
+            let code = report.code;
+            let span = self.session.entry().span();
+            span.in_scope(|| tracing::info!(code, file, "values of a file do not fit a statement"));
+            // Where tables keep their files is not everybody's business.
+            if self.session.may_see_files() {
+                report.message += &format!(" (in {file})");
+            }
+        }
         self.session.note_error();
         if self.session.transaction_state() == TransactionState::Failed {
             self.extended.portals.abort(self.session.savepoints());

@@ -12,7 +12,7 @@ use datafusion::error::DataFusionError;
 pub use super::report::{Report, untranslated};
 use crate::cluster::live;
 use crate::engine::patterns::BadPattern;
-use crate::engine::{self, notes, settings};
+use crate::engine::{self, Misplaced, notes, settings};
 use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
@@ -33,6 +33,7 @@ impl From<query::Error> for Report {
                 return Self::fatal("57P01", message);
             }
             E::NotSupported(_) | E::NotInTransaction(_) | E::Refused(_) => "0A000",
+            E::NotLockable { .. } => "0A000",
             E::Instead { instead, .. } => return Self::error("0A000", message).hint(instead),
             E::InsideTransaction(_) | E::TooLate => "25001",
             E::CursorDefinition(_) => "42P11",
@@ -246,6 +247,7 @@ impl From<&storage::Error> for Report {
     fn from(error: &storage::Error) -> Self {
         use storage::Error as E;
         let report = Self::error(storage_code(error), error.to_string());
+        let report = Self { file: error.file().map(str::to_owned), ..report };
         match error {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
@@ -301,6 +303,7 @@ impl From<engine::Error> for Report {
         use engine::Error as E;
         let message = error.to_string();
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
+        let file = error.file().map(str::to_owned);
         let code = match error {
             E::Syntax(_) | E::SyntaxAt { .. } => "42601",
             E::TooComplex { .. } => {
@@ -335,9 +338,10 @@ impl From<engine::Error> for Report {
                 return Self::error("42804", message).hint(hint);
             }
             E::NoType(_) => "42704",
+            E::Misplaced(misplaced) => misplaced_code(&misplaced),
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
-            E::Storage(error) => return error.into(),
+            E::Storage(error) => return Self { message, ..error.into() },
             E::Coordination(coordination::Error::Denied { .. }) => "42501",
             E::Coordination(error) if error.is_unavailable() => {
                 return Self::error("58000", message).hint(OUT_OF_REACH);
@@ -376,7 +380,16 @@ impl From<engine::Error> for Report {
             let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
-        Self { hint: meant, ..Self::error(code, message) }
+        Self { hint: meant, file, ..Self::error(code, message) }
+    }
+}
+
+fn misplaced_code(misplaced: &Misplaced) -> &'static str {
+    match misplaced {
+        Misplaced::Aggregate(_) => "42803",
+        Misplaced::Window(_) => "42P20",
+        Misplaced::Rows(_) | Misplaced::RowsInAggregate => "0A000",
+        Misplaced::Kind(_) => "42809",
     }
 }
 
@@ -421,11 +434,13 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("backreferences are not supported", "0A000"),
         ("Scalar subquery returned more than one row", "21000"),
         ("overflow on abs(", "22003"),
+        ("Percentile value must be between", "22003"),
         ("factorial of a negative number", "22003"),
         ("Error parsing timestamp from", "22007"),
         ("Month value '", "22008"),
         ("Day value '", "22008"),
         ("negative count not allowed", "22011"),
+        ("frame offsets for ROWS / GROUPS must be non negative", "22013"),
         ("NTILE requires a positive integer", "22014"),
         ("regex parse error", "2201B"),
         ("cannot take square root of a negative number", "2201F"),
@@ -444,6 +459,7 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("queries have different number of columns", "42601"),
         ("Too many columns! The subquery should only return one column", "42601"),
         ("Inconsistent data length across values list", "42601"),
+        ("expr type Struct(", "42601"),
         ("SELECT * with no tables specified", "42601"),
         ("is not defined!", "42704"),
         ("WITH query name", "42712"),
@@ -453,13 +469,31 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("window functions are not allowed in", "42P20"),
         ("Aggregate function calls cannot", "42803"),
         ("to grouping function is not in grouping columns", "42803"),
+        ("HAVING clause references", "42803"),
         ("Inconsistent data type across values list", "42804"),
+        ("for logical boolean operation", "42804"),
+        ("and argument types 'make_array(", "42804"),
+        ("and argument types 'coalesce(", "42804"),
+        ("and argument types 'greatest(", "42804"),
+        ("and argument types 'least(", "42804"),
         ("Cannot automatically convert", "42804"),
         ("Unary operator 'NOT' requires a boolean expression", "42804"),
         ("Cannot create filter with non-boolean predicate", "42804"),
         ("Invalid function '", "42809"),
+        ("Cannot access field at argument 1", "42809"),
+        ("Unsupported CAST from", "42846"),
+        ("Substring without for/from", "42883"),
+        ("function requires 1 to 3 arguments", "42883"),
+        (", got Column(", "0A000"),
+        ("must be an INTEGER", "42883"),
+        ("Cannot infer common string type", "42883"),
         ("Unary operator '-' only supports", "42883"),
         ("in LIKE expression", "42883"),
+        ("in InSubquery", "42883"),
+        ("and argument types 'array_element(List", "42883"),
+        ("and argument types 'array_element(", "42804"),
+        ("and argument types 'array_has(List", "42883"),
+        ("and argument types 'array_has(", "42809"),
         ("SUM not supported for", "42883"),
         ("Cannot coerce arithmetic expression", "42883"),
         ("Cannot get result type for", "42883"),
@@ -475,8 +509,8 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("SELECT DISTINCT ON expressions must match", "42P10"),
         ("names given as column alias", "42P10"),
         ("Window function calls cannot be nested", "42P20"),
-        ("HAVING clause references", "42P20"),
         ("Invalid window frame", "42P20"),
+        ("RANGE requires exactly one ORDER BY", "42P20"),
         ("is defined multiple times!", "42P20"),
         ("Unsupported SQL type", "42704"),
         ("Unsupported custom type", "42704"),
@@ -501,7 +535,7 @@ fn known(error: &DataFusionError) -> Option<&'static str> {
                     valid_fields.iter().any(|valid| valid.relation.as_ref() == Some(relation))
                 };
                 match &field.relation {
-                    Some(relation) if !valid_fields.is_empty() && !known(relation) => "42P01",
+                    Some(relation) if !known(relation) => "42P01",
                     _ => "42703",
                 }
             }

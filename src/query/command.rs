@@ -11,7 +11,7 @@ use super::maintenance::{Task, Upkeep};
 use super::notify;
 use super::objects::ObjectCommand;
 use super::write::Action;
-use super::{Error, Result, instead};
+use super::{Error, Result, instead, locks};
 use crate::engine::described::statement_of;
 use crate::engine::{Parsed, parse};
 
@@ -61,8 +61,7 @@ pub(super) enum Command {
     Reset(Option<String>),
     Lock {
         names: Vec<ObjectName>,
-        /// Whether the mode lets nobody else change rows.
-        exclusive: bool,
+        mode: locks::Mode,
     },
     /// OPTIMIZE and VACUUM.
     Maintain(Upkeep),

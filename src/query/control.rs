@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::command::{Command, Modes};
 use super::life::Session;
+use super::locks::Mode;
 use super::notify::Action;
 use super::running::Registered;
+use super::transaction::Return;
 use super::{Error, Result, TransactionState};
 use crate::engine;
 use crate::engine::objects::Change;
@@ -79,8 +81,9 @@ impl Session {
             }
             Command::Savepoint(name) => {
                 let settings = self.settings().clone();
-                let tables = self.engine_session().info().staged.tables();
-                self.transaction.savepoint(name, &settings, tables)?;
+                let staged = &self.engine_session().info().staged;
+                let (tables, locked) = (staged.tables(), staged.locked());
+                self.transaction.savepoint(name, &settings, tables, locked)?;
                 done("SAVEPOINT")
             }
             Command::Release(name) => {
@@ -89,7 +92,8 @@ impl Session {
                 Ok(Done { tag: "RELEASE".into(), boundary, ..Done::default() })
             }
             Command::RollbackTo(name) => {
-                let (settings, tables) = self.transaction.rollback_to(name)?;
+                let Return { settings, tables, locked } = self.transaction.rollback_to(name)?;
+                self.engine_session().info().staged.lock_only(locked);
                 self.use_settings(settings);
                 self.discard_block(tables).await;
                 let boundary = Some(Boundary::RolledBackTo(self.transaction.depth()));
@@ -116,15 +120,16 @@ impl Session {
                 self.reset(name.as_deref())?;
                 done("RESET")
             }
-            Command::Lock { names, exclusive } => {
-                if *exclusive {
-                    self.take_locks(registered, names).await?;
-                    return done("LOCK TABLE");
-                }
+            Command::Lock { names, mode: Mode::Exclusive } => {
+                self.lock_tables(registered, names, Mode::Exclusive).await?;
+                done("LOCK TABLE")
+            }
+            Command::Lock { names, mode } => {
                 for name in names {
-                    // A name that can be read can be locked.
+                    // It keeps nobody out: that it is there is enough.
                     let read = format!("SELECT 1 FROM {name}");
                     registered.until_stopped(self.plan_text(&read)).await??;
+                    self.may_lock(name, mode.needs()).await?;
                 }
                 done("LOCK TABLE")
             }

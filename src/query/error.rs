@@ -69,6 +69,8 @@ pub enum Error {
     /// What a locking clause names.
     #[error("relation \"{0}\" in FOR UPDATE clause not found in FROM clause")]
     NotInFrom(String),
+    #[error("{clause} {what}")]
+    NotLockable { clause: &'static str, what: String },
     #[error("savepoint \"{0}\" does not exist")]
     NoSavepoint(String),
     #[error("{0} can only be used in transaction blocks")]

@@ -7,10 +7,11 @@ use sqlparser::ast::{Ident, ObjectName, Statement};
 use sqlparser::tokenizer::Token;
 
 use super::command::{Command, Modes, Request};
+use super::locks::Mode;
 use super::maintenance::{Task, Upkeep};
 use super::notify::Action;
 use super::objects::{ALL, Declare, Direction, Execute, Fetch, ObjectCommand, Prepare};
-use super::{Error, Result};
+use super::{Error, Result, instead};
 use crate::engine::{self, Parsed, parse_one, tokens};
 
 /// Reads a statement of this grammar; `None` if it is for the SQL parser.
@@ -28,6 +29,8 @@ pub(super) fn read(text: &str) -> Result<Option<Request>> {
         }
         "explain" => explain,
         "set" => set,
+        "do" | "reindex" | "cluster" | "refresh" | "security" | "import" | "create" | "alter"
+        | "drop" => |reader| instead::refuse_unknown(&reader.first_words(4)).map(|()| None),
         "lock" => |reader| lock(reader).map(|command| Some(Request::Command(command))),
         "optimize" => |reader| optimize(reader).map(|command| Some(Request::Command(command))),
         "vacuum" => |reader| vacuum(reader).map(|command| Some(Request::Command(command))),
@@ -197,15 +200,16 @@ fn lock(reader: &mut Reader<'_>) -> Result<Command> {
             mode.push(reader.any_word()?);
         }
     }
-    let exclusive = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => true,
-        ["access", "exclusive"] => true,
-        ["access" | "row", "share"] | ["row", "exclusive"] => false,
-        ["share", "update", "exclusive"] => false,
+    let mode = match mode.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] | ["share"] | ["share", "row", "exclusive"] | ["exclusive"] => Mode::Exclusive,
+        ["access", "exclusive"] => Mode::Exclusive,
+        ["access", "share"] => Mode::Read,
+        ["row", "exclusive"] => Mode::Write,
+        ["row", "share"] | ["share", "update", "exclusive"] => Mode::Shared,
         _ => return Err(reader.before()),
     };
     reader.word("nowait");
-    Ok(Command::Lock { names, exclusive })
+    Ok(Command::Lock { names, mode })
 }
 
 /// OPTIMIZE [TABLE] t [, ...]
@@ -531,6 +535,18 @@ impl<'a> Reader<'a> {
         if !self.word("work") {
             self.word("transaction");
         }
+    }
+
+    /// The words that come next, up to so many, in upper case.
+    fn first_words(&self, most: usize) -> Vec<String> {
+        let tokens = self.tokens[self.next..].iter().take(most);
+        let words = tokens.map_while(|(_, token)| match token {
+            Token::Word(word) if word.quote_style.is_none() => {
+                Some(word.value.to_ascii_uppercase())
+            }
+            _ => None,
+        });
+        words.collect()
     }
 
     /// An identifier as PostgreSQL folds it.

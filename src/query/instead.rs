@@ -37,6 +37,84 @@ const TRIGGER: &str =
 const TYPE: &str = "Take one of the types that are there. NOT NULL, and a WHERE in what writes the table, keep \
                     unwanted values out.";
 
+const BLOCK: &str = "There is no procedural language. Send the statements one by one, in BEGIN and COMMIT if they \
+                     belong together; EXECUTE of what PREPARE has prepared takes values.";
+
+const RULE: &str = "A view stands for a query, and CREATE POLICY keeps rows from roles. What writes goes to the table itself.";
+
+const ORDER: &str = "SORTED BY of CREATE TABLE puts rows in order as they are written, and OPTIMIZE TABLE writes \
+                     them anew.";
+
+const PEERS: &str = "All daemons of a cluster share the tables' files. Elsewhere, COPY ... TO and COPY ... FROM \
+                     move rows, and other engines read tables as Apache Iceberg's.";
+
+const FOREIGN: &str = "CREATE EXTERNAL TABLE ... STORED AS PARQUET, CSV or JSON LOCATION '...' reads files of others.";
+
+const PLACE: &str = "A table's place is where its schema's and database's are: the setting warehouse, or LOCATION of \
+                     CREATE TABLE.";
+
+const ANALYZE: &str = "ANALYZE TABLE gathers what is known of a table's columns.";
+
+/// Statements that the SQL parser does not know, by their first words.
+const UNKNOWN: &[(&str, &str)] = &[
+    ("DO", BLOCK),
+    ("REINDEX", INDEX),
+    ("CLUSTER", ORDER),
+    ("REFRESH MATERIALIZED VIEW", MATERIALIZED),
+    ("SECURITY LABEL", ""),
+    ("IMPORT FOREIGN SCHEMA", FOREIGN),
+    ("CREATE RULE", RULE),
+    ("ALTER RULE", RULE),
+    ("DROP RULE", RULE),
+    ("CREATE AGGREGATE", FUNCTION),
+    ("CREATE CAST", FUNCTION),
+    ("DROP CAST", FUNCTION),
+    ("CREATE CONVERSION", ""),
+    ("CREATE EVENT TRIGGER", TRIGGER),
+    ("DROP EVENT TRIGGER", TRIGGER),
+    ("CREATE FOREIGN DATA WRAPPER", FOREIGN),
+    ("CREATE FOREIGN TABLE", FOREIGN),
+    ("DROP FOREIGN TABLE", FOREIGN),
+    ("CREATE LANGUAGE", BLOCK),
+    ("CREATE PUBLICATION", PEERS),
+    ("ALTER PUBLICATION", PEERS),
+    ("DROP PUBLICATION", PEERS),
+    ("CREATE SUBSCRIPTION", PEERS),
+    ("ALTER SUBSCRIPTION", PEERS),
+    ("DROP SUBSCRIPTION", PEERS),
+    ("CREATE STATISTICS", ANALYZE),
+    ("DROP STATISTICS", ANALYZE),
+    ("CREATE TABLESPACE", PLACE),
+    ("DROP TABLESPACE", PLACE),
+    ("CREATE TEXT SEARCH", ""),
+    ("CREATE TRANSFORM", ""),
+    ("CREATE ACCESS METHOD", ""),
+    ("ALTER SEQUENCE", NUMBERS),
+    ("ALTER DOMAIN", TYPE),
+    ("ALTER EXTENSION", EXTENSION),
+    ("ALTER TRIGGER", TRIGGER),
+    ("ALTER MATERIALIZED VIEW", MATERIALIZED),
+];
+
+/// Words that may stand behind CREATE without saying what is created.
+const BESIDE: &[&str] = &["OR", "REPLACE", "TRUSTED", "PROCEDURAL"];
+
+/// Refuses a statement of PostgreSQL's that the SQL parser would take for a mistake. `words` are its first
+/// words, in upper case.
+pub(super) fn refuse_unknown(words: &[String]) -> Result<()> {
+    let known: Vec<&str> = words.iter().map(String::as_str).collect();
+    let said = known.iter().filter(|word| !BESIDE.contains(word));
+    let said = said.copied().collect::<Vec<_>>().join(" ");
+    let begins = |name: &str| {
+        said.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    match UNKNOWN.iter().find(|(name, _)| begins(name)) {
+        None => Ok(()),
+        Some((name, "")) => Err(Error::NotSupported((*name).to_owned())),
+        Some((name, instead)) => Err(Error::Instead { what: (*name).to_owned(), instead }),
+    }
+}
+
 /// A constraint of a whole table.
 pub(super) fn of_table(constraint: &TableConstraint) -> Error {
     let (what, instead) = match constraint {
@@ -123,6 +201,29 @@ mod tests {
                 },
                 other => panic!("{other:?} is taken"),
             },
+        }
+    }
+
+    #[test]
+    fn what_the_parser_does_not_know_is_no_mistake() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (text, what, part) in [
+            ("DO LANGUAGE plpgsql", "DO", "one by one"),
+            ("REINDEX TABLE t", "REINDEX", "SORTED BY"),
+            ("CREATE OR REPLACE RULE r AS", "CREATE RULE", "view"),
+            ("CREATE TRUSTED LANGUAGE l", "CREATE LANGUAGE", "procedural"),
+            ("CREATE FOREIGN TABLE t", "CREATE FOREIGN TABLE", "EXTERNAL"),
+        ] {
+            let error = refuse_unknown(&words(text)).expect_err(text);
+            assert_eq!(error.to_string(), format!("{what} is not supported"), "{text}");
+            assert!(error.hint().is_some_and(|hint| hint.contains(part)), "{text}");
+        }
+        let bare = refuse_unknown(&words("SECURITY LABEL ON TABLE")).expect_err("not there");
+        assert!(matches!(bare, Error::NotSupported(_)), "{bare}");
+        for text in
+            ["CREATE OR REPLACE VIEW rule", "CREATE TABLE publication", "DOING", "DROP TABLE"]
+        {
+            refuse_unknown(&words(text)).expect(text);
         }
     }
 

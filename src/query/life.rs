@@ -31,15 +31,14 @@ use super::control::Done;
 use super::maintenance::Task;
 use super::notify::{Ear, Inbox};
 use super::objects::{Declare, ObjectCommand};
-use super::prepared::{Body, Origin, OwnRequest, Prepared, Read, Source};
+use super::prepared::{Body, Form, Origin, Prepared, Read, Source};
 use super::recent::Recent;
 use super::running::{Admitted, Planned, Registered, Running};
-use super::secrets::without_passwords;
 use super::sessions::{SessionEntry, SessionGuard};
 use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
-use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks};
+use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks, places};
 use crate::catalog::{Catalog, Consistency};
 use crate::cluster::live::Values;
 use crate::engine::objects::SessionObjects;
@@ -183,9 +182,10 @@ impl Session {
     pub fn parse(text: &str) -> Result<Vec<Source>> {
         let parse = || {
             let parts = split(text).map_err(|error| placed(error.into(), text, text))?;
-            let parsed = parts
-                .into_iter()
-                .map(|part| parse_statement(part).map_err(|error| placed(error, part, text)));
+            let parsed = parts.into_iter().map(|part| match parse_statement(part) {
+                Ok(source) => Ok(source.behind(before(part, text))),
+                Err(error) => Err(placed(error, part, text)),
+            });
             parsed.collect()
         };
         match text.len() > LONG_TEXT {
@@ -218,7 +218,7 @@ impl Session {
             false => prepared.await?,
         };
         registered.facts().note_planning(since);
-        prepared
+        prepared.map_err(|error| places::placed(error, source))
     }
 
     /// Waits for a statement's turn in the pool of the session's role, if it is work, and holds it to
@@ -461,17 +461,19 @@ impl Session {
     ) -> Result<Prepared> {
         self.engine.mark_start();
         let text = source.text().clone();
-        let request = match source {
-            Source::Parsed(_, parsed) => recognise(parsed)?,
-            Source::Own(_, own) => own.0.clone(),
+        let request = match &source.form {
+            Form::Parsed(parsed) => recognise(parsed)?,
+            Form::Own(own) => own.as_ref().clone(),
         };
         let locks = match &request {
-            Request::Read(statement, "SELECT") => locked_by(&text, statement)?,
-            Request::Write(statement) => locks::locked(&text, statement.as_ref())?,
-            Request::Copy(parsed) => locked_by(&text, &parsed.statement)?,
+            Request::Read(statement, "SELECT") => self.locked_by(&text, statement)?,
+            Request::Write(statement) => {
+                locks::locked(&text, statement.as_ref(), &|select| self.engine.calls(select))?
+            }
+            Request::Copy(parsed) => self.locked_by(&text, &parsed.statement)?,
             Request::Object(command) => match command.as_ref() {
                 ObjectCommand::Declare(Declare { query, .. }) => {
-                    locked_by(&text, &query.statement)?
+                    self.locked_by(&text, &query.statement)?
                 }
                 _ => Vec::new(),
             },
@@ -509,6 +511,16 @@ impl Session {
             }
         };
         Ok(Prepared { text, declared, body, planned_from, locks })
+    }
+
+    /// The relations that a statement of the engine's locks.
+    fn locked_by(&self, text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
+        match statement {
+            Statement::Statement(statement) => {
+                locks::locked(text, statement.as_ref(), &|select| self.engine.calls(select))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     async fn plan_read(
@@ -628,14 +640,6 @@ impl Session {
     }
 }
 
-/// The relations that a statement of the engine's locks.
-fn locked_by(text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
-    match statement {
-        Statement::Statement(statement) => locks::locked(text, statement.as_ref()),
-        _ => Ok(Vec::new()),
-    }
-}
-
 /// Whether rows of two schemas look the same to a client.
 fn is_same_result(a: &Schema, b: &Schema) -> bool {
     let same = |(a, b): (&FieldRef, &FieldRef)| {
@@ -647,9 +651,13 @@ fn is_same_result(a: &Schema, b: &Schema) -> bool {
 /// What is wrong with a part of a client's text, with its place in all of it.
 fn placed(error: Error, part: &str, text: &str) -> Error {
     let Error::Engine(engine::Error::SyntaxAt { at, .. }) = &error else { return error };
+    Error::At { at: before(part, text) + at, source: Box::new(error) }
+}
+
+/// The characters in front of a part of a text.
+fn before(part: &str, text: &str) -> usize {
     let before = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let before = text.get(..before).map_or(0, |before| before.chars().count());
-    Error::At { at: before + at, source: Box::new(error) }
+    text.get(..before).map_or(0, |before| before.chars().count())
 }
 
 /// Refuses a text in which a client uses names that only the daemon gives, or that are none.
@@ -674,11 +682,11 @@ fn refuse_names(text: &str) -> Result<()> {
 fn parse_statement(text: &str) -> Result<Source> {
     refuse_names(text)?;
     if let Some(request) = grammar::read(text)? {
-        return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
+        return Ok(Source::own(text, request));
     }
     if let Some(ddl) = ddl::beyond_the_parser(text)? {
         let request = Request::Command(Command::Ddl(Box::new(ddl)));
-        return Ok(Source::Own(without_passwords(text), Box::new(OwnRequest(request))));
+        return Ok(Source::own(text, request));
     }
     Ok(Source::parsed(parse_one(text)?))
 }

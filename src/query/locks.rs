@@ -5,21 +5,32 @@
 //! never overwrites what it has not seen, and runs its transaction again where PostgreSQL would have had
 //! it wait. NOWAIT and SKIP LOCKED change nothing about that. Outside of a block a lock would end with
 //! its statement.
+//!
+//! What may be locked is what PostgreSQL's `analyze.c` (`CheckSelectLocking`, `transformLockingClause`) says,
+//! and by whom what its `execMain.c` and `lockcmds.c` do.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Ident, ObjectName, Query, SetExpr, TableFactor, TableWithJoins, Visit, Visitor,
+    GroupByExpr, Ident, LockType, ObjectName, Query, Select, SetExpr, TableFactor, TableWithJoins,
+    Visit, Visitor,
 };
 
 use super::ddl::ident;
 use super::life::Session;
 use super::running::Registered;
 use super::{Error, Result, TransactionState};
+use crate::catalog::Privilege;
+use crate::engine::Calls;
 use crate::engine::visit::visit;
 
-/// The relations that a statement locks, in all of its queries.
-pub(super) fn locked(text: &str, statement: &impl Visit) -> Result<Vec<ObjectName>> {
+/// The relations that a statement locks, in all of its queries. `calls` tells which kinds of functions a
+/// SELECT calls for what it gives.
+pub(super) fn locked(
+    text: &str,
+    statement: &impl Visit,
+    calls: &dyn Fn(&Select) -> Calls,
+) -> Result<Vec<ObjectName>> {
     // Few statements do.
     let has = |word: &str| {
         text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
@@ -27,37 +38,43 @@ pub(super) fn locked(text: &str, statement: &impl Visit) -> Result<Vec<ObjectNam
     if !has("for") || !(has("update") || has("share")) {
         return Ok(Vec::new());
     }
-    let mut take = Take::default();
+    let mut take =
+        Take { calls, names: Vec::new(), named: Vec::new(), clause: "FOR UPDATE", wrong: None };
     let _ = visit(statement, &mut take);
-    match take.missing {
-        Some(name) => Err(Error::NotInFrom(name)),
-        None => Ok(take.names),
-    }
+    take.wrong.map_or(Ok(take.names), Err)
 }
 
-#[derive(Default)]
-struct Take {
+struct Take<'a> {
+    calls: &'a dyn Fn(&Select) -> Calls,
     names: Vec<ObjectName>,
     /// What WITH calls a query, of each query that this one is in: that is not a table.
     named: Vec<Vec<String>>,
-    /// A name behind OF that is not there.
-    missing: Option<String>,
+    clause: &'static str,
+    /// The first thing that cannot be locked, or that is not there.
+    wrong: Option<Error>,
 }
 
-impl Visitor for Take {
+impl Visitor for Take<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.named.push(named(query));
         for lock in &query.locks {
+            self.clause = match lock.lock_type {
+                LockType::Share => "FOR SHARE",
+                LockType::Update => "FOR UPDATE",
+            };
+            self.check(&query.body);
             let of = lock.of.as_ref().map(last);
             let found = self.take(&query.body, of.as_deref());
             if let (Some(of), false) = (of, found) {
-                self.missing = Some(of);
-                return ControlFlow::Break(());
+                self.wrong.get_or_insert(Error::NotInFrom(of));
             }
         }
-        ControlFlow::Continue(())
+        match self.wrong {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        }
     }
 
     fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
@@ -66,7 +83,43 @@ impl Visitor for Take {
     }
 }
 
-impl Take {
+impl Take<'_> {
+    fn refuse(&mut self, what: &str) {
+        self.wrong.get_or_insert(Error::NotLockable { clause: self.clause, what: what.to_owned() });
+    }
+
+    /// Refuses queries whose rows are not those of tables.
+    fn check(&mut self, body: &SetExpr) {
+        let select = match body {
+            SetExpr::Select(select) => select,
+            SetExpr::Query(query) => return self.check(&query.body),
+            SetExpr::SetOperation { .. } => {
+                return self.refuse("is not allowed with UNION/INTERSECT/EXCEPT");
+            }
+            SetExpr::Values(_) => return self.refuse("cannot be applied to VALUES"),
+            _ => return,
+        };
+        let grouped = match &select.group_by {
+            GroupByExpr::All(_) => true,
+            GroupByExpr::Expressions(grouped, modifiers) => {
+                !grouped.is_empty() || !modifiers.is_empty()
+            }
+        };
+        let calls = (self.calls)(select);
+        for (wrong, what) in [
+            (select.distinct.is_some(), "DISTINCT clause"),
+            (grouped, "GROUP BY clause"),
+            (select.having.is_some(), "HAVING clause"),
+            (calls.aggregate, "aggregate functions"),
+            (calls.window, "window functions"),
+            (calls.rows, "set-returning functions in the target list"),
+        ] {
+            if wrong {
+                return self.refuse(&format!("is not allowed with {what}"));
+            }
+        }
+    }
+
     /// Takes what stands in FROM, or what is called `of` there; whether there is such a thing.
     fn take(&mut self, body: &SetExpr, of: Option<&str>) -> bool {
         match body {
@@ -82,6 +135,7 @@ impl Take {
 
     fn take_query(&mut self, query: &Query, of: Option<&str>) -> bool {
         self.named.push(named(query));
+        self.check(&query.body);
         let found = self.take(&query.body, of);
         self.named.pop();
         found
@@ -112,15 +166,31 @@ impl Take {
                     Some(_) => is_meant(alias),
                     None => of.is_none_or(|of| last(name) == of),
                 };
-                if meant && !self.is_named_query(name) {
-                    self.names.push(name.clone());
+                match (meant, self.is_named_query(name)) {
+                    (true, false) => self.names.push(name.clone()),
+                    (true, true) if of.is_some() => {
+                        self.refuse("cannot be applied to a WITH query");
+                    }
+                    _ => {}
                 }
                 meant
             }
             TableFactor::Derived { subquery, alias, .. } => {
                 let meant = is_meant(alias.as_ref().map(|alias| &alias.name));
-                if meant {
+                // Rows that are written out are none of a table, and let be where nobody means them.
+                let values = matches!(*subquery.body, SetExpr::Values(_));
+                if meant && (of.is_some() || !values) {
                     self.take_query(subquery, None);
+                }
+                meant
+            }
+            TableFactor::Table { name, alias, args: Some(_), .. } if of.is_some() => {
+                let meant = match alias {
+                    Some(alias) => is_meant(Some(&alias.name)),
+                    None => of.is_some_and(|of| last(name) == of),
+                };
+                if meant {
+                    self.refuse("cannot be applied to a function");
                 }
                 meant
             }
@@ -165,10 +235,54 @@ impl Session {
 
     /// The same of a statement that is planned: what it reads is what is locked.
     pub(super) async fn lock(&self, names: &[ObjectName]) -> Result<()> {
+        for name in names {
+            self.may_lock(name, FOR_CLAUSE).await?;
+        }
         if names.is_empty() || self.transaction.state() != TransactionState::InBlock {
             return Ok(());
         }
         Ok(self.engine_session().lock(names).await?)
+    }
+
+    /// LOCK TABLE.
+    pub(super) async fn lock_tables(
+        &self,
+        registered: &Registered,
+        names: &[ObjectName],
+        mode: Mode,
+    ) -> Result<()> {
+        for name in names {
+            self.may_lock(name, mode.needs()).await?;
+        }
+        registered.until_stopped(self.engine_session().lock(names)).await?.map_err(Error::from)
+    }
+}
+
+/// What the clauses need, on the table or on one of its columns.
+const FOR_CLAUSE: &[Privilege] = &[Privilege::Update];
+
+/// The modes of LOCK TABLE, as far as they differ here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// ACCESS SHARE.
+    Read,
+    /// ROW EXCLUSIVE.
+    Write,
+    /// Those that others may hold at once: ROW SHARE, SHARE UPDATE EXCLUSIVE.
+    Shared,
+    /// Those that let nobody else change rows.
+    Exclusive,
+}
+
+impl Mode {
+    /// Any of these privileges is enough.
+    pub fn needs(self) -> &'static [Privilege] {
+        use Privilege::{Delete, Insert, Select, Truncate, Update};
+        match self {
+            Self::Read => &[Select],
+            Self::Write => &[Insert, Update, Delete, Truncate],
+            Self::Shared | Self::Exclusive => &[Update, Delete, Truncate],
+        }
     }
 }
 
@@ -182,7 +296,11 @@ mod tests {
 
     fn names(text: &str) -> Result<Vec<String>> {
         let parsed = parse_one(text).expect(text);
-        let names = locked(text, parsed.sql().expect("SQL"))?;
+        let calls = |select: &Select| Calls {
+            aggregate: select.projection[0].to_string().starts_with("count("),
+            ..Calls::default()
+        };
+        let names = locked(text, parsed.sql().expect("SQL"), &calls)?;
         Ok(names.iter().map(ObjectName::to_string).collect())
     }
 
@@ -201,11 +319,46 @@ mod tests {
             ("SELECT * FROM generate_series(1, 2), a FOR UPDATE", "a"),
             ("SELECT 'for update' FROM a", ""),
             ("SELECT * FROM (VALUES (1)) AS v FOR UPDATE", ""),
+            ("SELECT * FROM a WHERE x IN (SELECT count(*) FROM b GROUP BY y) FOR UPDATE", "a"),
+            ("SELECT DISTINCT x FROM (SELECT * FROM a FOR UPDATE) AS d", "a"),
         ] {
             assert_eq!(names(text).expect(text).join(" "), expected, "{text}");
         }
         for text in ["SELECT * FROM a AS b FOR UPDATE OF a", "SELECT * FROM a FOR SHARE OF \"A\""] {
             assert!(matches!(names(text), Err(Error::NotInFrom(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn rows_of_no_table_are_not_locked() {
+        for (text, expected) in [
+            ("SELECT DISTINCT x FROM a FOR UPDATE", "is not allowed with DISTINCT clause"),
+            ("SELECT x FROM a GROUP BY x FOR UPDATE", "is not allowed with GROUP BY clause"),
+            ("SELECT 1 FROM a HAVING true FOR UPDATE", "is not allowed with HAVING clause"),
+            ("SELECT count(*) FROM a FOR UPDATE", "is not allowed with aggregate functions"),
+            (
+                "SELECT x FROM (SELECT count(*) AS x FROM a) AS d FOR UPDATE",
+                "is not allowed with aggregate functions",
+            ),
+            (
+                "(SELECT x FROM a UNION SELECT x FROM b) FOR UPDATE",
+                "is not allowed with UNION/INTERSECT/EXCEPT",
+            ),
+            ("VALUES (1) FOR UPDATE", "cannot be applied to VALUES"),
+            ("SELECT * FROM (VALUES (1)) AS v FOR UPDATE OF v", "cannot be applied to VALUES"),
+            (
+                "SELECT * FROM generate_series(1, 2) AS g FOR UPDATE OF g",
+                "cannot be applied to a function",
+            ),
+            (
+                "WITH w AS (SELECT * FROM a) SELECT * FROM w FOR UPDATE OF w",
+                "cannot be applied to a WITH query",
+            ),
+        ] {
+            let error = names(text).expect_err(text).to_string();
+            assert_eq!(error, format!("FOR UPDATE {expected}"), "{text}");
+        }
+        let error = names("SELECT x, 1 FROM a GROUP BY x FOR SHARE").expect_err("grouped");
+        assert!(error.to_string().starts_with("FOR SHARE is"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`life`]: the phases as types, and the one function that goes through them.
 //! - [`running`]: a statement from its admission to its last row.
+//! - [`places`]: where in its text a statement is wrong.
 //! - [`prepared`]: statements that are understood and planned.
 //! - [`command`]: what is not a query: SET, DDL, recognised from the parsed text.
 //! - [`grammar`]: what the SQL parser does not know: transactions, cursors, prepared statements.
@@ -52,6 +53,7 @@ pub mod maintenance;
 pub mod notify;
 pub mod objects;
 mod options;
+mod places;
 mod prepared;
 mod recent;
 pub mod registry;

@@ -17,16 +17,20 @@ use crate::engine::{Parsed, Plan};
 
 /// One statement of a message, parsed.
 #[derive(Clone, Debug)]
-pub enum Source {
-    /// With what is shown of its text.
-    Parsed(Arc<str>, Box<Parsed>),
-    /// A statement beyond the SQL parser's grammar.
-    Own(Arc<str>, Box<OwnRequest>),
+pub struct Source {
+    /// What is shown of its text.
+    text: Arc<str>,
+    /// Characters in front of it in the message, if that is known.
+    begins: Option<usize>,
+    pub(super) form: Form,
 }
 
-/// Keeps what a statement asks for to this room.
 #[derive(Clone, Debug)]
-pub struct OwnRequest(pub(super) super::command::Request);
+pub(super) enum Form {
+    Parsed(Box<Parsed>),
+    /// A statement beyond the SQL parser's grammar.
+    Own(Box<Request>),
+}
 
 /// A statement that was understood and, if it reads, planned: run it any number of times.
 #[derive(Clone, Debug)]
@@ -87,22 +91,35 @@ pub(super) enum Work {
 
 impl Source {
     pub(super) fn parsed(parsed: Parsed) -> Self {
-        Self::Parsed(without_passwords(&parsed.text), Box::new(parsed))
+        let text = without_passwords(&parsed.text);
+        Self { text, begins: None, form: Form::Parsed(Box::new(parsed)) }
+    }
+
+    pub(super) fn own(text: &str, request: Request) -> Self {
+        Self { text: without_passwords(text), begins: None, form: Form::Own(Box::new(request)) }
+    }
+
+    /// The same, behind so many characters of its message.
+    pub(super) fn behind(self, begins: usize) -> Self {
+        Self { begins: Some(begins), ..self }
+    }
+
+    /// A place in its text, in characters, as one in its message.
+    pub(super) fn in_message(&self, at: usize) -> Option<usize> {
+        Some(self.begins? + at)
     }
 
     /// Its text, without passwords: for whoever looks.
     pub fn text(&self) -> &Arc<str> {
-        match self {
-            Self::Parsed(text, _) | Self::Own(text, _) => text,
-        }
+        &self.text
     }
 
     /// What it does, if it can be submitted, to run when nobody waits.
     pub(super) fn work(&self) -> Option<Work> {
         let read;
-        let request = match self {
-            Self::Own(_, request) => &request.0,
-            Self::Parsed(_, parsed) => {
+        let request = match &self.form {
+            Form::Own(request) => request.as_ref(),
+            Form::Parsed(parsed) => {
                 let Ok(request) = recognise(parsed) else { return None };
                 read = request;
                 &read

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::notify::Pending;
 use super::{Error, Result};
 use crate::engine::settings::Settings;
-use crate::engine::staged::Tables;
+use crate::engine::staged::{Locked, Tables};
 
 /// What a client is told after each statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,17 @@ struct Savepoint {
     lasting: Settings,
     /// What the block had written by then.
     tables: Tables,
+    /// And what it had locked.
+    locked: Locked,
     pending: Pending,
+}
+
+/// What ROLLBACK TO SAVEPOINT returns to.
+#[derive(Debug)]
+pub(super) struct Return {
+    pub settings: Arc<Settings>,
+    pub tables: Tables,
+    pub locked: Locked,
 }
 
 impl Transaction {
@@ -134,11 +144,12 @@ impl Transaction {
         name: &str,
         settings: &Arc<Settings>,
         tables: Tables,
+        locked: Locked,
     ) -> Result<()> {
         let block = self.block.as_mut().ok_or_else(|| outside("SAVEPOINT"))?;
         let (settings, lasting) = (settings.clone(), block.lasting.clone());
         let (name, pending) = (name.to_owned(), block.pending.clone());
-        block.savepoints.push(Savepoint { name, settings, lasting, tables, pending });
+        block.savepoints.push(Savepoint { name, settings, lasting, tables, locked, pending });
         Ok(())
     }
 
@@ -149,16 +160,16 @@ impl Transaction {
         Ok(())
     }
 
-    /// Returns the settings and tables of that moment; the savepoint stays.
-    pub fn rollback_to(&mut self, name: &str) -> Result<(Arc<Settings>, Tables)> {
+    /// What was so at that moment; the savepoint stays.
+    pub fn rollback_to(&mut self, name: &str) -> Result<Return> {
         let block = self.block.as_mut().ok_or_else(|| outside("ROLLBACK TO SAVEPOINT"))?;
         let at = block.position(name)?;
         block.savepoints.truncate(at + 1);
         block.failed = false;
         block.lasting = block.savepoints[at].lasting.clone();
         block.pending = block.savepoints[at].pending.clone();
-        let Savepoint { settings, tables, .. } = &block.savepoints[at];
-        Ok((settings.clone(), tables.clone()))
+        let Savepoint { settings, tables, locked, .. } = &block.savepoints[at];
+        Ok(Return { settings: settings.clone(), tables: tables.clone(), locked: locked.clone() })
     }
 }
 
@@ -200,12 +211,15 @@ mod tests {
     #[test]
     fn savepoints_return_to_their_moment() {
         let mut transaction = Transaction::default();
-        assert!(transaction.savepoint("a", &named("x"), Tables::default()).is_err());
+        let set = |transaction: &mut Transaction, name: &str, settings: &str| {
+            transaction.savepoint(name, &named(settings), Tables::default(), Locked::default())
+        };
+        assert!(set(&mut transaction, "a", "x").is_err());
         transaction.begin(&named("before"));
-        transaction.savepoint("a", &named("at a"), Tables::default()).expect("in a block");
-        transaction.savepoint("b", &named("at b"), Tables::default()).expect("in a block");
+        set(&mut transaction, "a", "at a").expect("in a block");
+        set(&mut transaction, "b", "at b").expect("in a block");
         transaction.fail();
-        assert_eq!(transaction.rollback_to("a").expect("known").0, named("at a"));
+        assert_eq!(transaction.rollback_to("a").expect("known").settings, named("at a"));
         assert_eq!(transaction.state(), TransactionState::InBlock);
         assert!(transaction.rollback_to("b").is_err());
         transaction.release("a").expect("known");

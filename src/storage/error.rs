@@ -26,8 +26,9 @@ pub enum Error {
     #[error("{path} is damaged or not of the expected format: {source}")]
     Damaged { path: String, source: Box<DataFusionError> },
     /// A cast or a computation that failed on values of the file; readers do the statement's own as
-    /// well as those that bring the file's columns to the table's types.
-    #[error("{} (in {path})", reason(.source))]
+    /// well as those that bring the file's columns to the table's types. Where tables keep their files is not
+    /// everybody's business, so that the text does not say it: see [`Error::file`].
+    #[error("{}", reason(.source))]
     Values { path: String, source: Box<DataFusionError> },
     #[error("the files at {location} do not fit together: {reason}")]
     Mixed { location: String, reason: String },
@@ -108,6 +109,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The file whose values a statement does not fit: for the log, and for those who may read files.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Values { path, .. } => Some(path),
+            Self::Shared(error) => error.file(),
+            _ => None,
+        }
+    }
+
     /// Whether a failed commit certainly has changed nothing.
     pub fn left_nothing(&self) -> bool {
         match self {

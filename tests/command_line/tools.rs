@@ -147,6 +147,19 @@ async fn a_cluster_is_looked_at_and_drained() {
             json(&out)["daemons"].as_array().is_some_and(|daemons| daemons.len() == 1)
         })
         .await;
+        // Who asks learns from the exit code that one of them is dead.
+        let c = cluster.start("c");
+        until("c is seen", async || run(&["status"]).1.contains("c  ")).await;
+        c.kill();
+        until("its death is told", async || {
+            let (code, out, err) = run(&["status"]);
+            match out.contains("unreachable") {
+                true => assert_eq!(code, Some(6), "{out}{err}"),
+                false => assert_eq!(code, Some(0), "{out}{err}"),
+            }
+            code == Some(6)
+        })
+        .await;
     })
     .await;
 }
@@ -346,6 +359,29 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         let facts =
             "SELECT count(*) || ' ' || sum(id) || ' ' || max(name) || ' ' || min(day) FROM people";
         assert_eq!(client.value(facts).await, "20000 200010000 a, \"9999\" 2026-11-29");
+        // As other systems write them: with a mark, lines that end otherwise, and an open end.
+        let foreign = path("foreign.csv");
+        std::fs::write(&foreign, "\u{feff}id,name\r\n1,\"a\r\nb\"\r\n2,c").expect("a file");
+        let (code, _, err) = run(&[&foreign, "foreigners", "--create"]);
+        assert_eq!(code, Some(0), "{err}");
+        let facts = "SELECT count(*) || ' ' || sum(id) || ' ' || max(length(name)) FROM foreigners";
+        assert_eq!(client.value(facts).await, "2 3 4");
+        // What is made for records that are then refused is taken away again, and may be guessed anew.
+        let late = path("late.csv");
+        let lines = |last: &str| (1..=1500).map(|x| format!("{x}\n")).collect::<String>() + last;
+        std::fs::write(&late, format!("x\n{}", lines("x\n"))).expect("a file");
+        let (code, _, err) = run(&[&late, "late", "--create"]);
+        assert!(code == Some(1) && err.contains("line 1502, column x: \"x\""), "{err}");
+        assert_eq!(client.refused("SELECT x FROM late").await.code().code(), "42P01");
+        std::fs::write(&late, format!("x\n{}", lines("7\n"))).expect("a file");
+        let (code, _, err) = run(&[&late, "late", "--create"]);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(client.value("SELECT count(*) FROM late").await, "1501");
+        // Another one's table stays, empty as it is.
+        client.rows("CREATE TABLE empty (x int)").await;
+        std::fs::write(&late, "x\nx\n").expect("a file");
+        assert_eq!(run(&[&late, "empty", "--create"]).0, Some(1));
+        assert_eq!(client.value("SELECT count(*) FROM empty").await, "0");
         // JSON lines, into some of the columns.
         let lines = path("more.jsonl");
         std::fs::write(&lines, "{\"id\": 1, \"name\": null}\n{\"name\": \"x\\ny\", \"id\": 2}\n")

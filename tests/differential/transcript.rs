@@ -115,6 +115,36 @@ fn fields(mut fields: ErrorFields<'_>, texts: bool) -> io::Result<String> {
     Ok(shown)
 }
 
+/// Failures whose place in the client's text Oribi tells, if it knows it for sure.
+const PLACED: &[&str] = &["42703", "42702", "42P01", "42883", "22P02"];
+
+/// Places in texts that are told for the same failure and are not PostgreSQL's.
+pub fn wrong_places(theirs: &Transcript, ours: &Transcript) -> Vec<String> {
+    let errors = |transcript: &Transcript| -> Vec<(String, Option<String>)> {
+        let heard = transcript.iter().flat_map(|(_, heard)| heard);
+        heard.filter_map(code_and_place).collect()
+    };
+    let pairs = errors(theirs).into_iter().zip(errors(ours));
+    let wrong = pairs.filter(|((code, place), (own, own_place))| {
+        code == own && PLACED.contains(&code.as_str()) && own_place.is_some() && own_place != place
+    });
+    wrong.map(|(theirs, ours)| format!("{ours:?} instead of {theirs:?}")).collect()
+}
+
+fn code_and_place(heard: &Heard) -> Option<(String, Option<String>)> {
+    let Heard::Message(Message::ErrorResponse(body)) = heard else { return None };
+    let (mut code, mut place, mut fields) = (String::new(), None, body.fields());
+    while let Ok(Some(field)) = fields.next() {
+        let text = || String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'C' => code = text(),
+            b'P' => place = Some(text()),
+            _ => {}
+        }
+    }
+    Some((code, place))
+}
+
 /// Both, step by step, with a mark at what only one side says.
 pub fn compared(theirs: &Transcript, ours: &Transcript) -> String {
     let mut report = String::new();

@@ -23,7 +23,7 @@ fn statements_before_the_failing_one_deliver_their_results() {
 }
 
 #[test]
-fn a_syntax_error_has_its_place_in_the_message() {
+fn a_failure_has_its_place_in_the_message() {
     let daemon = DAEMON.get();
     let mut wire = Wire::log_in(&daemon);
     for (sql, place) in [
@@ -32,7 +32,11 @@ fn a_syntax_error_has_its_place_in_the_message() {
         ("SELECT 1; BEGIN foo", Some("17")),
         ("SELECT (1", Some("10")),
         ("SELECT 1; DECLARE c CURSOR FOR SELECT 1 x y", Some("43")),
-        ("SELECT nothing", None),
+        // Of a name, where the text has it once.
+        ("SELECT nothing", Some("8")),
+        ("SELECT 'ü';\n SELECT nothing", Some("21")),
+        ("SELECT nothing, nothing", None),
+        ("PREPARE p AS SELECT nothing", None),
     ] {
         let place = place.map(str::to_owned);
         let messages = wire.query(sql);

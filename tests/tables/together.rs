@@ -201,11 +201,20 @@ async fn what_a_block_has_locked_is_unchanged_when_it_commits() {
         // What others have done before the lock is seen, and what they have done since the first is told.
         there.rows("INSERT INTO x VALUES (77)").await;
         here.rows("BEGIN").await;
-        let seen = "SELECT count(*) FROM x WHERE n = 77 FOR UPDATE";
-        assert_eq!(here.value(seen).await, "1");
+        let seen = "SELECT n FROM x WHERE n = 77 FOR UPDATE";
+        assert_eq!(here.value(seen).await, "77");
         there.rows(change).await;
         assert_eq!(here.outcome(seen).await, "40001");
         here.rows("ROLLBACK").await;
+        // What was locked since a savepoint is let go with it, what was locked before is not.
+        for (first, end) in [("SELECT 1", ""), ("LOCK x", "40001")] {
+            let steps = ["BEGIN", first, "SAVEPOINT s", "LOCK x", "ROLLBACK TO SAVEPOINT s"];
+            for statement in steps {
+                assert_eq!(here.outcome(statement).await, "", "{first}, {statement}");
+            }
+            there.rows(change).await;
+            assert_eq!(here.outcome("COMMIT").await, end, "{first}");
+        }
         // A table of the same name is not the same.
         here.rows("BEGIN; LOCK y").await;
         let anew = "DROP TABLE y; CREATE TABLE y (n int); INSERT INTO y VALUES (1)";

@@ -146,31 +146,35 @@ async fn import(options: Options, format: Format) -> Result<Done> {
     let mut parts = Parts::open(&path, format, !no_header, delimiter, bytes)?;
     let mut client = link.open(APPLICATION).await?;
     let target = Target::of(&table);
-    target.prepare(&mut client, &parts, create).await?;
-    let columns = target.columns(&mut client).await?;
-    parts.choose(&columns)?;
-    let import = Import::of(&path, &target, target.oid(&mut client).await?, bytes)?;
-    if restart {
-        target.forget(&mut client, &import.any()).await?;
-    }
-    let there = target.resume(&mut client, &import).await?;
-    let id = import.id;
-    let bar = bar(parts.size());
-    let (mut rows, mut number) = (0, 0);
-    while let Some(part) = parts.next()? {
-        number += 1;
-        bar.set_position(part.position);
-        if number <= there {
-            continue;
+    let made = create && target.make(&mut client, &parts).await?;
+    let (file, client) = (File { path: &path, bytes, restart }, &mut client);
+    match target.fill(client, &mut parts, &file).await {
+        Ok(Filled { rows, parts, resumed }) => {
+            let seconds = since.elapsed().as_secs_f64();
+            Ok(Done { table, rows, parts, resumed, seconds })
         }
-        rows += target.add(&mut client, &parts, &id, number, part).await?;
-        bar.set_message(format!("{rows} rows"));
+        Err(error) => {
+            // What was guessed of a file that has to be mended would keep the mended one out.
+            if made {
+                target.unmake(client).await;
+            }
+            Err(error)
+        }
     }
-    bar.finish_and_clear();
-    // Done: the same file may come again.
-    target.forget(&mut client, &format!("import = {}", literal(&id))).await?;
-    let seconds = since.elapsed().as_secs_f64();
-    Ok(Done { table, rows, parts: number - there, resumed: there, seconds })
+}
+
+/// What is imported, and how.
+struct File<'a> {
+    path: &'a Path,
+    /// Of one part.
+    bytes: usize,
+    restart: bool,
+}
+
+struct Filled {
+    rows: u64,
+    parts: u64,
+    resumed: u64,
 }
 
 /// How an import is noted.
@@ -247,15 +251,69 @@ impl Target {
         Self { name, schema, table, notes }
     }
 
-    /// Makes the table, if that is wanted, and the one for notes.
-    async fn prepare(&self, client: &mut Client, parts: &Parts, create: bool) -> Result<()> {
-        if create {
-            let columns = parts.columns_of_file()?;
-            let columns = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
-            let columns = columns.collect::<Vec<_>>().join(", ");
-            let sql = format!("CREATE TABLE IF NOT EXISTS {} ({columns})", self.name);
-            execute(client, &sql).await?;
+    /// Makes the table; whether it was not there before.
+    async fn make(&self, client: &mut Client, parts: &Parts) -> Result<bool> {
+        let columns = parts.columns_of_file()?;
+        if !self.columns_of(client, &self.table).await?.is_empty() {
+            return Ok(false);
         }
+        let columns = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        match execute(client, &format!("CREATE TABLE {} ({columns})", self.name)).await {
+            Ok(()) => Ok(true),
+            // Somebody else was quicker, or a reply was lost.
+            Err(Error::Statement(error)) if error.code().is_some_and(|c| c.code() == "42P07") => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the table away that an import has made, if nothing is in it. Whatever goes wrong here says less
+    /// than what made the import fail.
+    async fn unmake(&self, client: &mut Client) {
+        let Ok(connection) = client.link().await else { return };
+        let sql = format!("SELECT 1 FROM {} LIMIT 1", self.name);
+        if connection.query_opt(&sql, &[]).await.is_ok_and(|row| row.is_none()) {
+            let _ = connection.batch_execute(&format!("DROP TABLE {} PURGE", self.name)).await;
+        }
+    }
+
+    /// Puts the file's records into the table, from where an earlier attempt has stopped.
+    async fn fill(
+        &self,
+        client: &mut Client,
+        parts: &mut Parts,
+        file: &File<'_>,
+    ) -> Result<Filled> {
+        self.prepare_notes(client).await?;
+        let columns = self.columns(client).await?;
+        parts.choose(&columns)?;
+        let import = Import::of(file.path, self, self.oid(client).await?, file.bytes)?;
+        if file.restart {
+            self.forget(client, &import.any()).await?;
+        }
+        let there = self.resume(client, &import).await?;
+        let id = import.id;
+        let bar = bar(parts.size());
+        let (mut rows, mut number) = (0, 0);
+        while let Some(part) = parts.next()? {
+            number += 1;
+            bar.set_position(part.position);
+            if number <= there {
+                continue;
+            }
+            rows += self.add(client, parts, &id, number, part).await?;
+            bar.set_message(format!("{rows} rows"));
+        }
+        bar.finish_and_clear();
+        // Done: the same file may come again.
+        self.forget(client, &format!("import = {}", literal(&id))).await?;
+        Ok(Filled { rows, parts: number - there, resumed: there })
+    }
+
+    /// Makes the table for notes.
+    async fn prepare_notes(&self, client: &mut Client) -> Result<()> {
         // Who may add notes need not be who may make or change their table.
         let known = self.columns_of(client, NOTES).await?;
         if known.is_empty() {

@@ -24,6 +24,8 @@ const SAMPLE: usize = 1000;
 
 const BATCH: usize = 8192;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Records for COPY, and how much of the file is behind them.
 pub struct Part {
     pub csv: Bytes,
@@ -87,16 +89,16 @@ impl Parts {
         };
         let file = || File::open(path).map_err(Error::io("read", path));
         match format {
-            Format::Csv if header => {
-                let mut line = Vec::new();
-                if parts.record(&mut line)? == 0 {
-                    return Err(Error::Usage(format!("{} is empty", path.display())));
+            Format::Csv => {
+                parts.skip_mark()?;
+                if header {
+                    parts.names = Some(parts.header()?);
                 }
-                parts.names =
-                    Some(fields(&line, delimiter).into_iter().map(|(name, _)| name).collect());
             }
-            Format::Csv => {}
-            Format::Json => parts.source = Source::Json(BufReader::new(file()?)),
+            Format::Json => {
+                parts.source = Source::Json(BufReader::new(file()?));
+                parts.skip_mark()?;
+            }
             Format::Parquet => {
                 let wrong = |error: &dyn ToString| Error::Rows(error.to_string());
                 storage::check_file(&file()?).map_err(|error| wrong(&error))?;
@@ -113,6 +115,26 @@ impl Parts {
             }
         }
         Ok(parts)
+    }
+
+    /// Passes over the mark with which some programs begin a text in UTF-8: it belongs to no value.
+    fn skip_mark(&mut self) -> Result<()> {
+        let (Source::Csv(input) | Source::Json(input)) = &mut self.source else { return Ok(()) };
+        let begin = input.fill_buf().map_err(Error::io("read", &self.path))?;
+        if begin.starts_with(BYTE_ORDER_MARK) {
+            input.consume(BYTE_ORDER_MARK.len());
+            self.position += BYTE_ORDER_MARK.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The names that the first record has.
+    fn header(&mut self) -> Result<Columns> {
+        let mut line = Vec::new();
+        if self.record(&mut line)? == 0 {
+            return Err(Error::Usage(format!("{} is empty", self.path.display())));
+        }
+        Ok(fields(&line, self.delimiter).into_iter().map(|(name, _)| name).collect())
     }
 
     /// Bytes of the file.
@@ -247,6 +269,7 @@ impl Parts {
     }
 
     /// A line of JSON, or a record of CSV with all lines that its quotes hold; the number of its bytes.
+    /// However the file ends its lines, the record ends with a newline: COPY wants all of them to end alike.
     fn record(&mut self, line: &mut Vec<u8>) -> Result<usize> {
         let failed = Error::io("read", &self.path);
         let read = match &mut self.source {
@@ -280,7 +303,9 @@ impl Parts {
         };
         let read = read.map_err(failed)?;
         self.position += read as u64;
-        if read > 0 && line.last() != Some(&b'\n') {
+        if read > 0 {
+            line.pop_if(|byte| *byte == b'\n');
+            line.pop_if(|byte| *byte == b'\r');
             line.push(b'\n');
         }
         Ok(read)
@@ -551,6 +576,38 @@ mod tests {
         assert_eq!(place(3, 12, 1, 2).as_deref(), Some("line 5"));
         assert_eq!(place(5, 22, 2, 1).as_deref(), Some("line 6"));
         assert!(parts.choose(&vec!["a".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn lines_end_as_they_like_and_marks_are_passed_over() {
+        let directory = tempfile::tempdir().expect("a folder");
+        let path = directory.path().join("t.csv");
+        let texts = |content: &str, format, header| {
+            std::fs::write(&path, content).expect("a file");
+            let mut parts = Parts::open(&path, format, header, b',', 8).expect("open");
+            let columns = parts.columns_of_file().expect("a sample");
+            parts.choose(&vec!["a".to_owned(), "b".to_owned()]).expect("there");
+            let mut texts = String::new();
+            while let Some(part) = parts.next().expect("read") {
+                texts += std::str::from_utf8(&part.csv).expect("text");
+            }
+            assert_eq!(parts.position, parts.size(), "{content:?}");
+            (columns[0].0.clone(), texts)
+        };
+        let expected = ("a".to_owned(), "1,\"x\r\ny\"\n2,z\n".to_owned());
+        for content in [
+            "a,b\r\n1,\"x\r\ny\"\r\n2,z",
+            "a,b\r\n1,\"x\r\ny\"\r\n2,z\r\n",
+            "a,b\n1,\"x\r\ny\"\r\n2,z\n",
+            "\u{feff}a,b\r\n1,\"x\r\ny\"\r\n2,z",
+            "\u{feff}\"a\",b\n1,\"x\r\ny\"\n2,z",
+        ] {
+            assert_eq!(texts(content, Format::Csv, true), expected, "{content:?}");
+        }
+        let (name, text) = texts("\u{feff}1,x\r\n2,y", Format::Csv, false);
+        assert_eq!((name.as_str(), text.as_str()), ("column1", "1,x\n2,y\n"));
+        let (name, text) = texts("\u{feff}{\"a\": 1}\r\n{\"b\": 2}", Format::Json, true);
+        assert_eq!((name.as_str(), text.as_str()), ("a", "\"1\",\n,\"2\"\n"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::{cast, kernels::length::length};
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
 /// Bytes of one value.
@@ -105,9 +106,36 @@ impl ScalarUDFImpl for Bounded {
         self.inner.return_field_from_args(args)
     }
 
+    /// Refuses a call of large constants at once: it would stay in the plan with them, and take seconds to
+    /// be looked at again and again.
+    fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if let Some(constants) = large_constants(&args) {
+            self.check(&constants)?;
+        }
+        Ok(ExprSimplifyResult::Original(args))
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         self.check(&args.args)?;
         self.inner.invoke_with_args(args)
+    }
+}
+
+/// The values of a call that has only constants, if one of them is large.
+pub(super) fn large_constants(args: &[Expr]) -> Option<Vec<ColumnarValue>> {
+    let is_large = |arg: &Expr| match arg {
+        Expr::Literal(value, _) => {
+            value.try_as_str().flatten().is_some_and(|text| text.len() as u64 > SMALL_VALUE)
+        }
+        _ => false,
+    };
+    let constant = |arg: &Expr| match arg {
+        Expr::Literal(value, _) => Some(ColumnarValue::Scalar(value.clone())),
+        _ => None,
+    };
+    match args.iter().any(is_large) {
+        true => args.iter().map(constant).collect(),
+        false => None,
     }
 }
 
@@ -272,4 +300,32 @@ fn replaced(args: &[ColumnarValue], row: usize) -> u64 {
     let found = text.matches(&from).count() as u64;
     let kept = text.len() as u64 - found.saturating_mul(from.len() as u64);
     kept.saturating_add(found.saturating_mul(to.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::functions::string::{concat, repeat};
+    use datafusion::logical_expr::lit;
+
+    use super::*;
+
+    #[test]
+    fn large_constants_are_refused_before_anything_runs() {
+        let known = |name: &str| match name {
+            "concat" => Some(concat()),
+            "repeat" => Some(repeat()),
+            _ => None,
+        };
+        let functions = functions(known);
+        let simplified = |name: &str, args: Vec<Expr>| {
+            let function = functions.iter().find(|function| function.name() == name);
+            function.expect(name).simplify(args, &SimplifyContext::default())
+        };
+        let half = "x".repeat(40 << 20);
+        let error = simplified("concat", vec![lit(half.as_str()), lit(half.as_str())]);
+        assert!(error.is_err_and(|error| error.to_string().contains("concat would make")));
+        // What is small itself may stand where nobody ever comes.
+        assert!(simplified("repeat", vec![lit("x"), lit(i64::MAX)]).is_ok());
+        assert!(simplified("concat", vec![lit(half.as_str()), lit("y")]).is_ok());
+    }
 }

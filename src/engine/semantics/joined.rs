@@ -7,11 +7,12 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::bounded::{Numbers, check_sizes};
+use super::bounded::{Numbers, check_sizes, large_constants};
 
 const NAME: &str = "joined";
 
@@ -38,6 +39,11 @@ pub(super) fn call(joined: &Arc<ScalarUDF>, left: Expr, right: Expr) -> Expr {
     joined.call(args)
 }
 
+fn check(args: &[ColumnarValue], rows: usize) -> Result<()> {
+    let lengths: Vec<_> = args.iter().map(Numbers::lengths).collect::<Result<_>>()?;
+    check_sizes("||", rows, |row| lengths.iter().map(|lengths| lengths.at(row)).sum())
+}
+
 impl ScalarUDFImpl for Joined {
     fn name(&self) -> &str {
         NAME
@@ -57,11 +63,18 @@ impl ScalarUDFImpl for Joined {
         types.first().cloned().ok_or_else(|| exec_datafusion_err!("{NAME} takes texts"))
     }
 
+    /// As [`super::bounded`] has it.
+    fn simplify(&self, args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if let Some(constants) = large_constants(&args) {
+            check(&constants, 1)?;
+        }
+        Ok(ExprSimplifyResult::Original(args))
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
-        let lengths: Vec<_> = args.args.iter().map(Numbers::lengths).collect::<Result<_>>()?;
-        check_sizes("||", rows, |row| lengths.iter().map(|lengths| lengths.at(row)).sum())?;
+        check(&args.args, rows)?;
         let texts = (args.args.iter())
             .map(|arg| {
                 let array = match arg {

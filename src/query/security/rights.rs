@@ -1,5 +1,7 @@
 //! What changes of the catalog require of who makes them, as PostgreSQL has it.
 
+use sqlparser::ast::ObjectName;
+
 use super::forbidden;
 use crate::catalog::{
     self, Consistency, CreateMode, Database, ObjectKind, Privilege, Schema, Table, TableName,
@@ -119,6 +121,37 @@ impl Session {
         })
         .await?;
         Ok(roots.check(location).map_err(crate::engine::Error::from)?)
+    }
+
+    /// One of these privileges on a table, or on one of its columns, which keeps others from changing it. What
+    /// is not there, whoever looks for it next says.
+    pub(in crate::query) async fn may_lock(
+        &self,
+        name: &ObjectName,
+        any_of: &[Privilege],
+    ) -> Result<()> {
+        let name = self.existing(name).await?;
+        let Some(table) = self.found(&name).await? else { return Ok(()) };
+        self.require(|snapshot, access| {
+            let table = snapshot.table(&name).unwrap_or(&table);
+            let on_column = |privilege| {
+                let mut columns = table.record.columns.iter();
+                columns.any(|column| access.column(table, &column.name, privilege))
+            };
+            let may =
+                |privilege: &Privilege| access.table(table, *privilege) || on_column(*privilege);
+            match access.is_superuser() || any_of.iter().any(may) {
+                true => Ok(()),
+                false => Err(denied(kind(table), &name.table)),
+            }
+        })
+        .await
+    }
+
+    /// Whether errors may tell the role which file they are about, as far as this daemon knows.
+    pub fn may_see_files(&self) -> bool {
+        let snapshot = self.catalog().snapshot();
+        snapshot.access(self.user()).has_role("pg_read_server_files")
     }
 
     /// Who makes another role an owner must be able to take it back.

@@ -38,6 +38,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Rows of a batch, unless they are long.
 const BATCH_ROWS: usize = 8192;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Bytes that come in for a batch.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -233,8 +235,12 @@ fn step_line(
     if end > limit {
         return Err(columns.error(number, Place::Row, Fault::TooLong { limit }));
     }
-    let line = &data[..end];
     let first = std::mem::take(header);
+    let line = match first {
+        // With that some programs begin a text in UTF-8: it belongs to no name.
+        Header::Match => data[..end].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&data[..end]),
+        Header::None | Header::Skip => &data[..end],
+    };
     if is_last && line.is_empty() && first != Header::Match {
         return Ok((Step::End, next));
     }

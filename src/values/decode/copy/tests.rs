@@ -287,6 +287,9 @@ fn headers_are_compared_as_in_postgres() {
     let csv = &csv_with(Header::Match, |_| ());
     good(csv, "a,b\n1,x\n", &["1|x"]);
     good(csv, "a,b", &[]);
+    // A byte-order mark belongs to no name; without a header it would be a value's.
+    good(csv, "\u{feff}a,b\n1,x\n", &["1|x"]);
+    good(csv, "\u{feff}\"a\",b\r\n1,x", &["1|x"]);
     let wrong = "22P04 wrong number of fields in header line: got 1, expected 2 | COPY t, line 1:";
     bad(csv, "", &format!("{wrong} \"\""));
     bad(csv, "a\n1,x\n", &format!("{wrong} \"a\""));

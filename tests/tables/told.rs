@@ -1,0 +1,48 @@
+//! What errors about values tell of the files that these stand in, and whom.
+
+use crate::common::daemon::{Daemon, Options};
+use crate::support::{Client, bounded};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_may_read_files_is_told_their_names() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let owner = Client::connect(&daemon).await;
+        owner.rows("CREATE TABLE texts (s text, n int)").await;
+        owner.rows("INSERT INTO texts VALUES ('1', 1), ('x', 0)").await;
+        owner.rows("CREATE ROLE ann LOGIN; CREATE ROLE bob LOGIN").await;
+        owner.rows("GRANT SELECT ON texts TO ann, bob").await;
+        owner.rows("GRANT pg_read_server_files TO bob").await;
+        let ann = Client::connect_as(&daemon, "ann").await;
+        let bob = Client::connect_as(&daemon, "bob").await;
+        let mut told = 0;
+        for (sql, code, message) in [
+            (
+                "SELECT n FROM texts WHERE s::int > 0",
+                "22P02",
+                "invalid input syntax for type integer: \"x\"",
+            ),
+            (
+                "SELECT nullif(n, s) FROM texts",
+                "22P02",
+                "invalid input syntax for type integer: \"x\"",
+            ),
+            ("SELECT s FROM texts WHERE 1 / n > 0", "22012", "division by zero"),
+            ("SELECT 1 / n FROM texts", "22012", "division by zero"),
+        ] {
+            let error = ann.refused(sql).await;
+            assert_eq!((error.code().code(), error.message()), (code, message), "{sql}");
+            let [seen, own] = [owner.refused(sql).await, bob.refused(sql).await];
+            assert_eq!(seen.message(), own.message(), "{sql}");
+            let file = seen.message().strip_prefix(message).unwrap_or_else(|| panic!("{seen:?}"));
+            if !file.is_empty() {
+                assert!(file.starts_with(" (in file:") && file.ends_with(".parquet)"), "{file}");
+                told += 1;
+            }
+        }
+        assert!(told > 0, "no value was looked at where the file was read");
+        let log = daemon.log();
+        assert!(log.contains("values of a file do not fit") && log.contains(".parquet"), "{log}");
+    })
+    .await;
+}
