@@ -72,7 +72,7 @@ macro_rules! scripts {
 
 scripts! {
     blocks copy cursors errors expressions extended functions malformed parameters portals
-    prepared settings simple startup tables_read types
+    prepared settings simple startup tables_read templates types
 }
 
 /// Runs every case of a script against both servers and tells all that went wrong.

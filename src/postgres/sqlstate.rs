@@ -16,7 +16,7 @@ use crate::engine::{self, notes, settings};
 use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
-use crate::values::{armor, decode, encode};
+use crate::values::{armor, decode, encode, template};
 use crate::{catalog, coordination, storage, telemetry};
 
 impl From<query::Error> for Report {
@@ -299,6 +299,7 @@ impl From<engine::Error> for Report {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
         let message = error.to_string();
+        let detail = error.detail();
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
         let code = match error {
             E::Syntax(_) | E::SyntaxAt { .. } => "42601",
@@ -375,7 +376,7 @@ impl From<engine::Error> for Report {
             let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
-        Self { hint: meant, ..Self::error(code, message) }
+        Self { hint: meant, detail, ..Self::error(code, message) }
     }
 }
 
@@ -620,6 +621,9 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<armor::Error>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<template::Error>() {
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<catalog::Error>() {

@@ -17,7 +17,7 @@
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
 //! [`uuids`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
-//! [`members`], [`moments`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
@@ -41,6 +41,7 @@ mod rounding;
 mod sets;
 mod shifted;
 mod sum;
+mod templates;
 mod text;
 mod typed;
 mod uuids;
@@ -140,6 +141,7 @@ pub(super) fn amended_functions(
     functions.extend(known("date_trunc").map(truncated));
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
+    functions.extend(templates::functions(&known));
     functions.extend(typed::functions(known));
     functions
 }

@@ -9,7 +9,6 @@ use super::super::functions::{self, Kind};
 use super::build::{
     arguments, as_text, call, cast, function_name, is_parameter, number, take, text,
 };
-use super::patterns::date_pattern;
 
 /// Functions that the engine has under another name.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -66,21 +65,6 @@ pub fn rewrite(expr: &mut Expr) {
                 Some(part) => cast(part, DataType::DoublePrecision),
                 None => return,
             }
-        }
-        ("to_char", [_, pattern]) => {
-            if let Some(translated) = as_text(pattern).and_then(date_pattern) {
-                **pattern = text(&translated);
-            }
-            return;
-        }
-        ("to_date", [value, pattern]) => {
-            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
-            call("to_date", vec![take(value), text(&pattern)])
-        }
-        ("to_timestamp", [value, pattern]) => {
-            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
-            let local = call("to_timestamp", vec![take(value), text(&pattern)]);
-            cast(cast(local, timestamp(TimezoneInfo::None)), timestamp(TimezoneInfo::WithTimeZone))
         }
         _ => return,
     };

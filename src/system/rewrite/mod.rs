@@ -7,7 +7,7 @@
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
-//! - [`patterns`]: SIMILAR TO's and to_char's patterns in the engine's notations.
+//! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
 //! - [`type_names`]: types by PostgreSQL's names.
 //!
 //! The crate `datafusion-pg-catalog` has rules of this kind as well; they are not used, since they
