@@ -71,7 +71,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    blocks copy cursors errors expressions extended functions malformed parameters portals
+    blocks copy cursors errors expressions extended functions json malformed parameters portals
     prepared settings simple startup tables_read templates types
 }
 

@@ -8,6 +8,7 @@
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`joins`]: the columns that joins merge.
+//! - [`records`]: tables' names as the rows that they have.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
@@ -85,6 +86,7 @@ mod precedence;
 mod progress;
 mod pushdown;
 mod ready;
+mod records;
 mod result_cache;
 mod rights;
 mod rows;
@@ -133,7 +135,7 @@ pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, placed
 pub use ready::Ready;
 pub use result_cache::ResultCache;
 pub use rows::Rows;
-pub use semantics::TooLarge;
+pub use semantics::{JsonError, TooLarge};
 pub use session::{Plan, Session};
 pub use spelling::{NO_ALIAS, NOTHING};
 pub use write::{Returned, Target, Written};

@@ -16,7 +16,7 @@ use crate::engine::{self, notes, settings};
 use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
-use crate::values::{armor, decode, encode, template};
+use crate::values::{armor, decode, encode, jsonb, template};
 use crate::{catalog, coordination, storage, telemetry};
 
 impl From<query::Error> for Report {
@@ -621,6 +621,12 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<armor::Error>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<jsonb::Error>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<engine::JsonError>() {
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<template::Error>() {

@@ -30,6 +30,7 @@ mod distinctions;
 mod extremes;
 mod intervals;
 mod joined;
+mod json;
 mod labelled;
 mod lengths;
 mod members;
@@ -75,6 +76,7 @@ use intervals::INTERVAL;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
+pub use json::JsonError;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
@@ -111,14 +113,16 @@ pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
 /// The functions that replace those of the engine, and what the rewriting of PostgreSQL's dialect
 /// relies on.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    vec![
+    let mut functions = vec![
         Arc::new(ScalarUDF::new_from_impl(armor::Encode::default())),
         Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
-    ]
+    ];
+    functions.extend(json::functions());
+    functions
 }
 
 /// The functions that the rule puts in place of operators. No statement can call them: names lead to

@@ -9,12 +9,14 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_expr, cast};
+use postgres_types::Type;
 use sqlparser::ast::BinaryOperator;
 
 use super::intervals::{INTERVAL, Scaled};
 use super::moments::Difference;
 use super::{mixed, text};
 use crate::values::encode::TimeZone;
+use crate::values::types::{is_text, pg_type};
 
 /// Digits behind the point that a quotient has at least, if there is room for them: as many as
 /// PostgreSQL shows of `10.0 / 4`.
@@ -31,13 +33,15 @@ pub(in crate::engine) struct Operators {
     times: Arc<ScalarUDF>,
     divided: Arc<ScalarUDF>,
     difference: Arc<ScalarUDF>,
+    jsonb_form: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
         let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
-        Self { times: scaled(false), divided: scaled(true), difference }
+        let jsonb_form = super::json::normal();
+        Self { times: scaled(false), divided: scaled(true), difference, jsonb_form }
     }
 }
 
@@ -53,6 +57,15 @@ impl ExprPlanner for Operators {
         else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        let equals = matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq);
+        if equals && is_text(&left_type) && is_text(&right_type) {
+            let json = is_json(&left, schema) || is_json(&right, schema);
+            let [left, right] = [left, right].map(|side| match json {
+                true => self.jsonb_form.call(vec![side]),
+                false => side,
+            });
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         let common = mixed::common_type([&left_type, &right_type].into_iter());
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
             let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
@@ -130,6 +143,11 @@ impl ExprPlanner for Operators {
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
+}
+
+/// Whether a text is JSON.
+fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| pg_type(&field) == Type::JSON)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, membership, operators};
+use super::{calls, factors, json, membership, operators};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -86,10 +86,12 @@ impl VisitorMut for Dialect {
                 operators::binary(expr);
             }
             Expr::InList { .. } => operators::row_in_list(expr),
+            Expr::TypedString(_) => json::normal(expr),
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {
                 casts(expr);
                 operators::cut(expr);
+                json::normal(expr);
             }
             Expr::CompoundFieldAccess { .. } => {
                 operators::slice(expr);
@@ -165,7 +167,11 @@ fn functions(expr: &mut Expr) {
             let subscripts = take(expr);
             *expr = call("unnest", vec![subscripts]);
         }
-        _ => calls::rewrite(expr),
+        _ => {
+            if !json::rewrite(expr) {
+                calls::rewrite(expr);
+            }
+        }
     }
 }
 
