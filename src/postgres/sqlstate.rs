@@ -455,6 +455,7 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("to grouping function is not in grouping columns", "42803"),
         ("Inconsistent data type across values list", "42804"),
         ("Cannot automatically convert", "42804"),
+        ("must be type boolean, not type", "42804"),
         ("Unary operator 'NOT' requires a boolean expression", "42804"),
         ("Cannot create filter with non-boolean predicate", "42804"),
         ("Invalid function '", "42809"),

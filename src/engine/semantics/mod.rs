@@ -44,6 +44,7 @@ mod shifted;
 mod sum;
 mod templates;
 mod text;
+mod truths;
 mod typed;
 mod uuids;
 mod whole;

@@ -14,6 +14,7 @@ use sqlparser::ast::BinaryOperator;
 
 use super::intervals::{INTERVAL, Scaled};
 use super::moments::Difference;
+use super::truths::truth;
 use super::{mixed, text};
 use crate::values::encode::TimeZone;
 use crate::values::types::{is_text, pg_type};
@@ -52,6 +53,12 @@ impl ExprPlanner for Operators {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
+        if matches!(op, BinaryOperator::And | BinaryOperator::Or) {
+            let place = if op == BinaryOperator::And { "AND" } else { "OR" };
+            let left = truth(left, place, schema)?.data;
+            let right = truth(right, place, schema)?.data;
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         // What has no type yet, such as a parameter, gets the engine's.
         let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema))
         else {

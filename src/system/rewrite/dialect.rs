@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, json, membership, operators};
+use super::{calls, factors, grouping, json, membership, operators};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -46,6 +46,8 @@ impl VisitorMut for Dialect {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         joins::name_sides(select);
         lone_series(select);
+        grouping::by_number(select);
+        grouping::conditions(select);
         ControlFlow::Continue(())
     }
 

@@ -3,7 +3,7 @@
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
 //! - [`calls`], [`operators`]: functions and operators that the engine lacks, by others.
 //! - [`factors`]: functions in FROM.
-//! - [`json`]: what is made JSON of.
+//! - [`json`], [`grouping`]: what is made JSON of; what rows are grouped by, and conditions.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
@@ -19,6 +19,7 @@ mod build;
 mod calls;
 mod dialect;
 mod factors;
+mod grouping;
 mod json;
 mod membership;
 mod names;
