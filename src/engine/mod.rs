@@ -8,6 +8,7 @@
 //! - [`copy`]: COPY's grammar.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`joins`]: the columns that joins merge.
+//! - [`laterals`]: what is computed of rows in FROM.
 //! - [`records`]: tables' names as the rows that they have.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
@@ -70,6 +71,7 @@ mod generic;
 mod history;
 mod insert;
 pub mod joins;
+mod laterals;
 mod list;
 mod look_up;
 pub mod memory;
@@ -430,10 +432,11 @@ fn template(
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(laterals::Laterals),
         Arc::new(semantics::Comparisons::default()),
         Arc::new(semantics::Semantics::default()),
     ];
-    rules.splice(1..1, Analyzer::new().rules);
+    rules.splice(2..2, Analyzer::new().rules);
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));

@@ -418,13 +418,17 @@ fn lone_series(select: &mut Select) {
     }
 }
 
-/// A series in a SELECT's list is one row for each number.
+/// A series in a SELECT's list is one row for each number, and so are the parts of a text.
 fn series(expr: &mut Expr) {
-    if let Expr::Function(function) = expr
-        && function_name(function).is_some_and(|name| name == "generate_series")
-    {
-        *expr = call("unnest", vec![take(expr)]);
+    let Expr::Function(function) = expr else { return };
+    match function_name(function).as_deref() {
+        Some("generate_series") => {}
+        Some(factors::STRING_TO_TABLE) => {
+            function.name = ObjectName::from(vec![Ident::new("string_to_array")]);
+        }
+        _ => return,
     }
+    *expr = call("unnest", vec![take(expr)]);
 }
 
 /// The engine names an aggregate without the casts in it, so that `sum(x)` and `sum(x::float8)`
