@@ -33,6 +33,7 @@ mod joined;
 mod json;
 mod labelled;
 mod lengths;
+mod matched;
 mod members;
 mod mixed;
 mod moments;
@@ -121,6 +122,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
+        Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
     ];
     functions.extend(json::functions());
     functions

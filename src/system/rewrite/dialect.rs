@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, grouping, json, membership, operators};
+use super::{calls, factors, grouping, json, membership, operators, tuples};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -75,6 +75,11 @@ impl VisitorMut for Dialect {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        operators::blank_padded(expr);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(_) => functions(expr),
@@ -88,6 +93,7 @@ impl VisitorMut for Dialect {
                 operators::binary(expr);
             }
             Expr::InList { .. } => operators::row_in_list(expr),
+            Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
             Expr::TypedString(_) => json::normal(expr),
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {

@@ -3,7 +3,7 @@
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
 //! - [`calls`], [`operators`]: functions and operators that the engine lacks, by others.
 //! - [`factors`]: functions in FROM.
-//! - [`json`], [`grouping`]: what is made JSON of; what rows are grouped by, and conditions.
+//! - [`json`], [`tuples`], [`grouping`]: what is made JSON of; rows of values; what rows are grouped by.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
@@ -26,6 +26,7 @@ mod names;
 mod operators;
 mod patterns;
 mod system;
+mod tuples;
 mod type_names;
 
 use std::ops::ControlFlow;
