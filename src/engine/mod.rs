@@ -10,6 +10,7 @@
 //! - [`joins`]: the columns that joins merge.
 //! - [`laterals`]: what is computed of rows in FROM.
 //! - [`records`]: tables' names as the rows that they have.
+//! - [`literals`]: literals as the SQL parser knows them.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
@@ -73,6 +74,7 @@ mod insert;
 pub mod joins;
 mod laterals;
 mod list;
+mod literals;
 mod look_up;
 pub mod memory;
 pub mod notes;
