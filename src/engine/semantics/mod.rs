@@ -49,6 +49,7 @@ mod truths;
 mod typed;
 mod uuids;
 mod whole;
+mod words;
 mod zones;
 
 use std::sync::Arc;
@@ -92,6 +93,7 @@ pub(super) struct Semantics {
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
     array_has: Arc<ScalarUDF>,
+    words: words::Words,
 }
 
 impl Default for Semantics {
@@ -103,6 +105,7 @@ impl Default for Semantics {
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
             array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
+            words: words::Words::default(),
         }
     }
 }
@@ -354,6 +357,9 @@ impl Semantics {
 
     fn cast(&self, cast: Cast, schema: &DFSchema, zone: &TimeZone) -> Result<Transformed<Expr>> {
         let Cast { expr, field } = cast;
+        if let Some(moment) = self.words.moment(&expr, &field, zone, &self.at_time_zone) {
+            return Ok(Transformed::yes(moment));
+        }
         if let Some(constant) = text::constant(&expr, &field, zone)? {
             return Ok(Transformed::yes(constant));
         }
