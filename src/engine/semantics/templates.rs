@@ -32,9 +32,10 @@ const TO_CHAR: &str = "to_char";
 
 const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
-/// Digits of a number, and those behind the point where its template is not known before it is read.
-const MAX_PRECISION: u8 = 38;
-const UNKNOWN_SCALE: i8 = 10;
+/// The digits of a number that is read: as many as `numeric` has without a precision. Where the template is a
+/// constant, the rewriting of PostgreSQL's dialect casts it to as many as that has.
+const PRECISION: u8 = 38;
+const SCALE: i8 = 10;
 
 /// The functions, of which those of one argument are the engine's.
 pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
@@ -453,29 +454,7 @@ impl ScalarUDFImpl for ToNumber {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Decimal128(MAX_PRECISION, UNKNOWN_SCALE))
-    }
-
-    /// As many digits behind the point as the text has, if it is a constant, or else the template.
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let text = |at: usize| args.scalar_arguments.get(at).copied().flatten()?.try_as_str()?;
-        let template = text(1).map(NumberTemplate::parse).transpose().map_err(failed)?;
-        let scale = template.map(|template| {
-            let read = text(0).and_then(|text| template.read(text).ok());
-            match read {
-                Some(read) => read.split_once('.').map_or(0, |(_, fraction)| fraction.len()),
-                None => template.digits().1,
-            }
-        });
-        let scale = match scale {
-            None => UNKNOWN_SCALE,
-            Some(scale) => {
-                i8::try_from(scale).ok().filter(|scale| *scale <= MAX_PRECISION as i8).ok_or_else(
-                    || failed(Error::Template("the template has too many digits".to_owned())),
-                )?
-            }
-        };
-        Ok(Arc::new(Field::new(self.name(), DataType::Decimal128(MAX_PRECISION, scale), true)))
+        Ok(DataType::Decimal128(PRECISION, SCALE))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

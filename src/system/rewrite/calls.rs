@@ -9,6 +9,7 @@ use super::super::functions::{self, Kind};
 use super::build::{
     arguments, as_text, call, cast, function_name, is_parameter, number, take, text,
 };
+use crate::values::template::NumberTemplate;
 
 /// Functions that the engine has under another name.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -65,6 +66,13 @@ pub fn rewrite(expr: &mut Expr) {
                 Some(part) => cast(part, DataType::DoublePrecision),
                 None => return,
             }
+        }
+        ("to_number", [_, template]) => {
+            // A type that is known before any text is read.
+            let digits = as_text(template).and_then(|text| NumberTemplate::parse(text).ok());
+            let Some((_, scale)) = digits.map(|template| template.digits()) else { return };
+            let Ok(scale) = i64::try_from(scale.min(10)) else { return };
+            cast(take(expr), DataType::Numeric(ExactNumberInfo::PrecisionAndScale(38, scale)))
         }
         _ => return,
     };
