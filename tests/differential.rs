@@ -71,8 +71,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    blocks copy cursors errors expressions extended functions malformed parameters portals
-    prepared settings simple startup tables_read types
+    blocks copy cursors errors expressions extended functions json malformed parameters portals
+    prepared settings simple startup tables_read templates types
 }
 
 /// Runs every case of a script against both servers and tells all that went wrong.

@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::patterns::BadPattern;
 use super::words;
+use crate::values::template;
 use crate::{catalog, coordination, storage};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -158,6 +159,13 @@ fn strip(text: &str) -> String {
 }
 
 impl Error {
+    /// More of what is wrong with a value, or with the template that it is read by.
+    pub fn detail(&self) -> Option<String> {
+        let (Self::Plan(error) | Self::Execution(error)) = self else { return None };
+        let DataFusionError::External(inner) = error.find_root() else { return None };
+        inner.downcast_ref::<template::Error>()?.detail().map(str::to_owned)
+    }
+
     /// What could have been meant, for people.
     pub fn hint(&self) -> Option<String> {
         match self {

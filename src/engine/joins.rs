@@ -16,9 +16,9 @@ use sqlparser::ast::{
     With,
 };
 
-use super::as_of;
 use super::parse::parse_one;
 use super::visit::visit_mut;
+use super::{as_of, records};
 
 /// A column of what stands behind FROM.
 struct Column {
@@ -67,6 +67,7 @@ impl VisitorMut for Speller<'_> {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        self.put_rows(select);
         let merging: Vec<_> = select.from.iter().flat_map(merging).collect();
         let natural = merging.iter().any(|(how, _)| matches!(how, JoinConstraint::Natural));
         let outer = merging.iter().any(|(_, kind)| matches!(kind, Kind::Right | Kind::Full));
@@ -91,6 +92,30 @@ impl VisitorMut for Speller<'_> {
 }
 
 impl Speller<'_> {
+    /// Rows in the place of tables' names, where these are no columns'.
+    fn put_rows(&self, select: &mut Select) {
+        let names = records::asked_for(select);
+        if names.is_empty() {
+            return;
+        }
+        let tables = select.from.iter_mut();
+        let tables = tables.flat_map(|table| {
+            let joined = table.joins.iter_mut().map(|join| &mut join.relation);
+            std::iter::once(&mut table.relation).chain(joined)
+        });
+        let mut rows = HashMap::new();
+        let mut others = Vec::new();
+        for factor in tables {
+            let Some(name) = name(factor) else { continue };
+            let Some(columns) = self.of(factor) else { continue };
+            let columns: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+            others.extend(columns.clone());
+            rows.insert(folded(&name), columns);
+        }
+        rows.retain(|name, _| !others.contains(name));
+        records::put(select, &rows);
+    }
+
     /// The columns of a table and what it is joined with; `None` if they are not known, or the engine
     /// has to say what is wrong.
     fn joined(&self, table: &mut TableWithJoins) -> Option<Vec<Column>> {
@@ -342,7 +367,7 @@ fn key(name: &ObjectName) -> Option<String> {
     }
 }
 
-fn folded(name: &Ident) -> String {
+pub(super) fn folded(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
         None => name.value.to_lowercase(),

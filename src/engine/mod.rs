@@ -9,6 +9,9 @@
 //! - [`correlated`]: subqueries that compare with the outer query by IS NOT DISTINCT FROM.
 //! - [`parameters`]: the types of `$1`, `$2`, ...
 //! - [`joins`]: the columns that joins merge.
+//! - [`laterals`]: what is computed of rows in FROM.
+//! - [`records`]: tables' names as the rows that they have.
+//! - [`literals`]: literals as the SQL parser knows them.
 //! - [`list`]: expressions over given columns, such as RETURNING's.
 //! - [`planner`]: names to tables, statements to logical plans.
 //! - [`session`]: one client's settings, and its plans.
@@ -73,7 +76,9 @@ mod generic;
 mod history;
 mod insert;
 pub mod joins;
+mod laterals;
 mod list;
+mod literals;
 mod look_up;
 pub mod memory;
 mod misplaced;
@@ -90,6 +95,7 @@ mod precedence;
 mod progress;
 mod pushdown;
 mod ready;
+mod records;
 mod result_cache;
 mod rights;
 mod rows;
@@ -140,7 +146,7 @@ pub use parse::{Parsed, parse, parse_expressions, parse_one, parse_types, placed
 pub use ready::Ready;
 pub use result_cache::ResultCache;
 pub use rows::Rows;
-pub use semantics::TooLarge;
+pub use semantics::{JsonError, TooLarge};
 pub use session::{Plan, Session};
 pub use spelling::{NO_ALIAS, NOTHING};
 pub use subject::Subject;
@@ -436,10 +442,11 @@ fn template(
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(laterals::Laterals),
         Arc::new(semantics::Comparisons::default()),
         Arc::new(semantics::Semantics::default()),
     ];
-    rules.splice(1..1, Analyzer::new().rules);
+    rules.splice(2..2, Analyzer::new().rules);
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));

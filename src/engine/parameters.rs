@@ -57,13 +57,21 @@ pub(super) fn of_plan(plan: &LogicalPlan, known: &[Option<FieldRef>]) -> Result<
     Ok(if settled { Parameters::Settled(fields) } else { Parameters::Found(fields) })
 }
 
-/// `x = ANY($1)`: the array's elements are of the type of `x`, which the engine does not conclude.
+/// `x = ANY($1)`: the array's elements are of the type of `x`, which the engine does not conclude; those of
+/// `x LIKE ANY ($1)` are texts.
 fn members_of_arrays(
     plan: &LogicalPlan,
     found: &mut HashMap<usize, Option<FieldRef>>,
 ) -> datafusion::common::Result<()> {
     let mut note = |expr: &PlanExpr, schema: &DFSchema| {
         let PlanExpr::ScalarFunction(ScalarFunction { func, args }) = expr else { return };
+        if let ("matched", [_, PlanExpr::Placeholder(Placeholder { id, field: None }), ..]) =
+            (func.name(), args.as_slice())
+        {
+            let patterns = of(DataType::new_list(DataType::Utf8, true));
+            found.extend(number(id).map(|number| (number, Some(patterns))));
+            return;
+        }
         let [PlanExpr::Placeholder(Placeholder { id, field: None }), member] = args.as_slice()
         else {
             return;

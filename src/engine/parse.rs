@@ -9,7 +9,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
-use super::{Error, Result, as_of, complexity, precedence, spelling};
+use super::{Error, Result, as_of, complexity, literals, precedence, spelling};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
 /// exhaust the stack.
@@ -46,8 +46,10 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 pub fn parse_one(text: &str) -> Result<Parsed> {
     let own = |error| placed(error, text, text);
     complexity::refuse_long_chains(text).map_err(own)?;
-    let known = spelling::known(text).map_err(own)?;
-    let known = known.as_deref().unwrap_or(text);
+    let literals = literals::plain(text)?;
+    let plain = literals.as_deref().unwrap_or(text);
+    let known = spelling::known(plain).map_err(own)?;
+    let known = known.as_deref().unwrap_or(plain);
     let seen = as_of::marked(known).map_err(own)?;
     let mut parsed = parse_seen(&seen).map_err(|error| placed(error, &seen, text))?;
     if matches!(seen, Cow::Owned(_)) {

@@ -1,7 +1,8 @@
 //! Statements spelled as the SQL parser knows them: DO NOTHING in MERGE is an action of the right kind on a
 //! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
 //! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
-//! as a query is the SELECT that it stands for, and LIKE ALL the operator.
+//! as a query is the SELECT that it stands for, and LIKE ALL the operator. ONLY says nothing where no
+//! table has others below it, nor EXCLUDE NO OTHERS of a window.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -21,7 +22,10 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     };
     // Few statements need a second look.
     let locks = has("for") && (has("key") || has("of")) && (has("update") || has("share"));
-    let looks: [(bool, Rewriting); 5] = [
+    let only = has("only") && (has("from") || has("table") || has("join") || has("update"));
+    let looks: [(bool, Rewriting); 7] = [
+        (only, without_only),
+        (has("exclude") && has("others"), without_others),
         (has("nothing") && has("merge"), without_nothing),
         (has("partition") && has("insert"), with_alias),
         (has("table"), with_selects),
@@ -100,9 +104,61 @@ fn with_alias(text: &str, words: &Words) -> Option<String> {
     Some(format!("{before}AS \"{NO_ALIAS}\" {after}"))
 }
 
+/// ONLY before a table.
+fn without_only(text: &str, words: &Words) -> Option<String> {
+    use Keyword::{FROM, JOIN, ONLY, TABLE, UPDATE};
+    let is = |at: usize, token: &Token| words.0.get(at).is_some_and(|(_, own)| own == token);
+    let mut places = Vec::new();
+    for at in (1..words.0.len()).filter(|at| words.keyword(*at) == ONLY) {
+        if !matches!(words.keyword(at - 1), FROM | JOIN | TABLE | UPDATE) {
+            continue;
+        }
+        let start = words.0[at].0;
+        let mut end = at + 1;
+        if is(end, &Token::LParen) {
+            // Only a name may stand in the brackets.
+            while matches!(words.0.get(end + 1), Some((_, Token::Word(_) | Token::Period))) {
+                end += 1;
+            }
+            if is(end + 1, &Token::RParen) && end > at + 1 {
+                let (open, close) = (words.0[at + 1].0, words.0[end + 1].0);
+                places.extend([(start, open + 1), (close, close + 1)]);
+            }
+        } else if matches!(words.0.get(end), Some((_, Token::Word(_)))) {
+            places.push((start, start + "only".len()));
+        }
+    }
+    without(text, places.into_iter())
+}
+
+/// EXCLUDE NO OTHERS, which a window does anyway.
+fn without_others(text: &str, words: &Words) -> Option<String> {
+    let is = |at: usize, word: &str| match words.0.get(at) {
+        Some((_, Token::Word(own))) => {
+            own.quote_style.is_none() && own.value.eq_ignore_ascii_case(word)
+        }
+        _ => false,
+    };
+    let places = (0..words.0.len())
+        .filter(|at| is(*at, "exclude") && is(at + 1, "no") && is(at + 2, "others"));
+    without(text, places.map(|at| (words.0[at].0, words.0[at + 2].0 + "others".len())))
+}
+
+/// The text with blanks in some places, so that the rest stays where it is.
+fn without(text: &str, places: impl Iterator<Item = (usize, usize)>) -> Option<String> {
+    let (mut changed, mut end) = (String::new(), 0);
+    for (from, to) in places {
+        changed.push_str(&text[end..from]);
+        changed.extend(std::iter::repeat_n(' ', to - from));
+        end = to;
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
 /// TABLE where a query may stand.
 fn with_selects(text: &str, words: &Words) -> Option<String> {
-    use Keyword::{ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INTERSECT, TABLE, UNION};
+    use Keyword::{ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INSERT, INTERSECT, TABLE, UNION};
     let (mut changed, mut end) = (String::new(), 0);
     for at in (0..words.0.len()).filter(|at| words.keyword(*at) == TABLE) {
         let before = at.checked_sub(1).map(|before| (&words.0[before].1, words.keyword(before)));
@@ -111,17 +167,23 @@ fn with_selects(text: &str, words: &Words) -> Option<String> {
             // Behind a name it is a column's, or an argument's.
             Some((Token::LParen, _)) => at < 2 || !words.is_name(at - 2),
             Some((_, UNION | INTERSECT | EXCEPT | EXPLAIN)) => true,
-            // Behind the queries that WITH has named.
-            Some((Token::RParen, _)) => words.keyword(0) == Keyword::WITH,
+            // Behind the queries that WITH has named, and what INSERT is to fill.
+            Some((Token::RParen, _)) => matches!(words.keyword(0), Keyword::WITH | INSERT),
             Some((_, ANALYZE)) => words.keyword(0) == EXPLAIN,
             Some((_, ALL | DISTINCT)) => {
                 at >= 2 && matches!(words.keyword(at - 2), UNION | INTERSECT | EXCEPT)
             }
             // It may also be what a column is called.
             Some((_, AS)) => words.keyword(at + 1) == Keyword::NoKeyword,
+            Some((Token::Word(_), Keyword::NoKeyword)) => {
+                words.keyword(0) == INSERT && words.keyword(at + 1) == Keyword::NoKeyword
+            }
             Some(_) => false,
         };
-        if begins && matches!(words.0.get(at + 1), Some((_, Token::Word(_)))) {
+        if begins
+            && matches!(words.0.get(at + 1), Some((_, Token::Word(_))))
+            && ends_table(words, at + 1)
+        {
             changed.push_str(&text[end..words.0[at].0]);
             changed.push_str("SELECT * FROM");
             end = words.0[at].0 + "table".len();
@@ -129,6 +191,34 @@ fn with_selects(text: &str, words: &Words) -> Option<String> {
     }
     changed.push_str(&text[end..]);
     (end > 0).then_some(changed)
+}
+
+/// Whether behind the name of a table comes what may follow a query: neither an alias nor a condition.
+fn ends_table(words: &Words, name: usize) -> bool {
+    use Keyword::{
+        EXCEPT, FETCH, FOR, INTERSECT, LIMIT, OFFSET, ON, ORDER, RETURNING, UNION, WITH,
+    };
+    let mut at = name + 1;
+    while matches!(words.0.get(at), Some((_, Token::Period))) {
+        at += 2;
+    }
+    match words.0.get(at) {
+        None | Some((_, Token::RParen | Token::SemiColon)) => true,
+        Some(_) => matches!(
+            words.keyword(at),
+            EXCEPT
+                | FETCH
+                | FOR
+                | INTERSECT
+                | LIMIT
+                | OFFSET
+                | ON
+                | ORDER
+                | RETURNING
+                | UNION
+                | WITH
+        ),
+    }
 }
 
 /// `[NOT] LIKE ALL` and `[NOT] ILIKE ALL` as operators.
@@ -244,6 +334,8 @@ mod tests {
             "CREATE TABLE c AS TABLE t",
             "SELECT * FROM (TABLE t) AS s",
             "EXPLAIN ANALYZE TABLE t",
+            "INSERT INTO a TABLE b",
+            "INSERT INTO a (b, c) TABLE d.e RETURNING b",
         ] {
             let seen = known(text).expect(text).expect(text);
             assert!(seen.contains("SELECT * FROM"), "{seen}");
@@ -255,9 +347,29 @@ mod tests {
             "DROP TABLE t",
             "TABLE",
             "CREATE TABLE a (table text)",
+            "TABLE a WHERE b",
+            "TABLE a b",
+            "INSERT INTO TABLE a SELECT 1",
         ] {
             assert_eq!(known(text).expect(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        for (text, seen) in [
+            ("SELECT 1 FROM ONLY a JOIN only (b)", "SELECT 1 FROM      a JOIN       b "),
+            ("UPDATE ONLY a SET b = 1", "UPDATE      a SET b = 1"),
+            (
+                "SELECT sum(a) OVER (ROWS 1 PRECEDING EXCLUDE NO OTHERS)",
+                "SELECT sum(a) OVER (ROWS 1 PRECEDING                  )",
+            ),
+        ] {
+            assert_eq!(known(text).expect(text).as_deref(), Some(seen));
+            parse_one(text).expect(text);
+        }
+        let rows = "SELECT a FROM b FETCH FIRST 3 ROWS ONLY";
+        assert_eq!(known(rows).expect("valid"), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::engine::{self, Misplaced, notes, settings};
 use crate::query::schedules;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, Stop, copy};
-use crate::values::{armor, decode, encode};
+use crate::values::{armor, decode, encode, jsonb, template};
 use crate::{catalog, coordination, storage, telemetry};
 
 impl From<query::Error> for Report {
@@ -302,6 +302,7 @@ impl From<engine::Error> for Report {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
         let message = error.to_string();
+        let detail = error.detail();
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
         let file = error.file().map(str::to_owned);
         let code = match error {
@@ -380,7 +381,7 @@ impl From<engine::Error> for Report {
             let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
-        Self { hint: meant, file, ..Self::error(code, message) }
+        Self { hint: meant, detail, file, ..Self::error(code, message) }
     }
 }
 
@@ -477,6 +478,7 @@ fn told_by_text(message: &str) -> Option<&'static str> {
         ("and argument types 'greatest(", "42804"),
         ("and argument types 'least(", "42804"),
         ("Cannot automatically convert", "42804"),
+        ("must be type boolean, not type", "42804"),
         ("Unary operator 'NOT' requires a boolean expression", "42804"),
         ("Cannot create filter with non-boolean predicate", "42804"),
         ("Invalid function '", "42809"),
@@ -655,6 +657,15 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<armor::Error>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<jsonb::Error>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<engine::JsonError>() {
+        return Some(error.sqlstate());
+    }
+    if let Some(error) = error.downcast_ref::<template::Error>() {
         return Some(error.sqlstate());
     }
     if let Some(error) = error.downcast_ref::<catalog::Error>() {

@@ -5,10 +5,14 @@
 //! - [`encode`]: Arrow's values as PostgreSQL writes them, in text and binary.
 //! - [`decode`]: values in text or binary, as PostgreSQL reads them, to Arrow.
 //! - [`armor`]: bytes as text, in the forms that users choose.
+//! - [`jsonb`]: the one form of equal JSON values.
+//! - [`template`]: values as text and back, by templates.
 
 pub mod armor;
 pub mod decode;
 pub mod encode;
+pub mod jsonb;
+pub mod template;
 pub mod types;
 
 pub(crate) use encode::calendar::{Day, day, days};

@@ -1,6 +1,6 @@
 //! What has to be settled before the engine looks for a common type of several values: where there is
 //! a `uuid` among them ([`uuids`]), or types of which it takes another than PostgreSQL does ([`mixed`],
-//! [`sets`]).
+//! [`sets`]), and which values may stand where a truth value has to ([`truths`]).
 
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::mixed::Mixed;
-use super::{grouped, sets, uuids};
+use super::{grouped, sets, truths, uuids};
 
 /// The rule. It belongs before the engine's own rule that settles types.
 #[derive(Debug, Default)]
@@ -52,7 +52,8 @@ impl Comparisons {
                     true => uuids::with_uuids(expr, &schema),
                     false => Transformed::no(expr),
                 };
-                expr.transform_data(|expr| self.mixed.settled(expr, &schema))
+                expr.transform_data(|expr| truths::settled(expr, &schema))?
+                    .transform_data(|expr| self.mixed.settled(expr, &schema))
             })?;
             Ok(match done.transformed {
                 true => done.update_data(|expr| name.restore(expr)),
@@ -70,7 +71,7 @@ impl Comparisons {
 fn has_several(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
-        found = found || expr.exists(|expr| Ok(Mixed::may_have(expr)))?;
+        found = found || expr.exists(|expr| Ok(Mixed::may_have(expr) || truths::may_have(expr)))?;
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

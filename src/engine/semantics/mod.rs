@@ -17,7 +17,7 @@
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
 //! [`uuids`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
-//! [`members`], [`moments`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
@@ -30,8 +30,10 @@ mod distinctions;
 mod extremes;
 mod intervals;
 mod joined;
+mod json;
 mod labelled;
 mod lengths;
+mod matched;
 mod members;
 mod mixed;
 mod moments;
@@ -41,10 +43,13 @@ mod rounding;
 mod sets;
 mod shifted;
 mod sum;
+mod templates;
 mod text;
+mod truths;
 mod typed;
 mod uuids;
 mod whole;
+mod words;
 mod zones;
 
 use std::sync::Arc;
@@ -74,6 +79,7 @@ use intervals::INTERVAL;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
+pub use json::JsonError;
 pub(super) use operators::Operators;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
@@ -87,6 +93,7 @@ pub(super) struct Semantics {
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
     array_has: Arc<ScalarUDF>,
+    words: words::Words,
 }
 
 impl Default for Semantics {
@@ -98,6 +105,7 @@ impl Default for Semantics {
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
             array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
+            words: words::Words::default(),
         }
     }
 }
@@ -110,14 +118,17 @@ pub(super) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
 /// The functions that replace those of the engine, and what the rewriting of PostgreSQL's dialect
 /// relies on.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    vec![
+    let mut functions = vec![
         Arc::new(ScalarUDF::new_from_impl(armor::Encode::default())),
         Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
-    ]
+        Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
+    ];
+    functions.extend(json::functions());
+    functions
 }
 
 /// The functions that the rule puts in place of operators. No statement can call them: names lead to
@@ -140,6 +151,7 @@ pub(super) fn amended_functions(
     functions.extend(known("date_trunc").map(truncated));
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
+    functions.extend(templates::functions(&known));
     functions.extend(typed::functions(known));
     functions
 }
@@ -345,6 +357,9 @@ impl Semantics {
 
     fn cast(&self, cast: Cast, schema: &DFSchema, zone: &TimeZone) -> Result<Transformed<Expr>> {
         let Cast { expr, field } = cast;
+        if let Some(moment) = self.words.moment(&expr, &field, zone, &self.at_time_zone) {
+            return Ok(Transformed::yes(moment));
+        }
         if let Some(constant) = text::constant(&expr, &field, zone)? {
             return Ok(Transformed::yes(constant));
         }

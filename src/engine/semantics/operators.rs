@@ -6,15 +6,19 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_expr, cast};
+use postgres_types::Type;
 use sqlparser::ast::BinaryOperator;
 
 use super::intervals::{INTERVAL, Scaled};
 use super::moments::Difference;
+use super::truths::truth;
 use super::{mixed, text};
 use crate::values::encode::TimeZone;
+use crate::values::types::{dimensions, is_text, pg_type};
 
 /// Digits behind the point that a quotient has at least, if there is room for them: as many as
 /// PostgreSQL shows of `10.0 / 4`.
@@ -31,13 +35,15 @@ pub(in crate::engine) struct Operators {
     times: Arc<ScalarUDF>,
     divided: Arc<ScalarUDF>,
     difference: Arc<ScalarUDF>,
+    jsonb_form: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
         let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
-        Self { times: scaled(false), divided: scaled(true), difference }
+        let jsonb_form = super::json::normal();
+        Self { times: scaled(false), divided: scaled(true), difference, jsonb_form }
     }
 }
 
@@ -48,11 +54,30 @@ impl ExprPlanner for Operators {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
+        if matches!(op, BinaryOperator::And | BinaryOperator::Or) {
+            let place = if op == BinaryOperator::And { "AND" } else { "OR" };
+            let left = truth(left, place, schema)?.data;
+            let right = truth(right, place, schema)?.data;
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         // What has no type yet, such as a parameter, gets the engine's.
         let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema))
         else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        let arrays = [&left_type, &right_type].iter().any(|kind| dimensions(kind) > 0);
+        if arrays {
+            return Ok(of_arrays(op, (left, left_type), (right, right_type)));
+        }
+        let equals = matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq);
+        if equals && is_text(&left_type) && is_text(&right_type) {
+            let json = is_json(&left, schema) || is_json(&right, schema);
+            let [left, right] = [left, right].map(|side| match json {
+                true => self.jsonb_form.call(vec![side]),
+                false => side,
+            });
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
         let common = mixed::common_type([&left_type, &right_type].into_iter());
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
             let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
@@ -130,6 +155,41 @@ impl ExprPlanner for Operators {
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
+}
+
+/// An operator of arrays. A text in quotes beside one is an array of the same type.
+fn of_arrays(
+    op: BinaryOperator,
+    (left, left_type): (Expr, DataType),
+    (right, right_type): (Expr, DataType),
+) -> PlannerResult<RawBinaryExpr> {
+    let (left, right) = match (dimensions(&left_type), dimensions(&right_type)) {
+        (0, _) if is_constant_text(&left) => (cast(left, right_type), right),
+        (_, 0) if is_constant_text(&right) => (left, cast(right, left_type)),
+        (0, _) | (_, 0) => return PlannerResult::Original(RawBinaryExpr { op, left, right }),
+        _ => (left, right),
+    };
+    match op {
+        BinaryOperator::AtArrow => {
+            PlannerResult::Planned(array_has_all_udf().call(vec![left, right]))
+        }
+        BinaryOperator::ArrowAt => {
+            PlannerResult::Planned(array_has_all_udf().call(vec![right, left]))
+        }
+        BinaryOperator::PGOverlap => {
+            PlannerResult::Planned(array_has_any_udf().call(vec![left, right]))
+        }
+        op => PlannerResult::Original(RawBinaryExpr { op, left, right }),
+    }
+}
+
+fn is_constant_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(value, _) if value.try_as_str().flatten().is_some())
+}
+
+/// Whether a text is JSON.
+fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| pg_type(&field) == Type::JSON)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::engine::settings;
 use crate::values::encode::TimeZone;
 
 /// Functions whose result depends on the zone that a `timestamptz` is looked at in.
-const ON_CLOCKS: &[&str] = &["date_part", "date_trunc", "date_bin", "to_char"];
+const ON_CLOCKS: &[&str] = &["date_part", "date_trunc", "date_bin"];
 
 /// `timezone(zone, moment)`, which PostgreSQL has for `moment AT TIME ZONE zone`: a `timestamptz`
 /// becomes what the zone's clocks show, a `timestamp` the moment at which they show it.

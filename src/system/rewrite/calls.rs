@@ -9,7 +9,7 @@ use super::super::functions::{self, Kind};
 use super::build::{
     arguments, as_text, call, cast, function_name, is_parameter, number, take, text,
 };
-use super::patterns::date_pattern;
+use crate::values::template::NumberTemplate;
 
 /// Functions that the engine has under another name.
 const OTHER_NAMES: &[(&str, &str)] = &[
@@ -67,20 +67,12 @@ pub fn rewrite(expr: &mut Expr) {
                 None => return,
             }
         }
-        ("to_char", [_, pattern]) => {
-            if let Some(translated) = as_text(pattern).and_then(date_pattern) {
-                **pattern = text(&translated);
-            }
-            return;
-        }
-        ("to_date", [value, pattern]) => {
-            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
-            call("to_date", vec![take(value), text(&pattern)])
-        }
-        ("to_timestamp", [value, pattern]) => {
-            let Some(pattern) = as_text(pattern).and_then(date_pattern) else { return };
-            let local = call("to_timestamp", vec![take(value), text(&pattern)]);
-            cast(cast(local, timestamp(TimezoneInfo::None)), timestamp(TimezoneInfo::WithTimeZone))
+        ("to_number", [_, template]) => {
+            // A type that is known before any text is read.
+            let digits = as_text(template).and_then(|text| NumberTemplate::parse(text).ok());
+            let Some((_, scale)) = digits.map(|template| template.digits()) else { return };
+            let Ok(scale) = i64::try_from(scale.min(10)) else { return };
+            cast(take(expr), DataType::Numeric(ExactNumberInfo::PrecisionAndScale(38, scale)))
         }
         _ => return,
     };

@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, membership, operators};
+use super::{calls, factors, grouping, json, membership, operators, tuples};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -46,6 +46,8 @@ impl VisitorMut for Dialect {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         joins::name_sides(select);
         lone_series(select);
+        grouping::by_number(select);
+        grouping::conditions(select);
         ControlFlow::Continue(())
     }
 
@@ -73,6 +75,11 @@ impl VisitorMut for Dialect {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        operators::blank_padded(expr);
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(_) => functions(expr),
@@ -86,10 +93,13 @@ impl VisitorMut for Dialect {
                 operators::binary(expr);
             }
             Expr::InList { .. } => operators::row_in_list(expr),
+            Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
+            Expr::TypedString(_) => json::normal(expr),
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {
                 casts(expr);
                 operators::cut(expr);
+                json::normal(expr);
             }
             Expr::CompoundFieldAccess { .. } => {
                 operators::slice(expr);
@@ -165,7 +175,11 @@ fn functions(expr: &mut Expr) {
             let subscripts = take(expr);
             *expr = call("unnest", vec![subscripts]);
         }
-        _ => calls::rewrite(expr),
+        _ => {
+            if !json::rewrite(expr) {
+                calls::rewrite(expr);
+            }
+        }
     }
 }
 
@@ -410,13 +424,17 @@ fn lone_series(select: &mut Select) {
     }
 }
 
-/// A series in a SELECT's list is one row for each number.
+/// A series in a SELECT's list is one row for each number, and so are the parts of a text.
 fn series(expr: &mut Expr) {
-    if let Expr::Function(function) = expr
-        && function_name(function).is_some_and(|name| name == "generate_series")
-    {
-        *expr = call("unnest", vec![take(expr)]);
+    let Expr::Function(function) = expr else { return };
+    match function_name(function).as_deref() {
+        Some("generate_series") => {}
+        Some(factors::STRING_TO_TABLE) => {
+            function.name = ObjectName::from(vec![Ident::new("string_to_array")]);
+        }
+        _ => return,
     }
+    *expr = call("unnest", vec![take(expr)]);
 }
 
 /// The engine names an aggregate without the casts in it, so that `sum(x)` and `sum(x::float8)`

@@ -1,17 +1,23 @@
 //! Functions in FROM: PostgreSQL takes any there, and names the column after the alias.
 
 use sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    TableFunctionArgs,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::super::functions;
-use super::build::{call, normal, number};
+use super::build::{call, cast, normal, number};
+use super::dialect::is_special;
+use crate::engine::visit::visit_expressions;
 
 /// Known to the engine as table functions with one column.
 const SERIES: &[&str] = &["generate_series", "range"];
+
+/// Rows of the parts that another function gives as an array.
+pub const STRING_TO_TABLE: &str = "string_to_table";
 
 /// Schemas of functions that only this server has.
 const OWN_SCHEMAS: &[&str] = &["oribi", "zk"];
@@ -20,13 +26,22 @@ const OWN_SCHEMAS: &[&str] = &["oribi", "zk"];
 pub const LISTENING: &str = "pg_listening_channels";
 
 pub fn rewrite(factor: &mut TableFactor) {
+    without_lateral(factor);
     match factor {
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
             let Some(name) = single(name) else { return };
             let Some(args) = plain(&args.args) else { return };
             let alias = alias.take();
-            if SERIES.contains(&name.as_str()) {
+            if SERIES.contains(&name.as_str()) && args.iter().any(has_columns) {
+                // The engine's table functions take constants.
+                let alias = with_column(alias.unwrap_or_else(|| named(&name)));
+                *factor = derived(vec![call("unnest", vec![call(&name, args)])], alias);
+                set_lateral(factor);
+            } else if SERIES.contains(&name.as_str()) {
                 restore(factor, alias.map(with_column));
+            } else if name == STRING_TO_TABLE {
+                let parts = call("string_to_array", args);
+                *factor = unnest(vec![parts], alias.unwrap_or_else(|| named(&name)));
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
             } else if name == LISTENING {
@@ -34,8 +49,11 @@ pub fn rewrite(factor: &mut TableFactor) {
                 *factor = unnest(list, alias.unwrap_or_else(|| named(&name)));
             } else if functions::names().contains(&name) {
                 let alias = alias.unwrap_or_else(|| named(&name));
+                let lateral = args.iter().any(has_columns);
                 *factor = derived(vec![call(&name, args)], with_column(alias));
-                if functions::is_volatile(&name) {
+                if lateral {
+                    set_lateral(factor);
+                } else if functions::is_volatile(&name) {
                     keep_columns(factor);
                 }
             } else {
@@ -48,7 +66,9 @@ pub fn rewrite(factor: &mut TableFactor) {
                 (false, _) => *alias = Some(with_column(taken)),
                 (true, [array]) => {
                     let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
-                    let columns = [array.clone(), numbers].map(|list| call("unnest", vec![list]));
+                    let [array_column, numbers] =
+                        [array.clone(), numbers].map(|list| call("unnest", vec![list]));
+                    let columns = [array_column, cast(numbers, DataType::BigInt(None))];
                     let mut alias = taken;
                     for default in [alias.name.value.clone(), "ordinality".to_owned()]
                         .into_iter()
@@ -56,12 +76,67 @@ pub fn rewrite(factor: &mut TableFactor) {
                     {
                         alias.columns.push(column(&default));
                     }
+                    let lateral = has_columns(array);
                     *factor = derived(columns.into(), alias);
+                    if lateral {
+                        set_lateral(factor);
+                    }
                 }
                 (true, _) => *alias = Some(taken),
             }
         }
         _ => {}
+    }
+}
+
+/// `LATERAL f(...)`: a function may refer to what stands before it in any case.
+fn without_lateral(factor: &mut TableFactor) {
+    let TableFactor::Function { name, args, alias, with_ordinality, .. } = factor else { return };
+    let (name, args, alias) = (name.clone(), args.clone(), alias.take());
+    let with_ordinality = *with_ordinality;
+    if single(&name).is_some_and(|name| name == "unnest")
+        && let Some(array_exprs) = plain(&args)
+    {
+        let (with_offset, with_offset_alias) = (false, None);
+        *factor = TableFactor::UNNEST {
+            alias,
+            array_exprs,
+            with_offset,
+            with_offset_alias,
+            with_ordinality,
+        };
+        return;
+    }
+    let args = Some(TableFunctionArgs { args, settings: None });
+    *factor = TableFactor::Table {
+        name,
+        alias,
+        args,
+        with_hints: Vec::new(),
+        version: None,
+        with_ordinality,
+        partitions: Vec::new(),
+        json_path: None,
+        sample: None,
+        index_hints: Vec::new(),
+    };
+}
+
+/// Whether an expression is of columns, which can only be those of what stands before it.
+fn has_columns(expr: &Expr) -> bool {
+    let mut found = false;
+    visit_expressions(expr, |expr| {
+        found |= match expr {
+            Expr::Identifier(ident) => !is_special(ident),
+            other => matches!(other, Expr::CompoundIdentifier(_)),
+        };
+    });
+    found
+}
+
+fn set_lateral(factor: &mut TableFactor) {
+    if let TableFactor::Derived { lateral, .. } = factor {
+        *lateral = true;
     }
 }
 

@@ -19,9 +19,10 @@ use sqlparser::parser::Parser;
 
 use super::build::{
     as_text, boolean, call, function_name, has_aggregate, is_aggregate, normal, null, number,
-    single_item, take,
+    single_item, take, text,
 };
 use super::dialect::{array_literal, is_plain};
+use super::tuples;
 use crate::engine::visit::{has_subquery, visit, visit_expressions, visit_mut};
 
 /// The one column of a subquery in FROM: no statement has a column of that name.
@@ -68,6 +69,16 @@ fn settle(condition: &mut Expr, whole: bool) {
             Expr::Exists { .. } => {}
             _ => count(expr),
         },
+        Expr::InSubquery { expr, subquery, negated } if tuples::row(expr).is_some() => {
+            let values = tuples::row(expr).unwrap_or_default();
+            let found = match negated {
+                false => tuples::found(&values, subquery),
+                true => tuples::possible(&values, subquery),
+            };
+            if let Some(found) = found {
+                *condition = if *negated { not(found) } else { found };
+            }
+        }
         Expr::InSubquery { expr, negated: false, .. } => count(expr),
         Expr::InSubquery { expr, subquery, negated: true }
             if whole
@@ -117,7 +128,10 @@ fn count(expr: &mut Expr) {
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if self.depth == 0
                 && let Expr::InSubquery { expr: member, subquery, negated } = &*expr
-                && let Some(counted) = counted(member, subquery)
+                && let Some(counted) = match tuples::row(member) {
+                    Some(values) => tuples::counted(&values, subquery),
+                    None => counted(member, subquery),
+                }
             {
                 *expr = if *negated { not(counted) } else { counted };
             }
@@ -169,7 +183,9 @@ pub fn quantified(expr: &mut Expr) {
         **right = items;
     }
     let Expr::Array(items) = right.as_mut() else {
-        if !all && !plain {
+        if matches_patterns(op) {
+            *expr = matched(left, op, right, all);
+        } else if !all && !plain {
             let unknown = call("array_position", vec![right.as_ref().clone(), null()]);
             let unknown = Expr::IsNotNull(Box::new(unknown));
             let unknown = either(unknown, BinaryOperator::And, null());
@@ -178,6 +194,9 @@ pub fn quantified(expr: &mut Expr) {
         return;
     };
     if items.elem.is_empty() || items.elem.iter().any(|item| matches!(item, Expr::Array(_))) {
+        if matches_patterns(op) {
+            *expr = matched(left, op, right, all);
+        }
         return;
     }
     if plain {
@@ -194,7 +213,30 @@ pub fn quantified(expr: &mut Expr) {
         if let Some(compared) = compared.reduce(|all, one| either(all, join.clone(), one)) {
             *expr = nested(compared);
         }
+    } else if matches_patterns(op) {
+        *expr = matched(left, op, right, all);
     }
+}
+
+/// Whether it is LIKE, or matches regular expressions, which the engine has no ANY and ALL for.
+fn matches_patterns(op: &BinaryOperator) -> bool {
+    use BinaryOperator as Op;
+    matches!(
+        op,
+        Op::PGLikeMatch
+            | Op::PGILikeMatch
+            | Op::PGNotLikeMatch
+            | Op::PGNotILikeMatch
+            | Op::PGRegexMatch
+            | Op::PGRegexIMatch
+            | Op::PGRegexNotMatch
+            | Op::PGRegexNotIMatch
+    )
+}
+
+fn matched(left: &mut Expr, op: &BinaryOperator, right: &mut Expr, all: bool) -> Expr {
+    let operator = text(&op.to_string());
+    call("matched", vec![take(left), take(right), operator, boolean(all)])
 }
 
 /// By the least and the largest of the values: no value is less than any if it is not less than the

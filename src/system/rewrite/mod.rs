@@ -3,11 +3,12 @@
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
 //! - [`calls`], [`operators`]: functions and operators that the engine lacks, by others.
 //! - [`factors`]: functions in FROM.
+//! - [`json`], [`tuples`], [`grouping`]: what is made JSON of; rows of values; what rows are grouped by.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
-//! - [`patterns`]: SIMILAR TO's and to_char's patterns in the engine's notations.
+//! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
 //! - [`type_names`]: types by PostgreSQL's names.
 //!
 //! The crate `datafusion-pg-catalog` has rules of this kind as well; they are not used, since they
@@ -18,11 +19,14 @@ mod build;
 mod calls;
 mod dialect;
 mod factors;
+mod grouping;
+mod json;
 mod membership;
 mod names;
 mod operators;
 mod patterns;
 mod system;
+mod tuples;
 mod type_names;
 
 use std::ops::ControlFlow;

@@ -4,7 +4,7 @@ use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Subscript, UnaryOperator,
 };
 
-use super::build::{boolean, call, number, take};
+use super::build::{as_text, boolean, call, normal, number, take, text};
 
 pub fn prefix(expr: &mut Expr) {
     let Expr::UnaryOp { op, expr: operand } = expr else { return };
@@ -24,14 +24,9 @@ pub fn prefix(expr: &mut Expr) {
     *expr = call(name, vec![take(operand)]);
 }
 
-/// Rows of values are compared one value after the other; arrays overlap if one has an element of
-/// the other.
+/// Rows of values are compared one value after the other.
 pub fn binary(expr: &mut Expr) {
     let Expr::BinaryOp { left, op, right } = expr else { return };
-    if *op == BinaryOperator::PGOverlap {
-        *expr = call("array_has_any", vec![take(left), take(right)]);
-        return;
-    }
     let (Some(left), Some(right)) = (row(left), row(right)) else { return };
     if left.len() != right.len() || left.is_empty() {
         return;
@@ -84,11 +79,20 @@ pub fn slice(expr: &mut Expr) {
     }
 }
 
-/// A cast to `varchar(n)` or `char(n)` cuts the text off. Blanks are not added to a `char(n)`: they
-/// would count when it is compared.
+/// A cast to `varchar(n)` or `char(n)` cuts the text off. Blanks at the end of a `char(n)` do not count
+/// when it is compared, and so none are kept.
 pub fn cut(expr: &mut Expr) {
     let Expr::Cast { data_type, .. } = &*expr else { return };
+    let blank = is_blank_padded(data_type);
     let length = match data_type {
+        DataType::Char(None) | DataType::Character(None) => {
+            *expr = call("rtrim", vec![call("left", vec![take(expr), number(1)])]);
+            return;
+        }
+        DataType::Custom(..) if blank => {
+            *expr = call("rtrim", vec![take(expr)]);
+            return;
+        }
         DataType::Varchar(Some(length))
         | DataType::CharacterVarying(Some(length))
         | DataType::CharVarying(Some(length))
@@ -100,6 +104,39 @@ pub fn cut(expr: &mut Expr) {
     let sqlparser::ast::CharacterLength::IntegerLength { length, .. } = length else { return };
     let length = number(length);
     *expr = call("left", vec![take(expr), length]);
+    if blank {
+        *expr = call("rtrim", vec![take(expr)]);
+    }
+}
+
+/// Beside a value that is cast to `char(n)`, a text in quotes is one as well: its blanks at the end do not
+/// count. To be asked before the casts are rewritten.
+pub fn blank_padded(expr: &mut Expr) {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let Expr::BinaryOp { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right } = expr else {
+        return;
+    };
+    let is =
+        |side: &Expr| matches!(side, Expr::Cast { data_type, .. } if is_blank_padded(data_type));
+    let sides = match (is(left), is(right)) {
+        (true, false) => right,
+        (false, true) => left,
+        _ => return,
+    };
+    if let Some(literal) = as_text(sides) {
+        **sides = text(literal.trim_end_matches(' '));
+    }
+}
+
+fn is_blank_padded(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Char(_) | DataType::Character(_) => true,
+        DataType::Custom(name, arguments) if arguments.is_empty() => {
+            let name = name.0.last().and_then(|part| part.as_ident());
+            name.is_some_and(|name| normal(name) == "bpchar")
+        }
+        _ => false,
+    }
 }
 
 /// The values of a row that is written out.

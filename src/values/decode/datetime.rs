@@ -1,5 +1,5 @@
 //! Dates, times and timestamps in ISO 8601 text, with the liberties PostgreSQL takes with it:
-//! a space or a T, years before Christ, offsets and names of zones.
+//! a space or a T, years before Christ, offsets and names of zones, and words such as `today`.
 
 use datafusion::common::ScalarValue;
 use postgres_types::Type;
@@ -24,8 +24,8 @@ enum Zone {
     Named(TimeZone),
 }
 
-pub(super) fn date(text: &str) -> Result<ScalarValue, Fault> {
-    let moment = moment(text)?;
+pub(super) fn date(text: &str, session: &TimeZone) -> Result<ScalarValue, Fault> {
+    let moment = moment(text, session)?;
     valid_date(Some(moment.days)).ok_or(Fault::Range)
 }
 
@@ -39,7 +39,7 @@ pub(super) fn time(text: &str) -> Result<ScalarValue, Fault> {
 
 /// A `timestamp` ignores a zone, a `timestamptz` without one is in the session's.
 pub(super) fn timestamp(text: &str, pg: &Type, session: &TimeZone) -> Result<ScalarValue, Fault> {
-    let moment = moment(text)?;
+    let moment = moment(text, session)?;
     let days = moment.days.checked_mul(DAY_MICROS).ok_or(Fault::Range)?;
     let local = days.checked_add(moment.micros).ok_or(Fault::Range)?;
     let seconds = local.div_euclid(SECOND);
@@ -52,7 +52,10 @@ pub(super) fn timestamp(text: &str, pg: &Type, session: &TimeZone) -> Result<Sca
     valid_timestamp(local.checked_sub(offset * SECOND), pg).ok_or(Fault::Range)
 }
 
-fn moment(text: &str) -> Result<Moment, Fault> {
+fn moment(text: &str, session: &TimeZone) -> Result<Moment, Fault> {
+    if let Some(moment) = word(text, session) {
+        return Ok(moment);
+    }
     if text.eq_ignore_ascii_case("epoch") {
         return Ok(Moment { days: 0, micros: 0, zone: Some(Zone::Offset(0)) });
     }
@@ -79,6 +82,24 @@ fn moment(text: &str) -> Result<Moment, Fault> {
         rest => Some(zone(rest)?),
     };
     Ok(Moment { days, micros, zone })
+}
+
+/// `now`, `today`, `tomorrow` and `yesterday`, by this machine's clock. Constants of a statement do not come
+/// here with them: those follow the statement's own time.
+fn word(text: &str, session: &TimeZone) -> Option<Moment> {
+    if !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return None;
+    }
+    let words = [("now", None), ("today", Some(0)), ("tomorrow", Some(1)), ("yesterday", Some(-1))];
+    let (_, more) = words.iter().find(|(word, _)| text.eq_ignore_ascii_case(word))?;
+    let utc = chrono::Utc::now().timestamp_micros();
+    let offset = i64::from(session.offset_at(utc.div_euclid(SECOND)));
+    let local = utc + offset * SECOND;
+    let (days, micros) = (local.div_euclid(DAY_MICROS), local.rem_euclid(DAY_MICROS));
+    Some(match more {
+        None => Moment { days, micros, zone: Some(Zone::Offset(offset)) },
+        Some(more) => Moment { days: days + more, micros: 0, zone: None },
+    })
 }
 
 /// Takes "BC" or "AD" off the end.

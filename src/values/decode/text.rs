@@ -28,7 +28,7 @@ pub(super) fn parse(value: &[u8], pg: &Type, zone: &TimeZone) -> Result<ScalarVa
         Type::FLOAT8 => float::<f64>(trimmed).map(ScalarValue::from),
         Type::UUID => uuid(trimmed).map(|bytes| ScalarValue::FixedSizeBinary(16, Some(bytes))),
         Type::JSON | Type::JSONB => return json(value, pg),
-        Type::DATE => datetime::date(trimmed),
+        Type::DATE => datetime::date(trimmed, zone),
         Type::TIME => datetime::time(trimmed),
         Type::TIMESTAMP | Type::TIMESTAMPTZ => datetime::timestamp(trimmed, pg, zone),
         Type::INTERVAL => interval::parse(trimmed),

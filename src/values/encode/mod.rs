@@ -208,6 +208,28 @@ pub fn text(field: &Field, array: &ArrayRef, style: &TextStyle) -> Result<String
     Ok(texts.finish())
 }
 
+/// The values of a column as JSON, each as PostgreSQL's `to_json` writes it.
+pub fn json(field: &Field, array: &ArrayRef, style: &TextStyle) -> Result<StringViewArray> {
+    if array.data_type().is_null() {
+        return Ok(StringViewArray::new_null(array.len()));
+    }
+    let mut texts = StringViewBuilder::with_capacity(array.len());
+    let nulls = array.logical_nulls();
+    let writer = json::writer(field, array, style)?;
+    let mut sink = Sink::after(BytesMut::new());
+    for row in 0..array.len() {
+        if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            texts.append_null();
+            continue;
+        }
+        sink.truncate(0);
+        column::ValueWriter::write(writer.as_ref(), row, &mut sink)?;
+        // JSON of ours is UTF-8 throughout.
+        texts.append_value(String::from_utf8_lossy(sink.since(0)));
+    }
+    Ok(texts.finish())
+}
+
 /// Writes one message: 'D', its length, the number of values, and each value behind its length.
 fn data_row(columns: &[Column], row: usize, out: &mut Sink) -> Result<()> {
     out.put_array([b'D']);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use chrono::{Offset, TimeZone as _};
+use chrono_tz::OffsetName;
 
 use super::calendar::{DAY_SECONDS, Day, day, days, is_leap};
 
@@ -88,6 +89,33 @@ impl TimeZone {
             (true, false) => before,
             (false, true) => after,
             _ => before.min(after),
+        }
+    }
+
+    /// What the zone is called for short at a moment: `CEST`, or `+03` where it has no letters.
+    pub fn abbreviation_at(&self, utc_seconds: i64) -> String {
+        let offset = match self.rule {
+            Rule::Fixed(0) => return self.name.to_string(),
+            Rule::Fixed(offset) => offset,
+            Rule::Named(zone) => {
+                let at = chrono::DateTime::from_timestamp(in_known_years(utc_seconds), 0);
+                let at = at.unwrap_or_default().naive_utc();
+                let offset = zone.offset_from_utc_datetime(&at);
+                match offset.abbreviation() {
+                    Some(letters) => return letters.to_owned(),
+                    None => offset.fix().local_minus_utc(),
+                }
+            }
+        };
+        // A POSIX name stands in angle brackets.
+        let named = self.name.strip_prefix('<').and_then(|name| name.split_once('>'));
+        if let Some((name, _)) = named {
+            return name.to_owned();
+        }
+        let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs() / 60);
+        match minutes % 60 {
+            0 => format!("{sign}{:02}", minutes / 60),
+            more => format!("{sign}{:02}{more:02}", minutes / 60),
         }
     }
 

@@ -1,0 +1,194 @@
+//! What stands behind LATERAL, or is an array of an earlier table's in FROM, and is computed of single rows
+//! of what stands before it: `FROM t, unnest(t.list) AS x`. The engine makes joins of such subqueries only
+//! where they read tables; here their columns are added to the rows that they are computed of.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef, Result, ScalarValue, UnnestOptions};
+use datafusion::config::ConfigOptions;
+use datafusion::functions_nested::empty::array_empty_udf;
+use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::{
+    Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias,
+    Unnest, lit,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+/// The rule. It belongs before those that look at the types of expressions.
+#[derive(Debug)]
+pub(super) struct Laterals;
+
+impl AnalyzerRule for Laterals {
+    fn name(&self) -> &str {
+        "laterals"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        // Few statements have any.
+        let mut any = false;
+        plan.apply_with_subqueries(|plan| {
+            any = matches!(plan, LogicalPlan::Subquery(_));
+            Ok(if any { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        if !any {
+            return Ok(plan);
+        }
+        plan.transform_up_with_subqueries(|plan| match plan {
+            LogicalPlan::Join(join) => Ok(match added(&join)? {
+                Some(plan) => Transformed::yes(plan),
+                None => Transformed::no(LogicalPlan::Join(join)),
+            }),
+            other => Ok(Transformed::no(other)),
+        })
+        .map(|done| done.data)
+    }
+}
+
+/// The rows of a join's left side with the columns of the right one, if those are computed of them.
+fn added(join: &Join) -> Result<Option<LogicalPlan>> {
+    let outer = match join.join_type {
+        JoinType::Inner => false,
+        // A row for which there is none is kept, which only a condition that always holds can promise.
+        JoinType::Left if join.on.is_empty() && holds(join.filter.as_ref()) => true,
+        _ => return Ok(None),
+    };
+    let Some(subquery) = lateral(&join.right) else { return Ok(None) };
+    let mut rows = Rows { left: join.left.schema().clone(), outer, names: 0 };
+    let Some((plan, columns)) = rows.with(subquery, &join.left)? else { return Ok(None) };
+    let right = join.right.schema().iter().zip(columns);
+    let right = right.map(|((qualifier, field), column)| {
+        column.alias_qualified(qualifier.cloned(), field.name())
+    });
+    let exprs: Vec<Expr> = own(&rows.left).chain(right).collect();
+    let mut plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+    let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
+    let conditions = equal.chain(join.filter.clone().filter(|_| !outer));
+    if let Some(condition) = conditions.reduce(Expr::and) {
+        plan = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(plan))?);
+    }
+    Ok(Some(plan))
+}
+
+fn holds(condition: Option<&Expr>) -> bool {
+    let truth = ScalarValue::Boolean(Some(true));
+    condition.is_none_or(|expr| matches!(expr, Expr::Literal(value, _) if *value == truth))
+}
+
+/// The subquery that a side of a join is, if it refers to the other side.
+fn lateral(plan: &LogicalPlan) -> Option<&LogicalPlan> {
+    match plan {
+        LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => lateral(input),
+        LogicalPlan::Subquery(subquery) => Some(&subquery.subquery),
+        _ => None,
+    }
+}
+
+fn own(schema: &DFSchemaRef) -> impl Iterator<Item = Expr> {
+    schema
+        .iter()
+        .map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())))
+}
+
+/// A side's rows, to which columns are added.
+struct Rows {
+    left: DFSchemaRef,
+    /// Rows stay for which a list has no element.
+    outer: bool,
+    /// Names given so far.
+    names: usize,
+}
+
+/// A plan whose rows begin with those of the left side, and where the columns of another plan are in it.
+type Added = Option<(LogicalPlan, Vec<Expr>)>;
+
+impl Rows {
+    fn with(&mut self, plan: &LogicalPlan, left: &Arc<LogicalPlan>) -> Result<Added> {
+        Ok(match plan {
+            LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => {
+                Some((left.as_ref().clone(), Vec::new()))
+            }
+            LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => self.with(input, left)?,
+            LogicalPlan::Projection(projection) => self.projected(projection, left)?,
+            LogicalPlan::Filter(filter) if !self.outer => {
+                let Some((plan, columns)) = self.with(&filter.input, left)? else {
+                    return Ok(None);
+                };
+                let condition = moved(filter.predicate.clone(), filter.input.schema(), &columns)?;
+                let plan = LogicalPlanBuilder::from(plan).filter(condition)?.build()?;
+                Some((plan, columns))
+            }
+            LogicalPlan::Unnest(unnest) => self.unnested(unnest, left)?,
+            _ => None,
+        })
+    }
+
+    fn projected(&mut self, projection: &Projection, left: &Arc<LogicalPlan>) -> Result<Added> {
+        let Some((plan, columns)) = self.with(&projection.input, left)? else { return Ok(None) };
+        let mut exprs: Vec<Expr> = own(&self.left).collect();
+        let mut added = Vec::new();
+        for expr in &projection.expr {
+            // No statement has a column of this name.
+            let name = format!("\u{2}lateral{}", self.names);
+            self.names += 1;
+            let expr = moved(expr.clone().unalias(), projection.input.schema(), &columns)?;
+            exprs.push(expr.alias(&name));
+            added.push(Expr::Column(Column::from_name(name)));
+        }
+        Ok(Some((LogicalPlanBuilder::from(plan).project(exprs)?.build()?, added)))
+    }
+
+    fn unnested(&mut self, unnest: &Unnest, left: &Arc<LogicalPlan>) -> Result<Added> {
+        let lists: Vec<usize> = unnest.list_type_columns.iter().map(|(at, _)| *at).collect();
+        let flat = unnest.list_type_columns.iter().all(|(_, list)| list.depth == 1);
+        if !flat || !unnest.struct_type_columns.is_empty() {
+            return Ok(None);
+        }
+        let Some((mut plan, columns)) = self.with(&unnest.input, left)? else { return Ok(None) };
+        if self.outer {
+            // A list without elements is none: only of that is a row kept.
+            let exprs =
+                own(plan.schema()).map(|expr| match lists.iter().any(|at| columns[*at] == expr) {
+                    true => unless_empty(expr),
+                    false => expr,
+                });
+            let exprs: Vec<Expr> = exprs.collect();
+            plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+        }
+        let named = |at: &usize| match &columns[*at] {
+            Expr::Column(column) => Some(column.clone()),
+            _ => None,
+        };
+        let Some(lists) = lists.iter().map(named).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let options = UnnestOptions::new().with_preserve_nulls(self.outer);
+        let plan = LogicalPlanBuilder::from(plan);
+        let plan = plan.unnest_columns_with_options(lists, options)?.build()?;
+        let columns = unnest.dependency_indices.iter().map(|at| columns[*at].clone()).collect();
+        Ok(Some((plan, columns)))
+    }
+}
+
+/// A list, or NULL if it has no element.
+fn unless_empty(list: Expr) -> Expr {
+    let name = list.schema_name().to_string();
+    let is_empty = array_empty_udf().call(vec![list.clone()]);
+    let when_then_expr = vec![(Box::new(is_empty.eq(lit(false))), Box::new(list))];
+    Expr::Case(Case { expr: None, when_then_expr, else_expr: None }).alias(name)
+}
+
+/// An expression of a plan's columns as one of where these are now, and of the left side's.
+fn moved(expr: Expr, schema: &DFSchemaRef, columns: &[Expr]) -> Result<Expr> {
+    let moved = expr.transform(|expr| {
+        Ok(match expr {
+            Expr::OuterReferenceColumn(_, column) => Transformed::yes(Expr::Column(column)),
+            Expr::Column(column) => match schema.maybe_index_of_column(&column) {
+                Some(at) if at < columns.len() => Transformed::yes(columns[at].clone()),
+                _ => Transformed::no(Expr::Column(column)),
+            },
+            other => Transformed::no(other),
+        })
+    })?;
+    Ok(moved.data)
+}

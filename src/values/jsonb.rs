@@ -1,0 +1,306 @@
+//! JSON in the form in which PostgreSQL keeps and writes `jsonb`: members sorted by the length of their
+//! names, then by their bytes, of two with one name the last; numbers as `numeric` writes them; one blank
+//! behind each comma and colon.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Why a text has no such form.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("invalid input syntax for type json")]
+    Invalid,
+    #[error("unsupported Unicode escape sequence: \\u0000 cannot be converted to text")]
+    ZeroByte,
+    #[error("value overflows numeric format")]
+    NumberTooLarge,
+    #[error("a jsonb value would have more than {MAX_BYTES} bytes")]
+    TooLarge,
+}
+
+impl Error {
+    /// The error code that PostgreSQL gives in this case.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Invalid => "22P02",
+            Self::ZeroByte => "22P05",
+            Self::NumberTooLarge => "22003",
+            Self::TooLarge => "54000",
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// Levels of arrays and objects: as many as are read elsewhere.
+const MAX_DEPTH: usize = 128;
+
+/// A number in a few bytes, such as `1e100000`, has many in this form.
+const MAX_BYTES: usize = 64 << 20;
+
+/// PostgreSQL's limit of digits before the point of a `numeric`.
+const MAX_EXPONENT: i64 = 131_072;
+
+/// A valid JSON text in `jsonb`'s form.
+///
+/// # Errors
+/// The text is not JSON, or holds what `jsonb` cannot.
+pub fn normal(text: &str) -> Result<String> {
+    let mut reader = Reader { rest: text, depth: 0, made: 0 };
+    let value = reader.value()?;
+    reader.blanks();
+    match reader.rest.is_empty() {
+        true => Ok(value),
+        false => Err(Error::Invalid),
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a str,
+    depth: usize,
+    /// Bytes of numbers, which may be longer than they were.
+    made: usize,
+}
+
+impl Reader<'_> {
+    fn blanks(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+    }
+
+    fn take(&mut self, start: &str) -> bool {
+        let rest = self.rest.strip_prefix(start);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    fn require(&mut self, start: &str) -> Result<()> {
+        self.blanks();
+        if self.take(start) { Ok(()) } else { Err(Error::Invalid) }
+    }
+
+    fn value(&mut self) -> Result<String> {
+        self.blanks();
+        match self.rest.bytes().next() {
+            Some(b'{') => self.nested(Self::object),
+            Some(b'[') => self.nested(Self::array),
+            Some(b'"') => Ok(quoted(&self.string()?)),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => {
+                let word = ["true", "false", "null"].into_iter().find(|word| self.take(word));
+                word.map(str::to_owned).ok_or(Error::Invalid)
+            }
+        }
+    }
+
+    fn nested(&mut self, read: fn(&mut Self) -> Result<String>) -> Result<String> {
+        if self.depth >= MAX_DEPTH {
+            return Err(Error::Invalid);
+        }
+        self.depth += 1;
+        let value = read(self)?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn object(&mut self) -> Result<String> {
+        self.require("{")?;
+        let mut members: BTreeMap<(usize, String), String> = BTreeMap::new();
+        self.blanks();
+        if self.take("}") {
+            return Ok("{}".to_owned());
+        }
+        loop {
+            self.blanks();
+            let name = self.string()?;
+            self.require(":")?;
+            let value = self.value()?;
+            members.insert((name.len(), name), value);
+            self.blanks();
+            if !self.take(",") {
+                break;
+            }
+        }
+        self.require("}")?;
+        let members = members.into_iter();
+        let members = members.map(|((_, name), value)| format!("{}: {value}", quoted(&name)));
+        Ok(format!("{{{}}}", members.collect::<Vec<_>>().join(", ")))
+    }
+
+    fn array(&mut self) -> Result<String> {
+        self.require("[")?;
+        let mut items = Vec::new();
+        self.blanks();
+        if self.take("]") {
+            return Ok("[]".to_owned());
+        }
+        loop {
+            items.push(self.value()?);
+            self.blanks();
+            if !self.take(",") {
+                break;
+            }
+        }
+        self.require("]")?;
+        Ok(format!("[{}]", items.join(", ")))
+    }
+
+    /// A string, as what it means.
+    fn string(&mut self) -> Result<String> {
+        if !self.take("\"") {
+            return Err(Error::Invalid);
+        }
+        let mut text = String::new();
+        loop {
+            let end = self.rest.find(['"', '\\']).ok_or(Error::Invalid)?;
+            text.push_str(&self.rest[..end]);
+            self.rest = &self.rest[end..];
+            if self.take("\"") {
+                return Ok(text);
+            }
+            text.push(self.escaped()?);
+        }
+    }
+
+    fn escaped(&mut self) -> Result<char> {
+        let mut chars = self.rest.chars();
+        let (_, letter) = (chars.next(), chars.next().ok_or(Error::Invalid)?);
+        self.rest = chars.as_str();
+        Ok(match letter {
+            '"' | '\\' | '/' => letter,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let first = self.unit()?;
+                let code = match first {
+                    0xd800..0xdc00 if self.take("\\u") => match self.unit()? {
+                        second @ 0xdc00..0xe000 => {
+                            0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+                        }
+                        _ => return Err(Error::Invalid),
+                    },
+                    0 => return Err(Error::ZeroByte),
+                    code => code,
+                };
+                char::from_u32(code).ok_or(Error::Invalid)?
+            }
+            _ => return Err(Error::Invalid),
+        })
+    }
+
+    /// Four digits.
+    fn unit(&mut self) -> Result<u32> {
+        let digits = self.rest.get(..4).ok_or(Error::Invalid)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::Invalid);
+        }
+        self.rest = &self.rest[4..];
+        u32::from_str_radix(digits, 16).map_err(|_| Error::Invalid)
+    }
+
+    fn number(&mut self) -> Result<String> {
+        let in_number = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
+        let end = self.rest.find(|c| !in_number(c)).unwrap_or(self.rest.len());
+        let (written, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let number = plain(written)?;
+        self.made += number.len();
+        if self.made > MAX_BYTES { Err(Error::TooLarge) } else { Ok(number) }
+    }
+}
+
+/// A number without an exponent.
+fn plain(written: &str) -> Result<String> {
+    let (negative, number) = match written.strip_prefix('-') {
+        Some(number) => (true, number),
+        None => (false, written),
+    };
+    let (digits, exponent) = match number.split_once(['e', 'E']) {
+        Some((digits, exponent)) => (digits, exponent.parse::<i64>()),
+        None => (number, Ok(0)),
+    };
+    let exponent = exponent.map_err(|_| Error::NumberTooLarge)?;
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all = [whole, fraction].concat();
+    if all.is_empty() || !all.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Error::Invalid);
+    }
+    if exponent.abs() > MAX_EXPONENT {
+        return Err(Error::NumberTooLarge);
+    }
+    // Digits before the point, which may be less than none.
+    let before = whole.len() as i64 + exponent;
+    let number = match usize::try_from(before) {
+        Ok(before) if before >= all.len() => format!("{all:0<before$}"),
+        Ok(before @ 1..) => format!("{}.{}", &all[..before], &all[before..]),
+        _ => {
+            let zeros = "0".repeat(usize::try_from(-before).unwrap_or_default());
+            format!("0.{zeros}{all}")
+        }
+    };
+    let trimmed = number.trim_start_matches('0');
+    let number = match trimmed.is_empty() || trimmed.starts_with('.') {
+        true => format!("0{trimmed}"),
+        false => trimmed.to_owned(),
+    };
+    let is_zero = !number.bytes().any(|b| matches!(b, b'1'..=b'9'));
+    Ok(if negative && !is_zero { format!("-{number}") } else { number })
+}
+
+/// A text between quotes, with what JSON has no other way for escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c < ' ' => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against PostgreSQL 15.
+    #[test]
+    fn one_form_for_what_is_equal() {
+        for (text, expected) in [
+            (r#" {"bb":1,"a": [1,2 , {}],"b":null, "a":[ ]} "#, r#"{"a": [], "b": null, "bb": 1}"#),
+            (r#""\u0041\n\/\ud83d\ude00""#, "\"A\\n/😀\""),
+            ("[1e2, 1.50, -0, 1.5e-3, 12.5E1, 0.0]", "[100, 1.50, 0, 0.0015, 125, 0.0]"),
+            ("-1.0e1", "-10"),
+            ("true", "true"),
+        ] {
+            assert_eq!(normal(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_jsonb_is_refused() {
+        let deep = "[".repeat(1000);
+        for (text, error) in [
+            ("", Error::Invalid),
+            ("{", Error::Invalid),
+            ("[1,]", Error::Invalid),
+            (r#"{"a" 1}"#, Error::Invalid),
+            (r#""\ud83d""#, Error::Invalid),
+            (deep.as_str(), Error::Invalid),
+            (r#""\u0000""#, Error::ZeroByte),
+            ("1e1000000", Error::NumberTooLarge),
+        ] {
+            assert_eq!(normal(text), Err(error), "{text}");
+        }
+    }
+}
