@@ -15,7 +15,7 @@
 //! - [`statement`], [`portal`]: what has been prepared and bound.
 //! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
 //! - [`copy`]: a result as COPY sends it; rows that the client copies.
-//! - [`sqlstate`]: failures as clients see them: each is a [`report`].
+//! - [`sqlstate`]: failures as clients see them: each is a [`report`]; [`sayings`]: what the engine says of some.
 
 mod authentication;
 mod batches;
@@ -32,6 +32,7 @@ mod parameters;
 mod portal;
 mod reading;
 mod report;
+mod sayings;
 mod session;
 mod simple;
 mod sqlstate;

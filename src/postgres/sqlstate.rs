@@ -10,6 +10,7 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
 pub use super::report::{Report, untranslated};
+use super::sayings::told_by;
 use crate::cluster::live;
 use crate::engine::patterns::BadPattern;
 use crate::engine::{self, Misplaced, notes, settings};
@@ -420,117 +421,23 @@ fn planning(error: &DataFusionError) -> &'static str {
         wrapped = inner;
     }
     let root = error.find_root();
-    match (known(root).or_else(|| told_by_text(&root.message())), types) {
+    match (known(root).or_else(|| told_by(&root.message())), types) {
         (Some(code), _) => code,
         (None, true) => "42804",
         (None, false) => "42000",
     }
 }
 
-/// Failures whose kind the engine tells by its words only. `tests/protocol/sqlstates.rs` notices
-/// when it changes them.
-fn told_by_text(message: &str) -> Option<&'static str> {
-    const SAYINGS: &[(&str, &str)] = &[
-        ("async functions should not be called directly", "0A000"),
-        ("backreferences are not supported", "0A000"),
-        ("Scalar subquery returned more than one row", "21000"),
-        ("overflow on abs(", "22003"),
-        ("Percentile value must be between", "22003"),
-        ("factorial of a negative number", "22003"),
-        ("Error parsing timestamp from", "22007"),
-        ("Month value '", "22008"),
-        ("Day value '", "22008"),
-        ("negative count not allowed", "22011"),
-        ("frame offsets for ROWS / GROUPS must be non negative", "22013"),
-        ("NTILE requires a positive integer", "22014"),
-        ("regex parse error", "2201B"),
-        ("cannot take square root of a negative number", "2201F"),
-        ("zero raised to a negative power", "2201F"),
-        ("LIMIT must be >= 0", "2201W"),
-        ("OFFSET must be >=0", "2201X"),
-        ("should satisfy `0 < precision", "22023"),
-        ("Step cannot be zero", "22023"),
-        ("field position must not be zero", "22023"),
-        ("Failed to decode value using", "22023"),
-        ("There is no built-in encoding named", "22023"),
-        ("Unsupported date_trunc granularity", "22023"),
-        ("Date part '", "22023"),
-        ("invalid Unicode scalar value", "22023"),
-        ("invalid escape string", "22025"),
-        ("queries have different number of columns", "42601"),
-        ("Too many columns! The subquery should only return one column", "42601"),
-        ("Inconsistent data length across values list", "42601"),
-        ("expr type Struct(", "42601"),
-        ("SELECT * with no tables specified", "42601"),
-        ("is not defined!", "42704"),
-        ("WITH query name", "42712"),
-        ("must be in GROUP BY or an aggregate function", "42803"),
-        ("Aggregate functions are not allowed in the WHERE clause", "42803"),
-        ("aggregate functions are not allowed in", "42803"),
-        ("window functions are not allowed in", "42P20"),
-        ("Aggregate function calls cannot", "42803"),
-        ("to grouping function is not in grouping columns", "42803"),
-        ("HAVING clause references", "42803"),
-        ("Inconsistent data type across values list", "42804"),
-        ("for logical boolean operation", "42804"),
-        ("and argument types 'make_array(", "42804"),
-        ("and argument types 'coalesce(", "42804"),
-        ("and argument types 'greatest(", "42804"),
-        ("and argument types 'least(", "42804"),
-        ("Cannot automatically convert", "42804"),
-        ("must be type boolean, not type", "42804"),
-        ("Unary operator 'NOT' requires a boolean expression", "42804"),
-        ("Cannot create filter with non-boolean predicate", "42804"),
-        ("Invalid function '", "42809"),
-        ("Cannot access field at argument 1", "42809"),
-        ("Unsupported CAST from", "42846"),
-        ("Substring without for/from", "42883"),
-        ("function requires 1 to 3 arguments", "42883"),
-        (", got Column(", "0A000"),
-        ("must be an INTEGER", "42883"),
-        ("Cannot infer common string type", "42883"),
-        ("Unary operator '-' only supports", "42883"),
-        ("in LIKE expression", "42883"),
-        ("in InSubquery", "42883"),
-        ("and argument types 'array_element(List", "42883"),
-        ("and argument types 'array_element(", "42804"),
-        ("and argument types 'array_has(List", "42883"),
-        ("and argument types 'array_has(", "42809"),
-        ("SUM not supported for", "42883"),
-        ("Cannot coerce arithmetic expression", "42883"),
-        ("Cannot get result type for", "42883"),
-        ("Cannot infer common argument type", "42883"),
-        ("No function matches the given name and argument types", "42883"),
-        ("does not support the", "42883"),
-        ("Invalid qualifier", "42P01"),
-        ("Invalid placeholder, zero is not a valid index", "42P02"),
-        ("Cannot find column with position", "42P10"),
-        ("Order by column out of bounds", "42P10"),
-        ("Order by index starts at 1", "42P10"),
-        ("For SELECT DISTINCT, ORDER BY expressions", "42P10"),
-        ("SELECT DISTINCT ON expressions must match", "42P10"),
-        ("names given as column alias", "42P10"),
-        ("Window function calls cannot be nested", "42P20"),
-        ("Invalid window frame", "42P20"),
-        ("RANGE requires exactly one ORDER BY", "42P20"),
-        ("is defined multiple times!", "42P20"),
-        ("Unsupported SQL type", "42704"),
-        ("Unsupported custom type", "42704"),
-    ];
-    let said = |(saying, _): &&(&str, &str)| message.contains(saying);
-    SAYINGS.iter().find(said).map(|(_, code)| *code)
-}
-
 fn execution(error: &DataFusionError) -> &'static str {
     let root = error.find_root();
-    known(root).or_else(|| told_by_text(&root.message())).unwrap_or("XX000")
+    known(root).or_else(|| told_by(&root.message())).unwrap_or("XX000")
 }
 
 /// Failures whose kind the engine tells.
 fn known(error: &DataFusionError) -> Option<&'static str> {
     Some(match error {
         DataFusionError::SQL(_, _) => "42601",
-        DataFusionError::NotImplemented(text) => told_by_text(text).unwrap_or("0A000"),
+        DataFusionError::NotImplemented(text) => told_by(text).unwrap_or("0A000"),
         DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let known = |relation| {
@@ -553,9 +460,9 @@ fn known(error: &DataFusionError) -> Option<&'static str> {
             std::io::ErrorKind::StorageFull => "53100",
             _ => "58030",
         },
-        DataFusionError::Internal(text) => told_by_text(text).unwrap_or("XX000"),
+        DataFusionError::Internal(text) => told_by(text).unwrap_or("XX000"),
         DataFusionError::External(inner) => return external(inner.as_ref()),
-        DataFusionError::Execution(text) => told_by_text(text).unwrap_or("22000"),
+        DataFusionError::Execution(text) => told_by(text).unwrap_or("22000"),
         _ => return None,
     })
 }
@@ -574,9 +481,9 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
         ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
         ArrowError::ComputeError(text) => {
             let bad = BadPattern::of_text(text).map(|bad| bad.sqlstate());
-            bad.or_else(|| told_by_text(text)).unwrap_or("22000")
+            bad.or_else(|| told_by(text)).unwrap_or("22000")
         }
-        ArrowError::InvalidArgumentError(text) => told_by_text(text).unwrap_or("22000"),
+        ArrowError::InvalidArgumentError(text) => told_by(text).unwrap_or("22000"),
         ArrowError::NotYetImplemented(_) => "0A000",
         ArrowError::MemoryError(_) => "53200",
         ArrowError::ExternalError(inner) => return external(inner.as_ref()),
