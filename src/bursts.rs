@@ -22,6 +22,9 @@ const LONG: Duration = Duration::from_micros(500);
 /// How many times as long as it was away a thread offers nothing then.
 const REST: u32 = 100;
 
+/// The longest that it offers nothing.
+const MAX_REST: Duration = Duration::from_secs(1);
+
 thread_local! {
     static RUN: Cell<Run> = const { Cell::new(Run { began: None, parked: None, rests: None }) };
 }
@@ -52,7 +55,7 @@ impl Run {
     fn is_back(&mut self, left: Instant, now: Instant) {
         let away = now.duration_since(left);
         self.began = Some(now);
-        self.rests = (away >= LONG).then(|| now + away * REST);
+        self.rests = (away >= LONG).then(|| now + away.saturating_mul(REST).min(MAX_REST));
     }
 }
 

@@ -28,7 +28,7 @@ use bombs::Fate;
 use common::daemon::{Daemon, Options, explain};
 use judge::{Judge, Refusal, Rows, setting};
 use mutate::Random;
-use tables::{Copy, Template};
+use tables::Template;
 
 /// Damaged files of a short run.
 const FILES: u64 = 300;
@@ -181,7 +181,7 @@ async fn damaged_tables_do_no_harm() {
 fn judge_copy(
     judge: &mut Judge,
     damage: &str,
-    copy: &Copy,
+    copy: &tables::Copy,
     answer: &Result<Rows, Refusal>,
     right: &Rows,
 ) {

@@ -58,6 +58,11 @@ pub(super) fn are_few(rows: &[RecordBatch]) -> bool {
     rows.iter().flat_map(RecordBatch::columns).map(own_bytes).sum::<usize>() <= FEW
 }
 
+/// Whether rows are few and take little memory, so that they may be kept.
+pub(super) fn are_small(rows: &[RecordBatch]) -> bool {
+    rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() <= FEW
+}
+
 impl<T: Send + 'static> Rows<T> {
     /// Starts a plan. `transform` runs for each batch, in order; returning an error ends it.
     pub(super) fn start(

@@ -30,7 +30,7 @@ use super::observe::Observation;
 use super::parameters::{self, Parameters};
 use super::planner::{Scope, column_schema};
 use super::ready::{Course, Given, Ready};
-use super::rows::are_few;
+use super::rows::are_small;
 use super::settings::{Distribute, Settings};
 use super::system::SessionInfo;
 use super::{Calls, Engine, Error, Result, Rows, misplaced};
@@ -343,7 +343,7 @@ impl Session {
                 let physical: Arc<dyn ExecutionPlan> = physical.map_err(Error::planning)?;
                 let [batches] = parts;
                 let computed: (_, Given) = (physical, batches.into());
-                if are_few(&computed.1) {
+                if are_small(&computed.1) {
                     let _ = plan.computed.set(computed.clone());
                 }
                 computed

@@ -1,7 +1,7 @@
 //! A client's connection as messages: buffers on both sides of the socket.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -277,21 +277,6 @@ impl Connection {
             }
         }
         std::future::pending().await
-    }
-
-    /// Carries work to its end, and ends `gone` if the client goes meanwhile.
-    pub async fn accompany<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-        gone: CancellationToken,
-    ) -> T {
-        let mut work = pin!(work);
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = self.closed() => gone.cancel(),
-        }
-        work.await
     }
 
     /// Puts a message into the buffer.

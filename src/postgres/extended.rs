@@ -324,13 +324,7 @@ impl Client {
             _ => None,
         };
         let transform = encoder(prepared, formats.to_vec(), self.style(), file.clone())?;
-        let gone = prepared.may_commit().then(|| registered.gone());
-        let executing = self.session.execute(registered, prepared, values, transform);
-        let outcome = match gone {
-            Some(gone) => self.connection.accompany(executing, gone).await?,
-            None => executing.await?,
-        };
-        match outcome {
+        match self.session.execute(registered, prepared, values, transform).await? {
             Outcome::Rows(running) => match prepared.copy() {
                 None => Ok(Some(Reading::encoded(running))),
                 // All of it at once, whatever limit the client sets.

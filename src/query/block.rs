@@ -56,7 +56,7 @@ impl Session {
     ) -> Result<()> {
         let service = &self.queries().commits;
         let mut stopped = None;
-        let stop = async { stopped = Some(registered.given_up().await) };
+        let stop = async { stopped = Some(registered.stopped().await) };
         let done = match commits.as_slice() {
             [] if unchanged.is_empty() => return Ok(()),
             [commit] if unchanged.is_empty() => {

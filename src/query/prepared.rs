@@ -220,11 +220,6 @@ impl Prepared {
         matches!(self.body, Body::CopyIn(_))
     }
 
-    /// Whether its end may be a commit, which may have to wait for others.
-    pub fn may_commit(&self) -> bool {
-        matches!(&self.body, Body::Write(_) | Body::Command(_))
-    }
-
     /// Whether a failed transaction block still takes it.
     pub fn ends_block(&self) -> bool {
         matches!(&self.body, Body::Command(command) if command.ends_block())

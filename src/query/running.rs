@@ -10,7 +10,6 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::admission::Seated;
@@ -22,10 +21,6 @@ use super::shares::Share;
 use super::{Error, Result, Stop};
 use crate::engine::{self, Rows};
 use crate::shutdown::GateGuard;
-
-/// How long the changes of a client that has gone still wait for others: one that does not wait for its
-/// answers has what it has sent done all the same, as long as nothing is in the way.
-const FAREWELL: Duration = Duration::from_millis(200);
 
 /// The daemon takes the statement.
 pub(super) struct Admitted {
@@ -43,8 +38,6 @@ pub struct Registered {
     /// The most time it may take, and when that is over.
     timeout: Option<Duration>,
     deadline: Option<Instant>,
-    /// Ends when its client has gone.
-    gone: CancellationToken,
     _gate: GateGuard,
     _share: Option<Share>,
     /// Its place in its role's pool.
@@ -87,19 +80,8 @@ impl Admitted {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let session = entry.clone();
         let Self { gate: _gate, share: _share } = self;
-        let (seated, gone) = (None, CancellationToken::new());
-        Registered {
-            session,
-            facts,
-            listed,
-            stopper,
-            timeout,
-            deadline,
-            gone,
-            _gate,
-            _share,
-            seated,
-        }
+        let seated = None;
+        Registered { session, facts, listed, stopper, timeout, deadline, _gate, _share, seated }
     }
 }
 
@@ -116,24 +98,6 @@ impl Registered {
     /// Waits until somebody stops the statement or its time is up.
     pub(super) fn watch(&self) -> impl Future<Output = Stop> + Send + use<> {
         stopped(self.stopper.clone(), self.deadline)
-    }
-
-    /// Waits until a change that others are in the way of is not to wait any longer.
-    pub(super) async fn given_up(&self) -> Stop {
-        let gone = async {
-            self.gone.cancelled().await;
-            tokio::time::sleep(FAREWELL).await;
-        };
-        tokio::select! {
-            biased;
-            stop = self.stopped() => stop,
-            () = gone => Stop::Terminated,
-        }
-    }
-
-    /// To be ended when its client has gone.
-    pub fn gone(&self) -> CancellationToken {
-        self.gone.clone()
     }
 
     /// What is known of it.
@@ -155,7 +119,7 @@ impl Registered {
         self.session.set_pool(self.listed.id(), pool, waits);
     }
 
-    async fn stopped(&self) -> Stop {
+    pub(super) async fn stopped(&self) -> Stop {
         stopped(self.stopper.clone(), self.deadline).await
     }
 }

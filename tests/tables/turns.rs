@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
@@ -83,12 +84,13 @@ async fn race<const N: usize>(ids: [&'static str; N]) {
     let client = Client::connect(&daemons[0]).await;
     client.rows("CREATE TABLE t (daemon int, n int)").await;
     let counts: Arc<[AtomicU64; N]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
-    let mut writers = Vec::new();
+    let (mut writers, start) = (Vec::new(), Arc::new(Barrier::new(N)));
     for (number, daemon) in daemons.iter().enumerate() {
         let client = Client::connect(daemon).await;
         client.rows("SELECT * FROM t").await;
-        let counts = counts.clone();
+        let (counts, start) = (counts.clone(), start.clone());
         writers.push(tokio::spawn(async move {
+            start.wait().await;
             while counts.iter().all(|count| count.load(Ordering::Relaxed) < COMMITS) {
                 let n = counts[number].load(Ordering::Relaxed);
                 client.rows(&format!("INSERT INTO t VALUES ({number}, {n})")).await;
@@ -177,7 +179,7 @@ async fn who_waits_for_a_turn_can_be_stopped() {
         assert_eq!(client.value(&format!("SELECT pg_cancel_backend({pid})")).await, "t");
         assert_eq!(committed.await.expect("it ends"), ("57014".to_owned(), "0".to_owned()));
 
-        // A client that goes.
+        // A client that goes is not waited for, and what it has asked for is done.
         let gone = Client::connect(&daemon).await;
         let pid = gone.value("SELECT pg_backend_pid()").await;
         let connection = gone.connection.abort_handle();
@@ -185,14 +187,14 @@ async fn who_waits_for_a_turn_can_be_stopped() {
         until("its statement", async || client.value(running).await == "2").await;
         connection.abort();
         assert!(lost.await.expect("it ends").is_err());
-        let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
-        until("its session's end", async || client.value(&there).await == "0").await;
 
         others.go().await;
+        let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+        until("its session's end", async || client.value(&there).await == "0").await;
         assert_eq!(done.await.expect("it ends"), "");
         until_nobody_waits(&store).await;
         let rows = client.rows("SELECT n FROM t ORDER BY n").await.concat();
-        assert_eq!(rows, ["0", "0", "3"]);
+        assert_eq!(rows, ["0", "0", "3", "5"]);
         for table in ["t", "u"] {
             assert_tidy(&client, table, "cancelled commits").await;
         }

@@ -4,7 +4,6 @@ use std::io;
 use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
-use tokio_util::sync::CancellationToken;
 
 use crate::postgres::connection::{self, Connection};
 use crate::postgres::frontend::{Frontend, Malformed};
@@ -29,13 +28,11 @@ pub enum End {
 }
 
 /// Passes the client's data on to a feed, until it ends or the rows are refused. Dropping
-/// `inserting` before its end undoes all of it: that is what happens when the client is gone. Once all
-/// data is there `gone` is ended then.
+/// `inserting` before its end undoes all of it: that is what happens when the client is gone.
 pub async fn receive(
     connection: &mut Connection,
     feed: Feed,
     inserting: impl Future<Output = query::Result<u64>>,
-    gone: CancellationToken,
 ) -> (Result<u64, Trouble>, End) {
     let mut inserting = pin!(inserting);
     let ended = tokio::select! {
@@ -44,10 +41,7 @@ pub async fn receive(
         ended = pump(connection, feed) => ended,
     };
     match ended {
-        Ok(end) => {
-            let rows = connection.accompany(inserting, gone).await;
-            (rows.map_err(Trouble::from), end)
-        }
+        Ok(end) => (inserting.await.map_err(Trouble::from), end),
         Err(trouble) => (Err(trouble), End::Told),
     }
 }
@@ -188,7 +182,7 @@ mod tests {
         let table = Table::default();
         let inserting = table.clone().insert(batches);
         client.write_all(&messages.concat()).await.expect("sent");
-        let (rows, end) = receive(&mut connection, feed, inserting, CancellationToken::new()).await;
+        let (rows, end) = receive(&mut connection, feed, inserting).await;
         drop(client);
         Copied { rows, end, table, connection }
     }
@@ -269,8 +263,7 @@ mod tests {
             let inserting = table.clone().insert(batches);
             client.write_all(&[message(b'd', b"1\tx\n"), last].concat()).await.expect("sent");
             drop(client);
-            let (rows, _) =
-                receive(&mut connection, feed, inserting, CancellationToken::new()).await;
+            let (rows, _) = receive(&mut connection, feed, inserting).await;
             assert!(matches!(rows, Err(Trouble::Failure(Failure::Gone(_)))));
             assert_eq!(table.rows(), 0);
         }
@@ -286,12 +279,7 @@ mod tests {
             let (say, said) = tokio::sync::oneshot::channel();
             let (feed, batches) = start(async move { said.await.unwrap_or(Stop::ShuttingDown) });
             let table = Table::default();
-            let receiving = receive(
-                &mut connection,
-                feed,
-                table.clone().insert(batches),
-                CancellationToken::new(),
-            );
+            let receiving = receive(&mut connection, feed, table.clone().insert(batches));
             let stopping = async { say.send(stop).expect("somebody waits") };
             let ((rows, _), ()) = tokio::join!(receiving, stopping);
             assert_eq!(report(rows).code, code);

@@ -77,10 +77,9 @@ impl Client {
         self.connection.put(Backend::CopyInResponse(response))?;
         self.connection.flush().await?;
         let limit = self.connection.message_limit();
-        let leaves = registered.gone();
         let (feed, inserting) = self.session.receive(registered, copy, limit);
         self.connection.expect_much(true);
-        let (rows, end) = receive(&mut self.connection, feed, inserting, leaves).await;
+        let (rows, end) = receive(&mut self.connection, feed, inserting).await;
         self.connection.expect_much(false);
         match (rows, end) {
             (Ok(rows), _) => Ok(self.complete(&format!("COPY {rows}"))?),

@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{SortOptions, take};
-use arrow::datatypes::{Field, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::error::Result;
 
 use super::MAX_ROWS;
@@ -93,10 +93,17 @@ impl Places {
         }
     }
 
-    /// What stands there in another column: a part of it, where that is one.
+    /// What stands there in another column: a part of it, where that is one and is told by its own size.
     fn of(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        let kind = values.data_type();
         Ok(match self {
-            Self::Together(places) => values.slice(places.start, places.len()),
+            Self::Together(places) if kind.is_primitive() || has_views(kind) => {
+                values.slice(places.start, places.len())
+            }
+            Self::Together(places) => {
+                let places: UInt64Array = (places.start as u64..places.end as u64).collect();
+                take(values, &places, None)?
+            }
             Self::Apart(places) => take(values, places, None)?,
         })
     }
@@ -135,6 +142,10 @@ fn first(start: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
     start
 }
 
+fn has_views(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8View | DataType::BinaryView)
+}
+
 fn is_sorted(values: &ArrayRef) -> bool {
     values.null_count() == 0
         && make_comparator(values, values, SortOptions::default()).is_ok_and(|compare| {
@@ -145,7 +156,7 @@ fn is_sorted(values: &ArrayRef) -> bool {
 #[cfg(test)]
 mod tests {
     use arrow::array::Int64Array;
-    use arrow::datatypes::{DataType, Schema};
+    use arrow::datatypes::Schema;
 
     use super::*;
 
