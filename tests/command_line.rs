@@ -178,7 +178,7 @@ async fn rows_are_the_same_in_every_format() {
         client.rows(&read).await;
         let sums = |table: &str| {
             format!(
-                "SELECT count(*), sum(x), sum(n), count(*) FILTER (WHERE b), min(t), max(d), \
+                "SELECT count(*), sum(x), sum(n), count(*) FILTER (WHERE b::boolean), min(t), max(d), \
                  sum(f), count(f) FROM {table}"
             )
         };
