@@ -51,7 +51,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a daemon keeps its turn while its own clients have commits and others wait. Longer is
 /// better for all together, who then read less often what others have made of the table.
-const TURN: Duration = Duration::from_millis(50);
+const TURN: Duration = Duration::from_millis(100);
 
 /// How long it waits in its turn for its clients' next commits: what a client takes for the next
 /// statement after the last one's answer.
