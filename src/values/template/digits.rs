@@ -82,9 +82,9 @@ impl Reader<'_> {
             Field::Ordinal { .. } if !self.form.point && self.sign != Some(b'-') => {
                 self.skip_other(2);
             }
-            Field::Minus => self.sign_or_other(&[b'-']),
-            Field::Plus => self.sign_or_other(&[b'+']),
-            Field::EitherSign => self.sign_or_other(&[b'-', b'+']),
+            Field::Minus => self.sign_or_other(b"-"),
+            Field::Plus => self.sign_or_other(b"+"),
+            Field::EitherSign => self.sign_or_other(b"-+"),
             _ => {}
         }
     }
