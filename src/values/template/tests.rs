@@ -69,10 +69,14 @@ fn texts_are_read() {
     assert_eq!(date("05 Dec 2000", "DD Mon YYYY"), Ok(11_296));
     assert_eq!(date("2000-340", "YYYY-DDD"), Ok(11_296));
     assert_eq!(date("2451884", "J"), Ok(11_296));
+    assert_eq!(date("2016 366", "YYYY DDD"), Ok(17_166));
+    // What goes beyond a month that is given is counted within it.
+    assert_eq!(date("2015 03 366", "YYYY MM DDD"), Ok(16_495));
     assert_eq!(date("2000-49-2", "IYYY-IW-ID"), Ok(11_296));
     assert_eq!(read("14:07 -05", "HH24:MI TZH").map(|read| read.offset), Ok(Some(-18_000)));
     for (text, template, sqlstate) in [
         ("2000-13-01", "YYYY-MM-DD", "22008"),
+        ("2015 366", "YYYY DDD", "22008"),
         ("x", "YYYY", "22007"),
         ("13 PM", "HH12 PM", "22007"),
         ("2000-1", "YYYY-IW", "22007"),
