@@ -25,7 +25,8 @@ use crate::values::template::{Error, Moment, MomentTemplate, Number, NumberTempl
 use crate::values::types::is_text;
 
 const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
+/// Seconds.
+const DAY: i64 = 86_400;
 
 /// The name under which `to_char` is known.
 const TO_CHAR: &str = "to_char";
@@ -211,7 +212,7 @@ fn written(values: &ArrayRef, templates: &Templates<'_>, zone: &TimeZone) -> Res
                     if template.is_empty() {
                         return Ok(false);
                     }
-                    moment(at).write(template, out).map_err(failed).map(|()| true)
+                    moment(at).map_err(failed)?.write(template, out).map_err(failed).map(|()| true)
                 },
             )
         }
@@ -247,42 +248,45 @@ fn moments<'a>(
     values: &'a ArrayRef,
     kind: &DataType,
     zone: &'a TimeZone,
-) -> Result<Box<dyn Fn(usize) -> Moment + 'a>> {
+) -> Result<Box<dyn Fn(usize) -> Result<Moment, Error> + 'a>> {
+    // Of seconds since 1970.
     let of_zone = move |utc: i64| Zone {
-        abbreviation: zone.abbreviation_at(utc.div_euclid(SECOND)),
-        offset: zone.offset_at(utc.div_euclid(SECOND)),
+        abbreviation: zone.abbreviation_at(utc),
+        offset: zone.offset_at(utc),
     };
     Ok(match kind {
         DataType::Timestamp(TimeUnit::Microsecond, None) => {
             let values = values.as_primitive::<TimestampMicrosecondType>();
-            Box::new(move |at| Moment::at(values.value(at), None))
+            Box::new(move |at| Ok(Moment::at(values.value(at), None)))
         }
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => {
             let values = values.as_primitive::<TimestampMicrosecondType>();
             Box::new(move |at| {
-                let zone = of_zone(values.value(at));
+                let zone = of_zone(values.value(at).div_euclid(SECOND));
                 let local = values.value(at).saturating_add(i64::from(zone.offset) * SECOND);
-                Moment::at(local, Some(zone))
+                Ok(Moment::at(local, Some(zone)))
             })
         }
         // A date is the moment with which it begins in the session's zone.
         DataType::Date32 => {
             let values = values.as_primitive::<Date32Type>();
             Box::new(move |at| {
-                let local = i64::from(values.value(at)).saturating_mul(DAY);
-                let offset = zone.offset_at_local(local.div_euclid(SECOND));
-                Moment::at(local, Some(of_zone(local.saturating_sub(i64::from(offset) * SECOND))))
+                let date = values.value(at);
+                let local = i64::from(date) * DAY;
+                let utc = local - i64::from(zone.offset_at_local(local));
+                Moment::of_date(date, of_zone(utc))
             })
         }
         DataType::Time64(TimeUnit::Microsecond) => {
             let values = values.as_primitive::<arrow::datatypes::Time64MicrosecondType>();
-            Box::new(move |at| Moment::interval(0, 0, values.value(at)))
+            Box::new(move |at| Ok(Moment::interval(0, 0, values.value(at))))
         }
         DataType::Interval(_) => {
             let values = values.as_primitive::<IntervalMonthDayNanoType>();
             Box::new(move |at| {
                 let interval = values.value(at);
-                Moment::interval(interval.months, interval.days, interval.nanoseconds / 1000)
+                let micros = interval.nanoseconds / 1000;
+                Ok(Moment::interval(interval.months, interval.days, micros))
             })
         }
         other => return exec_err!("to_char cannot write {other}"),

@@ -35,6 +35,9 @@ pub enum Error {
     Format { reason: String, detail: String },
     #[error("date/time field value out of range: \"{0}\"")]
     OutOfRange(String),
+    /// A date that is to be written as a moment, and is none of those that there are.
+    #[error("date out of range for timestamp")]
+    DateOutOfRange,
     #[error("value for \"{0}\" in source string is out of range")]
     FieldOutOfRange(String),
     #[error("time zone displacement out of range: \"{0}\"")]
@@ -61,7 +64,7 @@ impl Error {
         match self {
             Self::Template(_) => "42601",
             Self::Format { .. } => "22007",
-            Self::OutOfRange(_) | Self::FieldOutOfRange(_) => "22008",
+            Self::OutOfRange(_) | Self::FieldOutOfRange(_) | Self::DateOutOfRange => "22008",
             Self::ZoneOutOfRange(_) => "22009",
             Self::OnlyWritten(_) | Self::NotRead(_) => "0A000",
             Self::NoNumber(_) => "22P02",

@@ -63,6 +63,27 @@ fn numbers_have_all_forms() {
 }
 
 #[test]
+fn days_are_written_as_far_as_moments_go() {
+    let zone = || Zone { abbreviation: "CET".to_owned(), offset: 3600 };
+    let template = MomentTemplate::parse("YYYY-MM-DD HH24 TZ");
+    // The first day beyond the microseconds of 64 bits since 1970, and the last of all.
+    for (date, expected) in [
+        (0, "1970-01-01 00 CET"),
+        (106_751_992, "294247-01-11 00 CET"),
+        (106_762_939, "294276-12-31 00 CET"),
+    ] {
+        let mut text = String::new();
+        let moment = Moment::of_date(date, zone()).expect(expected);
+        moment.write(&template, &mut text).expect("a moment has all fields");
+        assert_eq!(text, expected);
+    }
+    for date in [106_762_940, i32::MAX] {
+        let error = Moment::of_date(date, zone()).expect_err("it is beyond");
+        assert_eq!(error.sqlstate(), "22008");
+    }
+}
+
+#[test]
 fn texts_are_read() {
     let read = |text: &str, template: &str| MomentTemplate::parse(template).read(text);
     let date = |text, template| read(text, template).map(|read| read.date);
