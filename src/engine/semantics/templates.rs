@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 use postgres_types::Type;
 
+use super::bounded::{LARGEST_STEP, TooLarge};
 use super::intervals::INTERVAL;
 use super::session_zone;
 use crate::values::decode;
@@ -206,7 +207,7 @@ fn written(values: &ArrayRef, templates: &Templates<'_>, zone: &TimeZone) -> Res
             texts(
                 values,
                 templates,
-                |text| Ok(MomentTemplate::parse(text)),
+                |text| MomentTemplate::parse(text).map_err(failed),
                 |at, template, out| {
                     // PostgreSQL has nothing to say by an empty template.
                     if template.is_empty() {
@@ -227,7 +228,7 @@ fn texts<T>(
     write: impl Fn(usize, &T, &mut String) -> Result<bool>,
 ) -> Result<ArrayRef> {
     let mut texts = StringViewBuilder::with_capacity(values.len());
-    let mut text = String::new();
+    let (mut text, mut written) = (String::new(), 0);
     templates.rows(values, parse, |row| {
         let Some((at, template)) = row else {
             texts.append_null();
@@ -235,7 +236,16 @@ fn texts<T>(
         };
         text.clear();
         match write(at, template, &mut text)? {
-            true => texts.append_value(&text),
+            true => {
+                // A value is short, as its template is; many rows of them are not.
+                written += text.len() as u64;
+                if written > LARGEST_STEP {
+                    let (function, bytes) = (TO_CHAR.to_owned(), written);
+                    let large = TooLarge { function, bytes, limit: LARGEST_STEP };
+                    return Err(DataFusionError::External(Box::new(large)));
+                }
+                texts.append_value(&text);
+            }
             false => texts.append_null(),
         }
         Ok(())
@@ -388,7 +398,7 @@ impl ScalarUDFImpl for FromText {
         by_template(&args, &self.returned(), |values, templates| {
             let values = cast(values, &DataType::Utf8View)?;
             let texts = values.as_string_view();
-            let parse = |text: &str| Ok(MomentTemplate::parse(text));
+            let parse = |text: &str| MomentTemplate::parse(text).map_err(failed);
             match self.moment {
                 false => {
                     let mut days = Vec::with_capacity(texts.len());

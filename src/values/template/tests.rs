@@ -5,7 +5,7 @@ use super::*;
 fn written(micros: i64, template: &str) -> String {
     let zone = Zone { abbreviation: "CET".to_owned(), offset: 3600 };
     let mut text = String::new();
-    let template = MomentTemplate::parse(template);
+    let template = MomentTemplate::parse(template).expect("it is short");
     Moment::at(micros, Some(zone)).write(&template, &mut text).expect("a moment has all fields");
     text
 }
@@ -65,7 +65,7 @@ fn numbers_have_all_forms() {
 #[test]
 fn days_are_written_as_far_as_moments_go() {
     let zone = || Zone { abbreviation: "CET".to_owned(), offset: 3600 };
-    let template = MomentTemplate::parse("YYYY-MM-DD HH24 TZ");
+    let template = MomentTemplate::parse("YYYY-MM-DD HH24 TZ").expect("it is short");
     // The first day beyond the microseconds of 64 bits since 1970, and the last of all.
     for (date, expected) in [
         (0, "1970-01-01 00 CET"),
@@ -84,8 +84,23 @@ fn days_are_written_as_far_as_moments_go() {
 }
 
 #[test]
+fn long_templates_are_refused() {
+    let long = format!("9.{}EEEE", "9".repeat(70_000));
+    let error = NumberTemplate::parse(&long).expect_err("it is long");
+    assert_eq!(error.sqlstate(), "54000");
+    let error = MomentTemplate::parse(&long).expect_err("it is long");
+    assert_eq!(error.sqlstate(), "54000");
+    // The longest one is written, with as many places as it has.
+    let longest = format!("9.{}EEEE", "9".repeat(LONGEST - 6));
+    let mut text = String::new();
+    let template = NumberTemplate::parse(&longest).expect("it is as long as it may be");
+    template.write(Number::Float8(1.5), &mut text).expect("it is written");
+    assert_eq!(text, format!(" 1.5{}e+00", "0".repeat(LONGEST - 7)));
+}
+
+#[test]
 fn texts_are_read() {
-    let read = |text: &str, template: &str| MomentTemplate::parse(template).read(text);
+    let read = |text: &str, template: &str| MomentTemplate::parse(template)?.read(text);
     let date = |text, template| read(text, template).map(|read| read.date);
     assert_eq!(date("05 Dec 2000", "DD Mon YYYY"), Ok(11_296));
     assert_eq!(date("2000-340", "YYYY-DDD"), Ok(11_296));
