@@ -54,7 +54,7 @@ fn added(join: &Join) -> Result<Option<LogicalPlan>> {
         _ => return Ok(None),
     };
     let Some(subquery) = lateral(&join.right) else { return Ok(None) };
-    let mut rows = Rows { left: join.left.schema().clone(), outer, names: 0 };
+    let mut rows = Rows { left: join.left.schema().clone(), outer, names: 0, any: None };
     let Some((plan, columns)) = rows.with(subquery, &join.left)? else { return Ok(None) };
     let right = join.right.schema().iter().zip(columns);
     let right = right.map(|((qualifier, field), column)| {
@@ -97,6 +97,9 @@ struct Rows {
     outer: bool,
     /// Names given so far.
     names: usize,
+    /// The column that is true where a list has an element, if a row stays for which none has: of that row
+    /// all that the subquery computes is NULL.
+    any: Option<Expr>,
 }
 
 /// A plan whose rows begin with those of the left side, and where the columns of another plan are in it.
@@ -125,17 +128,29 @@ impl Rows {
 
     fn projected(&mut self, projection: &Projection, left: &Arc<LogicalPlan>) -> Result<Added> {
         let Some((plan, columns)) = self.with(&projection.input, left)? else { return Ok(None) };
-        let mut exprs: Vec<Expr> = own(&self.left).collect();
+        let mut exprs: Vec<Expr> = own(&self.left).chain(self.any.clone()).collect();
         let mut added = Vec::new();
         for expr in &projection.expr {
             // No statement has a column of this name.
             let name = format!("\u{2}lateral{}", self.names);
             self.names += 1;
-            let expr = moved(expr.clone().unalias(), projection.input.schema(), &columns)?;
+            let expr = expr.clone().unalias();
+            // A column of the subquery's is NULL already; an expression would be computed.
+            let is_column = matches!(expr, Expr::Column(_));
+            let expr = moved(expr, projection.input.schema(), &columns)?;
+            let expr = if is_column { expr } else { self.if_any(expr) };
             exprs.push(expr.alias(&name));
             added.push(Expr::Column(Column::from_name(name)));
         }
         Ok(Some((LogicalPlanBuilder::from(plan).project(exprs)?.build()?, added)))
+    }
+
+    /// An expression, or NULL for a row that stays without an element.
+    fn if_any(&self, expr: Expr) -> Expr {
+        match &self.any {
+            Some(any) => when(any.clone(), expr),
+            None => expr,
+        }
     }
 
     fn unnested(&mut self, unnest: &Unnest, left: &Arc<LogicalPlan>) -> Result<Added> {
@@ -146,36 +161,56 @@ impl Rows {
         }
         let Some((mut plan, columns)) = self.with(&unnest.input, left)? else { return Ok(None) };
         if self.outer {
+            // Each list in another would keep rows of its own.
+            if self.any.is_some() {
+                return Ok(None);
+            }
             // A list without elements is none: only of that is a row kept.
             let exprs =
                 own(plan.schema()).map(|expr| match lists.iter().any(|at| columns[*at] == expr) {
                     true => unless_empty(expr),
                     false => expr,
                 });
-            let exprs: Vec<Expr> = exprs.collect();
+            // No statement has a column of this name.
+            let name = "\u{2}any";
+            let any = lists.iter().map(|at| has_elements(columns[*at].clone())).reduce(Expr::or);
+            let exprs: Vec<Expr> = exprs.chain(any.map(|any| any.alias(name))).collect();
             plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+            self.any = Some(Expr::Column(Column::from_name(name)));
         }
         let named = |at: &usize| match &columns[*at] {
             Expr::Column(column) => Some(column.clone()),
             _ => None,
         };
-        let Some(lists) = lists.iter().map(named).collect::<Option<Vec<_>>>() else {
+        let Some(names) = lists.iter().map(named).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
         let options = UnnestOptions::new().with_preserve_nulls(self.outer);
         let plan = LogicalPlanBuilder::from(plan);
-        let plan = plan.unnest_columns_with_options(lists, options)?.build()?;
-        let columns = unnest.dependency_indices.iter().map(|at| columns[*at].clone()).collect();
-        Ok(Some((plan, columns)))
+        let plan = plan.unnest_columns_with_options(names, options)?.build()?;
+        let columns = unnest.dependency_indices.iter().map(|at| match lists.contains(at) {
+            true => columns[*at].clone(),
+            false => self.if_any(columns[*at].clone()),
+        });
+        Ok(Some((plan, columns.collect())))
     }
 }
 
 /// A list, or NULL if it has no element.
 fn unless_empty(list: Expr) -> Expr {
     let name = list.schema_name().to_string();
-    let is_empty = array_empty_udf().call(vec![list.clone()]);
-    let when_then_expr = vec![(Box::new(is_empty.eq(lit(false))), Box::new(list))];
-    Expr::Case(Case { expr: None, when_then_expr, else_expr: None }).alias(name)
+    when(has_elements(list.clone()), list).alias(name)
+}
+
+/// Whether a list has elements; not true for NULL.
+fn has_elements(list: Expr) -> Expr {
+    array_empty_udf().call(vec![list]).eq(lit(false))
+}
+
+/// A value under a condition, without which it is not computed, and NULL.
+fn when(condition: Expr, value: Expr) -> Expr {
+    let when_then_expr = vec![(Box::new(condition), Box::new(value))];
+    Expr::Case(Case { expr: None, when_then_expr, else_expr: None })
 }
 
 /// An expression of a plan's columns as one of where these are now, and of the left side's.

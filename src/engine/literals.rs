@@ -25,9 +25,18 @@ pub(super) fn plain(text: &str) -> Result<Option<String>> {
 
 /// Whether a line ends with a quote and the next begins with one.
 fn goes_on(text: &str) -> bool {
-    text.match_indices('\n').any(|(at, _)| {
-        text[..at].trim_end().ends_with('\'') && text[at..].trim_start().starts_with('\'')
-    })
+    // Of what was last seen that is no blank: whether it is a quote, and whether its line has ended.
+    let (mut quote, mut ended) = (false, false);
+    for c in text.chars() {
+        match c {
+            '\'' if quote && ended => return true,
+            '\'' => (quote, ended) = (true, false),
+            '\n' => ended = true,
+            c if c.is_whitespace() => {}
+            _ => quote = false,
+        }
+    }
+    false
 }
 
 struct Scanner<'a> {
@@ -58,7 +67,7 @@ impl Scanner<'_> {
             match (self.byte(self.at), self.byte(self.at + 1)) {
                 (b'-', b'-') => self.skip_to("\n"),
                 (b'/', b'*') => self.skip_comment(),
-                (b'"', _) => self.at = self.end_of(self.at, b'"'),
+                (b'"', _) => self.at = self.end_of(self.at, b'"').unwrap_or(self.text.len()),
                 (b'$', _) if !self.in_name(self.at) => self.skip_dollars(),
                 (b'\'', _) => self.literal()?,
                 (b'U' | b'u', b'&')
@@ -106,30 +115,30 @@ impl Scanner<'_> {
         self.skip_to(tag);
     }
 
-    /// Behind what stands between quotes, of which two are one.
-    fn end_of(&self, start: usize, quote: u8) -> usize {
+    /// Behind what stands between quotes, of which two are one; `None` if it is not ended.
+    fn end_of(&self, start: usize, quote: u8) -> Option<usize> {
         let mut at = start + 1;
         while at < self.text.len() {
             match (self.byte(at), self.byte(at + 1)) {
                 (first, second) if first == quote && second == quote => at += 2,
-                (first, _) if first == quote => return at + 1,
+                (first, _) if first == quote => return Some(at + 1),
                 _ => at += 1,
             }
         }
-        at
+        None
     }
 
     /// The same of `E'...'`, where a backslash keeps a quote from ending it.
-    fn end_of_escaped(&self, start: usize) -> usize {
+    fn end_of_escaped(&self, start: usize) -> Option<usize> {
         let mut at = start + 1;
         while at < self.text.len() {
             match (self.byte(at), self.byte(at + 1)) {
                 (b'\\', _) | (b'\'', b'\'') => at += 2,
-                (b'\'', _) => return at + 1,
+                (b'\'', _) => return Some(at + 1),
                 _ => at += 1,
             }
         }
-        self.text.len()
+        None
     }
 
     /// Where a literal that ends here goes on: in another line.
@@ -141,19 +150,19 @@ impl Scanner<'_> {
     }
 
     /// What stands between the quotes of a literal, as it is written, and where it ends; whether it has
-    /// several parts.
-    fn parts(&self, start: usize, escaped: bool) -> Result<(String, usize, bool)> {
+    /// several parts. `None` if it is not ended, which is the parser's to refuse: nothing may be put in its
+    /// place.
+    fn parts(&self, start: usize, escaped: bool) -> Option<(String, usize, bool)> {
         let (mut content, mut start, mut several) = (String::new(), start, false);
         loop {
-            let end = if escaped { self.end_of_escaped(start) } else { self.end_of(start, b'\'') };
-            // What is not ended is the parser's to refuse.
-            let Some(part) = self.text.get(start + 1..end.saturating_sub(1)) else {
-                return Ok((content, self.text.len(), false));
+            let end = match escaped {
+                true => self.end_of_escaped(start)?,
+                false => self.end_of(start, b'\'')?,
             };
-            content.push_str(part);
+            content.push_str(self.text.get(start + 1..end - 1)?);
             match self.next_part(end) {
                 Some(next) => (start, several) = (next, true),
-                None => return Ok((content, end, several)),
+                None => return Some((content, end, several)),
             }
         }
     }
@@ -162,7 +171,10 @@ impl Scanner<'_> {
         let start = self.at;
         let before = start.checked_sub(1).map(|at| self.byte(at));
         let escaped = matches!(before, Some(b'E' | b'e')) && !self.in_name(start - 1);
-        let (content, end, several) = self.parts(start, escaped)?;
+        let Some((content, end, several)) = self.parts(start, escaped) else {
+            self.at = self.text.len();
+            return Ok(());
+        };
         self.at = end;
         if escaped && has_codes(&content) {
             let text = unescaped(&content)?;
@@ -176,16 +188,16 @@ impl Scanner<'_> {
     /// `U&'...' [UESCAPE '.']`, or with double quotes.
     fn unicode(&mut self) -> Result<()> {
         let (start, quote) = (self.at, self.byte(self.at + 2));
-        let (content, mut end) = match quote {
-            b'"' => {
-                let end = self.end_of(start + 2, b'"');
-                let content = self.text.get(start + 3..end - 1).unwrap_or_default();
-                (content.to_owned(), end)
-            }
-            _ => {
-                let (content, end, _) = self.parts(start + 2, false)?;
-                (content, end)
-            }
+        let literal = match quote {
+            b'"' => self.end_of(start + 2, b'"').and_then(|end| {
+                let content = self.text.get(start + 3..end - 1)?;
+                Some((content.to_owned(), end))
+            }),
+            _ => self.parts(start + 2, false).map(|(content, end, _)| (content, end)),
+        };
+        let Some((content, mut end)) = literal else {
+            self.at = self.text.len();
+            return Ok(());
         };
         let mut escape = '\\';
         let rest = self.text.get(end..).unwrap_or_default();
@@ -397,6 +409,36 @@ mod tests {
             "SELECT nu&'a', E'\\n'",
         ] {
             assert_eq!(plain(text).expect(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ended_is_left_to_the_parser() {
+        for text in [
+            "SELECT 'a'\n'bc",
+            "SELECT U&'\\0061bc",
+            "SELECT U&'a\u{e9}",
+            "SELECT U&\"\\0061bc",
+            "SELECT E'\\x41bc",
+            "SELECT E'\\x41\\",
+            "SELECT e'\\x41'\n'bc",
+            "SELECT 'a'\n'b''",
+        ] {
+            assert_eq!(plain(text).expect(text), None, "{text}");
+        }
+    }
+
+    /// Each line anew would be looked for the quote in front of all the others.
+    #[test]
+    fn many_lines_are_looked_through_once() {
+        let lines = "\n".repeat(1 << 20);
+        for (text, expected) in [
+            (format!("SELECT 1{lines}"), false),
+            (format!("SELECT 'a'{lines}, 'b'"), false),
+            (format!("SELECT 'a'{lines}'b'"), true),
+            (format!("SELECT 'a'{lines}x\n'b'"), false),
+        ] {
+            assert_eq!(goes_on(&text), expected);
         }
     }
 

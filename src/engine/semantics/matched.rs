@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, StringArray, StringViewArray, UInt32Array,
+};
 use arrow::compute::{cast, ilike, like, nilike, nlike, not, regexp_is_match, take};
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
@@ -57,7 +59,7 @@ impl ScalarUDFImpl for Matched {
                  text is matched with an array of patterns. You might need to add explicit type casts."
             );
         }
-        Ok(vec![DataType::Utf8, patterns, DataType::Utf8, DataType::Boolean])
+        Ok(vec![DataType::Utf8View, patterns, DataType::Utf8, DataType::Boolean])
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
@@ -76,7 +78,12 @@ impl ScalarUDFImpl for Matched {
         let constant =
             matches!((values, lists), (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
-        let found = matched(&values.to_array(rows)?, &lists.to_array(rows)?, operator, all)?;
+        // What is one for all rows is not made one for each of them.
+        let array = |value: &ColumnarValue| match value {
+            ColumnarValue::Array(array) => Ok(array.clone()),
+            ColumnarValue::Scalar(value) => value.to_array(),
+        };
+        let found = matched(&array(values)?, &array(lists)?, rows, operator, all)?;
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?),
             false => ColumnarValue::Array(Arc::new(found)),
@@ -84,43 +91,58 @@ impl ScalarUDFImpl for Matched {
     }
 }
 
-/// The text of each row with each pattern of its list, all in one array, and what comes of them for the row.
-fn matched(values: &ArrayRef, lists: &ArrayRef, operator: &str, all: bool) -> Result<BooleanArray> {
-    let values = cast(values, &DataType::Utf8)?;
-    let wanted = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+/// What comes for each row of its text and the patterns of its list; a single text or list is that of all
+/// rows.
+///
+/// The first patterns of all rows are looked at together, then the second ones, and so on: all at once they
+/// would be as many texts as there are rows times patterns. Views of texts are taken without their bytes.
+fn matched(
+    values: &ArrayRef,
+    lists: &ArrayRef,
+    rows: usize,
+    operator: &str,
+    all: bool,
+) -> Result<BooleanArray> {
+    let values = cast(values, &DataType::Utf8View)?;
+    let wanted = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8View, true)));
     let lists = cast(lists, &wanted)?;
     let lists = lists.as_list::<i32>();
     let offsets = lists.value_offsets();
-    let span = |row: usize| match lists.is_valid(row) {
-        true => offsets[row] as usize..offsets[row + 1] as usize,
-        false => 0..0,
-    };
-    let rows = || (0..lists.len()).flat_map(|row| span(row).map(move |at| (row as u32, at as u32)));
-    let own: UInt32Array = rows().map(|(row, _)| row).collect();
-    let which: UInt32Array = rows().map(|(_, at)| at).collect();
-    let texts = take(&values, &own, None)?;
-    let patterns = take(lists.values(), &which, None)?;
-    let each = compared(texts.as_string(), patterns.as_string(), operator)?;
-    let mut next = 0;
-    let found = (0..lists.len()).map(|row| {
-        let length = span(row).len();
-        let own = next..next + length;
-        next += length;
-        if lists.is_null(row) {
-            return None;
+    let text = |row: u32| if values.len() == 1 { 0 } else { row };
+    let list = |row: u32| if lists.len() == 1 { 0 } else { row as usize };
+    let mut found: Vec<Option<bool>> =
+        (0..rows as u32).map(|row| lists.is_valid(list(row)).then_some(all)).collect();
+    let mut open: Vec<u32> = (0..rows as u32).filter(|row| lists.is_valid(list(*row))).collect();
+    for place in 0.. {
+        // One pattern can decide for a row.
+        open.retain(|row| {
+            let length = offsets[list(*row) + 1] - offsets[list(*row)];
+            place < length && found[*row as usize] != Some(!all)
+        });
+        if open.is_empty() {
+            break;
         }
-        let truths = || own.clone().map(|at| each.is_valid(at).then(|| each.value(at)));
-        // One that decides, or else whether all are known.
-        match truths().any(|truth| truth == Some(!all)) {
-            true => Some(!all),
-            false if truths().any(|truth| truth.is_none()) => None,
-            false => Some(all),
+        let own: UInt32Array = open.iter().map(|row| text(*row)).collect();
+        let which: UInt32Array =
+            open.iter().map(|row| (offsets[list(*row)] + place) as u32).collect();
+        let texts = take(&values, &own, None)?;
+        let patterns = take(lists.values(), &which, None)?;
+        let truths = compared(texts.as_string_view(), patterns.as_string_view(), operator)?;
+        for (row, truth) in open.iter().zip(&truths) {
+            // If none decides, all have to be known.
+            if truth != Some(all) {
+                found[*row as usize] = truth;
+            }
         }
-    });
-    Ok(found.collect())
+    }
+    Ok(found.into())
 }
 
-fn compared(texts: &StringArray, patterns: &StringArray, operator: &str) -> Result<BooleanArray> {
+fn compared(
+    texts: &StringViewArray,
+    patterns: &StringViewArray,
+    operator: &str,
+) -> Result<BooleanArray> {
     let regular = |flags: Option<&str>| {
         let flags = flags.map(|flags| StringArray::from_iter_values(vec![flags; texts.len()]));
         regexp_is_match(texts, patterns, flags.as_ref())

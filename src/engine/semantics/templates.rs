@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 use postgres_types::Type;
 
+use super::bounded::{LARGEST_STEP, TooLarge};
 use super::intervals::INTERVAL;
 use super::session_zone;
 use crate::values::decode;
@@ -25,7 +26,8 @@ use crate::values::template::{Error, Moment, MomentTemplate, Number, NumberTempl
 use crate::values::types::is_text;
 
 const SECOND: i64 = 1_000_000;
-const DAY: i64 = 86_400 * SECOND;
+/// Seconds.
+const DAY: i64 = 86_400;
 
 /// The name under which `to_char` is known.
 const TO_CHAR: &str = "to_char";
@@ -209,13 +211,13 @@ fn written(values: &ArrayRef, templates: &Templates<'_>, zone: &TimeZone) -> Res
             texts(
                 values,
                 templates,
-                |text| Ok(MomentTemplate::parse(text)),
+                |text| MomentTemplate::parse(text).map_err(failed),
                 |at, template, out| {
                     // PostgreSQL has nothing to say by an empty template.
                     if template.is_empty() {
                         return Ok(false);
                     }
-                    moment(at).write(template, out).map_err(failed).map(|()| true)
+                    moment(at).map_err(failed)?.write(template, out).map_err(failed).map(|()| true)
                 },
             )
         }
@@ -230,7 +232,7 @@ fn texts<T>(
     write: impl Fn(usize, &T, &mut String) -> Result<bool>,
 ) -> Result<ArrayRef> {
     let mut texts = StringViewBuilder::with_capacity(values.len());
-    let mut text = String::new();
+    let (mut text, mut written) = (String::new(), 0);
     templates.rows(values, parse, |row| {
         let Some((at, template)) = row else {
             texts.append_null();
@@ -238,7 +240,16 @@ fn texts<T>(
         };
         text.clear();
         match write(at, template, &mut text)? {
-            true => texts.append_value(&text),
+            true => {
+                // A value is short, as its template is; many rows of them are not.
+                written += text.len() as u64;
+                if written > LARGEST_STEP {
+                    let (function, bytes) = (TO_CHAR.to_owned(), written);
+                    let large = TooLarge { function, bytes, limit: LARGEST_STEP };
+                    return Err(DataFusionError::External(Box::new(large)));
+                }
+                texts.append_value(&text);
+            }
             false => texts.append_null(),
         }
         Ok(())
@@ -251,42 +262,45 @@ fn moments<'a>(
     values: &'a ArrayRef,
     kind: &DataType,
     zone: &'a TimeZone,
-) -> Result<Box<dyn Fn(usize) -> Moment + 'a>> {
+) -> Result<Box<dyn Fn(usize) -> Result<Moment, Error> + 'a>> {
+    // Of seconds since 1970.
     let of_zone = move |utc: i64| Zone {
-        abbreviation: zone.abbreviation_at(utc.div_euclid(SECOND)),
-        offset: zone.offset_at(utc.div_euclid(SECOND)),
+        abbreviation: zone.abbreviation_at(utc),
+        offset: zone.offset_at(utc),
     };
     Ok(match kind {
         DataType::Timestamp(TimeUnit::Microsecond, None) => {
             let values = values.as_primitive::<TimestampMicrosecondType>();
-            Box::new(move |at| Moment::at(values.value(at), None))
+            Box::new(move |at| Ok(Moment::at(values.value(at), None)))
         }
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => {
             let values = values.as_primitive::<TimestampMicrosecondType>();
             Box::new(move |at| {
-                let zone = of_zone(values.value(at));
+                let zone = of_zone(values.value(at).div_euclid(SECOND));
                 let local = values.value(at).saturating_add(i64::from(zone.offset) * SECOND);
-                Moment::at(local, Some(zone))
+                Ok(Moment::at(local, Some(zone)))
             })
         }
         // A date is the moment with which it begins in the session's zone.
         DataType::Date32 => {
             let values = values.as_primitive::<Date32Type>();
             Box::new(move |at| {
-                let local = i64::from(values.value(at)).saturating_mul(DAY);
-                let offset = zone.offset_at_local(local.div_euclid(SECOND));
-                Moment::at(local, Some(of_zone(local.saturating_sub(i64::from(offset) * SECOND))))
+                let date = values.value(at);
+                let local = i64::from(date) * DAY;
+                let utc = local - i64::from(zone.offset_at_local(local));
+                Moment::of_date(date, of_zone(utc))
             })
         }
         DataType::Time64(TimeUnit::Microsecond) => {
             let values = values.as_primitive::<arrow::datatypes::Time64MicrosecondType>();
-            Box::new(move |at| Moment::interval(0, 0, values.value(at)))
+            Box::new(move |at| Ok(Moment::interval(0, 0, values.value(at))))
         }
         DataType::Interval(_) => {
             let values = values.as_primitive::<IntervalMonthDayNanoType>();
             Box::new(move |at| {
                 let interval = values.value(at);
-                Moment::interval(interval.months, interval.days, interval.nanoseconds / 1000)
+                let micros = interval.nanoseconds / 1000;
+                Ok(Moment::interval(interval.months, interval.days, micros))
             })
         }
         other => return exec_err!("to_char cannot write {other}"),
@@ -388,7 +402,7 @@ impl ScalarUDFImpl for FromText {
         by_template(&args, &self.returned(), |values, templates| {
             let values = cast(values, &DataType::Utf8View)?;
             let texts = values.as_string_view();
-            let parse = |text: &str| Ok(MomentTemplate::parse(text));
+            let parse = |text: &str| MomentTemplate::parse(text).map_err(failed);
             match self.moment {
                 false => {
                     let mut days = Vec::with_capacity(texts.len());

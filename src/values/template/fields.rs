@@ -1,5 +1,7 @@
 //! The template of a date or time, in pieces.
 
+use super::{Result, check_length};
+
 /// A template of a date or time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MomentTemplate {
@@ -230,7 +232,11 @@ fn strip<'a>(text: &'a str, upper: &str, lower: &str) -> Option<&'a str> {
 
 impl MomentTemplate {
     /// Any text is a template: what is no field stands for itself.
-    pub fn parse(template: &str) -> Self {
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn parse(template: &str) -> Result<Self> {
+        check_length(template)?;
         let (mut pieces, mut rest) = (Vec::new(), template);
         while !rest.is_empty() {
             let (mut fill, mut local) = (false, false);
@@ -255,7 +261,7 @@ impl MomentTemplate {
                 None => rest = other(rest, &mut pieces),
             }
         }
-        Self { pieces }
+        Ok(Self { pieces })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -22,6 +22,18 @@ pub use moments::{Moment, Zone};
 pub use numbers::{Number, NumberTemplate};
 pub use reading::Read;
 
+/// Bytes of a template. What one stands for is written or read for each row, and nothing ends it in between.
+const LONGEST: usize = 8192;
+
+/// # Errors
+/// A template is too long.
+fn check_length(template: &str) -> Result<()> {
+    match template.len() {
+        bytes if bytes > LONGEST => Err(Error::TooLong { bytes }),
+        _ => Ok(()),
+    }
+}
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What is wrong with a template, or with a text that is read by one.
@@ -35,6 +47,11 @@ pub enum Error {
     Format { reason: String, detail: String },
     #[error("date/time field value out of range: \"{0}\"")]
     OutOfRange(String),
+    /// A date that is to be written as a moment, and is none of those that there are.
+    #[error("date out of range for timestamp")]
+    DateOutOfRange,
+    #[error("the template has {bytes} bytes, which is more than {LONGEST}")]
+    TooLong { bytes: usize },
     #[error("value for \"{0}\" in source string is out of range")]
     FieldOutOfRange(String),
     #[error("time zone displacement out of range: \"{0}\"")]
@@ -61,7 +78,8 @@ impl Error {
         match self {
             Self::Template(_) => "42601",
             Self::Format { .. } => "22007",
-            Self::OutOfRange(_) | Self::FieldOutOfRange(_) => "22008",
+            Self::OutOfRange(_) | Self::FieldOutOfRange(_) | Self::DateOutOfRange => "22008",
+            Self::TooLong { .. } => "54000",
             Self::ZoneOutOfRange(_) => "22009",
             Self::OnlyWritten(_) | Self::NotRead(_) => "0A000",
             Self::NoNumber(_) => "22P02",

@@ -27,6 +27,9 @@ pub(super) const WEEKDAYS: [&str; 7] =
 /// The Julian day of 1970-01-01.
 pub(super) const JULIAN_EPOCH: i64 = 2_440_588;
 
+/// 294276-12-31 in days after 1970-01-01.
+const LAST_DATE: i32 = 106_762_939;
+
 /// Letters of the longest name, to which the others are filled up.
 const NAME_WIDTH: usize = 9;
 
@@ -62,6 +65,19 @@ impl Moment {
         let own = Self::clock(micros.rem_euclid(DAY_MICROS));
         let (year, month, day) = (year.into(), month.into(), day.into());
         Self { year, month, day, date: Some(date), zone, ..own }
+    }
+
+    /// The beginning of a day, in days after 1970-01-01.
+    ///
+    /// # Errors
+    /// The day is beyond the moments that PostgreSQL has, which end with the year 294276.
+    pub fn of_date(date: i32, zone: Zone) -> Result<Self> {
+        if date > LAST_DATE {
+            return Err(Error::DateOutOfRange);
+        }
+        let Day { year, month, day } = day(date.into());
+        let (year, month, day) = (year.into(), month.into(), day.into());
+        Ok(Self { year, month, day, date: Some(date.into()), zone: Some(zone), ..Self::clock(0) })
     }
 
     pub fn interval(months: i32, days: i32, micros: i64) -> Self {

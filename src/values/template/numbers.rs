@@ -1,7 +1,7 @@
 //! The template of a number, and numbers by it.
 
 use super::fields::quoted;
-use super::{Error, Result, ordinal};
+use super::{Error, Result, check_length, ordinal};
 
 /// A template of a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +117,9 @@ pub enum Number<'a> {
 
 impl NumberTemplate {
     /// # Errors
-    /// Its fields do not go together.
+    /// Its fields do not go together, or it is too long.
     pub fn parse(template: &str) -> Result<Self> {
+        check_length(template)?;
         let (mut pieces, mut form, mut rest) = (Vec::new(), Form::default(), template);
         while let Some(c) = rest.chars().next() {
             if let Some((length, field)) = field(rest) {
@@ -368,6 +369,7 @@ fn scientific(number: Number<'_>, form: &Form) -> String {
 }
 
 fn scientific_float(value: f64, places: usize) -> String {
+    // Within the 65,535 places that Rust writes, as a template is shorter than that.
     let text = format!("{value:.places$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     format!("{digits}e{}", signed(exponent.parse().unwrap_or(0)))

@@ -516,6 +516,8 @@ impl Said {
             let found = put(first + of_year - 1);
             match by_weeks {
                 true => (year, month, in_month) = found,
+                // Day 366 of a year that has 365 would be of a thirteenth month.
+                false if month <= 1 && found.0 != year => return Err(outside()),
                 false => {
                     month = if month <= 1 { found.1 } else { month };
                     in_month = if in_month <= 1 { found.2 } else { in_month };

@@ -5,7 +5,7 @@ use super::*;
 fn written(micros: i64, template: &str) -> String {
     let zone = Zone { abbreviation: "CET".to_owned(), offset: 3600 };
     let mut text = String::new();
-    let template = MomentTemplate::parse(template);
+    let template = MomentTemplate::parse(template).expect("it is short");
     Moment::at(micros, Some(zone)).write(&template, &mut text).expect("a moment has all fields");
     text
 }
@@ -63,16 +63,56 @@ fn numbers_have_all_forms() {
 }
 
 #[test]
+fn days_are_written_as_far_as_moments_go() {
+    let zone = || Zone { abbreviation: "CET".to_owned(), offset: 3600 };
+    let template = MomentTemplate::parse("YYYY-MM-DD HH24 TZ").expect("it is short");
+    // The first day beyond the microseconds of 64 bits since 1970, and the last of all.
+    for (date, expected) in [
+        (0, "1970-01-01 00 CET"),
+        (106_751_992, "294247-01-11 00 CET"),
+        (106_762_939, "294276-12-31 00 CET"),
+    ] {
+        let mut text = String::new();
+        let moment = Moment::of_date(date, zone()).expect(expected);
+        moment.write(&template, &mut text).expect("a moment has all fields");
+        assert_eq!(text, expected);
+    }
+    for date in [106_762_940, i32::MAX] {
+        let error = Moment::of_date(date, zone()).expect_err("it is beyond");
+        assert_eq!(error.sqlstate(), "22008");
+    }
+}
+
+#[test]
+fn long_templates_are_refused() {
+    let long = format!("9.{}EEEE", "9".repeat(70_000));
+    let error = NumberTemplate::parse(&long).expect_err("it is long");
+    assert_eq!(error.sqlstate(), "54000");
+    let error = MomentTemplate::parse(&long).expect_err("it is long");
+    assert_eq!(error.sqlstate(), "54000");
+    // The longest one is written, with as many places as it has.
+    let longest = format!("9.{}EEEE", "9".repeat(LONGEST - 6));
+    let mut text = String::new();
+    let template = NumberTemplate::parse(&longest).expect("it is as long as it may be");
+    template.write(Number::Float8(1.5), &mut text).expect("it is written");
+    assert_eq!(text, format!(" 1.5{}e+00", "0".repeat(LONGEST - 7)));
+}
+
+#[test]
 fn texts_are_read() {
-    let read = |text: &str, template: &str| MomentTemplate::parse(template).read(text);
+    let read = |text: &str, template: &str| MomentTemplate::parse(template)?.read(text);
     let date = |text, template| read(text, template).map(|read| read.date);
     assert_eq!(date("05 Dec 2000", "DD Mon YYYY"), Ok(11_296));
     assert_eq!(date("2000-340", "YYYY-DDD"), Ok(11_296));
     assert_eq!(date("2451884", "J"), Ok(11_296));
+    assert_eq!(date("2016 366", "YYYY DDD"), Ok(17_166));
+    // What goes beyond a month that is given is counted within it.
+    assert_eq!(date("2015 03 366", "YYYY MM DDD"), Ok(16_495));
     assert_eq!(date("2000-49-2", "IYYY-IW-ID"), Ok(11_296));
     assert_eq!(read("14:07 -05", "HH24:MI TZH").map(|read| read.offset), Ok(Some(-18_000)));
     for (text, template, sqlstate) in [
         ("2000-13-01", "YYYY-MM-DD", "22008"),
+        ("2015 366", "YYYY DDD", "22008"),
         ("x", "YYYY", "22007"),
         ("13 PM", "HH12 PM", "22007"),
         ("2000-1", "YYYY-IW", "22007"),
