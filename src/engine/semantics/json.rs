@@ -55,6 +55,8 @@ enum Making {
     Known,
     /// JSON in `jsonb`'s form.
     Normal,
+    /// The same text of all JSON that is equal as `jsonb`.
+    Comparable,
 }
 
 const FUNCTIONS: &[(&str, Making)] = &[
@@ -85,17 +87,18 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
         };
         Arc::new(ScalarUDF::new_from_impl(Json { name, making: *making, signature }))
     };
-    FUNCTIONS.iter().map(function).chain([normal()])
+    let normal = one_form("jsonb_form", Making::Normal);
+    FUNCTIONS.iter().map(function).chain([normal, comparable()])
 }
 
-/// The function that brings JSON to `jsonb`'s form.
-pub(super) fn normal() -> Arc<ScalarUDF> {
+/// The function by whose texts JSON is compared.
+pub(super) fn comparable() -> Arc<ScalarUDF> {
+    one_form("jsonb_comparable", Making::Comparable)
+}
+
+fn one_form(name: &'static str, making: Making) -> Arc<ScalarUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
-    Arc::new(ScalarUDF::new_from_impl(Json {
-        name: "jsonb_form",
-        making: Making::Normal,
-        signature,
-    }))
+    Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -122,7 +125,7 @@ impl ScalarUDFImpl for Json {
         let field = Field::new(self.name, DataType::Utf8View, true);
         Ok(Arc::new(match self.making {
             // They are gathered as texts, whose arrays the engine has aggregates for.
-            Making::Item | Making::Member => field,
+            Making::Item | Making::Member | Making::Comparable => field,
             _ => extended(field, "arrow.json"),
         }))
     }
@@ -197,14 +200,18 @@ impl Json {
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 Ok(texts.as_string_view().clone())
             }
-            Making::Normal => {
+            Making::Normal | Making::Comparable => {
+                let form = match self.making {
+                    Making::Normal => jsonb::normal,
+                    _ => jsonb::comparable,
+                };
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 let texts = texts.as_string_view();
                 self.texts(
                     rows,
                     |row, texts| match texts[0].is_null(row) {
                         true => Ok(None),
-                        false => jsonb::normal(texts[0].value(row)).map(Some).map_err(failed),
+                        false => form(texts[0].value(row)).map(Some).map_err(failed),
                     },
                     std::slice::from_ref(texts),
                 )
