@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder}
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::functions::core::named_struct::NamedStructFunc;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -87,8 +88,9 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
         };
         Arc::new(ScalarUDF::new_from_impl(Json { name, making: *making, signature }))
     };
+    let row = Arc::new(ScalarUDF::new_from_impl(Row::default()));
     let normal = one_form("jsonb_form", Making::Normal);
-    FUNCTIONS.iter().map(function).chain([normal, comparable()])
+    FUNCTIONS.iter().map(function).chain([normal, comparable(), row])
 }
 
 /// The function by whose texts JSON is compared.
@@ -99,6 +101,41 @@ pub(super) fn comparable() -> Arc<ScalarUDF> {
 fn one_form(name: &'static str, making: Making) -> Arc<ScalarUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
     Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))
+}
+
+/// `named_struct`, which does not forget what its members are: JSON is nested as it is.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct Row(NamedStructFunc);
+
+impl ScalarUDFImpl for Row {
+    fn name(&self) -> &str {
+        "json_row"
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let values = args.arg_fields;
+        let row = self.0.return_field_from_args(args)?;
+        let DataType::Struct(members) = row.data_type() else { return Ok(row) };
+        let values = values.iter().skip(1).step_by(2);
+        let members = members
+            .iter()
+            .zip(values)
+            .map(|(member, value)| member.as_ref().clone().with_metadata(value.metadata().clone()));
+        let kind = DataType::Struct(members.collect());
+        Ok(Arc::new(Field::new(self.name(), kind, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.0.invoke_with_args(args)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
