@@ -61,6 +61,7 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
 
 /// The same, of a text as the parser understands it.
 fn parse_seen(text: &str) -> Result<Parsed> {
+    refuse_explained_explain(text)?;
     let dialect = PostgreSqlDialect {};
     let (mut copy_options, mut copy_filter) = (Vec::new(), None);
     let statement = if first_word_is(text, "copy") {
@@ -206,6 +207,30 @@ fn options_of_explain(text: &str) -> Result<Option<usize>> {
     }
     let at = text.trim_end().chars().count();
     Err(Error::SyntaxAt { reason: "syntax error at end of input".to_owned(), at })
+}
+
+/// EXPLAIN of an EXPLAIN, which would be one level of the parser's stack for each word.
+fn refuse_explained_explain(text: &str) -> Result<()> {
+    if !first_word_is(text, "explain") {
+        return Ok(());
+    }
+    let mut rest = match options_of_explain(text)? {
+        Some(end) => &text[end..],
+        None => &skip_blank(text)["explain".len()..],
+    };
+    let words = ["analyze", "verbose", "format"];
+    while let Some(word) = words.iter().find(|word| first_word_is(rest, word)) {
+        rest = &skip_blank(rest)[word.len()..];
+        if *word == "format" {
+            let is_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '\'' | '"');
+            rest = skip_blank(rest).trim_start_matches(is_of_name);
+        }
+    }
+    if !first_word_is(rest, "explain") {
+        return Ok(());
+    }
+    let at = text[..text.len() - skip_blank(rest).len()].chars().count();
+    Err(Error::SyntaxAt { reason: "syntax error at or near \"EXPLAIN\"".to_owned(), at })
 }
 
 /// EXPLAIN (ANALYZE, ...) is known to the SQL parser but not to the engine's: the options, which end at a

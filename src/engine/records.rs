@@ -44,7 +44,7 @@ pub(super) fn put(select: &mut Select, columns: &HashMap<String, Vec<String>>) {
     put.all(select);
 }
 
-/// `named_struct('a', t.a, 'b', t.b)`
+/// `json_row('a', t.a, 'b', t.b)`
 fn row(table: &Ident, columns: &[String]) -> Expr {
     let args = columns.iter().flat_map(|column| {
         let parts = vec![table.clone(), Ident::with_quote('"', column)];
@@ -53,7 +53,7 @@ fn row(table: &Ident, columns: &[String]) -> Expr {
     });
     let args = args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("named_struct")]),
+        name: ObjectName::from(vec![Ident::new("json_row")]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {

@@ -158,7 +158,9 @@ fn without(text: &str, places: impl Iterator<Item = (usize, usize)>) -> Option<S
 
 /// TABLE where a query may stand.
 fn with_selects(text: &str, words: &Words) -> Option<String> {
-    use Keyword::{ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INSERT, INTERSECT, TABLE, UNION};
+    use Keyword::{
+        ALL, ANALYZE, AS, DISTINCT, EXCEPT, EXPLAIN, INSERT, INTERSECT, TABLE, UNION, VERBOSE,
+    };
     let (mut changed, mut end) = (String::new(), 0);
     for at in (0..words.0.len()).filter(|at| words.keyword(*at) == TABLE) {
         let before = at.checked_sub(1).map(|before| (&words.0[before].1, words.keyword(before)));
@@ -167,9 +169,11 @@ fn with_selects(text: &str, words: &Words) -> Option<String> {
             // Behind a name it is a column's, or an argument's.
             Some((Token::LParen, _)) => at < 2 || !words.is_name(at - 2),
             Some((_, UNION | INTERSECT | EXCEPT | EXPLAIN)) => true,
-            // Behind the queries that WITH has named, and what INSERT is to fill.
-            Some((Token::RParen, _)) => matches!(words.keyword(0), Keyword::WITH | INSERT),
-            Some((_, ANALYZE)) => words.keyword(0) == EXPLAIN,
+            // Behind the queries that WITH has named, what INSERT is to fill, and options of EXPLAIN.
+            Some((Token::RParen, _)) => {
+                matches!(words.keyword(0), Keyword::WITH | INSERT | EXPLAIN)
+            }
+            Some((_, ANALYZE | VERBOSE)) => words.keyword(0) == EXPLAIN,
             Some((_, ALL | DISTINCT)) => {
                 at >= 2 && matches!(words.keyword(at - 2), UNION | INTERSECT | EXCEPT)
             }

@@ -126,9 +126,12 @@ impl Session {
             }
             Command::Lock { names, mode } => {
                 for name in names {
-                    // It keeps nobody out: that it is there is enough.
-                    let read = format!("SELECT 1 FROM {name}");
-                    registered.until_stopped(self.plan_text(&read)).await??;
+                    // It keeps nobody out: that it is there is enough. What is no table of the
+                    // catalog's is found, or not, by reading it.
+                    if !self.is_table(name).await? {
+                        let read = format!("SELECT 1 FROM {name}");
+                        registered.until_stopped(self.plan_text(&read)).await??;
+                    }
                     self.may_lock(name, mode.needs()).await?;
                 }
                 done("LOCK TABLE")

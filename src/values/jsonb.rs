@@ -38,15 +38,40 @@ const MAX_DEPTH: usize = 128;
 /// A number in a few bytes, such as `1e100000`, has many in this form.
 const MAX_BYTES: usize = 64 << 20;
 
-/// PostgreSQL's limit of digits before the point of a `numeric`.
-const MAX_EXPONENT: i64 = 131_072;
+/// PostgreSQL's limits of digits before the point of a `numeric`, and behind it.
+const MAX_WHOLE: i64 = 131_072;
+const MAX_FRACTION: i64 = 16_383;
+
+/// The largest exponent that PostgreSQL reads, even of zero.
+const MAX_EXPONENT: i64 = i32::MAX as i64 / 2;
 
 /// A valid JSON text in `jsonb`'s form.
 ///
 /// # Errors
 /// The text is not JSON, or holds what `jsonb` cannot.
 pub fn normal(text: &str) -> Result<String> {
-    let mut reader = Reader { rest: text, depth: 0, made: 0 };
+    form(text, Numbers::AsWritten)
+}
+
+/// A text that is the same for values that are equal: as [`normal`], but that `1.0` is `1`.
+///
+/// # Errors
+/// As those of [`normal`].
+pub fn comparable(text: &str) -> Result<String> {
+    form(text, Numbers::ByValue)
+}
+
+/// How numbers are written.
+#[derive(Clone, Copy)]
+enum Numbers {
+    /// With as many digits behind the point as they had.
+    AsWritten,
+    /// Without zeros at the end.
+    ByValue,
+}
+
+fn form(text: &str, numbers: Numbers) -> Result<String> {
+    let mut reader = Reader { rest: text, depth: 0, made: 0, numbers };
     let value = reader.value()?;
     reader.blanks();
     match reader.rest.is_empty() {
@@ -60,6 +85,7 @@ struct Reader<'a> {
     depth: usize,
     /// Bytes of numbers, which may be longer than they were.
     made: usize,
+    numbers: Numbers,
 }
 
 impl Reader<'_> {
@@ -205,14 +231,14 @@ impl Reader<'_> {
         let end = self.rest.find(|c| !in_number(c)).unwrap_or(self.rest.len());
         let (written, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let number = plain(written)?;
+        let number = plain(written, self.numbers)?;
         self.made += number.len();
         if self.made > MAX_BYTES { Err(Error::TooLarge) } else { Ok(number) }
     }
 }
 
 /// A number without an exponent.
-fn plain(written: &str) -> Result<String> {
+fn plain(written: &str, numbers: Numbers) -> Result<String> {
     let (negative, number) = match written.strip_prefix('-') {
         Some(number) => (true, number),
         None => (false, written),
@@ -227,26 +253,33 @@ fn plain(written: &str) -> Result<String> {
     if all.is_empty() || !all.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Error::Invalid);
     }
-    if exponent.abs() > MAX_EXPONENT {
+    // What is too long is not made first.
+    let scale = (fraction.len() as i64).saturating_sub(exponent).max(0);
+    if exponent.abs() > MAX_EXPONENT || scale > MAX_FRACTION {
         return Err(Error::NumberTooLarge);
     }
+    let digits = all.trim_start_matches('0');
     // Digits before the point, which may be less than none.
-    let before = whole.len() as i64 + exponent;
-    let number = match usize::try_from(before) {
-        Ok(before) if before >= all.len() => format!("{all:0<before$}"),
-        Ok(before @ 1..) => format!("{}.{}", &all[..before], &all[before..]),
-        _ => {
-            let zeros = "0".repeat(usize::try_from(-before).unwrap_or_default());
-            format!("0.{zeros}{all}")
+    let before = digits.len() as i64 - fraction.len() as i64 + exponent;
+    if before > MAX_WHOLE && !digits.is_empty() {
+        return Err(Error::NumberTooLarge);
+    }
+    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
+    let (whole, fraction) = match usize::try_from(before) {
+        _ if digits.is_empty() => ("0".to_owned(), zeros(scale)),
+        Ok(before) if before >= digits.len() => {
+            (format!("{digits}{}", zeros((before - digits.len()) as i64)), String::new())
         }
+        Ok(before @ 1..) => (digits[..before].to_owned(), digits[before..].to_owned()),
+        _ => ("0".to_owned(), format!("{}{digits}", zeros(-before))),
     };
-    let trimmed = number.trim_start_matches('0');
-    let number = match trimmed.is_empty() || trimmed.starts_with('.') {
-        true => format!("0{trimmed}"),
-        false => trimmed.to_owned(),
+    let fraction = match numbers {
+        Numbers::AsWritten => fraction.as_str(),
+        Numbers::ByValue => fraction.trim_end_matches('0'),
     };
-    let is_zero = !number.bytes().any(|b| matches!(b, b'1'..=b'9'));
-    Ok(if negative && !is_zero { format!("-{number}") } else { number })
+    let sign = if negative && !digits.is_empty() { "-" } else { "" };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Ok(format!("{sign}{whole}{point}{fraction}"))
 }
 
 /// A text between quotes, with what JSON has no other way for escaped.

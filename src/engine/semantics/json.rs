@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder}
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::functions::core::named_struct::NamedStructFunc;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -55,6 +56,8 @@ enum Making {
     Known,
     /// JSON in `jsonb`'s form.
     Normal,
+    /// The same text of all JSON that is equal as `jsonb`.
+    Comparable,
 }
 
 const FUNCTIONS: &[(&str, Making)] = &[
@@ -85,17 +88,54 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
         };
         Arc::new(ScalarUDF::new_from_impl(Json { name, making: *making, signature }))
     };
-    FUNCTIONS.iter().map(function).chain([normal()])
+    let row = Arc::new(ScalarUDF::new_from_impl(Row::default()));
+    let normal = one_form("jsonb_form", Making::Normal);
+    FUNCTIONS.iter().map(function).chain([normal, comparable(), row])
 }
 
-/// The function that brings JSON to `jsonb`'s form.
-pub(super) fn normal() -> Arc<ScalarUDF> {
+/// The function by whose texts JSON is compared.
+pub(super) fn comparable() -> Arc<ScalarUDF> {
+    one_form("jsonb_comparable", Making::Comparable)
+}
+
+fn one_form(name: &'static str, making: Making) -> Arc<ScalarUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
-    Arc::new(ScalarUDF::new_from_impl(Json {
-        name: "jsonb_form",
-        making: Making::Normal,
-        signature,
-    }))
+    Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))
+}
+
+/// `named_struct`, which does not forget what its members are: JSON is nested as it is.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct Row(NamedStructFunc);
+
+impl ScalarUDFImpl for Row {
+    fn name(&self) -> &str {
+        "json_row"
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let values = args.arg_fields;
+        let row = self.0.return_field_from_args(args)?;
+        let DataType::Struct(members) = row.data_type() else { return Ok(row) };
+        let values = values.iter().skip(1).step_by(2);
+        let members = members
+            .iter()
+            .zip(values)
+            .map(|(member, value)| member.as_ref().clone().with_metadata(value.metadata().clone()));
+        let kind = DataType::Struct(members.collect());
+        Ok(Arc::new(Field::new(self.name(), kind, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.0.invoke_with_args(args)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -122,7 +162,7 @@ impl ScalarUDFImpl for Json {
         let field = Field::new(self.name, DataType::Utf8View, true);
         Ok(Arc::new(match self.making {
             // They are gathered as texts, whose arrays the engine has aggregates for.
-            Making::Item | Making::Member => field,
+            Making::Item | Making::Member | Making::Comparable => field,
             _ => extended(field, "arrow.json"),
         }))
     }
@@ -197,14 +237,18 @@ impl Json {
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 Ok(texts.as_string_view().clone())
             }
-            Making::Normal => {
+            Making::Normal | Making::Comparable => {
+                let form = match self.making {
+                    Making::Normal => jsonb::normal,
+                    _ => jsonb::comparable,
+                };
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 let texts = texts.as_string_view();
                 self.texts(
                     rows,
                     |row, texts| match texts[0].is_null(row) {
                         true => Ok(None),
-                        false => jsonb::normal(texts[0].value(row)).map(Some).map_err(failed),
+                        false => form(texts[0].value(row)).map(Some).map_err(failed),
                     },
                     std::slice::from_ref(texts),
                 )

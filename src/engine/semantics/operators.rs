@@ -35,15 +35,15 @@ pub(in crate::engine) struct Operators {
     times: Arc<ScalarUDF>,
     divided: Arc<ScalarUDF>,
     difference: Arc<ScalarUDF>,
-    jsonb_form: Arc<ScalarUDF>,
+    jsonb_comparable: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
         let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
-        let jsonb_form = super::json::normal();
-        Self { times: scaled(false), divided: scaled(true), difference, jsonb_form }
+        let jsonb_comparable = super::json::comparable();
+        Self { times: scaled(false), divided: scaled(true), difference, jsonb_comparable }
     }
 }
 
@@ -73,7 +73,7 @@ impl ExprPlanner for Operators {
         if equals && is_text(&left_type) && is_text(&right_type) {
             let json = is_json(&left, schema) || is_json(&right, schema);
             let [left, right] = [left, right].map(|side| match json {
-                true => self.jsonb_form.call(vec![side]),
+                true => self.jsonb_comparable.call(vec![side]),
                 false => side,
             });
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));

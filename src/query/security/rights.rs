@@ -148,6 +148,24 @@ impl Session {
         .await
     }
 
+    /// Whether the catalog has a table or view of this name, in a schema that the role may use.
+    pub(in crate::query) async fn is_table(&self, name: &ObjectName) -> Result<bool> {
+        let name = self.existing(name).await?;
+        if self.found(&name).await?.is_none() {
+            return Ok(false);
+        }
+        self.require(|snapshot, access| {
+            let Some(database) = snapshot.databases.get(&name.database) else { return Ok(()) };
+            let Some(schema) = database.schemas.get(&name.schema) else { return Ok(()) };
+            match access.schema(database, schema, Privilege::Usage) {
+                true => Ok(()),
+                false => Err(denied(ObjectKind::Schema, &name.schema)),
+            }
+        })
+        .await?;
+        Ok(true)
+    }
+
     /// Whether errors may tell the role which file they are about, as far as this daemon knows.
     pub fn may_see_files(&self) -> bool {
         let snapshot = self.catalog().snapshot();

@@ -80,7 +80,7 @@ fn row(expr: Expr) -> Expr {
     };
     let members = values.into_iter().map(row).enumerate();
     let members = members.flat_map(|(at, value)| [text(&format!("f{}", at + 1)), value]);
-    call("named_struct", members.collect())
+    call("json_row", members.collect())
 }
 
 /// Functions whose result is JSON, as they are called once they are rewritten.
