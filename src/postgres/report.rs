@@ -12,14 +12,14 @@ pub struct Report {
     /// SQLSTATE.
     pub code: &'static str,
     pub message: String,
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     pub hint: Option<String>,
     /// Where it happened.
-    pub context: Option<String>,
+    pub context: Option<Box<str>>,
     /// Where in the client's text, in characters from 1.
     pub position: Option<NonZeroU32>,
     /// The file that it is about: for the log, and for those who may read files.
-    pub file: Option<String>,
+    pub file: Option<Box<str>>,
 }
 
 impl Report {
@@ -40,7 +40,7 @@ impl Report {
         Self { fatal: true, ..Self::error(code, message) }
     }
 
-    pub fn detail(self, detail: impl Into<String>) -> Self {
+    pub fn detail(self, detail: impl Into<Box<str>>) -> Self {
         Self { detail: Some(detail.into()), ..self }
     }
 
@@ -55,7 +55,7 @@ impl From<Report> for ErrorResponse {
         // A zero byte would end the field.
         let message = report.message.replace('\0', "\u{fffd}");
         let mut info = ErrorInfo::new(severity.into(), report.code.into(), message);
-        info.detail = report.detail;
+        info.detail = report.detail.map(String::from);
         info.hint = report.hint;
         info.where_context = report.context.map(|context| context.replace('\0', "\u{fffd}"));
         info.position = report.position.map(|position| position.to_string());

@@ -120,7 +120,8 @@ impl From<copy::Error> for Report {
         let message = error.to_string();
         let (code, hint) = match error {
             E::Data(error) => {
-                let (hint, context) = (error.hint().map(str::to_owned), error.context.clone());
+                let hint = error.hint().map(str::to_owned);
+                let context = error.context.as_deref().map(Box::from);
                 return Self { hint, context, ..Self::error(error.sqlstate(), message) };
             }
             E::Syntax(_) => ("42601", None),
@@ -248,7 +249,7 @@ impl From<&storage::Error> for Report {
     fn from(error: &storage::Error) -> Self {
         use storage::Error as E;
         let report = Self::error(storage_code(error), error.to_string());
-        let report = Self { file: error.file().map(str::to_owned), ..report };
+        let report = Self { file: error.file().map(Box::from), ..report };
         match error {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
@@ -303,9 +304,9 @@ impl From<engine::Error> for Report {
     fn from(error: engine::Error) -> Self {
         use engine::Error as E;
         let message = error.to_string();
-        let detail = error.detail();
+        let detail = error.detail().map(Box::from);
         let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
-        let file = error.file().map(str::to_owned);
+        let file = error.file().map(Box::from);
         let code = match error {
             E::Syntax(_) | E::SyntaxAt { .. } => "42601",
             E::TooComplex { .. } => {
@@ -322,7 +323,7 @@ impl From<engine::Error> for Report {
             E::Notes(notes::Error::Full(_)) => "54000",
             E::Notes(_) => "22023",
             E::Settings(error) => {
-                let detail = error.detail();
+                let detail = error.detail().map(Box::from);
                 return Self { detail, ..Self::error(setting_code(&error), message) };
             }
             E::NoFunction(_) => {
