@@ -258,11 +258,9 @@ fn texts<T>(
 }
 
 /// The moment of each row.
-fn moments<'a>(
-    values: &'a ArrayRef,
-    kind: &DataType,
-    zone: &'a TimeZone,
-) -> Result<Box<dyn Fn(usize) -> Result<Moment, Error> + 'a>> {
+type Moments<'a> = Box<dyn Fn(usize) -> Result<Moment, Error> + 'a>;
+
+fn moments<'a>(values: &'a ArrayRef, kind: &DataType, zone: &'a TimeZone) -> Result<Moments<'a>> {
     // Of seconds since 1970.
     let of_zone = move |utc: i64| Zone {
         abbreviation: zone.abbreviation_at(utc),
