@@ -161,7 +161,11 @@ fn strip(text: &str) -> String {
 impl Error {
     /// More of what is wrong with a value, or with the template that it is read by.
     pub fn detail(&self) -> Option<String> {
-        let (Self::Plan(error) | Self::Execution(error)) = self else { return None };
+        let error = match self {
+            Self::Plan(error) | Self::Execution(error) => error,
+            Self::Storage(storage::Error::Values { source, .. }) => source,
+            _ => return None,
+        };
         let DataFusionError::External(inner) = error.find_root() else { return None };
         inner.downcast_ref::<template::Error>()?.detail().map(str::to_owned)
     }
@@ -179,8 +183,15 @@ impl Error {
         match self {
             Self::Storage(error) => error.file(),
             Self::Plan(error) | Self::Execution(error) => {
-                let DataFusionError::External(inner) = error.find_root() else { return None };
-                inner.downcast_ref::<storage::Error>()?.file()
+                // Around what it is made of.
+                let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+                while let Some(error) = next {
+                    if let Some(error) = error.downcast_ref::<storage::Error>() {
+                        return error.file();
+                    }
+                    next = error.source();
+                }
+                None
             }
             _ => None,
         }

@@ -47,6 +47,22 @@ impl Report {
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+
+    /// Takes a file's name out of the text: its URL, and the path in it with which a store calls it.
+    pub fn hide(&mut self, file: &str) {
+        let path = match file.split_once(':') {
+            Some(("file", path)) => path,
+            // Behind the bucket.
+            Some((_, rest)) => rest.trim_start_matches('/').split_once('/').map_or("", |it| it.1),
+            None => file,
+        };
+        let path = path.trim_matches('/');
+        for name in [file.to_owned(), format!("/{path}"), path.to_owned()] {
+            if !name.trim_matches('/').is_empty() {
+                self.message = self.message.replace(&name, "a file");
+            }
+        }
+    }
 }
 
 impl From<Report> for ErrorResponse {
@@ -68,4 +84,27 @@ impl From<Report> for ErrorResponse {
 /// The severity once more, in a field that is never translated.
 pub fn untranslated(severity: &str) -> (u8, String) {
     (b'V', severity.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_hidden_by_each_of_its_names() {
+        for (file, names) in [
+            ("file:/lake/t/1.parquet", ["file:/lake/t/1.parquet", "/lake/t/1.parquet"]),
+            ("file:///lake/t/1.parquet", ["file:///lake/t/1.parquet", "lake/t/1.parquet"]),
+            ("s3://lake/t/1.parquet", ["s3://lake/t/1.parquet", "t/1.parquet"]),
+            ("/lake/t/1.parquet", ["/lake/t/1.parquet", "lake/t/1.parquet"]),
+        ] {
+            let [first, second] = names;
+            let mut report = Report::error("58030", format!("cannot read {first}: no {second}"));
+            report.hide(file);
+            assert_eq!(report.message, "cannot read a file: no a file", "{file}");
+        }
+        let mut report = Report::error("58030", "cannot read /");
+        report.hide("/");
+        assert_eq!(report.message, "cannot read /");
+    }
 }

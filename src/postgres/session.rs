@@ -462,16 +462,18 @@ impl Client {
                 .logged_in_as(&self.session.entry().user);
             self.audit.record(Event { sqlstate: Some(code), message: Some(message), ..denied });
         }
-        self.session.entry().failed(report.code, &report.message);
         if let Some(file) = report.file.take() {
             let code = report.code;
             let span = self.session.entry().span();
-            span.in_scope(|| tracing::info!(code, file, "values of a file do not fit a statement"));
+            span.in_scope(|| tracing::info!(code, file, "a statement failed on a file"));
             // Where tables keep their files is not everybody's business.
-            if self.session.may_see_files() {
-                report.message += &format!(" (in {file})");
+            match self.session.may_see_files() {
+                true if report.message.contains(&file) => {}
+                true => report.message += &format!(" (in {file})"),
+                false => report.hide(&file),
             }
         }
+        self.session.entry().failed(report.code, &report.message);
         self.session.note_error();
         if self.session.transaction_state() == TransactionState::Failed {
             self.extended.portals.abort(self.session.savepoints());

@@ -271,7 +271,7 @@ fn storage_code(error: &storage::Error) -> &'static str {
         E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
         E::Io { .. } | E::NotWritten { .. } => "58030",
         E::NoSpace { .. } => "53100",
-        E::NoMemory(_) => "53200",
+        E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",
         E::Damaged { .. } => "XX001",
         E::Mixed { .. } => "42804",
         E::BadMoment { .. }
@@ -344,7 +344,11 @@ impl From<engine::Error> for Report {
             E::Misplaced(misplaced) => misplaced_code(&misplaced),
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
-            E::Storage(error) => return Self { message, ..error.into() },
+            E::Storage(error) => {
+                let report = Self::from(error);
+                let detail = detail.or_else(|| report.detail.clone());
+                return Self { message, detail, ..report };
+            }
             E::Coordination(coordination::Error::Denied { .. }) => "42501",
             E::Coordination(error) if error.is_unavailable() => {
                 return Self::error("58000", message).hint(OUT_OF_REACH);

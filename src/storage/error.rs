@@ -5,6 +5,7 @@ use std::io;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use parquet::errors::ParquetError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -104,15 +105,23 @@ pub enum Error {
     NoSpace { path: String },
     #[error(transparent)]
     NoMemory(DataFusionError),
+    /// What a file has, needs more memory than there is. As of [`Error::Values`], the text does not say which.
+    #[error("{source}")]
+    NoMemoryFor { path: String, source: DataFusionError },
     #[error("null value in column {column:?} violates not-null constraint")]
     NullValue { column: String },
 }
 
 impl Error {
-    /// The file whose values a statement does not fit: for the log, and for those who may read files.
+    /// The file that a statement has failed on: for the log, and for those who may read files.
     pub fn file(&self) -> Option<&str> {
         match self {
-            Self::Values { path, .. } => Some(path),
+            Self::Values { path, .. }
+            | Self::NoMemoryFor { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::NotFound { path }
+            | Self::Denied { path }
+            | Self::Io { path, .. } => Some(path),
             Self::Shared(error) => error.file(),
             _ => None,
         }
@@ -181,8 +190,8 @@ impl Error {
         };
         // It is said by those who check what files have: readers do not take memory themselves.
         if let Some(lacking) = lacking_memory(&error) {
-            let reason = format!("{lacking} (in {path})");
-            return Self::NoMemory(DataFusionError::ResourcesExhausted(reason));
+            let source = DataFusionError::ResourcesExhausted(lacking.to_owned());
+            return Self::NoMemoryFor { path, source };
         }
         let cause = if is_about_values(&error) { Cause::Values } else { cause(&error) };
         match cause {
@@ -234,17 +243,41 @@ fn lacking_memory(error: &DataFusionError) -> Option<&str> {
 /// Whether an error is about values rather than bytes.
 fn is_about_values(error: &DataFusionError) -> bool {
     match error.find_root() {
-        DataFusionError::ArrowError(inner, _) => matches!(
-            inner.as_ref(),
-            ArrowError::DivideByZero
-                | ArrowError::ArithmeticOverflow(_)
-                | ArrowError::CastError(_)
-                | ArrowError::ComputeError(_)
-                | ArrowError::InvalidArgumentError(_)
-        ),
+        DataFusionError::ArrowError(inner, _) => is_of_values(inner),
         DataFusionError::Execution(_) => true,
+        // Functions say in their own words what they cannot do with a value.
+        DataFusionError::External(_) => !is_of_reader(error),
         _ => false,
     }
+}
+
+fn is_of_values(error: &ArrowError) -> bool {
+    matches!(
+        error,
+        ArrowError::DivideByZero
+            | ArrowError::ArithmeticOverflow(_)
+            | ArrowError::CastError(_)
+            | ArrowError::ComputeError(_)
+            | ArrowError::InvalidArgumentError(_)
+    )
+}
+
+/// Whether a reader, the store or the file system is behind an error.
+fn is_of_reader(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<io::Error>()
+            || error.is::<object_store::Error>()
+            || error.is::<ParquetError>()
+            || error.downcast_ref().is_some_and(|error| !is_of_values(error))
+            || error.is::<tokio::task::JoinError>()
+            || error.is::<Error>()
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Whether a server has answered that the daemon may not do this. Only its words tell it: the library

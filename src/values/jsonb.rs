@@ -314,9 +314,34 @@ mod tests {
             (r#""\u0041\n\/\ud83d\ude00""#, "\"A\\n/😀\""),
             ("[1e2, 1.50, -0, 1.5e-3, 12.5E1, 0.0]", "[100, 1.50, 0, 0.0015, 125, 0.0]"),
             ("-1.0e1", "-10"),
+            ("[0.001e1, 00e5, 0e1000000, 0.00001e6, -0.0]", "[0.01, 0, 0, 10, 0.0]"),
             ("true", "true"),
         ] {
             assert_eq!(normal(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["[1, 0, -2.5, 100]", "[1.0, -0.0, -2.50, 1e2]", "[1.00e0, 0e5, -25e-1, 100.0]"]
+        {
+            assert_eq!(comparable(text).as_deref(), Ok("[1, 0, -2.5, 100]"), "{text}");
+        }
+    }
+
+    /// Against PostgreSQL 15.
+    #[test]
+    fn numbers_may_be_long() {
+        let small = format!("0.{}1", "0".repeat(16_382));
+        for (text, length) in [
+            ("1e70000", 70_001),
+            ("1e131071", 131_072),
+            ("0.00001e131076", 131_072),
+            ("1e-16383", 16_385),
+            ("0e-16000", 16_002),
+            (small.as_str(), 16_385),
+        ] {
+            assert_eq!(normal(text).map(|text| text.len()), Ok(length), "{text}");
+        }
+        let long = "1".repeat(131_073);
+        for text in ["1e131072", "1e-16384", "1.5e-70000", "0e-20000", "1e9000000000", &long] {
+            assert_eq!(normal(text), Err(Error::NumberTooLarge), "{text}");
         }
     }
 

@@ -29,6 +29,14 @@ async fn only_who_may_read_files_is_told_their_names() {
             ),
             ("SELECT s FROM texts WHERE 1 / n > 0", "22012", "division by zero"),
             ("SELECT 1 / n FROM texts", "22012", "division by zero"),
+            ("SELECT to_date(s, 'YYYY') FROM texts", "22007", "invalid value \"x\" for \"YYYY\""),
+            ("SELECT to_char(n, 'S9S') FROM texts", "42601", "cannot use \"S\" twice"),
+            (
+                "SELECT json_build_object(NULL, n) FROM texts",
+                "22023",
+                "argument 1: key must not be null",
+            ),
+            ("SELECT (s || '{')::jsonb FROM texts", "22P02", "invalid input syntax for type json"),
         ] {
             let error = ann.refused(sql).await;
             assert_eq!((error.code().code(), error.message()), (code, message), "{sql}");
@@ -42,7 +50,7 @@ async fn only_who_may_read_files_is_told_their_names() {
         }
         assert!(told > 0, "no value was looked at where the file was read");
         let log = daemon.log();
-        assert!(log.contains("values of a file do not fit") && log.contains(".parquet"), "{log}");
+        assert!(log.contains("a statement failed on a file") && log.contains(".parquet"), "{log}");
     })
     .await;
 }

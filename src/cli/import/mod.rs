@@ -269,13 +269,18 @@ impl Target {
         }
     }
 
-    /// Takes the table away that an import has made, if nothing is in it. Whatever goes wrong here says less
-    /// than what made the import fail.
+    /// Takes the table away that an import has made, if nothing is in it. Others may put rows into it meanwhile,
+    /// on any daemon: its files are left, so that they are not lost with it. Whatever goes wrong here says
+    /// less than what made the import fail.
     async fn unmake(&self, client: &mut Client) {
         let Ok(connection) = client.link().await else { return };
+        // What this daemon knows of the table may be older than what others have put into it.
+        if connection.batch_execute("SET oribi.consistency = 'strong'").await.is_err() {
+            return;
+        }
         let sql = format!("SELECT 1 FROM {} LIMIT 1", self.name);
         if connection.query_opt(&sql, &[]).await.is_ok_and(|row| row.is_none()) {
-            let _ = connection.batch_execute(&format!("DROP TABLE {} PURGE", self.name)).await;
+            let _ = connection.batch_execute(&format!("DROP TABLE {}", self.name)).await;
         }
     }
 
