@@ -263,7 +263,7 @@ impl Json {
         rows: usize,
         style: &TextStyle,
     ) -> Result<StringViewArray> {
-        if arrays.len() % 2 != 0 {
+        if !arrays.len().is_multiple_of(2) {
             return Err(failed(JsonError::Odd));
         }
         let pairs = (0..arrays.len()).step_by(2).map(|at| {

@@ -503,10 +503,10 @@ impl<'a> Writer<'a> {
                     let width = if fill { 0 } else { 15 };
                     out.push_str(&format!("{text:>width$}"));
                 }
-                Field::Ordinal { upper } => {
-                    if !self.form.roman && !hashes && !self.negative && !self.form.point {
-                        out.push_str(ordinal(&String::from_utf8_lossy(self.number), upper));
-                    }
+                Field::Ordinal { upper }
+                    if !self.form.roman && !hashes && !self.negative && !self.form.point =>
+                {
+                    out.push_str(ordinal(&String::from_utf8_lossy(self.number), upper));
                 }
                 Field::Minus if self.negative => out.push('-'),
                 Field::Plus if !self.negative => out.push('+'),
