@@ -468,7 +468,7 @@ impl Client {
             span.in_scope(|| tracing::info!(code, file, "a statement failed on a file"));
             // Where tables keep their files is not everybody's business.
             match self.session.may_see_files() {
-                true if report.message.contains(&file) => {}
+                true if report.message.contains(&*file) => {}
                 true => report.message += &format!(" (in {file})"),
                 false => report.hide(&file),
             }
