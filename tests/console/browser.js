@@ -110,6 +110,14 @@ async function statements(page) {
   await page.getByRole("textbox", { name: "SQL" }).fill("SELECT nothing FROM herds");
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();
+  assert.equal(await page.getByRole("button", { name: /^Show more/ }).count(), 0, "there are no more rows");
+  // Of several statements only the first one would be explained, and the others run.
+  for (const [text, several] of [["SELECT 1; SELECT 2", true], ["SELECT E'\\';' AS a", true], ["SELECT ';' AS a;", false]]) {
+    await page.getByRole("textbox", { name: "SQL" }).fill(text);
+    await page.getByRole("button", { name: "Explain", exact: true }).click();
+    if (several) await page.getByRole("alert").getByText("42601").waitFor();
+    else await page.getByRole("list", { name: "Steps of the plan" }).waitFor();
+  }
   await page.getByRole("textbox", { name: "SQL" }).fill("SELECT name, count(*) FROM herds GROUP BY 1");
   await page.getByRole("button", { name: "Explain", exact: true }).click();
   await page.getByRole("list", { name: "Steps of the plan" }).getByText("AggregateExec").first().waitFor();

@@ -120,6 +120,11 @@ export function name(...parts) {
 const listeners = new Map();
 const last = new Map();
 let source;
+// Runs while nothing is heard of the daemon.
+let silence;
+
+// How long that may be before pages say so, in milliseconds.
+const PATIENCE = 3000;
 
 export function listen(topic, callback) {
   if (!listeners.has(topic)) listeners.set(topic, new Set());
@@ -142,7 +147,9 @@ function settle() {
         for (const callback of listeners.get(topic) ?? []) callback(told);
       });
     }
+    source.onopen = () => { clearTimeout(silence); silence = undefined; };
     source.onerror = () => {
+      silence ??= setTimeout(tellSilence, PATIENCE);
       // The browser tries again by itself, unless it was refused: then nobody may be logged in any more.
       if (source?.readyState === EventSource.CLOSED) {
         source = undefined;
@@ -152,6 +159,17 @@ function settle() {
   } else if (!wanted && source) {
     source.close();
     source = undefined;
+    clearTimeout(silence);
+    silence = undefined;
+  }
+}
+
+// Pages show what they have heard last: that it is of before.
+function tellSilence() {
+  const lost = new Fault({ code: "08006", message: "This daemon cannot be reached.", hint: "Pages go on when it is back. The consoles of the other daemons show the cluster meanwhile." });
+  for (const [topic, set] of listeners) {
+    last.set(topic, lost);
+    for (const callback of set) callback(lost);
   }
 }
 

@@ -19,6 +19,7 @@ export function runningList(limit = Infinity) {
   const paint = (told) => {
     if (told instanceof Error) {
       cards.clear();
+      none = undefined;
       show(element, errorBox(told));
       return;
     }

@@ -1,6 +1,6 @@
 // The SQL box: runs what is typed, and shows its rows as a table, a chart, a file.
 
-import { download, literal, ask, run, session } from "./api.js";
+import { download, literal, ask, Fault, run, session } from "./api.js";
 import { errorBox, h, show, tabs, toast } from "./dom.js";
 import { chart } from "./chart.js";
 import { count, millis } from "./format.js";
@@ -12,6 +12,14 @@ const SHOWN = 500;
 
 export function isNumber(column) {
   return NUMBERS.includes(column.type);
+}
+
+// Whether a text may have more than one statement: what EXPLAIN stands before is explained, the rest would run.
+// Where literals are not easily told from the rest, any semicolon counts but those at the end.
+function mayBeSeveral(sql) {
+  const text = sql.replace(/[;\s]+$/, "");
+  const plain = /[\\$]|--|\/\*/.test(text) ? text : text.replace(/'[^']*'|"[^"]*"/g, "");
+  return plain.includes(";");
 }
 
 export function dataTable({ columns, rows }, caption) {
@@ -72,6 +80,9 @@ export function sql(main, { onLeave, isHere }) {
   async function start(prefix) {
     const sql = chosen();
     if (!sql || running) return;
+    if (prefix && mayBeSeveral(sql)) {
+      return void show(results, errorBox(new Fault({ code: "42601", message: "Only one statement can be explained at a time.", hint: "Select the one that is meant." })));
+    }
     const own = new AbortController();
     running = own;
     button.disabled = explain.disabled = analyze.disabled = true;

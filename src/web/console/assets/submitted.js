@@ -1,7 +1,7 @@
 // Queries that were submitted to be fetched later, and schedules that submit them.
 
 import { ask, literal, session, tryAsk } from "./api.js";
-import { bar, errorBox, h, show, stateBadge, table, toast } from "./dom.js";
+import { bar, errorBox, h, put, show, stateBadge, table, toast } from "./dom.js";
 import { moment, oneLine, percent, when } from "./format.js";
 
 const EVERY = 3000;
@@ -10,7 +10,7 @@ export async function submitted(main, { onLeave, isHere }) {
   const writes = session.mode !== "read_only";
   const list = h("div", {}, h("p", { class: "empty" }, "Asking…"));
   const schedules = h("div", {}, h("p", { class: "empty" }, "Asking…"));
-  main.append(h("div", { class: "head" }, h("h1", {}, "Submitted queries")),
+  put(main, h("div", { class: "head" }, h("h1", {}, "Submitted queries")),
     writes && submitForm(() => paint()),
     h("section", { class: "sheet", "aria-labelledby": "s-list" }, h("h2", { id: "s-list" }, "Queries"), list),
     h("section", { class: "sheet", "aria-labelledby": "s-schedules" }, h("h2", { id: "s-schedules" }, "Schedules"), schedules),
