@@ -31,6 +31,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use moka::sync::Cache;
 
 use super::ready::Given;
+use super::semantics;
 use super::settings::Settings;
 use crate::storage::{self, Contents};
 
@@ -357,7 +358,7 @@ pub(super) fn lasts(node: &LogicalPlan) -> bool {
 pub(super) fn is_lasting(expr: &Expr) -> bool {
     let immutable = |signature: &Signature| signature.volatility == Volatility::Immutable;
     match expr {
-        Expr::ScalarFunction(call) => immutable(call.func.signature()),
+        Expr::ScalarFunction(call) => semantics::is_lasting(&call.func),
         Expr::AggregateFunction(call) => immutable(AggregateUDF::signature(&call.func)),
         Expr::WindowFunction(call) => match &call.fun {
             WindowFunctionDefinition::AggregateUDF(function) => immutable(function.signature()),

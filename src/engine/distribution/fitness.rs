@@ -7,7 +7,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::execution::{FunctionRegistry, TaskContext};
-use datafusion::logical_expr::{AggregateUDF, Volatility};
+use datafusion::logical_expr::AggregateUDF;
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::HashJoinExec;
@@ -17,6 +17,7 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, PhysicalExpr};
 
 use super::codec::{arrived, scan_of};
+use crate::engine::semantics::is_lasting;
 
 /// Bytes that a value of a type without a fixed width takes, for estimates.
 const VARIABLE_WIDTH: usize = 24;
@@ -118,7 +119,7 @@ fn obstacle_of(
                 return Ok(TreeNodeRecursion::Continue);
             };
             let function = call.fun();
-            if function.signature().volatility != Volatility::Immutable {
+            if !is_lasting(function) {
                 found = Some("a function depends on the session");
             } else if elsewhere.udf(function.name()).map_or(true, |known| *known != *function) {
                 found = Some("a function is another there");

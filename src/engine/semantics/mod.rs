@@ -67,8 +67,8 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, WindowUDF, binary_expr,
-    cast, in_list, lit,
+    AggregateUDF, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, Volatility, WindowUDF,
+    binary_expr, cast, in_list, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -138,6 +138,13 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(intervals::Scaled::new(divided)));
     let difference = Arc::new(ScalarUDF::new_from_impl(moments::Difference::default()));
     vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference]
+}
+
+/// Whether a function gives the same for the same arguments, on any daemon and at any time: `to_char` reads the
+/// session's settings besides, which a statement has wherever it runs.
+pub(super) fn is_lasting(function: &ScalarUDF) -> bool {
+    function.signature().volatility == Volatility::Immutable
+        || function.name() == templates::TO_CHAR
 }
 
 /// The forms of the engine's functions that do not make huge values, or have PostgreSQL's types.

@@ -30,7 +30,7 @@ const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400;
 
 /// The name under which `to_char` is known.
-const TO_CHAR: &str = "to_char";
+pub(super) const TO_CHAR: &str = "to_char";
 
 const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
@@ -39,17 +39,13 @@ const LOCAL: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 const PRECISION: u8 = 38;
 const SCALE: i8 = 10;
 
-/// What they give depends on the session's settings besides, which a statement has wherever it runs: so
-/// workers may carry them out, which they may not do with what is stable.
-const SETTINGS_ONLY: Volatility = Volatility::Immutable;
-
 /// The functions, of which those of one argument are the engine's.
 pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let read = |name, moment| {
         let function = FromText {
             inner: known(name)?,
             moment,
-            signature: Signature::user_defined(SETTINGS_ONLY),
+            signature: Signature::user_defined(Volatility::Stable),
         };
         Some(ScalarUDF::new_from_impl(function))
     };
@@ -76,7 +72,7 @@ struct ToChar {
 
 impl Default for ToChar {
     fn default() -> Self {
-        Self { signature: Signature::user_defined(SETTINGS_ONLY) }
+        Self { signature: Signature::user_defined(Volatility::Stable) }
     }
 }
 
