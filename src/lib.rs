@@ -20,7 +20,7 @@
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod background;
 pub mod bursts;
 pub mod catalog;
 pub mod cli;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::background;
 use crate::catalog::{self, Catalog};
 use crate::cluster::live::LiveSettings;
 use crate::cluster::{self, Election, Membership, State, Workers};
@@ -397,7 +398,7 @@ impl Server {
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.admission.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
-        tasks.spawn(queries.history.clone().run(end.clone()));
+        tasks.spawn(background::run("oribi-history", queries.history.clone().run(end.clone())));
         tasks.spawn(history::watch_for_lost(
             queries.history.clone(),
             self.store.own.clone(),

@@ -400,7 +400,10 @@ impl History {
             warn!(forgotten, "statements are missing in the history: too many ended at once");
         }
         join_all(notes.iter().filter_map(|note| match note {
-            Note::Ended { facts, at, .. } => Some(settle(facts, *at + LINGER)),
+            // Few of them are: the others are not even asked to wait.
+            Note::Ended { facts, at, .. } if facts.observation.is_running() => {
+                Some(settle(facts, *at + LINGER))
+            }
             _ => None,
         }))
         .await;
@@ -446,7 +449,7 @@ impl History {
                     opened.insert(new)
                 }
             };
-            store.write(&batch);
+            store.write(batch);
             opened
         });
         *store = written.await.unwrap_or_default();

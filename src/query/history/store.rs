@@ -126,7 +126,7 @@ impl Store {
     }
 
     /// Writes statements down. What the disk does not take is lost, and the log says so once.
-    pub fn write(&mut self, batch: &Batch) {
+    pub fn write(&mut self, batch: Batch) {
         match self.try_write(batch) {
             Ok(()) => self.failing = false,
             Err(error) => {
@@ -141,12 +141,14 @@ impl Store {
         }
     }
 
-    fn try_write(&mut self, batch: &Batch) -> io::Result<()> {
+    fn try_write(&mut self, batch: Batch) -> io::Result<()> {
+        let Batch { begun, ended, closed } = batch;
+        let closed: Vec<Uuid> = ended.iter().map(|(record, _)| record.id).chain(closed).collect();
         let mut lines = Lines::default();
-        for (record, profile) in &batch.ended {
-            let record = Record { profile: profile.is_some(), ..record.clone() };
+        for (record, profile) in ended {
+            let record = Record { profile: profile.is_some(), ..record };
             append(&mut lines.statements, &record);
-            if let Some(Profile { full, plain }) = profile.clone() {
+            if let Some(Profile { full, plain }) = profile {
                 let Record { id, user, owner, .. } = record;
                 append(&mut lines.profiles, &Kept { id, user, owner, full, plain });
             }
@@ -156,7 +158,7 @@ impl Store {
             }
         }
         self.append(lines)?;
-        self.journal(batch)
+        self.journal(begun, &closed)
     }
 
     /// Appends to the present segment, and begins another when that is full.
@@ -185,13 +187,13 @@ impl Store {
     }
 
     /// Notes which statements run.
-    fn journal(&mut self, batch: &Batch) -> io::Result<()> {
+    fn journal(&mut self, begun: Vec<Record>, ended: &[Uuid]) -> io::Result<()> {
         let mut lines = Vec::new();
-        for record in &batch.begun {
+        for record in begun {
             append(&mut lines, &Step::Begun(Box::new(record.clone())));
-            self.running.insert(record.id, record.clone());
+            self.running.insert(record.id, record);
         }
-        for id in batch.ended.iter().map(|(record, _)| &record.id).chain(&batch.closed) {
+        for id in ended {
             if self.running.remove(id).is_some() {
                 append(&mut lines, &Step::Ended(*id));
             }
@@ -352,7 +354,7 @@ mod tests {
         let path = directory.path().join("history");
         let (mut store, _) = Store::open(path.clone(), 16 * 1024, KEEP);
         for number in 0..1000 {
-            store.write(&ended([number]));
+            store.write(ended([number]));
         }
         let kept = ids(&path);
         assert!(kept.len() < 1000 && kept.len() > 20, "{}", kept.len());
@@ -378,13 +380,13 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().to_owned();
         let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
-        store.write(&ended([1, 2]));
+        store.write(ended([1, 2]));
         let file = path.join(segment(1, STATEMENTS));
         let text = fs::read(&file).expect("the segment");
         fs::write(&file, &text[..text.len() - 7]).expect("torn");
         let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
         assert!(lost.is_empty());
-        store.write(&ended([3]));
+        store.write(ended([3]));
         assert_eq!(ids(&path), [1, 3]);
     }
 
@@ -394,13 +396,13 @@ mod tests {
         let path = directory.path().to_owned();
         let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
         let begun = [1, 2, 3, 4].map(|number| record(number, State::Running)).to_vec();
-        store.write(&Batch { begun, ..Batch::default() });
-        store.write(&ended([2]));
-        store.write(&Batch { closed: vec![Uuid::from_u128(4)], ..Batch::default() });
+        store.write(Batch { begun, ..Batch::default() });
+        store.write(ended([2]));
+        store.write(Batch { closed: vec![Uuid::from_u128(4)], ..Batch::default() });
         let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
         let found: Vec<u128> = lost.iter().map(|record| record.id.as_u128()).collect();
         assert_eq!(found, [1, 3]);
-        store.write(&ended(found));
+        store.write(ended(found));
         assert!(Store::open(path, 1 << 20, KEEP).1.is_empty());
     }
 
@@ -411,7 +413,7 @@ mod tests {
         let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
         let profile = Profile { full: "Full\n".to_owned(), plain: "Plain\n".to_owned() };
         let (first, second) = (record(1, State::Finished), record(2, State::Failed));
-        store.write(&Batch {
+        store.write(Batch {
             ended: vec![(first, Some(profile)), (second, None)],
             ..Batch::default()
         });

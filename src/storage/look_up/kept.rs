@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, RecordBatch, RecordBatchOptions, Scalar, UInt64Array, make_comparator,
+    Array, ArrayRef, ArrowNativeTypeOp, RecordBatch, RecordBatchOptions, Scalar, UInt64Array,
+    downcast_primitive_array, make_comparator,
 };
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{SortOptions, take};
@@ -119,10 +120,20 @@ impl Column {
             return Ok(Places::Apart(found.map(|at| at as u64).collect()));
         }
         let value = value.clone().into_inner();
-        let compare = make_comparator(&self.values, &value, SortOptions::default())?;
-        let (start, end) = (
-            first(0, self.values.len(), |at| compare(at, 0) != Ordering::Less),
-            first(0, self.values.len(), |at| compare(at, 0) == Ordering::Greater),
+        let (values, value) = (self.values.as_ref(), value.as_ref());
+        let (start, end) = downcast_primitive_array!(
+            (values, value) => {
+                let (values, value) = (values.values(), value.value(0));
+                let start = values.partition_point(|other| other.is_lt(value));
+                (start, start + values[start..].partition_point(|other| other.is_eq(value)))
+            }
+            _ => {
+                let compare = make_comparator(values, value, SortOptions::default())?;
+                (
+                    first(0, values.len(), |at| compare(at, 0) != Ordering::Less),
+                    first(0, values.len(), |at| compare(at, 0) == Ordering::Greater),
+                )
+            }
         );
         Ok(Places::Together(start..end))
     }

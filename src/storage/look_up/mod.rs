@@ -226,7 +226,7 @@ impl LookUps {
             let key = (FileKey::new(&reading, file), field.clone());
             match self.zones(key.clone(), || source(file)) {
                 Some(Known::Zones(zones)) => {
-                    let pieces = zones.pieces(&value)?;
+                    let pieces = zones.pieces(&value)?.into_iter();
                     found.extend(pieces.map(|piece| (key.clone(), zones.clone(), file, piece)));
                 }
                 Some(Known::Never) => hopeless = true,

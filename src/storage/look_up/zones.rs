@@ -1,6 +1,9 @@
 //! Where keys lie in a file.
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Scalar};
+use arrow::array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, PrimitiveArray, Scalar,
+    downcast_primitive_array,
+};
 use arrow::compute::and;
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use datafusion::common::ScalarValue;
@@ -45,10 +48,27 @@ impl Zones {
     }
 
     /// The pieces that can hold a key.
-    pub fn pieces(&self, value: &Scalar<ArrayRef>) -> Result<impl Iterator<Item = u32> + use<>> {
-        let can: BooleanArray = and(&lt_eq(&self.least, value)?, &gt_eq(&self.greatest, value)?)?;
-        let places = (0..can.len()).filter(move |at| can.is_valid(*at) && can.value(*at));
-        Ok(places.map(|at| at as u32))
+    pub fn pieces(&self, value: &Scalar<ArrayRef>) -> Result<Vec<u32>> {
+        let key = value.clone().into_inner();
+        let (least, key) = (self.least.as_ref(), key.as_ref());
+        let pieces: Vec<u32> = downcast_primitive_array!(
+            (least, key) => {
+                let (key, nulls) = (key.value(0), least.nulls());
+                let greatest = alike(least, &self.greatest);
+                let bounds = least.values().iter().zip(greatest.values()).enumerate();
+                bounds
+                    .filter(|(_, (least, greatest))| least.is_le(key) && greatest.is_ge(key))
+                    .filter(|(at, _)| nulls.is_none_or(|nulls| nulls.is_valid(*at)))
+                    .map(|(at, _)| at as u32)
+                    .collect()
+            }
+            _ => {
+                let can = and(&lt_eq(&self.least, value)?, &gt_eq(&self.greatest, value)?)?;
+                let places = can.values().set_indices();
+                places.filter(|at| can.is_valid(*at)).map(|at| at as u32).collect()
+            }
+        );
+        Ok(pieces)
     }
 
     /// The rows of a piece.
@@ -106,6 +126,14 @@ impl Bounds {
     }
 }
 
+/// An array of the type that another one has.
+fn alike<'a, T: ArrowPrimitiveType>(
+    _: &PrimitiveArray<T>,
+    other: &'a ArrayRef,
+) -> &'a PrimitiveArray<T> {
+    other.as_primitive()
+}
+
 fn changed() -> DataFusionError {
     DataFusionError::Execution("the file has changed".to_owned())
 }
@@ -114,5 +142,42 @@ fn changed() -> DataFusionError {
 fn widen(bound: &mut ScalarValue, other: ScalarValue, out: std::cmp::Ordering) {
     if bound.is_null() || other.partial_cmp(bound) == Some(out) && !other.is_null() {
         *bound = other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringViewArray};
+
+    use super::*;
+
+    fn pieces(least: ArrayRef, greatest: ArrayRef, value: ArrayRef) -> Vec<u32> {
+        let zones = Zones { number: 0, rows: 4 * PIECE, least, greatest };
+        zones.pieces(&Scalar::new(value)).expect("pieces")
+    }
+
+    #[test]
+    fn a_key_is_in_the_pieces_whose_bounds_it_is_between() {
+        let numbers = |all: [Option<i64>; 4]| Arc::new(Int64Array::from(all.to_vec())) as ArrayRef;
+        // All keys of the third piece are null.
+        let least = [Some(-3), Some(0), None, Some(5)];
+        let greatest = [Some(0), Some(4), None, Some(9)];
+        let texts = |all: [Option<i64>; 4]| {
+            let text =
+                |number: i64| char::from(b'm'.saturating_add_signed(number as i8)).to_string();
+            Arc::new(all.map(|number| number.map(text)).iter().collect::<StringViewArray>())
+                as ArrayRef
+        };
+        for (key, expected) in
+            [(-4, vec![]), (0, vec![0, 1]), (4, vec![1]), (9, vec![3]), (10, vec![])]
+        {
+            let key = [Some(key), None, None, None];
+            for all in [&numbers as &dyn Fn([Option<i64>; 4]) -> ArrayRef, &texts] {
+                let found = pieces(all(least), all(greatest), all(key).slice(0, 1));
+                assert_eq!(found, expected, "{key:?}");
+            }
+        }
     }
 }
