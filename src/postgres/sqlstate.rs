@@ -181,6 +181,10 @@ impl From<&catalog::Error> for Report {
             E::RoleInUse { schedules: true, .. } => {
                 report.hint(format!("{REASSIGN} oribi.unschedule('<name>') removes a schedule."))
             }
+            E::LastSuperuser { .. } => report.hint(
+                "Nobody could make a superuser any more. Make another one first: CREATE ROLE ... SUPERUSER \
+                 LOGIN PASSWORD '...'.",
+            ),
             E::NeedsRole { role, .. } => report.hint(format!(
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
@@ -227,6 +231,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges | E::InPolicy { .. } => {
             "2BP01"
         }
+        E::LastSuperuser { .. } => "55006",
         E::InvalidGrant(_) => "0LP01",
         E::UnknownPrivilege(_) => "22023",
         E::Reserved(_) | E::InvalidName(_) => "42939",

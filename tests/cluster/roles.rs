@@ -65,6 +65,46 @@ async fn a_dropped_role_leaves_no_rights_behind() {
     .await;
 }
 
+/// Two daemons at a time: each takes one of the last two superusers, in view of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_superuser_is_left_whoever_goes() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        a.rows("CREATE ROLE boss SUPERUSER LOGIN").await;
+        let (mut both, left) = (0, "SELECT count(*) FROM pg_roles WHERE rolsuper AND rolcanlogin");
+        for round in 0..30 {
+            let other =
+                ["ALTER ROLE boss NOLOGIN", "ALTER ROLE boss NOSUPERUSER", "DROP ROLE boss"];
+            let (own, other) =
+                tokio::join!(a.outcome("ALTER ROLE oribi NOLOGIN"), b.outcome(other[round % 3]));
+            match (own.as_str(), other.as_str()) {
+                ("", "55006" | "40001") | ("55006" | "40001", "") => {}
+                ("40001", "40001") => both += 1,
+                outcomes => panic!("{outcomes:?}"),
+            }
+            until("all see one", async || {
+                let expected = if both_failed(&own, &other) { "2" } else { "1" };
+                a.value(left).await == expected && b.value(left).await == expected
+            })
+            .await;
+            // As it was: sessions that are open are still superusers'.
+            a.rows("ALTER ROLE oribi LOGIN").await;
+            match other.is_empty() && round % 3 == 2 {
+                true => a.rows("CREATE ROLE boss SUPERUSER LOGIN").await,
+                false => a.rows("ALTER ROLE boss SUPERUSER LOGIN").await,
+            };
+        }
+        assert!(both < 30, "one of them succeeds, as a rule");
+    })
+    .await;
+}
+
+fn both_failed(own: &str, other: &str) -> bool {
+    !own.is_empty() && !other.is_empty()
+}
+
 /// Two daemons at a time: what a role gets while it is renamed is the renamed role's, or refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_renamed_role_leaves_nothing_under_its_old_name() {
