@@ -177,7 +177,7 @@ pub fn restore(options: Restore) -> Result<()> {
 }
 
 fn settings(place: serve::Place) -> Result<Config> {
-    let config = place.settings()?;
+    let config = place.settings_of_store()?;
     // Standard error is for what went wrong.
     let mut quiet = config.clone();
     quiet.log.filter = "error".to_owned();

@@ -218,7 +218,22 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
             assert_eq!(code, Some(0), "{name} {arguments:?}: {out}{err}");
             out
         };
-        let out = ok("backup", &[&file, "--data-dir", &embedded, "--json"]);
+        // The store that is named, whatever the environment names.
+        for (name, arguments) in
+            [("backup", &["x.json"][..]), ("restore", &["x.json"][..]), ("config", &["get"][..])]
+        {
+            let arguments = [arguments, &["--data-dir", &embedded]].concat();
+            let mut command = oribi(name, &arguments);
+            let (code, _, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+            assert_eq!(code, Some(2), "{name}: {err}");
+            for part in [embedded.as_str(), "ORIBI_ZOOKEEPER", "--zookeeper ''"] {
+                assert!(err.contains(part), "{name}: {err}");
+            }
+        }
+        let mut command =
+            oribi("backup", &[&file, "--data-dir", &embedded, "--zookeeper", "", "--json"]);
+        let (code, out, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+        assert_eq!(code, Some(0), "{err}");
         assert!(json(&out)["by_kind"]["roles"].as_u64() > Some(1), "{out}");
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(&file).expect("a file").permissions(),
