@@ -250,14 +250,14 @@ impl Shared {
                 self.end(&mut writer, ended);
             }
         }
-        let down = writer.down().cloned();
-        // Before the sessions are cut: whoever waits is to hear what came of it.
+        // Before anybody is answered: who does not know what came of a write must not be able to sync.
+        if writer.down().is_some() != was_down {
+            self.tell(writer.down().cloned());
+        }
+        drop(writer);
         for (reply, answer) in answers {
             // A caller that has gone needs no answer.
             let _ = reply.send(answer);
-        }
-        if down.is_some() != was_down {
-            self.tell(down);
         }
     }
 
@@ -443,11 +443,12 @@ mod tests {
         }
     }
 
-    /// A disk that fails on demand.
+    /// A disk that fails on demand: to sync, or to be written at all.
     #[derive(Debug)]
     struct Failing {
         disk: InMemoryBackend,
         broken: Arc<AtomicBool>,
+        unsynced: Arc<AtomicBool>,
     }
 
     impl Failing {
@@ -478,6 +479,9 @@ mod tests {
 
         fn sync_data(&self) -> Result<(), std::io::Error> {
             self.works()?;
+            if self.unsynced.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("it cannot be made durable"));
+            }
             self.disk.sync_data()
         }
 
@@ -488,18 +492,38 @@ mod tests {
     }
 
     /// A store whose disk fails as long as it is told to.
-    fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>) {
-        let broken = Arc::new(AtomicBool::new(false));
-        let told = broken.clone();
+    fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>) {
+        let [broken, unsynced] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let told = (broken.clone(), unsynced.clone());
         let made = move || -> Box<dyn StorageBackend> {
-            Box::new(Failing { disk: InMemoryBackend::new(), broken: told.clone() })
+            let (broken, unsynced) = told.clone();
+            Box::new(Failing { disk: InMemoryBackend::new(), broken, unsynced })
         };
-        (EmbeddedStore::new(Place::made(made).expect("opens")), broken)
+        (EmbeddedStore::new(Place::made(made).expect("opens")), broken, unsynced)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_there_is_said_to_be_unknown_and_nobody_syncs_before_it_is_not() {
+        let (store, _, unsynced) = failing();
+        let a = store.connect(Options::default());
+        unsynced.store(true, Ordering::Relaxed);
+        let error = a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        assert!(error.may_have_landed(), "{error:?}");
+        assert!(matches!(a.sync().await, Err(Error::Unwritable { full: false, .. })));
+        // And of the next one it is known.
+        let error = a.create("/y", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        assert!(!error.may_have_landed(), "{error:?}");
+        unsynced.store(false, Ordering::Relaxed);
+        let mut session = a.session();
+        session.wait_for(|now| now.state == SessionState::Connected).await.unwrap();
+        a.sync().await.unwrap();
+        assert_eq!(a.children("/").await.unwrap(), [""; 0]);
+        a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_disk_did_not_take_is_not_seen_and_the_store_mends_itself() {
-        let (store, broken) = failing();
+        let (store, broken, _) = failing();
         let a = store.connect(Options::default());
         let create = async |path: &str, mode| a.create(path, Bytes::new(), mode).await;
         create("/before", Mode::Persistent).await.unwrap();
@@ -530,7 +554,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_ends_although_nothing_can_be_written() {
-        let (store, broken) = failing();
+        let (store, broken, _) = failing();
         let (a, b) = (store.connect(Options::default()), store.connect(Options::default()));
         b.create("/e", Bytes::new(), Mode::Ephemeral).await.unwrap();
         broken.store(true, Ordering::Relaxed);
@@ -541,7 +565,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_that_passes_is_not_seen() {
-        let (store, broken) = failing();
+        let (store, broken, _) = failing();
         let a = store.connect(Options::default());
         a.create("/before", Bytes::new(), Mode::Persistent).await.unwrap();
         broken.store(true, Ordering::Relaxed);
