@@ -3,6 +3,7 @@
 
 mod in_force;
 mod layers;
+mod least;
 pub mod rules;
 mod strange;
 mod values;
@@ -20,6 +21,7 @@ use rules::Rules;
 use values::{address, duration, empty_is_none};
 
 pub use in_force::{InForce, TakenUp};
+pub use least::MEMORY as LEAST_MEMORY;
 pub use values::{Count, Limit, Places, Rate, SCHEMES, Share, Size, ensemble};
 
 /// The default file, part of the binary.
@@ -458,16 +460,7 @@ impl Config {
         if self.submitted.running == 0 || self.submitted.attempts == 0 {
             return Err("must be at least 1".to_owned());
         }
-        let shortest = [
-            self.coordination.session_timeout,
-            self.coordination.request_timeout,
-            self.query.register_interval,
-            self.connections.login_timeout,
-            self.console.idle,
-        ];
-        if shortest.iter().any(|duration| *duration < Duration::from_millis(1)) {
-            return Err("must be at least 1ms".to_owned());
-        }
+        least::check(self)?;
         if let Some(id) = &self.id
             && (id.contains('/') || id.chars().any(char::is_control))
         {
@@ -560,6 +553,24 @@ mod tests {
             ("zookeeper = 'foo:0'", "\"0\" is no port"),
             ("zookeeper = 'a:1,,b:2'", "host:port,host:port/chroot"),
             ("zookeeper = 'a:1/x/'", "chroot"),
+            (
+                "[engine]\nmemory_limit = '1KiB'",
+                "\"engine.memory_limit\": must be at least 64.0 MiB",
+            ),
+            (
+                "[connections]\nmessage_limit = '1KiB'",
+                "\"connections.message_limit\": must be at least",
+            ),
+            (
+                "[query]\nregister_text_limit = '1MiB'",
+                "\"query.register_text_limit\": must be at most",
+            ),
+            ("[coordination]\nsession_timeout = '1ms'", "session_timeout\": must be at least 1s"),
+            (
+                "[coordination]\nrequest_timeout = '1ms'",
+                "request_timeout\": must be at least 100ms",
+            ),
+            ("[submitted]\nkeep = '0s'", "\"submitted.keep\": must be at least 1s"),
             ("[connections]\nmax = 2", "\"connections.max\""),
             ("[connections]\nsuperuser_reserved = 100000", "\"connections.superuser_reserved\""),
         ] {

@@ -16,6 +16,11 @@ pub enum Error {
     Open(PathBuf),
 }
 
+/// Whether everybody may read a file, or change it.
+pub fn is_open(path: &Path) -> io::Result<bool> {
+    Ok(std::fs::metadata(path)?.permissions().mode() & OTHERS != 0)
+}
+
 /// Reads a file, unless everybody may: then what it holds is no secret any more.
 pub fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
@@ -42,6 +47,7 @@ mod tests {
         write(&path, "s3cret").expect("written");
         for (mode, good) in [(0o600, true), (0o440, true), (0o644, false), (0o601, false)] {
             set_permissions(&path, Permissions::from_mode(mode)).expect("changed");
+            assert_eq!(is_open(&path).expect("there"), !good, "{mode:o}");
             match read(&path) {
                 Ok(text) => assert!(good && text == "s3cret", "{mode:o}"),
                 Err(error) => assert!(!good && error.to_string().contains("chmod"), "{mode:o}"),

@@ -101,8 +101,11 @@ pub enum Error {
     Warehouse { path: String, source: std::io::Error },
     #[error("warehouse: {0}")]
     WarehouseUrl(storage::Error),
-    #[error("zookeeper: {0}")]
+    #[error("{}", of_store(.0))]
     Coordination(#[from] coordination::Error),
+    /// While the daemon started.
+    #[error("{0}: make room there, and start it again")]
+    NoRoom(coordination::Error),
     /// While the daemon started.
     #[error(
         "cannot reach ZooKeeper at {hosts}, tried for {} (coordination.start_timeout): {reason}",
@@ -125,6 +128,15 @@ pub enum Error {
     Setting { key: &'static str, reason: String },
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
+}
+
+/// An error of the store says which one it is.
+fn of_store(error: &coordination::Error) -> String {
+    use coordination::Error as E;
+    match error {
+        E::Storage { .. } | E::Unwritable { .. } => error.to_string(),
+        error => format!("zookeeper: {error}"),
+    }
 }
 
 impl Error {

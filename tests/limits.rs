@@ -261,7 +261,7 @@ fn a_wrong_setting_is_refused_by_name() {
     let config = |name: &str, text: &str| format!("--config={}", file(name, text));
     let missing = format!("--config={}", directory.path().join("missing.toml").display());
     let data_dir_is_a_file = format!("--data-dir={}", file("file", ""));
-    let cases: [Case; 23] = [
+    let cases: [Case; 26] = [
         (&[], ("", ""), &["data_dir"]),
         (&[&data_dir, "--postgres=here"], ("", ""), &["--postgres"]),
         (&[&data_dir, "--id=a/b"], ("", ""), &["id"]),
@@ -300,6 +300,21 @@ fn a_wrong_setting_is_refused_by_name() {
         (&[&data_dir, &missing], ("", ""), &["missing.toml"]),
         (&[&data_dir], ("ORIBI_DATADIR", "/d"), &["ORIBI_DATADIR", "ORIBI_DATA_DIR?"]),
         (&[&data_dir], ("ORIBI_MEMORY_LIMIT", "1GiB"), &["ORIBI_ENGINE_MEMORY_LIMIT?"]),
+        (
+            &[&data_dir],
+            ("ORIBI_ENGINE_MEMORY_LIMIT", "1KiB"),
+            &["ORIBI_ENGINE_MEMORY_LIMIT", "engine.memory_limit", "at least 64"],
+        ),
+        (
+            &[&data_dir],
+            ("ORIBI_COORDINATION_SESSION_TIMEOUT", "1ms"),
+            &["coordination.session_timeout", "at least 1s"],
+        ),
+        (
+            &[&data_dir],
+            ("ORIBI_CONNECTIONS_MESSAGE_LIMIT", "1B"),
+            &["connections.message_limit", "at least 64"],
+        ),
         (&[&data_dir, "--warehouse=ftp://x"], ("", ""), &["--warehouse", "file, s3"]),
         (&[&data_dir], ("ORIBI_CONNECTIONS_MAX", "2"), &["ORIBI_CONNECTIONS_MAX", "reserved"]),
         (&[&data_dir, "--zookeeper=foo:bar"], ("", ""), &["--zookeeper", "\"bar\" is no port"]),

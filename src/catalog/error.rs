@@ -67,6 +67,9 @@ pub enum Error {
         /// Whether it owns schedules.
         schedules: bool,
     },
+    /// Nobody could log in as a superuser any more.
+    #[error("role \"{role}\" is the last superuser that can log in")]
+    LastSuperuser { role: String },
     #[error("{0}")]
     InvalidGrant(String),
     /// Somebody has granted on what is to be revoked.

@@ -2,7 +2,12 @@
 //!
 //! What was granted to a role stands in the records of the objects. Dropping a role must see all of
 //! it: whoever grants something, or makes a role an owner, writes the role's node as well (as it
-//! is), so that a drop that has not seen the grant meets another version and starts again.
+//! is), so that a drop that has not seen the grant meets another version and starts again. Whoever makes
+//! something of a role's writes the role's [life](super::lives) for the same reason.
+//!
+//! Somebody must be able to log in as a superuser, or nobody could ever make one again. What takes that
+//! from a role names another that has it, and fails if that one is changed meanwhile: of two daemons that
+//! take it from the last two at the same moment, each in view of the other, one is refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +19,7 @@ use uuid::Uuid;
 
 use super::cache::Catalog;
 use super::ddl::stale_is_fine;
+use super::lives::made;
 use super::snapshot::{Role, Snapshot};
 use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
@@ -129,7 +135,7 @@ impl Catalog {
         }
         let record = RoleRecord { oid: self.oids.next().await?, nonce: id::nonce(), ..record };
         let path = Path::Role(name).to_string();
-        ops.push(create(&path, &record)?);
+        ops.extend(made(&path, record.oid, &record)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Role, name).await;
         self.refresh_role(name).await?;
@@ -149,6 +155,10 @@ impl Catalog {
         let mut record = RoleRecord { nonce: id::nonce(), ..role.record.clone() };
         change(&mut record)?;
         let mut ops = Vec::new();
+        let now = Utc::now();
+        if role.record.lets_superuser_in(now) && !record.lets_superuser_in(now) {
+            ops.push(self.another_superuser(&[name], name).await?);
+        }
         for group in record.member_of.keys().filter(|group| !role.record.is_member(group)) {
             ops.extend(self.touch_role(group).await?);
         }
@@ -186,6 +196,8 @@ impl Catalog {
             let path = Path::Role(&role.name).to_string();
             ops.push(delete(path.clone(), Some(role.stat.version)));
             proof = Some(Proof::Deleted { path, czxid: role.stat.czxid });
+            // Before the look at what it owns.
+            ops.push(self.end_of_role(role.record.oid).await?);
         }
         let Some(proof) = proof else { return Ok(()) };
         self.reload().await?;
@@ -198,11 +210,16 @@ impl Catalog {
                 return Err(Error::RoleInUse { role, objects, schedules });
             }
         }
-        let names: Vec<&String> = roles.iter().map(|role| &role.name).collect();
-        let members = snapshot.roles.values().filter(|role| !names.contains(&&role.name));
+        let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
+        let now = Utc::now();
+        if let Some(role) = roles.iter().find(|role| role.record.lets_superuser_in(now)) {
+            // Before a step that writes the same role, since it leaves another version.
+            ops.insert(0, self.another_superuser(&names, &role.name).await?);
+        }
+        let members = snapshot.roles.values().filter(|role| !names.contains(&role.name.as_str()));
         for member in members {
             let mut record = member.record.clone();
-            record.member_of.retain(|group, _| !names.contains(&group));
+            record.member_of.retain(|group, _| !names.contains(&group.as_str()));
             if record != member.record {
                 record.nonce = id::nonce();
                 let path = Path::Role(&member.name).to_string();
@@ -213,6 +230,21 @@ impl Catalog {
         let dropped = self.commit(ops, proof, ObjectKind::Role, &name).await;
         self.reload_roles().await.or_else(stale_is_fine)?;
         dropped
+    }
+
+    /// The step that fails unless there is still the superuser who can log in that is found now, apart
+    /// from some roles. [`Error::LastSuperuser`] names `role` if there is none.
+    async fn another_superuser(&self, apart_from: &[&str], role: &str) -> Result<Op> {
+        self.coordination.sync().await?;
+        self.reload_roles().await?;
+        let (snapshot, now) = (self.snapshot(), Utc::now());
+        let another = (snapshot.roles.values())
+            .find(|role| {
+                !apart_from.contains(&role.name.as_str()) && role.record.lets_superuser_in(now)
+            })
+            .ok_or_else(|| Error::LastSuperuser { role: role.to_owned() })?;
+        let path = Path::Role(&another.name).to_string();
+        Ok(Op::Check { path, version: Some(another.stat.version) })
     }
 
     /// The step that goes with whatever gives a role something: see the module's text.
@@ -231,6 +263,11 @@ impl Catalog {
 }
 
 impl RoleRecord {
+    /// Whether somebody can log in with it, as a superuser.
+    fn lets_superuser_in(&self, now: DateTime<Utc>) -> bool {
+        self.superuser && self.login && self.valid_until.is_none_or(|until| until > now)
+    }
+
     fn is_member(&self, group: &str) -> bool {
         self.member_of.contains_key(group)
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
 use super::{runtime, serve, start_logging, tour};
@@ -64,6 +65,9 @@ pub struct Restore {
     /// a move from one store to another.
     #[arg(long)]
     with_queue: bool,
+    /// The file was changed on purpose: take it although it does not match its checksum.
+    #[arg(long)]
+    edited: bool,
     /// Say what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -85,7 +89,13 @@ struct Saved {
     /// Of which store.
     store: String,
     nodes: Vec<Entry>,
+    /// Of all bytes before [`CHECKSUM`]; earlier versions wrote none.
+    #[serde(default, skip_serializing)]
+    sha256: Option<String>,
 }
+
+/// What stands before the checksum, which comes last.
+const CHECKSUM: &str = "\n\"sha256\": ";
 
 /// A znode. Its data is in one of three forms: JSON as such, text, or bytes.
 #[derive(Debug, Deserialize, Serialize)]
@@ -152,7 +162,7 @@ pub fn backup(options: Backup) -> Result<()> {
 
 pub fn restore(options: Restore) -> Result<()> {
     let config = settings(options.place)?;
-    let saved = read_file(&options.file)?;
+    let saved = read_file(&options.file, options.edited)?;
     runtime()?.block_on(async {
         let store = describe(&config);
         let opened = Tool::open(&config, !options.dry_run).await.map_err(of_server)?;
@@ -177,7 +187,7 @@ pub fn restore(options: Restore) -> Result<()> {
 }
 
 fn settings(place: serve::Place) -> Result<Config> {
-    let config = place.settings()?;
+    let config = place.settings_of_store()?;
     // Standard error is for what went wrong.
     let mut quiet = config.clone();
     quiet.log.filter = "error".to_owned();
@@ -290,7 +300,7 @@ fn write(path: &FilePath, store: &str, nodes: &Nodes) -> Result<()> {
     let _ = fs::remove_file(&part);
     let file = File::options().write(true).create_new(true).mode(0o600).open(&part);
     let written = file.and_then(|file| {
-        let mut out = BufWriter::new(&file);
+        let mut out = Summed { out: BufWriter::new(&file), sum: Sha256::new() };
         let taken = now();
         let text = |text: &str| Value::from(text).to_string();
         writeln!(out, "{{\"format\": {FILE_FORMAT}, \"znodes\": {FORMAT},")?;
@@ -302,13 +312,43 @@ fn write(path: &FilePath, store: &str, nodes: &Nodes) -> Result<()> {
             write!(out, "{comma}{entry}")?;
             comma = ",\n";
         }
-        writeln!(out, "\n]}}")?;
+        write!(out, "\n],")?;
+        let sum = hex(out.sum.finalize_reset());
+        writeln!(out, "{CHECKSUM}\"{sum}\"}}")?;
         out.flush()?;
         drop(out);
         file.sync_all()?;
         fs::rename(&part, path)
     });
     written.map_err(failed)
+}
+
+/// Keeps a checksum of what is written.
+struct Summed<W> {
+    out: W,
+    sum: Sha256,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = self.out.write(bytes)?;
+        self.sum.update(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn hex(sum: impl AsRef<[u8]>) -> String {
+    sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a file is as it was written, by the checksum that it has.
+fn is_whole(text: &[u8], sum: &str) -> bool {
+    let at = text.windows(CHECKSUM.len()).rposition(|part| part == CHECKSUM.as_bytes());
+    at.is_some_and(|at| hex(Sha256::digest(&text[..at])) == sum)
 }
 
 impl Entry {
@@ -338,7 +378,7 @@ impl Entry {
     }
 }
 
-fn read_file(path: &FilePath) -> Result<Saved> {
+fn read_file(path: &FilePath, edited: bool) -> Result<Saved> {
     let text = fs::read(path).map_err(Error::io("read", path))?;
     let wrong = |reason: String| {
         Error::Usage(format!("{} is no file of oribi backup: {reason}", path.display()))
@@ -350,6 +390,13 @@ fn read_file(path: &FilePath) -> Result<Saved> {
              version",
             path.display(),
             saved.oribi
+        )));
+    }
+    if saved.sha256.as_ref().is_some_and(|sum| !edited && !is_whole(&text, sum)) {
+        return Err(Error::Usage(format!(
+            "{} does not match its checksum: it was changed since it was written. Take another back-up, or \
+             give --edited if it was changed on purpose",
+            path.display()
         )));
     }
     if !saved.nodes.iter().any(|node| node.path == Path::Cluster.to_string()) {

@@ -109,6 +109,9 @@ struct Daemon {
     /// RFC 3339, in UTC.
     since: String,
     running: i64,
+    /// Why the coordination store cannot be used, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -192,6 +195,19 @@ impl Overview {
         );
         let daemons = daemons.await?;
         let daemons = daemons.iter().map(Daemon::read).collect::<Result<Vec<_>, _>>();
+        let mut daemons = daemons.map_err(Error::Statement)?;
+        let troubles = rows(
+            client,
+            "SELECT daemon, error FROM system.coordination \
+             WHERE purpose = 'daemon' AND error IS NOT NULL",
+        );
+        // An earlier version has no such column.
+        for row in troubles.await.unwrap_or_default() {
+            let named = row.try_get::<_, String>(0).map_err(Error::Statement)?;
+            if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.id == named) {
+                daemon.error = row.try_get(1).map_err(Error::Statement)?;
+            }
+        }
         let counts = rows(
             client,
             "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'queued') \
@@ -216,7 +232,7 @@ impl Overview {
             }
             false => None,
         };
-        Ok(Self { daemons: daemons.map_err(Error::Statement)?, running, queued, statements })
+        Ok(Self { daemons, running, queued, statements })
     }
 
     fn show(&self, json: bool) -> Result<String> {
@@ -249,6 +265,11 @@ impl Overview {
         let mut text = table(&names, &daemons);
         let (running, queued) = (self.running, self.queued);
         text += &format!("\n{running} statements run, {queued} wait");
+        for Daemon { id, state, error, .. } in &self.daemons {
+            if let Some(error) = error {
+                text += &format!("\n{id} is {state}: {error}");
+            }
+        }
         let Some(statements) = &self.statements else { return Ok(text) };
         let statements: Vec<Vec<Option<String>>> = (statements.iter())
             .map(|statement| {
@@ -286,6 +307,7 @@ impl Daemon {
             memory: row.try_get(7)?,
             since: tour::moment(row.try_get(8)?),
             running: row.try_get(9)?,
+            error: None,
         })
     }
 }

@@ -96,7 +96,7 @@ pub fn run(options: Options) -> Result<()> {
         let places = places::Options::of(options.host);
         return daemon::run(Link { places, login: options.login }, options.action);
     }
-    let config = options.place.settings()?;
+    let config = options.place.settings_of_store()?;
     // Standard error is for what went wrong.
     let mut quiet = config.clone();
     quiet.log.filter = "error".to_owned();

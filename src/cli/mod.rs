@@ -72,7 +72,8 @@ enum Command {
     /// Reads and changes the settings that all daemons share and take up while they run.
     ///
     /// They are in ZooKeeper, or in the embedded store of a daemon that does not run; --host asks a daemon that
-    /// does, with a role's rights.
+    /// does, with a role's rights. --data-dir means the embedded store: where ORIBI_ZOOKEEPER or a file names
+    /// an ensemble as well, --zookeeper '' says that it is not meant.
     ///
     /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 neither ZooKeeper nor a daemon can be
     /// reached.
@@ -98,9 +99,12 @@ enum Command {
     Doctor(doctor::Options),
     /// Saves what the coordination store keeps as one file ("oribi help backup").
     ///
+    /// --data-dir means the embedded store: where ORIBI_ZOOKEEPER or a file names an ensemble as well,
+    /// --zookeeper '' says that it is not meant.
+    ///
     /// Exit codes: 0 done, 1 failed, 2 wrong use or the store is in use, 5 ZooKeeper cannot be reached.
     Backup(backup::Backup),
-    /// Puts a file of "oribi backup" into a coordination store.
+    /// Puts a file of "oribi backup" into a coordination store, which is named as for it.
     ///
     /// Exit codes: 0 done, 1 failed or refused, 2 wrong use or the store is in use, 5 ZooKeeper cannot be
     /// reached.

@@ -59,6 +59,23 @@ impl Place {
         self.settings_with([])
     }
 
+    /// The same, for a command that opens the store by itself, and so needs no data directory where there
+    /// is an ensemble. Two stores are not one too many for a daemon: it has a data directory in any case.
+    pub fn settings_of_store(self) -> Result<Config> {
+        let (directory, chosen) = (self.data_dir.clone(), self.zookeeper.is_some());
+        let config = self.settings()?;
+        let (Some(directory), Some(hosts), false) = (directory, &config.zookeeper, chosen) else {
+            return Ok(config);
+        };
+        let origin = config.rows().into_iter().find(|row| row.key == "zookeeper");
+        let origin = origin.map(|row| row.origin).unwrap_or_default();
+        Err(Error::Usage(format!(
+            "which store is meant? --data-dir names the embedded one in {directory}, and {origin} ZooKeeper \
+             at {hosts}: leave out --data-dir to use ZooKeeper, or add --zookeeper '' to use the one in \
+             {directory}"
+        )))
+    }
+
     fn settings_with<const N: usize>(
         self,
         flags: [(&'static str, Option<String>); N],
@@ -191,6 +208,31 @@ mod tests {
         assert_eq!(ports, [1, 2, 3]);
         assert_eq!(config.advertise.as_deref(), Some("h"));
         assert_eq!(config.warehouse.as_deref(), Some("s3://w"));
+    }
+
+    #[test]
+    fn a_store_that_is_named_is_not_left_for_another() {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            place: Place,
+        }
+        let directory = tempfile::tempdir().expect("a folder");
+        let file = directory.path().join("oribi.toml");
+        std::fs::write(&file, "zookeeper = 'z:2181'").expect("written");
+        let settings = |flags: &[&str]| {
+            let config = format!("--config={}", file.display());
+            let line = ["backup", config.as_str()].into_iter().chain(flags.iter().copied());
+            Line::parse_from(line).place.settings_of_store()
+        };
+        let message = settings(&["--data-dir=/d"]).expect_err("two stores").to_string();
+        for part in ["/d", "z:2181", "oribi.toml", "--zookeeper ''"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let zookeeper = |flags: &[&str]| settings(flags).expect("one store").zookeeper;
+        assert_eq!(zookeeper(&[]).as_deref(), Some("z:2181"));
+        assert_eq!(zookeeper(&["--data-dir=/d", "--zookeeper="]), None);
+        assert_eq!(zookeeper(&["--data-dir=/d", "--zookeeper=y:1"]).as_deref(), Some("y:1"));
     }
 
     #[test]

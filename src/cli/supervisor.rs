@@ -146,10 +146,13 @@ fn text(look: &Look, alone: bool, since: DateTime<Utc>, addresses: &Addresses) -
             };
             format!("Ready, {with}: PostgreSQL on {postgres}, peers on {peer}, web on {web}")
         }
-        State::Degraded => format!(
-            "Degraded since {since}: out of touch with ZooKeeper, what is known is served on \
-             {postgres} and nothing can be changed"
-        ),
+        State::Degraded => {
+            let trouble = look.trouble.as_deref().unwrap_or("out of touch with ZooKeeper");
+            format!(
+                "Degraded since {since}: {trouble}; what is known is served on {postgres} and nothing \
+                 can be changed"
+            )
+        }
         State::Draining => format!(
             "Draining since {since}: {} and {} left",
             count(look.clients, "connection"),
@@ -198,7 +201,7 @@ mod tests {
         let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let addresses = Addresses { postgres: address(1), peer: address(2), web: address(3) };
         let since = DateTime::UNIX_EPOCH;
-        let look = |state, daemons| Look { state, daemons, clients: 1, running: 2 };
+        let look = |state, daemons| Look { state, trouble: None, daemons, clients: 1, running: 2 };
         let text = |state, daemons, alone| text(&look(state, daemons), alone, since, &addresses);
         let ports = "PostgreSQL on 127.0.0.1:1, peers on 127.0.0.1:2, web on 127.0.0.1:3";
         assert_eq!(text(State::Ready, 1, true), format!("Ready, alone: {ports}"));

@@ -231,6 +231,10 @@ impl Coordination for Counted {
         self.inner.session()
     }
 
+    fn trouble(&self) -> Option<super::Error> {
+        self.inner.trouble()
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

@@ -38,7 +38,17 @@ pub enum Error {
     Ambiguous { reason: String },
     #[error("the session with the coordination store was closed")]
     Closed,
-    /// The embedded store's own files cannot be opened, read or written.
+    /// The embedded store cannot write its file, as for want of room, and nothing was changed. It can
+    /// again by itself as soon as the disk takes it.
+    #[error("the embedded coordination store cannot write to {place}: {reason}")]
+    Unwritable {
+        /// The directory, as a rule.
+        place: String,
+        /// Whether there is no room.
+        full: bool,
+        reason: String,
+    },
+    /// The embedded store's own files cannot be opened or read.
     #[error("the embedded coordination store failed: {reason}")]
     Storage { reason: String },
 }
@@ -51,7 +61,13 @@ impl Error {
 
     /// Whether the store is out of reach, so that the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Ambiguous { .. } | Self::Closed)
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::Unwritable { .. }
+                | Self::Ambiguous { .. }
+                | Self::Closed
+        )
     }
 
     /// The failure itself, without the transaction step around it.

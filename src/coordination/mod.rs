@@ -210,6 +210,11 @@ pub trait Coordination: Send + Sync + std::fmt::Debug + 'static {
     /// The session's current and future states.
     fn session(&self) -> tokio::sync::watch::Receiver<Session>;
 
+    /// Why the store cannot be used at the moment, where more is known than that it is out of touch.
+    fn trouble(&self) -> Option<Error> {
+        None
+    }
+
     /// Ends the session: its ephemeral nodes are gone when this returns, if the store could be
     /// reached within the request time-out.
     async fn close(&self);

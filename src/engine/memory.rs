@@ -35,7 +35,9 @@ pub struct Places {
 pub fn limit(share: Share) -> u64 {
     match share {
         Share::Bytes(bytes) => bytes,
-        Share::Percent(percent) => available() / 100 * u64::from(percent),
+        Share::Percent(percent) => {
+            (available() / 100 * u64::from(percent)).max(config::LEAST_MEMORY)
+        }
     }
 }
 

@@ -42,7 +42,13 @@ impl From<query::Error> for Report {
                 let hint = error.hint();
                 return Self { hint, ..Self::error("55P02", message) };
             }
-            E::Live(error) => live_code(&error),
+            E::Live(error) => {
+                let hint = match &error {
+                    live::Error::Coordination(error) => disk_hint(error),
+                    _ => None,
+                };
+                return Self { hint, ..Self::error(live_code(&error), message) };
+            }
             E::NoConstraint(_) => "42704",
             E::NoRoleToTake(_) => "22023",
             E::ArgumentCount { expected, given, .. } => {
@@ -81,7 +87,7 @@ impl From<query::Error> for Report {
             E::Copy(error) => return error.into(),
             E::Catalog(error) => return error.into(),
             E::Submitted(error) => {
-                let hint = error.hint().map(str::to_owned);
+                let hint = submitted_hint(&error);
                 return Self { hint, ..Self::error(submission_code(&error), message) };
             }
             E::Schedule(error) => schedule_code(&error),
@@ -109,9 +115,24 @@ fn store_code(error: &coordination::Error) -> &'static str {
         E::Ambiguous { .. } => "08007",
         E::TooLarge { .. } => "54000",
         E::Denied { .. } => "42501",
+        E::Unwritable { full: true, .. } => "53100",
+        E::Unwritable { full: false, .. } => "58030",
         error if error.is_unavailable() => "25006",
         _ => "58000",
     }
+}
+
+/// What is to be done where the embedded store's disk takes nothing; `None` for other failures.
+fn disk_hint(error: &coordination::Error) -> Option<String> {
+    let coordination::Error::Unwritable { place, full, .. } = error.root() else { return None };
+    let what = match full {
+        true => format!("Make room on the disk that holds {place}"),
+        false => format!("See to the disk that holds {place}"),
+    };
+    Some(format!(
+        "Nothing was changed, and tables can be read meanwhile. {what}: this daemon writes again by itself \
+         then, without a restart."
+    ))
 }
 
 impl From<copy::Error> for Report {
@@ -172,6 +193,9 @@ impl From<&catalog::Error> for Report {
     fn from(error: &catalog::Error) -> Self {
         use catalog::Error as E;
         let report = Self::error(catalog_code(error), error.to_string());
+        if let Some(hint) = catalog_disk_hint(error) {
+            return report.hint(hint);
+        }
         match error {
             E::NotEmpty { .. } => {
                 report.hint("Use DROP ... CASCADE to drop the tables and views too.")
@@ -181,6 +205,10 @@ impl From<&catalog::Error> for Report {
             E::RoleInUse { schedules: true, .. } => {
                 report.hint(format!("{REASSIGN} oribi.unschedule('<name>') removes a schedule."))
             }
+            E::LastSuperuser { .. } => report.hint(
+                "Nobody could make a superuser any more. Make another one first: CREATE ROLE ... SUPERUSER \
+                 LOGIN PASSWORD '...'.",
+            ),
             E::NeedsRole { role, .. } => report.hint(format!(
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
@@ -203,9 +231,22 @@ impl From<&catalog::Error> for Report {
     }
 }
 
+fn catalog_disk_hint(error: &catalog::Error) -> Option<String> {
+    use catalog::Error as E;
+    match error {
+        E::Unavailable(error) | E::NotRead(error) | E::Coordination(error) => disk_hint(error),
+        _ => None,
+    }
+}
+
 fn catalog_code(error: &catalog::Error) -> &'static str {
     use catalog::{Error as E, ObjectKind as Kind};
     match error {
+        E::Unavailable(source) | E::NotRead(source) | E::Coordination(source)
+            if disk_hint(source).is_some() =>
+        {
+            store_code(source)
+        }
         E::NotFound { kind, .. } => match kind {
             Kind::Database => "3D000",
             Kind::Schema => "3F000",
@@ -227,6 +268,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges | E::InPolicy { .. } => {
             "2BP01"
         }
+        E::LastSuperuser { .. } => "55006",
         E::InvalidGrant(_) => "0LP01",
         E::UnknownPrivilege(_) => "22023",
         E::Reserved(_) | E::InvalidName(_) => "42939",
@@ -305,7 +347,7 @@ impl From<engine::Error> for Report {
         use engine::Error as E;
         let message = error.to_string();
         let detail = error.detail().map(Box::from);
-        let meant = error.hint().or_else(|| submission_hint(&error).map(str::to_owned));
+        let meant = error.hint().or_else(|| submission_hint(&error));
         let file = error.file().map(Box::from);
         let code = match error {
             E::Syntax(_) | E::SyntaxAt { .. } => "42601",
@@ -350,6 +392,10 @@ impl From<engine::Error> for Report {
                 return Self { message, detail, ..report };
             }
             E::Coordination(coordination::Error::Denied { .. }) => "42501",
+            E::Coordination(error) if disk_hint(&error).is_some() => {
+                let report = Self::error(store_code(&error), message);
+                return Self { hint: disk_hint(&error), ..report };
+            }
             E::Coordination(error) if error.is_unavailable() => {
                 return Self::error("58000", message).hint(OUT_OF_REACH);
             }
@@ -535,13 +581,23 @@ fn text_code(error: &query::Error) -> &'static str {
 }
 
 /// What is to be done about a submission that was refused where functions are called.
-fn submission_hint(error: &engine::Error) -> Option<&'static str> {
+fn submission_hint(error: &engine::Error) -> Option<String> {
     let (engine::Error::Plan(error) | engine::Error::Execution(error)) = error else { return None };
     let DataFusionError::External(inner) = error.find_root() else { return None };
     match inner.downcast_ref::<schedules::Error>() {
-        Some(schedules::Error::Query(error)) => error.hint(),
+        Some(schedules::Error::Query(error)) => submitted_hint(error),
+        Some(schedules::Error::Store(error)) => disk_hint(error),
+        Some(schedules::Error::Catalog(error)) => catalog_disk_hint(error),
         Some(_) => None,
-        None => inner.downcast_ref::<submitted::Error>()?.hint(),
+        None => submitted_hint(inner.downcast_ref::<submitted::Error>()?),
+    }
+}
+
+fn submitted_hint(error: &submitted::Error) -> Option<String> {
+    match error {
+        submitted::Error::Store(error) => disk_hint(error),
+        submitted::Error::Catalog(error) => catalog_disk_hint(error),
+        error => error.hint().map(str::to_owned),
     }
 }
 

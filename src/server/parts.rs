@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Addresses, Error};
 use crate::audit::Audit;
@@ -15,6 +15,7 @@ use crate::coordination::Coordination;
 use crate::data_dir::{DataDir, host_name};
 use crate::engine::memory;
 use crate::password;
+use crate::secret;
 use crate::storage::{Location, Roots};
 
 /// Where files may lie.
@@ -91,6 +92,14 @@ pub(super) fn audit_trail(config: &Config, daemon: &str) -> Result<Audit, Error>
 /// Gives the first role its password, if it has none and there is one for it.
 pub(super) async fn set_first_password(config: &Config, catalog: &Catalog) -> Result<(), Error> {
     let Some(path) = &config.connections.superuser_password_file else { return Ok(()) };
+    // Not refused: what containers are given as secrets is open to all users, of whom there is one.
+    if secret::is_open(path).is_ok_and(|open| open) {
+        let path = path.display();
+        warn!(
+            "connections.superuser_password_file: {path} is open to all users of this machine: take \
+             their rights away (chmod o= {path}), and change the password if others were here"
+        );
+    }
     let role = match catalog.role(FIRST_ROLE, Consistency::Strong).await {
         Ok(role) => role,
         // Dropped by somebody: there are others then.

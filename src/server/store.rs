@@ -17,6 +17,9 @@ use crate::data_dir::DataDir;
 /// Pause between attempts to reach the ensemble.
 pub(super) const RECONNECT: Duration = Duration::from_secs(1);
 
+/// Where the embedded store is, in the data directory.
+const DIRECTORY: &str = "coordination";
+
 /// Opens the coordination store: the ensemble if one is configured, else the embedded one.
 pub(super) async fn connect(
     config: &Config,
@@ -25,13 +28,22 @@ pub(super) async fn connect(
 ) -> Result<Store, Error> {
     match ensemble(config)? {
         Some(options) => reach(options, deadline).await,
-        None => embedded_store(config, data_dir),
+        None => {
+            let store = embedded_store(config, data_dir)?;
+            // A daemon that begins with a full disk would say that it is ready, and could do nothing.
+            match embedded::has_room(&data_dir.path().join(DIRECTORY)) {
+                Err(error @ coordination::Error::Unwritable { full: true, .. }) => {
+                    Err(Error::NoRoom(error))
+                }
+                room => Ok(room.map(|()| store)?),
+            }
+        }
     }
 }
 
 pub(super) fn embedded_store(config: &Config, data_dir: &DataDir) -> Result<Store, Error> {
     let config::Coordination { session_timeout, request_timeout, .. } = config.coordination;
-    let store = EmbeddedStore::open(&data_dir.path().join("coordination"))?;
+    let store = EmbeddedStore::open(&data_dir.path().join(DIRECTORY))?;
     let options = embedded::Options { session_timeout, request_timeout };
     let own = Counted::new(store.connect(options.clone()));
     Ok(Store { own, whole: Whole::of_embedded(store, options) })

@@ -24,9 +24,11 @@ pub struct Vitals {
 }
 
 /// A daemon at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     pub state: State,
+    /// Why it is degraded, where more is known than that it is out of touch.
+    pub trouble: Option<String>,
     /// Daemons of the cluster that are ready, with this one. Without an ensemble it is alone.
     pub daemons: usize,
     pub clients: usize,
@@ -58,6 +60,7 @@ impl Vitals {
         let running = inside.iter().filter(|(name, _)| **name != "client");
         Look {
             state: membership.state(),
+            trouble: self.store.trouble().map(|trouble| trouble.to_string()),
             daemons: ready.count(),
             clients: self.queries.sessions.count(),
             running: running.map(|(_, count)| count).sum(),

@@ -27,6 +27,7 @@ const COLUMNS: &[&str] = &[
     "last_latency",
     "p50_latency",
     "p99_latency",
+    "error",
 ];
 
 /// This daemon's sessions: the one it lives by, and the one for `zk.nodes` and the like, if it was
@@ -72,6 +73,7 @@ fn row(daemon: String, purpose: &str, backend: &str, client: &Counted) -> Vec<Va
         millis(figures.last_latency),
         millis(figures.p50),
         millis(figures.p99),
+        client.trouble().map(|trouble| trouble.to_string()).into(),
     ]
 }
 

@@ -5,7 +5,7 @@
 //! | `/livez` | 200 as long as the process serves requests |
 //! | `/readyz` | 200 while clients are served, 503 while joining or draining; degraded, as `health.ready_when_degraded` says |
 //!
-//! Both answer `{"id", "state", "version"}`.
+//! Both answer `{"id", "state", "version"}`, and `"reason"` where more is known of why a daemon is degraded.
 
 use std::sync::Arc;
 
@@ -17,14 +17,17 @@ use axum::routing::get;
 use serde::Serialize;
 
 use super::Sources;
-use crate::cluster::{Membership, State};
+use crate::cluster::State;
 use crate::config::Switch;
+use crate::coordination::{Coordination, Error};
 
 #[derive(Debug, Serialize)]
 struct Health {
     id: String,
     state: State,
     version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 pub(super) fn router() -> Router<Arc<Sources>> {
@@ -32,11 +35,11 @@ pub(super) fn router() -> Router<Arc<Sources>> {
 }
 
 async fn live(Shared(sources): Shared<Arc<Sources>>) -> Json<Health> {
-    Json(health(&sources.queries.membership))
+    Json(health(&sources))
 }
 
 async fn ready(Shared(sources): Shared<Arc<Sources>>) -> (StatusCode, Json<Health>) {
-    let health = health(&sources.queries.membership);
+    let health = health(&sources);
     let status = match is_ready(health.state, sources.health.ready_when_degraded) {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -53,10 +56,21 @@ pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
     }
 }
 
-fn health(membership: &Membership) -> Health {
+fn health(sources: &Sources) -> Health {
+    let membership = &sources.queries.membership;
     Health {
         id: membership.id().to_owned(),
         state: membership.state(),
         version: env!("CARGO_PKG_VERSION"),
+        reason: sources.store.trouble().map(|trouble| reason(&trouble)),
+    }
+}
+
+/// Without the names of directories: everybody may ask.
+fn reason(trouble: &Error) -> &'static str {
+    match trouble {
+        Error::Unwritable { full: true, .. } => "the disk of the coordination store is full",
+        Error::Unwritable { full: false, .. } => "the coordination store cannot be written",
+        _ => "the coordination store cannot be used",
     }
 }

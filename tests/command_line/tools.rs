@@ -218,7 +218,22 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
             assert_eq!(code, Some(0), "{name} {arguments:?}: {out}{err}");
             out
         };
-        let out = ok("backup", &[&file, "--data-dir", &embedded, "--json"]);
+        // The store that is named, whatever the environment names.
+        for (name, arguments) in
+            [("backup", &["x.json"][..]), ("restore", &["x.json"][..]), ("config", &["get"][..])]
+        {
+            let arguments = [arguments, &["--data-dir", &embedded]].concat();
+            let mut command = oribi(name, &arguments);
+            let (code, _, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+            assert_eq!(code, Some(2), "{name}: {err}");
+            for part in [embedded.as_str(), "ORIBI_ZOOKEEPER", "--zookeeper ''"] {
+                assert!(err.contains(part), "{name}: {err}");
+            }
+        }
+        let mut command =
+            oribi("backup", &[&file, "--data-dir", &embedded, "--zookeeper", "", "--json"]);
+        let (code, out, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+        assert_eq!(code, Some(0), "{err}");
         assert!(json(&out)["by_kind"]["roles"].as_u64() > Some(1), "{out}");
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(&file).expect("a file").permissions(),
@@ -233,6 +248,23 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         }
         assert!(text.lines().any(|line| line.contains("\"path\":\"/roles/ann\"")), "{text}");
         let there = ["--zookeeper", cluster.zookeeper()];
+        // One that was edited, by mistake and on purpose; one of an earlier version; one that is cut off.
+        let changed = cluster.path("changed.json").display().to_string();
+        let edited = text.replacen("Europe/Vienna", "Europe/Paris", 1);
+        let (earlier, sum) = text.rsplit_once(",\n\"sha256\": ").expect("a checksum");
+        assert_eq!(sum.trim_end().len(), 64 + 3, "{sum}");
+        for (content, flags, expected) in [
+            (edited.as_str(), &[][..], "does not match its checksum"),
+            (edited.as_str(), &["--edited"][..], ""),
+            (&format!("{earlier}}}\n"), &[][..], ""),
+            (earlier, &["--edited"][..], "is no file of oribi backup"),
+        ] {
+            std::fs::write(&changed, content).expect("a file");
+            let arguments = [&[changed.as_str(), "--dry-run"][..], &there[..], flags].concat();
+            let (code, _, err) = finish(oribi("restore", &arguments));
+            assert_eq!(code, Some(if expected.is_empty() { 0 } else { 2 }), "{flags:?}: {err}");
+            assert!(err.contains(expected), "{err}");
+        }
         let out = ok("restore", &[&[file.as_str(), "--dry-run"][..], &there[..]].concat());
         assert!(out.contains("would be restored"), "{out}");
         ok("restore", &[&[file.as_str()][..], &there[..]].concat());

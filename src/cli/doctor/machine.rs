@@ -19,7 +19,7 @@ use crate::config::{Config, Share, TlsMode};
 use crate::data_dir::{self, DataDir};
 use crate::engine::memory;
 use crate::storage::{Location, Roots, Stores};
-use crate::{id, tls};
+use crate::{id, secret, tls};
 
 /// Free bytes below which statements soon fail, and below which a daemon can hardly start.
 const LITTLE: u64 = 5 << 30;
@@ -43,7 +43,32 @@ pub async fn checks(config: &Config) -> Vec<Check> {
     checks.push(open_files(config));
     checks.push(memory_limit(config));
     checks.extend(certificates(config));
+    checks.extend(password_file(config));
     checks
+}
+
+/// The file with the first password, if there is to be one.
+fn password_file(config: &Config) -> Option<Check> {
+    const NAME: &str = "password file";
+    let path = config.connections.superuser_password_file.as_ref()?;
+    let shown = path.display();
+    let read = fs::read_to_string(path).and_then(|text| Ok((text, secret::is_open(path)?)));
+    Some(match read {
+        Ok((_, true)) => Check::warn(
+            NAME,
+            format!("{shown} is open to all users of this machine"),
+            format!("chmod o= {shown}, and change the password: ALTER ROLE oribi PASSWORD '...'"),
+        ),
+        Ok((text, false)) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+            Check::warn(NAME, format!("{shown} is empty"), "write the password into it")
+        }
+        Ok((_, false)) => Check::ok(NAME, format!("{shown} can be read, and not by everybody")),
+        Err(error) => Check::warn(
+            NAME,
+            format!("{shown} cannot be read: {error}"),
+            "a daemon whose role oribi has no password yet does not start: have its user read it",
+        ),
+    })
 }
 
 /// The checks of the data directory, and the process that has it, if one does.

@@ -10,8 +10,20 @@
 //! 4. the batch becomes visible, the watches fire, the callers get their answers.
 //!
 //! So a read never sees what a crash could take back.
+//!
+//! # A disk that takes nothing
+//! Where the file cannot be written, for want of room as a rule, it is written anew from what is in memory,
+//! and the batch is tried once more. If that fails too, its callers are told, and the store is *down*: all
+//! sessions are out of touch, as they would be with an ensemble that is out of reach, and whoever asks for
+//! anything gets [`Error::Unwritable`]. From then on a new file is tried every second ([`MEND`]); when there
+//! is one, the sessions are in touch again, and all watches say that everything is to be read.
+//!
+//! What was refused is not there, in memory or in any file that a later start may find. Of what was written
+//! and could not be made durable that is not known before there is a new file, so [`Error::Ambiguous`] says
+//! so, and nobody reads or syncs before.
 
 mod disk;
+mod medium;
 mod session;
 mod tree;
 
@@ -22,8 +34,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::{error, info, warn};
 
-use self::disk::{CommitError, Disk, Loaded};
+use self::disk::{Disk, Failure, Loaded, Place};
 use self::session::Line;
 use self::tree::{Batch, Changes, Tree};
 use super::{Error, Op, Outcome, Result};
@@ -46,6 +59,15 @@ impl Default for Options {
     }
 }
 
+/// Pause before a new file is tried again.
+const MEND: Duration = Duration::from_secs(1);
+
+/// Whether a store in this directory has room for what a daemon writes; [`Error::Unwritable`] if not.
+/// Blocks for the disk.
+pub fn has_room(dir: &Path) -> Result<()> {
+    disk::has_room(dir)
+}
+
 /// A store, open for as long as this or a session of it lives.
 #[derive(Debug)]
 pub struct EmbeddedStore {
@@ -58,19 +80,23 @@ impl EmbeddedStore {
     /// [`Error::Storage`] names the directory: it cannot be read or written, its file is damaged,
     /// or another process holds it.
     pub fn open(dir: &Path) -> Result<Arc<Self>> {
-        Ok(Self::new(Disk::open(dir)?))
+        Ok(Self::new(Place::open(dir)?))
     }
 
     /// A store that is forgotten when closed: for tests and simulation.
     pub fn in_memory() -> Result<Arc<Self>> {
-        Ok(Self::new(Disk::in_memory()?))
+        Ok(Self::new(Place::in_memory()?))
     }
 
     fn new(loaded: Loaded) -> Arc<Self> {
         let shared = Shared {
             tree: RwLock::new(Tree::load(loaded.records)),
             queue: Mutex::default(),
-            writer: Mutex::new(Writer { disk: Some(loaded.disk), zxid: loaded.zxid }),
+            writer: Mutex::new(Writer {
+                disk: State::Open(loaded.disk),
+                place: loaded.place,
+                zxid: loaded.zxid,
+            }),
             lines: Mutex::default(),
             last_session: AtomicI64::new(loaded.zxid),
         };
@@ -86,7 +112,7 @@ impl EmbeddedStore {
 impl Drop for EmbeddedStore {
     /// Closes the file, so that it can be opened again at once. Waits for a commit under way.
     fn drop(&mut self) {
-        drop(lock(&self.shared.writer).disk.take());
+        lock(&self.shared.writer).disk = State::Closed;
     }
 }
 
@@ -95,6 +121,8 @@ enum Command {
     Write(Vec<Op>),
     /// Ends the session.
     End,
+    /// Tries to write the file anew, if the store is down.
+    Mend,
 }
 
 struct Request {
@@ -110,11 +138,17 @@ struct Queue {
     led: bool,
 }
 
-#[derive(Debug)]
 struct Writer {
-    /// `None` once the store was closed.
-    disk: Option<Disk>,
+    disk: State,
+    place: Place,
     zxid: i64,
+}
+
+enum State {
+    Open(Disk),
+    /// Nothing can be written, for this reason.
+    Down(Error),
+    Closed,
 }
 
 /// Locks are taken in this order: `writer`, then `tree`, then `lines`; `queue` by itself.
@@ -122,8 +156,16 @@ struct Shared {
     tree: RwLock<Tree>,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
-    lines: Mutex<Vec<Weak<Line>>>,
+    lines: Mutex<Lines>,
     last_session: AtomicI64,
+}
+
+/// The ways to the sessions.
+#[derive(Default)]
+struct Lines {
+    list: Vec<Weak<Line>>,
+    /// Why the store is down, if it is.
+    down: Option<Error>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -165,35 +207,52 @@ impl Shared {
         answer
     }
 
-    fn execute(&self, requests: Vec<Request>) {
+    fn execute(self: &Arc<Self>, requests: Vec<Request>) {
         let mut writer = lock(&self.writer);
+        let was_down = writer.down().is_some();
+        let mended = match requests.iter().any(|request| matches!(request.command, Command::Mend)) {
+            true => writer.mend(self),
+            false => Ok(()),
+        };
         let mut answers = Vec::with_capacity(requests.len());
+        let mut ended = Vec::new();
         let changes = self.read(|tree| {
             let mut batch = Batch::new(tree, writer.zxid);
             for Request { session, command, reply } in requests {
                 match command {
                     // The caller gave up before anything was done.
                     Command::Write(_) if reply.is_closed() => (),
-                    Command::Write(ops) => answers.push((reply, batch.write(session, ops))),
+                    // What changes nothing only asks whether anybody is here.
+                    Command::Write(ops) => match writer.down().filter(|_| !ops.is_empty()) {
+                        Some(error) => answers.push((reply, Err(error.clone()))),
+                        None => answers.push((reply, batch.write(session, ops))),
+                    },
                     Command::End => {
                         batch.end(session);
+                        ended.push(session);
                         answers.push((reply, Ok(Vec::new())));
                     }
+                    Command::Mend => answers.push((reply, mended.clone().map(|()| Vec::new()))),
                 }
             }
             batch.into_changes()
         });
-        match writer.persist(&changes) {
+        match writer.persist(&changes, self) {
             Ok(()) => {
                 writer.zxid = changes.zxid;
                 self.publish(changes);
             }
             // Later writes of the batch were judged on top of earlier ones, so all of them fail.
-            Err(failure) => {
+            Err(error) => {
                 for (_, answer) in &mut answers {
-                    *answer = Err(failure.error());
+                    *answer = Err(error.clone());
                 }
+                self.end(&mut writer, ended);
             }
+        }
+        // Before anybody is answered: who does not know what came of a write must not be able to sync.
+        if writer.down().is_some() != was_down {
+            self.tell(writer.down().cloned());
         }
         drop(writer);
         for (reply, answer) in answers {
@@ -202,12 +261,58 @@ impl Shared {
         }
     }
 
+    /// Sessions end, whatever can be written: what goes with them is on no disk.
+    fn end(&self, writer: &mut Writer, sessions: Vec<i64>) {
+        let changes = self.read(|tree| {
+            let mut batch = Batch::new(tree, writer.zxid);
+            sessions.into_iter().for_each(|session| batch.end(session));
+            batch.into_changes()
+        });
+        writer.zxid = changes.zxid;
+        self.publish(changes);
+    }
+
+    /// Lets all sessions know whether the store is down.
+    fn tell(self: &Arc<Self>, down: Option<Error>) {
+        match &down {
+            Some(error) => {
+                error!(%error, "nothing can be changed until the store can be written again");
+                self.mend_later();
+            }
+            None => info!("the embedded coordination store can be written again"),
+        }
+        let mut lines = lock(&self.lines);
+        lines.down = down.clone();
+        for line in lines.list.iter().filter_map(Weak::upgrade) {
+            line.set_down(down.clone());
+        }
+    }
+
+    /// Tries again and again, as long as there is a store.
+    fn mend_later(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let shared = Arc::downgrade(self);
+        // Ends by itself as soon as the store is well, or is gone.
+        drop(runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(MEND).await;
+                let Some(answer) = shared.upgrade().map(|shared| shared.submit(0, Command::Mend))
+                else {
+                    return;
+                };
+                match answer.await {
+                    Ok(Err(error)) if !matches!(error, Error::Closed) => {}
+                    _ => return,
+                }
+            }
+        }));
+    }
+
     fn publish(&self, mut changes: Changes) {
         let events = std::mem::take(&mut changes.events);
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
         tree.apply(changes);
-        let mut lines = lock(&self.lines);
-        lines.retain(|line| match line.upgrade() {
+        lock(&self.lines).list.retain(|line| match line.upgrade() {
             Some(line) => {
                 line.fire(&events);
                 true
@@ -218,21 +323,58 @@ impl Shared {
 }
 
 impl Writer {
-    fn persist(&self, changes: &Changes) -> Result<(), CommitError> {
+    fn down(&self) -> Option<&Error> {
+        match &self.disk {
+            State::Down(error) => Some(error),
+            State::Open(_) | State::Closed => None,
+        }
+    }
+
+    /// Makes a batch durable; what is told to its callers if that is not possible.
+    fn persist(&mut self, changes: &Changes, shared: &Shared) -> Result<()> {
         if changes.durable.is_empty() {
             return Ok(());
         }
-        let disk = self.disk.as_ref();
-        disk.ok_or_else(|| CommitError::Refused("it was closed".to_owned()))?.commit(changes)
+        let Err(failure) = self.commit(changes)? else { return Ok(()) };
+        warn!(reason = failure.reason, "the embedded store's file is written anew after a failure");
+        let failure = match self.write_anew(shared) {
+            // So the batch is not there, whatever had become of it.
+            Ok(()) => match self.commit(changes)? {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
+            Err(_) => failure,
+        };
+        let error = self.place.error(&failure);
+        let known = Failure { may_have_landed: false, ..failure };
+        self.disk = State::Down(self.place.error(&known));
+        Err(error)
     }
-}
 
-impl CommitError {
-    fn error(&self) -> Error {
-        match self {
-            Self::Refused(reason) => Error::Storage { reason: reason.clone() },
-            Self::Unknown(reason) => Error::Ambiguous { reason: reason.clone() },
+    fn commit(&self, changes: &Changes) -> Result<Result<(), Failure>> {
+        match &self.disk {
+            State::Open(disk) => Ok(disk.commit(changes)),
+            State::Down(error) => Err(error.clone()),
+            State::Closed => Err(Error::Closed),
         }
+    }
+
+    fn mend(&mut self, shared: &Shared) -> Result<()> {
+        match &self.disk {
+            State::Open(_) => Ok(()),
+            State::Closed => Err(Error::Closed),
+            State::Down(_) => {
+                let written = self.write_anew(shared);
+                written.map_err(|failure| self.place.error(&failure))
+            }
+        }
+    }
+
+    /// What is in memory is all that was acknowledged, as long as nothing of a batch is visible.
+    fn write_anew(&mut self, shared: &Shared) -> Result<(), Failure> {
+        let disk = shared.read(|tree| self.place.write_anew(tree, self.zxid))?;
+        self.disk = State::Open(disk);
+        Ok(())
     }
 }
 
@@ -281,7 +423,7 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::coordination::{Coordination, Mode};
+    use crate::coordination::{Coordination, Event, Mode, Scope, SessionState};
 
     #[test]
     fn nobody_else_can_read_it() {
@@ -301,17 +443,21 @@ mod tests {
         }
     }
 
-    /// A disk that fails on demand.
+    /// A disk that fails on demand: to sync, or to be written at all.
     #[derive(Debug)]
     struct Failing {
         disk: InMemoryBackend,
         broken: Arc<AtomicBool>,
+        unsynced: Arc<AtomicBool>,
     }
 
     impl Failing {
         fn works(&self) -> Result<(), std::io::Error> {
             match self.broken.load(Ordering::Relaxed) {
-                true => Err(std::io::Error::other("no space left on device")),
+                true => {
+                    let full = std::io::ErrorKind::StorageFull;
+                    Err(std::io::Error::new(full, "no space left on device"))
+                }
                 false => Ok(()),
             }
         }
@@ -333,6 +479,9 @@ mod tests {
 
         fn sync_data(&self) -> Result<(), std::io::Error> {
             self.works()?;
+            if self.unsynced.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("it cannot be made durable"));
+            }
             self.disk.sync_data()
         }
 
@@ -342,21 +491,95 @@ mod tests {
         }
     }
 
+    /// A store whose disk fails as long as it is told to.
+    fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>) {
+        let [broken, unsynced] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let told = (broken.clone(), unsynced.clone());
+        let made = move || -> Box<dyn StorageBackend> {
+            let (broken, unsynced) = told.clone();
+            Box::new(Failing { disk: InMemoryBackend::new(), broken, unsynced })
+        };
+        (EmbeddedStore::new(Place::made(made).expect("opens")), broken, unsynced)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_there_is_said_to_be_unknown_and_nobody_syncs_before_it_is_not() {
+        let (store, _, unsynced) = failing();
+        let a = store.connect(Options::default());
+        unsynced.store(true, Ordering::Relaxed);
+        let error = a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        assert!(error.may_have_landed(), "{error:?}");
+        assert!(matches!(a.sync().await, Err(Error::Unwritable { full: false, .. })));
+        // And of the next one it is known.
+        let error = a.create("/y", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        assert!(!error.may_have_landed(), "{error:?}");
+        unsynced.store(false, Ordering::Relaxed);
+        let mut session = a.session();
+        session.wait_for(|now| now.state == SessionState::Connected).await.unwrap();
+        a.sync().await.unwrap();
+        assert_eq!(a.children("/").await.unwrap(), [""; 0]);
+        a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_disk_did_not_take_is_not_seen_and_the_store_mends_itself() {
+        let (store, broken, _) = failing();
+        let a = store.connect(Options::default());
+        let create = async |path: &str, mode| a.create(path, Bytes::new(), mode).await;
+        create("/before", Mode::Persistent).await.unwrap();
+        create("/e", Mode::Ephemeral).await.unwrap();
+        let (mut watch, mut session) = (a.watch("/", Scope::Children), a.session());
+        assert_eq!(watch.next().await, Some(Event::Resync));
+        broken.store(true, Ordering::Relaxed);
+        let error = create("/x", Mode::Persistent).await.unwrap_err();
+        assert!(error.to_string().contains("no space left"), "{error}");
+        assert!(matches!(error, Error::Unwritable { full: true, .. }), "{error:?}");
+        // Out of touch, with the reason, whatever is asked for.
+        session.wait_for(|now| now.state == SessionState::Disconnected).await.unwrap();
+        assert!(matches!(create("/y", Mode::Persistent).await, Err(Error::Unwritable { .. })));
+        assert!(matches!(a.children("/").await, Err(Error::Unwritable { .. })));
+        assert!(matches!(a.sync().await, Err(Error::Unwritable { .. })));
+        a.pulse().await.unwrap();
+        let late = store.connect(Options::default());
+        assert_eq!(late.session().borrow().state, SessionState::Disconnected);
+        broken.store(false, Ordering::Relaxed);
+        session.wait_for(|now| now.state == SessionState::Connected).await.unwrap();
+        assert_eq!(session.borrow().epoch, 1);
+        assert_eq!(watch.next().await, Some(Event::Resync));
+        assert_eq!(a.children("/").await.unwrap(), ["before", "e"]);
+        create("/x", Mode::Persistent).await.unwrap();
+        late.create("/z", Bytes::new(), Mode::Persistent).await.unwrap();
+        assert_eq!(a.children("/").await.unwrap(), ["before", "e", "x", "z"]);
+    }
+
     #[tokio::test]
-    async fn what_the_disk_did_not_take_is_not_seen() {
-        let broken = Arc::new(AtomicBool::new(false));
-        let disk = Failing { disk: InMemoryBackend::new(), broken: broken.clone() };
-        let store = EmbeddedStore::new(Disk::with_backend(disk).unwrap());
+    async fn a_session_ends_although_nothing_can_be_written() {
+        let (store, broken, _) = failing();
+        let (a, b) = (store.connect(Options::default()), store.connect(Options::default()));
+        b.create("/e", Bytes::new(), Mode::Ephemeral).await.unwrap();
+        broken.store(true, Ordering::Relaxed);
+        a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        b.close().await;
+        assert!(store.shared.read(|tree| tree.get("/e").is_none()));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_passes_is_not_seen() {
+        let (store, broken, _) = failing();
         let a = store.connect(Options::default());
         a.create("/before", Bytes::new(), Mode::Persistent).await.unwrap();
         broken.store(true, Ordering::Relaxed);
-        let error = a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
-        assert!(error.to_string().contains("no space left"), "{error}");
-        let error = a.create("/y", Bytes::new(), Mode::Persistent).await.unwrap_err();
-        assert!(matches!(error, Error::Storage { .. }), "{error:?}");
-        assert_eq!(a.children("/").await.unwrap(), ["before"]);
-        // What needs no disk goes on.
-        a.create("/e", Bytes::new(), Mode::Ephemeral).await.unwrap();
-        assert_eq!(a.children("/").await.unwrap(), ["before", "e"]);
+        let writer = lock(&store.shared.writer);
+        let mut batch_failed = false;
+        if let State::Open(disk) = &writer.disk {
+            let mut changes = Changes { zxid: writer.zxid + 1, ..Changes::default() };
+            changes.durable.insert("/before".to_owned());
+            batch_failed = disk.commit(&changes).is_err();
+        }
+        drop(writer);
+        broken.store(false, Ordering::Relaxed);
+        assert!(batch_failed, "the database takes nothing any more");
+        a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap();
+        assert_eq!(a.children("/").await.unwrap(), ["before", "x"]);
     }
 }

@@ -16,21 +16,44 @@ use crate::coordination::{
     Watch, WatchSender, validate, watch_channel,
 };
 
-/// A session's watches, as the store reaches them.
-#[derive(Default)]
-pub(super) struct Line(Mutex<Watches>);
+/// A session's watches and its state, as the store reaches them.
+pub(super) struct Line {
+    watches: Mutex<Watches>,
+    /// For tests and simulation. Changed with the lock on `watches` only.
+    cut: AtomicBool,
+    /// Changed with the lock on `watches` only.
+    session: latest::Sender<Session>,
+}
 
 #[derive(Default)]
 struct Watches {
-    connected: bool,
+    /// Why the store is down, if it is.
+    down: Option<Error>,
     closed: bool,
     list: Vec<(String, Scope, WatchSender)>,
 }
 
+impl Watches {
+    fn state(&self, cut: bool) -> SessionState {
+        match (self.closed, cut || self.down.is_some()) {
+            (true, _) => SessionState::Closed,
+            (false, true) => SessionState::Disconnected,
+            (false, false) => SessionState::Connected,
+        }
+    }
+}
+
 impl Line {
+    fn new(id: i64, timeout: Duration, down: Option<Error>) -> Self {
+        let watches = Watches { down, ..Watches::default() };
+        let session = Session { epoch: 1, id, state: watches.state(false), timeout };
+        let cut = AtomicBool::new(false);
+        Self { watches: Mutex::new(watches), cut, session: latest::Sender::new(session) }
+    }
+
     pub fn fire(&self, events: &[(Change, String)]) {
-        let watches = lock(&self.0);
-        if !watches.connected {
+        let watches = lock(&self.watches);
+        if watches.state(self.is_cut()) != SessionState::Connected {
             return;
         }
         for (watched, scope, sender) in &watches.list {
@@ -43,32 +66,38 @@ impl Line {
     }
 
     fn add(&self, path: String, scope: Scope, sender: WatchSender) {
-        let mut watches = lock(&self.0);
-        if watches.closed {
-            return;
-        }
-        if watches.connected {
-            sender.resync();
+        let mut watches = lock(&self.watches);
+        match watches.state(self.is_cut()) {
+            SessionState::Closed => return,
+            SessionState::Connected => sender.resync(),
+            SessionState::Disconnected => {}
         }
         watches.list.retain(|(_, _, sender)| !sender.is_closed());
         watches.list.push((path, scope, sender));
     }
 
-    /// What changed while the line was cut was not reported, so everything is to be read again.
-    fn connect(&self) {
-        let mut watches = lock(&self.0);
-        watches.connected = true;
-        for (_, _, sender) in &watches.list {
-            sender.resync();
-        }
+    /// The store is down, or not any more.
+    pub fn set_down(&self, down: Option<Error>) {
+        self.change(|watches, _| watches.down = down);
     }
 
-    fn disconnect(&self) {
-        lock(&self.0).connected = false;
+    /// Changes whether there is a way to the store. What changed while there was none was not reported,
+    /// so everything is to be read again.
+    fn change(&self, change: impl FnOnce(&mut Watches, &mut Session)) {
+        let mut watches = lock(&self.watches);
+        self.session.send_if_modified(|session| {
+            let before = *session;
+            change(&mut watches, session);
+            session.state = watches.state(self.is_cut());
+            if session.state == SessionState::Connected && before.state != session.state {
+                watches.list.iter().for_each(|(_, _, sender)| sender.resync());
+            }
+            *session != before
+        });
     }
 
-    fn close(&self) {
-        *lock(&self.0) = Watches { closed: true, ..Watches::default() };
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 }
 
@@ -76,26 +105,20 @@ impl Line {
 pub struct EmbeddedSession {
     store: Arc<EmbeddedStore>,
     request_timeout: Duration,
-    session: latest::Sender<Session>,
     line: Arc<Line>,
     lose_next_reply: AtomicBool,
 }
 
 impl EmbeddedSession {
     pub(super) fn new(store: Arc<EmbeddedStore>, options: Options) -> Arc<Self> {
-        let line = Arc::new(Line::default());
-        lock(&store.shared.lines).push(Arc::downgrade(&line));
-        let session = Session {
-            epoch: 1,
-            id: store.shared.open_session(),
-            state: SessionState::Connected,
-            timeout: options.session_timeout,
-        };
-        line.connect();
+        let id = store.shared.open_session();
+        let mut lines = lock(&store.shared.lines);
+        let line = Arc::new(Line::new(id, options.session_timeout, lines.down.clone()));
+        lines.list.push(Arc::downgrade(&line));
+        drop(lines);
         Arc::new(Self {
             store,
             request_timeout: options.request_timeout,
-            session: latest::Sender::new(session),
             line,
             lose_next_reply: AtomicBool::new(false),
         })
@@ -104,40 +127,38 @@ impl EmbeddedSession {
     /// For tests and simulation: cuts the connection. The session lives on in the store, until
     /// [`expire`](Self::expire).
     pub fn disconnect(&self) {
-        self.session.send_if_modified(|session| {
-            let connected = session.state == SessionState::Connected;
-            if connected {
-                self.line.disconnect();
-                session.state = SessionState::Disconnected;
-            }
-            connected
-        });
+        self.line.change(|_, _| self.line.cut.store(true, Ordering::Relaxed));
     }
 
     /// For tests and simulation: ends the cut. If the session expired meanwhile, a new one takes
     /// its place.
     pub fn reconnect(&self) {
-        self.session.send_if_modified(|session| {
-            let disconnected = session.state == SessionState::Disconnected;
-            if disconnected {
-                if !self.store.shared.read(|tree| tree.has_session(session.id)) {
-                    session.id = self.store.shared.open_session();
-                    session.epoch += 1;
-                }
-                session.state = SessionState::Connected;
-                self.line.connect();
+        if !self.line.is_cut() {
+            return;
+        }
+        let id = self.now().id;
+        let lives = self.store.shared.read(|tree| tree.has_session(id));
+        let new = (!lives).then(|| self.store.shared.open_session());
+        self.line.change(|_, session| {
+            self.line.cut.store(false, Ordering::Relaxed);
+            if let Some(new) = new {
+                session.id = new;
+                session.epoch += 1;
             }
-            disconnected
         });
+    }
+
+    fn now(&self) -> Session {
+        *self.line.session.borrow()
     }
 
     /// For tests and simulation: the store expires the session, and its ephemeral nodes go. The
     /// client learns of it at once if it is connected, else when it connects again.
     pub async fn expire(&self) {
-        let Session { id, state, .. } = *self.session.borrow();
+        let Session { id, .. } = self.now();
         // No answer means that the runtime stops, and with it the process that could tell.
         let _ = self.store.shared.submit(id, Command::End).await;
-        if state == SessionState::Connected {
+        if !self.line.is_cut() {
             self.disconnect();
             self.reconnect();
         }
@@ -151,19 +172,19 @@ impl EmbeddedSession {
 
     /// The session, if requests can be made in it.
     fn connected(&self) -> Result<i64> {
-        let session = self.session.borrow();
+        let session = self.now();
         match session.state {
             SessionState::Connected => Ok(session.id),
-            SessionState::Disconnected => {
-                Err(Error::Unavailable { reason: "the connection is cut".to_owned() })
-            }
+            SessionState::Disconnected => Err(self.trouble().unwrap_or_else(|| {
+                Error::Unavailable { reason: "the connection is cut".to_owned() }
+            })),
             SessionState::Closed => Err(Error::Closed),
         }
     }
 
     async fn write(&self, steps: Vec<Op>) -> Result<Vec<Outcome>> {
         let id = self.connected()?;
-        let mut session = self.session.subscribe();
+        let mut session = self.session();
         let mut answer = self.store.shared.submit(id, Command::Write(steps));
         if self.lose_next_reply.swap(false, Ordering::Relaxed) {
             let _ = answer.await;
@@ -175,9 +196,10 @@ impl EmbeddedSession {
             answer = &mut answer => {
                 answer.unwrap_or_else(|_| ambiguous("the store stopped"))
             }
-            _ = session.wait_for(|now| now.id != id || now.state != SessionState::Connected) => {
-                ambiguous("the connection was cut")
-            }
+            // A store that is down answers all the same.
+            _ = session.wait_for(|now| {
+                now.id != id || (now.state != SessionState::Connected && self.line.is_cut())
+            }) => ambiguous("the connection was cut"),
             () = tokio::time::sleep(self.request_timeout) => ambiguous("the disk is too slow"),
         }
     }
@@ -266,27 +288,29 @@ impl Coordination for EmbeddedSession {
     }
 
     async fn pulse(&self) -> Result<()> {
-        let id = self.session.borrow().id;
+        let id = self.now().id;
         // Whatever the answer: somebody has worked the queue off.
         let answer = self.store.shared.submit(id, Command::Write(Vec::new())).await;
         answer.map(drop).map_err(|_| Error::Closed)
     }
 
     fn session(&self) -> latest::Receiver<Session> {
-        self.session.subscribe()
+        self.line.session.subscribe()
+    }
+
+    fn trouble(&self) -> Option<Error> {
+        lock(&self.line.watches).down.clone()
     }
 
     async fn close(&self) {
-        let mut connected = false;
-        let closed = self.session.send_if_modified(|session| {
-            connected = session.state == SessionState::Connected;
-            std::mem::replace(&mut session.state, SessionState::Closed) != SessionState::Closed
+        let mut reached = false;
+        self.line.change(|watches, _| {
+            // A store that is out of reach keeps the session, as ZooKeeper would.
+            reached = !watches.closed && !self.line.is_cut();
+            *watches = Watches { closed: true, ..Watches::default() };
         });
-        self.line.close();
-        // A store that is out of reach keeps the session, as ZooKeeper would.
-        if closed && connected {
-            let id = self.session.borrow().id;
-            let ended = self.store.shared.submit(id, Command::End);
+        if reached {
+            let ended = self.store.shared.submit(self.now().id, Command::End);
             let _ = tokio::time::timeout(self.request_timeout, ended).await;
         }
     }
@@ -294,7 +318,7 @@ impl Coordination for EmbeddedSession {
 
 impl Drop for EmbeddedSession {
     fn drop(&mut self) {
-        let Session { id, state, .. } = *self.session.borrow();
+        let Session { id, state, .. } = self.now();
         if state != SessionState::Closed {
             drop(self.store.shared.submit(id, Command::End));
         }
@@ -303,6 +327,6 @@ impl Drop for EmbeddedSession {
 
 impl Debug for EmbeddedSession {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedSession").field("session", &*self.session.borrow()).finish()
+        f.debug_struct("EmbeddedSession").field("session", &self.now()).finish()
     }
 }

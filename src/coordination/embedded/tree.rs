@@ -86,6 +86,12 @@ impl Tree {
         self.nodes.get(path)
     }
 
+    /// What belongs on disk.
+    pub fn persistent(&self) -> impl Iterator<Item = (&str, &Record)> {
+        let all = self.nodes.iter().map(|(path, node)| (path.as_str(), node));
+        all.filter(|(_, node)| node.owner == 0)
+    }
+
     /// Sorted names of a node's children; `None` if there is no such node.
     pub fn children(&self, path: &str) -> Option<Vec<String>> {
         self.nodes.get(path)?;

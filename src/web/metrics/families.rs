@@ -93,6 +93,7 @@ families! {
     CACHE_ENTRY_HITS: Gauge "oribi_cache_entry_hits" ["cache"] "For caches that forget the hits of what they forget: those of what is there now.";
 
     STORE_CONNECTED: Gauge "oribi_coordination_connected" [] "1 if this daemon is in touch with the coordination store, else 0.";
+    STORE_UNWRITABLE: Gauge "oribi_coordination_unwritable" [] "1 while the embedded coordination store cannot write its file, as on a full disk, else 0.";
     STORE_SESSIONS: Counter "oribi_coordination_sessions_total" [] "Sessions with the store since the start: each after the first is one that was lost.";
     STORE_DURATION: Histogram "oribi_coordination_request_duration_seconds" ["operation"] "Time until the store answered, by operation: read, write.";
     STORE_REQUESTS: Counter "oribi_coordination_requests_total" ["operation"] "Requests to the store by operation.";

@@ -286,6 +286,7 @@ impl Scrape {
         let session = *store.session().borrow();
         let connected = session.state == SessionState::Connected;
         self.count(STORE_CONNECTED, &[], connected.into());
+        self.count(STORE_UNWRITABLE, &[], store.trouble().is_some().into());
         self.count(STORE_SESSIONS, &[], session.epoch);
         let figures = store.figures();
         let requests = [("read", figures.reads), ("write", figures.writes)];

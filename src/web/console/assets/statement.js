@@ -36,7 +36,14 @@ export async function statement(main, { path, isHere }) {
   show(shown, h("h2", {}, "Plan"));
   if (profile instanceof Error) put(shown, errorBox(profile));
   else if (profile[0]?.profile) put(shown, plan(profile[0].profile));
-  else put(shown, h("p", { class: "empty" }, "No profile is kept of it: the setting history.profile says how long a statement runs of which one is."), await guess(row));
+  else put(shown, h("p", { class: "empty" }, noProfile(row)), await guess(row));
+}
+
+// Why there is none.
+function noProfile(row) {
+  if (row.state === "lost") return "Its daemon has ended under it, so there is no profile.";
+  if (row.state !== "finished" && !Number(row.execution_ms ?? 0)) return "It has ended before it ran, so no step has measured anything.";
+  return "No profile is kept of it: the setting history.profile says how long a statement runs of which one is.";
 }
 
 // Each is name=value.

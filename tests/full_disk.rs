@@ -1,0 +1,185 @@
+//! A daemon without ZooKeeper on a disk that is full: it says so, reads on, refuses what it cannot keep, and
+//! goes on by itself as soon as there is room, with all that it has acknowledged and nothing else.
+
+mod common;
+
+#[path = "cluster/support.rs"]
+#[allow(dead_code)]
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::daemon::{Daemon, Options, binary};
+use support::*;
+
+/// What the disk has while it is not full.
+const SIZE: &str = "size=64m";
+
+/// A small file system of the test's own, in memory.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(options: &Options) -> Self {
+        let place = options.directory().join("disk");
+        std::fs::create_dir(&place).expect("a directory");
+        let disk = Self(place);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", SIZE, "none"]).arg(&disk.0);
+        let done = mount.output().expect("mount runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "this test mounts a file system, as root: {said}");
+        disk
+    }
+
+    fn remount(&self, size: &str) {
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-o", &format!("remount,{size}")]).arg(&self.0).output();
+        assert!(done.is_ok_and(|done| done.status.success()), "it can be mounted with {size}");
+    }
+
+    /// Not a byte is left.
+    fn fill(&self) {
+        let now = rustix::fs::statvfs(&self.0).expect("it is there");
+        let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
+        self.remount(&format!("size={used}"));
+    }
+
+    fn make_room(&self) {
+        self.remount(SIZE);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// A role a statement, until one is refused: that one, and what was said of it.
+async fn until_refused(client: &Client, made: &mut BTreeSet<String>) -> (String, String, String) {
+    for number in made.len()..10_000 {
+        let name = format!("r{number:05}");
+        match client.try_rows(&format!("CREATE ROLE {name}")).await {
+            Ok(_) => drop(made.insert(name)),
+            Err(error) => {
+                let error = db_error(&error);
+                let hint = error.hint().unwrap_or_default().to_owned();
+                return (name, error.code().code().to_owned(), hint);
+            }
+        }
+    }
+    panic!("10,000 roles on a full disk");
+}
+
+async fn roles(client: &Client) -> BTreeSet<String> {
+    let rows = client.rows("SELECT rolname FROM pg_roles WHERE rolname LIKE 'r0%'").await;
+    rows.into_iter().flatten().collect()
+}
+
+async fn is_in_state(daemon: &Daemon, status: u16, state: &str) -> bool {
+    readyz(daemon).await.is_some_and(|(seen, body)| seen == status && body["state"] == state)
+}
+
+fn status(daemon: &Daemon) -> String {
+    let host = daemon.postgres().to_string();
+    let done = Command::new(binary()).args(["cluster", "status", "--host", &host]).output();
+    String::from_utf8_lossy(&done.expect("the program runs").stdout).into_owned()
+}
+
+fn options(directory: &Path, options: Options) -> Options {
+    options.data_dir(directory.join("data")).env("ORIBI_HEALTH_READY_WHEN_DEGRADED", "off")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_of_and_passes_without_a_restart() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let options = options(&disk.0, own);
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        let sql = "SELECT oribi.schedule('each', '* * * * * *', 'SELECT 1')";
+        client.rows(sql).await;
+        let mut made = BTreeSet::new();
+        for number in 0..20 {
+            client.rows(&format!("CREATE ROLE r{number:05}")).await;
+            made.insert(format!("r{number:05}"));
+        }
+        disk.fill();
+        let (refused, code, hint) = until_refused(&client, &mut made).await;
+        let place = disk.0.join("data/coordination").display().to_string();
+        assert_eq!(code, "53100", "{hint}");
+        assert!(hint.contains(&place) && hint.contains("room"), "{hint}");
+        // It says so, wherever it is asked.
+        until("it is degraded", async || is_in_state(&daemon, 503, "degraded").await).await;
+        let (_, body) = readyz(&daemon).await.expect("an answer");
+        assert!(body["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{body}");
+        let row = client.rows("SELECT state, error FROM system.coordination").await;
+        assert_eq!(row[0][0], "disconnected");
+        assert!(row[0][1].contains(&place), "{row:?}");
+        let told = status(&daemon);
+        assert!(told.contains("degraded") && told.contains(&place), "{told}");
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_coordination_unwritable 1\n"), "{scraped}");
+        // It reads on, for who comes now as well, and refuses the rest at once.
+        assert_eq!(client.value("SELECT x FROM t").await, "7");
+        let late = Client::connect(&daemon).await;
+        assert_eq!(late.value("SELECT x + 1 FROM t").await, "8");
+        for sql in ["DROP ROLE r00001", "DROP TABLE t", "SELECT oribi.submit('SELECT 1')"] {
+            let error = late.refused(sql).await;
+            let hint = error.hint().unwrap_or_default();
+            assert!(error.code().code() == "53100" && hint.contains(&place), "{sql}: {error:?}");
+        }
+        let last =
+            "SELECT coalesce(max(id), '') FROM system.queries WHERE id LIKE 'schedule-each-%'";
+        disk.make_room();
+        until("it is ready again", async || is_in_state(&daemon, 200, "ready").await).await;
+        let before = client.value(last).await;
+        assert_eq!(roles(&client).await, made);
+        client.rows(&format!("CREATE ROLE {refused}")).await;
+        client.rows("INSERT INTO t VALUES (8)").await;
+        until("its schedule goes on", async || client.value(last).await > before).await;
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_coordination_unwritable 0\n"), "{scraped}");
+        made.insert(refused);
+        drop((client, late));
+        daemon.kill();
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        assert_eq!(roles(&client).await, made);
+        assert_eq!(client.value("SELECT sum(x) FROM t").await, "15");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let options = options(&disk.0, own);
+        let mut daemon = Daemon::start(&options);
+        let mut made = BTreeSet::new();
+        for _ in 0..3 {
+            let client = Client::connect(&daemon).await;
+            disk.fill();
+            let (_, code, _) = until_refused(&client, &mut made).await;
+            assert_eq!(code, "53100");
+            drop(client);
+            daemon.kill();
+            // Full as it is, it does not say that it is ready.
+            let ended = Daemon::spawn(&options);
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert!(ended.stderr.contains("No space left on device"), "{}", ended.stderr);
+            assert!(!ended.stderr.contains("\"ready\""), "{}", ended.stderr);
+            disk.make_room();
+            daemon = Daemon::start(&options);
+            let client = Client::connect(&daemon).await;
+            assert_eq!(roles(&client).await, made, "what was acknowledged, and nothing else");
+        }
+    })
+    .await;
+}
