@@ -561,10 +561,6 @@ mod tests {
                 "[connections]\nmessage_limit = '1KiB'",
                 "\"connections.message_limit\": must be at least",
             ),
-            (
-                "[query]\nregister_text_limit = '1MiB'",
-                "\"query.register_text_limit\": must be at most",
-            ),
             ("[coordination]\nsession_timeout = '1ms'", "session_timeout\": must be at least 1s"),
             (
                 "[coordination]\nrequest_timeout = '1ms'",

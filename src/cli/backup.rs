@@ -216,6 +216,7 @@ fn of_server(error: server::Error) -> Error {
 
 fn of_store(error: coordination::Error) -> Error {
     match error.root() {
+        coordination::Error::Unwritable { .. } => server::Error::Coordination(error).into(),
         root if root.is_unavailable() => Error::Unreachable(error.to_string()),
         _ => server::Error::Coordination(error).into(),
     }

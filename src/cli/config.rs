@@ -119,8 +119,9 @@ pub fn run(options: Options) -> Result<()> {
 
 /// As `oribi query` has it: nobody to be reached is an exit code of its own.
 fn of_store(error: coordination::Error) -> Error {
-    use coordination::Error::NoNode;
+    use coordination::Error::{NoNode, Unwritable};
     match error.root() {
+        Unwritable { .. } => server::Error::Coordination(error).into(),
         root if root.is_unavailable() || matches!(root, NoNode { .. }) => {
             Error::Unreachable(error.to_string())
         }

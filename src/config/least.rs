@@ -1,4 +1,4 @@
-//! The least that sizes and times may be, and the most: beyond that a daemon would start and not work.
+//! The least that sizes and times may be: with less a daemon would start and not work.
 
 use std::time::Duration;
 
@@ -11,9 +11,6 @@ pub const MEMORY: u64 = 64 << 20;
 
 /// Bytes of a message: the text of a statement is one.
 const MESSAGE: u64 = 64 << 10;
-
-/// Bytes of a statement's text in the coordination store, whose nodes hold 64 KiB of JSON in all.
-const TEXT: u64 = 16 << 10;
 
 /// Looks at settings by themselves; an error says what they must be.
 pub(super) fn check(config: &Config) -> Result<(), String> {
@@ -39,9 +36,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     let sizes = [(memory, MEMORY), (config.connections.message_limit.0, MESSAGE)];
     if let Some((_, least)) = sizes.into_iter().find(|(size, least)| size < least) {
         return Err(format!("must be at least {}", ByteSize(least).display().iec()));
-    }
-    if config.query.register_text_limit.0 > TEXT {
-        return Err(format!("must be at most {}", ByteSize(TEXT).display().iec()));
     }
     Ok(())
 }

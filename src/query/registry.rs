@@ -25,6 +25,9 @@ use crate::coordination::{self, Coordination, Mode, Op, SessionState};
 /// Bytes of values in one transaction: ZooKeeper takes 1 MiB.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// Bytes of a statement's text, of which its node holds several times as much at most, as JSON.
+const MAX_TEXT: usize = 16 * 1024;
+
 /// Steps in one transaction.
 const MAX_STEPS: usize = 500;
 
@@ -136,6 +139,7 @@ impl Registry {
         history: Arc<History>,
     ) -> Arc<Self> {
         let text_limit = usize::try_from(config.register_text_limit.0).unwrap_or(usize::MAX);
+        let text_limit = text_limit.min(MAX_TEXT);
         Arc::new(Self {
             coordination,
             daemon: daemon.to_owned(),

@@ -16,9 +16,10 @@ use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Builder, Database, DatabaseError, ReadableTable, StorageBackend, StorageError, TableDefinition,
 };
+use rustix::fs::statvfs;
 
 use super::medium::{Medium, Troubles, is_full};
-use super::tree::{Changes, Record, Tree};
+use super::tree::{Changes, Record};
 use crate::coordination::{Error, Result};
 
 const FILE: &str = "coordination.redb";
@@ -77,12 +78,15 @@ pub(super) struct Loaded {
 impl Place {
     pub fn open(dir: &Path) -> Result<Loaded> {
         let place = Self::Directory(dir.to_owned());
-        let failed = |error: io::Error| place.error(&error.into());
-        let file = private(dir, FILE).map_err(failed)?;
-        let database = Disk::open(Box::new(file_backend(file).map_err(|error| place.of(error))?));
-        let disk = database.map_err(|error| place.of(error))?;
-        // The file's name is durable only with its directory.
-        sync(dir).map_err(failed)?;
+        let failed = |error: io::Error| place.not_opened(&error.into());
+        // The first file is there whole or not at all, as each that takes its place.
+        if std::fs::metadata(dir.join(FILE)).is_ok_and(|file| file.len() > 0) {
+            let file = private(dir, FILE).map_err(failed)?;
+            let backend = file_backend(file).map_err(|error| place.of(error))?;
+            let disk = Disk::open(Box::new(backend)).map_err(|error| place.of(error))?;
+            return place.load(disk);
+        }
+        let disk = place.write_anew(&[], 0).map_err(|failure| place.not_opened(&failure))?;
         place.load(disk)
     }
 
@@ -103,7 +107,7 @@ impl Place {
     fn load(self, disk: Disk) -> Result<Loaded> {
         match disk.read() {
             Ok((records, zxid)) => Ok(Loaded { disk, place: self, records, zxid }),
-            Err(Unread::Redb(error)) => Err(self.error(&disk.failure(error))),
+            Err(Unread::Redb(error)) => Err(self.not_opened(&disk.failure(error))),
             Err(Unread::Format(found)) => {
                 let reason = format!("its format is {found}, and this program knows {FORMAT}");
                 Err(Error::Storage { reason: format!("{self}: {reason}") })
@@ -111,14 +115,22 @@ impl Place {
         }
     }
 
-    /// A new file with the persistent nodes of a tree, in place of the one that is there.
-    pub fn write_anew(&self, tree: &Tree, zxid: i64) -> Result<Disk, Failure> {
+    /// A new file with these nodes, in place of the one that is there, if any.
+    pub fn write_anew(&self, nodes: &[(String, Record)], zxid: i64) -> Result<Disk, Failure> {
         let dir = match self {
             Self::Directory(dir) => dir,
-            Self::Made(made) => return Disk::new(made(), tree, zxid),
+            Self::Made(made) => return Disk::new(made(), nodes, zxid),
         };
         let fresh = dir.join(FRESH);
         let written = || {
+            std::fs::create_dir_all(dir)?;
+            let bytes = |(path, node): &(String, Record)| (path.len() + node.data.len()) as u64;
+            let room = statvfs(dir).map_err(io::Error::from)?;
+            let least = nodes.iter().map(bytes).sum();
+            if room.f_bavail.saturating_mul(room.f_frsize) < least {
+                // To find that out byte by byte would take the room from others meanwhile.
+                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+            }
             // One that was left behind.
             match std::fs::remove_file(&fresh) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -126,13 +138,21 @@ impl Place {
             }
             let file = private(dir, FRESH)?;
             let backend = file_backend(file).map_err(|error| Failure::of(error.into()))?;
-            let disk = Disk::new(Box::new(backend), tree, zxid)?;
+            let disk = Disk::new(Box::new(backend), nodes, zxid)?;
             std::fs::rename(&fresh, dir.join(FILE))?;
             sync(dir)?;
             Ok(disk)
         };
         // What there is of it would only take room.
         written().inspect_err(|_| drop(std::fs::remove_file(&fresh)))
+    }
+
+    /// What a failure to open or read the file is.
+    fn not_opened(&self, failure: &Failure) -> Error {
+        match failure.full {
+            true => self.error(failure),
+            false => Error::Storage { reason: format!("{self}: {}", failure.reason) },
+        }
     }
 
     /// What a failure is for those who wanted something written.
@@ -191,19 +211,23 @@ impl Disk {
         Ok(Self { database: builder.create_with_backend(medium)?, troubles })
     }
 
-    /// With the persistent nodes of a tree, durable.
-    fn new(backend: Box<dyn StorageBackend>, tree: &Tree, zxid: i64) -> Result<Self, Failure> {
+    /// With these nodes, durable.
+    fn new(
+        backend: Box<dyn StorageBackend>,
+        nodes: &[(String, Record)],
+        zxid: i64,
+    ) -> Result<Self, Failure> {
         let disk = Self::open(backend).map_err(|error| Failure::of(error.into()))?;
         let filled = || -> Result<(), redb::Error> {
             let transaction = disk.database.begin_write()?;
             let mut meta = transaction.open_table(META)?;
             meta.insert("format", FORMAT)?;
             meta.insert("zxid", zxid)?;
-            let mut nodes = transaction.open_table(NODES)?;
-            for (path, node) in tree.persistent() {
-                nodes.insert(path, stored(node))?;
+            let mut all = transaction.open_table(NODES)?;
+            for (path, node) in nodes {
+                all.insert(path.as_str(), stored(node))?;
             }
-            drop((meta, nodes));
+            drop((meta, all));
             Ok(transaction.commit()?)
         };
         filled().map_err(|error| disk.failure(error))?;
@@ -261,9 +285,11 @@ impl Disk {
     /// more.
     pub fn commit(&self, changes: &Changes) -> Result<(), Failure> {
         let staged = self.stage(changes).map_err(|error| self.failure(error))?;
+        self.troubles.begin();
         staged.commit().map_err(|error| match self.troubles.take() {
             // Before a commit counts all of it is written, and known by its checksums. So what could not
-            // be written is not there, and only what was not made durable may be.
+            // be written is not there; what was not made durable may be, and so may all that had been made
+            // durable before something else failed.
             Some((failure, unsynced)) => Failure { may_have_landed: unsynced, ..failure },
             None => Failure { may_have_landed: true, ..Failure::of(error.into()) },
         })

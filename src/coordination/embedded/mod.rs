@@ -15,7 +15,7 @@
 //! Where the file cannot be written, for want of room as a rule, it is written anew from what is in memory,
 //! and the batch is tried once more. If that fails too, its callers are told, and the store is *down*: all
 //! sessions are out of touch, as they would be with an ensemble that is out of reach, and whoever asks for
-//! anything gets [`Error::Unwritable`]. From then on a new file is tried every second ([`MEND`]); when there
+//! anything gets [`Error::Unwritable`]. From then on a new file is tried every few seconds ([`MEND`]); when there
 //! is one, the sessions are in touch again, and all watches say that everything is to be read.
 //!
 //! What was refused is not there, in memory or in any file that a later start may find. Of what was written
@@ -38,7 +38,7 @@ use tracing::{error, info, warn};
 
 use self::disk::{Disk, Failure, Loaded, Place};
 use self::session::Line;
-use self::tree::{Batch, Changes, Tree};
+use self::tree::{Batch, Changes, Record, Tree};
 use super::{Error, Op, Outcome, Result};
 
 pub use self::session::EmbeddedSession;
@@ -59,8 +59,10 @@ impl Default for Options {
     }
 }
 
-/// Pause before a new file is tried again.
+/// Pause before a new file is tried again; twice as long after each failure, and never longer than
+/// [`MAX_MEND`].
 const MEND: Duration = Duration::from_secs(1);
+const MAX_MEND: Duration = Duration::from_secs(8);
 
 /// Whether a store in this directory has room for what a daemon writes; [`Error::Unwritable`] if not.
 /// Blocks for the disk.
@@ -185,6 +187,11 @@ impl Shared {
         read(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether writes are being worked off.
+    fn is_busy(&self) -> bool {
+        lock(&self.queue).led
+    }
+
     /// Queues a request; its answer arrives even if the caller's task ends meanwhile.
     fn submit(
         self: &Arc<Self>,
@@ -294,15 +301,18 @@ impl Shared {
         let shared = Arc::downgrade(self);
         // Ends by itself as soon as the store is well, or is gone.
         drop(runtime.spawn(async move {
+            let mut pause = MEND;
             loop {
-                tokio::time::sleep(MEND).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_MEND);
                 let Some(answer) = shared.upgrade().map(|shared| shared.submit(0, Command::Mend))
                 else {
                     return;
                 };
                 match answer.await {
-                    Ok(Err(error)) if !matches!(error, Error::Closed) => {}
-                    _ => return,
+                    Ok(Ok(_) | Err(Error::Closed)) => return,
+                    // Whoever was to try has not come to it.
+                    Ok(Err(_)) | Err(_) => {}
                 }
             }
         }));
@@ -372,7 +382,10 @@ impl Writer {
 
     /// What is in memory is all that was acknowledged, as long as nothing of a batch is visible.
     fn write_anew(&mut self, shared: &Shared) -> Result<(), Failure> {
-        let disk = shared.read(|tree| self.place.write_anew(tree, self.zxid))?;
+        // Nobody waits for the tree while the disk is busy.
+        let own = |(path, node): (&str, &Record)| (path.to_owned(), node.clone());
+        let nodes: Vec<_> = shared.read(|tree| tree.persistent().map(own).collect());
+        let disk = self.place.write_anew(&nodes, self.zxid)?;
         self.disk = State::Open(disk);
         Ok(())
     }
@@ -443,12 +456,14 @@ mod tests {
         }
     }
 
-    /// A disk that fails on demand: to sync, or to be written at all.
+    /// A disk that fails on demand: to sync, or to be written at all; and that waits as long as somebody
+    /// holds it up.
     #[derive(Debug)]
     struct Failing {
         disk: InMemoryBackend,
         broken: Arc<AtomicBool>,
         unsynced: Arc<AtomicBool>,
+        held: Arc<Mutex<()>>,
     }
 
     impl Failing {
@@ -478,6 +493,7 @@ mod tests {
         }
 
         fn sync_data(&self) -> Result<(), std::io::Error> {
+            drop(lock(&self.held));
             self.works()?;
             if self.unsynced.load(Ordering::Relaxed) {
                 return Err(std::io::Error::other("it cannot be made durable"));
@@ -493,13 +509,53 @@ mod tests {
 
     /// A store whose disk fails as long as it is told to.
     fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>) {
+        let (store, broken, unsynced, _) = failing_or_held();
+        (store, broken, unsynced)
+    }
+
+    type Held = Arc<Mutex<()>>;
+
+    fn failing_or_held() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>, Held) {
         let [broken, unsynced] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-        let told = (broken.clone(), unsynced.clone());
+        let held = Held::default();
+        let told = (broken.clone(), unsynced.clone(), held.clone());
         let made = move || -> Box<dyn StorageBackend> {
-            let (broken, unsynced) = told.clone();
-            Box::new(Failing { disk: InMemoryBackend::new(), broken, unsynced })
+            let (broken, unsynced, held) = told.clone();
+            Box::new(Failing { disk: InMemoryBackend::new(), broken, unsynced, held })
         };
-        (EmbeddedStore::new(Place::made(made).expect("opens")), broken, unsynced)
+        (EmbeddedStore::new(Place::made(made).expect("opens")), broken, unsynced, held)
+    }
+
+    #[tokio::test]
+    async fn nobody_syncs_before_a_write_whose_caller_has_gone_is_decided() {
+        let (store, _, _, held) = failing_or_held();
+        let request_timeout = Duration::from_millis(50);
+        let a = store.connect(Options { request_timeout, ..Options::default() });
+        let patient = store.connect(Options::default());
+        let disk = lock(&held);
+        let error = a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
+        assert!(error.may_have_landed(), "{error:?}");
+        assert!(matches!(a.sync().await, Err(Error::Unavailable { .. })));
+        drop(disk);
+        patient.sync().await.unwrap();
+        assert_eq!(patient.children("/").await.unwrap(), ["x"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_whole_is_made_anew_where_nothing_was_and_told_of_where_something_is() {
+        let outer = tempfile::tempdir().expect("a directory");
+        let dir = outer.path().join("store");
+        std::fs::create_dir(&dir).expect("a directory");
+        let (file, fresh) = (dir.join("coordination.redb"), dir.join("coordination.redb.new"));
+        // As whoever ran out of room, or was killed, at its first start left them.
+        std::fs::write(&file, "").expect("written");
+        std::fs::write(&fresh, [0; 4096]).expect("written");
+        drop(EmbeddedStore::open(&dir).expect("opens"));
+        drop(EmbeddedStore::open(&dir).expect("opens again"));
+        assert!(!fresh.exists());
+        std::fs::write(&file, [0; 4096]).expect("damaged");
+        let error = EmbeddedStore::open(&dir).expect_err("no store");
+        assert!(matches!(&error, Error::Storage { reason } if reason.contains("store")), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -270,8 +270,16 @@ impl Coordination for EmbeddedSession {
         self.write(ops).await
     }
 
-    /// Reads see whatever was acknowledged, to whomever.
+    /// Reads see whatever was acknowledged, to whomever, and what will become of writes is decided: one
+    /// whose caller has stopped waiting for a slow disk may be on its way.
     async fn sync(&self) -> Result<()> {
+        let id = self.connected()?;
+        if self.store.shared.is_busy() {
+            let behind = self.store.shared.submit(id, Command::Write(Vec::new()));
+            let done = tokio::time::timeout(self.request_timeout, behind).await;
+            done.map_err(|_| Error::Unavailable { reason: "the disk is too slow".to_owned() })?
+                .map_err(|_| Error::Closed)??;
+        }
         self.connected().map(drop)
     }
 
