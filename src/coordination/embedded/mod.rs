@@ -463,7 +463,7 @@ mod tests {
         disk: InMemoryBackend,
         broken: Arc<AtomicBool>,
         unsynced: Arc<AtomicBool>,
-        held: Arc<Mutex<()>>,
+        held: Arc<AtomicBool>,
     }
 
     impl Failing {
@@ -493,7 +493,9 @@ mod tests {
         }
 
         fn sync_data(&self) -> Result<(), std::io::Error> {
-            drop(lock(&self.held));
+            while self.held.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             self.works()?;
             if self.unsynced.load(Ordering::Relaxed) {
                 return Err(std::io::Error::other("it cannot be made durable"));
@@ -509,34 +511,32 @@ mod tests {
 
     /// A store whose disk fails as long as it is told to.
     fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>) {
-        let (store, broken, unsynced, _) = failing_or_held();
+        let (store, [broken, unsynced, _]) = failing_or_held();
         (store, broken, unsynced)
     }
 
-    type Held = Arc<Mutex<()>>;
-
-    fn failing_or_held() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>, Held) {
-        let [broken, unsynced] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-        let held = Held::default();
+    fn failing_or_held() -> (Arc<EmbeddedStore>, [Arc<AtomicBool>; 3]) {
+        let [broken, unsynced, held] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
         let told = (broken.clone(), unsynced.clone(), held.clone());
         let made = move || -> Box<dyn StorageBackend> {
             let (broken, unsynced, held) = told.clone();
             Box::new(Failing { disk: InMemoryBackend::new(), broken, unsynced, held })
         };
-        (EmbeddedStore::new(Place::made(made).expect("opens")), broken, unsynced, held)
+        let store = EmbeddedStore::new(Place::made(made).expect("opens"));
+        (store, [broken, unsynced, held])
     }
 
     #[tokio::test]
     async fn nobody_syncs_before_a_write_whose_caller_has_gone_is_decided() {
-        let (store, _, _, held) = failing_or_held();
+        let (store, [_, _, held]) = failing_or_held();
         let request_timeout = Duration::from_millis(50);
         let a = store.connect(Options { request_timeout, ..Options::default() });
         let patient = store.connect(Options::default());
-        let disk = lock(&held);
+        held.store(true, Ordering::Relaxed);
         let error = a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap_err();
         assert!(error.may_have_landed(), "{error:?}");
         assert!(matches!(a.sync().await, Err(Error::Unavailable { .. })));
-        drop(disk);
+        held.store(false, Ordering::Relaxed);
         patient.sync().await.unwrap();
         assert_eq!(patient.children("/").await.unwrap(), ["x"]);
     }
