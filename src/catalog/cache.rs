@@ -108,14 +108,23 @@ impl Catalog {
                     Some(name) => self.refresh(&name).await,
                     None => Ok(()),
                 },
-                Event::Resync if part == Part::Roles && !behind => self.reload_roles().await,
-                Event::Resync if part == Part::Pools && !behind => self.reload_pools().await,
-                Event::Resync | Event::Changed(_) => self.reload().await,
+                Event::Resync | Event::Changed(_) => self.resync(part, behind).await,
             };
             behind = result.is_err();
             if let Err(error) = result {
                 warn!(%error, ?event, "the catalog could not be refreshed; trying again");
             }
+        }
+    }
+
+    /// Reads again what events no longer tell of. Another member of the ensemble may answer now, one
+    /// that has not heard of all that this daemon has seen or done: it is to catch up first.
+    async fn resync(&self, part: Part, behind: bool) -> Result<()> {
+        self.coordination.sync().await?;
+        match part {
+            Part::Roles if !behind => self.reload_roles().await,
+            Part::Pools if !behind => self.reload_pools().await,
+            _ => self.reload().await,
         }
     }
 
@@ -327,6 +336,25 @@ impl Catalog {
         let mut next = snapshot.as_ref().clone();
         next.set_table(&name, node);
         self.publish(next, vec![name]).await
+    }
+
+    /// Takes tables as they were written here, in one step, unless what is known of one is newer.
+    pub(super) async fn take_written<'a>(
+        &self,
+        written: impl Iterator<Item = (&'a (Arc<Table>, TableRecord), &'a Option<Stat>)>,
+    ) {
+        // So no older read is on its way into the snapshot.
+        let _guard = self.refreshing.lock().await;
+        self.update(|snapshot| {
+            for ((table, record), stat) in written {
+                let known = snapshot.table(&table.name).map(|known| known.stat.mzxid);
+                if let (Some(known), Some(stat)) = (known, stat)
+                    && known < stat.mzxid
+                {
+                    snapshot.set_table(&table.name, Some((record.clone(), *stat)));
+                }
+            }
+        });
     }
 
     /// Makes a snapshot in which these tables are news the present one, together with what they ask for

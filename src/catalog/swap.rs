@@ -8,9 +8,9 @@ use super::cache::Catalog;
 use super::ddl::{node_name, path_of};
 use super::record::TableRecord;
 use super::snapshot::Table;
-use super::{Consistency, Error, Result};
+use super::{Error, Result};
 use super::{joint, lives};
-use crate::coordination::{self, Op};
+use crate::coordination::{self, Op, Outcome, Stat};
 
 /// What became of a swap.
 #[derive(Debug)]
@@ -49,14 +49,18 @@ impl Catalog {
         let kept: Vec<(&str, Vec<Op>)> =
             others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
+        let of = |path: &String| {
+            ops.iter().position(|op| matches!(op, Op::Set { path: set, .. } if set == path))
+        };
+        let places: Vec<Option<usize>> = paths.iter().map(of).collect();
         let sent = Instant::now();
         let error = match self.transact(ops).await? {
-            Ok(()) => {
-                let mut tables = Vec::new();
-                for (table, record) in &records {
-                    tables.push(self.written(table, record).await);
-                }
-                return Ok(Swap::Done(tables));
+            Ok(outcomes) => {
+                let stats = places.into_iter().map(|place| match outcomes.get(place?) {
+                    Some(Outcome::Set(stat)) => Some(*stat),
+                    _ => None,
+                });
+                return Ok(Swap::Done(self.written(records, stats).await));
             }
             Err(error) if error.may_have_landed() => {
                 return match self.in_touch_again(self.settled_by(sent)).await {
@@ -79,15 +83,28 @@ impl Catalog {
         }
     }
 
-    /// The table as this daemon has just written it: in its own view at once, if that can be. The
-    /// write has been made whatever is wrong now.
-    async fn written(&self, table: &Arc<Table>, record: &TableRecord) -> Arc<Table> {
-        if let Err(error) = self.refresh(&node_name(&table.name)).await {
-            tracing::debug!(%error, "a table that was written is not in view yet");
+    /// The tables as this daemon has just written them: in its own view before anybody hears of it, so
+    /// that whoever has changed them finds the change, whatever is wrong with the store by now.
+    async fn written(
+        &self,
+        records: Vec<(Arc<Table>, TableRecord)>,
+        stats: impl Iterator<Item = Option<Stat>>,
+    ) -> Vec<Arc<Table>> {
+        let stats: Vec<Option<Stat>> = stats.collect();
+        for (table, _) in &records {
+            if let Err(error) = self.refresh(&node_name(&table.name)).await {
+                tracing::debug!(%error, "a table that was written is not read back");
+                self.take_written(records.iter().zip(&stats)).await;
+                break;
+            }
         }
-        match self.table(&table.name, Consistency::Cached).await {
-            Ok(now) => now,
-            Err(_) => Arc::new(Table { record: record.clone(), ..table.as_ref().clone() }),
-        }
+        let now = |((before, record), stat): ((Arc<Table>, TableRecord), Option<Stat>)| {
+            let seen = self.snapshot().table(&before.name).cloned();
+            seen.unwrap_or_else(|| {
+                let stat = stat.unwrap_or(before.stat);
+                Arc::new(Table { name: before.name.clone(), record, stat })
+            })
+        };
+        records.into_iter().zip(stats).map(now).collect()
     }
 }

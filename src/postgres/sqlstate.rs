@@ -481,7 +481,8 @@ fn planning(error: &DataFusionError) -> &'static str {
 
 fn execution(error: &DataFusionError) -> &'static str {
     let root = error.find_root();
-    known(root).or_else(|| told_by(&root.message())).unwrap_or("XX000")
+    let failure = || storage::failure(root).map(|failure| storage_code(&failure));
+    known(root).or_else(|| told_by(&root.message())).or_else(failure).unwrap_or("XX000")
 }
 
 /// Failures whose kind the engine tells.

@@ -303,6 +303,19 @@ pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
     format!("{before} {}", parts.collect::<Vec<_>>().join(": "))
 }
 
+/// The failure of the store or the file system behind an error that nobody has told of a file, if one is:
+/// what [`Error`] it would be.
+pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let path = String::new();
+    match cause(error) {
+        Cause::NotFound => Some(Error::NotFound { path }),
+        Cause::Denied => Some(Error::Denied { path }),
+        Cause::NoSpace => Some(Error::NoSpace { path }),
+        Cause::Io => Some(Error::Io { path, source: error.to_string().into() }),
+        Cause::Values | Cause::Other => None,
+    }
+}
+
 /// Looks for the failure of the store or the file system behind an error.
 fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
     let mut next = Some(error);
@@ -360,6 +373,16 @@ mod tests {
         assert!(error.ends_with("400 Bad Request: InvalidToken: It is malformed."), "{error}");
         let refused = generic("non-2xx status code: 403 Forbidden: <Error></Error>");
         assert!(matches!(Error::not_written("s3://lake/x", refused), Error::DeniedWrite { .. }));
+    }
+
+    #[test]
+    fn a_failure_of_the_file_system_is_found_wherever_it_lies() {
+        let too_many_files = io::Error::from_raw_os_error(24);
+        let store = object_store::Error::Generic { store: "file", source: too_many_files.into() };
+        let error = DataFusionError::External(Box::new(ParquetError::External(Box::new(store))));
+        assert!(matches!(failure(&error), Some(Error::Io { .. })));
+        let error = DataFusionError::ParquetError(Box::new(ParquetError::General("bad".into())));
+        assert!(failure(&error).is_none());
     }
 
     fn generic(text: &str) -> object_store::Error {

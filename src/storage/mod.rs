@@ -33,7 +33,7 @@ mod scan;
 mod stores;
 
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
-pub use error::{Error, Result};
+pub use error::{Error, Result, failure};
 pub use external::{Definition, Directory, describe, open, partitions};
 pub use folders::Folders;
 pub use guard::check_file;

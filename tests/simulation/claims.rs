@@ -33,7 +33,7 @@ use oribi::query::maintenance::log::Log;
 use oribi::query::registry::Registry;
 use oribi::query::schedules::Schedules;
 use oribi::query::sessions::Sessions;
-use oribi::query::submitted::{Options, Runner, Submissions};
+use oribi::query::submitted::{Error, Options, Runner, Submissions};
 use oribi::query::{Foundation, Queries};
 use oribi::shutdown::Shutdown;
 use oribi::storage::Roots;
@@ -235,9 +235,14 @@ impl Built {
 
 /// Submits and cancels.
 async fn client(sim: &Sim, submissions: &Submissions, number: usize) {
-    let mut known: Vec<String> = Vec::new();
+    let (mut known, mut refused): (Vec<String>, Vec<String>) = Default::default();
     loop {
         sleep(sim.between(50, 2500)).await;
+        let there = sim.children("/queries");
+        let landed = refused.iter().find(|start| there.iter().any(|id| id.starts_with(*start)));
+        if let Some(id) = landed {
+            sim.violated(format!("{id} was refused and is there"));
+        }
         if sim.is_calm() {
             continue;
         }
@@ -256,16 +261,21 @@ async fn client(sim: &Sim, submissions: &Submissions, number: usize) {
             }
             continue;
         }
-        let options =
-            Options { key: Some(format!("{number}-{}", sim.number())), ..Options::default() };
+        let key = format!("{number}-{}", sim.number());
+        let options = Options { key: Some(key.clone()), ..Options::default() };
         let submitted =
             submissions.submit((FIRST_ROLE, None), "nowhere", "SELECT 1", options, false).await;
-        sim.tell(|| format!("d{number} submits: {submitted:?}"));
-        if let Ok(id) = submitted {
-            if sim.node(&format!("/queries/{id}")).is_none() {
-                sim.violated(format!("{id} was submitted and is not there"));
+        sim.tell(|| format!("d{number} submits {key}: {submitted:?}"));
+        match submitted {
+            Ok(id) => {
+                if sim.node(&format!("/queries/{id}")).is_none() {
+                    sim.violated(format!("{id} was submitted and is not there"));
+                }
+                known.push(id);
             }
-            known.push(id);
+            Err(Error::InDoubt(_)) => {}
+            Err(Error::Store(error)) if error.may_have_landed() => {}
+            Err(_) => refused.push(format!("key-{key}-")),
         }
     }
 }

@@ -216,7 +216,17 @@ async fn client(
             }
         };
         let told = match commits.commit(commit, stop).await {
-            Ok(_) => Told::Done,
+            Ok(_) => {
+                // Nobody who asks this daemon from now on misses it, in touch with the store or not.
+                let seen = catalog.snapshot().table(&name()).map(|table| {
+                    let record = serde_json::to_vec(&table.record).expect("a record");
+                    shared.content(&metadata(&record)).contains_key(&file)
+                });
+                if seen != Some(true) {
+                    sim.violated(format!("{file} is done, and its daemon does not see it"));
+                }
+                Told::Done
+            }
             Err(error) if error.left_nothing() => {
                 sim.tell(|| format!("{file} failed: {}", chain(&error)));
                 Told::Failed

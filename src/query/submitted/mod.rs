@@ -224,15 +224,22 @@ impl Submissions {
         let database = other.as_deref().unwrap_or(database);
         let record = Record::new((user, owner), database, sql, settings);
         fits(&id, &record)?;
+        let mut in_doubt = false;
         for _ in 0..TRIES {
             match self.coordination.transact(self.entering(&id, &record)?).await {
                 Ok(_) => return Ok(id),
                 // Somebody with the same key, or this very write, whose reply was lost.
                 Err(error) if exists(&error) || error.may_have_landed() => {
-                    if let Some(found) = self.find(&id).await? {
-                        return same(&found.record, owner, sql, id);
+                    in_doubt |= error.may_have_landed();
+                    match self.find(&id).await {
+                        Ok(Some(found)) => return same(&found.record, owner, sql, id),
+                        Ok(None) => {}
+                        Err(_) if in_doubt => break,
+                        Err(error) => return Err(error),
                     }
                 }
+                // Nobody has looked since: an earlier attempt may have landed.
+                Err(_) if in_doubt => break,
                 Err(error) => return Err(error.into()),
             }
         }
