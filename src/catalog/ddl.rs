@@ -403,7 +403,8 @@ impl Catalog {
         if RESERVED_SCHEMAS.contains(&schema) {
             return Err(Error::Reserved(schema.to_owned()));
         }
-        if !found.schemas.contains_key(schema) {
+        // It may be known by one of its tables alone, which was heard of first.
+        if found.schemas.get(schema).is_none_or(|schema| schema.node.is_none()) {
             self.look_again(database, schema).await?;
             found = self.database(database).await?;
         }

@@ -81,6 +81,7 @@ impl Election {
         let mut watch = self.coordination.watch(&Path::Leader.to_string(), Scope::Children);
         let mut known = BTreeMap::new();
         let mut behind = false;
+        let mut last = session.borrow().id;
         loop {
             let retry = async {
                 match behind {
@@ -97,13 +98,18 @@ impl Election {
                 () = retry => {}
             }
             let now: Session = *session.borrow_and_update();
-            if now.state != SessionState::Connected {
+            // A place was its session's. That another has begun may be all that is heard of its end.
+            if now.state != SessionState::Connected || now.id != last {
                 self.publish(Leadership::default());
+            }
+            last = now.id;
+            if now.state != SessionState::Connected {
                 continue;
             }
             behind = match self.take_part(&mut known).await {
                 Ok(leadership) => {
-                    self.publish(leadership);
+                    let lasts = session.borrow().id == now.id;
+                    self.publish(if lasts { leadership } else { Leadership::default() });
                     false
                 }
                 Err(error) => {
