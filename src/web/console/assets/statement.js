@@ -36,6 +36,7 @@ export async function statement(main, { path, isHere }) {
   show(shown, h("h2", {}, "Plan"));
   if (profile instanceof Error) put(shown, errorBox(profile));
   else if (profile[0]?.profile) put(shown, plan(profile[0].profile));
+  else if (row.state !== "finished" && row.profile !== "t" && !Number(row.rows_scanned ?? 0)) put(shown, h("p", { class: "empty" }, "It ended before there was anything to measure."));
   else put(shown, h("p", { class: "empty" }, "No profile is kept of it: the setting history.profile says how long a statement runs of which one is."), await guess(row));
 }
 
