@@ -15,7 +15,7 @@
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
-//! [`uuids`]).
+//! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
 //! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
@@ -27,6 +27,7 @@ mod collected;
 mod comparisons;
 mod decimals;
 mod distinctions;
+mod equal_json;
 mod extremes;
 mod intervals;
 mod joined;
@@ -38,6 +39,7 @@ mod members;
 mod mixed;
 mod moments;
 mod operators;
+mod refused;
 mod repeated;
 mod rounding;
 mod sets;

@@ -15,7 +15,7 @@ use super::build::{
     normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, grouping, json, membership, operators, tuples};
+use super::{calls, factors, grouping, json, membership, operators, tuples, values};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -40,6 +40,7 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         first_rows(query);
+        values::rewrite(query);
         ControlFlow::Continue(())
     }
 
