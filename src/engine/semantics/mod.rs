@@ -57,7 +57,7 @@ mod zones;
 use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
@@ -76,7 +76,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text};
-use intervals::INTERVAL;
+pub(super) use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
@@ -179,6 +179,19 @@ pub(super) fn amended_windows(
     known: impl Fn(&str) -> Option<Arc<WindowUDF>>,
 ) -> Vec<Arc<WindowUDF>> {
     typed::window_functions(known)
+}
+
+/// The value of a text that is cast to a field's type, as PostgreSQL reads it in a session's time zone; `None`
+/// if the engine is to read it.
+///
+/// # Errors
+/// It is none.
+pub(super) fn constant_of(
+    expr: &Expr,
+    field: &FieldRef,
+    zone: Option<&str>,
+) -> Result<Option<Expr>> {
+    text::constant(expr, field, &zone.and_then(TimeZone::parse).unwrap_or_default())
 }
 
 impl AnalyzerRule for Semantics {
