@@ -464,7 +464,8 @@ impl Session {
         if let Some(place) = said.position.and_then(|position| place(sql, position)) {
             text += &place;
         }
-        for (title, more) in [("DETAIL", &said.detail), ("HINT", &said.hint)] {
+        let more = [("DETAIL", &said.detail), ("HINT", &said.hint), ("CONTEXT", &said.context)];
+        for (title, more) in more {
             if let Some(more) = more {
                 text += &format!("\n{title}:  {more}");
             }

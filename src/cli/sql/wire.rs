@@ -54,6 +54,8 @@ pub struct Said {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where it happened.
+    pub context: Option<String>,
     /// Characters before the place in the statement, and one.
     pub position: Option<usize>,
 }
@@ -70,6 +72,7 @@ impl Said {
                 b'M' => said.message = text,
                 b'D' => said.detail = Some(text),
                 b'H' => said.hint = Some(text),
+                b'W' => said.context = Some(text),
                 b'P' => said.position = text.parse().ok(),
                 _ => {}
             }
