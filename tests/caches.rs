@@ -78,7 +78,7 @@ async fn what_is_written_is_seen_at_once() {
         for (schema, rows) in [("a", 2), ("b", 3)] {
             client
                 .rows(&format!(
-                    "CREATE TABLE {schema}.u AS SELECT value AS n FROM generate_series(1, {rows})"
+                    "CREATE TABLE {schema}.u AS SELECT value AS n FROM generate_series(1, {rows}) g(value)"
                 ))
                 .await;
         }
@@ -398,7 +398,7 @@ async fn what_is_read_often_is_read_from_memory() {
         fs::remove_file(file("a.parquet")).expect("removed");
         assert_eq!(read("2 30").await, 1);
         // Managed tables, with and without deleted rows, by their keys and as a whole.
-        client.rows("CREATE TABLE m AS SELECT value AS n, 'text ' || value % 10 AS t FROM generate_series(1, 200000)").await;
+        client.rows("CREATE TABLE m AS SELECT value AS n, 'text ' || value % 10 AS t FROM generate_series(1, 200000) g(value)").await;
         client.rows("DELETE FROM m WHERE n % 1000 = 7").await;
         let all = "SELECT count(*) || ' ' || sum(n) || ' ' || min(t) || ' ' || count(DISTINCT t) FROM m";
         let one = "SELECT string_agg(n || t, ',' ORDER BY n) FROM m WHERE n BETWEEN 123007 AND 123008";

@@ -131,7 +131,10 @@ impl Error {
 /// The server's own words where it said any: the client crate's are just "db error".
 fn sql_message(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
-        Some(error) => message(error.message(), error.code().code(), error.detail(), error.hint()),
+        Some(error) => {
+            let more = [error.detail(), error.hint(), error.where_()];
+            message(error.message(), error.code().code(), more)
+        }
         None => match error.source() {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
@@ -140,12 +143,13 @@ fn sql_message(error: &tokio_postgres::Error) -> String {
 }
 
 fn failure_message(failure: &Failure) -> String {
-    message(&failure.message, &failure.sqlstate, None, failure.hint.as_deref())
+    message(&failure.message, &failure.sqlstate, [None, failure.hint.as_deref(), None])
 }
 
-fn message(text: &str, sqlstate: &str, detail: Option<&str>, hint: Option<&str>) -> String {
+/// `more`: what PostgreSQL calls detail, hint and context.
+fn message(text: &str, sqlstate: &str, more: [Option<&str>; 3]) -> String {
     let mut message = format!("{text} (SQLSTATE {sqlstate})");
-    for (title, text) in [("DETAIL", detail), ("HINT", hint)] {
+    for (title, text) in ["DETAIL", "HINT", "CONTEXT"].into_iter().zip(more) {
         if let Some(text) = text {
             message += &format!("\n{title}:  {text}");
         }

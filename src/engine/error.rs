@@ -166,8 +166,12 @@ impl Error {
             Self::Storage(storage::Error::Values { source, .. }) => source,
             _ => return None,
         };
-        let DataFusionError::External(inner) = error.find_root() else { return None };
-        inner.downcast_ref::<template::Error>()?.detail().map(str::to_owned)
+        match error.find_root() {
+            DataFusionError::External(inner) => {
+                inner.downcast_ref::<template::Error>()?.detail().map(str::to_owned)
+            }
+            root => words::detail(root),
+        }
     }
 
     /// What could have been meant, for people.

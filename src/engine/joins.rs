@@ -18,7 +18,7 @@ use sqlparser::ast::{
 
 use super::parse::parse_one;
 use super::visit::visit_mut;
-use super::{as_of, records};
+use super::{as_of, records, stars};
 
 /// A column of what stands behind FROM.
 struct Column {
@@ -30,13 +30,26 @@ struct Column {
 }
 
 /// Writes `*` as the columns that joins have, and NATURAL as USING. `columns` gives those of a query
-/// by name, if it can be planned by itself.
+/// by name, if it can be planned by itself. Returns whether there may be columns of one name for a `*`.
 pub(super) fn spell_out(
     statement: &mut EngineStatement,
     columns: &dyn Fn(Query) -> Option<Vec<String>>,
-) {
+) -> bool {
+    let mut speller = Speller { withs: Vec::new(), columns, forced: false, may_clash: false };
     if let Some(statement) = as_of::sql(statement) {
-        let _ = visit_mut(statement, &mut Speller { withs: Vec::new(), columns });
+        let _ = visit_mut(statement, &mut speller);
+    }
+    speller.may_clash
+}
+
+/// Writes `*` as columns wherever some may have one name, and tells these apart.
+pub(super) fn tell_apart(
+    statement: &mut EngineStatement,
+    columns: &dyn Fn(Query) -> Option<Vec<String>>,
+) {
+    let mut speller = Speller { withs: Vec::new(), columns, forced: true, may_clash: false };
+    if let Some(statement) = as_of::sql(statement) {
+        let _ = visit_mut(statement, &mut speller);
     }
 }
 
@@ -44,6 +57,10 @@ struct Speller<'a> {
     /// Of the queries around this place, outer ones first.
     withs: Vec<Option<With>>,
     columns: &'a dyn Fn(Query) -> Option<Vec<String>>,
+    /// See [`tell_apart`].
+    forced: bool,
+    /// See [`spell_out`].
+    may_clash: bool,
 }
 
 impl VisitorMut for Speller<'_> {
@@ -52,11 +69,25 @@ impl VisitorMut for Speller<'_> {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         // Queries of a WITH come before what refers to them.
         let mut with = query.with.take();
-        self.withs.push(with.clone());
-        for cte in with.iter_mut().flat_map(|with| &mut with.cte_tables) {
-            let _ = visit_mut(&mut cte.query, self);
+        match &mut with {
+            // What comes before may be what has to be put right.
+            Some(with) if self.forced && !with.recursive => {
+                for at in 0..with.cte_tables.len() {
+                    let mut known = with.clone();
+                    known.cte_tables.truncate(at);
+                    self.withs.push((at > 0).then_some(known));
+                    let _ = visit_mut(&mut with.cte_tables[at].query, self);
+                    self.withs.pop();
+                }
+            }
+            with => {
+                self.withs.push(with.clone());
+                for cte in with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+                    let _ = visit_mut(&mut cte.query, self);
+                }
+                self.withs.pop();
+            }
         }
-        self.withs.pop();
         self.withs.push(with);
         ControlFlow::Continue(())
     }
@@ -68,11 +99,14 @@ impl VisitorMut for Speller<'_> {
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         self.put_rows(select);
+        let may_clash = stars::may_clash(select, self.withs.len() > 1);
+        self.may_clash |= may_clash;
+        let forced = self.forced && may_clash;
         let merging: Vec<_> = select.from.iter().flat_map(merging).collect();
         let natural = merging.iter().any(|(how, _)| matches!(how, JoinConstraint::Natural));
         let outer = merging.iter().any(|(_, kind)| matches!(kind, Kind::Right | Kind::Full));
         let all = !merging.is_empty() && select.projection.iter().any(is_star);
-        let needed = natural || all || outer && merging.len() > 1;
+        let needed = forced || natural || all || outer && merging.len() > 1;
         if !needed {
             return ControlFlow::Continue(());
         }
@@ -83,10 +117,19 @@ impl VisitorMut for Speller<'_> {
         let merged = columns().filter(|column| column.merged);
         let merged = merged.map(|column| (column.name.clone(), column.value.clone())).collect();
         put_values(select, merged, columns().any(|column| column.other));
+        if forced {
+            let all = columns().map(|column| (column.name.clone(), column.value.clone()));
+            stars::spell_out(select, &all.collect::<Vec<_>>());
+            return ControlFlow::Continue(());
+        }
         let items: Vec<SelectItem> = columns().map(Column::item).collect();
+        let alone = select.projection.len() == 1;
         let list = std::mem::take(&mut select.projection).into_iter();
         let list = list.flat_map(|item| if is_star(&item) { items.clone() } else { vec![item] });
         select.projection = list.collect();
+        if all && !alone {
+            stars::tell_apart(&mut select.projection);
+        }
         ControlFlow::Continue(())
     }
 }
@@ -215,7 +258,7 @@ fn taken(columns: &mut Vec<Column>, name: &str) -> Option<Column> {
     (!columns.iter().any(|other| other.name == name)).then_some(column)
 }
 
-fn is_star(item: &SelectItem) -> bool {
+pub(super) fn is_star(item: &SelectItem) -> bool {
     let SelectItem::Wildcard(options) = item else { return false };
     options.opt_ilike.is_none()
         && options.opt_exclude.is_none()
@@ -404,7 +447,8 @@ fn coalesce(left: Expr, right: Expr) -> Expr {
 fn name(factor: &TableFactor) -> Option<Ident> {
     match factor {
         TableFactor::Table { alias: Some(alias), .. }
-        | TableFactor::Derived { alias: Some(alias), .. } => Some(alias.name.clone()),
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. } => Some(alias.name.clone()),
         TableFactor::Table { name, alias: None, args: None, .. } => {
             name.0.last()?.as_ident().cloned()
         }

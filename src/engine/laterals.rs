@@ -112,6 +112,8 @@ impl Rows {
                 Some((left.as_ref().clone(), Vec::new()))
             }
             LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) => self.with(input, left)?,
+            // An array in FROM of what is lateral itself: `LATERAL (SELECT * FROM unnest(t.list))`.
+            LogicalPlan::Subquery(subquery) => self.with(&subquery.subquery, left)?,
             LogicalPlan::Projection(projection) => self.projected(projection, left)?,
             LogicalPlan::Filter(filter) if !self.outer => {
                 let Some((plan, columns)) = self.with(&filter.input, left)? else {

@@ -21,6 +21,7 @@
 //! - [`cooperation`]: keeps one statement from holding a thread for itself.
 //! - [`branches`]: a union's branches, a few at a time.
 //! - [`spans`]: whose statement a task of a plan works for.
+//! - [`existence`]: whether subqueries have rows.
 //! - [`explain`]: EXPLAIN's answer in PostgreSQL's form.
 //! - [`misplaced`]: calls where calls of their kind may not stand.
 //! - [`generic`]: plans that are optimised once for all executions.
@@ -41,10 +42,12 @@
 //! - [`objects`]: a session's cursors, prepared statements and changes of settings, for its own
 //!   statements.
 //! - [`notes`]: what a session's statements say to listeners.
+//! - [`series`]: series of moments in FROM.
 //! - [`settings`]: what SET and SHOW see.
 //! - [`dense`]: aggregates by one whole number, whose groups stand in an array.
 //! - [`shared`]: aggregates that a statement has more than once, computed once.
 //! - [`spelling`]: statements that write, as the SQL parser knows them.
+//! - [`stars`]: `*` beside columns of the same name.
 //! - [`subject`]: what of its text a statement failed for.
 //! - [`staged`]: tables as a transaction block has made them.
 //! - [`system`]: what the floor above contributes.
@@ -71,6 +74,7 @@ mod dense;
 pub mod described;
 mod distribution;
 mod error;
+mod existence;
 mod explain;
 mod generic;
 mod history;
@@ -100,6 +104,7 @@ mod result_cache;
 mod rights;
 mod rows;
 mod semantics;
+mod series;
 mod session;
 pub mod settings;
 mod shared;
@@ -107,6 +112,7 @@ mod sides;
 mod spans;
 mod spelling;
 pub mod staged;
+mod stars;
 mod subject;
 pub mod system;
 mod through;
@@ -442,11 +448,12 @@ fn template(
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.dialect = datafusion::common::config::Dialect::PostgreSQL;
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(existence::Existence),
         Arc::new(laterals::Laterals),
         Arc::new(semantics::Comparisons::default()),
         Arc::new(semantics::Semantics::default()),
     ];
-    rules.splice(2..2, Analyzer::new().rules);
+    rules.splice(3..3, Analyzer::new().rules);
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));

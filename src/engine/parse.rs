@@ -51,12 +51,22 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
     let known = spelling::known(plain).map_err(own)?;
     let known = known.as_deref().unwrap_or(plain);
     let seen = as_of::marked(known).map_err(own)?;
-    let mut parsed = parse_seen(&seen).map_err(|error| placed(error, &seen, text))?;
+    let mut parsed = parse_seen(&seen).map_err(|error| placed(named(error), &seen, text))?;
     if matches!(seen, Cow::Owned(_)) {
         as_of::restore(&mut parsed.statement);
     }
     precedence::settle(&mut parsed.statement, text);
     Ok(Parsed { text: text.to_owned(), ..parsed })
+}
+
+/// An error of what the parser does not know, but people may look for.
+fn named(error: Error) -> Error {
+    match &error {
+        Error::Syntax(reason) if reason.contains("Expected: ), found: EXCLUDE") => {
+            Error::not_supported("EXCLUDE of rows of a window's frame")
+        }
+        _ => error,
+    }
 }
 
 /// The same, of a text as the parser understands it.
@@ -462,6 +472,26 @@ mod tests {
         for text in ["EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "explain (analyze) select 1"] {
             parse(text).expect(text);
         }
+    }
+
+    #[test]
+    fn what_is_explained_is_no_explain() {
+        for (text, expected) in [
+            ("EXPLAIN (COSTS) explain (costs) SELECT 1", 16),
+            ("EXPLAIN /* ü */ EXPLAIN SELECT 1", 16),
+            ("EXPLAIN ANALYZE VERBOSE EXPLAIN SELECT 1", 24),
+            ("EXPLAIN FORMAT TREE EXPLAIN SELECT 1", 20),
+        ] {
+            match parse_one(text) {
+                Err(Error::SyntaxAt { at, .. }) => assert_eq!(at, expected, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        for words in ["EXPLAIN ", "EXPLAIN (COSTS) ", "EXPLAIN ANALYZE ", "EXPLAIN FORMAT TREE "] {
+            let text = words.repeat(10_000) + "SELECT 1";
+            assert!(matches!(parse(&text), Err(Error::SyntaxAt { .. })), "{words}");
+        }
+        parse("EXPLAIN (COSTS) SELECT 1 AS explain").expect("a name");
     }
 
     #[test]

@@ -30,7 +30,9 @@ use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::together::Found;
-use super::{Error, Result, as_of, complexity, joins, list, misplaced, parse, subject};
+use super::{
+    Error, Result, as_of, complexity, joins, list, misplaced, parse, series, stars, subject,
+};
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
 use crate::storage;
@@ -68,18 +70,28 @@ impl Session {
         let mut statement = self.rewritten(statement);
         let names = self.names(scope, &statement, &moments, depth).await?;
         let planner = SqlToRel::new_with_options(&names, parser_options(self.state()));
-        joins::spell_out(&mut statement, &|query| {
+        let columns = |query| {
             let query = Statement::Statement(Box::new(SqlStatement::Query(Box::new(query))));
             let plan = planner.statement_to_plan(query).ok()?;
             Some(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
-        });
-        let planned = match statement {
+        };
+        let may_clash = joins::spell_out(&mut statement, &columns);
+        let spare = may_clash.then(|| statement.clone());
+        let plan = |statement| match statement {
             Statement::Statement(statement) if !parameters.is_empty() => {
+                let parameters = parameters.clone();
                 let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
                 planner.sql_statement_to_plan_with_context(*statement, &mut context)
             }
             statement => planner.statement_to_plan(statement),
         };
+        let mut planned = plan(statement);
+        if let Some(mut spare) = spare
+            && planned.as_ref().map_or_else(stars::clashed, stars::renamed)
+        {
+            joins::tell_apart(&mut spare, &columns);
+            planned = plan(spare);
+        }
         drop(planner);
         let planned = names.settle(planned)?;
         complexity::refuse_large_plans(&planned)?;
@@ -509,7 +521,7 @@ impl Names<'_> {
     /// What came of planning; a function that nobody knows is said to be missing, and one that stands where
     /// a value should be, though it gives rows, to give those.
     fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
-        planned.map_err(|error| {
+        planned.map_err(stars::as_ambiguous).map_err(|error| {
             let missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
             // Some that nobody knows are parts of the language, and no reason to fail.
             let is_told = |name: &String| error.find_root().message().contains(name.as_str());
@@ -566,11 +578,18 @@ impl ContextProvider for Names<'_> {
             .build();
         let simplifier = ExprSimplifier::new(context);
         let schema = DFSchema::empty();
-        let args = (args.into_iter())
+        let zone = self.options().execution.time_zone.as_deref();
+        let args = (series::read(name, args, zone)?.into_iter())
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &schema)?))
             .collect::<EngineResult<Vec<_>>>()?;
-        let args = TableFunctionArgs::new(&args, self.state);
-        Ok(provider_as_source(function.create_table_provider_with_args(args)?))
+        let moments = series::of_moments(name, &args, zone)?;
+        let given = moments.as_ref().map_or(&args, |(args, _)| args);
+        let given = TableFunctionArgs::new(given, self.state);
+        let rows = provider_as_source(function.create_table_provider_with_args(given)?);
+        match moments {
+            Some((_, kind)) => series::taken_as(name, rows, kind),
+            None => Ok(rows),
+        }
     }
 
     fn create_cte_work_table(

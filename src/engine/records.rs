@@ -8,6 +8,7 @@ use sqlparser::ast::{
     ObjectName, Query, Select, SelectItem, Value, VisitorMut,
 };
 
+use super::system::shown_name;
 use super::visit::visit_mut;
 
 /// The functions whose argument may be a row: as the statement has them once they are rewritten.
@@ -48,7 +49,7 @@ pub(super) fn put(select: &mut Select, columns: &HashMap<String, Vec<String>>) {
 fn row(table: &Ident, columns: &[String]) -> Expr {
     let args = columns.iter().flat_map(|column| {
         let parts = vec![table.clone(), Ident::with_quote('"', column)];
-        let name = Value::SingleQuotedString(column.clone());
+        let name = Value::SingleQuotedString(shown_name(column).to_owned());
         [Expr::Value(name.into()), Expr::CompoundIdentifier(parts)]
     });
     let args = args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();

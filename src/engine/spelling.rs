@@ -338,6 +338,9 @@ mod tests {
             "CREATE TABLE c AS TABLE t",
             "SELECT * FROM (TABLE t) AS s",
             "EXPLAIN ANALYZE TABLE t",
+            "EXPLAIN VERBOSE TABLE t",
+            "EXPLAIN (COSTS) TABLE t",
+            "EXPLAIN (ANALYZE, COSTS off) WITH a AS (SELECT 1) TABLE a",
             "INSERT INTO a TABLE b",
             "INSERT INTO a (b, c) TABLE d.e RETURNING b",
         ] {
@@ -353,6 +356,7 @@ mod tests {
             "CREATE TABLE a (table text)",
             "TABLE a WHERE b",
             "TABLE a b",
+            "EXPLAIN SELECT f(a) table FROM b",
             "INSERT INTO TABLE a SELECT 1",
         ] {
             assert_eq!(known(text).expect(text), None, "{text}");

@@ -12,6 +12,11 @@ use crate::values::types::{pg_type, sql_name};
 /// Columns that a hint lists.
 const SHOWN_COLUMNS: usize = 20;
 
+/// What the engine says of a call that it has no function for, and what PostgreSQL hints at then.
+const NO_MATCH: &str = "No function matches the given name and argument types";
+const CASTS: &str = "No function matches the given name and argument types. You might need to add explicit \
+                     type casts.";
+
 /// An error's text.
 pub(super) fn of(root: &DataFusionError) -> Option<String> {
     match root {
@@ -24,6 +29,7 @@ pub(super) fn of(root: &DataFusionError) -> Option<String> {
             ArrowError::CastError(text)
             | ArrowError::ArithmeticOverflow(text)
             | ArrowError::InvalidArgumentError(text) => of_text(text),
+            ArrowError::ComputeError(text) if text.contains("overflow on abs(") => of_text(text),
             _ => None,
         },
         _ => None,
@@ -32,7 +38,13 @@ pub(super) fn of(root: &DataFusionError) -> Option<String> {
 
 /// What could have been meant.
 pub(super) fn hint(error: &DataFusionError) -> Option<String> {
-    let DataFusionError::SchemaError(error, _) = error.find_root() else { return None };
+    let error = match error.find_root() {
+        DataFusionError::SchemaError(error, _) => error,
+        DataFusionError::Plan(text) if of_text(text)?.starts_with("function ") => {
+            return text.contains(NO_MATCH).then(|| CASTS.to_owned());
+        }
+        _ => return None,
+    };
     let SchemaError::FieldNotFound { valid_fields, .. } = error.as_ref() else { return None };
     // Some columns only the engine knows.
     let named = valid_fields.iter().filter(|column| !column.name.starts_with('\u{2}'));
@@ -189,6 +201,12 @@ fn of_values(text: &str) -> Option<String> {
     if let Some(operation) = text.strip_prefix("Overflow happened on: ") {
         return Some(format!("value out of range: {operation}"));
     }
+    if let Some((kind, _)) = text.split_once("Array overflow on abs(") {
+        return Some(format!("{} out of range", type_name(kind)?));
+    }
+    if let Some((said, _)) = too_large(text) {
+        return Some(said);
+    }
     if let Some(value) =
         between(text, "Percentile value must be between 0.0 and 1.0 inclusive, ", " is invalid")
     {
@@ -203,6 +221,12 @@ fn of_values(text: &str) -> Option<String> {
             None => format!("{what}, not {}", type_name(got)?),
         });
     }
+    if text.starts_with("Inconsistent metadata across values list") {
+        let kind =
+            ["json", "uuid"].into_iter().find(|kind| text.contains(&format!("arrow.{kind}")));
+        let kind = kind.unwrap_or("unknown");
+        return Some(format!("VALUES types {kind} and text cannot be matched"));
+    }
     if let Some(types) = between(text, "Inconsistent data type across values list at ", "\n") {
         let (_, types) = types.split_once(". Was ")?;
         let (one, other) = types.split_once(" but found ")?;
@@ -212,6 +236,35 @@ fn of_values(text: &str) -> Option<String> {
     let kind =
         type_name(between(text, "Expected LIMIT to be an integer or null, but got ", "\n")?)?;
     Some(format!("argument of LIMIT must be type bigint, not type {kind}"))
+}
+
+/// What is said of a number that has too many digits for its type, and more about it.
+fn too_large(text: &str) -> Option<(String, Option<String>)> {
+    if let Some((_, value)) = text.split_once("). Overflowing on ") {
+        return Some((format!("value \"{value}\" is out of range for type numeric"), None));
+    }
+    let (_, rest) = text.split_once(" to store in a Decimal")?;
+    let (precision, bound) = between(rest, "of precision ", "\n")?.split_once(". M")?;
+    let precision: usize = precision.parse().ok()?;
+    let scale = bound.split_once('.').map_or(0, |(_, digits)| digits.len());
+    let below = match precision.checked_sub(scale)? {
+        0 => "1".to_owned(),
+        whole => format!("10^{whole}"),
+    };
+    let detail = format!(
+        "A field with precision {precision}, scale {scale} must round to an absolute value less than \
+         {below}."
+    );
+    Some(("numeric field overflow".to_owned(), Some(detail)))
+}
+
+/// More of what is wrong.
+pub(super) fn detail(root: &DataFusionError) -> Option<String> {
+    let DataFusionError::ArrowError(error, _) = root else { return None };
+    match error.as_ref() {
+        ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text) => too_large(text)?.1,
+        _ => None,
+    }
 }
 
 /// What is said of names and places that are not there.
@@ -415,6 +468,20 @@ mod tests {
             ),
             ("Can't cast value 99999999999 to type Int32", "integer out of range: 99999999999"),
             (
+                "123456.0 is too large to store in a Decimal128 of precision 3. Max is 99.9",
+                "numeric field overflow",
+            ),
+            (
+                "Cannot cast to Decimal128(38, 10). Overflowing on 123",
+                "value \"123\" is out of range for type numeric",
+            ),
+            ("Int32Array overflow on abs(-2147483648)", "integer out of range"),
+            (
+                "Inconsistent metadata across values list at row 1 column 0. Was FieldMetadata { \
+                 inner: {\"ARROW:extension:name\": \"arrow.json\"} } but found FieldMetadata { inner: {} }",
+                "VALUES types json and text cannot be matched",
+            ),
+            (
                 "Cannot infer common argument type for comparison operation Int32 = Date32",
                 "operator does not exist: integer = date",
             ),
@@ -481,6 +548,19 @@ mod tests {
             ("upper()", "function upper() does not exist"),
         ] {
             assert_eq!(of_signature(call).as_deref(), Some(said), "{call}");
+        }
+        for (text, below) in [
+            (
+                "1234 is too large to store in a Decimal64 of precision 3. Max is 999",
+                "scale 0 must round to an absolute value less than 10^3.",
+            ),
+            (
+                "-1.23 is too small to store in a Decimal128 of precision 2. Min is -0.99",
+                "scale 2 must round to an absolute value less than 1.",
+            ),
+        ] {
+            let (_, detail) = too_large(text).expect("known");
+            assert!(detail.expect("more").ends_with(below), "{text}");
         }
         assert_eq!(shown("no id\u{1}12 and b\u{1}1"), "no id and b");
     }

@@ -44,6 +44,7 @@ const SAYINGS: &[(&str, &str)] = &[
     ("to grouping function is not in grouping columns", "42803"),
     ("HAVING clause references", "42803"),
     ("Inconsistent data type across values list", "42804"),
+    ("Inconsistent metadata across values list", "42804"),
     ("for logical boolean operation", "42804"),
     ("and argument types 'make_array(", "42804"),
     ("and argument types 'coalesce(", "42804"),

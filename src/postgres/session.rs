@@ -469,7 +469,10 @@ impl Client {
             // Where tables keep their files is not everybody's business.
             match self.session.may_see_files() {
                 true if report.message.contains(&*file) => {}
-                true => report.message += &format!(" (in {file})"),
+                // It may be the statement's own computation, of values that the file has.
+                true => {
+                    report.context.get_or_insert_with(|| format!("reading {file}").into());
+                }
                 false => report.hide(&file),
             }
         }

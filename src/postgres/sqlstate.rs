@@ -296,6 +296,7 @@ impl From<&storage::Error> for Report {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
+            E::Damaged { .. } => report.hint(DAMAGED),
             E::Catalog(error) => error.as_ref().into(),
             E::Shared(error) => error.as_ref().into(),
             error if error.is_conflict() => report.hint("Retry the transaction."),
@@ -303,6 +304,10 @@ impl From<&storage::Error> for Report {
         }
     }
 }
+
+/// What is to be done about a file that cannot be read.
+const DAMAGED: &str = "Put the file right, or take it away. Columns of CSV that are declared as text are read \
+                       as they are; a table's files are lost unless there is a copy of them.";
 
 /// Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
 fn storage_code(error: &storage::Error) -> &'static str {
@@ -524,9 +529,14 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
         ArrowError::DivideByZero => "22012",
         ArrowError::ArithmeticOverflow(_) => "22003",
         ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text)
-            if ["Can't cast value", "is out of range", "too large to store"]
-                .iter()
-                .any(|saying| text.contains(saying)) =>
+            if [
+                "Can't cast value",
+                "is out of range",
+                " to store in a Decimal",
+                "Overflowing on ",
+            ]
+            .iter()
+            .any(|saying| text.contains(saying)) =>
         {
             "22003"
         }
@@ -659,9 +669,20 @@ fn external(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&
     error.downcast_ref::<DataFusionError>().and_then(|error| known(error.find_root()))
 }
 
-/// An error as the record of a submitted query has it.
+/// An error as the record of a submitted query has it. Others may read that than those who may know where
+/// tables keep their files.
 pub fn failure(error: crate::query::Error) -> Failure {
-    let Report { code, message, hint, .. } = error.into();
+    let mut report = Report::from(error);
+    if let Some(file) = report.file.take() {
+        tracing::info!(code = report.code, %file, "a submitted query failed on a file");
+        let told = report.message.clone();
+        report.hide(&file);
+        if report.message != told {
+            let hint = report.hint.take().map(|hint| hint + " ").unwrap_or_default();
+            report.hint = Some(hint + "The log of the daemon that ran the query names the file.");
+        }
+    }
+    let Report { code, message, hint, .. } = report;
     Failure { sqlstate: code.to_owned(), message, hint }
 }
 

@@ -12,8 +12,8 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    GroupByExpr, Ident, LockType, ObjectName, Query, Select, SetExpr, TableFactor, TableWithJoins,
-    Visit, Visitor,
+    GroupByExpr, Ident, Join, JoinOperator, LockType, ObjectName, Query, Select, SetExpr,
+    TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use super::ddl::ident;
@@ -143,10 +143,13 @@ impl Take<'_> {
 
     fn take_from(&mut self, from: &[TableWithJoins], of: Option<&str>) -> bool {
         let mut found = false;
-        for TableWithJoins { relation, joins } in from {
-            let joined = joins.iter().map(|join| &join.relation);
-            for factor in [relation].into_iter().chain(joined) {
+        for table in from {
+            for (factor, nullable) in factors(table) {
+                let taken = self.names.len();
                 found |= self.take_factor(factor, of);
+                if nullable && self.names.len() > taken {
+                    self.refuse("cannot be applied to the nullable side of an outer join");
+                }
             }
         }
         found
@@ -207,6 +210,19 @@ impl Take<'_> {
         let named = || self.named.iter().flatten();
         name.0.len() == 1 && named().any(|named| *named == last(name))
     }
+}
+
+/// What is joined, each with whether the join may have no row of it.
+fn factors(table: &TableWithJoins) -> Vec<(&TableFactor, bool)> {
+    let mut factors = vec![(&table.relation, false)];
+    for Join { relation, join_operator, .. } in &table.joins {
+        use JoinOperator::{FullOuter, Left, LeftOuter, Right, RightOuter};
+        let before = matches!(join_operator, Right(_) | RightOuter(_) | FullOuter(_));
+        factors.iter_mut().for_each(|(_, nullable)| *nullable |= before);
+        let own = matches!(join_operator, Left(_) | LeftOuter(_) | FullOuter(_));
+        factors.push((relation, own));
+    }
+    factors
 }
 
 /// What WITH calls queries.

@@ -7,6 +7,8 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
+use crate::values::types::{pg_type, sql_name};
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +26,7 @@ pub enum Error {
     #[error("cannot read {path}: {}", brief(.source.as_ref()))]
     Io { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The bytes are there but are not what the format demands.
-    #[error("{path} is damaged or not of the expected format: {source}")]
+    #[error("{path} is damaged or not of the expected format: {}", damage(.source))]
     Damaged { path: String, source: Box<DataFusionError> },
     /// A cast or a computation that failed on values of the file; readers do the statement's own as
     /// well as those that bring the file's columns to the table's types. Where tables keep their files is not
@@ -226,6 +228,39 @@ fn reason(error: &DataFusionError) -> String {
         },
         root => root.message().into_owned(),
     }
+}
+
+/// What is wrong with a file's bytes, without the names of the libraries that have found it.
+fn damage(source: &DataFusionError) -> String {
+    let text = source.to_string();
+    let mut text = text.rsplit("caused by\n").next().unwrap_or_default();
+    let libraries = [
+        "Arrow error: ",
+        "Parquet error: ",
+        "Csv error: ",
+        "Json error: ",
+        "Parser error: ",
+        "External error: ",
+        "Execution error: ",
+    ];
+    while let Some(rest) = libraries.iter().find_map(|library| text.strip_prefix(library)) {
+        text = rest;
+    }
+    value_of_csv(text).unwrap_or_else(|| text.trim_end().to_owned())
+}
+
+/// `Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,y]'`, without the
+/// row, which may hold what is nobody's business. The line is counted from the first with data.
+fn value_of_csv(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("Error while parsing value '")?;
+    let (value, rest) = rest.split_once("' as type '")?;
+    let (kind, rest) = rest.split_once("' for column ")?;
+    let (column, rest) = rest.split_once(" at line ")?;
+    let row = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let column = column.parse::<usize>().ok()? + 1;
+    let kind: arrow::datatypes::DataType = kind.parse().ok()?;
+    let kind = sql_name(pg_type(&arrow::datatypes::Field::new("", kind, true)).name());
+    Some(format!("row {row}, column {column}: invalid input syntax for type {kind}: \"{value}\""))
 }
 
 /// What is said of memory that is lacking, if that is what is wrong.

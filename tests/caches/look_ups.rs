@@ -39,7 +39,7 @@ async fn started() -> (Daemon, Client) {
             "CREATE TABLE t AS SELECT value AS id, 'name ' || value AS name, \
              (value / 2)::numeric(12,2) AS half, DATE '2000-01-01' + (value / 10)::int AS day, \
              nullif(value % 3, 0) AS third \
-             FROM generate_series(1, {ROWS})"
+             FROM generate_series(1, {ROWS}) g(value)"
         ))
         .await;
     (daemon, client)

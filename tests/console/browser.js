@@ -134,6 +134,18 @@ async function plan(page, what) {
   await picture(page, `${what}-plan`);
 }
 
+// Its letters are as large as elsewhere, however narrow the window is.
+async function smallChart(page) {
+  await runSql(page, "SELECT name, count(*) AS herds FROM herds GROUP BY name ORDER BY name");
+  await page.getByRole("tab", { name: "Bars" }).click();
+  await page.getByRole("img", { name: /against/ }).waitFor();
+  await page.waitForFunction(() => document.querySelector(".chart").getAttribute("viewBox").split(" ")[2] < 400);
+  const { height } = await page.locator(".chart text").first().boundingBox();
+  assert.ok(height >= 10, `labels of ${height} px`);
+  await check(page, "phone, chart");
+  await picture(page, "phone-chart");
+}
+
 async function running(page, other) {
   await go(other, "SQL");
   await other.getByRole("textbox", { name: "SQL" }).fill("SELECT pg_sleep(600) AS long");
@@ -171,6 +183,7 @@ async function history(page) {
   await page.getByRole("link", { name: "SELECT nothing FROM herds" }).click();
   await page.getByRole("heading", { name: "Statement", exact: true }).waitFor();
   await page.getByText("42703").waitFor();
+  await page.getByText("It ended before there was anything to measure").waitFor();
   await check(page, "failed statement");
   await page.goBack();
   // The page as it was: what is typed sooner could be typed into the one that it takes the place of.
@@ -192,6 +205,17 @@ async function history(page) {
   await settings.getByText("TimeZone").waitFor();
 }
 
+// Addresses that nobody is led to.
+async function addresses(page) {
+  await page.goto(`${address}/#/history?page=-1`);
+  await page.getByRole("link", { name: /^SELECT/ }).first().waitFor();
+  assert.ok(await page.getByRole("button", { name: "Newer" }).isDisabled());
+  await page.goto(`${address}/#/catalog/%`);
+  await page.getByRole("heading", { level: 1, name: "Catalog" }).waitFor();
+  await page.getByText("Choose a table.").waitFor();
+  assert.equal(await page.getByRole("alert").count(), 0);
+}
+
 async function catalog(page) {
   await go(page, "Catalog");
   await page.getByRole("link", { name: "herds" }).click();
@@ -204,6 +228,8 @@ async function catalog(page) {
   // By the arrow keys, which keep the focus on the tabs.
   await page.keyboard.press("ArrowRight");
   await page.getByRole("table", { name: "Snapshots" }).getByText("current").waitFor();
+  const lines = await page.locator("td .date").first().evaluate((element) => element.getClientRects().length);
+  assert.equal(lines, 1, "a date stands on one line");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Snapshots");
   await check(page, "table");
   await picture(page, "catalog");
@@ -227,6 +253,12 @@ async function submitted(page) {
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await page.getByRole("region", { name: "Result" }).getByRole("cell", { name: "30" }).waitFor();
   await go(page, "Submitted", "Submitted queries");
+  // Nobody is offered rows that there are none of.
+  await page.getByText("Submit a query").click();
+  await page.getByRole("textbox", { name: "SQL" }).first().fill("-- more\nINSERT INTO herds VALUES (-1, 'late', 3)");
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  await page.getByText("has changed rows").waitFor();
+  assert.equal(await page.getByRole("button", { name: /^Rows of/ }).count(), 1);
   await page.getByText("Make or change a schedule").click();
   await page.getByRole("textbox", { name: "SQL" }).last().fill("SELECT 1");
   await page.getByRole("textbox", { name: "Name" }).fill("nightly");
@@ -291,6 +323,7 @@ async function keyboard() {
     await running(page, other);
     await other.context().close();
     await history(page);
+    await addresses(page);
     await catalog(page);
     await zookeeper(page);
     await submitted(page);
@@ -300,6 +333,7 @@ async function keyboard() {
     await logIn(phone);
     await everyPage(phone, "phone");
     await plan(phone, "phone");
+    await smallChart(phone);
     await phone.context().close();
     const dark = await newPage({ colorScheme: "dark" });
     await logIn(dark);

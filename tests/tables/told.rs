@@ -45,16 +45,49 @@ async fn only_who_may_read_files_is_told_their_names() {
             let error = ann.refused(sql).await;
             assert_eq!((error.code().code(), error.message()), (code, message), "{sql}");
             let [seen, own] = [owner.refused(sql).await, bob.refused(sql).await];
-            assert_eq!(seen.message(), own.message(), "{sql}");
-            let file = seen.message().strip_prefix(message).unwrap_or_else(|| panic!("{seen:?}"));
-            if !file.is_empty() {
-                assert!(file.starts_with(" (in file:") && file.ends_with(".parquet)"), "{file}");
+            assert_eq!((seen.message(), own.message()), (message, message), "{sql}");
+            assert_eq!(error.where_(), None, "{sql}");
+            if let Some(file) = seen.where_() {
+                assert!(file.starts_with("reading file:") && file.ends_with(".parquet"), "{file}");
                 told += 1;
             }
         }
         assert!(told > 0, "no value was looked at where the file was read");
         let log = daemon.log();
         assert!(log.contains("a statement failed on a file") && log.contains(".parquet"), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_is_told_which_file_is_damaged_or_gone() {
+    bounded(async {
+        let daemon = Daemon::start(&Options::new());
+        let owner = Client::connect(&daemon).await;
+        owner.rows("CREATE TABLE broken (n int)").await;
+        owner.rows("INSERT INTO broken VALUES (1)").await;
+        owner.rows("CREATE ROLE ann LOGIN; GRANT SELECT ON broken TO ann").await;
+        let ann = Client::connect_as(&daemon, "ann").await;
+        let place = owner.value("SELECT file_path FROM \"broken$files\"").await;
+        let file = std::path::PathBuf::from(place.trim_start_matches("file://"));
+        let bytes = std::fs::read(&file).expect("a file");
+        std::fs::write(&file, vec![0xab; bytes.len()]).expect("it can be written");
+        for code in ["XX001", "58P01"] {
+            let hidden = ann.refused("SELECT n FROM broken").await;
+            let seen = owner.refused("SELECT n FROM broken").await;
+            assert_eq!((hidden.code().code(), seen.code().code()), (code, code), "{seen:?}");
+            assert!(seen.message().contains(&file.display().to_string()), "{seen:?}");
+            assert!(hidden.message().contains("a file"), "{hidden:?}");
+            assert!(!hidden.message().contains(".parquet"), "{hidden:?}");
+            // The record of a submitted query is not for who has submitted it alone.
+            let id = ann.value("SELECT oribi.submit('SELECT n FROM broken')").await;
+            assert_eq!(ann.value(&format!("SELECT oribi.wait('{id}', '60s')")).await, "failed");
+            let told = format!("SELECT error FROM system.queries WHERE id = '{id}'");
+            let told = ann.value(&told).await;
+            assert!(told.contains("a file") && !told.contains(".parquet"), "{told}");
+            let _ = std::fs::remove_file(&file);
+        }
+        assert!(daemon.log().contains("a submitted query failed on a file"), "{}", daemon.log());
     })
     .await;
 }

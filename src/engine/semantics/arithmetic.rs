@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Datum};
 use arrow::compute::kernels::numeric::{add, mul, sub};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::error::ArrowError;
-use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::{Interval, apply_operator};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
@@ -162,7 +162,26 @@ fn step(symbol: char, left: &ColumnarValue, right: &ColumnarValue) -> Result<Col
     let kernel = kernel(symbol)?;
     match decimals::short(symbol, kernel, left, right)? {
         Some(result) => Ok(ColumnarValue::Array(result)),
-        None => apply(left, right, kernel),
+        None => apply(left, right, kernel).map_err(|error| of_type(error, &left.data_type())),
+    }
+}
+
+/// What is out of range, in PostgreSQL's words: whole numbers of this type.
+fn of_type(error: DataFusionError, kind: &DataType) -> DataFusionError {
+    let name = match kind {
+        DataType::Int16 => "smallint",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "bigint",
+        _ => return error,
+    };
+    match error {
+        DataFusionError::ArrowError(inner, trace)
+            if matches!(*inner, ArrowError::ArithmeticOverflow(_)) =>
+        {
+            let text = format!("{name} out of range");
+            DataFusionError::ArrowError(Box::new(ArrowError::ArithmeticOverflow(text)), trace)
+        }
+        other => other,
     }
 }
 

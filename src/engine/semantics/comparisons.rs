@@ -1,6 +1,6 @@
 //! What has to be settled before the engine looks for a common type of several values: where there is
 //! a `uuid` among them ([`uuids`]), or types of which it takes another than PostgreSQL does ([`mixed`],
-//! [`sets`]), and which values may stand where a truth value has to ([`truths`]).
+//! [`sets`]), or JSON ([`super::equal_json`]), which calls are none ([`refused`]), and which values may stand where a truth value has to ([`truths`]).
 
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -11,13 +11,15 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::equal_json::EqualJson;
 use super::mixed::Mixed;
-use super::{grouped, sets, truths, uuids};
+use super::{grouped, refused, sets, truths, uuids};
 
 /// The rule. It belongs before the engine's own rule that settles types.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Comparisons {
     mixed: Mixed,
+    equal_json: EqualJson,
 }
 
 impl AnalyzerRule for Comparisons {
@@ -32,7 +34,9 @@ impl AnalyzerRule for Comparisons {
 
 impl Comparisons {
     fn settled(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        sets::settled(plan)?.transform_data(|plan| self.compared(plan))
+        sets::settled(plan, &self.equal_json)?
+            .transform_data(|plan| self.compared(plan))?
+            .transform_data(|plan| self.equal_json.settled(plan))
     }
 
     fn compared(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
@@ -48,12 +52,14 @@ impl Comparisons {
         let settled = |expr: Expr| {
             let name = names.save(&expr);
             let done = expr.transform_up(|expr| {
+                refused::check(&expr, &schema)?;
                 let expr = match uuids {
                     true => uuids::with_uuids(expr, &schema),
                     false => Transformed::no(expr),
                 };
                 expr.transform_data(|expr| truths::settled(expr, &schema))?
-                    .transform_data(|expr| self.mixed.settled(expr, &schema))
+                    .transform_data(|expr| self.mixed.settled(expr, &schema))?
+                    .transform_data(|expr| self.equal_json.compared(expr, &schema))
             })?;
             Ok(match done.transformed {
                 true => done.update_data(|expr| name.restore(expr)),
@@ -71,7 +77,13 @@ impl Comparisons {
 fn has_several(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
-        found = found || expr.exists(|expr| Ok(Mixed::may_have(expr) || truths::may_have(expr)))?;
+        let may_have = |expr: &Expr| {
+            Mixed::may_have(expr)
+                || EqualJson::may_have(expr)
+                || truths::may_have(expr)
+                || refused::may_have(expr)
+        };
+        found = found || expr.exists(|expr| Ok(may_have(expr)))?;
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(found)

@@ -98,6 +98,12 @@ pub(super) fn comparable() -> Arc<ScalarUDF> {
     one_form("jsonb_comparable", Making::Comparable)
 }
 
+/// The function that has JSON be known as such.
+pub(super) fn known() -> Arc<ScalarUDF> {
+    let signature = Signature::any(1, Volatility::Stable);
+    Arc::new(ScalarUDF::new_from_impl(Json { name: "as_json", making: Making::Known, signature }))
+}
+
 fn one_form(name: &'static str, making: Making) -> Arc<ScalarUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
     Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))

@@ -15,7 +15,7 @@
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
-//! [`uuids`]).
+//! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
 //! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
@@ -27,6 +27,7 @@ mod collected;
 mod comparisons;
 mod decimals;
 mod distinctions;
+mod equal_json;
 mod extremes;
 mod intervals;
 mod joined;
@@ -38,6 +39,7 @@ mod members;
 mod mixed;
 mod moments;
 mod operators;
+mod refused;
 mod repeated;
 mod rounding;
 mod sets;
@@ -55,7 +57,7 @@ mod zones;
 use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
@@ -74,7 +76,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text};
-use intervals::INTERVAL;
+pub(super) use intervals::INTERVAL;
 
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
@@ -177,6 +179,19 @@ pub(super) fn amended_windows(
     known: impl Fn(&str) -> Option<Arc<WindowUDF>>,
 ) -> Vec<Arc<WindowUDF>> {
     typed::window_functions(known)
+}
+
+/// The value of a text that is cast to a field's type, as PostgreSQL reads it in a session's time zone; `None`
+/// if the engine is to read it.
+///
+/// # Errors
+/// It is none.
+pub(super) fn constant_of(
+    expr: &Expr,
+    field: &FieldRef,
+    zone: Option<&str>,
+) -> Result<Option<Expr>> {
+    text::constant(expr, field, &zone.and_then(TimeZone::parse).unwrap_or_default())
 }
 
 impl AnalyzerRule for Semantics {

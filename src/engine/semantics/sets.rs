@@ -12,16 +12,17 @@ use datafusion::logical_expr::{
     Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union, cast,
 };
 
+use super::equal_json::{EqualJson, has_json};
 use super::{mixed, typed};
 
 /// The names of rows' numbers on both sides: no statement has columns of such names.
 const NUMBERS: [&str; 2] = ["\u{2}left", "\u{2}right"];
 
 /// A set operation that means what it does in PostgreSQL.
-pub(super) fn settled(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+pub(super) fn settled(plan: LogicalPlan, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Union(union) => of_common_types(union),
-        LogicalPlan::Join(join) if is_set_operation(&join) => compared(join),
+        LogicalPlan::Join(join) if is_set_operation(&join) => compared(join, json),
         other => Ok(Transformed::no(other)),
     }
 }
@@ -37,16 +38,16 @@ fn is_set_operation(join: &Join) -> bool {
         && !join.left.schema().fields().iter().any(|field| field.name() == NUMBERS[0])
 }
 
-fn compared(join: Join) -> Result<Transformed<LogicalPlan>> {
+fn compared(join: Join, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
     let kinds = common_types(&[join.left.as_ref(), join.right.as_ref()]);
     // Without ALL the left side has each row once.
     let all = !matches!(join.left.as_ref(), LogicalPlan::Distinct(_));
-    if !all && kinds.iter().all(Option::is_none) {
+    let of_json = has_json(join.left.schema()) || has_json(join.right.schema());
+    if !all && !of_json && kinds.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
     let side = |plan: &LogicalPlan, name: &str| -> Result<(LogicalPlan, Vec<Column>)> {
-        let plan = taken_as(plan, &kinds)?;
-        let mut keys = plan.schema().columns();
+        let (plan, mut keys) = json.with_keys(taken_as(plan, &kinds)?)?;
         let plan = match all {
             true => numbered(plan, &keys, name)?,
             false => plan,

@@ -25,6 +25,9 @@ use crate::values::encode::{Format, TimeZone};
 use crate::values::template::{Error, Moment, MomentTemplate, Number, NumberTemplate, Zone};
 use crate::values::types::is_text;
 
+/// Bytes of templates that one step goes through, which nothing ends before it is done: some seconds' work.
+const LONGEST_STEP: u64 = LARGEST_STEP / 64;
+
 const SECOND: i64 = 1_000_000;
 /// Seconds.
 const DAY: i64 = 86_400;
@@ -177,6 +180,7 @@ impl Templates<'_> {
         mut row: impl FnMut(Option<(usize, &T)>) -> Result<()>,
     ) -> Result<()> {
         let mut ready: Option<(&str, T)> = None;
+        let mut read = 0;
         for at in 0..values.len() {
             let template = match self {
                 _ if values.is_null(at) => None,
@@ -192,6 +196,12 @@ impl Templates<'_> {
                 Some((_, parsed)) => parsed,
                 None => parse(template)?,
             };
+            read += template.len() as u64;
+            if read > LONGEST_STEP {
+                let (function, bytes) = ("applying a template".to_owned(), read);
+                let large = TooLarge { function, bytes, limit: LONGEST_STEP };
+                return Err(DataFusionError::External(Box::new(large)));
+            }
             let (_, parsed) = ready.insert((template, parsed));
             row(Some((at, &*parsed)))?;
         }

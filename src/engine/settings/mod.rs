@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arrow::array::timezone::Tz;
 use datafusion::config::ConfigOptions;
+use datafusion::error::DataFusionError;
 
 use crate::catalog::Consistency;
 
@@ -443,6 +444,17 @@ fn check_bounds(name: &str, value: &str) -> Result<()> {
     }
 }
 
+/// What is wrong with one of the engine's settings: the last of what it has to say.
+fn of_engine(name: &str, value: &str, error: &DataFusionError) -> Error {
+    let text = error.strip_backtrace();
+    let last = text.rsplit("caused by\n").next().unwrap_or_default();
+    if last.contains(" not found on ") || last.contains("Could not find config namespace") {
+        return Error::Unknown(name.to_owned());
+    }
+    let last = last.trim_start_matches("External error: ").trim_start_matches("Execution error: ");
+    invalid(name, value, format!(": {last}"))
+}
+
 /// Checks a value for all sessions, and brings it into the form that SHOW prints.
 pub fn check_for_all(name: &str, value: &str) -> Result<String> {
     check_name_for_all(name)?;
@@ -467,9 +479,7 @@ fn normalise(name: &str, value: &str) -> Result<String> {
     if is_engine_option(name) {
         check_bounds(name, value)?;
         let mut options = ConfigOptions::new();
-        options
-            .set(name, value)
-            .map_err(|error| invalid(name, value, format!(": {}", error.strip_backtrace())))?;
+        options.set(name, value).map_err(|error| of_engine(name, value, &error))?;
         return Ok(value.to_owned());
     }
     let Some(setting) = find(name) else {
@@ -607,6 +617,7 @@ mod tests {
             ("server_version", "16", Err(())),
             ("datafusion.execution.batch_size", "100", Ok("100")),
             ("datafusion.execution.batch_size", "many", Err(())),
+            ("datafusion.nothing", "1", Err(())),
         ] {
             let mut settings = Settings::default();
             let result = settings.set(name, value).map(str::to_owned).map_err(drop);

@@ -313,10 +313,6 @@ impl Session {
         if !plan.parameters.is_empty() {
             return Err(Error::Invalid("there is no parameter $1 in a view".to_owned()));
         }
-        if let Some(twice) = columns.iter().find(|column| column.name.contains(NAME_MARK)) {
-            let (kind, name) = (ObjectKind::Column, shown_name(&twice.name).to_owned());
-            return Err(catalog::Error::AlreadyExists { kind, name }.into());
-        }
         if titles.len() > columns.len() {
             let reason = "CREATE VIEW specifies more column names than columns".to_owned();
             return Err(Error::Invalid(reason));
@@ -328,6 +324,10 @@ impl Session {
             let titles: Vec<String> =
                 columns.iter().map(|c| format!("\"{}\"", c.name.replace('"', "\"\""))).collect();
             sql = format!("SELECT * FROM ({sql}) AS renamed ({})", titles.join(", "));
+        }
+        if let Some(twice) = columns.iter().find(|column| column.name.contains(NAME_MARK)) {
+            let (kind, name) = (ObjectKind::Column, shown_name(&twice.name).to_owned());
+            return Err(catalog::Error::AlreadyExists { kind, name }.into());
         }
         let definition =
             Definition::View { sql, search_path: self.search_path(), security_barrier };

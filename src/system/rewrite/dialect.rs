@@ -11,11 +11,11 @@ use sqlparser::ast::{
 };
 
 use super::build::{
-    array, as_text, boolean, call, cast, function, function_name, has_aggregate, is_aggregate,
-    normal, null, number, take, text,
+    array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate, normal, null,
+    number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, grouping, json, membership, operators, tuples};
+use super::{calls, factors, grouping, json, membership, operators, tuples, values};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -40,6 +40,7 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         first_rows(query);
+        values::rewrite(query);
         ControlFlow::Continue(())
     }
 
@@ -68,7 +69,6 @@ impl VisitorMut for Dialect {
         membership::select(select);
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                let _ = visit_mut(expr, &mut Existence);
                 series(expr);
             }
         }
@@ -243,52 +243,6 @@ fn array_agg(item: Expr, mut order: Vec<OrderByExpr>) -> Expr {
         list.clauses.push(FunctionArgumentClause::OrderBy(order));
     }
     Expr::Function(function)
-}
-
-/// The engine tells only in conditions whether a subquery has rows, but anywhere how many.
-struct Existence;
-
-impl VisitorMut for Existence {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let Expr::Exists { subquery, negated } = expr else { return ControlFlow::Continue(()) };
-        if always_gives_a_row(subquery) {
-            *expr = boolean(!*negated);
-            return ControlFlow::Continue(());
-        }
-        let Some(count) = counted(subquery) else { return ControlFlow::Continue(()) };
-        let count = call("coalesce", vec![Expr::Subquery(Box::new(count)), number(0)]);
-        let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
-        let comparison = Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number(0)) };
-        *expr = Expr::Nested(Box::new(comparison));
-        ControlFlow::Continue(())
-    }
-}
-
-/// `SELECT ... FROM ...` as `SELECT count(1) FROM ...`.
-fn counted(query: &Query) -> Option<Query> {
-    let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    if !is_plain(query, select) {
-        return None;
-    }
-    let (mut whole, mut select) = (query.clone(), select.clone());
-    select.projection = vec![SelectItem::UnnamedExpr(call("count", vec![number(1)]))];
-    whole.order_by = None;
-    whole.body = Box::new(SetExpr::Select(select));
-    Some(whole)
-}
-
-/// An aggregate without groups does.
-fn always_gives_a_row(query: &Query) -> bool {
-    let SetExpr::Select(select) = query.body.as_ref() else { return false };
-    let aggregate = select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
-            has_aggregate(expr)
-        }
-        _ => false,
-    });
-    aggregate && is_plain(query, select)
 }
 
 /// Whether a SELECT has a row for each row that it reads and wants.

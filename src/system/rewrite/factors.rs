@@ -38,7 +38,8 @@ pub fn rewrite(factor: &mut TableFactor) {
                 *factor = derived(vec![call("unnest", vec![call(&name, args)])], alias);
                 set_lateral(factor);
             } else if SERIES.contains(&name.as_str()) {
-                restore(factor, alias.map(with_column));
+                let alias = alias.unwrap_or_else(|| named(&name));
+                restore(factor, Some(with_column(alias)));
             } else if name == STRING_TO_TABLE {
                 let parts = call("string_to_array", args);
                 *factor = unnest(vec![parts], alias.unwrap_or_else(|| named(&name)));
@@ -60,6 +61,16 @@ pub fn rewrite(factor: &mut TableFactor) {
                 restore(factor, alias);
             }
         }
+        TableFactor::Table { name, alias, args: Some(args), with_ordinality: true, .. } => {
+            let Some(name) = single(name).filter(|name| SERIES.contains(&name.as_str())) else {
+                return;
+            };
+            let Some(args) = plain(&args.args) else { return };
+            let lateral = args.iter().any(has_columns);
+            let Some(subquery) = numbered(&call(&name, args)) else { return };
+            let alias = with_ordinality(alias.take().unwrap_or_else(|| named(&name)));
+            *factor = TableFactor::Derived { lateral, subquery, alias: Some(alias), sample: None };
+        }
         TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
             let taken = alias.take().unwrap_or_else(|| named("unnest"));
             match (*with_ordinality, array_exprs.as_slice()) {
@@ -69,13 +80,7 @@ pub fn rewrite(factor: &mut TableFactor) {
                     let [array_column, numbers] =
                         [array.clone(), numbers].map(|list| call("unnest", vec![list]));
                     let columns = [array_column, cast(numbers, DataType::BigInt(None))];
-                    let mut alias = taken;
-                    for default in [alias.name.value.clone(), "ordinality".to_owned()]
-                        .into_iter()
-                        .skip(alias.columns.len())
-                    {
-                        alias.columns.push(column(&default));
-                    }
+                    let alias = self::with_ordinality(taken);
                     let lateral = has_columns(array);
                     *factor = derived(columns.into(), alias);
                     if lateral {
@@ -201,6 +206,24 @@ fn with_column(mut alias: TableAlias) -> TableAlias {
         alias.columns.push(TableAliasColumnDef { name, data_type: None });
     }
     alias
+}
+
+/// The value's column is called as the table, and the number's `ordinality`, unless they have names of their
+/// own.
+fn with_ordinality(mut alias: TableAlias) -> TableAlias {
+    let defaults = [alias.name.value.clone(), "ordinality".to_owned()];
+    let missing = defaults.iter().skip(alias.columns.len()).map(|default| column(default));
+    alias.columns.extend(missing);
+    alias
+}
+
+/// The rows of a call in FROM, each with its number.
+fn numbered(call: &Expr) -> Option<Box<Query>> {
+    let sql = format!("SELECT s, row_number() OVER () FROM {call} AS s");
+    match Parser::parse_sql(&PostgreSqlDialect {}, &sql).ok()?.pop()? {
+        Statement::Query(query) => Some(query),
+        _ => None,
+    }
 }
 
 fn unnest(arrays: Vec<Expr>, alias: TableAlias) -> TableFactor {

@@ -10,6 +10,7 @@
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
 //! - [`type_names`]: types by PostgreSQL's names.
+//! - [`values`]: texts beside values of a type in VALUES.
 //!
 //! The crate `datafusion-pg-catalog` has rules of this kind as well; they are not used, since they
 //! change what ordinary statements mean (correlated subqueries become NULL, any function loses its
@@ -28,6 +29,7 @@ mod patterns;
 mod system;
 mod tuples;
 mod type_names;
+mod values;
 
 use std::ops::ControlFlow;
 

@@ -2,19 +2,20 @@
 //! `parse_target.c`): a function its own name, a cast its type's, and so on.
 //!
 //! PostgreSQL does not mind columns of one name, the engine does: the second gets a mark and a
-//! number at the end ([`NAME_MARK`]), which are cut off before the client sees it.
+//! number at the end ([`NAME_MARK`]), which are cut off before the client sees it. So does the first, where
+//! a query around could ask for it: it asks for either then, and PostgreSQL calls that ambiguous.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, DataType, Expr, Ident, ObjectNamePart, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Statement, TrimWhereField, VisitorMut,
+    AccessExpr, DataType, Expr, GroupByExpr, Ident, ObjectNamePart, OrderByKind, Query, Select,
+    SelectItem, SetExpr, Statement, TableAlias, TableFactor, TrimWhereField, VisitorMut,
 };
 
 use super::build::normal;
 use super::dialect::is_special;
-use crate::engine::system::NAME_MARK;
+use crate::engine::system::{NAME_MARK, shown_name};
 use crate::engine::visit::visit_mut;
 
 /// PostgreSQL's name for a column that has none.
@@ -34,7 +35,21 @@ impl VisitorMut for Names {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { alias: Some(alias), .. }
+        | TableFactor::Derived { alias: Some(alias), .. }
+        | TableFactor::UNNEST { alias: Some(alias), .. } = factor
+        {
+            tell_apart(alias);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        for named in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            tell_apart(&mut named.alias);
+        }
+        mark_first(query);
         if let SetExpr::Select(select) = query.body.as_ref()
             && select.distinct.is_some()
             && let Some(order) = &mut query.order_by
@@ -43,6 +58,91 @@ impl VisitorMut for Names {
             keys.iter_mut().for_each(|key| sort_by_column(&mut key.expr, select));
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Marks all columns of one name, of those that an alias lists.
+fn tell_apart(alias: &mut TableAlias) {
+    if alias.columns.len() < 2 {
+        return;
+    }
+    let names: Vec<String> = alias.columns.iter().map(|column| normal(&column.name)).collect();
+    let mut seen = HashSet::new();
+    let twice: HashSet<&String> = names.iter().filter(|name| !seen.insert(*name)).collect();
+    for (number, (column, name)) in alias.columns.iter_mut().zip(&names).enumerate() {
+        if twice.contains(name) {
+            column.name = Ident::with_quote('"', format!("{name}{NAME_MARK}{number}"));
+        }
+    }
+}
+
+/// Marks the first of columns of one name as well; not where it is no other than the second, and the query
+/// sorts or groups by it.
+fn mark_first(query: &mut Query) {
+    let united = matches!(query.body.as_ref(), SetExpr::SetOperation { .. });
+    let order = query.order_by.as_ref().map(|order| &order.kind);
+    let sorted: Vec<String> = match order {
+        Some(OrderByKind::Expressions(keys)) => {
+            keys.iter().filter_map(|key| name_in(&key.expr)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let Some(select) = first_select(&mut query.body) else { return };
+    let marked = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => alias.value.contains(NAME_MARK),
+        _ => false,
+    };
+    for second in 1..select.projection.len() {
+        if !marked(&select.projection[second]) {
+            continue;
+        }
+        let SelectItem::ExprWithAlias { expr, alias } = &select.projection[second] else {
+            continue;
+        };
+        let name = shown_name(&alias.value);
+        let named = |item: &SelectItem| item_name(item).is_some_and(|(own, _)| own == name);
+        let Some(first) = select.projection[..second].iter().position(named) else { continue };
+        let same = item_name(&select.projection[first]).is_some_and(|(_, first)| first == expr);
+        let asked_for = || {
+            sorted.iter().any(|key| key == name)
+                || select.distinct.is_some()
+                || matches!(&select.group_by, GroupByExpr::Expressions(keys, _)
+                    if keys.iter().filter_map(name_in).any(|key| key == name))
+        };
+        if same && !united && asked_for() {
+            continue;
+        }
+        let alias = Ident::with_quote('"', format!("{name}{NAME_MARK}{first}"));
+        let item = &mut select.projection[first];
+        if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+            let expr = super::build::take(expr);
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+}
+
+/// The SELECT that names a query's columns.
+fn first_select(body: &mut SetExpr) -> Option<&mut Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        _ => None,
+    }
+}
+
+/// What a column is called, and what it is of.
+fn item_name(item: &SelectItem) -> Option<(String, &Expr)> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => Some((column_name(expr), expr)),
+        SelectItem::ExprWithAlias { expr, alias } => Some((normal(alias), expr)),
+        _ => None,
+    }
+}
+
+fn name_in(key: &Expr) -> Option<String> {
+    match key {
+        Expr::Identifier(ident) => Some(normal(ident)),
+        _ => None,
     }
 }
 
@@ -71,7 +171,9 @@ fn name_columns(select: &mut Select) {
                     other => matches!(other, Expr::CompoundIdentifier(_)),
                 };
                 let name = column_name(expr);
-                let free = taken.insert(name.clone()) && !wildcard;
+                // A column stands among all columns as well; what is called as another by chance is told
+                // apart from it where these are known.
+                let free = taken.insert(name.clone()) && !(plain && wildcard);
                 if plain && free {
                     continue;
                 }
@@ -151,7 +253,7 @@ fn figure(expr: &Expr) -> Name {
 fn keyword(expr: &Expr) -> Option<&'static str> {
     Some(match expr {
         Expr::Array(_) => "array",
-        Expr::Exists { .. } => "exists",
+        Expr::Exists { negated: false, .. } => "exists",
         Expr::Extract { .. } => "extract",
         Expr::Position { .. } => "position",
         Expr::Substring { shorthand: true, .. } => "substr",

@@ -27,11 +27,16 @@ const PAGES = [
 const app = document.getElementById("app");
 let leave = [];
 
+// A part of an address; one that nothing encodes to is what it says.
+function decoded(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
 // A page: page(main, { path, query, onLeave }).
 async function route() {
   if (!session.user) return;
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   const page = PAGES.find(([key]) => key === parts[0]) ?? PAGES[0];
   for (const step of leave.splice(0)) step();
   for (const link of document.querySelectorAll(".side nav a")) {

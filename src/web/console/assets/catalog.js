@@ -123,12 +123,12 @@ const PARTS = {
     const look = (row) => { sessionStorage.setItem("oribi.sql", `SELECT * FROM ${full} FOR SYSTEM_VERSION AS OF ${row.snapshot_id} LIMIT 100`); location.hash = "#/sql"; };
     return found instanceof Error ? errorBox(found) : table([
       { title: "Snapshot", cell: (row) => [h("span", { class: "mono" }, row.snapshot_id), row.current === "t" && [" ", badge("current", "good")]] },
-      { title: "Committed", cell: (row) => moment(row.committed_at) },
+      { title: "Committed", cell: (row) => h("span", { class: "date" }, moment(row.committed_at)) },
       { title: "By", cell: (row) => row.operation },
       { title: "Rows", number: true, cell: (row) => count(row.rows) },
       { title: "Files", number: true, cell: (row) => count(row.files) },
       { title: "Size", number: true, cell: (row) => bytes(row.bytes) },
-      { title: "What to do", cell: (row) => h("button", { type: "button", onclick: () => look(row), "aria-label": `Rows of snapshot ${row.snapshot_id}` }, "Rows then") },
+      { title: "See", cell: (row) => h("button", { type: "button", class: "plain", onclick: () => look(row), "aria-label": `Rows of snapshot ${row.snapshot_id}` }, "Rows") },
     ], found, { caption: "Snapshots", empty: "Nothing was written yet." });
   },
 };

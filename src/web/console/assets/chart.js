@@ -3,7 +3,10 @@
 import { h, show, svg } from "./dom.js";
 import { count } from "./format.js";
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [760, 340, 64, 46, 12, 12];
+const [LEFT, BOTTOM, TOP, RIGHT] = [64, 46, 12, 12];
+// In pixels: a chart is drawn as wide as its place, so that its letters keep their size.
+const [WIDEST, NARROWEST] = [760, 260];
+const LABEL = 85;
 const MOST = 400;
 
 export function chart(kind, { columns, rows }, isNumber) {
@@ -16,7 +19,14 @@ export function chart(kind, { columns, rows }, isNumber) {
   let chosen = new Set(numbers.filter(({ at }) => (kind === "scatter" ? at !== x : at > x)).slice(0, 4).map(({ at }) => at));
   if (!chosen.size) chosen = new Set([numbers[0].at]);
   const place = h("div", {});
-  const paint = () => show(place, draw(kind, columns, rows.slice(0, MOST), x, [...chosen], isNumber));
+  let width = WIDEST;
+  const paint = () => show(place, draw(kind, columns, rows.slice(0, MOST), x, [...chosen], isNumber, width));
+  new ResizeObserver(() => {
+    const now = Math.round(Math.min(WIDEST, Math.max(NARROWEST, place.clientWidth)));
+    if (!place.clientWidth || now === width) return;
+    width = now;
+    paint();
+  }).observe(place);
   const along = h("select", { onchange: () => { x = Number(along.value); paint(); } }, columns.map((column, at) => h("option", { value: at, selected: at === x }, column.name)));
   const boxes = numbers.map(({ name, at }) => h("label", { class: "inline" }, h("input", { type: "checkbox", checked: chosen.has(at),
     onchange: (event) => { if (event.target.checked) chosen.add(at); else chosen.delete(at); paint(); } }), name));
@@ -25,7 +35,9 @@ export function chart(kind, { columns, rows }, isNumber) {
     rows.length > MOST && h("p", { class: "small faint" }, `The first ${count(MOST)} rows.`));
 }
 
-function draw(kind, columns, rows, x, ys, isNumber) {
+function draw(kind, columns, rows, x, ys, isNumber, WIDTH) {
+  const HEIGHT = Math.round(Math.max(220, WIDTH * 0.45));
+  const labels = Math.max(2, Math.floor((WIDTH - LEFT - RIGHT) / LABEL));
   const values = ys.map((y) => rows.map((row) => (row[y] === null ? undefined : Number(row[y]))));
   const all = values.flat().filter(Number.isFinite);
   if (!all.length) return h("p", { class: "empty" }, "Choose a column that has numbers.");
@@ -60,10 +72,16 @@ function draw(kind, columns, rows, x, ys, isNumber) {
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => low + (high - low) * part);
   const axes = ticks.map((value) => [svg("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: up(value), y2: up(value) }),
     svg("text", { x: LEFT - 6, y: up(value) + 4, "text-anchor": "end" }, short(value))]);
-  const every = Math.ceil(rows.length / 8);
+  const every = Math.ceil(rows.length / labels);
   const below = numeric
-    ? [0, 0.25, 0.5, 0.75, 1].map((part) => first + (last - first) * part).map((value) => svg("text", { x: along(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, short(value)))
-    : rows.map((row, at) => (at % every ? undefined : svg("text", { x: along(at), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, label(row).slice(0, Math.max(5, Math.floor((step * every) / 6.5))))));
+    ? (labels > 4 ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]).map((part) => first + (last - first) * part).map((value) => svg("text", { x: along(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, short(value)))
+    : rows.map((row, at) => {
+      if (at % every) return undefined;
+      const text = label(row).slice(0, Math.max(5, Math.floor((step * every) / 6.5)));
+      // A long one at the left end begins there.
+      const fits = along(at) - text.length * 3.3 > LEFT / 2;
+      return svg("text", { x: fits ? along(at) : LEFT / 2, y: HEIGHT - BOTTOM + 16, "text-anchor": fits ? "middle" : "start" }, text);
+    });
   const told = `${columns[x].name} against ${ys.map((y) => columns[y].name).join(", ")}`;
   return h("figure", { class: "figure" }, svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": told }, axes, marks, below,
     svg("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, columns[x].name)),

@@ -43,7 +43,8 @@ export function errorBox(error) {
   return h("div", { class: "error", role: "alert" },
     h("b", {}, error.code ? `${error.code} ` : "Error "), error.message,
     error.detail && h("div", { class: "small" }, error.detail),
-    error.hint && h("div", { class: "small faint" }, error.hint));
+    error.hint && h("div", { class: "small faint" }, error.hint),
+    error.context && h("div", { class: "small faint" }, error.context));
 }
 
 export function badge(text, kind) {

@@ -5,11 +5,13 @@ import { errorBox, h, show, stateBadge, table } from "./dom.js";
 import { bytes, count, millis, moment, oneLine, when } from "./format.js";
 
 const PAGE = 50;
+// Nobody goes farther, and the statement stays one.
+const LAST = 1e9;
 
 export async function history(main, { query, isHere }) {
   const chosen = {
     text: query.get("text") ?? "", state: query.get("state") ?? "", order: query.get("order") ?? "newest",
-    own: query.get("console") === "1", page: Number(query.get("page") ?? 0),
+    own: query.get("console") === "1", page: Math.min(LAST, Math.max(0, Math.trunc(Number(query.get("page"))) || 0)),
   };
   const go = (changes) => {
     const next = { ...chosen, page: 0, ...changes };

@@ -40,20 +40,25 @@ export function overview(main, { onLeave }) {
     const ensemble = Array.isArray(known.ensemble) ? known.ensemble : undefined;
     const well = ensemble?.filter((server) => !server.error).length;
     const out = Array.isArray(known.coordination) ? known.coordination.filter((row) => row.state !== "connected") : [];
+    const asked = known.metrics !== undefined;
+    const [nothing, untold] = asked ? ["–", "needs pg_read_all_stats"] : ["…", "asking"];
     show(tiles,
       tile("Daemons ready", `${ready} of ${members.length}`, `${count(cores)} cores`),
       tile("Keeps house", leader?.id ?? "nobody", leader ? "compaction, clean-up, schedules" : "no leader is elected"),
       tile("Running", count(list.length - queued), queued ? `${count(queued)} queued` : "none queued", spark(past.running, "Running statements in the last minutes")),
-      tile("Memory", used === undefined ? "–" : bytes(used), limit ? `of ${bytes(limit)}` : "needs pg_read_all_stats", spark(past.memory, "Memory in the last minutes")),
-      tile("Sessions", count(total("sessions")) ?? "–", total("sessions") === undefined ? "" : `${count(total("sessions_active"))} active`),
-      tile(ensemble?.[0]?.role === "embedded" ? "Coordination" : "ZooKeeper", ensemble ? (ensemble[0]?.role === "embedded" ? "embedded" : `${well} of ${ensemble.length} up`) : "–",
+      tile("Memory", used === undefined ? nothing : bytes(used), limit ? `of ${bytes(limit)}` : untold, spark(past.memory, "Memory in the last minutes")),
+      tile("Sessions", count(total("sessions")) ?? nothing, total("sessions") === undefined ? untold : `${count(total("sessions_active"))} at work`),
+      tile(ensemble?.[0]?.role === "embedded" ? "Coordination" : "ZooKeeper", ensemble ? (ensemble[0]?.role === "embedded" ? "embedded" : `${well} of ${ensemble.length} up`) : known.ensemble === undefined ? "…" : "–",
         out.length ? h("span", { class: "bad" }, `${out.length} daemons out of touch`) : Array.isArray(known.coordination) ? "all daemons connected" : ""));
     const columns = [
       { title: "Daemon", cell: (row) => [row.id, row.local === "t" ? h("span", { class: "faint" }, " (this one)") : ""] },
       { title: "State", cell: (row) => [stateBadge(row.state), row.leader === "t" ? " " : "", row.leader === "t" && h("span", { class: "badge" }, "leader")] },
-      { title: "Load", number: true, cell: (row) => { const active = figure(row.id, "sessions_active"); return active === undefined ? undefined : `${active} active`; } },
-      { title: "Memory", cell: (row) => memory(figure(row.id, "memory_reserved_bytes"), figure(row.id, "memory_limit_bytes"), row) },
-      { title: "Spilled", number: true, cell: (row) => bytes(figure(row.id, "spilled_bytes")) },
+      // What only some may see is left out for others.
+      ...(Array.isArray(known.metrics) ? [
+        { title: "Sessions", number: true, cell: (row) => { const [all, active] = ["sessions", "sessions_active"].map((name) => figure(row.id, name)); return all === undefined ? undefined : `${all}, ${active ?? 0} at work`; } },
+        { title: "Memory", cell: (row) => memory(figure(row.id, "memory_reserved_bytes"), figure(row.id, "memory_limit_bytes"), row) },
+        { title: "Spilled", number: true, cell: (row) => bytes(figure(row.id, "spilled_bytes")) },
+      ] : [{ title: "Memory", cell: (row) => bytes(row.memory) }]),
       { title: "Cores", number: true, cell: (row) => row.cores },
       { title: "Up", number: true, cell: (row) => seconds(figure(row.id, "uptime_seconds")) ?? moment(row.since) },
       { title: "Version", cell: (row) => row.version },
@@ -87,12 +92,15 @@ function paintCoordination(element, known) {
       { title: "Server", cell: (row) => row.address },
       { title: "Role", cell: (row) => (row.error ? h("span", { class: "bad" }, row.error) : row.role) },
       { title: "Version", cell: (row) => row.version },
-      { title: "Latency", number: true, cell: (row) => row.avg_latency && `${Number(row.avg_latency).toFixed(1)} ms` },
-      { title: "Waiting", number: true, cell: (row) => row.outstanding },
-      { title: "Connections", number: true, cell: (row) => row.connections },
-      { title: "Watches", number: true, cell: (row) => count(row.watches) },
-      { title: "Znodes", number: true, cell: (row) => count(row.znodes) },
-      { title: "Data", number: true, cell: (row) => bytes(row.data_size) },
+      // The embedded store is asked by nobody else, and has none of these.
+      ...(known.ensemble[0]?.role === "embedded" ? [] : [
+        { title: "Latency", number: true, cell: (row) => row.avg_latency && `${Number(row.avg_latency).toFixed(1)} ms` },
+        { title: "Waiting", number: true, cell: (row) => row.outstanding },
+        { title: "Connections", number: true, cell: (row) => row.connections },
+        { title: "Watches", number: true, cell: (row) => count(row.watches) },
+        { title: "Znodes", number: true, cell: (row) => count(row.znodes) },
+        { title: "Data", number: true, cell: (row) => bytes(row.data_size) },
+      ]),
     ], known.ensemble, { caption: "Servers of the coordination store" }));
   }
   if (Array.isArray(known.coordination)) {
@@ -122,10 +130,12 @@ function memory(used, limit, row) {
 }
 
 function spark(values, label) {
-  if (values.length < 2) return undefined;
+  // A few points are no line to look at.
+  if (values.length < 5) return undefined;
   const most = Math.max(...values, 1);
   const step = 100 / Math.max(values.length - 1, 20);
   const points = values.map((value, at) => `${at * step},${22 - (value / most) * 20}`).join(" ");
   return svg("svg", { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    svg("line", { class: "axis", x1: 0, x2: 100, y1: 23, y2: 23, "vector-effect": "non-scaling-stroke" }),
     svg("polyline", { points, fill: "none", stroke: "currentColor", "stroke-width": "1.5", "vector-effect": "non-scaling-stroke" }));
 }
