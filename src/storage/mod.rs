@@ -12,8 +12,10 @@
 //!   - [`guard`]: Parquet files are looked at before the reader underneath believes them,
 //!   - [`pages`]: column chunks of files are kept in memory without compression,
 //!   - [`prefilter`]: rows are left out that joins above have no use for,
-//!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on.
+//!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on;
+//!     [`conditions`] says what those cost.
 
+mod conditions;
 mod contents;
 mod error;
 mod external;
@@ -32,6 +34,7 @@ mod roots;
 mod scan;
 mod stores;
 
+pub use conditions::cost;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result};
 pub use external::{Definition, Directory, describe, open, partitions};
