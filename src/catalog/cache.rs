@@ -329,6 +329,24 @@ impl Catalog {
         self.publish(next, vec![name]).await
     }
 
+    /// Takes tables as this daemon has just written them, unless it knows later states of them. What they
+    /// ask for is among them, or was taken with the states that they were made from.
+    pub(super) async fn take_written(&self, written: &[Arc<Table>]) {
+        let _guard = self.refreshing.lock().await;
+        self.update(|snapshot| {
+            for table in written {
+                let known = snapshot.table(&table.name);
+                let is_later = known.is_some_and(|known| {
+                    known.record.oid == table.record.oid && known.stat.mzxid < table.stat.mzxid
+                });
+                if is_later {
+                    let node = (table.record.clone(), table.stat);
+                    snapshot.set_table(&table.name, Some(node));
+                }
+            }
+        });
+    }
+
     /// Makes a snapshot in which these tables are news the present one, together with what they ask for
     /// (see [`super::joint`]).
     async fn publish(&self, mut snapshot: Snapshot, mut news: Vec<TableName>) -> Result<()> {

@@ -19,7 +19,7 @@ use super::snapshot::{Snapshot, Table};
 use super::transact::{create, delete, set};
 use super::{Error, Result};
 use crate::coordination::paths::Path;
-use crate::coordination::{self, Mode, Op, Stat};
+use crate::coordination::{self, Mode, Op, Outcome, Stat};
 
 /// A record's node as it was read, with its identifier.
 #[derive(Clone, Debug)]
@@ -99,9 +99,12 @@ fn life_of(path: &str) -> Option<u32> {
 impl Catalog {
     /// Carries out steps as [`Coordination::transact`](coordination::Coordination::transact) does, and
     /// makes up for lives that what older daemons have made does not have.
-    pub(super) async fn transact(&self, ops: Vec<Op>) -> Result<coordination::Result<()>> {
+    pub(super) async fn transact(
+        &self,
+        ops: Vec<Op>,
+    ) -> Result<coordination::Result<Vec<Outcome>>> {
         let error = match self.transact_past_turns(ops.clone()).await {
-            Ok(()) => return Ok(Ok(())),
+            Ok(done) => return Ok(Ok(done)),
             Err(error) => error,
         };
         let missed = matches!(error.root(), coordination::Error::NoNode { path } if is_life(path));

@@ -70,7 +70,7 @@ impl Catalog {
         let before = self.before(&ops, proof).await?;
         let sent = Instant::now();
         match self.transact(ops).await? {
-            Ok(()) => Ok(Ok(())),
+            Ok(_) => Ok(Ok(())),
             Err(error) if error.may_have_landed() => {
                 self.settle(error, proof, &before, sent).await.map(Ok)
             }

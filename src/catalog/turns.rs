@@ -27,7 +27,7 @@ use super::cache::Catalog;
 use super::ddl::path_of;
 use super::snapshot::TableName;
 use crate::coordination::paths::{Path, is_below_table, is_table};
-use crate::coordination::{self, Error, Event, Mode, Op};
+use crate::coordination::{self, Error, Event, Mode, Op, Outcome};
 use crate::id;
 
 /// How long the same daemon may have its turn while others wait: a multiple of what a commit takes, and
@@ -182,11 +182,14 @@ impl Catalog {
     }
 
     /// Carries out steps. Places in the queues of tables that are dropped or renamed are no obstacle.
-    pub(super) async fn transact_past_turns(&self, ops: Vec<Op>) -> coordination::Result<()> {
+    pub(super) async fn transact_past_turns(
+        &self,
+        ops: Vec<Op>,
+    ) -> coordination::Result<Vec<Outcome>> {
         let mut left = MAX_CLEARED;
         loop {
             let error = match self.coordination.transact(ops.clone()).await {
-                Ok(_) => return Ok(()),
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             let table = match error.root() {
