@@ -1,6 +1,7 @@
 //! Tables to bytes: object stores and the files of external tables.
 //!
 //! - [`stores`]: which object store serves a URL.
+//! - [`exact`]: object stores whose answers are as long as they say.
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
@@ -18,6 +19,7 @@
 mod conditions;
 mod contents;
 mod error;
+mod exact;
 mod external;
 mod folders;
 mod guard;

@@ -12,6 +12,7 @@ use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::Roots;
+use super::exact::Exact;
 use crate::config::SCHEMES;
 
 /// Object stores by scheme and authority. Credentials come from the environment (`AWS_*`), never
@@ -53,7 +54,7 @@ impl ObjectStoreRegistry for Stores {
         if let Some(store) = known {
             return Ok(store);
         }
-        let store = connect(url)?;
+        let store: Arc<dyn ObjectStore> = Arc::new(Exact(connect(url)?));
         let mut remote = self.remote.write().unwrap_or_else(PoisonError::into_inner);
         Ok(remote.entry(key).or_insert(store).clone())
     }
