@@ -2,6 +2,7 @@
 //!
 //! - [`stores`]: which object store serves a URL.
 //! - [`exact`]: object stores whose answers are as long as they say.
+//! - [`failing`]: local files as a test wants them to fail.
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
@@ -21,6 +22,7 @@ mod contents;
 mod error;
 mod exact;
 mod external;
+mod failing;
 mod folders;
 mod guard;
 mod location;
