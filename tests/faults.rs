@@ -12,6 +12,8 @@ mod common;
 mod after;
 #[path = "faults/checker.rs"]
 mod checker;
+#[path = "faults/files.rs"]
+mod files;
 #[path = "faults/history.rs"]
 mod history;
 #[path = "faults/linear.rs"]
@@ -31,6 +33,8 @@ mod pairs;
 mod support;
 #[path = "faults/threads.rs"]
 mod threads;
+#[path = "faults/trouble.rs"]
+mod trouble;
 #[path = "faults/world.rs"]
 mod world;
 #[path = "faults/wrong.rs"]
