@@ -22,8 +22,6 @@ pub enum Break {
     Reset,
     /// It stays open, and nothing comes any more.
     Silence,
-    /// Closed in order, behind the reply, which is not lost.
-    Behind,
 }
 
 /// What a reply answers that is lost.
@@ -149,12 +147,6 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
             let _ = gate.wait_for(|gate| gate.generation != generation).await;
             Ok(())
         }
-        Break::Behind => {
-            client_writer.shutdown().await?;
-            // What the client sends meanwhile would be answered with a reset, which overtakes the reply.
-            let _ = gate.wait_for(|gate| gate.generation != generation).await;
-            Ok(())
-        }
     }
 }
 
@@ -183,13 +175,9 @@ async fn requests(
             chosen.lock().unwrap().insert(number(0));
         }
         first = false;
-        pass(&frame, &mut to).await?;
+        to.write_u32(frame.len() as u32).await?;
+        to.write_all(&frame).await?;
     }
-}
-
-async fn pass(frame: &[u8], to: &mut OwnedWriteHalf) -> io::Result<()> {
-    to.write_u32(frame.len() as u32).await?;
-    to.write_all(frame).await
 }
 
 async fn frame(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
@@ -212,16 +200,12 @@ async fn replies(
         let xid = frame.first_chunk().map_or(0, |xid| i32::from_be_bytes(*xid));
         let is_chosen = chosen.lock().unwrap().remove(&xid);
         let wanted = |(request, _): &mut (Request, Break)| *request == Request::Any || is_chosen;
-        let lost = match xid > 0 {
-            true => shared.lose.lock().unwrap().take_if(wanted),
-            false => None,
-        };
-        if let Some((_, how)) = lost {
-            if how == Break::Behind {
-                pass(&frame, to).await?;
-            }
+        if xid > 0
+            && let Some((_, how)) = shared.lose.lock().unwrap().take_if(wanted)
+        {
             return Ok(how);
         }
-        pass(&frame, to).await?;
+        to.write_u32(frame.len() as u32).await?;
+        to.write_all(&frame).await?;
     }
 }

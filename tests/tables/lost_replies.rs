@@ -38,41 +38,6 @@ async fn the_client_is_told_the_truth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_sees_what_it_has_written_although_the_store_has_gone() {
-    bounded(async {
-        let server = Server::start();
-        let proxy = Proxy::start(server.address()).await;
-        let cluster = Cluster::on(&proxy.address().to_string());
-        let warehouse = cluster.path("warehouse").display().to_string();
-        let cluster = cluster.with("WAREHOUSE", &warehouse).with("MAINTENANCE_INTERVAL", "none");
-        let daemon = cluster.start("a");
-        let client = Client::connect(&daemon).await;
-        for table in ["t", "u"] {
-            client.rows(&format!("CREATE TABLE {table} (n int)")).await;
-        }
-        let counts = "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)";
-        for n in 1..=5 {
-            let both =
-                format!("BEGIN; INSERT INTO t VALUES ({n}); INSERT INTO u VALUES ({n}); COMMIT");
-            // It is told that this is done, and nothing more.
-            proxy.lose_next_commit(Break::Behind);
-            assert_eq!(client.outcome(&both).await, "");
-            proxy.shut().await;
-            assert_eq!(client.rows(counts).await, [[n.to_string(), n.to_string()]]);
-            proxy.restore();
-            let strong = Client::connect(&daemon).await;
-            strong.rows("SET oribi.consistency = 'strong'").await;
-            let found = async || {
-                let rows = strong.try_rows(counts).await;
-                rows.is_ok_and(|rows| rows == [[n.to_string(), n.to_string()]])
-            };
-            until("it is in touch again", found).await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_whose_ensemble_goes_while_it_joins_waits_for_it() {
     bounded(async {
         let server = Server::start();
