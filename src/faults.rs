@@ -6,7 +6,12 @@
 //! `=stall` it does nothing any more, and all others go on. `ORIBI_FAULT_WHEN=<file>` lets it pass for as
 //! long as there is no such file.
 //! Without a fault a point costs one look at a constant.
+//!
+//! `ORIBI_FAULT_STORAGE=<file>` makes storage of local files one that may fail: as long as there is such a
+//! file, what it says becomes of reads, and of writes ([`Trouble`]). Without the variable nothing of it is
+//! there.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,5 +74,163 @@ pub fn point(name: &str) {
             // that has stopped them all.
             std::thread::sleep(TAKEN);
         }
+    }
+}
+
+/// How often what is stuck looks whether it still is.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a disk says that has failed.
+const FAILED: i32 = 5;
+
+/// Storage that a test may have fail.
+#[derive(Debug)]
+pub struct Storage {
+    rule: PathBuf,
+    /// What was asked of it so far.
+    asked: AtomicU64,
+}
+
+/// What becomes of what is asked of storage: `<what> <percent> <milliseconds> <seed>`, such as
+/// `fail 30 0 7`. What is not struck goes well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    what: What,
+    percent: u64,
+    delay: Duration,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A read fails.
+    Fail,
+    /// A read fails after a part of it.
+    Cut,
+    /// It takes so long; a write as well.
+    Slow,
+    /// It does not end before the trouble does; a write as well.
+    Stick,
+}
+
+/// How a read goes on that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    Well,
+    /// After a part of it it is to fail, with [`failed`].
+    Partly,
+}
+
+/// The storage that a test may have fail, if one does.
+pub fn storage() -> Option<&'static Storage> {
+    static STORAGE: OnceLock<Option<Storage>> = OnceLock::new();
+    let storage = STORAGE.get_or_init(|| {
+        let rule = PathBuf::from(std::env::var_os("ORIBI_FAULT_STORAGE")?);
+        Some(Storage { rule, asked: AtomicU64::new(0) })
+    });
+    storage.as_ref()
+}
+
+/// What a read says that fails.
+pub fn failed() -> io::Error {
+    io::Error::from_raw_os_error(FAILED)
+}
+
+impl Storage {
+    /// Before a read. Blocks its thread as a disk would.
+    ///
+    /// # Errors
+    /// That of a disk that has failed.
+    pub fn reads(&self) -> io::Result<Goes> {
+        match self.strikes() {
+            Some(Trouble { what: What::Fail, .. }) => Err(failed()),
+            Some(Trouble { what: What::Cut, .. }) => Ok(Goes::Partly),
+            trouble => {
+                self.takes(trouble);
+                Ok(Goes::Well)
+            }
+        }
+    }
+
+    /// Before a write. Blocks its thread as a disk would.
+    pub fn writes(&self) {
+        let trouble = self.strikes();
+        self.takes(trouble);
+    }
+
+    fn takes(&self, trouble: Option<Trouble>) {
+        match trouble {
+            Some(Trouble { what: What::Slow, delay, .. }) => std::thread::sleep(delay),
+            Some(Trouble { what: What::Stick, .. }) => {
+                while self.trouble() == trouble {
+                    std::thread::sleep(LOOK);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The trouble that what is asked now has.
+    fn strikes(&self) -> Option<Trouble> {
+        let trouble = self.trouble()?;
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        (scattered(trouble.seed ^ number) % 100 < trouble.percent).then_some(trouble)
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        Trouble::parse(&std::fs::read_to_string(&self.rule).ok()?)
+    }
+}
+
+impl Trouble {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let what = match words.next()? {
+            "fail" => What::Fail,
+            "cut" => What::Cut,
+            "slow" => What::Slow,
+            "stick" => What::Stick,
+            _ => return None,
+        };
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (percent, delay, seed) = (number()?, number()?, number()?);
+        Some(Self { what, percent, delay: Duration::from_millis(delay), seed })
+    }
+}
+
+/// A number that looks like any other: the finalizer of splitmix64, by Steele, Lea and Flood.
+fn scattered(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_what_a_file_says_and_ends_with_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let rule = directory.path().join("rule");
+        let storage = Storage { rule: rule.clone(), asked: AtomicU64::new(0) };
+        assert_eq!(storage.reads().expect("no trouble"), Goes::Well);
+        std::fs::write(&rule, "fail 100 0 1").expect("a file");
+        assert_eq!(storage.reads().expect_err("it fails").raw_os_error(), Some(FAILED));
+        storage.writes();
+        std::fs::write(&rule, "cut 100 0 1").expect("a file");
+        assert_eq!(storage.reads().expect("it begins"), Goes::Partly);
+        std::fs::write(&rule, "fail 30 0 7").expect("a file");
+        let failed = (0..1000).filter(|_| storage.reads().is_err()).count();
+        assert!((200..400).contains(&failed), "{failed}");
+        std::fs::write(&rule, "nonsense").expect("a file");
+        assert_eq!(storage.reads().expect("no trouble"), Goes::Well);
+        std::fs::write(&rule, "stick 100 0 1").expect("a file");
+        std::thread::scope(|scope| {
+            let stuck = scope.spawn(|| storage.reads().expect("it ends"));
+            std::fs::remove_file(&rule).expect("the file");
+            assert_eq!(stuck.join().expect("no panic"), Goes::Well);
+        });
     }
 }

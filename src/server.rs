@@ -5,6 +5,7 @@
 //! the session with the coordination store is closed, which takes the daemon's nodes with it, and
 //! the engine's threads end.
 
+mod base;
 mod cluster_view;
 mod entrance;
 mod live;
@@ -28,37 +29,27 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::background;
-use crate::catalog::{self, Catalog};
-use crate::cluster::live::LiveSettings;
+use crate::catalog;
 use crate::cluster::{self, Election, Membership, State, Workers};
 use crate::config::{self, Config, InForce};
 use crate::coordination::whole::Store;
 use crate::coordination::{self, Coordination};
 use crate::data_dir::{self, DataDir};
-use crate::engine::memory::Places;
-use crate::engine::{self, Engine, Peers};
+use crate::engine::{self, Peers};
 use crate::postgres::{Door, Leave, Listener};
-use crate::query;
-use crate::query::admission::Admission;
-use crate::query::history::{self, History};
-use crate::query::maintenance::log::Log;
-use crate::query::maintenance::{Maintenance, Warehouse};
-use crate::query::registry::Registry;
-use crate::query::schedules::{self, Schedules};
-use crate::query::sessions::Sessions;
+use crate::query::Queries;
+use crate::query::history;
+use crate::query::schedules;
 use crate::query::signals::Signals;
 use crate::query::submitted::{Runner, Submissions};
-use crate::query::{Foundation, Queries};
 use crate::shutdown::{self, Shutdown};
 use crate::storage;
-use crate::storage::managed::Commits;
-use crate::system::System;
 use crate::tls::{self, Acceptor, Peering};
 use crate::traces::Traces;
 use crate::web;
 use crate::web::console::Console;
 use crate::web::port::Port;
-use cluster_view::{Clients, ClusterView};
+use base::Base;
 use peer_messages::PeerMessages;
 pub use reload::{Reloaded, Reloader};
 pub use sockets::Given;
@@ -262,117 +253,33 @@ impl Server {
     }
 
     async fn assemble(ground: &Ground, store: Store) -> Result<Self, Error> {
-        let Ground { config, data_dir, addresses, .. } = ground;
-        let (config, addresses) = (config.clone(), *addresses);
-        let coordination: Arc<dyn Coordination> = store.own.clone();
-        let membership = parts::join(&config, data_dir, addresses, coordination.clone()).await?;
-        let workers = Workers::new(membership.clone());
-        let catalog = Catalog::open(coordination.clone()).await?;
-        parts::set_first_password(&config, &catalog).await?;
-        let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
-        let history = History::new(
-            membership.id(),
-            history::directory(data_dir.path()),
-            config.history.clone(),
-            config.query.register_text_limit,
-            traces.clone(),
-        );
-        let registry =
-            Registry::new(coordination.clone(), membership.id(), &config.query, history.clone());
-        let prefix = membership.record().await.pid_prefix.unwrap_or_default();
-        let sessions = Arc::new(Sessions::new(prefix, history.clone()));
-        let signals = Signals::open(
-            coordination.clone(),
-            membership.clone(),
-            sessions.clone(),
-            catalog.clone(),
-        )
-        .await?;
-        let shutdown = Shutdown::default();
-        let in_force = InForce::new(config.clone());
-        let election = Election::open(coordination.clone(), membership.clone()).await?;
-        let log = Log::open(coordination.clone(), membership.id()).await?;
-        let submissions = Submissions::open(coordination.clone(), config.submitted.clone()).await?;
-        let admission = Admission::new(catalog.clone(), membership.clone());
-        let live = LiveSettings::open(coordination.clone(), query::live::check_text).await?;
-        let system = System::new(
-            Arc::new(ClusterView::new(
-                (membership.clone(), workers.clone()),
-                registry.clone(),
-                history.clone(),
-                election.clone(),
-                log.clone(),
-                (admission.clone(), store.clone()),
-                (in_force.clone(), live.clone()),
-            )),
-            Arc::new(Clients::new(sessions.clone(), signals.clone())),
-            submissions.clone(),
-        );
-        let places = Places {
-            spill: parts::spill_directory(&config, data_dir),
-            roots: parts::roots(&config)?,
-        };
-        let engine = Engine::new(&config.engine, &places, Arc::new(system))?;
-        let commits = Commits::new(
-            engine.files().clone(),
-            catalog.clone(),
-            membership.clone(),
-            (engine.handle().clone(), engine.memory_pool().clone()),
-        );
-        let warehouse = parts::warehouse(&config, data_dir)?;
-        let cluster = membership.cluster();
-        let restored_at = cluster::restored_at(coordination.as_ref()).await?;
-        let warehouse_of = |url| Warehouse { url, cluster, restored_at };
-        let maintenance = Maintenance::new(
-            engine.clone(),
-            catalog.clone(),
-            commits.clone(),
-            log,
-            (config.maintenance.clone(), warehouse.clone().map(warehouse_of)),
-        );
-        let schedules = Schedules::new(submissions.clone(), catalog.clone());
-        let foundation = Foundation {
-            coordination: coordination.clone(),
-            engine,
-            catalog,
-            membership: membership.clone(),
-            registry,
-            history,
-            sessions,
-            shutdown: shutdown.clone(),
-            audit: parts::audit_trail(&config, membership.id())?,
-            commits,
-            maintenance,
-            admission,
-            live,
-            schedules,
-            warehouse,
-        };
-        let queries = Queries::open(foundation).await?;
+        let base = Base::open(ground, &store).await?;
+        let engine = base.engine(ground, &store)?;
+        let queries = base.queries(ground, &store, engine).await?;
         let peering = match &ground.peering {
             Some(peering) => peering.clone(),
-            None => membership.peering().await?,
+            None => base.membership.peering().await?,
         };
         Ok(Self {
-            config,
-            in_force,
-            addresses,
+            config: ground.config.clone(),
+            in_force: base.in_force,
+            addresses: ground.addresses,
             store,
-            membership,
-            workers,
-            election,
+            membership: base.membership,
+            workers: base.workers,
+            election: base.election,
             queries,
-            signals,
-            submissions,
+            signals: base.signals,
+            submissions: base.submissions,
             tls: ground.tls.clone(),
             peering,
-            traces,
-            shutdown,
+            traces: base.traces,
+            shutdown: base.shutdown,
             leave: ground.leave.clone(),
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _data_dir: data_dir.clone(),
+            _data_dir: ground.data_dir.clone(),
         })
     }
 

@@ -3,7 +3,8 @@
 //! fill up and storage goes. What clients were told is checked against what there is.
 //!
 //! A run is short by default. `ORIBI_FAULTS_SECONDS` makes it longer, `ORIBI_FAULTS_SEED` deals the same
-//! faults again: each run prints its own seed.
+//! faults again: each run prints its own seed. `ORIBI_FAULTS_KINDS` leaves only some kinds of faults, such as
+//! `failing reads, apart`.
 
 mod common;
 
@@ -11,6 +12,8 @@ mod common;
 mod after;
 #[path = "faults/checker.rs"]
 mod checker;
+#[path = "faults/files.rs"]
+mod files;
 #[path = "faults/history.rs"]
 mod history;
 #[path = "faults/linear.rs"]
@@ -24,8 +27,14 @@ mod mutate;
 mod nemesis;
 #[path = "faults/operator.rs"]
 mod operator;
+#[path = "faults/pairs.rs"]
+mod pairs;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "faults/threads.rs"]
+mod threads;
+#[path = "faults/trouble.rs"]
+mod trouble;
 #[path = "faults/world.rs"]
 mod world;
 #[path = "faults/wrong.rs"]

@@ -1,7 +1,8 @@
 //! Many clients at once: most of them idle, more statements than there is room for, some who do not read
 //! what they have asked for, and clients, tables and queries that come and go.
 //!
-//! `ORIBI_LOAD_SECONDS`, `ORIBI_LOAD_IDLE` and `ORIBI_LOAD_ACTIVE` make it longer and larger.
+//! `ORIBI_LOAD_SECONDS`, `ORIBI_LOAD_IDLE` and `ORIBI_LOAD_ACTIVE` make it longer and larger. One of ten
+//! minutes and more fails if the daemon holds more in the end than in the middle.
 
 mod common;
 
@@ -10,12 +11,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::*;
 use tokio::task::JoinSet;
 
@@ -36,6 +39,18 @@ const ENGINE_MEMORY: u64 = 256 << 20;
 /// What may be left of tasks and descriptors when all clients have gone.
 const LEFT: u64 = 16;
 
+/// Parts of a run that are told of by themselves: what grows with time shows in them.
+const PARTS: usize = 10;
+
+/// From how many seconds on a run is long enough for its second half to tell of leaks.
+const LONG: u64 = 600;
+
+/// By how much memory, and what is on disk, may grow in the second half of a long run.
+const GROWN: u64 = 64 << 20;
+
+/// What a run has open itself, besides a connection for each client.
+const OWN_DESCRIPTORS: u64 = 500;
+
 fn setting(name: &str, default: u64) -> u64 {
     let given = std::env::var(name).ok();
     given.map_or(default, |given| given.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -47,6 +62,9 @@ struct Figures {
     resident: u64,
     descriptors: u64,
     tasks: u64,
+    /// Bytes in its data directory, and of its log.
+    disk: u64,
+    log: u64,
 }
 
 async fn metric(daemon: &Daemon, name: &str) -> f64 {
@@ -65,7 +83,32 @@ async fn figures(daemon: &Daemon) -> Figures {
         resident: daemon.resident_bytes(),
         descriptors: descriptors as u64,
         tasks: metric(daemon, "oribi_runtime_tasks").await as u64,
+        disk: bytes_below(daemon.data_dir()),
+        log: daemon.log_bytes(),
     }
+}
+
+/// Files may go while they are looked at.
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
+/// Has this process, and the daemons that it starts, open as many files as so many clients need.
+fn allow_descriptors(wanted: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
+    if enough(limit.current) {
+        return;
+    }
+    assert!(enough(limit.maximum), "{wanted} open files are needed, see ulimit -Hn: {limit:?}");
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).expect("the limit can be raised");
 }
 
 /// What the clients have seen.
@@ -146,8 +189,8 @@ impl Load {
         }
     }
 
-    /// How long a small statement of somebody else takes meanwhile.
-    async fn probe(self: Arc<Self>) -> Vec<Duration> {
+    /// When a small statement of somebody else was asked meanwhile, and how long it took.
+    async fn probe(self: Arc<Self>) -> Vec<(Instant, Duration)> {
         let client = self.daemon.connect().await;
         let look = client.prepare("SELECT x FROM numbers WHERE x = $1").await.expect("a statement");
         let mut took = Vec::new();
@@ -157,11 +200,10 @@ impl Load {
             }
             let began = Instant::now();
             let row = client.query_one(&look, &[&number]).await.expect("a row");
-            took.push(began.elapsed());
+            took.push((began, began.elapsed()));
             assert_eq!(row.get::<_, i64>(0), number);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        took.sort();
         took
     }
 }
@@ -181,13 +223,11 @@ async fn at_rest(load: &Load, before: Figures) {
     until(&format!("it is at rest as before, {before:?}"), rest).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_get_answers_and_leave_nothing() {
-    let seconds = setting("ORIBI_LOAD_SECONDS", 10);
-    let (idle, active) = (setting("ORIBI_LOAD_IDLE", 200), setting("ORIBI_LOAD_ACTIVE", 40));
+/// A daemon for so many clients and some more, and what they ask for; with what it lies in.
+async fn ready(clients: u64) -> (Cluster, Daemon) {
     let cluster = Cluster::with_warehouse()
         .with("ENGINE_MEMORY_LIMIT", &ENGINE_MEMORY.to_string())
-        .with("CONNECTIONS_MAX", &(idle + active + 50).to_string());
+        .with("CONNECTIONS_MAX", &(clients + 50).to_string());
     let daemon = cluster.start("a");
     let owner = Client::connect(&daemon).await;
     owner.rows("CREATE TABLE numbers AS SELECT x FROM generate_series(1, 100000) s(x)").await;
@@ -197,6 +237,15 @@ async fn many_clients_get_answers_and_leave_nothing() {
     owner.rows("ALTER ROLE ann SET oribi.result_cache = off").await;
     drop(owner);
     until("the owner has gone", async || metric(&daemon, "oribi_connections").await == 0.0).await;
+    (cluster, daemon)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_get_answers_and_leave_nothing() {
+    let seconds = setting("ORIBI_LOAD_SECONDS", 10);
+    let (idle, active) = (setting("ORIBI_LOAD_IDLE", 200), setting("ORIBI_LOAD_ACTIVE", 40));
+    allow_descriptors(idle + active + OWN_DESCRIPTORS);
+    let (_cluster, daemon) = ready(idle + active).await;
     let before = figures(&daemon).await;
     let load = Arc::new(Load { daemon, over: AtomicBool::new(false), seen: Seen::default() });
 
@@ -218,11 +267,22 @@ async fn many_clients_get_answers_and_leave_nothing() {
 
     let began = Instant::now();
     let mut seen = vec![(Duration::ZERO, before)];
+    let mut told = 0;
     while began.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = figures(&load.daemon).await;
         assert!(now.resident < ENGINE_MEMORY + MORE_MEMORY, "{now:?}");
         seen.push((began.elapsed(), now));
+        if let Some(client) = clients.try_join_next() {
+            client.expect("a client that is content");
+            panic!("a client has ended before its time");
+        }
+        // Whoever waits for an hour sees how it goes.
+        let part = began.elapsed().as_secs() * PARTS as u64 / seconds.max(1);
+        if part > told && seconds >= LONG {
+            told = part;
+            println!("{:?}", seen[seen.len() - 1]);
+        }
     }
     load.over.store(true, Ordering::Relaxed);
     while let Some(client) = clients.join_next().await {
@@ -244,10 +304,63 @@ async fn many_clients_get_answers_and_leave_nothing() {
     println!(
         "{idle} idle, {active} active: {done} statements, {refused} refused, {churned} times churned"
     );
-    let place = |share: usize| took[(took.len() - 1) * share / 100];
-    println!("small statement: p50 {:?}, p99 {:?}, max {:?}", place(50), place(99), place(100));
-    for at in [0, 1, seen.len() / 2, seen.len() - 1] {
-        println!("{:?}", seen[at]);
-    }
+    tell(&took, &seen, began, Duration::from_secs(seconds));
     println!("at rest: {:?}", figures(&load.daemon).await);
+    if seconds >= LONG {
+        grows_no_more(&seen);
+    }
+}
+
+/// How it went, part by part of a run.
+fn tell(
+    took: &[(Instant, Duration)],
+    seen: &[(Duration, Figures)],
+    began: Instant,
+    length: Duration,
+) {
+    let all: Vec<Duration> = took.iter().map(|(_, took)| *took).collect();
+    println!("small statement: {}", places(all));
+    for part in 0..PARTS as u32 {
+        let part_length = length / PARTS as u32;
+        let (from, to) = (part_length * part, part_length * (part + 1));
+        let of = |at: Duration| from <= at && at < to;
+        let small = took.iter().filter(|(at, _)| of(at.saturating_duration_since(began)));
+        let small = small.map(|(_, took)| *took).collect();
+        let Some((_, last)) = seen.iter().rfind(|(at, _)| of(*at)) else { continue };
+        println!("{from:?} to {to:?}: {}; {last:?}", places(small));
+    }
+}
+
+fn places(mut took: Vec<Duration>) -> String {
+    took.sort();
+    let Some(last) = took.len().checked_sub(1) else { return "none".to_owned() };
+    let place = |share: usize| took[last * share / 100];
+    format!(
+        "{} of them, p50 {:?}, p99 {:?}, max {:?}",
+        took.len(),
+        place(50),
+        place(99),
+        place(100)
+    )
+}
+
+/// In the last tenth there is not much more than in the one before the middle.
+fn grows_no_more(seen: &[(Duration, Figures)]) {
+    let tenth = seen.len() / PARTS;
+    let mean = |from: usize, of: fn(&Figures) -> u64| {
+        let part = &seen[from..from + tenth];
+        part.iter().map(|(_, figures)| of(figures)).sum::<u64>() / tenth.max(1) as u64
+    };
+    let (middle, end) = (4 * tenth, seen.len() - tenth);
+    let of: [(&str, fn(&Figures) -> u64, u64); 5] = [
+        ("memory", |figures| figures.resident, GROWN),
+        ("descriptors", |figures| figures.descriptors, LEFT),
+        ("tasks", |figures| figures.tasks, LEFT),
+        ("disk", |figures| figures.disk, GROWN),
+        ("log", |figures| figures.log, GROWN),
+    ];
+    for (name, of, more) in of {
+        let (middle, end) = (mean(middle, of), mean(end, of));
+        assert!(end <= middle + more, "{name} has grown from {middle} to {end}");
+    }
 }

@@ -3,10 +3,23 @@
 
 mod common;
 
+#[path = "faults/checker.rs"]
+#[allow(dead_code)]
+mod checker;
+#[path = "s3/failing.rs"]
+mod failing;
+#[path = "faults/history.rs"]
+#[allow(dead_code)]
+mod history;
+#[path = "fuzz/mutate.rs"]
+#[allow(dead_code)]
+mod mutate;
 #[path = "clients/python.rs"]
 mod python;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "faults/trouble.rs"]
+mod trouble;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -338,20 +338,19 @@ impl Catalog {
         self.publish(next, vec![name]).await
     }
 
-    /// Takes tables as they were written here, in one step, unless what is known of one is newer.
-    pub(super) async fn take_written<'a>(
-        &self,
-        written: impl Iterator<Item = (&'a (Arc<Table>, TableRecord), &'a Option<Stat>)>,
-    ) {
-        // So no older read is on its way into the snapshot.
+    /// Takes tables as this daemon has just written them, unless it knows later states of them. What they
+    /// ask for is among them, or was taken with the states that they were made from.
+    pub(super) async fn take_written(&self, written: &[Arc<Table>]) {
         let _guard = self.refreshing.lock().await;
         self.update(|snapshot| {
-            for ((table, record), stat) in written {
-                let known = snapshot.table(&table.name).map(|known| known.stat.mzxid);
-                if let (Some(known), Some(stat)) = (known, stat)
-                    && known < stat.mzxid
-                {
-                    snapshot.set_table(&table.name, Some((record.clone(), *stat)));
+            for table in written {
+                let known = snapshot.table(&table.name);
+                let is_later = known.is_some_and(|known| {
+                    known.record.oid == table.record.oid && known.stat.mzxid < table.stat.mzxid
+                });
+                if is_later {
+                    let node = (table.record.clone(), table.stat);
+                    snapshot.set_table(&table.name, Some(node));
                 }
             }
         });

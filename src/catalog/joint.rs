@@ -22,7 +22,7 @@ use super::record::{Definition, TableRecord};
 use super::snapshot::{Snapshot, Table, TableName};
 use crate::coordination::paths::{CatalogName, parse_catalog};
 
-/// How many other tables a record remembers, the latest: some 70 bytes each.
+/// How many other tables a record remembers, the latest, and all of a commit over more: some 70 bytes each.
 const REMEMBERED: usize = 32;
 
 /// Another table as it was made by a commit over both.
@@ -94,7 +94,8 @@ fn serial(record: &TableRecord) -> Option<u64> {
     }
 }
 
-/// Lets the records of one commit tell of each other, and forget what a snapshot does not have any more.
+/// Lets the records of one commit tell of each other. What a snapshot does not have is the first to be
+/// forgotten: it has been dropped, or made so lately that this daemon has not heard of it.
 pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)], snapshot: &Snapshot) {
     let renamed = Renamed::default();
     let all: Vec<Joint> = (records.iter())
@@ -105,13 +106,16 @@ pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)], snapshot: &Snapsho
         .collect();
     for (_, record) in records {
         let Definition::Managed(managed) = &mut record.definition else { continue };
-        managed.joint.retain_mut(|old| {
-            let now = old.find(snapshot, &renamed);
-            old.path = now.map_or_else(String::new, |table| path_of(&table.name));
-            now.is_some() && all.iter().all(|new| new.oid != old.oid)
-        });
+        managed.joint.retain(|old| all.iter().all(|new| new.oid != old.oid));
+        managed.joint.sort_by_cached_key(|old| old.find(snapshot, &renamed).is_some());
+        for old in &mut managed.joint {
+            if let Some(now) = old.find(snapshot, &renamed) {
+                old.path = path_of(&now.name);
+            }
+        }
         managed.joint.extend(all.iter().filter(|joint| joint.oid != record.oid).cloned());
-        let surplus = managed.joint.len().saturating_sub(REMEMBERED);
+        let most = REMEMBERED.max(all.len());
+        let surplus = managed.joint.len().saturating_sub(most);
         managed.joint.drain(..surplus);
     }
 }
@@ -227,10 +231,34 @@ mod tests {
         let renamed = TableName::new("oribi", PUBLIC, "other");
         snapshot.set_table(&renamed, Some((b.1, Default::default())));
         assert_eq!(names(&snapshot), vec![renamed.clone()]);
-        // What is dropped is forgotten with the next commit.
-        snapshot.set_table(&renamed, None);
-        let mut records = vec![a1.clone()];
+    }
+
+    #[test]
+    fn what_is_not_known_is_the_first_to_be_forgotten() {
+        let (a, b) = (table(1), table(2));
+        let [a1, _]: [_; 2] = committed(&[&a, &b]).try_into().expect("two");
+        // It may have been dropped, or be so new that this daemon has not heard of it.
+        let mut snapshot = everything();
+        snapshot.set_table(&b.0.name, None);
+        let mut records = vec![a1];
         join(&mut records, &snapshot);
-        assert_eq!(joint(&records[0].1), []);
+        let oids = |record: &TableRecord| joint(record).iter().map(|joint| joint.oid).collect();
+        let remembered: Vec<u32> = oids(&records[0].1);
+        assert_eq!(remembered, [2]);
+        for oid in 3..100 {
+            records = vec![records.swap_remove(0), table(oid)];
+            join(&mut records, &snapshot);
+        }
+        let remembered: Vec<u32> = oids(&records[0].1);
+        assert_eq!(remembered, (100 - REMEMBERED as u32..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn all_halves_of_a_commit_ask_for_the_others_however_many_there_are() {
+        let before: Vec<_> = (1..90).map(table).collect();
+        let after = committed(&before.iter().collect::<Vec<_>>());
+        for (one, other) in [(0, 88), (88, 0), (3, 50), (60, 2)] {
+            assert!(torn(&[&after[one], &before[other]]), "{one} {other}");
+        }
     }
 }

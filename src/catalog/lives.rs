@@ -114,7 +114,7 @@ impl Catalog {
         ops: Vec<Op>,
     ) -> Result<coordination::Result<Vec<Outcome>>> {
         let error = match self.transact_past_turns(ops.clone()).await {
-            Ok(outcomes) => return Ok(Ok(outcomes)),
+            Ok(done) => return Ok(Ok(done)),
             Err(error) => error,
         };
         let missed = matches!(error.root(), coordination::Error::NoNode { path } if is_life(path));

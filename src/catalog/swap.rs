@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cache::Catalog;
-use super::ddl::{node_name, path_of};
+use super::ddl::path_of;
 use super::record::TableRecord;
 use super::snapshot::Table;
 use super::{Error, Result};
 use super::{joint, lives};
-use crate::coordination::{self, Op, Outcome, Stat};
+use crate::coordination::{self, Op, Outcome};
 
 /// What became of a swap.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Catalog {
     ) -> Result<Swap> {
         joint::join(&mut records, &self.snapshot());
         let paths: Vec<String> = records.iter().map(|(table, _)| path_of(&table.name)).collect();
-        let mut ops = fences;
+        let (first, mut ops) = (fences.len(), fences);
         for (table, record) in &records {
             ops.extend(table.being().changed(record)?);
         }
@@ -49,19 +49,9 @@ impl Catalog {
         let kept: Vec<(&str, Vec<Op>)> =
             others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
-        let of = |path: &String| {
-            ops.iter().position(|op| matches!(op, Op::Set { path: set, .. } if set == path))
-        };
-        let places: Vec<Option<usize>> = paths.iter().map(of).collect();
-        let sent = Instant::now();
+        let (sent, count) = (Instant::now(), ops.len());
         let error = match self.transact(ops).await? {
-            Ok(outcomes) => {
-                let stats = places.into_iter().map(|place| match outcomes.get(place?) {
-                    Some(Outcome::Set(stat)) => Some(*stat),
-                    _ => None,
-                });
-                return Ok(Swap::Done(self.written(records, stats).await));
-            }
+            Ok(done) => return Ok(Swap::Done(self.written(records, &done[first..]).await)),
             Err(error) if error.may_have_landed() => {
                 return match self.in_touch_again(self.settled_by(sent)).await {
                     true => Ok(Swap::Ambiguous),
@@ -79,32 +69,30 @@ impl Catalog {
                 let own = paths.contains(path) || lives::is_life(path);
                 Ok(if own { Swap::Outrun } else { Swap::Fenced })
             }
+            // All together are too large: each alone would be told by its own size.
+            coordination::Error::TooLarge { bytes, limit, .. } if records.len() > 1 => {
+                Err(Error::TooMany { count, limit: count * limit / bytes.max(&1) })
+            }
             _ => Err(error.into()),
         }
     }
 
-    /// The tables as this daemon has just written them: in its own view before anybody hears of it, so
-    /// that whoever has changed them finds the change, whatever is wrong with the store by now.
+    /// Tables as this daemon has just written them, in its own view at once and together: the store is not
+    /// asked, for it may be out of reach again.
     async fn written(
         &self,
         records: Vec<(Arc<Table>, TableRecord)>,
-        stats: impl Iterator<Item = Option<Stat>>,
+        done: &[Outcome],
     ) -> Vec<Arc<Table>> {
-        let stats: Vec<Option<Stat>> = stats.collect();
-        for (table, _) in &records {
-            if let Err(error) = self.refresh(&node_name(&table.name)).await {
-                tracing::debug!(%error, "a table that was written is not read back");
-                self.take_written(records.iter().zip(&stats)).await;
-                break;
-            }
-        }
-        let now = |((before, record), stat): ((Arc<Table>, TableRecord), Option<Stat>)| {
-            let seen = self.snapshot().table(&before.name).cloned();
-            seen.unwrap_or_else(|| {
-                let stat = stat.unwrap_or(before.stat);
-                Arc::new(Table { name: before.name.clone(), record, stat })
-            })
-        };
-        records.into_iter().zip(stats).map(now).collect()
+        let stats = done.iter().filter_map(|outcome| match outcome {
+            Outcome::Set(stat) => Some(*stat),
+            _ => None,
+        });
+        let written = records.into_iter().zip(stats).map(|((table, record), stat)| {
+            Arc::new(Table { name: table.name.clone(), record, stat })
+        });
+        let written: Vec<Arc<Table>> = written.collect();
+        self.take_written(&written).await;
+        written
     }
 }

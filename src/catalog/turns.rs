@@ -189,7 +189,7 @@ impl Catalog {
         let mut left = MAX_CLEARED;
         loop {
             let error = match self.coordination.transact(ops.clone()).await {
-                Ok(outcomes) => return Ok(outcomes),
+                Ok(done) => return Ok(done),
                 Err(error) => error,
             };
             let table = match error.root() {

@@ -2,7 +2,8 @@
 
 /// What the program reads beside settings, without the prefix: the settings' file, and where tests have
 /// it die ([`crate::faults`]). `BUILD` is there where cargo runs it: cargo gives what a build script has set.
-const OWN: &[&str] = &["BUILD", "CONFIG", "FAULT", "FAULT_AFTER", "FAULT_BY", "FAULT_WHEN"];
+const OWN: &[&str] =
+    &["BUILD", "CONFIG", "FAULT", "FAULT_AFTER", "FAULT_BY", "FAULT_STORAGE", "FAULT_WHEN"];
 
 /// What variables of tests and benchmarks begin with: a shell may have them for all that it starts.
 const TOOLS: &[&str] = &[

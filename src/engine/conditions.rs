@@ -5,18 +5,18 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Schema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::error::Result;
 use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::expressions::{
-    BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal,
-};
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+
+use crate::storage::cost;
 
 /// Puts the conditions of filters in order.
 #[derive(Debug)]
@@ -50,19 +50,6 @@ impl PhysicalOptimizerRule for Conditions {
     }
 }
 
-/// What a condition costs for each row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Cost {
-    /// A few bytes beside a constant.
-    Constant,
-    /// A few bytes of two columns.
-    Columns,
-    /// Text beside a constant.
-    Text,
-    /// Anything else, which may fail as well.
-    Other,
-}
-
 /// Conditions by cost; `None` if there is only one kind of them. Those of one cost are one condition, and
 /// what costs more stands in that behind it: of the rows that the first leaves, the others are looked at
 /// together, where `a AND b AND c` would pick them once for `b` and once more for `c`.
@@ -83,68 +70,9 @@ fn ordered(predicate: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<Arc<dyn
     several.then_some(rest)
 }
 
-fn cost(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Cost {
-    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
-    if let Some(binary) = condition.downcast_ref::<BinaryExpr>() {
-        return match binary.op() {
-            And | Or => {
-                let sides = [binary.left(), binary.right()];
-                let dearer = sides.map(|side| cost(side, schema)).into_iter().max();
-                dearer.unwrap_or(Cost::Other)
-            }
-            Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom => {
-                of_two(kind(binary.left(), schema), kind(binary.right(), schema))
-            }
-            _ => Cost::Other,
-        };
-    }
-    if let Some(list) = condition.downcast_ref::<InListExpr>() {
-        let constants = list.list().iter().all(|item| item.is::<Literal>());
-        return match kind(list.expr(), schema) {
-            Kind::Few | Kind::Text if constants => Cost::Text,
-            _ => Cost::Other,
-        };
-    }
-    let of = condition.downcast_ref::<IsNullExpr>().map(IsNullExpr::arg);
-    match of.or_else(|| condition.downcast_ref::<IsNotNullExpr>().map(IsNotNullExpr::arg)) {
-        Some(of) if of.is::<Column>() => Cost::Constant,
-        _ => Cost::Other,
-    }
-}
-
-/// What is compared.
-enum Kind {
-    Constant,
-    /// A column of values of a few bytes.
-    Few,
-    Text,
-    Other,
-}
-
-fn kind(of: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Kind {
-    if of.is::<Literal>() {
-        return Kind::Constant;
-    }
-    let Some(column) = of.downcast_ref::<Column>() else { return Kind::Other };
-    match schema.fields().get(column.index()).map(|field| field.data_type()) {
-        Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => Kind::Text,
-        Some(kind) if kind.primitive_width().is_some() => Kind::Few,
-        _ => Kind::Other,
-    }
-}
-
-fn of_two(one: Kind, other: Kind) -> Cost {
-    match (one, other) {
-        (Kind::Constant, Kind::Few) | (Kind::Few, Kind::Constant) => Cost::Constant,
-        (Kind::Few, Kind::Few) => Cost::Columns,
-        (Kind::Constant, Kind::Text) | (Kind::Text, Kind::Constant) => Cost::Text,
-        _ => Cost::Other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::Field;
+    use arrow::datatypes::{DataType, Field};
     use datafusion::physical_expr::expressions::{binary, col, in_list, lit};
 
     use super::*;

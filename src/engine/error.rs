@@ -163,7 +163,7 @@ impl Error {
     pub fn detail(&self) -> Option<String> {
         let error = match self {
             Self::Plan(error) | Self::Execution(error) => error,
-            Self::Storage(storage::Error::Values { source, .. }) => source,
+            Self::Storage(error) => error.of_values()?,
             _ => return None,
         };
         match error.find_root() {
@@ -223,8 +223,15 @@ impl Error {
     }
 
     /// Of an error that others hold as well: a budget's end, or that of the store, which come to all
-    /// partitions.
+    /// partitions, and what has failed of files.
     fn copied(error: &DataFusionError) -> Option<Self> {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(error) = next {
+            if let Some(storage::Error::Shared(shared)) = error.downcast_ref() {
+                return Some(Self::Storage(storage::Error::Shared(shared.clone())));
+            }
+            next = error.source();
+        }
         let DataFusionError::External(inner) = error.find_root() else { return None };
         match inner.downcast_ref::<Self>()? {
             &Self::OverBudget { limit, what, setting } => {
@@ -271,7 +278,7 @@ impl Error {
             Err(inner) => inner,
         };
         match inner.downcast::<storage::Error>() {
-            Ok(error) => Ok(Self::Storage(*error)),
+            Ok(error) => Ok(Self::Storage(error.unshared())),
             Err(inner) => match inner.downcast::<DataFusionError>() {
                 Ok(nested) => Self::unwrap(*nested),
                 Err(inner) => Err(DataFusionError::External(inner)),

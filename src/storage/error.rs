@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -90,7 +91,7 @@ pub enum Error {
     Catalog(Box<crate::catalog::Error>),
     /// What failed for several statements at once.
     #[error(transparent)]
-    Shared(std::sync::Arc<Error>),
+    Shared(Arc<Error>),
     #[error("column {column:?} has the type {kind}, which managed tables cannot store")]
     NotStorable { column: String, kind: String },
     #[error("the columns do not make a table: {0}")]
@@ -125,6 +126,15 @@ impl Error {
             | Self::Denied { path }
             | Self::Io { path, .. } => Some(path),
             Self::Shared(error) => error.file(),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with values of a file.
+    pub fn of_values(&self) -> Option<&DataFusionError> {
+        match self {
+            Self::Values { source, .. } => Some(source),
+            Self::Shared(error) => error.of_values(),
             _ => None,
         }
     }
@@ -177,6 +187,15 @@ impl Error {
             Cause::Denied => Self::DeniedWrite { path },
             Cause::NoSpace => Self::NoSpace { path },
             _ => Self::NotWritten { path, source },
+        }
+    }
+
+    /// The failure itself, if nobody else is told of it as well.
+    #[must_use]
+    pub fn unshared(self) -> Self {
+        match self {
+            Self::Shared(error) => Arc::try_unwrap(error).unwrap_or_else(Self::Shared),
+            own => own,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tables to bytes: object stores and the files of external tables.
 //!
 //! - [`stores`]: which object store serves a URL.
+//! - [`exact`]: object stores whose answers are as long as they say.
+//! - [`failing`]: local files as a test wants them to fail.
 //! - [`location`]: what users may write after LOCATION.
 //! - [`external`]: CSV, JSON and Parquet files that somebody else writes, recognised as tables.
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
@@ -12,11 +14,15 @@
 //!   - [`guard`]: Parquet files are looked at before the reader underneath believes them,
 //!   - [`pages`]: column chunks of files are kept in memory without compression,
 //!   - [`prefilter`]: rows are left out that joins above have no use for,
-//!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on.
+//!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on;
+//!     [`conditions`] says what those cost.
 
+mod conditions;
 mod contents;
 mod error;
+mod exact;
 mod external;
+mod failing;
 mod folders;
 mod guard;
 mod location;
@@ -32,6 +38,7 @@ mod roots;
 mod scan;
 mod stores;
 
+pub use conditions::cost;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result, failure};
 pub use external::{Definition, Directory, describe, open, partitions};

@@ -16,10 +16,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::expressions::{Column, DynamicFilterPhysicalExpr};
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 
-use super::pushdown::compares;
+use super::conditions::{Cost, compares, cost};
 
 /// Batches that pass unseen after one of which too few rows were dropped.
 const UNSEEN: usize = 15;
@@ -101,11 +100,7 @@ impl Filter {
 
 /// Whether a condition compares a column of a few bytes with a constant.
 fn is_cheap(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
-    compares(condition)
-        && collect_columns(condition).iter().all(|column| {
-            let field = schema.fields().get(column.index());
-            field.is_some_and(|field| field.data_type().primitive_width().is_some())
-        })
+    compares(condition) && cost(condition, schema) == Cost::Constant
 }
 
 /// An expression of a table's columns as one of those that a scan gives.

@@ -9,15 +9,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
-use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::expressions::{
-    BinaryExpr, Column, DynamicFilterPhysicalExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr,
-    Literal, NotExpr,
-};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{AnalysisContext, analyze, split_conjunction};
 use datafusion::physical_plan::PhysicalExpr;
-use datafusion::scalar::ScalarValue;
+
+use super::conditions::{cannot_fail, compares};
 
 /// The part of the rows that is few.
 const FEW: f64 = 0.001;
@@ -28,9 +24,6 @@ const WIDER: usize = 8;
 
 /// Bytes that a value is taken for whose type does not tell.
 const USUAL_WIDTH: usize = 24;
-
-/// Bytes of a pattern that is simple enough.
-const SHORT_PATTERN: usize = 256;
 
 /// Whether a scan is to filter while it decodes. `hurried`: a LIMIT may end it soon.
 pub(super) fn pays(config: &FileScanConfig, source: &ParquetSource, hurried: bool) -> bool {
@@ -80,64 +73,5 @@ fn width(schema: &Schema, at: usize) -> usize {
         None => 0,
         Some(DataType::Boolean) => 1,
         Some(kind) => kind.primitive_width().unwrap_or(USUAL_WIDTH),
-    }
-}
-
-/// Whether a condition compares a column with a constant.
-pub(super) fn compares(condition: &Arc<dyn PhysicalExpr>) -> bool {
-    condition
-        .downcast_ref::<BinaryExpr>()
-        .is_some_and(|binary| is_comparison(binary.op()) && of_column(binary))
-}
-
-fn is_comparison(op: &Operator) -> bool {
-    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
-    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
-}
-
-/// Whether the operands are a column and a constant.
-fn of_column(binary: &BinaryExpr) -> bool {
-    let (left, right) = (binary.left(), binary.right());
-    left.is::<Column>() && right.is::<Literal>() || left.is::<Literal>() && right.is::<Column>()
-}
-
-/// Whether a condition gives an answer for each row, whatever its values.
-fn cannot_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
-    if let Some(binary) = condition.downcast_ref::<BinaryExpr>() {
-        return match binary.op() {
-            Operator::And | Operator::Or => {
-                cannot_fail(binary.left()) && cannot_fail(binary.right())
-            }
-            op => is_comparison(op) && of_column(binary),
-        };
-    }
-    if let Some(like) = condition.downcast_ref::<LikeExpr>() {
-        return like.expr().is::<Column>() && is_simple(like.pattern());
-    }
-    if let Some(list) = condition.downcast_ref::<InListExpr>() {
-        return list.expr().is::<Column>() && list.list().iter().all(|item| item.is::<Literal>());
-    }
-    if let Some(not) = condition.downcast_ref::<NotExpr>() {
-        return cannot_fail(not.arg());
-    }
-    if let Some(is_null) = condition.downcast_ref::<IsNullExpr>() {
-        return is_null.arg().is::<Column>();
-    }
-    if let Some(is_not_null) = condition.downcast_ref::<IsNotNullExpr>() {
-        return is_not_null.arg().is::<Column>();
-    }
-    // Bounds and keys that joins and sorts with a limit have found, of what they join and sort by.
-    condition.is::<DynamicFilterPhysicalExpr>()
-        && condition.children().into_iter().all(|of| of.is::<Column>())
-}
-
-/// Whether a pattern of LIKE is a constant that nothing is wrong with.
-fn is_simple(pattern: &Arc<dyn PhysicalExpr>) -> bool {
-    let Some(literal) = pattern.downcast_ref::<Literal>() else { return false };
-    match literal.value() {
-        ScalarValue::Utf8(Some(text))
-        | ScalarValue::LargeUtf8(Some(text))
-        | ScalarValue::Utf8View(Some(text)) => text.len() <= SHORT_PATTERN && !text.contains('\\'),
-        _ => false,
     }
 }

@@ -281,8 +281,9 @@ fn named(file: &str, error: DataFusionError) -> DataFusionError {
     }
 }
 
+/// Where rows go to several steps, each of them is told what has failed: it is shared from the beginning.
 fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+    DataFusionError::External(Box::new(Error::Shared(Arc::new(error))))
 }
 
 struct NamedMorselizer {

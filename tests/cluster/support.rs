@@ -211,6 +211,22 @@ impl Client {
         Ok(messages.iter().filter_map(row).collect())
     }
 
+    /// The same, and how many rows the last statement has changed.
+    pub async fn run(&self, sql: &str) -> Result<(Vec<Vec<String>>, u64), tokio_postgres::Error> {
+        let (mut rows, mut changed) = (Vec::new(), 0);
+        for message in self.client.simple_query(sql).await? {
+            match message {
+                SimpleQueryMessage::Row(row) => {
+                    let value = |at| row.get(at).unwrap_or_default().to_owned();
+                    rows.push((0..row.len()).map(value).collect());
+                }
+                SimpleQueryMessage::CommandComplete(count) => changed = count,
+                _ => {}
+            }
+        }
+        Ok((rows, changed))
+    }
+
     /// Copies lines into a table.
     pub async fn try_copy(&self, sql: &str, lines: &[u8]) -> Result<(), tokio_postgres::Error> {
         let mut sink = std::pin::pin!(self.client.copy_in::<_, Bytes>(sql).await?);

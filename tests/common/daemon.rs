@@ -282,6 +282,12 @@ impl Daemon {
             .unwrap_or_default()
     }
 
+    /// How much that is.
+    #[allow(dead_code)]
+    pub fn log_bytes(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |log| log.len())
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,20 +31,36 @@ pub enum State {
     Refusing,
 }
 
+/// Tells who has connected, by the addresses of both ends; none if that cannot be told.
+pub type Who = Arc<dyn Fn(SocketAddr, SocketAddr) -> Option<usize> + Send + Sync>;
+
 /// Listens at one address and passes on to another.
 pub struct Link {
     address: SocketAddr,
     state: watch::Sender<State>,
+    /// Of those who can be told apart.
+    of: Vec<watch::Sender<State>>,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Link {
     /// A port of 0 stands for a free one.
     pub async fn start(from: SocketAddr, to: SocketAddr) -> Self {
+        Self::start_for(from, to, 0, Arc::new(|_, _| None)).await
+    }
+
+    /// One that can be cut for one of several alone.
+    pub async fn start_for(from: SocketAddr, to: SocketAddr, count: usize, who: Who) -> Self {
         let listener = TcpListener::bind(from).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (state, seen) = watch::channel(State::Whole);
-        Self { address, state, task: tokio::spawn(serve(listener, to, seen)) }
+        let state = watch::Sender::new(State::Whole);
+        let of: Vec<_> = (0..count).map(|_| watch::Sender::new(State::Whole)).collect();
+        let seen = Seen {
+            all: state.subscribe(),
+            of: of.iter().map(watch::Sender::subscribe).collect(),
+            who,
+        };
+        Self { address, state, of, task: tokio::spawn(serve(listener, to, seen)) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -52,6 +69,36 @@ impl Link {
 
     pub fn set(&self, state: State) {
         self.state.send_replace(state);
+        for of in &self.of {
+            of.send_replace(state);
+        }
+    }
+
+    /// For one of those who can be told apart.
+    pub fn set_for(&self, who: usize, state: State) {
+        self.of[who].send_replace(state);
+    }
+}
+
+/// The state as it changes, for whoever it is.
+#[derive(Clone)]
+struct Seen {
+    all: watch::Receiver<State>,
+    of: Vec<watch::Receiver<State>>,
+    who: Who,
+}
+
+impl Seen {
+    async fn by(self, client: &TcpStream) -> watch::Receiver<State> {
+        let (Ok(from), Ok(to), false) =
+            (client.peer_addr(), client.local_addr(), self.of.is_empty())
+        else {
+            return self.all;
+        };
+        let who = self.who.clone();
+        let who = tokio::task::spawn_blocking(move || who(from, to)).await;
+        let of = who.ok().flatten().and_then(|who| self.of.get(who));
+        of.unwrap_or(&self.all).clone()
     }
 }
 
@@ -61,11 +108,8 @@ impl Drop for Link {
     }
 }
 
-async fn serve(
-    mut listener: TcpListener,
-    to: SocketAddr,
-    mut state: watch::Receiver<State>,
-) -> io::Result<()> {
+async fn serve(mut listener: TcpListener, to: SocketAddr, seen: Seen) -> io::Result<()> {
+    let mut state = seen.all.clone();
     let address = listener.local_addr()?;
     loop {
         let mut connections = JoinSet::new();
@@ -77,13 +121,17 @@ async fn serve(
                     continue;
                 };
                 while connections.try_join_next().is_some() {}
-                connections.spawn(forward(client, to, state.clone()));
+                let seen = seen.clone();
+                connections.spawn(async move {
+                    let state = seen.by(&client).await;
+                    forward(client, to, state).await
+                });
             }
         };
-        let mut seen = state.clone();
+        let mut refusing = state.clone();
         tokio::select! {
             _ = accepting => {}
-            _ = seen.wait_for(|state| *state == State::Refusing) => {}
+            _ = refusing.wait_for(|state| *state == State::Refusing) => {}
         }
         drop((connections, listener));
         if state.wait_for(|state| *state != State::Refusing).await.is_err() {
@@ -99,6 +147,8 @@ async fn forward(
     mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.into_split();
+    let mut refusing = state.clone();
+    let refusing = refusing.wait_for(|state| *state == State::Refusing);
     let half_open = *state.borrow() == State::HalfOpen;
     if !half_open {
         let (mut from_server, mut to_server) = TcpStream::connect(to).await?.into_split();
@@ -110,6 +160,8 @@ async fn forward(
             ended = pass(&mut from_server, &mut to_client, State::Unanswered, state.clone()) => {
                 return ended;
             }
+            // Of this client alone: of all, the listener goes as well.
+            _ = refusing => return Ok(()),
             _ = seen.wait_for(|state| *state == State::HalfOpen) => {}
         }
     }

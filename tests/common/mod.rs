@@ -5,5 +5,6 @@ pub mod certificates;
 pub mod daemon;
 pub mod link;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
 pub mod zookeeper;

@@ -1,6 +1,7 @@
 //! A real server of S3's protocol that checks signatures (moto, from PyPI), as a process.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -34,6 +35,12 @@ impl S3 {
         let text = |name: &str| ready[name].as_str().expect("a text").to_owned();
         let (endpoint, key, secret) = (text("endpoint"), text("key"), text("secret"));
         Self { server, calls: Mutex::new((stdin, stdout)), endpoint, key, secret }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        let address = self.endpoint.trim_start_matches("http://");
+        address.parse().unwrap_or_else(|error| panic!("{address}: {error}"))
     }
 
     /// What a daemon's environment needs for it.

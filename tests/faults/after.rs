@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::checker::{Term, Work};
 use crate::history::{Entry, History, Op, Outcome, Table};
-use crate::load::{ACROSS, FACTS, Failure, Session, TOTAL, facts};
+use crate::load::{ACROSS, FACTS, Failure, ROLE, Session, TOTAL, facts};
 use crate::world::{BOUND, IDS, World, lock};
 
 /// What a daemon may have more of than before the load: what it keeps for the next time.
@@ -56,7 +56,7 @@ pub async fn look(world: &World, history: &[Entry]) -> Result<Final, String> {
         }
     }
     let names = history.iter().filter_map(|entry| match &entry.op {
-        Op::Create(name, _) => Some(name.clone()),
+        Op::Create(name, _) if !name.starts_with(ROLE) => Some(name.clone()),
         _ => None,
     });
     let names: BTreeSet<String> = names.collect();
@@ -125,6 +125,7 @@ pub async fn figures(world: &World) -> Vec<[f64; 2]> {
 pub async fn nothing_left(world: &World, before: &[[f64; 2]]) -> Result<(), String> {
     eventually(async || idle(world, before).await).await?;
     eventually(async || znodes(world).await).await?;
+    eventually(async || owners(world).await).await?;
     let session = Session::connect(world, 0, true).await?;
     let run = async |sql: &str| session.run(sql).await.map_err(said);
     run("ALTER SYSTEM SET maintenance.orphan_grace = '0s'").await?;
@@ -176,6 +177,20 @@ async fn idle(world: &World, before: &[[f64; 2]]) -> Result<(), String> {
         let memory = slot.with(|daemon| daemon.resident_bytes()).unwrap_or_default();
         if memory > MORE_MEMORY {
             return Err(format!("{}: {} MiB of memory", IDS[number], memory >> 20));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing belongs to a role that is gone.
+async fn owners(world: &World) -> Result<(), String> {
+    const SQL: &str = "SELECT relname FROM pg_class c LEFT JOIN pg_roles r ON r.oid = c.relowner \
+                       WHERE r.oid IS NULL AND relname LIKE 'ddl%'";
+    for (number, id) in IDS.iter().enumerate() {
+        let session = Session::connect(world, number, true).await?;
+        let orphans = session.run(SQL).await.map_err(said)?.rows;
+        if !orphans.is_empty() {
+            return Err(format!("{id}: nobody owns {orphans:?}"));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Whether what was told of tables by their names can have happened one after the other: for each name a
+//! Whether what was told of tables, and of roles, by their names can have happened one after the other: for each name a
 //! register that holds a table or none. After Wing and Gong, with the configurations that are possible
 //! kept from event to event (Lowe, "Testing for linearizability").
 
@@ -78,8 +78,12 @@ pub fn check(history: &[Entry]) -> (Vec<Violation>, usize) {
 
 fn call(entry: &Entry) -> Option<(&str, Call)> {
     let (name, step) = match (&entry.op, &entry.outcome) {
-        (Op::Create(name, _), Outcome::Refused(code)) if code == "42P07" => (name, Step::There),
-        (Op::Drop(name), Outcome::Refused(code)) if code == "42P01" => (name, Step::Absent),
+        (Op::Create(name, _), Outcome::Refused(code)) if ["42P07", "42710"].contains(&&**code) => {
+            (name, Step::There)
+        }
+        (Op::Drop(name), Outcome::Refused(code)) if ["42P01", "42704"].contains(&&**code) => {
+            (name, Step::Absent)
+        }
         (_, Outcome::Refused(_)) => return None,
         (Op::Create(name, value), _) => (name, Step::Create(*value)),
         (Op::Drop(name), _) => (name, Step::Drop),

@@ -36,6 +36,9 @@ const EPOCH: Duration = Duration::from_secs(15);
 /// Values of the setting that is set: in milliseconds, and never a whole second.
 pub const FIRST_SETTING: i64 = 1_000_001;
 
+/// What names of roles begin with that come and go.
+pub const ROLE: &str = "role_";
+
 pub struct Reply {
     pub rows: Vec<Vec<String>>,
     pub count: u64,
@@ -440,17 +443,33 @@ impl Worker {
 
     async fn ddl(&mut self, session: &Session) -> bool {
         let epoch = self.load.history.now() / u64::try_from(EPOCH.as_micros()).expect("short");
-        let name = format!("ddl_{epoch}_{}", self.random.below(2));
-        match self.random.below(4) {
-            0 | 1 => {
+        let which = self.random.below(2);
+        let (name, role) = (format!("ddl_{epoch}_{which}"), format!("{ROLE}{epoch}_{which}"));
+        match self.random.below(8) {
+            0..=2 => {
                 let value = self.load.next_value.fetch_add(1, Ordering::Relaxed);
                 let sql = format!("CREATE TABLE {name} AS SELECT {value}::bigint AS v");
                 let op = Op::Create(name, value);
                 self.record(session, op, &sql, |_| Outcome::Done(1)).await
             }
-            2 => {
+            3 => {
                 let sql = format!("DROP TABLE {name}");
                 self.record(session, Op::Drop(name), &sql, |_| Outcome::Done(1)).await
+            }
+            4 => {
+                let value = self.load.next_value.fetch_add(1, Ordering::Relaxed);
+                let (sql, op) = (format!("CREATE ROLE {role}"), Op::Create(role, value));
+                self.record(session, op, &sql, |_| Outcome::Done(1)).await
+            }
+            5 if self.random.chance(50) => {
+                let sql = format!("DROP ROLE {role}");
+                self.record(session, Op::Drop(role), &sql, |_| Outcome::Done(1)).await
+            }
+            5 => {
+                // Whoever owns a table in the end is there.
+                let sql = format!("ALTER TABLE {name} OWNER TO {role}");
+                let answer = session.run(&sql).await;
+                answer.is_err_and(|failure| self.failed(&failure, &sql).1)
             }
             _ => self.look(session, &name).await,
         }

@@ -10,10 +10,12 @@ use rustix::process::Signal;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
+use crate::common::daemon::Daemon;
 use crate::common::link::{Link, State};
 use crate::history::{Moment, seconds};
 use crate::load::Session;
 use crate::mutate::Random;
+use crate::threads;
 use crate::world::{IDS, SESSION_TIMEOUT, World, has_clock, lock, mend};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +24,8 @@ enum Fault {
     Stop(usize),
     Terminate(usize),
     Cut(Way, State),
+    /// Between two daemons: what the first opens to the second, and the other way round.
+    Apart(usize, usize, [State; 2]),
     KillMember(usize),
     KillLeader,
     LoseQuorum,
@@ -29,12 +33,37 @@ enum Fault {
     StopLeader,
     CutMember(usize, State),
     DiskFull,
+    OwnDiskFull,
     ReadOnly,
     Vanish,
+    /// What one daemon, or each, asks of storage: see `src/faults.rs`.
+    Storage(Option<usize>, Trouble),
     Descriptors(usize),
+    Threads(usize),
     AddressSpace(usize),
     Heavy(usize),
     Clock(usize, i64),
+}
+
+/// What becomes of so many of a hundred reads, and of writes where it takes time, by a seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trouble {
+    Fail(u64, u64),
+    Cut(u64, u64),
+    /// So many milliseconds each.
+    Slow(u64, u64, u64),
+    Stick(u64, u64),
+}
+
+impl Trouble {
+    fn rule(self) -> String {
+        match self {
+            Self::Fail(percent, seed) => format!("fail {percent} 0 {seed}"),
+            Self::Cut(percent, seed) => format!("cut {percent} 0 {seed}"),
+            Self::Slow(percent, delay, seed) => format!("slow {percent} {delay} {seed}"),
+            Self::Stick(percent, seed) => format!("stick {percent} 0 {seed}"),
+        }
+    }
 }
 
 /// A stretch of the network.
@@ -64,7 +93,8 @@ const DECK: &[&str] = &[
     "ensemble",
     "member",
     "peers",
-    "peers",
+    "apart",
+    "apart",
     "clients",
     "around",
     "around",
@@ -76,9 +106,15 @@ const DECK: &[&str] = &[
     "cut member",
     "cut member",
     "disk full",
+    "own disk full",
     "read-only",
     "vanish",
+    "failing reads",
+    "failing reads",
+    "slow storage",
+    "stuck storage",
     "descriptors",
+    "threads",
     "address space",
     "heavy",
     "clock",
@@ -178,13 +214,13 @@ impl Nemesis {
 
     fn deal(&mut self) -> (&'static str, Fault) {
         if self.deck.is_empty() {
-            self.deck = DECK.to_vec();
+            self.deck = DECK.iter().copied().filter(|kind| is_wanted(kind)).collect();
             for at in (1..self.deck.len()).rev() {
                 let other = self.random.below(at + 1);
                 self.deck.swap(at, other);
             }
         }
-        let kind = self.deck.pop().expect("a card");
+        let kind = self.deck.pop().expect("a kind that there is");
         let (one, other) = (self.random.below(3), self.random.below(3));
         let how = self.how();
         let cut = |way| Fault::Cut(way, how);
@@ -203,7 +239,14 @@ impl Nemesis {
             "stop member" => Fault::StopMember(one),
             "stop leader" => Fault::StopLeader,
             "cut member" => Fault::CutMember(one, how),
+            "apart" => {
+                let how = [how, self.random.pick(&[State::Whole, how])];
+                Fault::Apart(one, (one + 1 + other % 2) % 3, how)
+            }
             "disk full" => Fault::DiskFull,
+            "own disk full" => Fault::OwnDiskFull,
+            "failing reads" | "slow storage" | "stuck storage" => self.storage(kind, one),
+            "threads" => Fault::Threads(one),
             "read-only" => Fault::ReadOnly,
             "vanish" => Fault::Vanish,
             "descriptors" => Fault::Descriptors(one),
@@ -213,6 +256,19 @@ impl Nemesis {
             other => unreachable!("{other}"),
         };
         (kind, fault)
+    }
+
+    fn storage(&mut self, kind: &str, one: usize) -> Fault {
+        let whose = self.random.chance(50).then_some(one);
+        let percent = self.random.pick(&[5, 30, 100]);
+        let seed = self.random.next() % 1_000_000;
+        let trouble = match kind {
+            "slow storage" => Trouble::Slow(percent, 20 + self.random.next() % 400, seed),
+            "stuck storage" => Trouble::Stick(percent, seed),
+            _ if self.random.chance(50) => Trouble::Cut(percent, seed),
+            _ => Trouble::Fail(percent, seed),
+        };
+        Fault::Storage(whose, trouble)
     }
 
     fn how(&mut self) -> State {
@@ -264,13 +320,21 @@ impl Nemesis {
                 return Ok(Fault::StopMember(leader));
             }
             Fault::CutMember(one, how) => set(world.around_member(one), how),
-            Fault::DiskFull => possible(world.storage.leave(64 * 1024), NO_MOUNT)?,
+            Fault::Apart(one, other, how) => self.apart(one, other, how),
+            Fault::DiskFull => possible(world.storage.fill(), NO_MOUNT)?,
+            Fault::OwnDiskFull => possible(world.storage.fill_own(), NO_MOUNT)?,
             Fault::ReadOnly => {
                 // Not while a file is being written.
                 let tried = || (0..50).any(|_| world.storage.remount("ro") || pause());
                 possible(block_in_place(tried), NO_MOUNT)?;
             }
             Fault::Vanish => possible(world.storage.vanish(), "it cannot be renamed now")?,
+            Fault::Storage(whose, trouble) => self.trouble(whose, Some(&trouble.rule())),
+            Fault::Threads(one) => {
+                let bound = |daemon: &Daemon| threads::bound(one, daemon.pid(), MORE_THREADS);
+                let bound = world.slots[one].with(bound);
+                possible(bound.ok_or("the daemon does not run")?, "no control groups for threads")?;
+            }
             Fault::Descriptors(one) => {
                 let limit = |pid| {
                     let open =
@@ -326,7 +390,11 @@ impl Nemesis {
                 }
             }
             Fault::CutMember(one, _) => mend(world.around_member(one)),
-            Fault::DiskFull => assert!(world.storage.remount("size=2g"), "it can grow again"),
+            Fault::Apart(one, other, _) => self.apart(one, other, [State::Whole; 2]),
+            Fault::DiskFull => assert!(world.storage.empty(), "it can grow again"),
+            Fault::OwnDiskFull => assert!(world.storage.empty_own(), "it can grow again"),
+            Fault::Storage(whose, _) => self.trouble(whose, None),
+            Fault::Threads(one) => threads::free(one),
             Fault::ReadOnly => assert!(world.storage.remount("rw"), "it can be written again"),
             Fault::Vanish => {
                 // Files of changes that were refused may have been written meanwhile.
@@ -364,6 +432,20 @@ impl Nemesis {
         }
     }
 
+    fn apart(&self, one: usize, other: usize, [there, back]: [State; 2]) {
+        let slots = &self.world.slots;
+        slots[other].peers.set_for(one, there);
+        slots[one].peers.set_for(other, back);
+    }
+
+    fn trouble(&self, whose: Option<usize>, rule: Option<&str>) {
+        for (number, slot) in self.world.slots.iter().enumerate() {
+            if whose.is_none_or(|whose| whose == number) {
+                slot.trouble(rule);
+            }
+        }
+    }
+
     /// Recovery by kind: how often, median and longest.
     pub fn report(&self) -> Vec<String> {
         let mut by_kind: BTreeMap<&str, (usize, Vec<Duration>)> = BTreeMap::new();
@@ -385,11 +467,20 @@ impl Nemesis {
     }
 }
 
+/// Whether `ORIBI_FAULTS_KINDS`, names with commas between them, leaves a kind in.
+fn is_wanted(kind: &str) -> bool {
+    let wanted = std::env::var("ORIBI_FAULTS_KINDS").ok();
+    wanted.is_none_or(|wanted| wanted.split(',').any(|one| one.trim() == kind))
+}
+
 fn times_of(mut times: Vec<Duration>) -> String {
     times.sort();
     let Some(worst) = times.last() else { return String::new() };
     format!(", whole again after {:.1?} (median), {worst:.1?} (worst)", times[times.len() / 2])
 }
+
+/// Threads that a daemon may make besides, where they are bounded.
+const MORE_THREADS: usize = 1;
 
 const NO_MOUNT: &str = "a file system of its own is not mounted, or is in use";
 

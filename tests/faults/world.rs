@@ -18,6 +18,7 @@ use crate::common::link::{Link, State};
 use crate::common::zookeeper::{Ensemble, free_port};
 use crate::history::History;
 use crate::load::{Failure, Session};
+use crate::pairs::Pids;
 
 /// Of the daemons with ZooKeeper.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
@@ -32,7 +33,11 @@ pub const IDS: [&str; 3] = ["a", "b", "c"];
 
 /// Where a daemon is, with everything that leads to it and from it.
 pub struct Slot {
+    number: usize,
     options: Options,
+    /// Says what becomes of what it reads, while it is there.
+    trouble: PathBuf,
+    pids: Arc<Pids>,
     running: Mutex<Option<Daemon>>,
     /// Somebody wants it to be down.
     pub held: AtomicBool,
@@ -87,13 +92,13 @@ impl World {
             [quorum.address().port(), election.address().port()]
         };
         let ensemble = block_in_place(|| Ensemble::start_between(&ports, seen));
-        let mut slots = Vec::new();
-        for (number, id) in IDS.iter().enumerate() {
+        let (mut slots, pids) = (Vec::new(), Arc::new(Pids::default()));
+        for number in 0..IDS.len() {
             let mut zookeeper = Vec::new();
             for server in &ensemble.servers {
                 zookeeper.push(Link::start(at(1, 0), server.address()).await);
             }
-            slots.push(Slot::new(number, id, zookeeper, &storage).await);
+            slots.push(Slot::new(number, zookeeper, &storage, pids.clone()).await);
         }
         let ensemble = Mutex::new(ensemble);
         let (history, under_way) = (Arc::new(History::new()), Mutex::default());
@@ -170,7 +175,8 @@ impl World {
 }
 
 impl Slot {
-    async fn new(number: usize, id: &str, zookeeper: Vec<Link>, storage: &Storage) -> Self {
+    async fn new(number: usize, zookeeper: Vec<Link>, storage: &Storage, pids: Arc<Pids>) -> Self {
+        let id = IDS[number];
         let host = 2 + u8::try_from(number).expect("few");
         let [postgres, peer, web] = [free_port(), free_port(), free_port()];
         let hosts: Vec<_> = zookeeper.iter().map(|link| link.address().to_string()).collect();
@@ -185,6 +191,9 @@ impl Slot {
             .env("ORIBI_SUBMITTED_HISTORY", "100000")
             .env("ORIBI_ENGINE_MEMORY_LIMIT", "512MiB")
             .env("ORIBI_ENGINE_PAGE_CACHE", "16MiB");
+        let data_dir = storage.local(id);
+        let trouble = options.directory().join("trouble");
+        options = options.data_dir(data_dir).env("ORIBI_FAULT_STORAGE", &trouble);
         for (name, port) in [("POSTGRES", postgres), ("PEER", peer), ("WEB", web)] {
             options = options.env(format!("ORIBI_{name}"), at(1, port).to_string());
         }
@@ -195,10 +204,15 @@ impl Slot {
                 .env("FAKETIME_NO_CACHE", "1")
                 .env("DONT_FAKE_MONOTONIC", "1");
         }
-        let peers = Link::start(at(host, peer), at(1, peer)).await;
+        let who = pids.clone();
+        let who = Arc::new(move |from, to| who.of(from, to));
+        let peers = Link::start_for(at(host, peer), at(1, peer), IDS.len(), who).await;
         let clients = Link::start(at(host, postgres), at(1, postgres)).await;
         Self {
+            number,
             options,
+            trouble,
+            pids,
             running: Mutex::default(),
             held: AtomicBool::new(false),
             own_ends: AtomicUsize::new(0),
@@ -226,7 +240,9 @@ impl Slot {
             eprintln!("daemon {} has ended ({status}): {last}", daemon.pid());
             report_panics(daemon, history);
         }
-        *running = Some(Daemon::launch(&self.options));
+        let daemon = Daemon::launch(&self.options);
+        self.pids.set(self.number, daemon.pid());
+        *running = Some(daemon);
     }
 
     /// Kills it, if it runs, and looks at what it has logged.
@@ -245,6 +261,19 @@ impl Slot {
         let running = lock(&self.running);
         let daemon = running.as_ref().filter(|daemon| daemon.ended().is_none())?;
         Some(what(daemon))
+    }
+
+    /// What becomes of what it reads and writes from now on; `None` for no trouble.
+    pub fn trouble(&self, rule: Option<&str>) {
+        match rule {
+            Some(rule) => {
+                // Whole from the moment that it is there.
+                let new = self.trouble.with_extension("new");
+                std::fs::write(&new, rule).expect("a file");
+                std::fs::rename(new, &self.trouble).expect("it gets its name");
+            }
+            None => drop(std::fs::remove_file(&self.trouble)),
+        }
     }
 
     /// Sets its wall clock off by so many seconds, if that is possible.
@@ -300,20 +329,45 @@ fn clock(directory: &Path) -> Option<(&'static str, PathBuf)> {
     has_clock().then_some((CLOCK, file))
 }
 
-/// Where the tables lie: on a file system of its own, if the test may make one.
+/// Where the tables lie, and what the daemons have for themselves: on file systems of their own, if the test
+/// may make such.
 pub struct Storage {
     place: PathBuf,
     mounted: bool,
+    own: PathBuf,
+    own_mounted: bool,
+}
+
+const SIZE: &str = "size=2g";
+
+/// Bytes that are left where a file system is full.
+const ROOM: u64 = 64 * 1024;
+
+fn mount(place: &Path) -> bool {
+    std::fs::create_dir(place).expect("a directory");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", SIZE, "none"]).arg(place);
+    mount.output().is_ok_and(|done| done.status.success())
+}
+
+fn remount(place: &Path, options: &str) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-o", &format!("remount,{options}")]).arg(place);
+    mount.output().is_ok_and(|done| done.status.success())
+}
+
+/// Leaves so many bytes free.
+fn leave(place: &Path, bytes: u64) -> bool {
+    let Ok(now) = rustix::fs::statvfs(place) else { return false };
+    let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
+    remount(place, &format!("size={}", used + bytes))
 }
 
 impl Storage {
     fn new(folder: &Path) -> Self {
-        let place = folder.join("storage");
-        std::fs::create_dir(&place).expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2g", "none"]).arg(&place);
-        let mounted = mount.output().is_ok_and(|done| done.status.success());
-        let storage = Self { place, mounted };
+        let (place, own) = (folder.join("storage"), folder.join("own"));
+        let (mounted, own_mounted) = (mount(&place), mount(&own));
+        let storage = Self { place, mounted, own, own_mounted };
         std::fs::create_dir(storage.warehouse()).expect("a directory");
         storage
     }
@@ -326,18 +380,33 @@ impl Storage {
         self.place.join("warehouse")
     }
 
-    /// Mounts it again with these options; false if that does not go.
-    pub fn remount(&self, options: &str) -> bool {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{options}")]).arg(&self.place);
-        self.mounted && mount.output().is_ok_and(|done| done.status.success())
+    /// A daemon's data directory.
+    fn local(&self, id: &str) -> PathBuf {
+        self.own.join(id)
     }
 
-    /// Leaves so many bytes free.
-    pub fn leave(&self, bytes: u64) -> bool {
-        let Ok(now) = rustix::fs::statvfs(&self.place) else { return false };
-        let used = (now.f_blocks - now.f_bfree) * now.f_frsize;
-        self.remount(&format!("size={}", used + bytes))
+    /// Mounts it again with these options; false if that does not go.
+    pub fn remount(&self, options: &str) -> bool {
+        self.mounted && remount(&self.place, options)
+    }
+
+    /// Leaves next to no room; false if that does not go.
+    pub fn fill(&self) -> bool {
+        self.mounted && leave(&self.place, ROOM)
+    }
+
+    /// The same where the daemons have what is their own.
+    pub fn fill_own(&self) -> bool {
+        self.own_mounted && leave(&self.own, ROOM)
+    }
+
+    /// As it was before.
+    pub fn empty(&self) -> bool {
+        self.remount(SIZE)
+    }
+
+    pub fn empty_own(&self) -> bool {
+        self.own_mounted && remount(&self.own, SIZE)
     }
 
     /// The warehouse goes.
@@ -358,8 +427,10 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if self.mounted {
-            let _ = Command::new("umount").arg("-l").arg(&self.place).output();
+        for (place, mounted) in [(&self.place, self.mounted), (&self.own, self.own_mounted)] {
+            if mounted {
+                let _ = Command::new("umount").arg("-l").arg(place).output();
+            }
         }
     }
 }

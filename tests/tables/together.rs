@@ -86,6 +86,61 @@ async fn a_block_that_holds_what_it_has_read_never_sees_half_a_commit() {
         assert_eq!(reader.rows(counts).await, [["1", "1"]]);
         reader.rows("COMMIT").await;
         assert_eq!(reader.rows(counts).await, [["2", "2"]]);
+        // One that has written to a table and not read it: what it sees of it is as it was then.
+        reader.rows("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        reader.rows("INSERT INTO x VALUES (2)").await;
+        writer.rows(both).await;
+        assert_eq!(reader.outcome(counts).await, "40001");
+        reader.rows("ROLLBACK").await;
+        reader.rows("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        reader.rows("INSERT INTO x VALUES (2)").await;
+        assert_eq!(reader.rows(counts).await, [["4", "3"]]);
+        writer.rows(both).await;
+        assert_eq!(reader.rows(counts).await, [["4", "3"]]);
+        reader.rows("COMMIT").await;
+        assert_eq!(reader.rows(counts).await, [["5", "4"]]);
+    })
+    .await;
+}
+
+/// More tables than a record remembers of former commits.
+const MANY: usize = 70;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_over_many_tables_is_seen_whole() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse().with("MAINTENANCE_INTERVAL", "none");
+        let daemons = cluster.start_all(["a", "b"]);
+        let writer = Client::connect(&daemons[0]).await;
+        for table in 0..MANY {
+            writer.rows(&format!("CREATE TABLE t{table} (n int)")).await;
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let mut readers = JoinSet::new();
+        for (first, last) in [(1, MANY - 1), (MANY / 2, 2), (3, MANY / 2)] {
+            let client = Client::connect(&daemons[1]).await;
+            client.rows("SET oribi.result_cache = off").await;
+            let sql = format!("SELECT (SELECT count(*) FROM t{first}), count(*) FROM t{last}");
+            let over = over.clone();
+            readers.spawn(async move {
+                let mut looks = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let counts = client.rows(&sql).await.swap_remove(0);
+                    assert_eq!(counts[0], counts[1], "{sql}, after {looks} looks");
+                    looks += 1;
+                }
+                looks
+            });
+        }
+        for round in 0..5 {
+            writer.rows("BEGIN").await;
+            for table in 0..MANY {
+                writer.rows(&format!("INSERT INTO t{table} VALUES ({round})")).await;
+            }
+            writer.rows("COMMIT").await;
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(readers.join_all().await.iter().all(|looks| *looks > 0));
     })
     .await;
 }

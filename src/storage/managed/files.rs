@@ -204,7 +204,13 @@ impl TableFiles {
         if found.meta.size > MAX_BYTES as u64 {
             return Err(damaged(url, TooLarge { bytes: found.meta.size }));
         }
-        found.bytes().await.map_err(|error| of_store(url, error))
+        let size = found.meta.size;
+        let bytes = found.bytes().await.map_err(|error| of_store(url, error))?;
+        // Of some of these files a part would make sense by itself.
+        if bytes.len() as u64 != size {
+            return Err(damaged(url, OfOtherSize { bytes: bytes.len(), size }));
+        }
+        Ok(bytes)
     }
 
     /// Writes a file that must not be there yet.
@@ -340,6 +346,14 @@ fn sound<T>(url: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
 #[error("it has {bytes} bytes; up to {MAX_BYTES} are read")]
 struct TooLarge {
     bytes: u64,
+}
+
+/// A store has given more or less of a file than it said.
+#[derive(Debug, thiserror::Error)]
+#[error("{bytes} bytes of it were read, and it has {size}")]
+struct OfOtherSize {
+    bytes: usize,
+    size: u64,
 }
 
 /// Metadata as JSON, compressed or not.

@@ -244,7 +244,11 @@ impl Job {
             None => {
                 let (start, length) = chunk.byte_range();
                 let read = self.store.get_range(&self.path, start..start + length).await;
-                read.map_err(|error| ParquetError::External(Box::new(error)))?
+                let bytes = read.map_err(|error| ParquetError::External(Box::new(error)))?;
+                if bytes.len() as u64 != length {
+                    return Err(ParquetError::EOF("it is shorter than it was".to_owned()));
+                }
+                bytes
             }
         };
         // It goes by the chunk alone, not by the file's page index.
