@@ -79,8 +79,8 @@ impl Place {
         let place = Self::Directory(dir.to_owned());
         let failed = |error: io::Error| place.error(&error.into());
         let file = private(dir, FILE).map_err(failed)?;
-        let database = Disk::open(Box::new(file_backend(file).map_err(|error| place.of(error))?));
-        let disk = database.map_err(|error| place.of(error))?;
+        let opened = FileBackend::new(file).and_then(|backend| Disk::open(Box::new(backend)));
+        let disk = opened.map_err(|error| place.of(error))?;
         // The file's name is durable only with its directory.
         sync(dir).map_err(failed)?;
         place.load(disk)
@@ -125,7 +125,7 @@ impl Place {
                 _ => {}
             }
             let file = private(dir, FRESH)?;
-            let backend = file_backend(file).map_err(|error| Failure::of(error.into()))?;
+            let backend = FileBackend::new(file).map_err(|error| Failure::of(error.into()))?;
             let disk = Disk::new(Box::new(backend), tree, zxid)?;
             std::fs::rename(&fresh, dir.join(FILE))?;
             sync(dir)?;
@@ -330,10 +330,6 @@ fn private(dir: &Path, name: &str) -> io::Result<File> {
     // One that an earlier version made.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
-}
-
-fn file_backend(file: File) -> Result<FileBackend, DatabaseError> {
-    FileBackend::new(file)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
