@@ -44,7 +44,7 @@ impl Catalog {
         let record = self.namespace_record(owner).await?;
         let path = Path::Database(name).to_string();
         let mut ops = lives::made(&path, record.oid, &record)?;
-        ops.push(owner_is_there(owner));
+        ops.extend(self.owner_is_there(owner).await?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Database, name).await;
         self.refresh(&CatalogName::Database(name.to_owned())).await.or_else(stale_is_fine)?;
@@ -111,7 +111,7 @@ impl Catalog {
         let record = self.namespace_record(owner).await?;
         let path = Path::Schema(database, schema).to_string();
         let mut ops = lives::made(&path, record.oid, &record)?;
-        ops.push(owner_is_there(owner));
+        ops.extend(self.owner_is_there(owner).await?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         self.refresh(&CatalogName::Schema(database.to_owned(), schema.to_owned()))
@@ -208,7 +208,8 @@ impl Catalog {
             }
         };
         let proof = Proof::Written { path, nonce: record.nonce };
-        let ops = steps.into_iter().chain([owner_is_there(&record.owner)]).chain(with).collect();
+        let owner = self.owner_is_there(&record.owner).await?;
+        let ops = steps.into_iter().chain(owner).chain(with).collect();
         let created = self.commit_in_schema(name, ops, proof).await;
         self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
         if_not_exists(created, mode)
@@ -245,7 +246,7 @@ impl Catalog {
             let mut ops = vec![turn];
             ops.extend(touch);
             ops.extend(lives::made(&path, record.oid, &record)?);
-            ops.push(owner_is_there(owner));
+            ops.extend(self.owner_is_there(owner).await?);
             let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
             let attempted = self.attempt(ops, &proof).await?;
             self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
@@ -468,9 +469,18 @@ fn expect_kind(table: &Table, view: bool) -> Result<()> {
     Err(Error::WrongKind { name: display_name(&table.name), expected })
 }
 
-/// The step that fails once the owner of what is made has been dropped or renamed meanwhile.
-pub(super) fn owner_is_there(owner: &str) -> Op {
-    Op::Check { path: Path::Role(owner).to_string(), version: None }
+impl Catalog {
+    /// The steps that fail once the owner of what is made has been dropped or renamed meanwhile, and have a
+    /// drop fail that has not seen what is made.
+    pub(super) async fn owner_is_there(&self, owner: &str) -> Result<Vec<Op>> {
+        let check = Op::Check { path: Path::Role(owner).to_string(), version: None };
+        match self.role(owner, Consistency::Cached).await {
+            Ok(role) => Ok(vec![check, lives::noted(role.record.oid)]),
+            // As the step will find.
+            Err(Error::NotFound { .. }) => Ok(vec![check]),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The steps for each of what a database holds.

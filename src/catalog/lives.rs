@@ -1,8 +1,12 @@
-//! Lives: a node of its identifier for each database, schema, table and view, there from CREATE to DROP.
+//! Lives: a node of its identifier for each database, schema, table, view and role, there from CREATE to DROP.
 //!
 //! What is made anew under an old name begins with version 0 again, so that the version of a record alone
 //! does not tell whether it is still the one that a change was made for. Each step that writes or removes
 //! such a record checks the life as well.
+//!
+//! Whatever is made writes its owner's life as well, with nothing and at any version: so makers do not stand in
+//! each other's way, and a drop of the role, which takes the life at the version that it had before it looked
+//! for what the role owns, fails if something has come since.
 //!
 //! What an older daemon has made has none: it is made up for when a step first misses it; and what an older
 //! daemon drops leaves its life behind, which nothing asks for any more. The schemas `public` share one
@@ -15,6 +19,7 @@ use serde::Serialize;
 
 use super::cache::Catalog;
 use super::ddl::{PUBLIC_SCHEMA_OID, path_of};
+use super::roles::is_predefined;
 use super::snapshot::{Snapshot, Table};
 use super::transact::{create, delete, set};
 use super::{Error, Result};
@@ -41,6 +46,11 @@ fn has_life(oid: u32) -> bool {
 fn life(oid: u32) -> Option<Op> {
     let path = Path::Life(oid).to_string();
     has_life(oid).then(|| Op::Create { path, data: Bytes::new(), mode: Mode::Persistent })
+}
+
+/// The step that notes that something came to be a role's.
+pub(super) fn noted(oid: u32) -> Op {
+    Op::Set { path: Path::Life(oid).to_string(), data: Bytes::new(), version: None }
 }
 
 impl Being {
@@ -104,22 +114,27 @@ impl Catalog {
             Ok(()) => return Ok(Ok(())),
             Err(error) => error,
         };
-        let missed = matches!(error.root(), coordination::Error::NoNode { path } if is_life(path));
-        if !missed || !self.make_up_for_lives(&ops).await? {
-            return Ok(Err(error));
+        let missed = match error.root() {
+            coordination::Error::NoNode { path } => life_of(path),
+            _ => None,
+        };
+        match missed {
+            Some(missed) if self.make_up_for_lives(missed, &ops).await? => {}
+            _ => return Ok(Err(error)),
         }
         Ok(self.transact_past_turns(ops).await)
     }
 
-    /// Gives all that steps are for, and that is still there, its life. Whether something had none.
-    async fn make_up_for_lives(&self, ops: &[Op]) -> Result<bool> {
+    /// Gives all that steps are for, and that is still there, its life. Whether something had none, or the
+    /// one that was missed has come to be there meanwhile, made up for by another.
+    async fn make_up_for_lives(&self, missed: u32, ops: &[Op]) -> Result<bool> {
         let root = Path::Lives.to_string();
         coordination::ensure(self.coordination.as_ref(), &root).await?;
         let beings = beings(self.latest().await?.as_ref());
         let known = self.coordination.children(&root).await?;
         let mut wanted: Vec<u32> = ops.iter().filter_map(|op| life_of(op.path())).collect();
         wanted.retain(|oid| !known.contains(&oid.to_string()));
-        let mut made = false;
+        let mut made = known.contains(&missed.to_string());
         for being in wanted.iter().filter_map(|oid| beings.get(oid)) {
             let check = Op::Check { path: being.path.clone(), version: Some(being.version) };
             let steps = [check].into_iter().chain(life(being.oid)).collect();
@@ -133,12 +148,30 @@ impl Catalog {
         }
         Ok(made)
     }
+
+    /// The step that ends the life of a role, unless something comes to be its from now on.
+    pub(super) async fn end_of_role(&self, oid: u32) -> Result<Op> {
+        let path = Path::Life(oid).to_string();
+        let mut found = self.coordination.stat(&path).await?;
+        if found.is_none() {
+            // It is of an older daemon.
+            coordination::ensure(self.coordination.as_ref(), &Path::Lives.to_string()).await?;
+            coordination::ensure(self.coordination.as_ref(), &path).await?;
+            found = self.coordination.stat(&path).await?;
+        }
+        Ok(delete(path, found.map(|stat| stat.version)))
+    }
 }
 
 /// All of a snapshot, by identifier.
 fn beings(snapshot: &Snapshot) -> BTreeMap<u32, Being> {
     let mut all: BTreeMap<u32, Being> =
         snapshot.tables().map(|table| (table.record.oid, table.being())).collect();
+    let roles = snapshot.roles.values().filter(|role| !is_predefined(&role.name));
+    all.extend(roles.map(|role| {
+        let oid = role.record.oid;
+        (oid, Being::new(Path::Role(&role.name), oid, &role.stat))
+    }));
     for (name, database) in &snapshot.databases {
         let oid = database.record.oid;
         all.insert(oid, Being::new(Path::Database(name), oid, &database.stat));

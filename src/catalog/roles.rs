@@ -2,7 +2,8 @@
 //!
 //! What was granted to a role stands in the records of the objects. Dropping a role must see all of
 //! it: whoever grants something, or makes a role an owner, writes the role's node as well (as it
-//! is), so that a drop that has not seen the grant meets another version and starts again.
+//! is), so that a drop that has not seen the grant meets another version and starts again. Whoever makes
+//! something of a role's writes the role's [life](super::lives) for the same reason.
 //!
 //! Somebody must be able to log in as a superuser, or nobody could ever make one again. What takes that
 //! from a role names another that has it, and fails if that one is changed meanwhile: of two daemons that
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::cache::Catalog;
 use super::ddl::stale_is_fine;
+use super::lives::made;
 use super::snapshot::{Role, Snapshot};
 use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
@@ -133,7 +135,7 @@ impl Catalog {
         }
         let record = RoleRecord { oid: self.oids.next().await?, nonce: id::nonce(), ..record };
         let path = Path::Role(name).to_string();
-        ops.push(create(&path, &record)?);
+        ops.extend(made(&path, record.oid, &record)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Role, name).await;
         self.refresh_role(name).await?;
@@ -194,6 +196,8 @@ impl Catalog {
             let path = Path::Role(&role.name).to_string();
             ops.push(delete(path.clone(), Some(role.stat.version)));
             proof = Some(Proof::Deleted { path, czxid: role.stat.czxid });
+            // Before the look at what it owns.
+            ops.push(self.end_of_role(role.record.oid).await?);
         }
         let Some(proof) = proof else { return Ok(()) };
         self.reload().await?;

@@ -65,6 +65,57 @@ async fn a_dropped_role_leaves_no_rights_behind() {
     .await;
 }
 
+/// Two daemons at a time: what a role makes while it is dropped is made, and then the role stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_role_owns_nothing() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let daemons = [cluster.start("a"), cluster.start("b")];
+        let (a, b) = (Client::connect(&daemons[0]).await, Client::connect(&daemons[1]).await);
+        // Not to herself, which would keep her.
+        a.rows("CREATE ROLE makers; GRANT CREATE ON SCHEMA public TO makers").await;
+        a.rows("GRANT CREATE ON DATABASE oribi TO makers").await;
+        let (mut made, mut dropped) = (0, 0);
+        for round in 0..60 {
+            a.rows("CREATE ROLE ann LOGIN IN ROLE makers").await;
+            let ann = Client::connect_as(&daemons[0], "ann").await;
+            let name = format!("made{round}");
+            let sql = match round % 2 {
+                0 => format!("CREATE VIEW {name} AS SELECT 1 AS x"),
+                _ => format!("CREATE SCHEMA {name}"),
+            };
+            let drop = async {
+                // At different moments of what the other does.
+                tokio::time::sleep(std::time::Duration::from_millis(round % 12)).await;
+                b.outcome("DROP ROLE ann").await
+            };
+            let (created, gone) = tokio::join!(ann.outcome(&sql), drop);
+            let owners = "SELECT count(*) FROM (SELECT relowner AS o FROM pg_class \
+                          WHERE relname LIKE 'made%' UNION ALL SELECT nspowner FROM pg_namespace \
+                          WHERE nspname LIKE 'made%') t WHERE o NOT IN (SELECT oid FROM pg_roles)";
+            match (created.as_str(), gone.as_str()) {
+                ("", "2BP01" | "40001") => {
+                    made += 1;
+                    assert_eq!(b.value(owners).await, "0", "{sql}");
+                    a.rows("REASSIGN OWNED BY ann TO oribi").await;
+                    a.rows("DROP ROLE ann").await;
+                }
+                (refused, "") if !refused.is_empty() => {
+                    dropped += 1;
+                    let left = format!(
+                        "SELECT (SELECT count(*) FROM pg_class WHERE relname = '{name}') + \
+                         (SELECT count(*) FROM pg_namespace WHERE nspname = '{name}')"
+                    );
+                    assert_eq!(b.value(&left).await, "0", "{sql}: {refused}");
+                }
+                outcomes => panic!("{sql}: {outcomes:?}"),
+            }
+        }
+        assert!(made > 0 && dropped > 0, "{made} made, {dropped} dropped");
+    })
+    .await;
+}
+
 /// Two daemons at a time: each takes one of the last two superusers, in view of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_superuser_is_left_whoever_goes() {

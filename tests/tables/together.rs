@@ -133,7 +133,8 @@ async fn tables_of_older_daemons_are_changed_and_dropped() {
             client.rows(sql).await;
         }
         client.rows("CREATE VIEW v AS SELECT 1 AS x").await;
-        assert_eq!(store.children("/lives").await.len(), 5);
+        // And their owner's.
+        assert_eq!(store.children("/lives").await.len(), 6);
         for sql in [
             "INSERT INTO t VALUES (1)",
             "BEGIN; INSERT INTO t VALUES (2); INSERT INTO u VALUES (2); COMMIT",
