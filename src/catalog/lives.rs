@@ -117,22 +117,27 @@ impl Catalog {
             Ok(done) => return Ok(Ok(done)),
             Err(error) => error,
         };
-        let missed = matches!(error.root(), coordination::Error::NoNode { path } if is_life(path));
-        if !missed || !self.make_up_for_lives(&ops).await? {
-            return Ok(Err(error));
+        let missed = match error.root() {
+            coordination::Error::NoNode { path } => life_of(path),
+            _ => None,
+        };
+        match missed {
+            Some(missed) if self.make_up_for_lives(missed, &ops).await? => {}
+            _ => return Ok(Err(error)),
         }
         Ok(self.transact_past_turns(ops).await)
     }
 
-    /// Gives all that steps are for, and that is still there, its life. Whether something had none.
-    async fn make_up_for_lives(&self, ops: &[Op]) -> Result<bool> {
+    /// Gives all that steps are for, and that is still there, its life. Whether something had none, or the
+    /// one that was missed has come to be there meanwhile, made up for by another.
+    async fn make_up_for_lives(&self, missed: u32, ops: &[Op]) -> Result<bool> {
         let root = Path::Lives.to_string();
         coordination::ensure(self.coordination.as_ref(), &root).await?;
         let beings = beings(self.latest().await?.as_ref());
         let known = self.coordination.children(&root).await?;
         let mut wanted: Vec<u32> = ops.iter().filter_map(|op| life_of(op.path())).collect();
         wanted.retain(|oid| !known.contains(&oid.to_string()));
-        let mut made = false;
+        let mut made = known.contains(&missed.to_string());
         for being in wanted.iter().filter_map(|oid| beings.get(oid)) {
             let check = Op::Check { path: being.path.clone(), version: Some(being.version) };
             let steps = [check].into_iter().chain(life(being.oid)).collect();

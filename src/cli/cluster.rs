@@ -14,6 +14,7 @@ use super::link::client::{Client, is_lost};
 use super::link::login::Login;
 use super::link::places::{Place, Places};
 use super::{runtime, text_table, tour};
+use crate::cluster::State;
 
 const APPLICATION: &str = "oribi cluster";
 
@@ -196,16 +197,14 @@ impl Overview {
         let daemons = daemons.await?;
         let daemons = daemons.iter().map(Daemon::read).collect::<Result<Vec<_>, _>>();
         let mut daemons = daemons.map_err(Error::Statement)?;
-        let troubles = rows(
-            client,
-            "SELECT daemon, error FROM system.coordination \
-             WHERE purpose = 'daemon' AND error IS NOT NULL",
-        );
-        // An earlier version has no such column.
-        for row in troubles.await.unwrap_or_default() {
-            let named = row.try_get::<_, String>(0).map_err(Error::Statement)?;
-            if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.id == named) {
-                daemon.error = row.try_get(1).map_err(Error::Statement)?;
+        if daemons.iter().any(|daemon| daemon.state == State::Degraded.to_string()) {
+            let sql = "SELECT daemon, error FROM system.coordination WHERE error IS NOT NULL";
+            // Not every role may ask, and an earlier version has no such column.
+            for row in rows(client, sql).await.unwrap_or_default() {
+                let named = row.try_get::<_, String>(0).map_err(Error::Statement)?;
+                if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.id == named) {
+                    daemon.error = row.try_get(1).map_err(Error::Statement)?;
+                }
             }
         }
         let counts = rows(

@@ -29,14 +29,17 @@ pub(super) async fn connect(
     match ensemble(config)? {
         Some(options) => reach(options, deadline).await,
         None => {
-            let store = embedded_store(config, data_dir)?;
+            let opened = embedded_store(config, data_dir).and_then(|store| {
+                embedded::has_room(&data_dir.path().join(DIRECTORY))?;
+                Ok(store)
+            });
             // A daemon that begins with a full disk would say that it is ready, and could do nothing.
-            match embedded::has_room(&data_dir.path().join(DIRECTORY)) {
-                Err(error @ coordination::Error::Unwritable { full: true, .. }) => {
-                    Err(Error::NoRoom(error))
+            opened.map_err(|error| match error {
+                Error::Coordination(error @ coordination::Error::Unwritable { full: true, .. }) => {
+                    Error::NoRoom(error)
                 }
-                room => Ok(room.map(|()| store)?),
-            }
+                other => other,
+            })
         }
     }
 }

@@ -97,7 +97,7 @@ async fn a_dropped_role_owns_nothing() {
                 ("", "2BP01" | "40001") => {
                     made += 1;
                     assert_eq!(b.value(owners).await, "0", "{sql}");
-                    a.rows("DROP OWNED BY ann").await;
+                    a.rows("REASSIGN OWNED BY ann TO oribi").await;
                     a.rows("DROP ROLE ann").await;
                 }
                 (refused, "") if !refused.is_empty() => {

@@ -158,6 +158,9 @@ async fn commands_are_those_that_users_of_psql_know() {
         run(&format!("\\copy t to '{file}' csv header\n\\copy (SELECT 1) to '{file}.2'"));
         assert_eq!(std::fs::read_to_string(&file).expect("a file"), "a,b\n1,one\n2,\n");
         shown(&format!("\\copy t from '{file}' csv header\nSELECT count(*) FROM t;"), &["     4"]);
+        std::fs::write(&file, "1,one\nx,two\n").expect("a file");
+        let (_, err) = run(&format!("\\copy t from '{file}' csv"));
+        assert!(err.contains("CONTEXT:  COPY t, line 2, column a: \"x\""), "{err}");
         let file = path("out");
         run(&format!("\\o {file}\nSELECT 'in the file';\n\\o\nSELECT 'here' \\g {file}.g"));
         assert!(std::fs::read_to_string(&file).expect("a file").contains("in the file"));

@@ -224,7 +224,8 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         {
             let arguments = [arguments, &["--data-dir", &embedded]].concat();
             let mut command = oribi(name, &arguments);
-            let (code, _, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+            command.env("ORIBI_ZOOKEEPER", cluster.zookeeper());
+            let (code, _, err) = finish(command);
             assert_eq!(code, Some(2), "{name}: {err}");
             for part in [embedded.as_str(), "ORIBI_ZOOKEEPER", "--zookeeper ''"] {
                 assert!(err.contains(part), "{name}: {err}");
@@ -232,7 +233,8 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         }
         let mut command =
             oribi("backup", &[&file, "--data-dir", &embedded, "--zookeeper", "", "--json"]);
-        let (code, out, err) = finish(command.env("ORIBI_ZOOKEEPER", cluster.zookeeper()));
+        command.env("ORIBI_ZOOKEEPER", cluster.zookeeper());
+        let (code, out, err) = finish(command);
         assert_eq!(code, Some(0), "{err}");
         assert!(json(&out)["by_kind"]["roles"].as_u64() > Some(1), "{out}");
         let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -317,6 +319,31 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         assert!(err.contains("newer"), "{err}");
     })
     .await;
+}
+
+#[test]
+fn a_first_password_for_everybody_to_read_is_told_of() {
+    let options = Options::new();
+    let file = options.directory().join("password");
+    std::fs::write(&file, "secret").expect("a file");
+    let data = options.directory().join("data").display().to_string();
+    for (mode, expected) in [(0o644, "warn"), (0o440, "ok"), (0o400, "ok")] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("changed");
+        let mut command = oribi("doctor", &["--json", "--data-dir", &data]);
+        for key in ["POSTGRES", "PEER", "WEB"] {
+            command.env(format!("ORIBI_{key}"), "127.0.0.1:0");
+        }
+        command.env("ORIBI_CONNECTIONS_SUPERUSER_PASSWORD_FILE", &file);
+        let (_, out, _) = finish(command);
+        let (status, checks) = status(&json(&out), "password file");
+        assert_eq!(status, expected, "{checks}");
+        // And a daemon says so, and starts: containers have their secrets like this.
+        let variable = "ORIBI_CONNECTIONS_SUPERUSER_PASSWORD_FILE";
+        let daemon = Daemon::start(&Options::new().env(variable, &file));
+        let told = daemon.log().contains("is open to all users of this machine");
+        assert_eq!(told, expected == "warn", "{}", daemon.log());
+    }
 }
 
 #[test]

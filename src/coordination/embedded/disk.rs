@@ -82,9 +82,8 @@ impl Place {
         // The first file is there whole or not at all, as each that takes its place.
         if std::fs::metadata(dir.join(FILE)).is_ok_and(|file| file.len() > 0) {
             let file = private(dir, FILE).map_err(failed)?;
-            let backend = file_backend(file).map_err(|error| place.of(error))?;
-            let disk = Disk::open(Box::new(backend)).map_err(|error| place.of(error))?;
-            return place.load(disk);
+            let opened = FileBackend::new(file).and_then(|backend| Disk::open(Box::new(backend)));
+            return place.load(opened.map_err(|error| place.of(error))?);
         }
         let disk = place.write_anew(&[], 0).map_err(|failure| place.not_opened(&failure))?;
         place.load(disk)
@@ -137,7 +136,7 @@ impl Place {
                 _ => {}
             }
             let file = private(dir, FRESH)?;
-            let backend = file_backend(file).map_err(|error| Failure::of(error.into()))?;
+            let backend = FileBackend::new(file).map_err(|error| Failure::of(error.into()))?;
             let disk = Disk::new(Box::new(backend), nodes, zxid)?;
             std::fs::rename(&fresh, dir.join(FILE))?;
             sync(dir)?;
@@ -356,10 +355,6 @@ fn private(dir: &Path, name: &str) -> io::Result<File> {
     // One that an earlier version made.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
-}
-
-fn file_backend(file: File) -> Result<FileBackend, DatabaseError> {
-    FileBackend::new(file)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {

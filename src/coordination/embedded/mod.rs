@@ -436,7 +436,7 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::coordination::{Coordination, Event, Mode, Scope, SessionState};
+    use crate::coordination::{Coordination, Event, Mode, Scope, Session, SessionState};
 
     #[test]
     fn nobody_else_can_read_it() {
@@ -509,6 +509,12 @@ mod tests {
         }
     }
 
+    async fn until(session: &mut tokio::sync::watch::Receiver<Session>, state: SessionState) {
+        let reached = session.wait_for(|now| now.state == state);
+        let reached = tokio::time::timeout(Duration::from_secs(30), reached).await;
+        assert!(reached.is_ok_and(|reached| reached.is_ok()), "it gets {state:?}");
+    }
+
     /// A store whose disk fails as long as it is told to.
     fn failing() -> (Arc<EmbeddedStore>, Arc<AtomicBool>, Arc<AtomicBool>) {
         let (store, [broken, unsynced, _]) = failing_or_held();
@@ -558,7 +564,7 @@ mod tests {
         assert!(matches!(&error, Error::Storage { reason } if reason.contains("store")), "{error}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_may_be_there_is_said_to_be_unknown_and_nobody_syncs_before_it_is_not() {
         let (store, _, unsynced) = failing();
         let a = store.connect(Options::default());
@@ -571,13 +577,13 @@ mod tests {
         assert!(!error.may_have_landed(), "{error:?}");
         unsynced.store(false, Ordering::Relaxed);
         let mut session = a.session();
-        session.wait_for(|now| now.state == SessionState::Connected).await.unwrap();
+        until(&mut session, SessionState::Connected).await;
         a.sync().await.unwrap();
         assert_eq!(a.children("/").await.unwrap(), [""; 0]);
         a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_the_disk_did_not_take_is_not_seen_and_the_store_mends_itself() {
         let (store, broken, _) = failing();
         let a = store.connect(Options::default());
@@ -591,7 +597,7 @@ mod tests {
         assert!(error.to_string().contains("no space left"), "{error}");
         assert!(matches!(error, Error::Unwritable { full: true, .. }), "{error:?}");
         // Out of touch, with the reason, whatever is asked for.
-        session.wait_for(|now| now.state == SessionState::Disconnected).await.unwrap();
+        until(&mut session, SessionState::Disconnected).await;
         assert!(matches!(create("/y", Mode::Persistent).await, Err(Error::Unwritable { .. })));
         assert!(matches!(a.children("/").await, Err(Error::Unwritable { .. })));
         assert!(matches!(a.sync().await, Err(Error::Unwritable { .. })));
@@ -599,7 +605,7 @@ mod tests {
         let late = store.connect(Options::default());
         assert_eq!(late.session().borrow().state, SessionState::Disconnected);
         broken.store(false, Ordering::Relaxed);
-        session.wait_for(|now| now.state == SessionState::Connected).await.unwrap();
+        until(&mut session, SessionState::Connected).await;
         assert_eq!(session.borrow().epoch, 1);
         assert_eq!(watch.next().await, Some(Event::Resync));
         assert_eq!(a.children("/").await.unwrap(), ["before", "e"]);
@@ -625,16 +631,15 @@ mod tests {
         let a = store.connect(Options::default());
         a.create("/before", Bytes::new(), Mode::Persistent).await.unwrap();
         broken.store(true, Ordering::Relaxed);
-        let writer = lock(&store.shared.writer);
-        let mut batch_failed = false;
-        if let State::Open(disk) = &writer.disk {
-            let mut changes = Changes { zxid: writer.zxid + 1, ..Changes::default() };
-            changes.durable.insert("/before".to_owned());
-            batch_failed = disk.commit(&changes).is_err();
-        }
-        drop(writer);
+        let failed = {
+            let writer = lock(&store.shared.writer);
+            let mut batch = Changes::default();
+            batch.zxid = writer.zxid + 1;
+            batch.durable.insert("/before".to_owned());
+            matches!(&writer.disk, State::Open(disk) if disk.commit(&batch).is_err())
+        };
         broken.store(false, Ordering::Relaxed);
-        assert!(batch_failed, "the database takes nothing any more");
+        assert!(failed, "the database takes nothing any more");
         a.create("/x", Bytes::new(), Mode::Persistent).await.unwrap();
         assert_eq!(a.children("/").await.unwrap(), ["before", "x"]);
     }
