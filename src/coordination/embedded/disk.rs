@@ -83,7 +83,8 @@ impl Place {
         if std::fs::metadata(dir.join(FILE)).is_ok_and(|file| file.len() > 0) {
             let file = private(dir, FILE).map_err(failed)?;
             let opened = FileBackend::new(file).and_then(|backend| Disk::open(Box::new(backend)));
-            return place.load(opened.map_err(|error| place.of(error))?);
+            let disk = opened.map_err(|error| place.of(error))?;
+            return place.load(disk);
         }
         let disk = place.write_anew(&[], 0).map_err(|failure| place.not_opened(&failure))?;
         place.load(disk)
