@@ -333,10 +333,14 @@ fn judge(sim: &Sim, log: &mut Log, write: &Write<'_>) {
     }
 }
 
-/// Identifiers of what is in the catalog without a life, or was and has one still.
+/// Identifiers of what is in the catalog without a life, or was and has one still. Roles get theirs when
+/// something is made for them.
 fn undead(sim: &Sim) -> BTreeSet<u64> {
+    let oids = |node: String| Some(oid(&sim.node(&format!("/roles/{node}"))?));
+    let roles: BTreeSet<u64> = sim.children("/roles").into_iter().filter_map(oids).collect();
     let lives = sim.children("/lives");
-    let lives = lives.iter().map(|life| life.parse().expect("an identifier")).collect();
+    let lives = lives.iter().map(|life| life.parse().expect("an identifier"));
+    let lives = lives.filter(|life| !roles.contains(life)).collect();
     let tables = sim.children("/catalog/oribi").into_iter().filter_map(|node| {
         let path = format!("/catalog/oribi/{node}");
         parse_catalog(&path).map(|_| oid(&sim.node(&path).expect("it is listed")))

@@ -309,7 +309,8 @@ impl Link {
             Call::Children(path) => {
                 self.store.children(&path).now_or_never().expect(READ).map(Answer::Children)
             }
-            Call::Sync => self.store.sync().now_or_never().expect(READ).map(|()| Answer::Synced),
+            // Behind what is being written.
+            Call::Sync => at_once(self.store.sync()).map(|()| Answer::Synced),
             Call::Write { ops, alone, operation } => {
                 let before = ops.iter().map(|op| self.sim.node(op.path())).collect();
                 let done = self.write(&ops);
