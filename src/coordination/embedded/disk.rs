@@ -285,11 +285,9 @@ impl Disk {
     /// more.
     pub fn commit(&self, changes: &Changes) -> Result<(), Failure> {
         let staged = self.stage(changes).map_err(|error| self.failure(error))?;
-        self.troubles.begin();
         staged.commit().map_err(|error| match self.troubles.take() {
             // Before a commit counts all of it is written, and known by its checksums. So what could not
-            // be written is not there; what was not made durable may be, and so may all that had been made
-            // durable before something else failed.
+            // be written is not there, and only what was not made durable may be.
             Some((failure, unsynced)) => Failure { may_have_landed: unsynced, ..failure },
             None => Failure { may_have_landed: true, ..Failure::of(error.into()) },
         })

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{BackendError, StorageBackend};
@@ -17,41 +16,30 @@ pub(super) struct Medium {
     troubles: Arc<Troubles>,
 }
 
-/// What has happened during a commit.
+/// The first thing that went wrong, if any has.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
-    /// The first thing that went wrong, if any has.
-    first: Mutex<Option<Trouble>>,
-    /// Whether something was made durable since the commit began.
-    synced: AtomicBool,
-}
+pub(super) struct Troubles(Mutex<Option<Trouble>>);
 
 #[derive(Debug)]
 struct Trouble {
     full: bool,
     reason: String,
-    /// Whether all had been written, and only was not made durable, or may have been.
+    /// Whether all had been written, and only was not made durable.
     unsynced: bool,
 }
 
 impl Troubles {
-    /// A commit begins.
-    pub fn begin(&self) {
-        self.synced.store(false, Ordering::Relaxed);
-    }
-
-    /// What it was, and whether all had been written by then, so that it may be there.
+    /// What it was, and whether only what was written already was not made durable.
     pub fn take(&self) -> Option<(Failure, bool)> {
-        let trouble = self.first.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let Trouble { full, reason, unsynced } = trouble;
         Some((Failure { full, reason, may_have_landed: false }, unsynced))
     }
 
     fn note<T>(&self, unsynced: bool, done: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &done {
-            let mut known = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let (full, reason) = (is_full(error), error.to_string());
-            let unsynced = unsynced || self.synced.load(Ordering::Relaxed);
             known.get_or_insert(Trouble { full, reason, unsynced });
         }
         done
@@ -86,9 +74,7 @@ impl StorageBackend for Medium {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let done = self.troubles.note(true, self.file.sync_data());
-        self.troubles.synced.fetch_or(done.is_ok(), Ordering::Relaxed);
-        done
+        self.troubles.note(true, self.file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
