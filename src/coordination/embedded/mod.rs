@@ -309,10 +309,9 @@ impl Shared {
                 else {
                     return;
                 };
-                match answer.await {
-                    Ok(Ok(_) | Err(Error::Closed)) => return,
-                    // Whoever was to try has not come to it.
-                    Ok(Err(_)) | Err(_) => {}
+                // No answer: whoever was to try has not come to it.
+                if let Ok(Ok(_) | Err(Error::Closed)) = answer.await {
+                    return;
                 }
             }
         }));
