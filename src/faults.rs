@@ -8,10 +8,11 @@
 //! Without a fault a point costs one look at a constant.
 //!
 //! `ORIBI_FAULT_STORAGE=<file>` makes storage of local files one that may fail: as long as there is such a
-//! file, what it says becomes of reads, and of writes ([`Trouble`]). Without the variable nothing of it is
-//! there.
+//! file, what it says becomes of reads, and of writes ([`Trouble`]); each that it strikes adds a byte to
+//! `<file>.struck`. Without the variable nothing of it is there.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +127,7 @@ pub fn storage() -> Option<&'static Storage> {
     static STORAGE: OnceLock<Option<Storage>> = OnceLock::new();
     let storage = STORAGE.get_or_init(|| {
         let rule = PathBuf::from(std::env::var_os("ORIBI_FAULT_STORAGE")?);
-        Some(Storage { rule, asked: AtomicU64::new(0) })
+        Some(Storage::new(rule))
     });
     storage.as_ref()
 }
@@ -137,6 +138,15 @@ pub fn failed() -> io::Error {
 }
 
 impl Storage {
+    pub(crate) fn new(rule: PathBuf) -> Self {
+        Self { rule, asked: AtomicU64::new(0) }
+    }
+
+    /// Whether there is trouble now.
+    pub fn is_in_trouble(&self) -> bool {
+        self.rule.exists()
+    }
+
     /// Before a read. Blocks its thread as a disk would.
     ///
     /// # Errors
@@ -174,7 +184,14 @@ impl Storage {
     fn strikes(&self) -> Option<Trouble> {
         let trouble = self.trouble()?;
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        (scattered(trouble.seed ^ number) % 100 < trouble.percent).then_some(trouble)
+        let strikes = scattered(trouble.seed ^ number) % 100 < trouble.percent;
+        if strikes {
+            let struck = self.rule.with_added_extension("struck");
+            let struck = OpenOptions::new().create(true).append(true).open(struck);
+            // Where there are no descriptors left, the test does not count.
+            drop(struck.and_then(|mut struck| struck.write_all(b".")));
+        }
+        strikes.then_some(trouble)
     }
 
     fn trouble(&self) -> Option<Trouble> {
@@ -214,11 +231,17 @@ mod tests {
     fn trouble_is_what_a_file_says_and_ends_with_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let rule = directory.path().join("rule");
-        let storage = Storage { rule: rule.clone(), asked: AtomicU64::new(0) };
+        let storage = Storage::new(rule.clone());
+        let struck =
+            || std::fs::metadata(directory.path().join("rule.struck")).map_or(0, |file| file.len());
         assert_eq!(storage.reads().expect("no trouble"), Goes::Well);
+        assert!(!storage.is_in_trouble());
         std::fs::write(&rule, "fail 100 0 1").expect("a file");
+        assert!(storage.is_in_trouble());
+        assert_eq!(struck(), 0);
         assert_eq!(storage.reads().expect_err("it fails").raw_os_error(), Some(FAILED));
         storage.writes();
+        assert_eq!(struck(), 2);
         std::fs::write(&rule, "cut 100 0 1").expect("a file");
         assert_eq!(storage.reads().expect("it begins"), Goes::Partly);
         std::fs::write(&rule, "fail 30 0 7").expect("a file");
@@ -227,8 +250,15 @@ mod tests {
         std::fs::write(&rule, "nonsense").expect("a file");
         assert_eq!(storage.reads().expect("no trouble"), Goes::Well);
         std::fs::write(&rule, "stick 100 0 1").expect("a file");
+        let before = struck();
         std::thread::scope(|scope| {
             let stuck = scope.spawn(|| storage.reads().expect("it ends"));
+            while struck() == before && !stuck.is_finished() {
+                std::thread::yield_now();
+            }
+            // Time enough for what does not wait to end.
+            std::thread::sleep(5 * LOOK);
+            assert!(!stuck.is_finished());
             std::fs::remove_file(&rule).expect("the file");
             assert_eq!(stuck.join().expect("no panic"), Goes::Well);
         });

@@ -11,7 +11,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,6 +48,13 @@ const LONG: u64 = 600;
 /// By how much memory, and what is on disk, may grow in the second half of a long run.
 const GROWN: u64 = 64 << 20;
 
+/// Statements of one round of clients that come and go.
+const CHURN: u64 = 8;
+
+/// How many bytes a daemon may log at all, and for each statement.
+const LOGGED: u64 = 64 << 10;
+const LOGGED_FOR_EACH: u64 = 10;
+
 /// What a run has open itself, besides a connection for each client.
 const OWN_DESCRIPTORS: u64 = 500;
 
@@ -62,9 +69,12 @@ struct Figures {
     resident: u64,
     descriptors: u64,
     tasks: u64,
-    /// Bytes in its data directory, and of its log.
+    /// Bytes in its data directory, in the warehouse, and of its log.
     disk: u64,
+    warehouse: u64,
     log: u64,
+    /// Statements that clients have had an answer to so far.
+    statements: u64,
 }
 
 async fn metric(daemon: &Daemon, name: &str) -> f64 {
@@ -77,14 +87,24 @@ async fn metric(daemon: &Daemon, name: &str) -> f64 {
     values.sum()
 }
 
-async fn figures(daemon: &Daemon) -> Figures {
+async fn figures(load: &Load) -> Figures {
+    let daemon = &load.daemon;
+    let places = [daemon.data_dir().to_owned(), load.warehouse.clone()];
+    // There may be many files.
+    let walk = || places.map(|place| bytes_below(&place));
+    let [disk, warehouse] = tokio::task::spawn_blocking(walk).await.expect("no panic");
     let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("Linux").count();
+    let Seen { done, refused, churned } = &load.seen;
+    let [done, refused, churned] =
+        [done, refused, churned].map(|count| count.load(Ordering::Relaxed) as u64);
     Figures {
         resident: daemon.resident_bytes(),
         descriptors: descriptors as u64,
         tasks: metric(daemon, "oribi_runtime_tasks").await as u64,
-        disk: bytes_below(daemon.data_dir()),
+        disk,
+        warehouse,
         log: daemon.log_bytes(),
+        statements: done + refused + CHURN * churned,
     }
 }
 
@@ -121,6 +141,7 @@ struct Seen {
 
 struct Load {
     daemon: Daemon,
+    warehouse: PathBuf,
     over: AtomicBool,
     seen: Seen,
 }
@@ -215,7 +236,7 @@ async fn at_rest(load: &Load, before: Figures) {
         for name in ["oribi_connections", "oribi_memory_reserved_bytes", "oribi_queries"] {
             busy.insert(name, metric(&load.daemon, name).await);
         }
-        let now = figures(&load.daemon).await;
+        let now = figures(load).await;
         busy.values().all(|value| *value == 0.0)
             && now.tasks <= before.tasks + LEFT
             && now.descriptors <= before.descriptors + LEFT
@@ -245,9 +266,12 @@ async fn many_clients_get_answers_and_leave_nothing() {
     let seconds = setting("ORIBI_LOAD_SECONDS", 10);
     let (idle, active) = (setting("ORIBI_LOAD_IDLE", 200), setting("ORIBI_LOAD_ACTIVE", 40));
     allow_descriptors(idle + active + OWN_DESCRIPTORS);
-    let (_cluster, daemon) = ready(idle + active).await;
-    let before = figures(&daemon).await;
-    let load = Arc::new(Load { daemon, over: AtomicBool::new(false), seen: Seen::default() });
+    let (cluster, daemon) = ready(idle + active).await;
+    let (warehouse, over, seen) =
+        (cluster.path("warehouse"), AtomicBool::new(false), Seen::default());
+    let load = Arc::new(Load { daemon, warehouse, over, seen });
+    let before = figures(&load).await;
+    assert!(before.warehouse > 0, "a table lies in the warehouse: {before:?}");
 
     let mut waiting = Vec::new();
     for _ in 0..idle {
@@ -270,7 +294,7 @@ async fn many_clients_get_answers_and_leave_nothing() {
     let mut told = 0;
     while began.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = figures(&load.daemon).await;
+        let now = figures(&load).await;
         assert!(now.resident < ENGINE_MEMORY + MORE_MEMORY, "{now:?}");
         seen.push((began.elapsed(), now));
         if let Some(client) = clients.try_join_next() {
@@ -305,7 +329,9 @@ async fn many_clients_get_answers_and_leave_nothing() {
         "{idle} idle, {active} active: {done} statements, {refused} refused, {churned} times churned"
     );
     tell(&took, &seen, began, Duration::from_secs(seconds));
-    println!("at rest: {:?}", figures(&load.daemon).await);
+    let rest = figures(&load).await;
+    println!("at rest: {rest:?}");
+    logs_little(&before, &rest);
     if seconds >= LONG {
         grows_no_more(&seen);
     }
@@ -357,10 +383,18 @@ fn grows_no_more(seen: &[(Duration, Figures)]) {
         ("descriptors", |figures| figures.descriptors, LEFT),
         ("tasks", |figures| figures.tasks, LEFT),
         ("disk", |figures| figures.disk, GROWN),
-        ("log", |figures| figures.log, GROWN),
+        ("warehouse", |figures| figures.warehouse, GROWN),
     ];
     for (name, of, more) in of {
         let (middle, end) = (mean(middle, of), mean(end, of));
         assert!(end <= middle + more, "{name} has grown from {middle} to {end}");
     }
+    logs_little(&seen[5 * tenth].1, &seen[seen.len() - 1].1);
+}
+
+/// The log has grown with the statements only, and by little for each.
+fn logs_little(before: &Figures, after: &Figures) {
+    let (bytes, statements) = (after.log - before.log, after.statements - before.statements);
+    let most = LOGGED + LOGGED_FOR_EACH * statements;
+    assert!(bytes <= most, "{bytes} bytes of log for {statements} statements");
 }

@@ -22,7 +22,8 @@ use super::record::{Definition, TableRecord};
 use super::snapshot::{Snapshot, Table, TableName};
 use crate::coordination::paths::{CatalogName, parse_catalog};
 
-/// How many other tables a record remembers, the latest, and all of a commit over more: some 70 bytes each.
+/// How many other tables a record remembers, the latest: some 70 bytes each. Of a commit over more it
+/// remembers all, and as many from then on: who holds what was before sees only later that they are new.
 const REMEMBERED: usize = 32;
 
 /// Another table as it was made by a commit over both.
@@ -50,7 +51,15 @@ impl Renamed {
     fn find<'a>(&self, oid: u32, snapshot: &'a Snapshot) -> Option<&'a Arc<Table>> {
         let all =
             || snapshot.tables().map(|table| (table.record.oid, table.name.clone())).collect();
-        let name = self.0.get_or_init(all).get(&oid)?;
+        if snapshot.absent.has(oid) {
+            return None;
+        }
+        let Some(name) = self.0.get_or_init(all).get(&oid) else {
+            if snapshot.tables().all(|table| table.record.oid != oid) {
+                snapshot.absent.add(oid);
+            }
+            return None;
+        };
         snapshot.table(name).filter(|table| table.record.oid == oid)
     }
 }
@@ -106,6 +115,7 @@ pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)], snapshot: &Snapsho
         .collect();
     for (_, record) in records {
         let Definition::Managed(managed) = &mut record.definition else { continue };
+        let most = REMEMBERED.max(all.len()).max(managed.joint.len());
         managed.joint.retain(|old| all.iter().all(|new| new.oid != old.oid));
         managed.joint.sort_by_cached_key(|old| old.find(snapshot, &renamed).is_some());
         for old in &mut managed.joint {
@@ -114,7 +124,6 @@ pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)], snapshot: &Snapsho
             }
         }
         managed.joint.extend(all.iter().filter(|joint| joint.oid != record.oid).cloned());
-        let most = REMEMBERED.max(all.len());
         let surplus = managed.joint.len().saturating_sub(most);
         managed.joint.drain(..surplus);
     }
@@ -260,5 +269,36 @@ mod tests {
         for (one, other) in [(0, 88), (88, 0), (3, 50), (60, 2)] {
             assert!(torn(&[&after[one], &before[other]]), "{one} {other}");
         }
+        // Also after later commits, alone and with others.
+        let alone = committed(&[&after[88]]);
+        let again = committed(&[&alone[0], &after[1]]);
+        for other in [0, 2, 50, 87] {
+            assert!(torn(&[&alone[0], &before[other]]), "{other}");
+            assert!(torn(&[&again[0], &before[other]]), "{other}");
+            assert!(!torn(&[&again[0], &after[other]]), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_looked_for_once() {
+        let (a, b) = (table(1), table(2));
+        let [a1, _]: [_; 2] = committed(&[&a, &b]).try_into().expect("two");
+        let mut snapshot = everything();
+        snapshot.set_table(&b.0.name, None);
+        let looks = |snapshot: &Snapshot| {
+            let renamed = Renamed::default();
+            let found = behind(&a1.1, snapshot, &renamed).count();
+            (found, renamed.0.get().is_some())
+        };
+        assert_eq!(looks(&snapshot), (0, true));
+        assert_eq!(looks(&snapshot), (0, false));
+        // Nor by those that come after it, until there is such a table.
+        let mut next = snapshot.clone();
+        next.set_table(&a.0.name, Some((a1.1.clone(), Default::default())));
+        assert_eq!(looks(&next), (0, false));
+        let other = TableName::new("oribi", PUBLIC, "other");
+        next.set_table(&other, Some((b.1.clone(), Default::default())));
+        assert_eq!(looks(&next), (1, true));
+        assert_eq!(looks(&snapshot), (0, false));
     }
 }

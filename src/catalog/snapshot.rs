@@ -1,8 +1,8 @@
 //! The catalog at one moment, immutable: what a statement plans from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::PUBLIC;
 use super::pools::{Pool, PoolRecord};
@@ -42,6 +42,39 @@ pub struct Snapshot {
     pub roles: BTreeMap<String, Arc<Role>>,
     /// The same map as long as none of them changes.
     pub pools: Arc<BTreeMap<String, Arc<Pool>>>,
+    pub(super) absent: Absent,
+}
+
+/// Identifiers that no table of a snapshot has, as far as somebody has looked: tables that were dropped are
+/// asked for time and again.
+#[derive(Debug, Default)]
+pub(super) struct Absent(Mutex<BTreeSet<u32>>);
+
+/// More are not kept in mind.
+const MAX_ABSENT: usize = 10_000;
+
+impl Absent {
+    fn all(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn has(&self, oid: u32) -> bool {
+        self.all().contains(&oid)
+    }
+
+    pub fn add(&self, oid: u32) {
+        let mut all = self.all();
+        if all.len() >= MAX_ABSENT {
+            all.clear();
+        }
+        all.insert(oid);
+    }
+}
+
+impl Clone for Absent {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.all().clone()))
+    }
 }
 
 impl Snapshot {
@@ -178,6 +211,7 @@ impl Snapshot {
                 }
             }
             Some((record, stat)) => {
+                self.absent.all().remove(&record.oid);
                 let table = Arc::new(Table { name: name.clone(), record, stat });
                 let schema = schemas.entry(name.schema.clone()).or_default();
                 schema.tables.insert(name.table.clone(), table);

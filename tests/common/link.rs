@@ -149,20 +149,25 @@ async fn forward(
     let (mut from_client, mut to_client) = client.into_split();
     let mut refusing = state.clone();
     let refusing = refusing.wait_for(|state| *state == State::Refusing);
-    let half_open = *state.borrow() == State::HalfOpen;
-    if !half_open {
+    let now = *state.borrow();
+    if now == State::Refusing {
+        return Ok(());
+    }
+    if now != State::HalfOpen {
         let (mut from_server, mut to_server) = TcpStream::connect(to).await?.into_split();
         let mut seen = state.clone();
         tokio::select! {
+            // Nothing passes once it is cut.
+            biased;
+            // Of this client alone: of all, the listener goes as well.
+            _ = refusing => return Ok(()),
+            _ = seen.wait_for(|state| *state == State::HalfOpen) => {}
             ended = pass(&mut from_client, &mut to_server, State::Unheard, state.clone()) => {
                 return ended;
             }
             ended = pass(&mut from_server, &mut to_client, State::Unanswered, state.clone()) => {
                 return ended;
             }
-            // Of this client alone: of all, the listener goes as well.
-            _ = refusing => return Ok(()),
-            _ = seen.wait_for(|state| *state == State::HalfOpen) => {}
         }
     }
     // The next packet that gets through is answered with a reset.

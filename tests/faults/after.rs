@@ -60,6 +60,7 @@ pub async fn look(world: &World, history: &[Entry]) -> Result<Final, String> {
         _ => None,
     });
     let names: BTreeSet<String> = names.collect();
+    last.reads = roles(world, history).await?;
     let mut settings = HashSet::new();
     for daemon in 0..world.slots.len() {
         let session = Session::connect(world, daemon, true).await?;
@@ -111,6 +112,47 @@ fn entry(world: &World, session: &Session, op: Op, start: u64, outcome: Outcome)
     Entry { session: session.number, daemon: session.daemon, strong, op, start, end, outcome }
 }
 
+/// The roles that are there, as each daemon has them, once all have the same ones as the store.
+async fn roles(world: &World, history: &[Entry]) -> Result<Vec<Entry>, String> {
+    let start = world.history.now();
+    let sql = format!("SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname LIKE '{ROLE}%'");
+    let mut all = Vec::new();
+    for daemon in 0..world.slots.len() {
+        let session = Session::connect(world, daemon, true).await?;
+        let rows = eventually(async || {
+            let rows = session.run(&sql).await.map_err(said)?.rows;
+            let store = store(world).await.ok_or("no answer of the store")?;
+            let mut stored = children(&store, "/roles").await?;
+            stored.retain(|name| name.starts_with(ROLE));
+            let known: BTreeSet<&String> = rows.iter().map(|row| &row[0]).collect();
+            if known != stored.iter().collect::<BTreeSet<_>>() {
+                let what = format!("{}: roles {known:?}, and stored {stored:?}", IDS[daemon]);
+                return Err(what);
+            }
+            Ok(rows)
+        });
+        let held = rows.await?.into_iter().filter_map(|row| {
+            let [name, limit]: [String; 2] = row.try_into().ok()?;
+            Some((name, limit.parse().unwrap_or(-1)))
+        });
+        let held: HashMap<String, i64> = held.collect();
+        all.push((session, held));
+    }
+    let names = history.iter().filter_map(|entry| match &entry.op {
+        Op::Create(name, _) if name.starts_with(ROLE) => Some(name),
+        _ => None,
+    });
+    let names: BTreeSet<&String> = names.collect();
+    let mut looks = Vec::new();
+    for (session, held) in &all {
+        for name in &names {
+            let held = Outcome::Held(held.get(*name).copied());
+            looks.push(entry(world, session, Op::Look((*name).clone()), start, held));
+        }
+    }
+    Ok(looks)
+}
+
 /// What daemons hold when nobody asks anything.
 pub async fn figures(world: &World) -> Vec<[f64; 2]> {
     let mut all = Vec::new();
@@ -139,7 +181,7 @@ pub async fn nothing_left(world: &World, before: &[[f64; 2]]) -> Result<(), Stri
     Ok(())
 }
 
-async fn eventually(mut holds: impl AsyncFnMut() -> Result<(), String>) -> Result<(), String> {
+async fn eventually<T>(mut holds: impl AsyncFnMut() -> Result<T, String>) -> Result<T, String> {
     let began = Instant::now();
     loop {
         match holds().await {

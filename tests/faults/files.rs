@@ -67,8 +67,16 @@ impl Storage for Files {
         ]
     }
 
+    fn is_total(&self, trouble: &'static str) -> bool {
+        trouble.contains(" 100 ") && !trouble.starts_with("slow")
+    }
+
     fn silence(&self) -> &'static str {
         "stick 100 0 9"
+    }
+
+    fn struck(&self) -> u64 {
+        fs::metadata(self.rule.with_extension("struck")).map_or(0, |struck| struck.len())
     }
 }
 

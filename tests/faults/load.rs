@@ -125,6 +125,8 @@ pub struct Load {
     next_submitted: AtomicI64,
     next_value: AtomicI64,
     next_setting: AtomicI64,
+    /// The latest round of names of roles.
+    roles: AtomicU64,
 }
 
 /// Ways to work, and how many clients work so.
@@ -219,7 +221,7 @@ impl Load {
         let history = world.history.clone();
         let (next_key, next_transfer, next_submitted, next_value) = Default::default();
         let next_setting = AtomicI64::new(FIRST_SETTING);
-        let over = AtomicBool::new(false);
+        let (over, roles) = (AtomicBool::new(false), AtomicU64::new(0));
         Arc::new(Self {
             world,
             history,
@@ -229,6 +231,7 @@ impl Load {
             next_submitted,
             next_value,
             next_setting,
+            roles,
         })
     }
 
@@ -444,7 +447,12 @@ impl Worker {
     async fn ddl(&mut self, session: &Session) -> bool {
         let epoch = self.load.history.now() / u64::try_from(EPOCH.as_micros()).expect("short");
         let which = self.random.below(2);
-        let (name, role) = (format!("ddl_{epoch}_{which}"), format!("{ROLE}{epoch}_{which}"));
+        let name = format!("ddl_{epoch}_{which}");
+        // Once somebody may have dropped it, none is made of the same name: what belongs to a role that is
+        // gone would belong to that one.
+        let newest = self.load.roles.load(Ordering::SeqCst);
+        let round = newest.saturating_sub(self.random.next() % 2);
+        let role = |round| format!("{ROLE}{epoch}_{which}_{round}");
         match self.random.below(8) {
             0..=2 => {
                 let value = self.load.next_value.fetch_add(1, Ordering::Relaxed);
@@ -458,16 +466,20 @@ impl Worker {
             }
             4 => {
                 let value = self.load.next_value.fetch_add(1, Ordering::Relaxed);
-                let (sql, op) = (format!("CREATE ROLE {role}"), Op::Create(role, value));
+                let role = role(newest);
+                let sql = format!("CREATE ROLE {role} CONNECTION LIMIT {value}");
+                let op = Op::Create(role, value);
                 self.record(session, op, &sql, |_| Outcome::Done(1)).await
             }
             5 if self.random.chance(50) => {
+                self.load.roles.fetch_max(round + 1, Ordering::SeqCst);
+                let role = role(round);
                 let sql = format!("DROP ROLE {role}");
                 self.record(session, Op::Drop(role), &sql, |_| Outcome::Done(1)).await
             }
             5 => {
                 // Whoever owns a table in the end is there.
-                let sql = format!("ALTER TABLE {name} OWNER TO {role}");
+                let sql = format!("ALTER TABLE {name} OWNER TO {}", role(round));
                 let answer = session.run(&sql).await;
                 answer.is_err_and(|failure| self.failed(&failure, &sql).1)
             }

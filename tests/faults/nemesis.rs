@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ use crate::common::link::{Link, State};
 use crate::history::{Moment, seconds};
 use crate::load::Session;
 use crate::mutate::Random;
-use crate::threads;
+use crate::threads::Bound;
 use crate::world::{IDS, SESSION_TIMEOUT, World, has_clock, lock, mend};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,14 +139,16 @@ pub struct Nemesis {
     random: Random,
     deck: Vec<&'static str>,
     pub records: Vec<Record>,
+    /// Of the daemons' threads.
+    bounds: Mutex<BTreeMap<usize, Bound>>,
     /// What this machine cannot do, and how often it came up.
     pub skipped: BTreeMap<String, u64>,
 }
 
 impl Nemesis {
     pub fn new(world: Arc<World>, seed: u64) -> Self {
-        let (records, skipped) = Default::default();
-        Self { world, random: Random::new(seed), deck: Vec::new(), records, skipped }
+        let (records, bounds, skipped) = Default::default();
+        Self { world, random: Random::new(seed), deck: Vec::new(), records, bounds, skipped }
     }
 
     /// One fault after the other, until a moment; afterwards nothing is wrong any more.
@@ -331,9 +333,10 @@ impl Nemesis {
             Fault::Vanish => possible(world.storage.vanish(), "it cannot be renamed now")?,
             Fault::Storage(whose, trouble) => self.trouble(whose, Some(&trouble.rule())),
             Fault::Threads(one) => {
-                let bound = |daemon: &Daemon| threads::bound(one, daemon.pid(), MORE_THREADS);
-                let bound = world.slots[one].with(bound);
-                possible(bound.ok_or("the daemon does not run")?, "no control groups for threads")?;
+                let bound = |daemon: &Daemon| Bound::set(daemon.pid(), MORE_THREADS);
+                let bound = world.slots[one].with(bound).ok_or("the daemon does not run")?;
+                let bound = bound.ok_or("no control groups for threads")?;
+                lock(&self.bounds).insert(one, bound);
             }
             Fault::Descriptors(one) => {
                 let limit = |pid| {
@@ -394,7 +397,7 @@ impl Nemesis {
             Fault::DiskFull => assert!(world.storage.empty(), "it can grow again"),
             Fault::OwnDiskFull => assert!(world.storage.empty_own(), "it can grow again"),
             Fault::Storage(whose, _) => self.trouble(whose, None),
-            Fault::Threads(one) => threads::free(one),
+            Fault::Threads(one) => drop(lock(&self.bounds).remove(&one)),
             Fault::ReadOnly => assert!(world.storage.remount("rw"), "it can be written again"),
             Fault::Vanish => {
                 // Files of changes that were refused may have been written meanwhile.

@@ -3,8 +3,12 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::common::link::{Link, State};
 use crate::world::{IDS, lock};
 
 /// The daemons' process ids, 0 where none runs.
@@ -56,4 +60,24 @@ fn a_connection_is_known_by_its_process() {
     assert_eq!(pids.of(from, to), None);
     pids.set(2, std::process::id());
     assert_eq!(pids.of(from, to), Some(2));
+}
+
+#[tokio::test]
+async fn one_that_is_refused_does_not_reach_the_other_end() {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let to = server.local_addr().expect("an address");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let link = Link::start_for(any, to, 1, Arc::new(|_, _| Some(0))).await;
+    let mut buffer = [0];
+    for _ in 0..20 {
+        link.set_for(0, State::Refusing);
+        let mut refused = TcpStream::connect(link.address()).await.expect("a connection");
+        assert_eq!(refused.read(&mut buffer).await.unwrap_or(0), 0);
+        // The next that the server hears of is not the one before.
+        link.set_for(0, State::Whole);
+        let mut whole = TcpStream::connect(link.address()).await.expect("a connection");
+        whole.write_all(b"x").await.expect("it passes");
+        let (mut heard, _) = server.accept().await.expect("a connection");
+        assert_eq!(heard.read(&mut buffer).await.expect("it passes"), 1);
+    }
 }

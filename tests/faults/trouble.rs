@@ -38,8 +38,12 @@ pub trait Storage {
     fn end(&self);
     /// All kinds.
     fn troubles(&self) -> Vec<Self::Trouble>;
+    /// Whether it strikes whatever is asked, and lets nothing go well.
+    fn is_total(&self, trouble: Self::Trouble) -> bool;
     /// Nothing is answered while it lasts.
     fn silence(&self) -> Self::Trouble;
+    /// How much of what was asked has had trouble so far.
+    fn struck(&self) -> u64;
 }
 
 /// Statements, and their answers.
@@ -161,29 +165,47 @@ pub async fn answers_are_right_or_refused(storage: &impl Storage) {
     let known = set_up(storage, &Client::connect(&daemon).await).await;
     all_is_well(&daemon, &known, "nothing").await;
     drop(daemon);
+    let mut answered = 0;
     for trouble in storage.troubles() {
         bounded(async {
             let what = format!("{trouble:?}");
             // It has read nothing yet.
             let daemon = Daemon::start(&storage.options());
+            let before = storage.struck();
             storage.begin(trouble);
             let [right, refused] = ask(&daemon, &known, &what).await;
             storage.end();
+            let struck = storage.struck() - before;
             let began = Instant::now();
             all_is_well(&daemon, &known, &what).await;
             let whole = began.elapsed();
-            println!("{what}: {right} right, {refused} refused; all asked again in {whole:.1?}");
+            println!(
+                "{what}: {right} right, {refused} refused, {struck} times struck; all asked again in \
+                 {whole:.1?}"
+            );
+            assert!(struck > 0, "{what} strikes nothing");
+            assert!(refused > 0 || !storage.is_total(trouble), "{what} is not noticed");
+            answered += right;
             let log = daemon.log();
             assert!(!log.contains("panicked"), "{what}: {log}");
         })
         .await;
     }
+    assert!(answered > 0, "what has no trouble is answered");
 }
 
 /// Whether a statement is at work here that begins like this.
 async fn runs(client: &Client, begin: &str) -> bool {
     let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE";
     client.value(&format!("{running} '{begin}%'")).await == "1"
+}
+
+/// Until a statement waits for silent storage: it is at work, and storage was asked.
+async fn waits(storage: &impl Storage, before: u64, beside: &Client, sql: &str) {
+    until(&format!("{sql} waits for storage"), async || {
+        storage.struck() > before && runs(beside, sql).await
+    })
+    .await;
 }
 
 pub async fn what_waits_can_be_stopped(storage: &impl Storage) {
@@ -201,10 +223,10 @@ pub async fn what_waits_can_be_stopped(storage: &impl Storage) {
             "INSERT INTO managed VALUES (1, 1)",
             "DELETE FROM managed WHERE x = 7",
         ] {
-            let client = Client::connect(&daemon).await;
+            let (client, before) = (Client::connect(&daemon).await, storage.struck());
             let cancel = client.cancel_token();
             let stuck = tokio::spawn(async move { client.outcome(sql).await });
-            until("it is at work", async || runs(&beside, sql).await).await;
+            waits(storage, before, &beside, sql).await;
             let began = Instant::now();
             cancel.cancel_query(NoTls).await.expect("a request to cancel");
             assert_eq!(stuck.await.expect("a client"), "57014", "{sql}");
@@ -217,8 +239,9 @@ pub async fn what_waits_can_be_stopped(storage: &impl Storage) {
         let daemon = Daemon::start(&options);
         let (one, beside) = (Client::connect(&daemon).await, Client::connect(&daemon).await);
         storage.begin(storage.silence());
+        let before = storage.struck();
         let stuck = tokio::spawn(async move { one.try_rows("SELECT sum(x) FROM csv").await });
-        until("it is at work", async || runs(&beside, "SELECT sum(x) FROM csv").await).await;
+        waits(storage, before, &beside, "SELECT sum(x) FROM csv").await;
         let began = Instant::now();
         daemon.terminate();
         daemon.wait(PATIENCE);

@@ -141,6 +141,21 @@ async fn a_commit_over_many_tables_is_seen_whole() {
         }
         over.store(true, Ordering::Relaxed);
         assert!(readers.join_all().await.iter().all(|looks| *looks > 0));
+        // Who holds what was before is told also after one of them was changed alone.
+        let reader = Client::connect(&daemons[0]).await;
+        let last = MANY - 1;
+        reader.rows("BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        assert_eq!(reader.value("SELECT count(*) FROM t0").await, "5");
+        writer.rows("BEGIN").await;
+        for table in 0..MANY {
+            writer.rows(&format!("INSERT INTO t{table} VALUES (5)")).await;
+        }
+        writer.rows("COMMIT").await;
+        writer.rows(&format!("INSERT INTO t{last} VALUES (6)")).await;
+        let both = format!("SELECT (SELECT count(*) FROM t0), count(*) FROM t{last}");
+        assert_eq!(reader.outcome(&both).await, "40001");
+        reader.rows("ROLLBACK").await;
+        assert_eq!(reader.rows(&both).await, [["6", "7"]]);
     })
     .await;
 }

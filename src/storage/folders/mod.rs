@@ -27,7 +27,7 @@ use object_store::path::Path;
 
 use super::Roots;
 use crate::catalog::External;
-use crate::faults;
+use crate::faults::{self, Storage};
 
 /// The files of a place on this machine that are looked at where they are asked for: to hand that to another
 /// thread takes ten times as long.
@@ -86,8 +86,11 @@ impl Folders {
 
     /// A local file or those of a directory, in any order; `None` if their store has to list them.
     pub(super) async fn list(&self, url: &ListingTableUrl) -> Option<Vec<ObjectMeta>> {
-        // The store knows what a test wants to fail.
-        if url.scheme() != "file" || url.get_glob().is_some() || faults::storage().is_some() {
+        if url.scheme() != "file" || url.get_glob().is_some() {
+            return None;
+        }
+        // The store knows what becomes of it.
+        if faults::storage().is_some_and(Storage::is_in_trouble) {
             return None;
         }
         let (roots, place, is_folder) = (self.roots.clone(), url.prefix().clone(), url.is_folder());
