@@ -110,7 +110,7 @@ fn known(id: &str) -> Known {
 /// Asks for what is known while there is trouble: how often it was answered, and refused.
 async fn ask(daemon: &Daemon, known: &Known, what: &str) -> [usize; 2] {
     let mut clients = JoinSet::new();
-    for (sql, right) in known.iter().cloned() {
+    for (sql, right) in known.clone() {
         let (client, what) = (Client::connect(daemon).await, what.to_owned());
         clients.spawn(async move {
             let timeout = format!("SET statement_timeout = '{}ms'", TIMEOUT.as_millis());
