@@ -148,7 +148,8 @@ fn refers_out(exprs: &[Expr]) -> bool {
 /// A condition on the columns of a list as one on what these are made of, if there the outer query's are
 /// referred to.
 fn inlined(filter: &Filter) -> Result<Option<LogicalPlan>> {
-    if filter.input.all_out_ref_exprs().is_empty() {
+    // A subquery within refers to the columns by the names that they have here.
+    if filter.input.all_out_ref_exprs().is_empty() || has_subquery(&filter.predicate) {
         return Ok(None);
     }
     let (mut condition, mut input) = (filter.predicate.clone(), &filter.input);

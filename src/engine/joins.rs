@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as EngineStatement;
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    BinaryOperator, Cte, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query,
     Select, SelectItem, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins, VisitorMut,
     With,
@@ -35,7 +35,7 @@ pub(super) fn spell_out(
     statement: &mut EngineStatement,
     columns: &dyn Fn(Query) -> Option<Vec<String>>,
 ) -> bool {
-    let mut speller = Speller { withs: Vec::new(), columns, forced: false, may_clash: false };
+    let mut speller = Speller { levels: Vec::new(), columns, forced: false, may_clash: false };
     if let Some(statement) = as_of::sql(statement) {
         let _ = visit_mut(statement, &mut speller);
     }
@@ -47,15 +47,34 @@ pub(super) fn tell_apart(
     statement: &mut EngineStatement,
     columns: &dyn Fn(Query) -> Option<Vec<String>>,
 ) {
-    let mut speller = Speller { withs: Vec::new(), columns, forced: true, may_clash: false };
+    let mut speller = Speller { levels: Vec::new(), columns, forced: true, may_clash: false };
     if let Some(statement) = as_of::sql(statement) {
         let _ = visit_mut(statement, &mut speller);
     }
 }
 
+/// A column of a table, and how it is referred to.
+type Reference = (String, Expr);
+
+/// A query's WITH.
+#[derive(Default)]
+struct Level {
+    with: Option<With>,
+    /// The columns of its queries as far as they are known, by these queries' names. Only what is told
+    /// apart already stays here: to ask the planner for each again takes the square of their number.
+    columns: HashMap<String, Vec<String>>,
+}
+
+impl Level {
+    fn has(&self, name: &str) -> bool {
+        let tables = self.with.iter().flat_map(|with| &with.cte_tables);
+        tables.into_iter().any(|table| folded(&table.alias.name) == name)
+    }
+}
+
 struct Speller<'a> {
     /// Of the queries around this place, outer ones first.
-    withs: Vec<Option<With>>,
+    levels: Vec<Level>,
     columns: &'a dyn Fn(Query) -> Option<Vec<String>>,
     /// See [`tell_apart`].
     forced: bool,
@@ -68,38 +87,39 @@ impl VisitorMut for Speller<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         // Queries of a WITH come before what refers to them.
-        let mut with = query.with.take();
-        match &mut with {
+        let Some(mut with) = query.with.take() else {
+            self.levels.push(Level::default());
+            return ControlFlow::Continue(());
+        };
+        if self.forced && !with.recursive {
             // What comes before may be what has to be put right.
-            Some(with) if self.forced && !with.recursive => {
-                for at in 0..with.cte_tables.len() {
-                    let mut known = with.clone();
-                    known.cte_tables.truncate(at);
-                    self.withs.push((at > 0).then_some(known));
-                    let _ = visit_mut(&mut with.cte_tables[at].query, self);
-                    self.withs.pop();
-                }
+            let tables = std::mem::take(&mut with.cte_tables);
+            self.levels.push(Level { with: Some(with), columns: HashMap::new() });
+            for mut table in tables {
+                let _ = visit_mut(&mut table.query, self);
+                self.put_into_with(table);
             }
-            with => {
-                self.withs.push(with.clone());
-                for cte in with.iter_mut().flat_map(|with| &mut with.cte_tables) {
-                    let _ = visit_mut(&mut cte.query, self);
-                }
-                self.withs.pop();
-            }
+            return ControlFlow::Continue(());
         }
-        self.withs.push(with);
+        self.levels.push(Level { with: Some(with.clone()), columns: HashMap::new() });
+        for table in &mut with.cte_tables {
+            let _ = visit_mut(&mut table.query, self);
+        }
+        if let Some(level) = self.levels.last_mut() {
+            *level = Level { with: Some(with), columns: HashMap::new() };
+        }
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        query.with = self.withs.pop().flatten();
+        query.with = self.levels.pop().and_then(|level| level.with);
         ControlFlow::Continue(())
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         self.put_rows(select);
-        let may_clash = stars::may_clash(select, self.withs.len() > 1);
+        let nested = self.levels.len() > 1;
+        let may_clash = stars::may_clash(select, nested);
         self.may_clash |= may_clash;
         let forced = self.forced && may_clash;
         let merging: Vec<_> = select.from.iter().flat_map(merging).collect();
@@ -110,16 +130,22 @@ impl VisitorMut for Speller<'_> {
         if !needed {
             return ControlFlow::Continue(());
         }
-        let tables = select.from.iter_mut();
-        let columns: Option<Vec<Vec<Column>>> = tables.map(|table| self.joined(table)).collect();
-        let Some(columns) = columns else { return ControlFlow::Continue(()) };
+        let (tables, mut own) = (select.from.iter_mut(), Vec::new());
+        let columns: Option<Vec<Vec<Column>>> =
+            tables.map(|table| self.joined(table, &mut own)).collect();
+        let Some(columns) = columns else {
+            if forced {
+                stars::mark_unnamed(&mut select.projection);
+            }
+            return ControlFlow::Continue(());
+        };
         let columns = || columns.iter().flatten();
         let merged = columns().filter(|column| column.merged);
         let merged = merged.map(|column| (column.name.clone(), column.value.clone())).collect();
         put_values(select, merged, columns().any(|column| column.other));
         if forced {
             let all = columns().map(|column| (column.name.clone(), column.value.clone()));
-            stars::spell_out(select, &all.collect::<Vec<_>>());
+            stars::spell_out(select, &all.collect::<Vec<_>>(), &own);
             return ControlFlow::Continue(());
         }
         let items: Vec<SelectItem> = columns().map(Column::item).collect();
@@ -127,7 +153,8 @@ impl VisitorMut for Speller<'_> {
         let list = std::mem::take(&mut select.projection).into_iter();
         let list = list.flat_map(|item| if is_star(&item) { items.clone() } else { vec![item] });
         select.projection = list.collect();
-        if all && !alone {
+        // What is alone is asked for by its names only where it is nested.
+        if all && (nested || !alone) {
             stars::tell_apart(&mut select.projection);
         }
         ControlFlow::Continue(())
@@ -136,7 +163,7 @@ impl VisitorMut for Speller<'_> {
 
 impl Speller<'_> {
     /// Rows in the place of tables' names, where these are no columns'.
-    fn put_rows(&self, select: &mut Select) {
+    fn put_rows(&mut self, select: &mut Select) {
         let names = records::asked_for(select);
         if names.is_empty() {
             return;
@@ -150,7 +177,7 @@ impl Speller<'_> {
         let mut others = Vec::new();
         for factor in tables {
             let Some(name) = name(factor) else { continue };
-            let Some(columns) = self.of(factor) else { continue };
+            let Some(columns) = self.of(factor, &mut Vec::new()) else { continue };
             let columns: Vec<String> = columns.into_iter().map(|column| column.name).collect();
             others.extend(columns.clone());
             rows.insert(folded(&name), columns);
@@ -160,11 +187,15 @@ impl Speller<'_> {
     }
 
     /// The columns of a table and what it is joined with; `None` if they are not known, or the engine
-    /// has to say what is wrong.
-    fn joined(&self, table: &mut TableWithJoins) -> Option<Vec<Column>> {
-        let mut left = self.of(&mut table.relation)?;
+    /// has to say what is wrong. `own` gets those of each table in its own order, which no join has merged.
+    fn joined(
+        &mut self,
+        table: &mut TableWithJoins,
+        own: &mut Vec<Reference>,
+    ) -> Option<Vec<Column>> {
+        let mut left = self.of(&mut table.relation, own)?;
         for join in &mut table.joins {
-            let mut right = self.of(&mut join.relation)?;
+            let mut right = self.of(&mut join.relation, own)?;
             let (how, kind) = sides(&join.join_operator)?;
             let names: Vec<String> = match how {
                 JoinConstraint::On(_) | JoinConstraint::None => Vec::new(),
@@ -198,24 +229,72 @@ impl Speller<'_> {
         Some(left)
     }
 
-    fn of(&self, factor: &mut TableFactor) -> Option<Vec<Column>> {
+    fn of(&mut self, factor: &mut TableFactor, own: &mut Vec<Reference>) -> Option<Vec<Column>> {
         if let TableFactor::NestedJoin { table_with_joins, alias: None } = factor {
-            return self.joined(table_with_joins);
+            return self.joined(table_with_joins, own);
         }
         let table = name(factor)?;
-        let mut query = all_of(factor.clone())?;
-        for (depth, with) in self.withs.iter().rev().flatten().enumerate() {
-            if depth > 0 {
-                query = within(query)?;
-            }
-            query.with = Some(with.clone());
-        }
         let column = |name: String| {
             let parts = vec![table.clone(), Ident::with_quote('"', &name)];
             let value = Expr::CompoundIdentifier(parts);
             Column { name, value, merged: false, other: false }
         };
-        Some((self.columns)(query)?.into_iter().map(column).collect())
+        let columns: Vec<Column> = self.names(factor)?.into_iter().map(column).collect();
+        own.extend(columns.iter().map(|column| (column.name.clone(), column.value.clone())));
+        Some(columns)
+    }
+
+    /// The names of a table's columns.
+    fn names(&mut self, factor: &TableFactor) -> Option<Vec<String>> {
+        let name = plain_name(factor);
+        let within = |name: &String| self.levels.iter().rposition(|level| level.has(name));
+        // No WITH has to be planned for a table of the catalog.
+        let level = name.as_ref().map(within);
+        let mut query = all_of(factor.clone())?;
+        if let (Some(name), Some(Some(at))) = (&name, level)
+            && let Some(known) = self.levels[at].columns.get(name)
+        {
+            return Some(known.clone());
+        }
+        if level != Some(None) {
+            let withs = self.levels.iter().rev().filter_map(|level| level.with.as_ref());
+            let withs = withs.filter(|with| !with.cte_tables.is_empty());
+            for (depth, with) in withs.enumerate() {
+                if depth > 0 {
+                    query = self::within(query)?;
+                }
+                query.with = Some(with.clone());
+            }
+        }
+        let columns = (self.columns)(query)?;
+        if self.forced
+            && let (Some(name), Some(Some(at))) = (name, level)
+        {
+            self.levels[at].columns.insert(name, columns.clone());
+        }
+        Some(columns)
+    }
+
+    /// Puts a query that has been put right itself into the WITH around this place.
+    fn put_into_with(&mut self, table: Cte) {
+        let columns = stars::listed(&table);
+        let Some(level) = self.levels.last_mut() else { return };
+        if let Some(columns) = columns {
+            level.columns.insert(folded(&table.alias.name), columns);
+        }
+        level.with.iter_mut().for_each(|with| with.cte_tables.push(table.clone()));
+    }
+}
+
+/// What a table is called that may be a query of a WITH, if nothing but another name is said of it.
+fn plain_name(factor: &TableFactor) -> Option<String> {
+    match factor {
+        TableFactor::Table { name, alias, args: None, version: None, sample: None, .. }
+            if alias.as_ref().is_none_or(|alias| alias.columns.is_empty()) =>
+        {
+            key(name)
+        }
+        _ => None,
     }
 }
 
@@ -484,5 +563,28 @@ impl VisitorMut for Merged {
             *expr = value.clone();
         }
         ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn queries_of_a_with_are_planned_once() {
+        let mut sql = "WITH c0 AS (SELECT *, 1 AS a FROM t)".to_owned();
+        for at in 1..50 {
+            sql += &format!(", c{at} AS (SELECT *, 1 AS a FROM c{})", at - 1);
+        }
+        sql += " SELECT * FROM c49";
+        let mut statement = parse_one(&sql).expect("SQL").statement;
+        let asked = Cell::new(0);
+        tell_apart(&mut statement, &|_| {
+            asked.set(asked.get() + 1);
+            Some(vec!["a".to_owned()])
+        });
+        assert_eq!(asked.get(), 1, "{statement}");
     }
 }

@@ -5,13 +5,15 @@
 //! It takes the tables' columns to tell, so that a statement is looked at only once it has failed for that
 //! reason, or was planned with such names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use sqlparser::ast::{Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind};
+use sqlparser::ast::{
+    Cte, Expr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+};
 
 use super::joins::{folded, is_star};
 use super::system::{NAME_MARK, shown_name};
@@ -47,12 +49,9 @@ pub(super) fn renamed(plan: &LogicalPlan) -> bool {
     // Infallible.
     let _ = plan.apply_with_subqueries(|plan| {
         if let LogicalPlan::SubqueryAlias(alias) = plan {
-            let fields = alias.schema.fields();
-            found = found
-                || fields
-                    .iter()
-                    .filter_map(|field| given(field.name()))
-                    .any(|given| fields.iter().any(|field| field.name() == given));
+            let names = || alias.schema.fields().iter().map(|field| field.name().as_str());
+            let all: HashSet<&str> = names().collect();
+            found = found || names().filter_map(given).any(|given| all.contains(given));
         }
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
@@ -69,12 +68,14 @@ fn given(name: &str) -> Option<&str> {
 }
 
 /// Writes each `*` of a list as the columns that it stands for, and tells columns of one name apart.
-/// `columns`: those of all tables, each with what it is.
-pub(super) fn spell_out(select: &mut Select, columns: &[(String, Expr)]) {
+/// `columns`: what the joins have, each with what it is; `own`: the columns of each table, which are a
+/// table's `*` though a join merges some.
+pub(super) fn spell_out(select: &mut Select, columns: &[(String, Expr)], own: &[(String, Expr)]) {
     let list = std::mem::take(&mut select.projection).into_iter();
     let items = |of: Option<&Ident>| {
         let of = of.map(folded);
-        let own = columns.iter().filter(move |(_, value)| match (&of, value) {
+        let all = if of.is_none() { columns } else { own };
+        let wanted = all.iter().filter(move |(_, value)| match (&of, value) {
             (None, _) => true,
             (Some(of), Expr::CompoundIdentifier(parts)) => {
                 parts.first().is_some_and(|table| folded(table) == *of)
@@ -85,7 +86,7 @@ pub(super) fn spell_out(select: &mut Select, columns: &[(String, Expr)]) {
             expr: value.clone(),
             alias: Ident::with_quote('"', name),
         };
-        own.map(item).collect::<Vec<_>>()
+        wanted.map(item).collect::<Vec<_>>()
     };
     let list = list.flat_map(|item| match &item {
         star if is_star(star) => items(None),
@@ -120,6 +121,50 @@ pub(super) fn tell_apart(list: &mut [SelectItem]) {
             let alias = Ident::with_quote('"', format!("{name}{NAME_MARK}{number}"));
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
         }
+    }
+}
+
+/// Marks what the text of a statement gives no name to: by chance it may be called as a column of tables
+/// whose columns are not known. What is not named in the text has a name in quotes by now, which few write
+/// about one that needs none.
+pub(super) fn mark_unnamed(list: &mut [SelectItem]) {
+    let needs_none = |name: &str| {
+        name == "?column?"
+            || name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
+    };
+    for (number, item) in list.iter_mut().enumerate() {
+        if let SelectItem::ExprWithAlias { expr, alias } = item
+            && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+            && alias.quote_style.is_some()
+            && needs_none(&alias.value)
+        {
+            alias.value = format!("{}{NAME_MARK}{number}", alias.value);
+        }
+    }
+}
+
+/// The columns of a query of a WITH, if its text names them all.
+pub(super) fn listed(table: &Cte) -> Option<Vec<String>> {
+    let mut body = table.query.body.as_ref();
+    while let SetExpr::SetOperation { left, .. } = body {
+        body = left;
+    }
+    let SetExpr::Select(select) = body else { return None };
+    let column = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(folded(name)),
+        _ => None,
+    };
+    let names: Vec<String> = select.projection.iter().map(column).collect::<Option<_>>()?;
+    let given = &table.alias.columns;
+    match given.is_empty() {
+        true => Some(names),
+        false if given.len() == names.len() => {
+            Some(given.iter().map(|column| folded(&column.name)).collect())
+        }
+        false => None,
     }
 }
 

@@ -112,6 +112,11 @@ const SAYINGS: &[(&str, &str)] = &[
         "Window function calls cannot be nested",
         "window functions are not allowed in window definitions",
     ),
+    (
+        "Physical plan does not support logical expression Exists",
+        "EXISTS cannot stand in this condition, such as that of a join: put it into WHERE, or into the list \
+         of a subquery",
+    ),
     ("Inconsistent data length across values list", "VALUES lists must all be the same length"),
     ("Too many columns! The subquery should only", "subquery must return only one column"),
     ("Substring without for/from is not valid", "function substr(text) does not exist"),

@@ -25,7 +25,11 @@ use crate::values::encode::{Format, TimeZone};
 use crate::values::template::{Error, Moment, MomentTemplate, Number, NumberTemplate, Zone};
 use crate::values::types::is_text;
 
-/// Bytes of templates that one step goes through, which nothing ends before it is done: some seconds' work.
+/// Bytes of a template that cost no more than the row itself does.
+const SHORT: usize = 64;
+
+/// Bytes of templates, beyond [`SHORT`] a row, that one step goes through, which nothing ends before it is
+/// done: some seconds' work.
 const LONGEST_STEP: u64 = LARGEST_STEP / 64;
 
 const SECOND: i64 = 1_000_000;
@@ -196,7 +200,7 @@ impl Templates<'_> {
                 Some((_, parsed)) => parsed,
                 None => parse(template)?,
             };
-            read += template.len() as u64;
+            read += template.len().saturating_sub(SHORT) as u64;
             if read > LONGEST_STEP {
                 let (function, bytes) = ("applying a template".to_owned(), read);
                 let large = TooLarge { function, bytes, limit: LONGEST_STEP };

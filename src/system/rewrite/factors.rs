@@ -66,9 +66,16 @@ pub fn rewrite(factor: &mut TableFactor) {
                 return;
             };
             let Some(args) = plain(&args.args) else { return };
-            let lateral = args.iter().any(has_columns);
+            // The engine's table functions take constants.
+            if args.iter().any(has_columns) {
+                let alias = with_ordinality(alias.take().unwrap_or_else(|| named(&name)));
+                *factor = derived(numbered_array(call(&name, args)), alias);
+                set_lateral(factor);
+                return;
+            }
             let Some(subquery) = numbered(&call(&name, args)) else { return };
             let alias = with_ordinality(alias.take().unwrap_or_else(|| named(&name)));
+            let lateral = false;
             *factor = TableFactor::Derived { lateral, subquery, alias: Some(alias), sample: None };
         }
         TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
@@ -76,13 +83,9 @@ pub fn rewrite(factor: &mut TableFactor) {
             match (*with_ordinality, array_exprs.as_slice()) {
                 (false, _) => *alias = Some(with_column(taken)),
                 (true, [array]) => {
-                    let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
-                    let [array_column, numbers] =
-                        [array.clone(), numbers].map(|list| call("unnest", vec![list]));
-                    let columns = [array_column, cast(numbers, DataType::BigInt(None))];
                     let alias = self::with_ordinality(taken);
                     let lateral = has_columns(array);
-                    *factor = derived(columns.into(), alias);
+                    *factor = derived(numbered_array(array.clone()), alias);
                     if lateral {
                         set_lateral(factor);
                     }
@@ -215,6 +218,13 @@ fn with_ordinality(mut alias: TableAlias) -> TableAlias {
     let missing = defaults.iter().skip(alias.columns.len()).map(|default| column(default));
     alias.columns.extend(missing);
     alias
+}
+
+/// The values of an array, each with its number.
+fn numbered_array(array: Expr) -> Vec<Expr> {
+    let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
+    let [values, numbers] = [array, numbers].map(|list| call("unnest", vec![list]));
+    vec![values, cast(numbers, DataType::BigInt(None))]
 }
 
 /// The rows of a call in FROM, each with its number.

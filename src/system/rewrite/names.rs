@@ -5,7 +5,7 @@
 //! number at the end ([`NAME_MARK`]), which are cut off before the client sees it. So does the first, where
 //! a query around could ask for it: it asks for either then, and PostgreSQL calls that ambiguous.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
@@ -81,37 +81,31 @@ fn tell_apart(alias: &mut TableAlias) {
 fn mark_first(query: &mut Query) {
     let united = matches!(query.body.as_ref(), SetExpr::SetOperation { .. });
     let order = query.order_by.as_ref().map(|order| &order.kind);
-    let sorted: Vec<String> = match order {
+    let mut keys: HashSet<String> = match order {
         Some(OrderByKind::Expressions(keys)) => {
             keys.iter().filter_map(|key| name_in(&key.expr)).collect()
         }
-        _ => Vec::new(),
+        _ => HashSet::new(),
     };
     let Some(select) = first_select(&mut query.body) else { return };
-    let marked = |item: &SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } => alias.value.contains(NAME_MARK),
-        _ => false,
-    };
-    for second in 1..select.projection.len() {
-        if !marked(&select.projection[second]) {
+    if let GroupByExpr::Expressions(groups, _) = &select.group_by {
+        keys.extend(groups.iter().filter_map(name_in));
+    }
+    // The first of each name; lists may be long.
+    let mut firsts: HashMap<String, usize> = HashMap::new();
+    for second in 0..select.projection.len() {
+        let Some((own, expr)) = item_name(&select.projection[second]) else { continue };
+        if !own.contains(NAME_MARK) {
+            firsts.entry(own).or_insert(second);
             continue;
         }
-        let SelectItem::ExprWithAlias { expr, alias } = &select.projection[second] else {
-            continue;
-        };
-        let name = shown_name(&alias.value);
-        let named = |item: &SelectItem| item_name(item).is_some_and(|(own, _)| own == name);
-        let Some(first) = select.projection[..second].iter().position(named) else { continue };
+        let name = shown_name(&own);
+        let Some(first) = firsts.get(name).copied() else { continue };
         let same = item_name(&select.projection[first]).is_some_and(|(_, first)| first == expr);
-        let asked_for = || {
-            sorted.iter().any(|key| key == name)
-                || select.distinct.is_some()
-                || matches!(&select.group_by, GroupByExpr::Expressions(keys, _)
-                    if keys.iter().filter_map(name_in).any(|key| key == name))
-        };
-        if same && !united && asked_for() {
+        if same && !united && (select.distinct.is_some() || keys.contains(name)) {
             continue;
         }
+        firsts.remove(name);
         let alias = Ident::with_quote('"', format!("{name}{NAME_MARK}{first}"));
         let item = &mut select.projection[first];
         if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {

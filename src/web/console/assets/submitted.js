@@ -61,15 +61,15 @@ export async function submitted(main, { onLeave, isHere }) {
   await paint();
 }
 
-// Whether a statement may have rows to fetch: it begins, behind comments, as those do that read.
-function reads(sql) {
-  return /^(select|with|values|table|\()/i.test(sql.replace(/^(\s|--[^\n]*(\n|$)|\/\*[\s\S]*?\*\/)+/, ""));
+// Whether a statement has nothing but rows that it changed: it begins so, behind comments, and returns none.
+function changes(sql) {
+  return /^(insert|update|delete|merge|copy)\b(?![\s\S]*\breturning\b)/i.test(sql.replace(/^(\s|--[^\n]*(\n|$)|\/\*[\s\S]*?\*\/)+/, ""));
 }
 
 function actions(row, writes, act) {
   const open = row.state === "queued" || row.state === "running";
   const result = () => { sessionStorage.setItem("oribi.sql", `SELECT * FROM oribi.result(${literal(row.id)})`); location.hash = "#/sql"; };
-  if (row.state === "succeeded" && !reads(row.sql)) return h("span", { class: "small faint" }, "has changed rows");
+  if (row.state === "succeeded" && changes(row.sql ?? "")) return h("span", { class: "small faint" }, "has changed rows");
   if (row.state === "succeeded") return h("button", { type: "button", onclick: result, "aria-label": `Rows of ${row.id}` }, "Rows");
   return open && writes && h("button", { type: "button", class: "danger", "aria-label": `Cancel ${row.id}`,
     onclick: () => act(`SELECT oribi.cancel(${literal(row.id)})`, "The query is cancelled.") }, "Cancel");
