@@ -370,15 +370,18 @@ fn places(mut took: Vec<Duration>) -> String {
     )
 }
 
+/// One of the figures.
+type Figure = fn(&Figures) -> u64;
+
 /// In the last tenth there is not much more than in the one before the middle.
 fn grows_no_more(seen: &[(Duration, Figures)]) {
     let tenth = seen.len() / PARTS;
-    let mean = |from: usize, of: fn(&Figures) -> u64| {
+    let mean = |from: usize, of: Figure| {
         let part = &seen[from..from + tenth];
         part.iter().map(|(_, figures)| of(figures)).sum::<u64>() / tenth.max(1) as u64
     };
     let (middle, end) = (4 * tenth, seen.len() - tenth);
-    let of: [(&str, fn(&Figures) -> u64, u64); 5] = [
+    let of: [(&str, Figure, u64); 5] = [
         ("memory", |figures| figures.resident, GROWN),
         ("descriptors", |figures| figures.descriptors, LEFT),
         ("tasks", |figures| figures.tasks, LEFT),

@@ -117,7 +117,7 @@ async fn roles(world: &World, history: &[Entry]) -> Result<Vec<Entry>, String> {
     let start = world.history.now();
     let sql = format!("SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname LIKE '{ROLE}%'");
     let mut all = Vec::new();
-    for daemon in 0..world.slots.len() {
+    for (daemon, id) in IDS.iter().enumerate().take(world.slots.len()) {
         let session = Session::connect(world, daemon, true).await?;
         let rows = eventually(async || {
             let rows = session.run(&sql).await.map_err(said)?.rows;
@@ -126,7 +126,7 @@ async fn roles(world: &World, history: &[Entry]) -> Result<Vec<Entry>, String> {
             stored.retain(|name| name.starts_with(ROLE));
             let known: BTreeSet<&String> = rows.iter().map(|row| &row[0]).collect();
             if known != stored.iter().collect::<BTreeSet<_>>() {
-                let what = format!("{}: roles {known:?}, and stored {stored:?}", IDS[daemon]);
+                let what = format!("{id}: roles {known:?}, and stored {stored:?}");
                 return Err(what);
             }
             Ok(rows)
