@@ -4,7 +4,6 @@
 mod common;
 
 #[path = "cluster/support.rs"]
-#[allow(dead_code)]
 mod support;
 
 use std::collections::BTreeSet;
