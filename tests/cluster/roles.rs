@@ -1,5 +1,7 @@
 //! Roles and grants: given on one daemon, they count on the next.
 
+use std::time::Duration;
+
 use crate::common::daemon::explain;
 use crate::support::*;
 
@@ -75,6 +77,11 @@ async fn a_dropped_role_owns_nothing() {
         // Not to herself, which would keep her.
         a.rows("CREATE ROLE makers; GRANT CREATE ON SCHEMA public TO makers").await;
         a.rows("GRANT CREATE ON DATABASE oribi TO makers").await;
+        // Milliseconds by which the drop comes first, or after: about where either may win.
+        let mut first: i64 = 0;
+        let after = async |millis: i64| {
+            tokio::time::sleep(Duration::from_millis(millis.max(0).unsigned_abs())).await;
+        };
         let (mut made, mut dropped) = (0, 0);
         for round in 0..60 {
             a.rows("CREATE ROLE ann LOGIN IN ROLE makers").await;
@@ -84,24 +91,29 @@ async fn a_dropped_role_owns_nothing() {
                 0 => format!("CREATE VIEW {name} AS SELECT 1 AS x"),
                 _ => format!("CREATE SCHEMA {name}"),
             };
+            let create = async {
+                after(first).await;
+                ann.outcome(&sql).await
+            };
             let drop = async {
-                // At different moments of what the other does.
-                tokio::time::sleep(std::time::Duration::from_millis(round % 12)).await;
+                after(-first).await;
                 b.outcome("DROP ROLE ann").await
             };
-            let (created, gone) = tokio::join!(ann.outcome(&sql), drop);
+            let (created, gone) = tokio::join!(create, drop);
             let owners = "SELECT count(*) FROM (SELECT relowner AS o FROM pg_class \
                           WHERE relname LIKE 'made%' UNION ALL SELECT nspowner FROM pg_namespace \
                           WHERE nspname LIKE 'made%') t WHERE o NOT IN (SELECT oid FROM pg_roles)";
             match (created.as_str(), gone.as_str()) {
                 ("", "2BP01" | "40001") => {
                     made += 1;
+                    first += 5;
                     assert_eq!(b.value(owners).await, "0", "{sql}");
                     a.rows("REASSIGN OWNED BY ann TO oribi").await;
                     a.rows("DROP ROLE ann").await;
                 }
                 (refused, "") if !refused.is_empty() => {
                     dropped += 1;
+                    first -= 3;
                     let left = format!(
                         "SELECT (SELECT count(*) FROM pg_class WHERE relname = '{name}') + \
                          (SELECT count(*) FROM pg_namespace WHERE nspname = '{name}')"
