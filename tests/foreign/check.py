@@ -34,7 +34,8 @@ def error_text(result):
     """What the server says, without the line of SQL that libpq repeats: that one names any file."""
     field = psycopg.pq.DiagnosticField
     parts = (result.error_field(part) for part in (field.SQLSTATE, field.MESSAGE_PRIMARY,
-                                                   field.MESSAGE_DETAIL, field.MESSAGE_HINT))
+                                                   field.MESSAGE_DETAIL, field.MESSAGE_HINT,
+                                                   field.CONTEXT))
     return " ".join(part.decode() for part in parts if part)
 
 

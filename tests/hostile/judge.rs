@@ -69,9 +69,10 @@ impl Judge {
                 })
                 .collect()),
             Err(error) => {
+                // Of some errors the file is their context.
                 let refused = error.as_db_error().map(|error| Refusal {
                     code: error.code().code().to_owned(),
-                    message: error.message().to_owned(),
+                    message: [error.message(), error.where_().unwrap_or_default()].join(" "),
                 });
                 refused.unwrap_or_else(|| panic!("{sql}: {}", explain(&error))).into_err()
             }

@@ -75,17 +75,27 @@ fn failed(error: Error) -> DataFusionError {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ToChar {
     signature: Signature,
+    /// Those of the engine's: under one that is left it would come back under its own name as well,
+    /// wherever a state is made from another.
+    aliases: Vec<String>,
 }
 
 impl Default for ToChar {
     fn default() -> Self {
-        Self { signature: Signature::user_defined(Volatility::Stable) }
+        Self {
+            signature: Signature::user_defined(Volatility::Stable),
+            aliases: vec!["date_format".to_owned()],
+        }
     }
 }
 
 impl ScalarUDFImpl for ToChar {
     fn name(&self) -> &str {
         TO_CHAR
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     fn signature(&self) -> &Signature {
@@ -513,5 +523,16 @@ impl ScalarUDFImpl for ToNumber {
             let numbers = PrimitiveArray::<Decimal128Type>::from(numbers);
             Ok(Arc::new(numbers.with_data_type(kind.clone())) as ArrayRef)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_other_name_leads_to_the_engines_function() {
+        let engine = datafusion::functions::datetime::to_char();
+        assert_eq!(ToChar::default().aliases(), engine.aliases());
     }
 }

@@ -117,7 +117,8 @@ impl Session {
             if name == self.user() || *name == self.entry().user {
                 return Err(Error::RoleInSession);
             }
-            let role = match self.catalog().role(name, Consistency::Cached).await {
+            // That there is none is for the store to say.
+            let role = match self.catalog().role(name, Consistency::Strong).await {
                 Err(catalog::Error::NotFound { .. }) if if_exists => {
                     let text = format!("role \"{name}\" does not exist, skipping");
                     notices.push(warning("00000", text));
