@@ -71,6 +71,9 @@ async fn exit_codes_are_those_of_psql() {
         let file = cluster.path("script.sql");
         std::fs::write(&file, "SELECT 1;\n\nSELECT\n  nothing;\nSELECT 2;\n").expect("a file");
         let file = file.display().to_string();
+        let condition = cluster.path("condition.sql");
+        std::fs::write(&condition, "\\if false\nSELECT 1;\n\\endif\n").expect("a file");
+        let condition = condition.display().to_string();
         for (arguments, code, out, err) in [
             (&["-At", "-c", "SELECT 1"][..], 0, "1\n", ""),
             (&["-At", "-c", "SELECT nothing"], 1, "", "SQLSTATE 42703"),
@@ -83,6 +86,7 @@ async fn exit_codes_are_those_of_psql() {
             ),
             (&["-At", "-f", &file], 0, "1\n2\n", "script.sql:3: ERROR"),
             (&["-At", "-v", "ON_ERROR_STOP=1", "-f", &file], 3, "1\n", "script.sql:3: ERROR"),
+            (&["-At", "-f", &condition], 3, "", "conditions are not supported"),
             (&["-f", "/nowhere.sql"], 1, "", "/nowhere.sql"),
             (&["--nothing"], 2, "", "--nothing"),
             (&["-d", "nowhere", "-c", "SELECT 1"], 2, "", "3D000"),

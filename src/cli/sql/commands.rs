@@ -156,6 +156,12 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
         _ if name.starts_with('d') || name.starts_with('l') || name == "z" => {
             return describe(shell, name, first).await;
         }
+        "if" | "elif" | "else" | "endif" => {
+            // What a condition leaves out must not be run for want of it.
+            shell.variables.insert("ON_ERROR_STOP".to_owned(), "1".to_owned());
+            let what = "conditions are not supported, so the script ends here: run it with psql";
+            return Err(Error::Usage(what.to_owned()));
+        }
         _ => return Err(Error::Usage("there is no such command: \\? lists them".to_owned())),
     }
     Ok(true)
