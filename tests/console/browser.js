@@ -183,7 +183,7 @@ async function history(page) {
   await page.getByRole("link", { name: "SELECT nothing FROM herds" }).click();
   await page.getByRole("heading", { name: "Statement", exact: true }).waitFor();
   await page.getByText("42703").waitFor();
-  await page.getByText("It has ended before it ran").waitFor();
+  await page.getByText("It ended before there was anything to measure").waitFor();
   await check(page, "failed statement");
   await page.goBack();
   // The page as it was: what is typed sooner could be typed into the one that it takes the place of.

@@ -42,7 +42,7 @@ export async function statement(main, { path, isHere }) {
 // Why there is none.
 function noProfile(row) {
   if (row.state === "lost") return "Its daemon has ended under it, so there is no profile.";
-  if (row.state !== "finished" && !Number(row.execution_ms ?? 0)) return "It has ended before it ran, so no step has measured anything.";
+  if (row.state !== "finished" && !Number(row.rows_scanned ?? 0)) return "It ended before there was anything to measure.";
   return "No profile is kept of it: the setting history.profile says how long a statement runs of which one is.";
 }
 
