@@ -6,24 +6,18 @@
 use std::{fs, io, thread};
 
 use rustix::process::{Pid, getpriority_process, setpriority_process};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-/// What is added to the thread's niceness (`man 7 sched`): it gets about a third of what each other thread gets that wants
-/// the processor, too much to fall behind and too little to keep anybody waiting.
+/// What is added to the thread's niceness (`man 7 sched`): it gets about a third of what each other thread gets
+/// that wants the processor, too much to fall behind and too little to keep anybody waiting.
 const NICENESS: i32 = 5;
 
 /// Runs a task to its end on a thread of its own, with a runtime of its own. Where there is no room for one
 /// the task runs where it was asked for. The thread goes on when this is dropped.
 pub async fn run(name: &str, task: impl Future<Output = ()> + Send + 'static) {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match built {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            warn!(name, %error, "no thread of its own");
-            return task.await;
-        }
-    };
+    let here = Handle::current();
     let (end, ended) = oneshot::channel::<()>();
     let (work, todo) = oneshot::channel();
     let body = move || {
@@ -31,8 +25,14 @@ pub async fn run(name: &str, task: impl Future<Output = ()> + Send + 'static) {
         if let Err(error) = step_back() {
             warn!(name = thread::current().name(), %error, "a thread's priority stays as it is");
         }
-        if let Ok(task) = todo.blocking_recv() {
-            runtime.block_on(task);
+        let Ok(task) = todo.blocking_recv() else { return };
+        // Made here: one that is not used must not be dropped on a thread that serves others.
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(task),
+            Err(error) => {
+                warn!(name = thread::current().name(), %error, "no runtime of its own");
+                here.block_on(task);
+            }
         }
     };
     match thread::Builder::new().name(name.to_owned()).spawn(body) {
