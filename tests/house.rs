@@ -25,6 +25,10 @@ const INVARIANTS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Files with `unsafe`, which `Cargo.toml` denies all others; `src/help/security.md` names them. (file, reason)
+const UNSAFE: &[(&str, &str)] =
+    &[("src/slices.rs", "a system call for which no crate has a safe function")];
+
 /// Files that may start a task nobody owns: (file, reason).
 const DETACHED: &[(&str, &str)] = &[];
 
@@ -132,6 +136,17 @@ fn every_task_is_owned() {
         }
     }
     none(wrong);
+}
+
+#[test]
+fn unsafe_is_where_it_is_named() {
+    let found: Vec<String> = (sources().into_iter())
+        .filter(|source| source.code.contains("allow(unsafe_code)"))
+        .map(|source| source.name)
+        .collect();
+    assert_eq!(found, UNSAFE.iter().map(|(file, _)| *file).collect::<Vec<_>>());
+    let page = read(&root().join("src/help/security.md"));
+    none(found.into_iter().filter(|file| !page.contains(&format!("`{file}`"))).collect());
 }
 
 #[test]

@@ -204,6 +204,7 @@ fn start_logging(config: &Config) -> Result<()> {
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .thread_name("oribi-io")
+        .on_thread_start(crate::slices::shorten)
         .on_thread_park(crate::bursts::park)
         .on_thread_unpark(crate::bursts::unpark)
         .thread_stack_size(crate::engine::STACK_SIZE)

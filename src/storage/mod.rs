@@ -37,6 +37,7 @@ pub mod results;
 mod roots;
 mod scan;
 mod stores;
+mod turns;
 
 pub use conditions::cost;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};

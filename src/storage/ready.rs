@@ -40,6 +40,7 @@ use object_store::ObjectStore;
 use super::guard::{CheckedFactory, Footers, Seen};
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
+use super::turns::InTurns;
 use super::{Error, PageCache, nan, pushdown};
 
 /// Makes the scans of a plan ready to run.
@@ -367,7 +368,7 @@ struct NamedMorsel {
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
         let Self { inner, origin: Origin { path, mut dropping } } = *self;
-        let rows = inner.into_stream().map(move |batch| dropping.apply(batch?));
+        let rows = InTurns(inner.into_stream()).map(move |batch| dropping.apply(batch?));
         let name = move |item: std::thread::Result<Result<_>>| match item {
             Ok(item) => item.map_err(|error| named(&path, error)),
             Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
