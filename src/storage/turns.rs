@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures::Stream;
 use tokio::task::{Id, try_id};
 
-/// How long a task runs before it gives its thread to others: a thousand times of what that costs
+/// How long a task runs before it gives its thread to others: a thousand times of what that costs,
 /// and about what a small statement takes.
 const TURN: Duration = Duration::from_millis(1);
 
