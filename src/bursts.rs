@@ -25,9 +25,6 @@ const REST: u32 = 100;
 /// The longest that it offers nothing.
 const MAX_REST: Duration = Duration::from_secs(1);
 
-static XB: std::sync::LazyLock<Duration> = std::sync::LazyLock::new(|| {
-    std::env::var("XB").ok().and_then(|x| x.parse().ok()).map_or(BURST, Duration::from_micros)
-});
 thread_local! {
     static RUN: Cell<Run> = const { Cell::new(Run { began: None, parked: None, rests: None }) };
 }
@@ -51,7 +48,7 @@ impl Run {
     /// Whether it was long enough.
     fn is_over(&mut self, now: Instant) -> bool {
         let began = *self.began.get_or_insert(now);
-        now.duration_since(began) >= *XB && self.rests.is_none_or(|until| now >= until)
+        now.duration_since(began) >= BURST && self.rests.is_none_or(|until| now >= until)
     }
 
     /// The thread has had the processor again since `now`, after it has offered it at `left`.

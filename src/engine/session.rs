@@ -324,6 +324,17 @@ impl Session {
         .await
     }
 
+    /// Whether a plan looks for a key, whatever values its parameters have.
+    pub async fn finds_keys(&self, plan: &Plan) -> Result<bool> {
+        let (generic, logical) = (plan.generic.clone(), plan.logical.clone());
+        let state = self.present_state();
+        let task = self.engine.handle().spawn(async move {
+            let made = generic::made(&generic, &logical, &state).map_err(Error::planning)?;
+            Ok(made.is_some_and(|made| made.look_up.is_some()))
+        });
+        AbortOnDropHandle::new(task).await?
+    }
+
     /// Constants, computed when they are asked for first.
     async fn constants(&self, plan: &Plan) -> Result<Ready> {
         let (context, observation) = (self.context(), self.observation.clone());

@@ -45,7 +45,16 @@ impl Client {
     async fn statements(&mut self, text: &str) -> Result<(), Trouble> {
         if let Some(mut prepared) = self.session.known(text, &[]) {
             let registered = self.session.start(&prepared.text)?;
-            return self.carry_out(registered, &mut prepared).await;
+            return self.carry_out(registered, &mut prepared, Vec::new()).await;
+        }
+        let mut begun = None;
+        if let Some(alike) = self.session.alike(text) {
+            let registered = self.session.start(alike.text())?;
+            let found = self.session.prepare_alike(&registered, &alike).await;
+            if let Some((mut prepared, values)) = found {
+                return self.carry_out(registered, &mut prepared, values).await;
+            }
+            begun = Some(registered);
         }
         let sources = Session::parse(text)?;
         if sources.is_empty() {
@@ -54,12 +63,15 @@ impl Client {
         let alone = sources.len() == 1;
         self.session.set_several(!alone);
         for source in sources {
-            let registered = self.session.start(source.text())?;
+            let registered = match begun.take() {
+                Some(registered) => registered,
+                None => self.session.start(source.text())?,
+            };
             let mut prepared = self.session.prepare(&registered, &source, Vec::new()).await?;
             if alone {
                 self.session.note(text, &prepared);
             }
-            self.carry_out(registered, &mut prepared).await?;
+            self.carry_out(registered, &mut prepared, Vec::new()).await?;
         }
         Ok(())
     }
@@ -68,13 +80,16 @@ impl Client {
         &mut self,
         registered: Registered,
         prepared: &mut Prepared,
+        values: Vec<ScalarValue>,
     ) -> Result<(), Trouble> {
-        if let Some(count) = NonZeroUsize::new(prepared.parameters().len()) {
+        if let Some(count) = NonZeroUsize::new(prepared.parameters().len())
+            && values.is_empty()
+        {
             return Err(Report::error("42P02", format!("there is no parameter ${count}")).into());
         }
         match prepared.object_command().cloned() {
             Some(command) => self.object(registered, prepared, &command, Vec::new()).await?,
-            None => self.answer(registered, prepared, Vec::new()).await?,
+            None => self.answer(registered, prepared, values).await?,
         }
         let notices = self.session.settle().await?;
         Ok(self.notify(notices)?)

@@ -26,6 +26,7 @@ use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
 use super::admission::{Entrance, Place, Seated};
+use super::alike::Kinds;
 use super::command::{Command, Request, explained_write, recognise};
 use super::control::Done;
 use super::maintenance::Task;
@@ -73,6 +74,7 @@ pub struct Session {
     pub(super) ear: Ear,
     pub(super) transaction: Transaction,
     pub(super) recent: Recent,
+    pub(super) kinds: Kinds,
     /// What goes into the store with what a submitted statement changes.
     pub(super) ending: Option<Arc<Ending>>,
     /// The message has several statements, which PostgreSQL takes for a block of its own.
@@ -120,6 +122,7 @@ impl Session {
             settings,
             transaction: Transaction::default(),
             recent: Recent::default(),
+            kinds: Kinds::default(),
             ending: None,
             several: false,
             turn: None,

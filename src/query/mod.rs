@@ -25,7 +25,7 @@
 //! - [`block`]: what becomes of what they write.
 //! - [`locks`]: what COMMIT is to find unchanged.
 //! - [`history`]: statements that have ended.
-//! - [`recent`]: statements that come again.
+//! - [`recent`]: statements that come again; [`alike`]: with another key.
 //! - [`registry`]: running statements, in memory and in the coordination store.
 //! - [`sessions`]: clients' sessions, to be listed, cancelled and ended.
 //! - [`signals`]: cancels and ends sessions of other daemons.
@@ -35,6 +35,7 @@
 //! - [`secrets`]: keeps passwords out of whatever shows a statement's text.
 
 pub mod admission;
+mod alike;
 mod block;
 mod command;
 mod control;

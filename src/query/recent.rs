@@ -23,7 +23,7 @@ const PLANS: usize = 16;
 const TEXTS: usize = 64;
 
 /// Longer texts, in bytes, are taken for new.
-const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Recent {
@@ -45,12 +45,17 @@ impl Session {
     /// What is known of a statement that came before in these words, with these types of parameters
     /// declared.
     pub fn known(&mut self, text: &str, declared: &[Option<FieldRef>]) -> Option<Prepared> {
-        let cached = self.settings().consistency() == Consistency::Cached;
-        if !cached || self.transaction_state() == TransactionState::Failed {
+        if !self.knows_plans() {
             return None;
         }
         let now = self.origin();
         self.recent.find(text, declared, &now)
+    }
+
+    /// Whether what was planned before may be run now.
+    pub(super) fn knows_plans(&self) -> bool {
+        self.settings().consistency() == Consistency::Cached
+            && self.transaction_state() != TransactionState::Failed
     }
 
     /// A statement came, the only one of its message, and was understood.
@@ -60,7 +65,7 @@ impl Session {
 }
 
 impl Recent {
-    fn find(
+    pub(super) fn find(
         &mut self,
         text: &str,
         declared: &[Option<FieldRef>],
@@ -85,11 +90,26 @@ impl Recent {
         if !reads || text.len() > LONGEST {
             return;
         }
-        let hash = self.hasher.hash_one(text);
-        if !self.texts.contains(&hash) {
-            push(&mut self.texts, hash, TEXTS);
-            return;
+        if self.has_come(text) {
+            self.keep(text, prepared);
         }
+    }
+
+    /// Whether a text has come before; now it has.
+    pub(super) fn has_come(&mut self, text: &str) -> bool {
+        let come = self.has(text);
+        if !come {
+            push(&mut self.texts, self.hasher.hash_one(text), TEXTS);
+        }
+        come
+    }
+
+    pub(super) fn has(&self, text: &str) -> bool {
+        self.texts.contains(&self.hasher.hash_one(text))
+    }
+
+    pub(super) fn keep(&mut self, text: &str, prepared: &Prepared) {
+        let hash = self.hasher.hash_one(text);
         self.plans.retain(|plan| plan.hash != hash || *plan.text != *text);
         push(&mut self.plans, Plan { hash, text: text.into(), prepared: prepared.clone() }, PLANS);
     }

@@ -190,3 +190,64 @@ async fn a_key_is_found_in_the_files_that_there_are() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_with_another_key_gets_what_it_would_get_alone() {
+    bounded(async {
+        let (_daemon, client) = started().await;
+        client
+            .rows(
+                "CREATE TABLE kinds AS SELECT n AS id, n::smallint AS small, n::int AS int, \
+                 n::float8 AS float, n::numeric(9,1) AS exact, 'x' || n AS name, \
+                 ('x' || n)::varchar(5) AS short, ('x' || n)::char(6) AS padded, \
+                 DATE '2000-01-01' + n::int AS day, n > 50 AS large, '{}'::jsonb AS json \
+                 FROM generate_series(1, 100) g(n)",
+            )
+            .await;
+        for (column, keys) in [
+            ("id", ["5", "77", "0", "9223372036854775807"]),
+            ("small", ["5", "77", "70000", "'12'"]),
+            ("int", ["5", "77", "3000000000", "'12x'"]),
+            ("float", ["5", "77", "5.0", "1e1"]),
+            ("exact", ["5", "77", "5.0", "'7'"]),
+            ("name", ["'x5'", "'x77'", "''", "'x5 '"]),
+            ("short", ["'x5'", "'x77'", "'x5 '", "'longer than that'"]),
+            ("padded", ["'x5'", "'x77'", "'x5 '", "' x5'"]),
+            ("day", ["'2000-01-03'", "'2000-02-03'", "'never'", "5"]),
+            ("large", ["'t'", "'f'", "'yes'", "5"]),
+            ("json", ["'{}'", "'{ }'", "'{'", "'1'"]),
+            ("absent", ["1", "2", "3", "4"]),
+        ] {
+            for (rest, key) in ["", " AND 10 / (id - 7) < 100", " LIMIT 200"]
+                .into_iter()
+                .flat_map(|rest| keys.iter().chain(&keys).map(move |key| (rest, key)))
+            {
+                let ask = async |key: String| {
+                    let sql = format!("SELECT id, {column} = {key} FROM kinds WHERE {column} = {key}{rest}");
+                    match client.try_rows(&sql).await {
+                        Ok(mut rows) => {
+                            rows.sort();
+                            Ok(rows)
+                        }
+                        Err(error) => Err(error.code().map(|code| code.code().to_owned())),
+                    }
+                };
+                let alone = ask(format!("({key})")).await;
+                assert_eq!(ask((*key).to_owned()).await, alone, "{column} = {key}{rest}");
+            }
+        }
+        // Rights are looked at each time.
+        client.rows("CREATE ROLE reader LOGIN; GRANT SELECT ON kinds TO reader").await;
+        client.rows("SET ROLE reader").await;
+        for id in 1..4 {
+            assert_eq!(client.value(&format!("SELECT name FROM kinds WHERE id = {id}")).await, format!("x{id}"));
+        }
+        client.rows("RESET ROLE; REVOKE SELECT ON kinds FROM reader; SET ROLE reader").await;
+        assert_eq!(client.outcome("SELECT name FROM kinds WHERE id = 9").await, "42501");
+        // As it was sent it is told of.
+        client.rows("RESET ROLE").await;
+        let told = "SELECT count(*) FROM system.query_history WHERE sql = 'SELECT name FROM kinds WHERE id = 3'";
+        until("it is in the history", async || client.value(told).await == "1").await;
+    })
+    .await;
+}
