@@ -44,7 +44,7 @@ use super::prepared::Work;
 use crate::catalog::{self, Role};
 use crate::config;
 use crate::coordination::paths::Path;
-use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope};
+use crate::coordination::{self, Coordination, MAX_DATA, Mode, Op, Scope, Stat};
 use crate::engine::settings::{self, Settings, Source};
 use crate::{id, query};
 
@@ -152,6 +152,8 @@ pub struct Found {
     pub record: Record,
     /// Of its node.
     pub version: i32,
+    /// When it was written, by the store's clock, in milliseconds since the epoch.
+    pub written: i64,
 }
 
 impl Submissions {
@@ -274,7 +276,8 @@ impl Submissions {
         };
         let record = serde_json::from_slice(&node.data)
             .map_err(|source| Error::Record { id: id.to_owned(), source })?;
-        Ok(Some(Found { record, version: node.stat.version }))
+        let Stat { version, mtime: written, .. } = node.stat;
+        Ok(Some(Found { record, version, written }))
     }
 
     async fn existing(&self, id: &str) -> Result<Found> {

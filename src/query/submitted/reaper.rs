@@ -1,4 +1,8 @@
 //! Removes queries that are long done, with their rows.
+//!
+//! Clocks of daemons may be wrong by hours, and nobody is to lose rows for that: a query is as old as the later
+//! says of the clock of the daemon that has run it and of the store's, and it is now what the earlier says of
+//! the store's clock and of the one here.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -13,8 +17,8 @@ use tracing::debug;
 use super::attempt::Results;
 use super::runner::{Runner, names};
 use super::{Found, Result};
-use crate::coordination::Op;
 use crate::coordination::paths::Path;
+use crate::coordination::{Op, Outcome};
 
 /// How often old queries are looked for, if they are not to go sooner.
 const REAP: Duration = Duration::from_secs(60);
@@ -36,6 +40,16 @@ enum Owner {
     Role(u32),
     /// One that nobody knew.
     Named(String),
+}
+
+impl Done {
+    /// `None` if it is not.
+    fn of(id: String, Found { record, version, written }: Found) -> Option<Self> {
+        let finished = record.finished?.max(moment(written));
+        let bytes = record.outcome.map_or(0, |outcome| outcome.bytes);
+        let owner = record.owner.map_or(Owner::Named(record.user), Owner::Role);
+        Some(Self { finished, id, version, bytes, owner })
+    }
 }
 
 /// The queries that are too old; and of those that are too many, or have too many bytes of rows, the
@@ -112,19 +126,18 @@ impl Runner {
         for id in names(store, &Path::Queries).await? {
             stray.remove(&id);
             // Running statements of clients are there as well.
-            let Ok(Some(Found { record, version })) = self.submissions.find(&id).await else {
-                continue;
-            };
-            if let Some(finished) = record.finished {
-                let bytes = record.outcome.map_or(0, |outcome| outcome.bytes);
-                let owner = record.owner.map_or(Owner::Named(record.user), Owner::Role);
-                done.push(Done { finished, id, version, bytes, owner });
+            if let Ok(Some(found)) = self.submissions.find(&id).await {
+                done.extend(Done::of(id, found));
             }
         }
         let limits = self.submissions.limits();
-        let oldest = chrono::Duration::from_std(limits.keep)
-            .ok()
-            .and_then(|keep| Utc::now().checked_sub_signed(keep));
+        let keep = chrono::Duration::from_std(limits.keep).unwrap_or(chrono::Duration::MAX);
+        let mut oldest = Utc::now().checked_sub_signed(keep);
+        if let Some(first) = done.iter_mut().min_by_key(|one| one.finished)
+            && Some(first.finished) < oldest
+        {
+            oldest = self.stored_time(fence, first).await?.checked_sub_signed(keep).min(oldest);
+        }
         for Done { id, version, .. } in to_remove(done, oldest, limits.history, limits.results.0) {
             let path = Path::Query(&id).to_string();
             let ops = vec![fence.clone(), Op::Delete { path, version: Some(version) }];
@@ -140,11 +153,50 @@ impl Runner {
         }
         Ok(())
     }
+
+    /// What time it is by the store's clock: it shows where something is written. That is done to the record of a
+    /// query that is about to go, which stays what it is.
+    async fn stored_time(&self, fence: &Op, one: &mut Done) -> Result<DateTime<Utc>> {
+        let (store, path) =
+            (self.submissions.coordination.as_ref(), Path::Query(&one.id).to_string());
+        let Some(node) = store.get(&path).await? else { return Ok(one.finished) };
+        let set = Op::Set { path, data: node.data, version: Some(one.version) };
+        match store.transact(vec![fence.clone(), set]).await?.pop() {
+            Some(Outcome::Set(stat)) => {
+                one.version = stat.version;
+                Ok(moment(stat.mtime))
+            }
+            _ => Ok(one.finished),
+        }
+    }
+}
+
+/// By the store's clock.
+fn moment(millis: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(millis).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_is_as_old_as_the_later_clock_says() {
+        let found = |finished: i64, written: i64| {
+            let finished = DateTime::from_timestamp(finished, 0).expect("a time").to_rfc3339();
+            let record = serde_json::json!({
+                "kind": "submitted", "attempt": 1, "sql": "SELECT 1", "user": "u", "database": "d", "submitted": finished, "finished": finished,
+                "state": "succeeded",
+            });
+            let record = serde_json::from_value(record).expect("a record");
+            let done =
+                Done::of("a".to_owned(), Found { record, version: 7, written: written * 1000 });
+            done.map(|done| (done.finished.timestamp(), done.version))
+        };
+        assert_eq!(found(1000, 1001), Some((1001, 7)));
+        assert_eq!(found(1000, 90_000), Some((90_000, 7)), "its daemon's clock was a day behind");
+        assert_eq!(found(90_000, 1000), Some((90_000, 7)), "a day ahead");
+    }
 
     /// Ids such as `a1`, of role `a` at its first second, with bytes of rows.
     fn done(queries: &[(&str, u64)]) -> Vec<Done> {

@@ -60,8 +60,10 @@ pub fn expired(
         Some(_) => 1,
         None => number(metadata, MIN_KEEP)?.unwrap_or(1),
     };
-    let young =
-        |snapshot: &Snapshot, age: i64| snapshot.timestamp_ms() > now_ms.saturating_sub(age);
+    // Without an age none is young, not even one of a clock that was ahead.
+    let young = |snapshot: &Snapshot, age: i64| {
+        age > 0 && snapshot.timestamp_ms() > now_ms.saturating_sub(age)
+    };
     let mut kept: HashSet<i64> = metadata.current_snapshot_id().into_iter().collect();
     let mut named: HashSet<i64> = HashSet::new();
     for reference in references(metadata)?.refs.into_values() {
