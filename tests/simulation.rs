@@ -58,16 +58,19 @@ const RECIPES: [Recipe; 4] = [Recipe::Cluster, Recipe::Ddl, Recipe::Tables, Reci
 /// Seeds of schedules that have found something once: they stay.
 const REGRESSIONS: &[(Recipe, u64)] = &[(Recipe::Cluster, 1_000_116), (Recipe::Ddl, 1_000_314)];
 
-/// Runs one schedule.
-fn schedule(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
+/// Lines of the trace that are kept of a schedule that is one of many.
+const KEPT: usize = 400;
+
+/// Runs one schedule. Its trace is written only if so many lines of it are wanted: that takes its time.
+fn schedule(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> Verdict {
     // What is made once in a process, at its first use, takes no random numbers from a seed then.
     static WARM: [Once; RECIPES.len()] = [const { Once::new() }; RECIPES.len()];
-    WARM[recipe as usize].call_once(|| drop(run(recipe, 0, None)));
-    run(recipe, seed, mutation)
+    WARM[recipe as usize].call_once(|| drop(run(recipe, 0, None, 0)));
+    run(recipe, seed, mutation, lines)
 }
 
 /// Runs one schedule on a thread of its own.
-fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
+fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> Verdict {
     let memory = PathBuf::from("/dev/shm");
     let directory = match memory.is_dir() {
         true => tempfile::tempdir_in(memory),
@@ -83,7 +86,7 @@ fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
                 .build()
                 .expect("a runtime");
             let verdict = runtime.block_on(async {
-                let sim = Sim::new(seed, mutation, directory.path());
+                let sim = Sim::new(seed, mutation, directory.path(), lines);
                 match recipe {
                     Recipe::Cluster => cluster::run(sim.clone()).await,
                     Recipe::Ddl => ddl::run(sim.clone()).await,
@@ -109,6 +112,14 @@ fn variable(name: &str) -> Option<u64> {
 /// Fails with all that is needed to see a violation again.
 fn check(recipe: Recipe, seed: u64, verdict: &Verdict) {
     let Some(violation) = &verdict.violation else { return };
+    let traced = schedule(recipe, seed, None, KEPT);
+    let same = traced.violation.as_ref() == Some(violation);
+    assert!(same, "{recipe:?}: seed {seed} does not repeat: {violation}, {:?}", traced.violation);
+    fail(recipe, seed, &traced);
+}
+
+fn fail(recipe: Recipe, seed: u64, verdict: &Verdict) {
+    let Some(violation) = &verdict.violation else { return };
     let trace = verdict.lines.join("\n");
     panic!(
         "{trace}\n{recipe:?}: {violation}\nto see it again: ORIBI_SIMULATION_SEED={seed} \
@@ -120,16 +131,16 @@ fn check(recipe: Recipe, seed: u64, verdict: &Verdict) {
 /// Runs as many schedules as are asked for.
 fn schedules(recipe: Recipe) {
     if let Some(seed) = variable("ORIBI_SIMULATION_SEED") {
-        let verdict = schedule(recipe, seed, None);
+        let verdict = schedule(recipe, seed, None, usize::MAX);
         println!("{}", verdict.lines.join("\n"));
-        return check(recipe, seed, &verdict);
+        return fail(recipe, seed, &verdict);
     }
     let first = variable("ORIBI_SIMULATION_FIRST").unwrap_or(0);
     let count = variable("ORIBI_SIMULATION_SEEDS").unwrap_or(300);
     let regressions = REGRESSIONS.iter().filter(|(of, _)| *of == recipe).map(|(_, seed)| *seed);
     let (begun, mut calls) = (Instant::now(), 0);
     for seed in regressions.chain(first..first + count) {
-        let verdict = schedule(recipe, seed, None);
+        let verdict = schedule(recipe, seed, None, 0);
         calls += verdict.calls;
         check(recipe, seed, &verdict);
     }
@@ -161,13 +172,14 @@ fn claims_of_submitted_queries() {
 fn a_seed_repeats_exactly() {
     for recipe in RECIPES {
         for seed in 0..5 {
-            let (once, again) = (schedule(recipe, seed, None), schedule(recipe, seed, None));
+            let traced = || schedule(recipe, seed, None, KEPT);
+            let (once, again) = (traced(), traced());
             let differs = once.lines.iter().zip(&again.lines).find(|(one, two)| one != two);
             assert_eq!(once.hash, again.hash, "{recipe:?} {seed}: {differs:?}");
             assert!(once.calls > 100, "{recipe:?} {seed}: {} calls", once.calls);
         }
-        let other = schedule(recipe, 5, None);
-        assert_ne!(schedule(recipe, 6, None).hash, other.hash);
+        let other = schedule(recipe, 5, None, KEPT);
+        assert_ne!(schedule(recipe, 6, None, KEPT).hash, other.hash);
     }
 }
 
@@ -177,7 +189,7 @@ fn missing_checks(recipe: Recipe) {
     let cases = CASES.iter().filter(|case| case.recipe == recipe);
     for Case { what, mutation, first, seeds, .. } in cases {
         let found = (*first..first + seeds).find_map(|seed| {
-            let violation = schedule(recipe, seed, Some(*mutation)).violation?;
+            let violation = schedule(recipe, seed, Some(*mutation), 0).violation?;
             Some((seed, violation))
         });
         match found {
