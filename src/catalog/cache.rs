@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -17,7 +17,7 @@ use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{self, RoleRecord};
 use super::snapshot::{Database, Role, Snapshot, Table, TableName};
-use super::turns;
+use super::turns::Turns;
 use super::{DEFAULT_DATABASE, Error, FIRST_ROLE, ObjectKind, Result};
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
@@ -51,8 +51,7 @@ pub struct Catalog {
     /// Held from reading a node until it is in the snapshot, so that an older read can never
     /// overwrite a newer one.
     refreshing: Mutex<()>,
-    /// What is heard of the queues of tables.
-    pub(super) turns: broadcast::Sender<turns::News>,
+    pub(super) turns: Turns,
 }
 
 impl Catalog {
@@ -68,7 +67,7 @@ impl Catalog {
             coordination,
             snapshot: watch::Sender::new(Arc::default()),
             refreshing: Mutex::new(()),
-            turns: turns::channel(),
+            turns: Turns::new(),
         };
         catalog.reload().await?;
         Ok(Arc::new(catalog))
@@ -86,6 +85,14 @@ impl Catalog {
 
     /// Follows the store's changes until `stop`. Needed exactly once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = self.follow_changes(stop) => {}
+            () = self.remove_left_places() => {}
+        }
+    }
+
+    async fn follow_changes(&self, stop: CancellationToken) {
         let watch = |path: Path<'_>| self.coordination.watch(&path.to_string(), Scope::Subtree);
         let (mut objects, mut roles) = (watch(Path::Catalog), watch(Path::Roles));
         let mut pools = watch(Path::Pools);

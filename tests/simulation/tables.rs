@@ -177,7 +177,8 @@ async fn daemon(
         (Handle::current(), memory),
     );
     let client = || client(&sim, &shared, &catalog, &commits, &link);
-    let clients = async { futures::join!(client(), client()) };
+    let clients =
+        async { futures::join!(client(), client(), wavering_client(&sim, &catalog, &link.name)) };
     let end = CancellationToken::new();
     tokio::select! {
         biased;
@@ -238,6 +239,37 @@ async fn client(
         };
         sim.tell(|| format!("{file}: {told:?}"));
         lock(&shared.commits).insert(file, told);
+    }
+}
+
+/// Wants a turn at the table now and then, and gives it up, whether it has come or not.
+async fn wavering_client(sim: &Sim, catalog: &Catalog, daemon: &str) {
+    loop {
+        sleep(sim.between(50, 3000)).await;
+        if sim.is_calm() {
+            continue;
+        }
+        let (name, stop) = (name(), CancellationToken::new());
+        let mut turn = Box::pin(catalog.take_turn(&name, daemon, &stop));
+        let taken = tokio::select! {
+            biased;
+            taken = &mut turn => taken,
+            () = sleep(sim.between(0, 1000)) => match sim.happens(50) {
+                true => {
+                    stop.cancel();
+                    turn.await
+                }
+                // As of a task that is aborted.
+                false => None,
+            },
+        };
+        if let Some(turn) = taken {
+            sleep(sim.between(0, 50)).await;
+            match sim.happens(80) {
+                true => catalog.end_turn(turn).await,
+                false => drop(turn),
+            }
+        }
     }
 }
 
