@@ -49,7 +49,7 @@ impl Catalog {
         let kept: Vec<(&str, Vec<Op>)> =
             others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
-        let (sent, count) = (Instant::now(), ops.len());
+        let sent = Instant::now();
         let error = match self.transact(ops).await? {
             Ok(done) => return Ok(Swap::Done(self.written(records, &done[first..]).await)),
             Err(error) if error.may_have_landed() => {
@@ -71,7 +71,8 @@ impl Catalog {
             }
             // All together are too large: each alone would be told by its own size.
             coordination::Error::TooLarge { bytes, limit, .. } if records.len() > 1 => {
-                Err(Error::TooMany { count, limit: count * limit / bytes.max(&1) })
+                let (tables, bytes, limit) = (records.len(), *bytes, *limit);
+                Err(Error::TooManyTables { tables, bytes, limit })
             }
             _ => Err(error.into()),
         }
