@@ -21,6 +21,8 @@ mod client;
 mod cluster;
 #[path = "simulation/ddl.rs"]
 mod ddl;
+#[path = "simulation/joint.rs"]
+mod joint;
 #[path = "simulation/link.rs"]
 mod link;
 #[path = "simulation/mutations.rs"]
@@ -50,10 +52,12 @@ pub enum Recipe {
     Cluster,
     Ddl,
     Tables,
+    Joint,
     Claims,
 }
 
-const RECIPES: [Recipe; 4] = [Recipe::Cluster, Recipe::Ddl, Recipe::Tables, Recipe::Claims];
+const RECIPES: [Recipe; 5] =
+    [Recipe::Cluster, Recipe::Ddl, Recipe::Tables, Recipe::Joint, Recipe::Claims];
 
 /// Seeds of schedules that have found something once: they stay.
 const REGRESSIONS: &[(Recipe, u64)] = &[(Recipe::Cluster, 1_000_116), (Recipe::Ddl, 1_000_314)];
@@ -91,6 +95,7 @@ fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> V
                     Recipe::Cluster => cluster::run(sim.clone()).await,
                     Recipe::Ddl => ddl::run(sim.clone()).await,
                     Recipe::Tables => tables::run(sim.clone()).await,
+                    Recipe::Joint => joint::run(sim.clone()).await,
                     Recipe::Claims => claims::run(sim.clone()).await,
                 }
                 sim.verdict()
@@ -164,6 +169,11 @@ fn commits_of_a_table() {
 }
 
 #[test]
+fn commits_over_several_tables() {
+    schedules(Recipe::Joint);
+}
+
+#[test]
 fn claims_of_submitted_queries() {
     schedules(Recipe::Claims);
 }
@@ -213,6 +223,11 @@ fn a_missing_check_of_the_catalog_is_noticed() {
 #[test]
 fn a_missing_check_of_commits_is_noticed() {
     missing_checks(Recipe::Tables);
+}
+
+#[test]
+fn a_missing_check_of_joint_commits_is_noticed() {
+    missing_checks(Recipe::Joint);
 }
 
 #[test]

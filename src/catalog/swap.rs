@@ -51,7 +51,7 @@ impl Catalog {
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
         let sent = Instant::now();
         let error = match self.transact(ops).await? {
-            Ok(done) => return Ok(Swap::Done(self.written(records, &done[first..]).await)),
+            Ok(done) => return Ok(Swap::Done(self.as_written(records, &done[first..]))),
             Err(error) if error.may_have_landed() => {
                 return match self.in_touch_again(self.settled_by(sent)).await {
                     true => Ok(Swap::Ambiguous),
@@ -80,7 +80,7 @@ impl Catalog {
 
     /// Tables as this daemon has just written them, in its own view at once and together: the store is not
     /// asked, for it may be out of reach again.
-    async fn written(
+    fn as_written(
         &self,
         records: Vec<(Arc<Table>, TableRecord)>,
         done: &[Outcome],
@@ -93,7 +93,7 @@ impl Catalog {
             Arc::new(Table { name: table.name.clone(), record, stat })
         });
         let written: Vec<Arc<Table>> = written.collect();
-        self.take_written(&written).await;
+        self.take_written(&written);
         written
     }
 }
