@@ -201,9 +201,10 @@ impl LiveSettings {
             let done = match self.coordination.transact(ops).await {
                 Ok(_) => true,
                 // Perhaps only the answer was lost.
-                Err(error) if error.may_have_landed() => match self.landed(nonce).await? {
-                    true => true,
-                    false => return Err(error.into()),
+                Err(error) if error.may_have_landed() => match self.landed(nonce).await {
+                    Ok(true) => true,
+                    // A store that does not answer now has not told either.
+                    Ok(false) | Err(_) => return Err(error.into()),
                 },
                 Err(error) if outrun(&error) => {
                     debug!(%error, "somebody else has changed the settings meanwhile");
@@ -212,7 +213,7 @@ impl LiveSettings {
                 Err(error) => return Err(error.into()),
             };
             if done {
-                self.refresh().await?;
+                self.refresh_after_change().await;
                 return Ok(version);
             }
         }
@@ -238,8 +239,15 @@ impl LiveSettings {
             ops.push(Op::Delete { path: Path::Setting(&name).to_string(), version: None });
         }
         self.coordination.transact(ops).await?;
-        self.refresh().await?;
+        self.refresh_after_change().await;
         Ok(record.version)
+    }
+
+    /// A change is made by then, whether the store can be reached again or not: this daemon hears of it in time.
+    async fn refresh_after_change(&self) {
+        if let Err(error) = self.refresh().await {
+            warn!(%error, "the live settings were changed, and could not be read yet");
+        }
     }
 
     async fn landed(&self, nonce: uuid::Uuid) -> Result<bool, Error> {
