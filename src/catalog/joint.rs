@@ -99,16 +99,17 @@ impl Asked {
     }
 }
 
-/// What this record asks for, where the table was known as this, in a snapshot that is known to be whole as to
-/// these commits.
-pub(super) fn asked(
-    (record, known): (&TableRecord, Option<&TableRecord>),
+/// What this record asks for, where the table was known as `known`, in a snapshot that is known to be whole as
+/// to these commits.
+pub(super) fn asked<'a>(
+    record: &TableRecord,
+    known: impl FnOnce() -> Option<&'a TableRecord>,
     (snapshot, renamed): (&Snapshot, &Renamed),
     whole: &BTreeSet<Wide>,
 ) -> Asked {
     let behind = behind(record, snapshot, renamed).map(|table| table.name.clone()).collect();
     let mut asked = Asked { behind, ..Asked::default() };
-    wide::ask((record, known), (snapshot, renamed), whole, &mut asked);
+    wide::ask(record, known, (snapshot, renamed), whole, &mut asked);
     asked
 }
 

@@ -26,8 +26,8 @@ impl Catalog {
         let snapshot = self.snapshot();
         let asks_for_nothing = node.as_ref().is_none_or(|(record, _)| {
             let renamed = Renamed::default();
-            let known = known(record.oid, &name, &snapshot, &renamed);
-            joint::asked((record, known), (&snapshot, &renamed), &BTreeSet::new()).is_nothing()
+            let known = || known(record.oid, &name, &snapshot, &renamed);
+            joint::asked(record, known, (&snapshot, &renamed), &BTreeSet::new()).is_nothing()
         });
         if asks_for_nothing {
             drop(snapshot);
@@ -76,8 +76,8 @@ impl Catalog {
         while let Some(name) = news.pop() {
             let Some(table) = snapshot.table(&name).cloned() else { continue };
             let record = &table.record;
-            let known = known(record.oid, &name, &before, &before_renamed);
-            let asked = joint::asked((record, known), (&snapshot, &renamed), &whole);
+            let known = || known(record.oid, &name, &before, &before_renamed);
+            let asked = joint::asked(record, known, (&snapshot, &renamed), &whole);
             let later = self.read_again(asked.behind, &mut snapshot).await?;
             if asked.missed || (asked.unlisted && later.is_empty()) {
                 whole.extend(wide::all(&snapshot));

@@ -99,6 +99,7 @@ pub(super) fn join(records: &mut [(Arc<Table>, TableRecord)]) {
         if record.oid == wide.lead && tables.len() <= LISTED {
             let others = tables.iter().filter(|(oid, _)| *oid != wide.lead);
             managed.lists.insert(wide, others.copied().collect());
+            forget(managed);
         }
     }
 }
@@ -114,13 +115,17 @@ pub(super) fn forget(managed: &mut Managed) {
 
 /// What a record asks for of commits over many tables that are news to whoever knew the table as `known`, and
 /// of which a snapshot is not known to be `whole`.
-pub(super) fn ask(
-    (record, known): (&TableRecord, Option<&TableRecord>),
+pub(super) fn ask<'a>(
+    record: &TableRecord,
+    known: impl FnOnce() -> Option<&'a TableRecord>,
     (snapshot, renamed): (&Snapshot, &Renamed),
     whole: &BTreeSet<Wide>,
     asked: &mut Asked,
 ) {
-    let before = known.map_or(&[][..], named);
+    if named(record).iter().all(|wide| whole.contains(wide)) {
+        return;
+    }
+    let before = known().map_or(&[][..], named);
     let is_news = |wide: &&Wide| !before.contains(wide) && !whole.contains(wide);
     let news: Vec<Wide> = named(record).iter().filter(is_news).copied().collect();
     asked.missed = news.len() >= NAMED;
@@ -166,10 +171,9 @@ pub(super) fn older<'a>(
         if missing.peek().is_none() {
             return false;
         }
-        let Some(later) = now.table(&table.name) else { return false };
-        if later.record.oid != table.record.oid {
-            return false;
-        }
+        // Of one that has gone nobody tells any more: it is not there now.
+        let later = now.table(&table.name).filter(|later| later.record.oid == table.record.oid);
+        let Some(later) = later else { return true };
         let later = named(&later.record);
         // With as many since that none is the same, some may have been forgotten.
         let forgot = later.len() >= NAMED && !later.iter().any(|wide| own.contains(wide));

@@ -116,8 +116,8 @@ impl Session {
 }
 
 /// Whether a state of a table is the latest to be had, although others ask for a later one: an older
-/// daemon has not counted its commits.
+/// daemon has not counted its commits. One that has gone is not to be had.
 fn is_newest(table: &Table, now: &Snapshot) -> bool {
     now.table(&table.name)
-        .is_none_or(|now| now.record.oid != table.record.oid || now.stat.mzxid == table.stat.mzxid)
+        .is_some_and(|now| now.record.oid == table.record.oid && now.stat.mzxid == table.stat.mzxid)
 }

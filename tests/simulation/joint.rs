@@ -224,8 +224,8 @@ async fn read(sim: &Sim, commits: &Mutex<Commits>, catalog: &Catalog, daemon: &s
         }
         let now = catalog.snapshot();
         let is_newest = |table: &Arc<Table>| {
-            now.table(&table.name).is_none_or(|now| {
-                now.record.oid != table.record.oid || now.stat.mzxid == table.stat.mzxid
+            now.table(&table.name).is_some_and(|now| {
+                now.record.oid == table.record.oid && now.stat.mzxid == table.stat.mzxid
             })
         };
         if catalog::older(&found, &now).any(|table| !is_newest(table)) {
