@@ -97,3 +97,28 @@ impl Catalog {
         written
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::catalog::wide::tests::{commit, hear_of, serials, two};
+
+    #[tokio::test]
+    async fn a_commit_is_in_its_daemons_view_whoever_reads_meanwhile() {
+        let (catalog, other) = two().await;
+        // As one who has read, and has not come to put it into the view.
+        let reading = catalog.refreshing().await;
+        let read = catalog.snapshot().as_ref().clone();
+        commit(&catalog, [0]).await;
+        commit(&catalog, 0..3).await;
+        let seen = [Some(2), Some(1), Some(1), Some(0)];
+        assert_eq!(serials(&catalog)[..4], seen);
+        catalog.publish(read, Vec::new()).await.expect("published");
+        assert_eq!(serials(&catalog)[..4], seen);
+        drop(reading);
+        // Nor does it stand before what others write later.
+        hear_of(&other, 0).await;
+        commit(&other, [0]).await;
+        hear_of(&catalog, 0).await;
+        assert_eq!(serials(&catalog)[..4], [Some(3), Some(1), Some(1), Some(0)]);
+    }
+}

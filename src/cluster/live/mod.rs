@@ -532,3 +532,30 @@ fn json(path: &str, value: &impl Serialize) -> Result<bytes::Bytes, Error> {
     let bad = |source| Error::BadRecord { path: path.to_owned(), source };
     serde_json::to_vec(value).map(Into::into).map_err(bad)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordination::embedded::{EmbeddedStore, Options};
+
+    fn accept(_: &str, value: &str) -> std::result::Result<String, String> {
+        Ok(value.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_reply_was_lost_with_the_store_is_in_doubt() {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let session = store.connect(Options::default());
+        let live = LiveSettings::open(session.clone(), accept).await.expect("settings");
+        let set =
+            |value: &str| Wish::Set(BTreeMap::from([("a".to_owned(), Some(value.to_owned()))]));
+        assert_eq!(live.change(&set("1"), "me").await.expect("changed"), 1);
+        session.lose_next_reply();
+        let error = live.change(&set("2"), "me").await.expect_err("out of touch");
+        let in_doubt = matches!(&error, Error::Coordination(error) if error.may_have_landed());
+        assert!(in_doubt, "{error:?}");
+        // It was made.
+        session.reconnect();
+        assert_eq!(live.change(&set("2"), "me").await.expect("nothing to do"), 2);
+    }
+}
