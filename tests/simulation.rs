@@ -90,17 +90,23 @@ fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> V
                 .max_blocking_threads(1)
                 .build()
                 .expect("a runtime");
-            let verdict = runtime.block_on(async {
-                let sim = Sim::new(seed, mutation, directory.path(), lines);
-                match recipe {
-                    Recipe::Cluster => cluster::run(sim.clone()).await,
-                    Recipe::Ddl => ddl::run(sim.clone()).await,
-                    Recipe::Tables => tables::run(sim.clone()).await,
-                    Recipe::Joint => joint::run(sim.clone()).await,
-                    Recipe::Claims => claims::run(sim.clone()).await,
+            // As a task: one that is no task is woken by way of the system.
+            let sim = Sim::new(seed, mutation, directory.path(), lines);
+            let main = runtime.spawn({
+                let sim = sim.clone();
+                async move {
+                    match recipe {
+                        Recipe::Cluster => cluster::run(sim).await,
+                        Recipe::Ddl => ddl::run(sim).await,
+                        Recipe::Tables => tables::run(sim).await,
+                        Recipe::Joint => joint::run(sim).await,
+                        Recipe::Claims => claims::run(sim).await,
+                    }
                 }
-                sim.verdict()
             });
+            runtime.block_on(main).expect("it does not panic");
+            let verdict = sim.verdict();
+            drop(sim);
             drop(runtime);
             verdict
         };
