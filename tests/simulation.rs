@@ -21,6 +21,8 @@ mod client;
 mod cluster;
 #[path = "simulation/ddl.rs"]
 mod ddl;
+#[path = "simulation/joint.rs"]
+mod joint;
 #[path = "simulation/link.rs"]
 mod link;
 #[path = "simulation/mutations.rs"]
@@ -50,24 +52,30 @@ pub enum Recipe {
     Cluster,
     Ddl,
     Tables,
+    Joint,
     Claims,
 }
 
-const RECIPES: [Recipe; 4] = [Recipe::Cluster, Recipe::Ddl, Recipe::Tables, Recipe::Claims];
+const RECIPES: [Recipe; 5] =
+    [Recipe::Cluster, Recipe::Ddl, Recipe::Tables, Recipe::Joint, Recipe::Claims];
 
 /// Seeds of schedules that have found something once: they stay.
-const REGRESSIONS: &[(Recipe, u64)] = &[(Recipe::Cluster, 1_000_116), (Recipe::Ddl, 1_000_314)];
+const REGRESSIONS: &[(Recipe, u64)] =
+    &[(Recipe::Cluster, 1_000_116), (Recipe::Ddl, 1_000_314), (Recipe::Joint, 500_052)];
 
-/// Runs one schedule.
-fn schedule(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
+/// Lines of the trace that are kept of a schedule that is one of many.
+const KEPT: usize = 400;
+
+/// Runs one schedule. Its trace is written only if so many lines of it are wanted: that takes its time.
+fn schedule(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> Verdict {
     // What is made once in a process, at its first use, takes no random numbers from a seed then.
     static WARM: [Once; RECIPES.len()] = [const { Once::new() }; RECIPES.len()];
-    WARM[recipe as usize].call_once(|| drop(run(recipe, 0, None)));
-    run(recipe, seed, mutation)
+    WARM[recipe as usize].call_once(|| drop(run(recipe, 0, None, 0)));
+    run(recipe, seed, mutation, lines)
 }
 
 /// Runs one schedule on a thread of its own.
-fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
+fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>, lines: usize) -> Verdict {
     let memory = PathBuf::from("/dev/shm");
     let directory = match memory.is_dir() {
         true => tempfile::tempdir_in(memory),
@@ -82,16 +90,23 @@ fn run(recipe: Recipe, seed: u64, mutation: Option<Mutation>) -> Verdict {
                 .max_blocking_threads(1)
                 .build()
                 .expect("a runtime");
-            let verdict = runtime.block_on(async {
-                let sim = Sim::new(seed, mutation, directory.path());
-                match recipe {
-                    Recipe::Cluster => cluster::run(sim.clone()).await,
-                    Recipe::Ddl => ddl::run(sim.clone()).await,
-                    Recipe::Tables => tables::run(sim.clone()).await,
-                    Recipe::Claims => claims::run(sim.clone()).await,
+            // As a task: one that is no task is woken by way of the system.
+            let sim = Sim::new(seed, mutation, directory.path(), lines);
+            let main = runtime.spawn({
+                let sim = sim.clone();
+                async move {
+                    match recipe {
+                        Recipe::Cluster => cluster::run(sim).await,
+                        Recipe::Ddl => ddl::run(sim).await,
+                        Recipe::Tables => tables::run(sim).await,
+                        Recipe::Joint => joint::run(sim).await,
+                        Recipe::Claims => claims::run(sim).await,
+                    }
                 }
-                sim.verdict()
             });
+            runtime.block_on(main).expect("it does not panic");
+            let verdict = sim.verdict();
+            drop(sim);
             drop(runtime);
             verdict
         };
@@ -109,6 +124,14 @@ fn variable(name: &str) -> Option<u64> {
 /// Fails with all that is needed to see a violation again.
 fn check(recipe: Recipe, seed: u64, verdict: &Verdict) {
     let Some(violation) = &verdict.violation else { return };
+    let traced = schedule(recipe, seed, None, KEPT);
+    let same = traced.violation.as_ref() == Some(violation);
+    assert!(same, "{recipe:?}: seed {seed} does not repeat: {violation}, {:?}", traced.violation);
+    fail(recipe, seed, &traced);
+}
+
+fn fail(recipe: Recipe, seed: u64, verdict: &Verdict) {
+    let Some(violation) = &verdict.violation else { return };
     let trace = verdict.lines.join("\n");
     panic!(
         "{trace}\n{recipe:?}: {violation}\nto see it again: ORIBI_SIMULATION_SEED={seed} \
@@ -120,16 +143,16 @@ fn check(recipe: Recipe, seed: u64, verdict: &Verdict) {
 /// Runs as many schedules as are asked for.
 fn schedules(recipe: Recipe) {
     if let Some(seed) = variable("ORIBI_SIMULATION_SEED") {
-        let verdict = schedule(recipe, seed, None);
+        let verdict = schedule(recipe, seed, None, usize::MAX);
         println!("{}", verdict.lines.join("\n"));
-        return check(recipe, seed, &verdict);
+        return fail(recipe, seed, &verdict);
     }
     let first = variable("ORIBI_SIMULATION_FIRST").unwrap_or(0);
     let count = variable("ORIBI_SIMULATION_SEEDS").unwrap_or(300);
     let regressions = REGRESSIONS.iter().filter(|(of, _)| *of == recipe).map(|(_, seed)| *seed);
     let (begun, mut calls) = (Instant::now(), 0);
     for seed in regressions.chain(first..first + count) {
-        let verdict = schedule(recipe, seed, None);
+        let verdict = schedule(recipe, seed, None, 0);
         calls += verdict.calls;
         check(recipe, seed, &verdict);
     }
@@ -153,6 +176,11 @@ fn commits_of_a_table() {
 }
 
 #[test]
+fn commits_over_several_tables() {
+    schedules(Recipe::Joint);
+}
+
+#[test]
 fn claims_of_submitted_queries() {
     schedules(Recipe::Claims);
 }
@@ -161,13 +189,14 @@ fn claims_of_submitted_queries() {
 fn a_seed_repeats_exactly() {
     for recipe in RECIPES {
         for seed in 0..5 {
-            let (once, again) = (schedule(recipe, seed, None), schedule(recipe, seed, None));
+            let traced = || schedule(recipe, seed, None, KEPT);
+            let (once, again) = (traced(), traced());
             let differs = once.lines.iter().zip(&again.lines).find(|(one, two)| one != two);
             assert_eq!(once.hash, again.hash, "{recipe:?} {seed}: {differs:?}");
             assert!(once.calls > 100, "{recipe:?} {seed}: {} calls", once.calls);
         }
-        let other = schedule(recipe, 5, None);
-        assert_ne!(schedule(recipe, 6, None).hash, other.hash);
+        let other = schedule(recipe, 5, None, KEPT);
+        assert_ne!(schedule(recipe, 6, None, KEPT).hash, other.hash);
     }
 }
 
@@ -177,7 +206,7 @@ fn missing_checks(recipe: Recipe) {
     let cases = CASES.iter().filter(|case| case.recipe == recipe);
     for Case { what, mutation, first, seeds, .. } in cases {
         let found = (*first..first + seeds).find_map(|seed| {
-            let violation = schedule(recipe, seed, Some(*mutation)).violation?;
+            let violation = schedule(recipe, seed, Some(*mutation), 0).violation?;
             Some((seed, violation))
         });
         match found {
@@ -201,6 +230,11 @@ fn a_missing_check_of_the_catalog_is_noticed() {
 #[test]
 fn a_missing_check_of_commits_is_noticed() {
     missing_checks(Recipe::Tables);
+}
+
+#[test]
+fn a_missing_check_of_joint_commits_is_noticed() {
+    missing_checks(Recipe::Joint);
 }
 
 #[test]

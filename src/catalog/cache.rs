@@ -7,17 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, broadcast, watch};
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::joint::{self, Renamed};
 use super::oids::Oids;
 use super::pools::{Pool, PoolRecord};
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{self, RoleRecord};
 use super::snapshot::{Database, Role, Snapshot, Table, TableName};
-use super::turns;
+use super::turns::Turns;
 use super::{DEFAULT_DATABASE, Error, FIRST_ROLE, ObjectKind, Result};
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
@@ -30,7 +29,7 @@ const DEFAULT_DATABASE_OID: u32 = 5;
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Reads under way at once while everything is read anew.
-const CONCURRENT_READS: usize = 64;
+pub(super) const CONCURRENT_READS: usize = 64;
 
 /// How sure a look-up must be of seeing other daemons' latest DDL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,12 +46,14 @@ pub enum Consistency {
 pub struct Catalog {
     pub(super) coordination: Arc<dyn Coordination>,
     pub(super) oids: Oids,
-    snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     /// Held from reading a node until it is in the snapshot, so that an older read can never
-    /// overwrite a newer one.
-    refreshing: Mutex<()>,
-    /// What is heard of the queues of tables.
-    pub(super) turns: broadcast::Sender<turns::News>,
+    /// overwrite a newer one. Taken with [`Self::refreshing`].
+    pub(super) refreshing: Mutex<()>,
+    /// Tables as this daemon has written them while somebody read, which may have been from before that.
+    /// Locked before the snapshot changes.
+    pub(super) written: std::sync::Mutex<Vec<Arc<Table>>>,
+    pub(super) turns: Turns,
 }
 
 impl Catalog {
@@ -68,7 +69,8 @@ impl Catalog {
             coordination,
             snapshot: watch::Sender::new(Arc::default()),
             refreshing: Mutex::new(()),
-            turns: turns::channel(),
+            written: std::sync::Mutex::default(),
+            turns: Turns::new(),
         };
         catalog.reload().await?;
         Ok(Arc::new(catalog))
@@ -86,6 +88,14 @@ impl Catalog {
 
     /// Follows the store's changes until `stop`. Needed exactly once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = self.follow_changes(stop) => {}
+            () = self.remove_left_places() => {}
+        }
+    }
+
+    async fn follow_changes(&self, stop: CancellationToken) {
         let watch = |path: Path<'_>| self.coordination.watch(&path.to_string(), Scope::Subtree);
         let (mut objects, mut roles) = (watch(Path::Catalog), watch(Path::Roles));
         let mut pools = watch(Path::Pools);
@@ -219,7 +229,7 @@ impl Catalog {
 
     /// Reads one node again.
     pub(super) async fn refresh(&self, name: &CatalogName) -> Result<()> {
-        let _guard = self.refreshing.lock().await;
+        let _guard = self.refreshing().await;
         match name {
             CatalogName::Role(role) => {
                 let node = self.read(&Path::Role(role)).await?;
@@ -278,7 +288,7 @@ impl Catalog {
         schema: &str,
     ) -> Result<Arc<Snapshot>> {
         self.coordination.sync().await?;
-        let _guard = self.refreshing.lock().await;
+        let _guard = self.refreshing().await;
         let node = self.read(&Path::Schema(database, schema)).await?;
         let path = Path::Database(database).to_string();
         let listed: Vec<String> = (self.coordination.children(&path).await?.iter())
@@ -309,7 +319,13 @@ impl Catalog {
 
     /// Reads everything again and replaces the snapshot at once.
     pub(super) async fn reload(&self) -> Result<()> {
-        let _guard = self.refreshing.lock().await;
+        let _guard = self.refreshing().await;
+        let snapshot = self.read_everything().await?;
+        let names = snapshot.tables().map(|table| table.name.clone()).collect();
+        self.publish(snapshot, names).await
+    }
+
+    pub(super) async fn read_everything(&self) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
         snapshot.set_roles(self.read_roles().await?);
         snapshot.pools = self.read_pools().await?;
@@ -318,69 +334,12 @@ impl Catalog {
                 self.read_database(&name, &mut snapshot).await?;
             }
         }
-        let names = snapshot.tables().map(|table| table.name.clone()).collect();
-        self.publish(snapshot, names).await
-    }
-
-    /// Takes a table that has changed, in most cases by itself.
-    async fn take_table(&self, name: TableName, node: Option<(TableRecord, Stat)>) -> Result<()> {
-        let snapshot = self.snapshot();
-        let renamed = Renamed::default();
-        let asks = |record| joint::behind(record, &snapshot, &renamed).next().is_some();
-        let asks = node.as_ref().is_some_and(|(record, _)| asks(record));
-        if !asks {
-            drop(snapshot);
-            self.update(|snapshot| snapshot.set_table(&name, node));
-            return Ok(());
-        }
-        let mut next = snapshot.as_ref().clone();
-        next.set_table(&name, node);
-        self.publish(next, vec![name]).await
-    }
-
-    /// Takes tables as this daemon has just written them, unless it knows later states of them. What they
-    /// ask for is among them, or was taken with the states that they were made from.
-    pub(super) async fn take_written(&self, written: &[Arc<Table>]) {
-        let _guard = self.refreshing.lock().await;
-        self.update(|snapshot| {
-            for table in written {
-                let known = snapshot.table(&table.name);
-                let is_later = known.is_some_and(|known| {
-                    known.record.oid == table.record.oid && known.stat.mzxid < table.stat.mzxid
-                });
-                if is_later {
-                    let node = (table.record.clone(), table.stat);
-                    snapshot.set_table(&table.name, Some(node));
-                }
-            }
-        });
-    }
-
-    /// Makes a snapshot in which these tables are news the present one, together with what they ask for
-    /// (see [`super::joint`]).
-    async fn publish(&self, mut snapshot: Snapshot, mut news: Vec<TableName>) -> Result<()> {
-        let renamed = Renamed::default();
-        while let Some(name) = news.pop() {
-            let Some(table) = snapshot.table(&name) else { continue };
-            let behind = joint::behind(&table.record, &snapshot, &renamed);
-            let behind: Vec<TableName> = behind.map(|table| table.name.clone()).collect();
-            for name in behind {
-                let TableName { database, schema, table } = &name;
-                let node = self.read(&Path::Table { database, schema, table }).await?;
-                let known = snapshot.table(&name).map(|known| known.stat);
-                if is_news(known.as_ref(), &node) {
-                    snapshot.set_table(&name, node);
-                    news.push(name);
-                }
-            }
-        }
-        self.snapshot.send_replace(Arc::new(snapshot));
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Reads all roles again.
     pub(super) async fn reload_roles(&self) -> Result<()> {
-        let _guard = self.refreshing.lock().await;
+        let _guard = self.refreshing().await;
         let nodes = self.read_roles().await?;
         let snapshot = self.snapshot();
         let same = nodes.len() + roles::PREDEFINED_ROLES.len() == snapshot.roles.len()
@@ -410,7 +369,7 @@ impl Catalog {
     }
 
     async fn reload_pools(&self) -> Result<()> {
-        let _guard = self.refreshing.lock().await;
+        let _guard = self.refreshing().await;
         let pools = self.read_pools().await?;
         if !Arc::ptr_eq(&pools, &self.snapshot().pools) {
             self.update(|snapshot| snapshot.pools = pools);
@@ -480,7 +439,7 @@ impl Catalog {
         Ok(())
     }
 
-    async fn load(&self, name: CatalogName) -> Result<Loaded> {
+    pub(super) async fn load(&self, name: CatalogName) -> Result<Loaded> {
         Ok(match name {
             CatalogName::Table { database, schema, table } => {
                 let path = Path::Table { database: &database, schema: &schema, table: &table };
@@ -510,10 +469,6 @@ impl Catalog {
             }
         }
     }
-
-    fn update(&self, change: impl FnOnce(&mut Snapshot)) {
-        self.snapshot.send_modify(|snapshot| change(Arc::make_mut(snapshot)));
-    }
 }
 
 /// What is watched by itself.
@@ -526,11 +481,11 @@ enum Part {
 
 /// Whether a node is another than the one known. What was planned from a snapshot stays valid
 /// while nothing changes in it.
-fn is_news<T>(known: Option<&Stat>, node: &Option<(T, Stat)>) -> bool {
+pub(super) fn is_news<T>(known: Option<&Stat>, node: &Option<(T, Stat)>) -> bool {
     known.map(|stat| stat.mzxid) != node.as_ref().map(|(_, stat)| stat.mzxid)
 }
 
-enum Loaded {
+pub(super) enum Loaded {
     Schema(String, Option<(DatabaseRecord, Stat)>),
     Table(TableName, Option<(TableRecord, Stat)>),
     Nothing,

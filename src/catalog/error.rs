@@ -94,6 +94,10 @@ pub enum Error {
         "the change takes {count} steps in the coordination store, which takes {limit} at once: it is about too many objects"
     )]
     TooMany { count: usize, limit: usize },
+    #[error(
+        "the records of the {tables} tables that the transaction changes take {bytes} bytes together, and the coordination store takes {limit} at once"
+    )]
+    TooManyTables { tables: usize, bytes: usize, limit: usize },
     /// The store is out of reach, and nothing was changed.
     #[error("nothing can be changed while the coordination store is out of reach: {0}")]
     Unavailable(#[source] coordination::Error),

@@ -34,6 +34,8 @@ mod snapshot;
 mod swap;
 mod transact;
 mod turns;
+mod view;
+mod wide;
 
 pub use access::{Access, Columns};
 pub use cache::{Catalog, Consistency};
@@ -51,6 +53,7 @@ pub use roles::{FIRST_ROLE, Membership, PREDEFINED_ROLES, RoleRecord, is_predefi
 pub use snapshot::{Database, Role, Schema, Snapshot, Table, TableName};
 pub use swap::Swap;
 pub use turns::Turn;
+pub use wide::{List, Wide};
 
 /// The database every cluster has from its first start.
 pub const DEFAULT_DATABASE: &str = "oribi";

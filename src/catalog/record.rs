@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::grants::Grants;
 use super::joint::Joint;
+use super::wide::{List, Wide};
 use crate::id;
 
 /// A database, at `/catalog/<database>`.
@@ -155,6 +156,12 @@ pub struct Managed {
     /// How new other tables must be at least for whoever knows this record.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joint: Vec<Joint>,
+    /// The latest commits over many tables that it was a part of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wide: Vec<Wide>,
+    /// The other tables of some of these, whose lead it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<Wide, List>,
 }
 
 /// What a table was when it was taken over. None of what was there then is ever removed.
@@ -169,7 +176,8 @@ pub struct Adopted {
 impl Managed {
     /// A table of which nothing has been committed yet.
     pub fn new(uuid: Uuid, metadata: String, adopted: Option<Adopted>) -> Self {
-        Self { uuid, metadata, adopted, serial: 0, joint: Vec::new() }
+        let (joint, wide, lists) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { uuid, metadata, adopted, serial: 0, joint, wide, lists }
     }
 
     /// URL of the table's directory.

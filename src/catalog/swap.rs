@@ -49,9 +49,9 @@ impl Catalog {
         let kept: Vec<(&str, Vec<Op>)> =
             others.map(|table| (table.name.table.as_str(), table.being().kept())).collect();
         ops.extend(kept.iter().flat_map(|(_, checks)| checks.iter().cloned()));
-        let (sent, count) = (Instant::now(), ops.len());
+        let sent = Instant::now();
         let error = match self.transact(ops).await? {
-            Ok(done) => return Ok(Swap::Done(self.written(records, &done[first..]).await)),
+            Ok(done) => return Ok(Swap::Done(self.as_written(records, &done[first..]))),
             Err(error) if error.may_have_landed() => {
                 return match self.in_touch_again(self.settled_by(sent)).await {
                     true => Ok(Swap::Ambiguous),
@@ -71,7 +71,8 @@ impl Catalog {
             }
             // All together are too large: each alone would be told by its own size.
             coordination::Error::TooLarge { bytes, limit, .. } if records.len() > 1 => {
-                Err(Error::TooMany { count, limit: count * limit / bytes.max(&1) })
+                let (tables, bytes, limit) = (records.len(), *bytes, *limit);
+                Err(Error::TooManyTables { tables, bytes, limit })
             }
             _ => Err(error.into()),
         }
@@ -79,7 +80,7 @@ impl Catalog {
 
     /// Tables as this daemon has just written them, in its own view at once and together: the store is not
     /// asked, for it may be out of reach again.
-    async fn written(
+    fn as_written(
         &self,
         records: Vec<(Arc<Table>, TableRecord)>,
         done: &[Outcome],
@@ -92,7 +93,32 @@ impl Catalog {
             Arc::new(Table { name: table.name.clone(), record, stat })
         });
         let written: Vec<Arc<Table>> = written.collect();
-        self.take_written(&written).await;
+        self.take_written(&written);
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::catalog::wide::tests::{commit, hear_of, serials, two};
+
+    #[tokio::test]
+    async fn a_commit_is_in_its_daemons_view_whoever_reads_meanwhile() {
+        let (catalog, other) = two().await;
+        // As one who has read, and has not come to put it into the view.
+        let reading = catalog.refreshing().await;
+        let read = catalog.snapshot().as_ref().clone();
+        commit(&catalog, [0]).await;
+        commit(&catalog, 0..3).await;
+        let seen = [Some(2), Some(1), Some(1), Some(0)];
+        assert_eq!(serials(&catalog)[..4], seen);
+        catalog.publish(read, Vec::new()).await.expect("published");
+        assert_eq!(serials(&catalog)[..4], seen);
+        drop(reading);
+        // Nor does it stand before what others write later.
+        hear_of(&other, 0).await;
+        commit(&other, [0]).await;
+        hear_of(&catalog, 0).await;
+        assert_eq!(serials(&catalog)[..4], [Some(3), Some(1), Some(1), Some(0)]);
     }
 }

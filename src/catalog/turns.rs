@@ -11,23 +11,27 @@
 //! read or watched for all this. Who waits is woken by the watch of the whole catalog that each daemon
 //! has anyway.
 //!
+//! Who gives up, or cannot reach the store, leaves the removal of its place to a task that tries until that is
+//! done: whoever comes later would wait for it, and it would stay for as long as the session.
+//!
 //! A turn is a courtesy and no claim: nothing rests on it but how long others wait. Who has none may
 //! commit all the same, and the table's version decides. So a place may be taken away from whoever
 //! does not move on, and whatever goes wrong with it is no error.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Catalog;
 use super::ddl::path_of;
 use super::snapshot::TableName;
 use crate::coordination::paths::{Path, is_below_table, is_table};
-use crate::coordination::{self, Error, Event, Mode, Op, Outcome};
+use crate::coordination::{self, Error, Event, Mode, Op, Outcome, SessionState};
 use crate::id;
 
 /// How long the same daemon may have its turn while others wait: a multiple of what a commit takes, and
@@ -46,14 +50,74 @@ const MAX_NEWS: usize = 256;
 /// The path of a place that was taken or left; none if anything may have happened.
 pub(super) type News = Option<Arc<str>>;
 
-pub(super) fn channel() -> broadcast::Sender<News> {
-    broadcast::Sender::new(MAX_NEWS)
+/// What is heard of the queues of tables, and what is to be removed from them.
+#[derive(Debug)]
+pub(super) struct Turns {
+    news: broadcast::Sender<News>,
+    left: Arc<Left>,
 }
 
-/// A daemon's turn at a table, to be handed back with [`Catalog::end_turn`].
+impl Turns {
+    pub fn new() -> Self {
+        Self { news: broadcast::Sender::new(MAX_NEWS), left: Arc::default() }
+    }
+}
+
+/// Places that nobody wants any more and that may be there. As many as were taken or left while the store went
+/// out of reach: nobody takes one in a store that is.
+#[derive(Debug, Default)]
+struct Left {
+    places: Mutex<Vec<Spot>>,
+    arrival: Notify,
+}
+
+impl Left {
+    fn add(&self, spot: Spot) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).push(spot);
+        self.arrival.notify_one();
+    }
+
+    fn take(&self) -> Vec<Spot> {
+        std::mem::take(&mut self.places.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where a place is.
+#[derive(Clone, Debug)]
+struct Spot {
+    table: String,
+    /// Its path without the number that the store gives it. No other has the same.
+    beginning: String,
+}
+
+/// A place that is taken, or is about to be. One that is dropped is removed as soon as the store can be reached.
+#[derive(Debug)]
+struct Place {
+    /// None once it is known to be gone.
+    spot: Option<Spot>,
+    left: Arc<Left>,
+}
+
+impl Place {
+    fn forget(mut self) {
+        self.spot = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(spot) = self.spot.take() {
+            self.left.add(spot);
+        }
+    }
+}
+
+/// A daemon's turn at a table, to be handed back with [`Catalog::end_turn`]. One that is dropped ends a little
+/// later.
 #[derive(Debug)]
 pub struct Turn {
     path: String,
+    place: Place,
 }
 
 impl Catalog {
@@ -77,24 +141,30 @@ impl Catalog {
         daemon: &str,
         stop: &CancellationToken,
     ) -> Option<Turn> {
+        if stop.is_cancelled() {
+            return None;
+        }
         let table = path_of(name);
         // Before the place is there, so that nothing is missed.
-        let news = self.turns.subscribe();
-        let place = Path::Turn(&table, id::nonce()).to_string();
+        let news = self.turns.news.subscribe();
+        let beginning = Path::Turn(&table, id::nonce()).to_string();
+        let spot = Spot { table: table.clone(), beginning: beginning.clone() };
+        let place = Place { spot: Some(spot), left: self.turns.left.clone() };
         let data = Bytes::from(serde_json::json!({ "daemon": daemon }).to_string());
-        let path = match self.coordination.create(&place, data, Mode::EphemeralSequential).await {
-            Ok(path) => path,
-            // It may be there for as long as the session is.
-            Err(error) if error.may_have_landed() => {
-                if !self.in_touch_again(self.settled_by(Instant::now())).await {
-                    return None;
-                }
-                let places = self.places(&table).await.ok()?;
-                places.into_iter().find(|path| path.starts_with(&place))?
-            }
-            Err(_) => return None,
+        let created = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            created = self.coordination.create(&beginning, data, Mode::EphemeralSequential) => created,
         };
-        let turn = Turn { path };
+        let turn = match created {
+            Ok(path) => Turn { path, place },
+            // It may be there.
+            Err(error) if error.may_have_landed() => return None,
+            Err(_) => {
+                place.forget();
+                return None;
+            }
+        };
         let has_come = tokio::select! {
             biased;
             () = stop.cancelled() => false,
@@ -107,24 +177,59 @@ impl Catalog {
         Some(turn)
     }
 
-    /// Lets the next one have its turn.
+    /// Lets the next one have its turn: at once, or as soon as the store can be reached again.
     pub async fn end_turn(&self, turn: Turn) {
-        let deadline = self.settled_by(Instant::now());
+        match self.coordination.delete(&turn.path, None).await {
+            Ok(()) | Err(Error::NoNode { .. }) => turn.place.forget(),
+            Err(error) => {
+                tracing::debug!(%error, path = turn.path, "a turn at a table ends later");
+            }
+        }
+    }
+
+    /// Removes places that nobody wants any more, as they come: for as long as the session lasts.
+    pub(super) async fn remove_left_places(&self) {
         loop {
-            match self.coordination.delete(&turn.path, None).await {
-                Ok(()) | Err(Error::NoNode { .. }) => return,
-                Err(error) if error.is_unavailable() && Instant::now() < deadline => {
-                    if !self.in_touch_again(deadline).await {
+            for spot in self.turns.left.take() {
+                self.remove_left_place(spot).await;
+            }
+            self.turns.left.arrival.notified().await;
+        }
+    }
+
+    /// Tries until it is certainly gone, or is known not to be this daemon's to remove.
+    async fn remove_left_place(&self, spot: Spot) {
+        loop {
+            // What was asked for before has arrived by then, if it ever does.
+            if self.in_touch_again(self.settled_by(Instant::now())).await {
+                match self.try_to_remove(&spot).await {
+                    Ok(()) => return,
+                    Err(error) if error.is_unavailable() => {}
+                    Err(error) => {
+                        tracing::warn!(%error, path = spot.beginning, "a place in a table's queue stays");
                         return;
                     }
                 }
-                // It ends with the session, or whoever waits takes it away.
-                Err(error) => {
-                    tracing::debug!(%error, path = turn.path, "a turn at a table cannot be ended");
-                    return;
-                }
+            } else if self.coordination.session().borrow().state == SessionState::Closed {
+                return;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn try_to_remove(&self, spot: &Spot) -> coordination::Result<()> {
+        let places = match self.places(&spot.table).await {
+            // It has gone with its table.
+            Err(Error::NoNode { .. }) => return Ok(()),
+            places => places?,
+        };
+        for place in places.iter().filter(|path| path.starts_with(&spot.beginning)) {
+            match self.coordination.delete(place, None).await {
+                Ok(()) | Err(Error::NoNode { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Waits until a place is the first; false if it is none any more, or the store is out of reach.
@@ -178,7 +283,7 @@ impl Catalog {
             Event::Resync => None,
         };
         // Most of the time nobody listens.
-        let _ = self.turns.send(news);
+        let _ = self.turns.news.send(news);
     }
 
     /// Carries out steps. Places in the queues of tables that are dropped or renamed are no obstacle.

@@ -44,7 +44,8 @@ pub enum Path<'a> {
     Table { database: &'a str, schema: &'a str, table: &'a str },
     /// `{"daemon"}`, below the path of a table's node: a daemon's place in the queue of those that
     /// change the table at the same time. Ephemeral and numbered by the store; made by a daemon that
-    /// others were quicker than, removed when it has had its turn or somebody drops the table.
+    /// others were quicker than, removed when it has had its turn or has given it up, or somebody drops
+    /// the table.
     Turn(&'a str, Uuid),
     /// Parent of [`Life`](Self::Life).
     Lives,

@@ -4,11 +4,16 @@
 use super::{Error, MAX_DATA, Mode, Op, Result};
 
 /// Largest transaction in bytes. ZooKeeper closes the connection on a request beyond its
-/// `jute.maxbuffer` (1 MiB by default), which looks like a lost reply and invites a retry for ever.
-const MAX_TRANSACTION: usize = 1000 * 1024;
+/// `jute.maxbuffer` (one byte less than 1 MiB by default), which looks like a lost reply and invites a retry for
+/// ever. A little is left for what goes before and after the steps.
+const MAX_TRANSACTION: usize = (1 << 20) - 1024;
 
-/// What a step takes on the wire beside its path and value: header, flags, ACL, chroot.
-const STEP_OVERHEAD: usize = 128;
+/// What a step takes on the wire beside its path and value: 9 bytes of header, a length before each of the two,
+/// and a version (`zookeeper.jute` of ZooKeeper's sources).
+const STEP_OVERHEAD: usize = 21;
+
+/// What a new node takes beside that: flags, and the access control list, with identities of any usual length.
+const NEW_OVERHEAD: usize = 256;
 
 /// A path to read or watch.
 pub(super) fn path(path: &str) -> Result<()> {
@@ -50,15 +55,17 @@ pub(super) fn step(step: &Op) -> Result<()> {
     }
 }
 
-/// The steps of a transaction, and all of them together.
-pub(super) fn transaction(steps: &[Op]) -> Result<()> {
+/// The steps of a transaction, and all of them together, where so many bytes go before each path.
+pub(super) fn transaction(steps: &[Op], chroot: usize) -> Result<()> {
     let mut bytes = 0;
     for (index, op) in steps.iter().enumerate() {
         step(op).map_err(|source| Error::Transaction { index, source: Box::new(source) })?;
-        bytes += STEP_OVERHEAD + op.path().len();
-        if let Op::Create { data, .. } | Op::Set { data, .. } = op {
-            bytes += data.len();
-        }
+        bytes += STEP_OVERHEAD + chroot + op.path().len();
+        bytes += match op {
+            Op::Create { data, .. } => NEW_OVERHEAD + data.len(),
+            Op::Set { data, .. } => data.len(),
+            Op::Check { .. } | Op::Delete { .. } => 0,
+        };
     }
     if bytes > MAX_TRANSACTION {
         let path = format!("a transaction of {} steps", steps.len());
@@ -155,7 +162,7 @@ mod tests {
     fn transactions_are_bounded_as_a_whole() {
         let data = Bytes::from(vec![0; MAX_DATA]);
         let set = Op::Set { path: "/a".to_owned(), data, version: None };
-        assert!(transaction(&vec![set.clone(); 15]).is_ok());
-        assert!(matches!(transaction(&vec![set; 16]), Err(Error::TooLarge { .. })));
+        assert!(transaction(&vec![set.clone(); 15], 6).is_ok());
+        assert!(matches!(transaction(&vec![set; 16], 6), Err(Error::TooLarge { .. })));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Result;
 use super::session::Session;
-use crate::catalog::{self, Table};
+use crate::catalog::{self, Snapshot, Table};
 use crate::storage;
 
 /// How often a statement is planned before it is given up. Each time, commits over the same tables must
@@ -102,7 +102,8 @@ impl Session {
                     Entry::Occupied(_) => {}
                 }
             }
-            let older = || catalog::older(&tables).find(|table| !self.is_newest(table));
+            let now = self.info().catalog.snapshot();
+            let older = || catalog::older(&tables, &now).find(|table| !is_newest(table, &now));
             let Some(older) = twice.as_ref().or_else(older) else { return Ok(planned) };
             if look == MAX_LOOKS || settled.contains_key(&older.record.oid) {
                 let table = older.name.table.clone();
@@ -112,14 +113,11 @@ impl Session {
         }
         unreachable!("the last look has returned")
     }
+}
 
-    /// Whether a state of a table is the latest to be had, although others ask for a later one: an older
-    /// daemon has not counted its commits.
-    fn is_newest(&self, table: &Table) -> bool {
-        let snapshot = self.info().catalog.snapshot();
-        let now = snapshot.table(&table.name);
-        now.is_none_or(|now| {
-            now.record.oid != table.record.oid || now.stat.mzxid == table.stat.mzxid
-        })
-    }
+/// Whether a state of a table is the latest to be had, although others ask for a later one: an older
+/// daemon has not counted its commits. One that has gone is not to be had.
+fn is_newest(table: &Table, now: &Snapshot) -> bool {
+    now.table(&table.name)
+        .is_some_and(|now| now.record.oid == table.record.oid && now.stat.mzxid == table.stat.mzxid)
 }

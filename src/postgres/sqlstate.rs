@@ -220,6 +220,10 @@ impl From<&catalog::Error> for Report {
                 "Reads without locks go on from what this daemon knows where oribi.consistency is \
                  'cached'. Try again when ZooKeeper can be reached, or on another daemon.",
             ),
+            E::TooManyTables { tables, bytes, limit } => report.hint(format!(
+                "Nothing was changed. Commit in several transactions, each over some {} of these tables.",
+                tables * limit / bytes.max(&1)
+            )),
             E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
             E::Coordination(_) | E::BadRecord { .. } => {
                 let message = telemetry::discreet(&report.message);
@@ -273,7 +277,7 @@ fn catalog_code(error: &catalog::Error) -> &'static str {
         E::UnknownPrivilege(_) => "22023",
         E::Reserved(_) | E::InvalidName(_) => "42939",
         E::NameTooLong { .. } => "42622",
-        E::TooLarge { .. } | E::TooMany { .. } => "54000",
+        E::TooLarge { .. } | E::TooMany { .. } | E::TooManyTables { .. } => "54000",
         E::Unavailable(_) => "25006",
         E::NotRead(_) => "58000",
         E::Unknown(_) => "08007",

@@ -111,8 +111,8 @@ async fn a_store_in_memory_is_forgotten() {
 
 #[tokio::test]
 async fn a_cut_in_the_middle_of_a_write_leaves_a_doubt() {
-    let store = EmbeddedStore::in_memory().unwrap();
-    let a = store.connect(Options::default());
+    let dir = tempfile::tempdir().unwrap();
+    let a = connect(dir.path());
     let mut doubts = 0;
     for round in 0..200 {
         let path = format!("/{round}");

@@ -295,8 +295,9 @@ impl Link {
                 let node = self.store.get(&path).now_or_never().expect(READ)?;
                 let in_doubt = self.in_doubt.load(Ordering::Relaxed);
                 Ok(Answer::Node(node.map(|node| match self.sim.mutation {
-                    Some(mutation) if in_doubt => mutation.read(node),
-                    _ => node,
+                    Some(mutation) if in_doubt => mutation.read(mutation.get(node)),
+                    Some(mutation) => mutation.get(node),
+                    None => node,
                 })))
             }
             Call::Stat(path) => {

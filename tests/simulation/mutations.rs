@@ -26,6 +26,8 @@ pub enum Mutation {
     DoubtIsRefusal,
     /// What a client reads to clear up a doubt has another nonce than was written.
     ForeignNonce,
+    /// Records are read without this.
+    Without(&'static str),
     /// What is said of a node does not tell how often something was made or removed below it.
     StillChildren,
 }
@@ -54,6 +56,17 @@ impl Mutation {
             && let Some(nonce) = record.get_mut("nonce")
         {
             *nonce = "00000000-0000-0000-0000-000000000000".into();
+            node.data = Bytes::from(Value::Object(record).to_string());
+        }
+        node
+    }
+
+    /// A node as it is read at any time.
+    pub fn get(self, mut node: Node) -> Node {
+        if let Self::Without(field) = self
+            && let Ok(Value::Object(mut record)) = serde_json::from_slice(&node.data)
+            && record.remove(field).is_some()
+        {
             node.data = Bytes::from(Value::Object(record).to_string());
         }
         node
@@ -183,6 +196,20 @@ pub const CASES: &[Case] = &[
         what: "a commit whose reply was lost is looked for",
         recipe: Recipe::Tables,
         mutation: Mutation::DoubtIsRefusal,
+        first: 0,
+        seeds: 200,
+    },
+    Case {
+        what: "who knows one record of a commit over a few tables reads the others",
+        recipe: Recipe::Joint,
+        mutation: Mutation::Without("joint"),
+        first: 0,
+        seeds: 200,
+    },
+    Case {
+        what: "who knows one record of a commit over many tables reads the others",
+        recipe: Recipe::Joint,
+        mutation: Mutation::Without("wide"),
         first: 0,
         seeds: 200,
     },

@@ -18,9 +18,6 @@ use crate::link::{Link, REQUEST_TIMEOUT, SESSION_TIMEOUT};
 use crate::mutations::Mutation;
 use crate::world::{self, Chance};
 
-/// Lines of the trace that are kept of a schedule that is one of many.
-const KEPT: usize = 400;
-
 /// One schedule.
 pub struct Sim {
     pub store: Arc<EmbeddedStore>,
@@ -37,6 +34,7 @@ pub struct Sim {
     violation: Mutex<Option<String>>,
     calm: AtomicBool,
     calls: AtomicU64,
+    /// Lines of the trace that are kept; none is written if this is 0.
     kept_lines: usize,
 }
 
@@ -78,7 +76,7 @@ struct Trace {
 /// What became of a schedule.
 pub struct Verdict {
     pub violation: Option<String>,
-    /// Of all lines of the trace.
+    /// Of all lines of the trace, where one was written.
     pub hash: u64,
     /// The last of them.
     pub lines: Vec<String>,
@@ -91,7 +89,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sim {
-    pub fn new(seed: u64, mutation: Option<Mutation>, directory: &Path) -> Arc<Self> {
+    pub fn new(
+        seed: u64,
+        mutation: Option<Mutation>,
+        directory: &Path,
+        kept_lines: usize,
+    ) -> Arc<Self> {
         let store = EmbeddedStore::in_memory().expect("a store");
         let observer = store.connect(options());
         Arc::new(Self {
@@ -106,11 +109,7 @@ impl Sim {
             violation: Mutex::default(),
             calm: AtomicBool::new(false),
             calls: AtomicU64::new(0),
-            kept_lines: if std::env::var_os("ORIBI_SIMULATION_SEED").is_some() {
-                usize::MAX
-            } else {
-                KEPT
-            },
+            kept_lines,
         })
     }
 
@@ -136,6 +135,9 @@ impl Sim {
 
     /// Writes a line of the trace.
     pub fn tell(&self, line: impl FnOnce() -> String) {
+        if self.kept_lines == 0 {
+            return;
+        }
         let line = format!("{:>6} {}", world::now(), line());
         let mut trace = lock(&self.trace);
         trace.hasher.write(line.as_bytes());
@@ -258,8 +260,7 @@ impl Sim {
     }
 }
 
-/// Carries out a call of the embedded store while the world stands still: it has a thread of its own
-/// for writes.
+/// Carries out a call of the embedded store, or of files in memory, while the world stands still.
 pub fn at_once<T>(call: impl Future<Output = T>) -> T {
     futures::executor::block_on(tokio::task::unconstrained(call))
 }

@@ -9,7 +9,7 @@
 //! - A commit that its client has given up has left nothing, or is told to be what it is.
 //! - Nobody's place in the table's queue outlives what it was taken for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use datafusion::execution::memory_pool::UnboundedMemoryPool;
@@ -61,6 +61,9 @@ struct Shared {
     /// To look at the files from the outside.
     reader: TableFiles,
     schema: OnceLock<i32>,
+    /// The data files of each manifest that was looked at: they never change, and to parse them is what would
+    /// take the most time of all.
+    manifests: Mutex<HashMap<String, Arc<Vec<String>>>>,
     /// Commits by the file that each brings.
     commits: Mutex<BTreeMap<String, Told>>,
 }
@@ -73,29 +76,41 @@ impl Shared {
         stores.register_store(&url, memory);
         let stores: Arc<dyn ObjectStoreRegistry> = Arc::new(stores);
         let reader = files(&stores);
-        Self { stores, reader, schema: OnceLock::new(), commits: Mutex::default() }
+        let (schema, manifests, commits) = Default::default();
+        Self { stores, reader, schema, manifests, commits }
     }
 
     /// Bytes of a file, from memory.
-    fn read(&self, url: &str) -> bytes::Bytes {
-        at_once(self.reader.read(url)).expect("a file that is there")
+    fn read(&self, url: &str) -> Result<bytes::Bytes, Error> {
+        at_once(self.reader.read(url))
     }
 
     /// How often each data file is in the table.
-    fn content(&self, metadata: &str) -> BTreeMap<String, usize> {
-        let metadata = at_once(self.reader.metadata(metadata)).expect("metadata");
+    fn content(&self, metadata: &str) -> Result<BTreeMap<String, usize>, Error> {
+        let metadata = at_once(self.reader.metadata(metadata))?;
         let mut content = BTreeMap::new();
-        let Some(snapshot) = metadata.current_snapshot() else { return content };
-        let list = self.read(snapshot.manifest_list());
+        let Some(snapshot) = metadata.current_snapshot() else { return Ok(content) };
+        let list = self.read(snapshot.manifest_list())?;
         let list = ManifestList::parse_with_version(&list, FormatVersion::V2).expect("a list");
         for manifest in list.entries() {
-            let manifest = self.read(&manifest.manifest_path);
-            let manifest = Manifest::parse_avro(&manifest).expect("a manifest");
-            for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
-                *content.entry(entry.file_path().to_owned()).or_default() += 1;
+            for file in self.manifest(&manifest.manifest_path)?.iter() {
+                *content.entry(file.clone()).or_default() += 1;
             }
         }
-        content
+        Ok(content)
+    }
+
+    /// The data files that a manifest has.
+    fn manifest(&self, url: &str) -> Result<Arc<Vec<String>>, Error> {
+        if let Some(known) = lock(&self.manifests).get(url) {
+            return Ok(known.clone());
+        }
+        let manifest = Manifest::parse_avro(&self.read(url)?).expect("a manifest");
+        let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
+        let files: Arc<Vec<String>> =
+            Arc::new(alive.map(|entry| entry.file_path().to_owned()).collect());
+        lock(&self.manifests).insert(url.to_owned(), files.clone());
+        Ok(files)
     }
 }
 
@@ -177,7 +192,8 @@ async fn daemon(
         (Handle::current(), memory),
     );
     let client = || client(&sim, &shared, &catalog, &commits, &link);
-    let clients = async { futures::join!(client(), client()) };
+    let clients =
+        async { futures::join!(client(), client(), wavering_client(&sim, &catalog, &link.name)) };
     let end = CancellationToken::new();
     tokio::select! {
         biased;
@@ -220,10 +236,14 @@ async fn client(
                 // Nobody who asks this daemon from now on misses it, in touch with the store or not.
                 let seen = catalog.snapshot().table(&name()).map(|table| {
                     let record = serde_json::to_vec(&table.record).expect("a record");
-                    shared.content(&metadata(&record)).contains_key(&file)
+                    shared.content(&metadata(&record))
                 });
-                if seen != Some(true) {
-                    sim.violated(format!("{file} is done, and its daemon does not see it"));
+                match seen {
+                    Some(Ok(content)) if content.contains_key(&file) => {}
+                    Some(Err(error)) => {
+                        sim.violated(format!("the table is damaged: {}", chain(&error)))
+                    }
+                    _ => sim.violated(format!("{file} is done, and its daemon does not see it")),
                 }
                 Told::Done
             }
@@ -238,6 +258,37 @@ async fn client(
         };
         sim.tell(|| format!("{file}: {told:?}"));
         lock(&shared.commits).insert(file, told);
+    }
+}
+
+/// Wants a turn at the table now and then, and gives it up, whether it has come or not.
+async fn wavering_client(sim: &Sim, catalog: &Catalog, daemon: &str) {
+    loop {
+        sleep(sim.between(50, 3000)).await;
+        if sim.is_calm() {
+            continue;
+        }
+        let (name, stop) = (name(), CancellationToken::new());
+        let mut turn = Box::pin(catalog.take_turn(&name, daemon, &stop));
+        let taken = tokio::select! {
+            biased;
+            taken = &mut turn => taken,
+            () = sleep(sim.between(0, 1000)) => match sim.happens(50) {
+                true => {
+                    stop.cancel();
+                    turn.await
+                }
+                // As of a task that is aborted.
+                false => None,
+            },
+        };
+        if let Some(turn) = taken {
+            sleep(sim.between(0, 50)).await;
+            match sim.happens(80) {
+                true => catalog.end_turn(turn).await,
+                false => drop(turn),
+            }
+        }
     }
 }
 
@@ -270,7 +321,11 @@ fn judge(sim: &Sim, shared: &Shared, write: &Write<'_>) {
         }
         let name = &write.link.name;
         let (was, is) = (metadata(&before.data), metadata(data));
-        let state: Value = serde_json::from_slice(&shared.read(&is)).expect("metadata");
+        let state = match shared.read(&is) {
+            Ok(state) => state,
+            Err(error) => return sim.violated(format!("{name} has made {is}: {}", chain(&error))),
+        };
+        let state: Value = serde_json::from_slice(&state).expect("metadata");
         let log = state["metadata-log"].as_array().expect("a log");
         let from = log.last().and_then(|entry| entry["metadata-file"].as_str());
         if from != Some(&was) {
@@ -291,7 +346,10 @@ fn account(sim: &Sim, shared: &Shared) {
         sim.violated(format!("places in the queue are left: {places:?}"));
     }
     let node = sim.node(TABLE).expect("the table");
-    let mut content = shared.content(&metadata(&node.data));
+    let mut content = match shared.content(&metadata(&node.data)) {
+        Ok(content) => content,
+        Err(error) => return sim.violated(format!("the table is damaged: {}", chain(&error))),
+    };
     for (file, told) in lock(&shared.commits).iter() {
         let times = content.remove(file).unwrap_or_default();
         let right = match told {

@@ -201,9 +201,10 @@ impl LiveSettings {
             let done = match self.coordination.transact(ops).await {
                 Ok(_) => true,
                 // Perhaps only the answer was lost.
-                Err(error) if error.may_have_landed() => match self.landed(nonce).await? {
-                    true => true,
-                    false => return Err(error.into()),
+                Err(error) if error.may_have_landed() => match self.landed(nonce).await {
+                    Ok(true) => true,
+                    // A store that does not answer now has not told either.
+                    Ok(false) | Err(_) => return Err(error.into()),
                 },
                 Err(error) if outrun(&error) => {
                     debug!(%error, "somebody else has changed the settings meanwhile");
@@ -212,7 +213,7 @@ impl LiveSettings {
                 Err(error) => return Err(error.into()),
             };
             if done {
-                self.refresh().await?;
+                self.refresh_after_change().await;
                 return Ok(version);
             }
         }
@@ -238,8 +239,15 @@ impl LiveSettings {
             ops.push(Op::Delete { path: Path::Setting(&name).to_string(), version: None });
         }
         self.coordination.transact(ops).await?;
-        self.refresh().await?;
+        self.refresh_after_change().await;
         Ok(record.version)
+    }
+
+    /// A change is made by then, whether the store can be reached again or not: this daemon hears of it in time.
+    async fn refresh_after_change(&self) {
+        if let Err(error) = self.refresh().await {
+            warn!(%error, "the live settings were changed, and could not be read yet");
+        }
     }
 
     async fn landed(&self, nonce: uuid::Uuid) -> Result<bool, Error> {
@@ -523,4 +531,31 @@ fn outrun(error: &coordination::Error) -> bool {
 fn json(path: &str, value: &impl Serialize) -> Result<bytes::Bytes, Error> {
     let bad = |source| Error::BadRecord { path: path.to_owned(), source };
     serde_json::to_vec(value).map(Into::into).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordination::embedded::{EmbeddedStore, Options};
+
+    fn accept(_: &str, value: &str) -> std::result::Result<String, String> {
+        Ok(value.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_reply_was_lost_with_the_store_is_in_doubt() {
+        let store = EmbeddedStore::in_memory().expect("a store");
+        let session = store.connect(Options::default());
+        let live = LiveSettings::open(session.clone(), accept).await.expect("settings");
+        let set =
+            |value: &str| Wish::Set(BTreeMap::from([("a".to_owned(), Some(value.to_owned()))]));
+        assert_eq!(live.change(&set("1"), "me").await.expect("changed"), 1);
+        session.lose_next_reply();
+        let error = live.change(&set("2"), "me").await.expect_err("out of touch");
+        let in_doubt = matches!(&error, Error::Coordination(error) if error.may_have_landed());
+        assert!(in_doubt, "{error:?}");
+        // It was made.
+        session.reconnect();
+        assert_eq!(live.change(&set("2"), "me").await.expect("nothing to do"), 2);
+    }
 }

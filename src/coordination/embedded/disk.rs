@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::backends::{FileBackend, InMemoryBackend};
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableTable, StorageBackend, StorageError, TableDefinition,
 };
@@ -62,7 +62,10 @@ pub(super) struct Disk {
 /// Where the file is.
 pub(super) enum Place {
     Directory(PathBuf),
+    /// Nowhere: the store is in memory and has no file.
+    Memory,
     /// In memory, as made by this.
+    #[cfg(test)]
     Made(Box<dyn Fn() -> Box<dyn StorageBackend> + Send + Sync>),
 }
 
@@ -90,11 +93,7 @@ impl Place {
         place.load(disk)
     }
 
-    /// Forgotten when closed.
-    pub fn in_memory() -> Result<Loaded> {
-        Self::made(|| Box::new(InMemoryBackend::new()))
-    }
-
+    #[cfg(test)]
     pub fn made(
         made: impl Fn() -> Box<dyn StorageBackend> + Send + Sync + 'static,
     ) -> Result<Loaded> {
@@ -119,6 +118,11 @@ impl Place {
     pub fn write_anew(&self, nodes: &[(String, Record)], zxid: i64) -> Result<Disk, Failure> {
         let dir = match self {
             Self::Directory(dir) => dir,
+            Self::Memory => {
+                let reason = "a store in memory has no file".to_owned();
+                return Err(Failure { full: false, reason, may_have_landed: false });
+            }
+            #[cfg(test)]
             Self::Made(made) => return Disk::new(made(), nodes, zxid),
         };
         let fresh = dir.join(FRESH);
@@ -185,6 +189,8 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(dir) => dir.display().fmt(f),
+            Self::Memory => f.write_str("memory"),
+            #[cfg(test)]
             Self::Made(_) => f.write_str("memory"),
         }
     }

@@ -11,6 +11,8 @@
 //!
 //! So a read never sees what a crash could take back.
 //!
+//! A store in memory waits for nothing: whoever finds the queue idle works it off there and then.
+//!
 //! # A disk that takes nothing
 //! Where the file cannot be written, for want of room as a rule, it is written anew from what is in memory,
 //! and the batch is tried once more. If that fails too, its callers are told, and the store is *down*: all
@@ -85,22 +87,23 @@ impl EmbeddedStore {
         Ok(Self::new(Place::open(dir)?))
     }
 
-    /// A store that is forgotten when closed: for tests and simulation.
+    /// A store that is forgotten when closed, and has no file: for tests and simulation.
     pub fn in_memory() -> Result<Arc<Self>> {
-        Ok(Self::new(Place::in_memory()?))
+        Ok(Self::with(State::Memory, Place::Memory, Vec::new(), 0))
     }
 
     fn new(loaded: Loaded) -> Arc<Self> {
+        Self::with(State::Open(loaded.disk), loaded.place, loaded.records, loaded.zxid)
+    }
+
+    fn with(disk: State, place: Place, records: Vec<(String, Record)>, zxid: i64) -> Arc<Self> {
         let shared = Shared {
-            tree: RwLock::new(Tree::load(loaded.records)),
+            tree: RwLock::new(Tree::load(records)),
             queue: Mutex::default(),
-            writer: Mutex::new(Writer {
-                disk: State::Open(loaded.disk),
-                place: loaded.place,
-                zxid: loaded.zxid,
-            }),
+            has_file: !matches!(disk, State::Memory),
+            writer: Mutex::new(Writer { disk, place, zxid }),
             lines: Mutex::default(),
-            last_session: AtomicI64::new(loaded.zxid),
+            last_session: AtomicI64::new(zxid),
         };
         Arc::new(Self { shared: Arc::new(shared) })
     }
@@ -148,6 +151,8 @@ struct Writer {
 
 enum State {
     Open(Disk),
+    /// There is no file.
+    Memory,
     /// Nothing can be written, for this reason.
     Down(Error),
     Closed,
@@ -157,6 +162,8 @@ enum State {
 struct Shared {
     tree: RwLock<Tree>,
     queue: Mutex<Queue>,
+    /// Whether whoever works the queue off waits for a disk.
+    has_file: bool,
     writer: Mutex<Writer>,
     lines: Mutex<Lines>,
     last_session: AtomicI64,
@@ -207,8 +214,10 @@ impl Shared {
             let lead = Lead { shared: self.clone(), done: false };
             match Handle::try_current() {
                 // Ends by itself as soon as the queue is empty.
-                Ok(runtime) => drop(runtime.spawn_blocking(move || lead.work_off())),
-                Err(_) => lead.work_off(),
+                Ok(runtime) if self.has_file => {
+                    drop(runtime.spawn_blocking(move || lead.work_off()));
+                }
+                _ => lead.work_off(),
             }
         }
         answer
@@ -335,7 +344,7 @@ impl Writer {
     fn down(&self) -> Option<&Error> {
         match &self.disk {
             State::Down(error) => Some(error),
-            State::Open(_) | State::Closed => None,
+            State::Open(_) | State::Memory | State::Closed => None,
         }
     }
 
@@ -363,6 +372,7 @@ impl Writer {
     fn commit(&self, changes: &Changes) -> Result<Result<(), Failure>> {
         match &self.disk {
             State::Open(disk) => Ok(disk.commit(changes)),
+            State::Memory => Ok(Ok(())),
             State::Down(error) => Err(error.clone()),
             State::Closed => Err(Error::Closed),
         }
@@ -370,7 +380,7 @@ impl Writer {
 
     fn mend(&mut self, shared: &Shared) -> Result<()> {
         match &self.disk {
-            State::Open(_) => Ok(()),
+            State::Open(_) | State::Memory => Ok(()),
             State::Closed => Err(Error::Closed),
             State::Down(_) => {
                 let written = self.write_anew(shared);

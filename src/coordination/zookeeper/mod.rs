@@ -299,7 +299,8 @@ impl Coordination for ZooKeeper {
 
     async fn transact(&self, ops: Vec<Op>) -> Result<Vec<Outcome>> {
         self.in_touch()?;
-        validate::transaction(&ops)?;
+        let chroot = self.hosts.find('/').map_or(0, |at| self.hosts.len() - at);
+        validate::transaction(&ops, chroot)?;
         if ops.is_empty() {
             return Ok(Vec::new());
         }

@@ -42,6 +42,10 @@ const MANIFEST_FACTOR: usize = 16;
 /// The same by its size without compression.
 const UNPACKED_FACTOR: usize = 4;
 
+/// Bytes of a manifest, as it is stored, that is read where it is asked for: some hundred entries, which
+/// take less than a millisecond.
+const SMALL_MANIFEST: usize = 16 << 10;
+
 /// Bytes that one of these files may have, without compression: as many as the readers underneath may reserve
 /// at once.
 const MAX_BYTES: usize = 512 << 20;
@@ -165,8 +169,8 @@ impl TableFiles {
         Ok(list)
     }
 
-    /// What `make` makes of a manifest, on a thread of its own: a large one takes long, and several
-    /// are read at once.
+    /// What `make` makes of a manifest. A large one is read on a thread of its own, for it takes long,
+    /// and several are read at once.
     async fn parsed_manifest<T: Send + 'static>(
         &self,
         url: &str,
@@ -175,15 +179,18 @@ impl TableFiles {
         let bytes = self.read(url).await?;
         let memory = MemoryConsumer::new("manifest").register(&self.memory);
         memory.try_grow(bytes.len() * MANIFEST_FACTOR).map_err(Error::NoMemory)?;
-        let own = url.to_owned();
-        let parsed = tokio::task::spawn_blocking(move || {
+        let (own, size) = (url.to_owned(), bytes.len());
+        let parse = move || {
             let unpacked = avro::check(&bytes, MAX_BYTES).map_err(|error| damaged(&own, error))?;
             let size = (bytes.len() * MANIFEST_FACTOR).max(unpacked * UNPACKED_FACTOR);
             memory.try_resize(size).map_err(Error::NoMemory)?;
             let manifest = Manifest::parse_avro(&bytes).map_err(|error| damaged(&own, error))?;
             make(HeldManifest { manifest, memory })
-        });
-        parsed.await.map_err(|error| match error.try_into_panic() {
+        };
+        if size <= SMALL_MANIFEST {
+            return sound(url, parse);
+        }
+        tokio::task::spawn_blocking(parse).await.map_err(|error| match error.try_into_panic() {
             Ok(panic) => Error::of_panic(url, panic),
             Err(_) => Error::Stopped,
         })?

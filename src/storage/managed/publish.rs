@@ -426,8 +426,14 @@ impl Commits {
                     return Ok(Some(tables));
                 }
                 Ok(other) => other,
-                // What became of it is unknown: what was written may be the table by now.
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let error = Error::from(error);
+                    // Unless it is unknown what became of it: what was written may be the table by now.
+                    if !*in_doubt && error.left_nothing() {
+                        self.files.remove(written(staged)).await;
+                    }
+                    return Err(error);
+                }
             };
             *in_doubt |= matches!(swap, Swap::Ambiguous);
             if self.look_again(&commits, &mut tables, &traces).await? {
