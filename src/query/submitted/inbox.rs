@@ -141,7 +141,7 @@ impl Submissions {
         let (path, data) = (Path::Query(&refused).to_string(), encoded(&refused, &record)?);
         let told = match self.find(&refused).await? {
             None => Some(Op::Create { path, data, mode: Mode::Persistent }),
-            Some(Found { record, version })
+            Some(Found { record, version, .. })
                 if record.error.as_ref().is_some_and(|error| error.sqlstate == TWIN) =>
             {
                 Some(Op::Set { path, data, version: Some(version) })

@@ -311,7 +311,7 @@ impl Submissions {
     /// has ended it.
     pub async fn cancel(&self, id: &str) -> Result<bool> {
         for _ in 0..TRIES {
-            let Found { record, version } = self.existing(id).await?;
+            let Found { record, version, .. } = self.existing(id).await?;
             if record.state.is_final() {
                 return Ok(false);
             }
