@@ -288,7 +288,7 @@ pub(super) mod tests {
         // Also if it is known under another name by now, and the list has got older.
         commit(&writer, 0..TABLES - 1).await;
         commit(&writer, [lead(&writer)]).await;
-        writer.rename_table(&name(3), &name(TABLES), true).await.expect("renamed");
+        writer.rename_table(&name(3), &name(TABLES), false).await.expect("renamed");
         hear_of(&reader, TABLES).await;
         hear_of(&reader, 3).await;
         assert_eq!(serials(&reader), serials(&writer));

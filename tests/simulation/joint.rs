@@ -131,7 +131,7 @@ fn torn(commits: &Mutex<Commits>, tables: &HashMap<u32, u64>) -> Option<String> 
     })
 }
 
-/// How many commits tables have had. One that is being renamed may be there under both names.
+/// How many commits tables have had.
 fn serials<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> HashMap<u32, u64> {
     let mut serials = HashMap::new();
     for table in tables {
@@ -155,24 +155,17 @@ async fn look(sim: &Sim, commits: &Mutex<Commits>, catalog: &Catalog, daemon: &s
     }
 }
 
-/// Commits, and renames, drops and makes tables, now and then.
+/// Commits, and drops and makes tables, now and then.
 async fn write(sim: &Sim, catalog: &Catalog, daemon: &str) {
     loop {
         sleep(sim.between(20, 700)).await;
         if sim.is_calm() {
             continue;
         }
-        let (number, other) = (sim.below(TABLES), sim.below(TABLES));
+        let number = sim.below(TABLES);
         let count = match sim.below(100) {
             0..35 => TABLES - sim.below(3),
-            35..70 => 1 + sim.below(3),
-            70..85 => {
-                let renamed =
-                    catalog.rename_table(&name(number), &name(TABLES + other), true).await;
-                let _ =
-                    renamed.inspect(|()| sim.tell(|| format!("{daemon} has renamed t{number}")));
-                continue;
-            }
+            35..85 => 1 + sim.below(3),
             85..92 => {
                 let dropped = catalog.drop_table(&name(number), false, DropMode::IfExists).await;
                 let _ = dropped.inspect(|_| sim.tell(|| format!("{daemon} has dropped t{number}")));
