@@ -83,6 +83,8 @@ pub struct DaemonRow {
     pub local: bool,
     /// Whether it keeps house for all.
     pub leader: bool,
+    /// Why it is degraded, where more is known than that it is out of touch: of the one that answers only.
+    pub error: Option<String>,
 }
 
 /// A piece of work on a table, as `system.maintenance` shows it.

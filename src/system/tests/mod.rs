@@ -57,6 +57,7 @@ impl Cluster for One {
             since: SystemTime::UNIX_EPOCH,
             local: true,
             leader: true,
+            error: None,
         }]
     }
 
@@ -89,7 +90,6 @@ impl Cluster for One {
             workers: Vec::new(),
             silent: Vec::new(),
             profile: false,
-            sqlstate: None,
             error: None,
             settings: vec![("TimeZone".into(), "UTC+1".into())],
         }]
@@ -127,6 +127,7 @@ impl Cluster for One {
             progress: None,
             submitted: SystemTime::UNIX_EPOCH,
             started: None,
+            sqlstate: None,
             error: None,
             phase: None,
             rows: None,
