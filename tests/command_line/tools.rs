@@ -129,9 +129,10 @@ async fn a_cluster_is_looked_at_and_drained() {
         // Only superusers, only by its name, only itself.
         let client = Client::connect(&a).await;
         client.rows("CREATE ROLE ann LOGIN").await;
-        for (arguments, part) in
-            [(&["drain", "nobody"][..], "there are a, b"), (&["drain", "b", "-U", "ann"], "42501")]
-        {
+        for (arguments, part) in [
+            (&["drain", "nobody"][..], "there are a, b"),
+            (&["drain", "b", "-U", "ann"], "42501"),
+        ] {
             let (code, out, err) = run(arguments);
             assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
             assert!(err.contains(part), "{err}");
@@ -250,7 +251,7 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         }
         assert!(text.lines().any(|line| line.contains("\"path\":\"/roles/ann\"")), "{text}");
         let there = ["--zookeeper", cluster.zookeeper()];
-        // One that was edited, by mistake and on purpose; one of an earlier version; one that is cut off.
+        // One that was edited, by mistake and on purpose; one without its checksum; one that is cut off.
         let changed = cluster.path("changed.json").display().to_string();
         let edited = text.replacen("Europe/Vienna", "Europe/Paris", 1);
         let (earlier, sum) = text.rsplit_once(",\n\"sha256\": ").expect("a checksum");
@@ -258,7 +259,8 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         for (content, flags, expected) in [
             (edited.as_str(), &[][..], "does not match its checksum"),
             (edited.as_str(), &["--edited"][..], ""),
-            (&format!("{earlier}}}\n"), &[][..], ""),
+            (&format!("{earlier}}}\n"), &[][..], "has no checksum"),
+            (&format!("{earlier}}}\n"), &["--edited"][..], ""),
             (earlier, &["--edited"][..], "is no file of oribi backup"),
         ] {
             std::fs::write(&changed, content).expect("a file");
