@@ -142,6 +142,7 @@ impl Cluster for ClusterView {
                 progress: entry.progress,
                 submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
                 started,
+                sqlstate: entry.error.as_ref().map(|error| error.sqlstate.clone()),
                 error: entry.error.map(|error| error.message),
                 phase: None,
                 rows: None,

@@ -149,6 +149,8 @@ pub struct QueryRow {
     pub progress: Option<f64>,
     pub submitted: SystemTime,
     pub started: Option<SystemTime>,
+    /// Why it failed, as are the code and the text.
+    pub sqlstate: Option<String>,
     pub error: Option<String>,
     /// What follows only the daemon knows that runs it: see [`LookRow`].
     pub phase: Option<String>,

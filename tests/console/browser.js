@@ -113,6 +113,17 @@ async function statements(page) {
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();
   assert.equal(await page.getByRole("button", { name: /^Show more/ }).count(), 0, "there are no more rows");
+  // Where it is, and the cursor there.
+  const place = async (text, run, line) => {
+    await page.getByRole("textbox", { name: "SQL" }).fill(text);
+    await run();
+    await page.getByRole("alert").getByText(line, { exact: false }).waitFor();
+    const [shown, cursor] = await page.evaluate(() => [document.querySelector(".error pre").textContent, document.getElementById("sql-text").selectionStart]);
+    assert.equal(shown, `${line}\n${" ".repeat(line.indexOf("missing"))}^`);
+    assert.equal(cursor, text.indexOf("missing"));
+  };
+  await place("\n SELECT 'größe', '🦌',\n  missing FROM herds", () => page.keyboard.press("Control+Enter"), "LINE 2:   missing FROM herds");
+  await place("SELECT missing FROM herds", () => page.getByRole("button", { name: "Explain", exact: true }).click(), "LINE 1: SELECT missing FROM herds");
   // Of several statements only the first one would be explained, and the others run.
   for (const [text, several] of [["SELECT 1; SELECT 2", true], ["SELECT E'\\';' AS a", true], ["SELECT ';' AS a;", false]]) {
     await page.getByRole("textbox", { name: "SQL" }).fill(text);
@@ -279,7 +290,7 @@ async function submitted(page) {
   // Why one has failed, and its statement with what was measured.
   await page.getByRole("textbox", { name: "SQL" }).first().fill("SELECT 1 / (animals - animals) FROM herds");
   await page.getByRole("button", { name: "Submit", exact: true }).click();
-  const failed = page.getByRole("row", { name: /division by zero/ });
+  const failed = page.getByRole("row", { name: /22012 division by zero/ });
   await failed.getByRole("link", { name: /^Statement of/ }).click();
   await page.getByRole("alert").getByText("22012").waitFor();
   await page.getByText(/^the last attempt at s-/).waitFor();

@@ -90,6 +90,7 @@ impl Cluster for One {
             workers: Vec::new(),
             silent: Vec::new(),
             profile: false,
+            sqlstate: None,
             error: None,
             settings: vec![("TimeZone".into(), "UTC+1".into())],
         }]
