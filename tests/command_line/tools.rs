@@ -129,10 +129,9 @@ async fn a_cluster_is_looked_at_and_drained() {
         // Only superusers, only by its name, only itself.
         let client = Client::connect(&a).await;
         client.rows("CREATE ROLE ann LOGIN").await;
-        for (arguments, part) in [
-            (&["drain", "nobody"][..], "there are a, b"),
-            (&["drain", "b", "-U", "ann"], "42501"),
-        ] {
+        for (arguments, part) in
+            [(&["drain", "nobody"][..], "there are a, b"), (&["drain", "b", "-U", "ann"], "42501")]
+        {
             let (code, out, err) = run(arguments);
             assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
             assert!(err.contains(part), "{err}");
