@@ -14,6 +14,7 @@ async fn scripts_for_psql_do_here_what_they_do_there() {
             ("\\set c 5\nSELECT NULL AS c \\gset\n\\echo :{?c} :c", "FALSE :c\n"),
             ("SELECT 7 AS a \\gset \\echo :a 'b :a' :'a'", "7 b :a '7'\n"),
             ("SELECT 'SELECT ' || x FROM generate_series(1, 3) s(x) ORDER BY x \\gexec", "1\n2\n3\n"),
+            ("SELECT $1::int \\bind 9 \\g", "9\n"),
             ("SELECT $1::int + $2 \\bind 40 2 \\g\nSELECT $1 \\bind 'a b'\n;", "42\na b\n"),
             ("SELECT 1::int2 AS a, 'x'::text AS \"B c\" \\gdesc", "a|smallint\nB c|text\n"),
             ("\\if on\nSELECT 1;\n\\else\nSELECT 2;\n\\endif\nSELECT 3;", "1\n3\n"),

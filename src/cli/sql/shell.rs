@@ -180,10 +180,8 @@ impl Shell {
                         commands::Then::Keep => {
                             // The statement that was begun goes on behind the command.
                             let text = format!("{before}\n{}", &rest[length..]);
-                            return match scan::is_blank(&before) {
-                                true => Box::pin(self.take(&rest[length..], lines)).await,
-                                false => Ok((text, good)),
-                            };
+                            let (rest, done) = Box::pin(self.take(&text, lines)).await?;
+                            return Ok((rest, good & done));
                         }
                     }
                 }
