@@ -12,6 +12,7 @@ mod live;
 mod parts;
 mod peer_messages;
 mod reload;
+mod room;
 mod sockets;
 mod store;
 mod tool;
@@ -192,7 +193,7 @@ pub struct Server {
     /// Something has ended without which this daemon is of no use to the others.
     failed: CancellationToken,
     tasks: TaskTracker,
-    _data_dir: Arc<DataDir>,
+    data_dir: Arc<DataDir>,
 }
 
 /// What a daemon stands on, whichever session with the coordination store it has.
@@ -279,7 +280,7 @@ impl Server {
             end: CancellationToken::new(),
             failed: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            _data_dir: ground.data_dir.clone(),
+            data_dir: ground.data_dir.clone(),
         })
     }
 
@@ -314,6 +315,9 @@ impl Server {
     async fn launch(&self, sockets: Sockets) -> Result<(), Error> {
         let Self { queries, signals, membership, end, tasks, .. } = self;
         tasks.spawn(membership.clone().follow(end.clone()));
+        let spill = parts::spill_directory(&self.config, &self.data_dir);
+        let places = room::places(self.data_dir.path(), queries.warehouse.as_deref(), spill);
+        tasks.spawn(room::watch(membership.clone(), places, end.clone()));
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.admission.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));
@@ -452,7 +456,7 @@ impl Server {
         }
         // Sessions that ended just now are in it, too.
         self.queries.audit.finish(PATIENCE).await;
-        if tokio::time::timeout(PATIENCE, self.queries.history.write()).await.is_err() {
+        if !matches!(tokio::time::timeout(PATIENCE, self.queries.history.write()).await, Ok(true)) {
             warn!("some statements are missing in the history");
         }
         self.store.whole.close().await;

@@ -6,6 +6,8 @@ mod common;
 #[path = "cluster/support.rs"]
 mod support;
 
+#[path = "command_line/scripts.rs"]
+mod scripts;
 #[path = "command_line/shell.rs"]
 mod shell;
 #[path = "command_line/terminal.rs"]

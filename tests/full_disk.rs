@@ -158,6 +158,59 @@ async fn a_full_disk_is_told_of_and_passes_without_a_restart() {
     .await;
 }
 
+/// The history that the daemon tells, by text.
+async fn remembered(client: &Client) -> Vec<String> {
+    let sql = "SELECT sql FROM system.query_history WHERE sql LIKE 'SELECT ''mark %' ORDER BY id";
+    client.rows(sql).await.into_iter().flatten().collect()
+}
+
+/// Before the embedded store has to grow nothing is wrong with it, and yet no row can be written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_told_of_before_the_store_itself_has_to_grow() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let options = options(&disk.0, own);
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        client.rows("SELECT 'mark before'").await;
+        assert_eq!(remembered(&client).await.len(), 1);
+        disk.fill();
+        until("it is degraded", async || is_in_state(&daemon, 503, "degraded").await).await;
+        let error = client.refused("INSERT INTO t SELECT * FROM generate_series(1, 10000)").await;
+        assert_eq!(error.code().code(), "53100", "{error:?}");
+        let (_, body) = readyz(&daemon).await.expect("an answer");
+        assert_eq!(body["reason"], "the disk of the warehouse is full", "{body}");
+        // The store has all that it needs.
+        let sql = "SELECT state, error FROM system.coordination WHERE purpose = 'daemon'";
+        assert_eq!(client.rows(sql).await, [["connected", ""]]);
+        let told = client.rows("SELECT state, error FROM system.daemons WHERE local").await;
+        let place = disk.0.display().to_string();
+        assert!(told[0][0] == "degraded" && told[0][1].contains(&place), "{told:?}");
+        let shown = status(&daemon);
+        assert!(shown.contains("degraded") && shown.contains(&place), "{shown}");
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_disk_full 1\n"), "{scraped}");
+        assert!(scraped.contains("\noribi_coordination_unwritable 0\n"), "{scraped}");
+        // What has run meanwhile is known, and is written down as soon as there is room.
+        client.rows("SELECT 'mark while it was full'").await;
+        let both = ["SELECT 'mark before'", "SELECT 'mark while it was full'"];
+        assert_eq!(remembered(&client).await, both);
+        disk.make_room();
+        until("it is ready again", async || is_in_state(&daemon, 200, "ready").await).await;
+        client.rows("INSERT INTO t VALUES (8)").await;
+        assert_eq!(remembered(&client).await, both);
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_disk_full 0\n"), "{scraped}");
+        drop(client);
+        daemon.kill();
+        let daemon = Daemon::start(&options);
+        assert_eq!(remembered(&Client::connect(&daemon).await).await, both);
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room() {
     bounded(async {

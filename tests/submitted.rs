@@ -17,6 +17,8 @@ mod proxy;
 mod refused;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "submitted/waits.rs"]
+mod waits;
 
 use std::time::{Duration, Instant};
 

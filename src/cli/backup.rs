@@ -65,7 +65,7 @@ pub struct Restore {
     /// a move from one store to another.
     #[arg(long)]
     with_queue: bool,
-    /// The file was changed on purpose: take it although it does not match its checksum.
+    /// The file was changed on purpose: take it although it does not match its checksum, or has none.
     #[arg(long)]
     edited: bool,
     /// Say what was done as JSON.
@@ -89,7 +89,7 @@ struct Saved {
     /// Of which store.
     store: String,
     nodes: Vec<Entry>,
-    /// Of all bytes before [`CHECKSUM`]; earlier versions wrote none.
+    /// Of all bytes before [`CHECKSUM`]. Each back-up has it; one whose end somebody took away does not.
     #[serde(default, skip_serializing)]
     sha256: Option<String>,
 }
@@ -393,10 +393,15 @@ fn read_file(path: &FilePath, edited: bool) -> Result<Saved> {
             saved.oribi
         )));
     }
-    if saved.sha256.as_ref().is_some_and(|sum| !edited && !is_whole(&text, sum)) {
+    let wrong_sum = match &saved.sha256 {
+        Some(sum) => (!is_whole(&text, sum)).then_some("does not match its checksum"),
+        // Whatever took it away may have taken more.
+        None => Some("has no checksum, and each back-up is written with one"),
+    };
+    if let Some(wrong_sum) = wrong_sum.filter(|_| !edited) {
         return Err(Error::Usage(format!(
-            "{} does not match its checksum: it was changed since it was written. Take another back-up, or \
-             give --edited if it was changed on purpose",
+            "{} {wrong_sum}: it was changed since it was written. Take another back-up, or give --edited if \
+             it was changed on purpose",
             path.display()
         )));
     }

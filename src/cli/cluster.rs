@@ -198,8 +198,8 @@ impl Overview {
         let daemons = daemons.iter().map(Daemon::read).collect::<Result<Vec<_>, _>>();
         let mut daemons = daemons.map_err(Error::Statement)?;
         if daemons.iter().any(|daemon| daemon.state == State::Degraded.to_string()) {
-            let sql = "SELECT daemon, error FROM system.coordination WHERE error IS NOT NULL";
-            // Not every role may ask, and an earlier version has no such column.
+            let sql = "SELECT id, error FROM system.daemons WHERE error IS NOT NULL";
+            // An earlier version has no such column.
             for row in rows(client, sql).await.unwrap_or_default() {
                 let named = row.try_get::<_, String>(0).map_err(Error::Statement)?;
                 if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.id == named) {

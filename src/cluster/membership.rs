@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::lease::Lease;
-use super::record::{Member, Record, State};
+use super::record::{Lack, Member, Record, State};
 use super::{Error, Result, identity};
 use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
@@ -57,6 +57,8 @@ pub struct Membership {
     members: watch::Sender<Arc<Vec<Member>>>,
     registered: Mutex<Registered>,
     evicted: CancellationToken,
+    /// What it has no room for, if that has been found.
+    lack: watch::Sender<Option<Lack>>,
 }
 
 /// What stands in the store, as far as this daemon knows.
@@ -99,6 +101,7 @@ impl Membership {
             members: watch::Sender::new(Arc::default()),
             registered: Mutex::new(Registered { epoch: 0, record }),
             evicted: CancellationToken::new(),
+            lack: watch::Sender::new(None),
         };
         membership.register().await?;
         membership.keep_pids_apart().await?;
@@ -128,12 +131,23 @@ impl Membership {
         self.members.borrow().clone()
     }
 
-    /// What this daemon wants to be, or degraded while it cannot prove that it is registered.
+    /// What this daemon wants to be, or degraded while it cannot prove that it is registered, or has no room
+    /// for what statements write.
     pub fn state(&self) -> State {
         match *self.wanted.borrow() {
-            State::Ready if !self.may_act() => State::Degraded,
+            State::Ready if !self.may_act() || self.lack.borrow().is_some() => State::Degraded,
             wanted => wanted,
         }
+    }
+
+    /// What there is no room for, as it was looked at last.
+    pub fn lack(&self) -> Option<Lack> {
+        self.lack.borrow().clone()
+    }
+
+    /// Somebody has looked how much room there is.
+    pub fn note_lack(&self, lack: Option<Lack>) {
+        self.lack.send_replace(lack);
     }
 
     /// What this daemon shows to its peers, and knows them by, as the cluster's own key has it.

@@ -1,6 +1,7 @@
 //! What a daemon tells of itself.
 
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ pub enum State {
     /// Starting: takes no statements yet.
     Joining,
     Ready,
-    /// Serves reads from what it knows; changes nothing that is shared.
+    /// Serves reads from what it knows; changes nothing that is shared. Or has no room on a disk to write to.
     Degraded,
     /// Finishes what runs, takes nothing new.
     Draining,
@@ -57,6 +58,21 @@ pub struct Record {
     pub state: State,
     /// When it came into this state, by its own clock; for people only.
     pub since: DateTime<Utc>,
+}
+
+/// What a daemon has no room for on a disk of its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// In words, such as `warehouse`.
+    pub what: &'static str,
+    pub place: PathBuf,
+}
+
+impl Display for Lack {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let place = self.place.display();
+        write!(f, "the disk of the {} is full: make room in {place}", self.what)
+    }
 }
 
 /// A live daemon.

@@ -11,49 +11,45 @@
 //! 7. *stream*: rows leave the engine as fast as the client takes them ([`Running`]).
 //! 8. *complete*: the last row, an error, or whoever stopped it.
 
+mod text;
+mod understanding;
+
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::FieldRef;
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::sql::parser::Statement;
-use sqlparser::ast::ObjectName;
-use sqlparser::tokenizer::Token;
 use tokio::runtime::Handle;
 
 use super::admission::{Entrance, Place, Seated};
 use super::alike::Kinds;
-use super::command::{Command, Request, explained_write, recognise};
+use super::command::Command;
 use super::control::Done;
 use super::maintenance::Task;
 use super::notify::{Ear, Inbox};
 use super::objects::{Declare, ObjectCommand};
-use super::prepared::{Body, Form, Origin, Prepared, Read, Source};
+use super::prepared::{Body, Origin, Prepared, Read, Source};
 use super::recent::Recent;
 use super::running::{Admitted, Planned, Registered, Running};
 use super::sessions::{SessionEntry, SessionGuard};
 use super::submitted::Ending;
 use super::transaction::Transaction;
 use super::write::{Action, Wrote};
-use super::{Error, Queries, Result, Stop, TransactionState, ddl, grammar, locks, places};
-use crate::catalog::{Catalog, Consistency};
+use super::{Error, Queries, Result, Stop, TransactionState, locks, places};
+use crate::catalog::Catalog;
 use crate::cluster::live::Values;
 use crate::engine::objects::SessionObjects;
 use crate::engine::settings::Settings;
 use crate::engine::system::SessionInfo;
-use crate::engine::{self, Plan, parse, parse_one, split, tokens};
+use crate::engine::{self, Plan, parse};
 use crate::shutdown::GateGuard;
-use crate::values::types::pg_type;
 
 /// Texts of more bytes than this may take long to parse and to plan.
 const LONG_TEXT: usize = 4096;
-
-/// What names begin with that only the daemon gives.
-const OWN: char = '\u{2}';
 
 /// How often an INSERT outside of a block is carried out at most: again where the table's columns have
 /// changed meanwhile.
@@ -183,14 +179,7 @@ impl Session {
 
     /// Parses a message's text; as in PostgreSQL an error anywhere refuses all of it.
     pub fn parse(text: &str) -> Result<Vec<Source>> {
-        let parse = || {
-            let parts = split(text).map_err(|error| placed(error.into(), text, text))?;
-            let parsed = parts.into_iter().map(|part| match parse_statement(part) {
-                Ok(source) => Ok(source.behind(before(part, text))),
-                Err(error) => Err(placed(error, part, text)),
-            });
-            parsed.collect()
-        };
+        let parse = || text::parse(text);
         match text.len() > LONG_TEXT {
             true => tokio::task::block_in_place(parse),
             false => parse(),
@@ -457,130 +446,6 @@ impl Session {
         Ok(Admitted { gate, share })
     }
 
-    async fn understand(
-        &mut self,
-        source: &Source,
-        declared: Vec<Option<FieldRef>>,
-    ) -> Result<Prepared> {
-        self.engine.mark_start();
-        let text = source.text().clone();
-        let request = match &source.form {
-            Form::Parsed(parsed) => recognise(parsed)?,
-            Form::Own(own) => own.as_ref().clone(),
-        };
-        let locks = match &request {
-            Request::Read(statement, "SELECT") => self.locked_by(&text, statement)?,
-            Request::Write(statement) => {
-                locks::locked(&text, statement.as_ref(), &|select| self.engine.calls(select))?
-            }
-            Request::Copy(parsed) => self.locked_by(&text, &parsed.statement)?,
-            Request::Object(command) => match command.as_ref() {
-                ObjectCommand::Declare(Declare { query, .. }) => {
-                    self.locked_by(&text, &query.statement)?
-                }
-                _ => Vec::new(),
-            },
-            _ => Vec::new(),
-        };
-        self.lock(&locks).await?;
-        let planned_from = self.origin();
-        let body = match request {
-            Request::Command(command) => Body::Command(Arc::new(command)),
-            // In an aborted block nothing is looked up, as in PostgreSQL.
-            _ if self.transaction.state() == TransactionState::Failed => {
-                return Err(Error::InFailedTransaction);
-            }
-            Request::Read(statement, tag) => {
-                Body::Read(self.plan_read(&statement, tag, &declared).await?)
-            }
-            Request::ExplainWrite(statement, explained) => {
-                let plan = self.plan_write(&explained, &declared).await?.explained()?;
-                let (statement, plan) = (Arc::from(statement), Arc::new(plan));
-                Body::Read(Read { statement, plan, tag: "EXPLAIN", copy: None })
-            }
-            Request::Write(statement) => {
-                Body::Write(Arc::new(self.plan_write(&statement, &declared).await?))
-            }
-            Request::CopyIn(parsed) => Body::CopyIn(Arc::from(parsed)),
-            Request::Copy(parsed) => Body::Read(self.plan_copy(&parsed).await?),
-            Request::Object(command) => {
-                let read = match command.as_ref() {
-                    ObjectCommand::Declare(Declare { query, .. }) => {
-                        Some(self.plan_read(&query.statement, "SELECT", &declared).await?)
-                    }
-                    _ => None,
-                };
-                Body::Object(Arc::from(command), read)
-            }
-        };
-        Ok(Prepared { text, declared, body, planned_from, locks })
-    }
-
-    /// The relations that a statement of the engine's locks.
-    fn locked_by(&self, text: &str, statement: &Statement) -> Result<Vec<ObjectName>> {
-        match statement {
-            Statement::Statement(statement) => {
-                locks::locked(text, statement.as_ref(), &|select| self.engine.calls(select))
-            }
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    async fn plan_read(
-        &self,
-        statement: &Statement,
-        tag: &'static str,
-        declared: &[Option<FieldRef>],
-    ) -> Result<Read> {
-        let plan = Arc::new(self.engine.plan(statement, declared).await?);
-        Ok(Read { statement: Arc::new(statement.clone()), plan, tag, copy: None })
-    }
-
-    /// Plans anew what was planned from something that has changed since, or that depends on the
-    /// moment or on parameters.
-    async fn bring_up_to_date(
-        &mut self,
-        registered: &Registered,
-        prepared: &mut Prepared,
-        values: &[ScalarValue],
-    ) -> Result<()> {
-        let now = self.origin();
-        let moves = prepared.plan().is_some_and(|plan| plan.moves);
-        let fresh = now.is(&prepared.planned_from) && !moves;
-        if fresh && self.settings.consistency() == Consistency::Cached {
-            return Ok(());
-        }
-        registered.until_stopped(self.renew(now, prepared, values)).await?
-    }
-
-    async fn renew(
-        &mut self,
-        now: Origin,
-        prepared: &mut Prepared,
-        values: &[ScalarValue],
-    ) -> Result<()> {
-        if let Body::Write(write) = &mut prepared.body {
-            let renewed = self.plan_write(&write.statement, &prepared.declared).await?;
-            if renewed.returned() != write.returned() {
-                return Err(Error::ResultChanged);
-            }
-            *write = Arc::new(renewed);
-            prepared.planned_from = now;
-            return Ok(());
-        }
-        let Some(read) = prepared.body.read_mut() else { return Ok(()) };
-        let renewed = match explained_write(&read.statement)? {
-            None => self.engine.plan_for(&read.statement, &prepared.declared, values).await?,
-            Some(write) => self.plan_write(&write, &prepared.declared).await?.explained()?,
-        };
-        if !is_same_result(&renewed.schema, &read.plan.schema) {
-            return Err(Error::ResultChanged);
-        }
-        read.plan = Arc::new(renewed);
-        prepared.planned_from = now;
-        Ok(())
-    }
-
     pub(super) fn origin(&self) -> Origin {
         Origin {
             catalog: self.catalog().snapshot(),
@@ -641,55 +506,4 @@ impl Session {
             self.engine.set_settings(settings);
         }
     }
-}
-
-/// Whether rows of two schemas look the same to a client.
-fn is_same_result(a: &Schema, b: &Schema) -> bool {
-    let same = |(a, b): (&FieldRef, &FieldRef)| {
-        a.name() == b.name() && a.data_type() == b.data_type() && pg_type(a) == pg_type(b)
-    };
-    a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
-}
-
-/// What is wrong with a part of a client's text, with its place in all of it.
-fn placed(error: Error, part: &str, text: &str) -> Error {
-    let Error::Engine(engine::Error::SyntaxAt { at, .. }) = &error else { return error };
-    Error::At { at: before(part, text) + at, source: Box::new(error) }
-}
-
-/// The characters in front of a part of a text.
-fn before(part: &str, text: &str) -> usize {
-    let before = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    text.get(..before).map_or(0, |before| before.chars().count())
-}
-
-/// Refuses a text in which a client uses names that only the daemon gives, or that are none.
-fn refuse_names(text: &str) -> Result<()> {
-    if !text.contains(OWN) && !text.contains("\"\"") {
-        return Ok(());
-    }
-    // What is wrong with the text the parser says better.
-    for (place, token) in tokens(text).unwrap_or_default() {
-        let Token::Word(word) = token else { continue };
-        let reason = match word.value.as_str() {
-            "" => "zero-length delimited identifier",
-            name if name.contains(OWN) => "an identifier may not contain the character U+0002",
-            _ => continue,
-        };
-        let at = text[..place].chars().count();
-        return Err(engine::Error::SyntaxAt { reason: reason.to_owned(), at }.into());
-    }
-    Ok(())
-}
-
-fn parse_statement(text: &str) -> Result<Source> {
-    refuse_names(text)?;
-    if let Some(request) = grammar::read(text)? {
-        return Ok(Source::own(text, request));
-    }
-    if let Some(ddl) = ddl::beyond_the_parser(text)? {
-        let request = Request::Command(Command::Ddl(Box::new(ddl)));
-        return Ok(Source::own(text, request));
-    }
-    Ok(Source::parsed(parse_one(text)?))
 }

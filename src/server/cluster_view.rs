@@ -11,6 +11,7 @@ use crate::catalog;
 use crate::cluster::live::{Applied, LiveSettings};
 use crate::cluster::{Election, Membership, State, Workers};
 use crate::config::InForce;
+use crate::coordination::Coordination;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;
@@ -70,6 +71,12 @@ impl ClusterView {
             live,
         }
     }
+
+    /// What is wrong with this daemon's own store or disks, if that is known.
+    fn trouble(&self) -> Option<String> {
+        let of_store = self.store.own.trouble().map(|trouble| trouble.to_string());
+        of_store.or_else(|| self.membership.lack().map(|lack| lack.to_string()))
+    }
 }
 
 #[async_trait]
@@ -101,6 +108,7 @@ impl Cluster for ClusterView {
                 since: record.since.into(),
                 local,
                 leader: leader.as_ref() == Some(&member.id),
+                error: local.then(|| self.trouble()).flatten(),
             }
         };
         members.iter().map(row).collect()
@@ -134,6 +142,7 @@ impl Cluster for ClusterView {
                 progress: entry.progress,
                 submitted: submitted.unwrap_or(SystemTime::UNIX_EPOCH),
                 started,
+                sqlstate: entry.error.as_ref().map(|error| error.sqlstate.clone()),
                 error: entry.error.map(|error| error.message),
                 phase: None,
                 rows: None,

@@ -58,9 +58,10 @@ impl Vitals {
         let inside = self.queries.gate.inside();
         // A client's turn has a statement of its own in it.
         let running = inside.iter().filter(|(name, _)| **name != "client");
+        let trouble = self.store.trouble().map(|trouble| trouble.to_string());
         Look {
             state: membership.state(),
-            trouble: self.store.trouble().map(|trouble| trouble.to_string()),
+            trouble: trouble.or_else(|| membership.lack().map(|lack| lack.to_string())),
             daemons: ready.count(),
             clients: self.queries.sessions.count(),
             running: running.map(|(_, count)| count).sum(),

@@ -24,6 +24,7 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             "since",
             "local",
             "leader",
+            "error",
         ],
     );
     for daemon in view.shared.cluster.daemons() {
@@ -41,6 +42,7 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             daemon.since.into(),
             daemon.local.into(),
             daemon.leader.into(),
+            daemon.error.into(),
         ]);
     }
     rows.finish()

@@ -83,6 +83,8 @@ pub struct DaemonRow {
     pub local: bool,
     /// Whether it keeps house for all.
     pub leader: bool,
+    /// Why it is degraded, where more is known than that it is out of touch: of the one that answers only.
+    pub error: Option<String>,
 }
 
 /// A piece of work on a table, as `system.maintenance` shows it.
@@ -147,6 +149,8 @@ pub struct QueryRow {
     pub progress: Option<f64>,
     pub submitted: SystemTime,
     pub started: Option<SystemTime>,
+    /// Why it failed, as are the code and the text.
+    pub sqlstate: Option<String>,
     pub error: Option<String>,
     /// What follows only the daemon knows that runs it: see [`LookRow`].
     pub phase: Option<String>,

@@ -38,6 +38,7 @@ const COLUMNS: &[&str] = &[
     "rows",
     "bytes_scanned",
     "workers",
+    "sqlstate",
 ];
 
 pub async fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
@@ -101,11 +102,16 @@ async fn with_looks(shared: &Shared, mut queries: Vec<QueryRow>) -> Vec<QueryRow
         let key = (query.daemon.clone(), query.id.clone(), query.attempt);
         let Some(look) = looks.remove(&key) else { continue };
         query.phase = Some(look.phase);
-        query.progress = look.progress.or(query.progress);
+        query.progress = look.progress.map(shown).or(query.progress);
         (query.rows, query.scanned) = (Some(look.rows), Some(look.scanned));
         query.workers = look.workers;
     }
     queries
+}
+
+/// How far something is, in no more digits than mean something. All of it only at its end.
+fn shown(progress: f64) -> f64 {
+    (progress * 1000.0).floor() / 1000.0
 }
 
 fn push(rows: &mut Rows, query: QueryRow) {
@@ -128,5 +134,6 @@ fn push(rows: &mut Rows, query: QueryRow) {
         query.rows.into(),
         query.scanned.into(),
         Value::List(query.workers.into_iter().map(Value::from).collect()),
+        query.sqlstate.into(),
     ]);
 }

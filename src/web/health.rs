@@ -17,7 +17,7 @@ use axum::routing::get;
 use serde::Serialize;
 
 use super::Sources;
-use crate::cluster::State;
+use crate::cluster::{Lack, State};
 use crate::config::Switch;
 use crate::coordination::{Coordination, Error};
 
@@ -27,7 +27,7 @@ struct Health {
     state: State,
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<String>,
 }
 
 pub(super) fn router() -> Router<Arc<Sources>> {
@@ -58,12 +58,17 @@ pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
 
 fn health(sources: &Sources) -> Health {
     let membership = &sources.queries.membership;
+    let trouble = sources.store.trouble().map(|trouble| reason(&trouble).to_owned());
     Health {
         id: membership.id().to_owned(),
         state: membership.state(),
         version: env!("CARGO_PKG_VERSION"),
-        reason: sources.store.trouble().map(|trouble| reason(&trouble)),
+        reason: trouble.or_else(|| membership.lack().map(|lack| full(&lack))),
     }
+}
+
+fn full(lack: &Lack) -> String {
+    format!("the disk of the {} is full", lack.what)
 }
 
 /// Without the names of directories: everybody may ask.

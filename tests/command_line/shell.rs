@@ -10,7 +10,7 @@ pub fn sql(cluster: &Cluster, daemon: &Daemon, arguments: &[&str]) -> Command {
     command
 }
 
-fn with_input(mut command: Command, input: &str) -> Ended {
+pub fn with_input(mut command: Command, input: &str) -> Ended {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
     let mut stdin = child.stdin.take().expect("a pipe");
     stdin.write_all(input.as_bytes()).expect("written");
@@ -72,7 +72,7 @@ async fn exit_codes_are_those_of_psql() {
         std::fs::write(&file, "SELECT 1;\n\nSELECT\n  nothing;\nSELECT 2;\n").expect("a file");
         let file = file.display().to_string();
         let condition = cluster.path("condition.sql");
-        std::fs::write(&condition, "\\if false\nSELECT 1;\n\\endif\n").expect("a file");
+        std::fs::write(&condition, "SELECT 0\n\\if false\nSELECT 1;\n\\endif\n").expect("a file");
         let condition = condition.display().to_string();
         for (arguments, code, out, err) in [
             (&["-At", "-c", "SELECT 1"][..], 0, "1\n", ""),
@@ -86,7 +86,7 @@ async fn exit_codes_are_those_of_psql() {
             ),
             (&["-At", "-f", &file], 0, "1\n2\n", "script.sql:3: ERROR"),
             (&["-At", "-v", "ON_ERROR_STOP=1", "-f", &file], 3, "1\n", "script.sql:3: ERROR"),
-            (&["-At", "-f", &condition], 3, "", "conditions are not supported"),
+            (&["-At", "-f", &condition], 3, "", "a condition stands between statements"),
             (&["-f", "/nowhere.sql"], 1, "", "/nowhere.sql"),
             (&["--nothing"], 2, "", "--nothing"),
             (&["-d", "nowhere", "-c", "SELECT 1"], 2, "", "3D000"),

@@ -250,7 +250,7 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         }
         assert!(text.lines().any(|line| line.contains("\"path\":\"/roles/ann\"")), "{text}");
         let there = ["--zookeeper", cluster.zookeeper()];
-        // One that was edited, by mistake and on purpose; one of an earlier version; one that is cut off.
+        // One that was edited, by mistake and on purpose; one without its checksum; one that is cut off.
         let changed = cluster.path("changed.json").display().to_string();
         let edited = text.replacen("Europe/Vienna", "Europe/Paris", 1);
         let (earlier, sum) = text.rsplit_once(",\n\"sha256\": ").expect("a checksum");
@@ -258,7 +258,8 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         for (content, flags, expected) in [
             (edited.as_str(), &[][..], "does not match its checksum"),
             (edited.as_str(), &["--edited"][..], ""),
-            (&format!("{earlier}}}\n"), &[][..], ""),
+            (&format!("{earlier}}}\n"), &[][..], "has no checksum"),
+            (&format!("{earlier}}}\n"), &["--edited"][..], ""),
             (earlier, &["--edited"][..], "is no file of oribi backup"),
         ] {
             std::fs::write(&changed, content).expect("a file");

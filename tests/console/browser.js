@@ -71,6 +71,8 @@ async function go(page, title, heading = title) {
 async function runSql(page, sql) {
   await go(page, "SQL");
   await page.getByRole("textbox", { name: "SQL" }).fill(sql);
+  // What was said of the one before is no answer.
+  await page.locator("main p[role=status]").evaluate((status) => { status.textContent = ""; });
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await page.getByText(/^Done in/).waitFor();
 }
@@ -111,6 +113,17 @@ async function statements(page) {
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();
   assert.equal(await page.getByRole("button", { name: /^Show more/ }).count(), 0, "there are no more rows");
+  // Where it is, and the cursor there.
+  const place = async (text, run, line) => {
+    await page.getByRole("textbox", { name: "SQL" }).fill(text);
+    await run();
+    await page.getByRole("alert").getByText(line, { exact: false }).waitFor();
+    const [shown, cursor] = await page.evaluate(() => [document.querySelector(".error pre").textContent, document.getElementById("sql-text").selectionStart]);
+    assert.equal(shown, `${line}\n${" ".repeat(line.indexOf("missing"))}^`);
+    assert.equal(cursor, text.indexOf("missing"));
+  };
+  await place("\n SELECT 'größe', '🦌',\n  missing FROM herds", () => page.keyboard.press("Control+Enter"), "LINE 2:   missing FROM herds");
+  await place("SELECT missing FROM herds", () => page.getByRole("button", { name: "Explain", exact: true }).click(), "LINE 1: SELECT missing FROM herds");
   // Of several statements only the first one would be explained, and the others run.
   for (const [text, several] of [["SELECT 1; SELECT 2", true], ["SELECT E'\\';' AS a", true], ["SELECT ';' AS a;", false]]) {
     await page.getByRole("textbox", { name: "SQL" }).fill(text);
@@ -210,6 +223,16 @@ async function addresses(page) {
   await page.goto(`${address}/#/history?page=-1`);
   await page.getByRole("link", { name: /^SELECT/ }).first().waitFor();
   assert.ok(await page.getByRole("button", { name: "Newer" }).isDisabled());
+  await page.goto(`${address}/#/history?page=9999`);
+  await page.getByText("No statement is as far back as page 10000.").waitFor();
+  await page.getByRole("button", { name: "The newest" }).click();
+  await page.getByRole("link", { name: /^SELECT/ }).first().waitFor();
+  await page.goto(`${address}/#/bogus`);
+  await page.getByRole("heading", { level: 1, name: "No such page" }).waitFor();
+  assert.equal(await page.locator(".side nav a[aria-current]").count(), 0);
+  await check(page, "no page");
+  await page.goto(`${address}/#/catalog/oribi/public/nothing`);
+  await page.getByText("There is no table or view public.nothing in database oribi").waitFor();
   await page.goto(`${address}/#/catalog/%`);
   await page.getByRole("heading", { level: 1, name: "Catalog" }).waitFor();
   await page.getByText("Choose a table.").waitFor();
@@ -240,6 +263,11 @@ async function zookeeper(page) {
   for (const name of ["catalog", "oribi", "herds"]) await page.getByRole("table", { name: /^Children/ }).getByRole("link", { name, exact: true }).click();
   await page.getByText('"metadata"').or(page.getByText("metadata")).first().waitFor();
   await page.getByText("persistent").first().waitFor();
+  await page.goto(`${address}/#/zookeeper`);
+  await page.getByRole("table", { name: /^Children/ }).first().waitFor();
+  assert.equal(await page.getByText("1970").count(), 0, "nothing was made in 1970");
+  await page.goBack();
+  await page.getByText("persistent").first().waitFor();
   await check(page, "znode");
   await picture(page, "zookeeper");
 }
@@ -259,6 +287,14 @@ async function submitted(page) {
   await page.getByRole("button", { name: "Submit", exact: true }).click();
   await page.getByText("has changed rows").waitFor();
   assert.equal(await page.getByRole("button", { name: /^Rows of/ }).count(), 1);
+  // Why one has failed, and its statement with what was measured.
+  await page.getByRole("textbox", { name: "SQL" }).first().fill("SELECT 1 / (animals - animals) FROM herds");
+  await page.getByRole("button", { name: "Submit", exact: true }).click();
+  const failed = page.getByRole("row", { name: /22012 division by zero/ });
+  await failed.getByRole("link", { name: /^Statement of/ }).click();
+  await page.getByRole("alert").getByText("22012").waitFor();
+  await page.getByText(/^the last attempt at s-/).waitFor();
+  await go(page, "Submitted", "Submitted queries");
   await page.getByText("Make or change a schedule").click();
   await page.getByRole("textbox", { name: "SQL" }).last().fill("SELECT 1");
   await page.getByRole("textbox", { name: "Name" }).fill("nightly");

@@ -156,7 +156,14 @@ fn room(name: &str, directory: &Path) -> Check {
 async fn storage(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     match (&config.warehouse, &config.zookeeper) {
-        (Some(place), _) => checks.push(written("warehouse", place).await),
+        (Some(place), _) => {
+            checks.push(written("warehouse", place).await);
+            let path = place.strip_prefix("file://").unwrap_or(place);
+            let existing = Path::new(path).ancestors().find(|path| path.is_dir());
+            if let Some(path) = existing.filter(|_| !path.contains("://")) {
+                checks.push(room("room for warehouse", path));
+            }
+        }
         (None, Some(_)) => checks.push(Check::warn(
             "warehouse",
             "not set: there can be external tables only",

@@ -2,19 +2,30 @@
 
 use std::fs::File;
 use std::io::{BufReader, Write, stdin};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use super::describe::{self, Listing};
 use super::output::Output;
-use super::print::{Expanded, Format, Style};
-use super::scan;
-use super::session::{Bytes, Feed};
-use super::shell::{Lines, Nothing, Shell};
+use super::print::Format;
+use super::session::{Bytes, Feed, Verbosity, told};
+use super::shell::{Lines, Shell};
+use super::variables::{Variables, arguments};
+use super::{buffer, conditions, editor, form, scan};
 use crate::cli::error::{Error, Result};
+use crate::password;
 
 /// What `\?` shows.
 const HELP: &str = include_str!("commands.txt");
+
+/// Commands of psql's that are not here.
+const PSQL: &str = "C H T copyright crosstabview ef ev html lo_export lo_import lo_list lo_unlink s parse \
+                    bind_named close_prepared startpipeline endpipeline sendpipeline flush flushrequest \
+                    getresults restrict unrestrict da dA db dc dC dd dD ddp des det deu dew dF dFd dFp dFt \
+                    di dl dL dm do dO drds drg dRp dRs ds dT dx dX dy";
+
+/// Variables that \set without a value switches on.
+const SWITCHES: &[&str] =
+    &["AUTOCOMMIT", "ON_ERROR_STOP", "ON_ERROR_ROLLBACK", "QUIET", "SINGLESTEP"];
 
 /// What follows a command.
 pub enum Then {
@@ -32,11 +43,21 @@ pub async fn run(
     lines: &mut dyn Lines,
 ) -> Result<Then> {
     let (name, rest) = split_name(command);
-    if matches!(name, "g" | "gx" | "watch" | "e" | "p" | "r") {
-        let sql = if scan::is_blank(before) { shell.last.clone() } else { before.to_owned() };
-        return query_command(shell, name, rest, &sql, lines).await.map(Then::Done);
+    if conditions::is_condition(name) {
+        return condition(shell, before, name, rest);
     }
-    let done = match other(shell, name, rest).await {
+    if !shell.conditions.hold() {
+        return Ok(Then::Done(true));
+    }
+    let on_buffer = buffer::has(name);
+    let done = match on_buffer {
+        true => {
+            let sql = if scan::is_blank(before) { shell.last.clone() } else { before.to_owned() };
+            buffer::run(shell, name, rest, &sql, lines).await
+        }
+        false => other(shell, name, rest).await,
+    };
+    let done = match done {
         Ok(done) => done,
         // What is wrong with one command is no reason to end.
         Err(error @ (Error::Usage(_) | Error::Io { .. })) => {
@@ -52,7 +73,27 @@ pub async fn run(
         }
         Err(error) => return Err(error),
     };
-    Ok(if done && !scan::is_blank(before) { Then::Keep } else { Then::Done(done) })
+    let goes_on = done && !on_buffer && !scan::is_blank(before);
+    Ok(if goes_on { Then::Keep } else { Then::Done(done) })
+}
+
+/// `\if` and what belongs to it, between statements.
+fn condition(shell: &mut Shell, before: &str, name: &str, rest: &str) -> Result<Then> {
+    if shell.conditions.hold() && !scan::is_blank(before) {
+        // What a condition leaves out must not be run for want of it.
+        shell.variables.insert("ON_ERROR_STOP".to_owned(), "1".to_owned());
+        shell.session.note(&format!(
+            "\\{name}: a condition stands between statements, not within one, so the script ends here: end \
+             the statement before it with a semicolon"
+        ));
+        return Ok(Then::Done(false));
+    }
+    let arguments = arguments(rest, &shell.variables);
+    let done = shell.conditions.take(name, arguments.first().map(String::as_str));
+    if let Err(error) = &done {
+        shell.session.note(&format!("\\{name}: {error}"));
+    }
+    Ok(Then::Done(done.is_ok()))
 }
 
 /// The name of a command and what follows it. `\!` needs no space.
@@ -64,47 +105,8 @@ fn split_name(command: &str) -> (&str, &str) {
     (&command[..end], command[end..].trim())
 }
 
-async fn query_command(
-    shell: &mut Shell,
-    name: &str,
-    rest: &str,
-    sql: &str,
-    lines: &mut dyn Lines,
-) -> Result<bool> {
-    match name {
-        "p" => {
-            let text = if sql.is_empty() { "The query is empty." } else { sql };
-            shell.say(text)?;
-            Ok(true)
-        }
-        "r" => Ok(true),
-        "e" => edit(shell, sql, rest, lines).await,
-        "watch" => watch(shell, sql, rest).await,
-        _ => {
-            let mut style = shell.style.clone();
-            if name == "gx" {
-                style.expanded = Expanded::On;
-            }
-            if rest.is_empty() {
-                return shell.statement_in(sql, &style, lines).await;
-            }
-            let output = match Output::open(rest) {
-                Ok(output) => output,
-                Err(error) => {
-                    shell.session.note(&format!("\\{name}: {error}"));
-                    return Ok(false);
-                }
-            };
-            let before = std::mem::replace(&mut shell.out, output);
-            let done = shell.statement_in(sql, &style, lines).await;
-            std::mem::replace(&mut shell.out, before).close()?;
-            done
-        }
-    }
-}
-
 async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
-    let arguments = arguments(rest);
+    let arguments = arguments(rest, &shell.variables);
     let first = arguments.first().map(String::as_str);
     match name {
         "q" | "quit" => shell.quit = true,
@@ -142,7 +144,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
         "warn" => shell.session.note(&arguments.join(" ")),
         "sv" | "sf" => return definition(shell, first).await,
         "timing" => {
-            shell.session.timing = switch(first, shell.session.timing)?;
+            shell.session.timing = form::switch(first, shell.session.timing)?;
             let state = if shell.session.timing { "on" } else { "off" };
             report(shell, &format!("Timing is {state}."))?;
         }
@@ -151,18 +153,19 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
         "unset" => {
             shell.variables.remove(first.unwrap_or_default());
         }
-        "x" | "a" | "t" | "f" | "pset" => return form(shell, name, &arguments),
+        "x" | "a" | "t" | "f" | "pset" => return form::run(shell, name, &arguments),
+        "errverbose" => match &shell.session.last_error {
+            Some((said, sql)) => shell.session.note(&told(said, sql, Verbosity::Verbose)),
+            None => shell.say("There is no previous error.")?,
+        },
+        "bind" => shell.session.bound = Some(arguments),
+        "getenv" | "setenv" | "prompt" => return ask_around(shell, name, &arguments),
+        "password" => return password(shell, first).await,
         "" => {}
         _ if name.starts_with('d') || name.starts_with('l') || name == "z" => {
             return describe(shell, name, first).await;
         }
-        "if" | "elif" | "else" | "endif" => {
-            // What a condition leaves out must not be run for want of it.
-            shell.variables.insert("ON_ERROR_STOP".to_owned(), "1".to_owned());
-            let what = "conditions are not supported, so the script ends here: run it with psql";
-            return Err(Error::Usage(what.to_owned()));
-        }
-        _ => return Err(Error::Usage("there is no such command: \\? lists them".to_owned())),
+        _ => return Err(unknown(name)),
     }
     Ok(true)
 }
@@ -175,66 +178,14 @@ fn report(shell: &mut Shell, text: &str) -> Result<()> {
     }
 }
 
-/// Arguments between spaces; quotes hold one together.
-fn arguments(text: &str) -> Vec<String> {
-    let (mut all, mut word, mut begun) = (Vec::new(), String::new(), false);
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\'' => {
-                begun = true;
-                while let Some(inner) = characters.next() {
-                    match inner {
-                        '\'' if characters.peek() == Some(&'\'') => {
-                            characters.next();
-                            word.push('\'');
-                        }
-                        '\'' => break,
-                        '\\' => word.push(match characters.next() {
-                            Some('n') => '\n',
-                            Some('t') => '\t',
-                            other => other.unwrap_or('\\'),
-                        }),
-                        inner => word.push(inner),
-                    }
-                }
-            }
-            '"' => {
-                // Part of the name, as patterns want it.
-                begun = true;
-                word.push('"');
-                for inner in characters.by_ref() {
-                    word.push(inner);
-                    if inner == '"' {
-                        break;
-                    }
-                }
-            }
-            character if character.is_whitespace() => {
-                if begun {
-                    all.push(std::mem::take(&mut word));
-                }
-                begun = false;
-            }
-            character => {
-                begun = true;
-                word.push(character);
-            }
-        }
-    }
-    if begun {
-        all.push(word);
-    }
-    all
-}
-
-fn switch(argument: Option<&str>, now: bool) -> Result<bool> {
-    match argument.map(str::to_lowercase).as_deref() {
-        None => Ok(!now),
-        Some("on" | "true" | "1" | "yes") => Ok(true),
-        Some("off" | "false" | "0" | "no") => Ok(false),
-        Some(other) => Err(Error::Usage(format!("\"{other}\" is neither on nor off"))),
-    }
+/// Why a command is not done: psql has more of them.
+fn unknown(name: &str) -> Error {
+    Error::Usage(match PSQL.split_whitespace().any(|known| known == name) {
+        true => "psql has this command and oribi sql does not: run it with psql, which works with any daemon, or \
+                 see \\? for what there is"
+            .to_owned(),
+        false => "there is no such command: \\? lists them".to_owned(),
+    })
 }
 
 async fn connect(shell: &mut Shell, arguments: &[String]) -> Result<bool> {
@@ -242,6 +193,7 @@ async fn connect(shell: &mut Shell, arguments: &[String]) -> Result<bool> {
     let place = at(2).map(|text| text.parse().map_err(Error::Usage)).transpose()?;
     let unquoted = |name: String| name.trim_matches('"').to_owned();
     shell.session.change(at(0).map(unquoted), at(1).map(unquoted), place).await?;
+    shell.note_connection();
     if !shell.session.quiet {
         conninfo(shell)?;
     }
@@ -278,139 +230,103 @@ fn set(shell: &mut Shell, arguments: &[String]) -> Result<bool> {
             }
         }
         [name, values @ ..] => {
-            let value = if values.is_empty() { "1".to_owned() } else { values.concat() };
-            shell.variables.insert(name.clone(), value);
+            // Of those that are switches, as psql has it.
+            let value = if values.is_empty() && SWITCHES.contains(&name.as_str()) {
+                "on".to_owned()
+            } else {
+                values.concat()
+            };
+            set_variable(shell, name, value)?;
         }
     }
     Ok(true)
 }
 
-/// `\pset` and what stands for parts of it.
-fn form(shell: &mut Shell, name: &str, arguments: &[String]) -> Result<bool> {
-    let first = arguments.first().map(String::as_str);
-    let (name, value) = match name {
-        "x" => ("expanded", first),
-        "t" => ("tuples_only", first),
-        "f" => ("fieldsep", first),
-        "a" => (
-            "format",
-            Some(match shell.style.format {
-                Format::Unaligned => "aligned",
-                _ => "unaligned",
-            }),
-        ),
-        _ => (first.unwrap_or_default(), arguments.get(1).map(String::as_str)),
-    };
-    let style = &mut shell.style;
+/// Sets a variable. Those that would have a meaning in psql have it here, or are refused.
+pub fn set_variable(shell: &mut Shell, name: &str, value: String) -> Result<()> {
+    let lower = value.to_lowercase();
+    let on = || form::switch(Some(&lower), false);
     match name {
-        "" => {}
-        "expanded" => {
-            style.expanded = match (value, style.expanded) {
-                (Some("auto"), _) => Expanded::Auto,
-                (value, now) => match switch(value, now != Expanded::Off)? {
-                    true => Expanded::On,
-                    false => Expanded::Off,
-                },
+        "VERBOSITY" => {
+            shell.session.verbosity = match lower.as_str() {
+                "default" => Verbosity::Default,
+                "verbose" => Verbosity::Verbose,
+                "terse" => Verbosity::Terse,
+                "sqlstate" => Verbosity::Sqlstate,
+                _ => {
+                    let what = "VERBOSITY is default, verbose, terse or sqlstate";
+                    return Err(Error::Usage(what.to_owned()));
+                }
             }
         }
-        "tuples_only" => style.tuples_only = switch(value, style.tuples_only)?,
-        "fieldsep" => value.unwrap_or_default().clone_into(&mut style.separator),
-        "null" => value.unwrap_or_default().clone_into(&mut style.null),
-        "format" => style.format = match value.unwrap_or("aligned") {
-            "aligned" => Format::Table,
-            other => <Format as clap::ValueEnum>::from_str(other, true).map_err(|_| {
-                Error::Usage(format!(
-                    "\"{other}\" is no format: aligned, unaligned, expanded, csv, tsv, json, jsonl \
-                         and markdown are"
-                ))
-            })?,
-        },
-        other => return Err(Error::Usage(format!("\"{other}\" cannot be set"))),
+        "QUIET" => shell.session.quiet = on()?,
+        "AUTOCOMMIT" if !on()? => {
+            return Err(Error::Usage(
+                "each statement is a transaction of its own here: write BEGIN where one is to begin"
+                    .to_owned(),
+            ));
+        }
+        "ON_ERROR_ROLLBACK" | "SINGLESTEP" | "SINGLELINE" if lower != "off" => {
+            return Err(Error::Usage(format!(
+                "psql does something where {name} is set, and oribi sql does not: run it with psql"
+            )));
+        }
+        _ => {}
     }
-    let Style { format, expanded, tuples_only, separator, null, .. } = &shell.style;
-    let on = |on: bool| if on { "on" } else { "off" };
-    let expanded = match expanded {
-        Expanded::Auto => "used automatically",
-        other => on(*other == Expanded::On),
-    };
-    let format = format!("{format:?}").to_lowercase();
-    let text = match name {
-        "expanded" => format!("Expanded display is {expanded}."),
-        "tuples_only" => format!("Tuples only is {}.", on(*tuples_only)),
-        "fieldsep" => format!("Field separator is \"{separator}\"."),
-        "null" => format!("Null display is \"{null}\"."),
-        "format" => format!("Output format is {format}."),
-        _ => format!(
-            "expanded     {expanded}\nfieldsep     '{separator}'\nformat       {format}\n\
-             null         '{null}'\ntuples_only  {}",
-            on(*tuples_only)
-        ),
-    };
-    // What was asked for is said however quiet it is to be.
-    if name.is_empty() {
-        shell.say(&text)?
-    } else {
-        report(shell, &text)?
+    shell.variables.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// Variables from the environment, and back; and from whoever is at the terminal.
+fn ask_around(shell: &mut Shell, name: &str, arguments: &[String]) -> Result<bool> {
+    match (name, arguments) {
+        ("getenv", [variable, environment]) => {
+            if let Ok(value) = std::env::var(environment) {
+                set_variable(shell, variable, value)?;
+            }
+        }
+        ("prompt", [texts @ .., variable]) => {
+            let failed = |source| Error::Io { what: "read the answer".into(), source };
+            let mut stderr = std::io::stderr();
+            let asked = write!(stderr, "{}", texts.concat()).and_then(|()| stderr.flush());
+            asked.map_err(Error::Print)?;
+            let mut line = String::new();
+            stdin().read_line(&mut line).map_err(failed)?;
+            let value = line.trim_end_matches(['\n', '\r']).to_owned();
+            set_variable(shell, variable, value)?;
+        }
+        ("setenv", _) => {
+            let what = "set it before oribi sql is started, or in front of the command: \\! NAME=VALUE ...";
+            return Err(Error::Usage(what.to_owned()));
+        }
+        _ => {
+            let what = "write it as \\getenv NAME ENVIRONMENT, \\prompt [TEXT] NAME";
+            return Err(Error::Usage(what.to_owned()));
+        }
     }
     Ok(true)
 }
 
-/// Runs a statement every few seconds, until SIGINT or an error.
-async fn watch(shell: &mut Shell, sql: &str, rest: &str) -> Result<bool> {
-    let (mut seconds, mut count) = (2.0, None);
-    for argument in arguments(rest) {
-        match argument.split_once('=').unwrap_or(("i", &argument)) {
-            ("i" | "interval", text) => seconds = text.parse().unwrap_or(seconds),
-            ("c" | "count", text) => count = text.parse::<u64>().ok(),
-            _ => {}
-        }
+/// A password that neither the daemon nor any log gets to see: its verifier is made here.
+async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
+    let role = role.unwrap_or_else(|| shell.session.login().user()).trim_matches('"').to_owned();
+    let failed = |source| Error::Io { what: "read the password".into(), source };
+    let prompts =
+        [format!("Enter new password for user \"{role}\": "), "Enter it again: ".to_owned()];
+    let [first, second] = prompts.map(|prompt| editor::password(&prompt));
+    let (first, second) = (first.map_err(failed)?, second.map_err(failed)?);
+    if first != second {
+        return Err(Error::Usage("the passwords are not the same".to_owned()));
     }
-    if scan::is_blank(sql) {
-        shell.session.note("\\watch: there is no statement to run");
-        return Ok(false);
+    if first.is_empty() {
+        return Err(Error::Usage("the password is empty".to_owned()));
     }
-    let pause = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(2));
-    let mut run = 0;
-    loop {
-        let now = chrono::Local::now().format("%a %b %e %H:%M:%S %Y");
-        shell.say(&format!("{now} (every {seconds}s)\n"))?;
-        if !shell.statement(sql, &mut Nothing).await? {
-            return Ok(false);
-        }
-        run += 1;
-        if shell.session.interrupted || count.is_some_and(|count| run >= count) {
-            return Ok(true);
-        }
-        if !shell.session.pause(pause).await {
-            return Ok(true);
-        }
-    }
-}
-
-async fn edit(shell: &mut Shell, sql: &str, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
-    let own = std::env::temp_dir().join(format!("oribi-sql-{}.sql", std::process::id()));
-    let path = if rest.is_empty() { own.clone() } else { PathBuf::from(rest) };
-    let failed = |source| Error::Io { what: format!("edit {}", path.display()), source };
-    if rest.is_empty() {
-        use std::os::unix::fs::OpenOptionsExt;
-        // Nobody else's file of that name is written to.
-        let _ = std::fs::remove_file(&own);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&own);
-        writeln!(file.map_err(failed)?, "{sql}").map_err(failed)?;
-    }
-    let script = "exec ${PSQL_EDITOR:-${EDITOR:-${VISUAL:-vi}}} \"$0\"";
-    let ended = std::process::Command::new("sh").args(["-c", script]).arg(&path).status();
-    let edited = ended.map_err(failed)?.success();
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
-    if rest.is_empty() {
-        let _ = std::fs::remove_file(&own);
-    }
-    if !edited || scan::is_blank(&text) {
-        return Ok(edited);
-    }
-    shell.say(text.trim_end())?;
-    let (rest, good) = Box::pin(shell.take(&text, lines)).await?;
-    Ok(good && shell.statement(&rest, lines).await?)
+    let verifier = password::verifier(&first).map_err(|error| Error::Usage(error.to_string()))?;
+    let name = role.replace('"', "\"\"");
+    let sql = format!("ALTER ROLE \"{name}\" PASSWORD {}", describe::literal(&verifier));
+    let style = shell.style.clone();
+    let mut none = Bytes(std::io::empty());
+    shell.session.execute(&sql, &style, &mut shell.out, &mut none).await
 }
 
 /// COPY with a file here in place of the daemon's input or output.
@@ -421,7 +337,7 @@ async fn copy(shell: &mut Shell, rest: &str) -> Result<bool> {
         )
     };
     let (before, direction, after) = split_copy(rest).ok_or_else(usage)?;
-    let file = arguments(after).into_iter().next().ok_or_else(usage)?;
+    let file = arguments(after, &Variables::new()).into_iter().next().ok_or_else(usage)?;
     let options = match after.strip_prefix('\'') {
         Some(quoted) => quoted.split_once('\'').map(|(_, options)| options),
         None => after.split_once(char::is_whitespace).map(|(_, options)| options),
@@ -480,12 +396,10 @@ fn split_copy(text: &str) -> Option<(&str, &'static str, &str)> {
 async fn describe(shell: &mut Shell, name: &str, pattern: Option<&str>) -> Result<bool> {
     let plain = name.trim_end_matches(['+', 'S']);
     if let Some(pattern) = pattern.filter(|_| plain == "d") {
-        return relations(shell, pattern).await;
+        return relations(shell, pattern, name.contains('+')).await;
     }
     let listing = describe::listing(name, pattern);
-    let listing = listing
-        .ok_or_else(|| Error::Usage("there is no such command: \\? lists them".to_owned()))?;
-    show(shell, listing).await
+    show(shell, listing.ok_or_else(|| unknown(plain))?).await
 }
 
 /// A listing with its title, whatever form rows have otherwise.
@@ -500,7 +414,7 @@ async fn show(shell: &mut Shell, listing: Listing) -> Result<bool> {
 }
 
 /// The columns of each relation that a pattern means, and what else is known of it.
-async fn relations(shell: &mut Shell, pattern: &str) -> Result<bool> {
+async fn relations(shell: &mut Shell, pattern: &str, more: bool) -> Result<bool> {
     let Some(found) = shell.session.ask(&describe::found(pattern)).await? else { return Ok(false) };
     if found.is_empty() {
         shell.session.note(&format!(
@@ -531,19 +445,25 @@ async fn relations(shell: &mut Shell, pattern: &str) -> Result<bool> {
                     shell.say(&format!("View definition:\n{text}\n"))?;
                 }
             }
-            false => facts(shell, &schema, &name).await?,
+            false => facts(shell, &schema, &name, more).await?,
         }
     }
     Ok(true)
 }
 
-async fn facts(shell: &mut Shell, schema: &str, name: &str) -> Result<()> {
+async fn facts(shell: &mut Shell, schema: &str, name: &str, more: bool) -> Result<()> {
     let rows = shell.session.ask(&describe::facts(schema, name)).await?;
     let Some(row) = rows.into_iter().flatten().next() else { return Ok(()) };
-    let names = ["Kind", "Format", "Location", "Rows", "Bytes", "Files", "Error"];
-    let lines =
-        names.iter().zip(row).filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
-    let text = lines.collect::<Vec<_>>().join("\n");
+    let (always, beyond) = describe::FACTS;
+    let names = always.iter().chain(beyond.iter().filter(|_| more));
+    let mut lines: Vec<String> =
+        names.zip(row).filter_map(|(name, value)| Some(format!("{name}: {}", value?))).collect();
+    let created = shell.session.ask(&describe::created(schema, name)).await?;
+    let created = created.into_iter().flatten().flatten().flatten().next().unwrap_or_default();
+    if let Some(by) = describe::partitioning(&created) {
+        lines.push(format!("Partitioned by: {by}"));
+    }
+    let text = lines.join("\n");
     shell.say(&format!("{text}\n"))
 }
 
@@ -568,10 +488,6 @@ mod tests {
     fn commands_and_their_arguments_are_told_apart() {
         assert_eq!(split_name("dt+ a.*"), ("dt+", "a.*"));
         assert_eq!(split_name("!ls -l"), ("!", "ls -l"));
-        assert_eq!(
-            arguments("a 'b c' \"D e\".f '' 'it''s'"),
-            ["a", "b c", "\"D e\".f", "", "it's"]
-        );
         assert_eq!(
             split_copy("(SELECT 1 from t) to 'x y' csv"),
             Some(("(SELECT 1 from t)", "TO", "'x y' csv"))

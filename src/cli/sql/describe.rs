@@ -90,12 +90,23 @@ fn roles(pattern: Option<&str>, system: bool) -> String {
     let flag =
         |column: &str, text: &str| format!("CASE WHEN r.{column} THEN '{text}, ' ELSE '' END");
     format!(
-        "SELECT r.rolname AS \"Role name\", rtrim({} || {} || {} || \
-         CASE WHEN r.rolcanlogin THEN '' ELSE 'Cannot login, ' END, ', ') AS \"Attributes\" \
-         FROM pg_catalog.pg_roles r WHERE {condition} ORDER BY 1",
+        "SELECT r.rolname AS \"Role name\", rtrim({} || \
+         CASE WHEN r.rolinherit THEN '' ELSE 'No inheritance, ' END || {} || {} || \
+         CASE WHEN r.rolcanlogin THEN '' ELSE 'Cannot login, ' END || {} || {} || \
+         CASE WHEN r.rolconnlimit = 0 THEN 'No connections, ' \
+         WHEN r.rolconnlimit = 1 THEN '1 connection, ' \
+         WHEN r.rolconnlimit > 1 THEN r.rolconnlimit || ' connections, ' ELSE '' END || \
+         coalesce('Password valid until ' || r.rolvaliduntil::text, ''), ', ') AS \"Attributes\", \
+         '{{' || coalesce(m.roles, '') || '}}' AS \"Member of\" \
+         FROM pg_catalog.pg_roles r LEFT JOIN \
+         (SELECT a.member, string_agg(b.rolname, ',' ORDER BY b.rolname) AS roles \
+         FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles b ON b.oid = a.roleid \
+         GROUP BY a.member) m ON m.member = r.oid WHERE {condition} ORDER BY 1",
         flag("rolsuper", "Superuser"),
         flag("rolcreaterole", "Create role"),
         flag("rolcreatedb", "Create DB"),
+        flag("rolreplication", "Replication"),
+        flag("rolbypassrls", "Bypass RLS"),
     )
 }
 
@@ -154,20 +165,40 @@ pub fn columns(oid: &str) -> String {
     format!(
         "SELECT a.attname AS \"Column\", \
          pg_catalog.format_type(a.atttypid, a.atttypmod) AS \"Type\", \
-         CASE WHEN a.attnotnull THEN 'not null' ELSE '' END AS \"Nullable\" \
-         FROM pg_catalog.pg_attribute a \
+         CASE WHEN a.attnotnull THEN 'not null' ELSE '' END AS \"Nullable\", \
+         coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') AS \"Default\" \
+         FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d \
+         ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
          WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
     )
 }
 
-/// What is known of a table beyond its columns, by name and value.
+/// What is known of a table beyond its columns, as [`FACTS`] calls it.
 pub fn facts(schema: &str, name: &str) -> String {
     format!(
-        "SELECT kind, format, location, rows, bytes, files, error FROM system.tables \
+        "SELECT kind, format, location, rows, bytes, files, error, owner, metadata_location, snapshot_id, \
+         committed_at FROM system.tables \
          WHERE database = current_database() AND schema = {} AND name = {}",
         literal(schema),
         literal(name)
     )
+}
+
+/// What [`facts`] gives, in this order: first what `\d` shows, then what `\d+` does as well.
+pub const FACTS: ([&str; 7], [&str; 4]) = (
+    ["Kind", "Format", "Location", "Rows", "Bytes", "Files", "Error"],
+    ["Owner", "Metadata", "Snapshot", "Committed"],
+);
+
+/// The statement that would make a table.
+pub fn created(schema: &str, name: &str) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    format!("SHOW CREATE TABLE {}.{}", quoted(schema), quoted(name))
+}
+
+/// How a table is partitioned, of the statement that would make it.
+pub fn partitioning(created: &str) -> Option<&str> {
+    created.lines().find_map(|line| line.strip_prefix("PARTITIONED BY "))
 }
 
 pub fn definition(oid: &str) -> String {
@@ -260,6 +291,14 @@ mod tests {
         assert_eq!(split("a.b"), (Some("a"), "b"));
         assert_eq!(split("\"a.b\""), (None, "\"a.b\""));
         assert_eq!(literal("it's"), "'it''s'");
+    }
+
+    #[test]
+    fn partitioning_is_found_in_the_statement() {
+        let created =
+            "CREATE TABLE \"s\".\"t\" (\n    \"a\" integer\n)\nPARTITIONED BY (day(\"a\"))";
+        assert_eq!(partitioning(created), Some("(day(\"a\"))"));
+        assert_eq!(partitioning("CREATE TABLE \"t\" (\n    \"a\" integer\n)"), None);
     }
 
     #[test]

@@ -4,17 +4,21 @@
 //! - [`session`]: the connection, and the next one when it is lost.
 //! - [`side`], [`progress`]: what is asked beside the statements.
 //! - [`scan`], [`variables`]: text taken apart into statements and commands.
-//! - [`shell`]: these, done one by one; [`commands`], [`describe`]: those with a backslash.
+//! - [`shell`]: these, done one by one; [`commands`], [`buffer`], [`describe`], [`form`], [`conditions`]: those
+//!   with a backslash.
 //! - [`print`], [`output`]: rows, in which form and where to.
 //! - [`editor`], [`complete`]: what is typed.
 //!
 //! Exit codes are psql's: 0, all went well; 1, it failed by itself, or the last `-c` has failed; 2, no
 //! connection; 3, a statement of a script has failed and `ON_ERROR_STOP` is set.
 
+mod buffer;
 mod commands;
 mod complete;
+mod conditions;
 pub mod describe;
 pub mod editor;
+mod form;
 pub mod output;
 pub mod print;
 mod progress;
@@ -32,6 +36,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::runtime::Runtime;
 
+use self::conditions::Conditions;
 use self::editor::{Editor, History, Language, Prompts, Read};
 use self::output::Output;
 use self::print::{Expanded, Format, Style};
@@ -133,6 +138,7 @@ async fn open(options: &Options) -> Result<Shell> {
         format,
         expanded: if options.expanded { Expanded::On } else { Expanded::Off },
         tuples_only: options.tuples_only,
+        footer: true,
         separator: options.field_separator.clone(),
         null: options.null.clone(),
         columns: editor::terminal::columns(),
@@ -143,7 +149,24 @@ async fn open(options: &Options) -> Result<Shell> {
     };
     let variables: BTreeMap<_, _> = options.variables.iter().cloned().collect();
     let (last, quit, directory, depth) = (String::new(), false, None, 0);
-    Ok(Shell { session, style, out, variables, last, quit, directory, depth })
+    let conditions = Conditions::default();
+    let mut shell = Shell {
+        session,
+        style,
+        out,
+        variables: BTreeMap::new(),
+        conditions,
+        last,
+        quit,
+        directory,
+        depth,
+    };
+    shell.note_connection();
+    // Those that mean something take effect, as by \set.
+    for (name, value) in variables {
+        commands::set_variable(&mut shell, &name, value)?;
+    }
+    Ok(shell)
 }
 
 /// The texts of `-c`: each is one request, as psql sends it, or one command.
@@ -275,10 +298,12 @@ fn greet(shell: &mut Shell) -> Result<()> {
 }
 
 /// `=` where a new statement begins, `-` where one goes on; `*` within a transaction, `!` in one
-/// that has failed.
+/// that has failed, `@` where a condition does not hold.
 fn prompts(shell: &Shell, pending: bool) -> Prompts {
     let database = shell.session.login().database();
     let state = match shell.session.wire() {
+        // Nothing is done here.
+        _ if !shell.conditions.hold() => "@",
         Some(wire) if wire.is_in_failed_transaction() => "!",
         Some(wire) if wire.is_in_transaction() => "*",
         _ => "",

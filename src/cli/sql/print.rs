@@ -49,12 +49,20 @@ pub struct Style {
     pub expanded: Expanded,
     /// Neither headings nor the number of rows.
     pub tuples_only: bool,
+    /// The number of rows, below those that people read.
+    pub footer: bool,
     /// Between the values of the unaligned format.
     pub separator: String,
     /// In place of NULL, for people.
     pub null: String,
     /// Columns of the terminal that results are to fit, for [`Expanded::Auto`].
     pub columns: usize,
+}
+
+impl Style {
+    fn has_footer(&self) -> bool {
+        self.footer && !self.tuples_only
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +137,7 @@ impl<'a> Printer<'a> {
             1 => "(1 row)".to_owned(),
             count => format!("({count} rows)"),
         };
-        let footer = if self.style.tuples_only { String::new() } else { footer + "\n" };
+        let footer = if self.style.has_footer() { footer + "\n" } else { String::new() };
         match self.style.format {
             Format::Json => writeln!(out, "{}", if self.count == 0 { "[]" } else { "]" }),
             Format::Csv | Format::Tsv | Format::Jsonl => Ok(()),
@@ -160,7 +168,7 @@ impl<'a> Printer<'a> {
 
     fn expanded(&self, out: &mut dyn Write) -> io::Result<()> {
         if self.rows.is_empty() {
-            return if self.style.tuples_only { Ok(()) } else { writeln!(out, "(0 rows)\n") };
+            return if self.style.has_footer() { writeln!(out, "(0 rows)\n") } else { Ok(()) };
         }
         let names = self.columns.iter().map(|column| width(&column.name)).max().unwrap_or(0);
         let lines = |value: &Option<String>| {
@@ -318,7 +326,7 @@ mod tests {
     fn style(format: Format) -> Style {
         let (separator, null) = ("|".to_owned(), String::new());
         let expanded = Expanded::Off;
-        Style { format, expanded, tuples_only: false, separator, null, columns: 80 }
+        Style { format, expanded, tuples_only: false, footer: true, separator, null, columns: 80 }
     }
 
     fn printed(style: &Style) -> String {

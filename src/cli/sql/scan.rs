@@ -24,11 +24,9 @@ pub fn first(text: &str) -> Option<(Piece, usize)> {
             '\\' => {
                 let rest = &text[at + 1..];
                 let line = rest.split('\n').next().unwrap_or_default();
-                // Two backslashes end a command, and what follows them is read on.
-                let length = line.find("\\\\").unwrap_or(line.len());
+                let (length, skipped) = command_end(line);
                 let end = at + 1 + length;
-                let skipped = if line.len() == length { 0 } else { 2 };
-                let newline = usize::from(skipped == 0 && end < text.len());
+                let newline = usize::from(length == line.len() && end < text.len());
                 let piece = Piece::Command {
                     before: text[..at].trim().to_owned(),
                     command: line[..length].trim().to_owned(),
@@ -40,6 +38,32 @@ pub fn first(text: &str) -> Option<(Piece, usize)> {
         scanner.at += character.len_utf8();
     }
     None
+}
+
+/// Commands whose arguments are all of the line.
+const WHOLE_LINE: [&str; 6] = ["copy", "h", "help", "sf", "sv", "!"];
+
+/// Bytes of the command that a line begins with, and of what only ends it: another command follows, or two
+/// backslashes, behind which a statement goes on.
+fn command_end(line: &str) -> (usize, usize) {
+    let name = line.find(|c: char| c.is_whitespace() || c == '\\').unwrap_or(line.len());
+    let piped = line[name..].trim_start().starts_with('|');
+    if line.starts_with('!') || WHOLE_LINE.contains(&&line[..name]) || piped {
+        return line.find("\\\\").map_or((line.len(), 0), |end| (end, 2));
+    }
+    let mut quote = None;
+    let mut characters = line.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (quote, character) {
+            (Some('\''), '\\') => drop(characters.next()),
+            (Some(open), character) if open == character => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '\\') => return (at, if line[at + 1..].starts_with('\\') { 2 } else { 0 }),
+            _ => {}
+        }
+    }
+    (line.len(), 0)
 }
 
 /// Whether nothing of a text would be left to wait for.

@@ -3,6 +3,9 @@
 //! A statement that was under way then is never run again unasked: whoever is at the terminal is
 //! asked, if it only reads; a script ends.
 
+mod asked;
+mod told;
+
 use std::io::{self, IsTerminal, Read, Write, stderr, stdin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +23,7 @@ use super::{editor, scan};
 use crate::cli::error::{Error, Result};
 use crate::cli::link::login::Login;
 use crate::cli::link::places::{Place, Places};
+pub use told::{Verbosity, told};
 
 /// How long somebody has to be found once the daemon that was asked so far has gone.
 const SEARCH: Duration = Duration::from_secs(30);
@@ -66,8 +70,14 @@ pub struct Session {
     pub timing: bool,
     /// What stands before an error: the file and line of a script.
     pub origin: Option<String>,
-    /// The error of the statement that failed last.
-    pub last_error: Option<Said>,
+    /// How much is said of errors.
+    pub verbosity: Verbosity,
+    /// Values for the parameters of the next statement.
+    pub bound: Option<Vec<String>>,
+    /// The error of the statement that failed last, and its text.
+    pub last_error: Option<(Said, String)>,
+    /// What the statement that was run last has come to: its tag, or the SQLSTATE of its error.
+    pub last_outcome: Result<String, String>,
 }
 
 impl std::fmt::Debug for Wire {
@@ -104,7 +114,10 @@ impl Session {
             quiet: false,
             timing: false,
             origin: None,
+            verbosity: Verbosity::default(),
+            bound: None,
             last_error: None,
+            last_outcome: Ok(String::new()),
         })
     }
 
@@ -260,13 +273,16 @@ impl Session {
         out: &mut Output,
         feed: &mut dyn Feed,
     ) -> Result<bool> {
+        let bound = self.bound.take();
+        self.last_outcome = Ok(String::new());
         loop {
             if !self.ready().await? {
                 return Ok(false);
             }
             let in_transaction = self.wire.as_ref().is_some_and(Wire::is_in_transaction);
             let since = Instant::now();
-            let attempt = self.attempt(sql, style, out, feed).await?;
+            let asked = (sql, bound.as_deref());
+            let attempt = self.attempt(asked, style, out, feed).await?;
             out.flush()?;
             match attempt {
                 Attempt::Done(good) => {
@@ -317,13 +333,13 @@ impl Session {
 
     async fn attempt(
         &mut self,
-        sql: &str,
+        asked: (&str, Option<&[String]>),
         style: &Style,
         out: &mut Output,
         feed: &mut dyn Feed,
     ) -> Result<Attempt> {
         let Some(mut wire) = self.wire.take() else { return Ok(Attempt::Done(false)) };
-        let run = self.run(&mut wire, sql, style, out, feed).await;
+        let run = self.run(&mut wire, asked, style, out, feed).await;
         self.wire = Some(wire);
         run
     }
@@ -331,7 +347,7 @@ impl Session {
     async fn run(
         &mut self,
         wire: &mut Wire,
-        sql: &str,
+        (sql, bound): (&str, Option<&[String]>),
         style: &Style,
         out: &mut Output,
         feed: &mut dyn Feed,
@@ -339,7 +355,11 @@ impl Session {
         let canceller = wire.canceller(self.login.clone());
         let mut shown = false;
         let lost = |error: Fault, shown| Ok(Attempt::Lost { why: of(&error), shown });
-        if let Err(error) = wire.ask(sql).await {
+        let sent = match bound {
+            Some(values) => wire.ask_with(sql, values).await,
+            None => wire.ask(sql).await,
+        };
+        if let Err(error) = sent {
             return lost(error, shown);
         }
         let watched = self.interactive && out.is_terminal() && stderr().is_terminal();
@@ -374,10 +394,13 @@ impl Session {
                         watch = None;
                     }
                 }
-                Event::Done(tag) => match printer.take() {
-                    Some(printer) => printer.finish(out).map_err(Error::Print)?,
-                    None => self.tag(&tag, style, out)?,
-                },
+                Event::Done(tag) => {
+                    match printer.take() {
+                        Some(printer) => printer.finish(out).map_err(Error::Print)?,
+                        None => self.tag(&tag, style, out)?,
+                    }
+                    self.last_outcome = Ok(tag);
+                }
                 Event::Failed(said) => {
                     printer = None;
                     good = false;
@@ -385,8 +408,7 @@ impl Session {
                         return Ok(Attempt::Lost { why: said.message, shown });
                     }
                     out.flush()?;
-                    self.complain(&said, sql);
-                    self.last_error = Some(said);
+                    self.fail(said, sql);
                 }
                 Event::CopyIn => {
                     if let Err(error) = self.feed(wire, feed).await? {
@@ -434,6 +456,13 @@ impl Session {
         }
     }
 
+    /// Shows why a statement has failed, and keeps it.
+    fn fail(&mut self, said: Said, sql: &str) {
+        self.complain(&said, sql);
+        self.last_outcome = Err(said.code.clone());
+        self.last_error = Some((said, sql.to_owned()));
+    }
+
     /// What was said beside the rows.
     fn tell(&self, event: Event) {
         match event {
@@ -454,23 +483,11 @@ impl Session {
 
     /// Shows an error or notice as psql does, with the line of the statement that it is about.
     fn complain(&self, said: &Said, sql: &str) {
-        let mut text = match &self.origin {
-            Some(origin) => format!("oribi:{origin}: {said}"),
-            None => said.to_string(),
-        };
-        if said.severity == "ERROR" && !said.code.is_empty() {
-            text += &format!(" (SQLSTATE {})", said.code);
+        let text = told(said, sql, self.verbosity);
+        match &self.origin {
+            Some(origin) => self.note(&format!("oribi:{origin}: {text}")),
+            None => self.note(&text),
         }
-        if let Some(place) = said.position.and_then(|position| place(sql, position)) {
-            text += &place;
-        }
-        let more = [("DETAIL", &said.detail), ("HINT", &said.hint), ("CONTEXT", &said.context)];
-        for (title, more) in more {
-            if let Some(more) = more {
-                text += &format!("\n{title}:  {more}");
-            }
-        }
-        self.note(&text);
     }
 
     pub fn note(&self, text: &str) {
@@ -483,27 +500,6 @@ impl Session {
         tokio::select! {
             () = sleep(time) => true,
             _ = self.interrupts.recv() => false,
-        }
-    }
-
-    /// Rows for a command of ours; an error is shown, and there are none.
-    pub async fn ask(&mut self, sql: &str) -> Result<Option<Vec<super::wire::Row>>> {
-        if !self.ready().await? {
-            return Ok(None);
-        }
-        let Some(wire) = &mut self.wire else { return Ok(None) };
-        match wire.rows(sql).await {
-            Ok(rows) => Ok(Some(rows)),
-            Err(Fault::Said(said)) => {
-                self.complain(&said, "");
-                Ok(None)
-            }
-            Err(error) => {
-                self.note(&format!("the connection was lost: {}", of(&error)));
-                self.lose();
-                self.connect_again().await?;
-                Ok(None)
-            }
         }
     }
 
@@ -521,28 +517,5 @@ fn of(fault: &Fault) -> String {
             format!("{} (SQLSTATE {}){}", said.message, said.code, hint.unwrap_or_default())
         }
         other => other.to_string(),
-    }
-}
-
-/// The line of a statement that an error is about, with a mark below the place.
-fn place(sql: &str, position: usize) -> Option<String> {
-    let before: String = sql.chars().take(position.checked_sub(1)?).collect();
-    let number = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map(editor::terminal::width)?;
-    let line = sql.lines().nth(number - 1)?;
-    let title = format!("LINE {number}: ");
-    let space = " ".repeat(title.len() + column);
-    Some(format!("\n{title}{line}\n{space}^"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_show_the_place() {
-        let shown = place("SELECT\n  größe FROM t", 10).expect("a place");
-        assert_eq!(shown, "\nLINE 2:   größe FROM t\n          ^");
-        assert_eq!(place("", 5), None);
     }
 }

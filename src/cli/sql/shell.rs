@@ -2,14 +2,14 @@
 //!
 //! [`commands`]: super::commands
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 
+use super::conditions::Conditions;
 use super::output::Output;
 use super::print::Style;
 use super::session::{Feed, Session};
-use super::variables::interpolate;
+use super::variables::{Variables, interpolate};
 use super::{commands, scan};
 use crate::cli::error::{Error, Result};
 
@@ -21,7 +21,9 @@ pub struct Shell {
     pub session: Session,
     pub style: Style,
     pub out: Output,
-    pub variables: BTreeMap<String, String>,
+    pub variables: Variables,
+    /// Those that what is read stands in.
+    pub conditions: Conditions,
     /// The statement that was run last.
     pub last: String,
     /// Nothing more is to be read.
@@ -99,17 +101,69 @@ impl Shell {
         lines: &mut dyn Lines,
     ) -> Result<bool> {
         let sql = interpolate(sql, &self.variables);
-        if scan::is_blank(&sql) {
+        self.run(&sql, style, lines).await
+    }
+
+    /// One that was made of values, in which nothing stands for variables.
+    pub async fn statement_as_it_is(&mut self, sql: &str) -> Result<bool> {
+        let style = self.style.clone();
+        self.run(sql, &style, &mut Nothing).await
+    }
+
+    async fn run(&mut self, sql: &str, style: &Style, lines: &mut dyn Lines) -> Result<bool> {
+        if scan::is_blank(sql) {
             return Ok(true);
         }
         let mut feed = UntilDot(lines, false);
-        self.last.clone_from(&sql);
-        let done = self.session.execute(&sql, style, &mut self.out, &mut feed).await?;
-        let first = scan::words(&sql).into_iter().next().unwrap_or_default();
+        sql.clone_into(&mut self.last);
+        let done = self.session.execute(sql, style, &mut self.out, &mut feed).await?;
+        self.note_outcome();
+        let first = scan::words(sql).into_iter().next().unwrap_or_default();
         if matches!(first.as_str(), "CREATE" | "DROP" | "ALTER") {
             self.session.side.lock().await.forget();
         }
         Ok(done)
+    }
+
+    /// What psql tells scripts of the statement before.
+    pub fn note_outcome(&mut self) {
+        let (tag, code) = match &self.session.last_outcome {
+            Ok(tag) => (tag.as_str(), "00000"),
+            Err(code) => ("", code.as_str()),
+        };
+        // SELECT 3, INSERT 0 3.
+        let count = tag.rsplit(' ').next().filter(|count| count.parse::<u64>().is_ok());
+        let failed = code != "00000";
+        let told = [
+            ("ERROR", failed.to_string()),
+            ("SQLSTATE", code.to_owned()),
+            ("ROW_COUNT", count.unwrap_or("0").to_owned()),
+        ];
+        for (name, value) in told {
+            self.variables.insert(name.to_owned(), value);
+        }
+        if let Some((said, _)) = self.session.last_error.as_ref().filter(|_| failed) {
+            let (message, code) = (said.message.clone(), said.code.clone());
+            self.variables.insert("LAST_ERROR_MESSAGE".to_owned(), message);
+            self.variables.insert("LAST_ERROR_SQLSTATE".to_owned(), code);
+        }
+    }
+
+    /// Where somebody is, for scripts.
+    pub fn note_connection(&mut self) {
+        let login = self.session.login();
+        let mut told = vec![
+            ("DBNAME", login.database().to_owned()),
+            ("USER", login.user().to_owned()),
+            ("ENCODING", "UTF8".to_owned()),
+        ];
+        if let Some(wire) = self.session.wire() {
+            told.push(("HOST", wire.place().host.clone()));
+            told.push(("PORT", wire.place().port.to_string()));
+        }
+        for (name, value) in told {
+            self.variables.insert(name.to_owned(), value);
+        }
     }
 
     /// Does all the whole pieces of a text, and gives back what is left of it. The flag tells whether
@@ -118,6 +172,7 @@ impl Shell {
         let (mut rest, mut good) = (text, true);
         while let Some((piece, length)) = scan::first(rest) {
             let done = match piece {
+                scan::Piece::Statement(_) if !self.conditions.hold() => true,
                 scan::Piece::Statement(sql) => self.statement(&sql, lines).await?,
                 scan::Piece::Command { before, command } => {
                     match Box::pin(commands::run(self, &before, &command, lines)).await? {
@@ -125,10 +180,8 @@ impl Shell {
                         commands::Then::Keep => {
                             // The statement that was begun goes on behind the command.
                             let text = format!("{before}\n{}", &rest[length..]);
-                            return match scan::is_blank(&before) {
-                                true => Box::pin(self.take(&rest[length..], lines)).await,
-                                false => Ok((text, good)),
-                            };
+                            let (rest, done) = Box::pin(self.take(&text, lines)).await?;
+                            return Ok((rest, good & done));
                         }
                     }
                 }
@@ -145,6 +198,7 @@ impl Shell {
     /// Reads a script to its end; false if something in it has failed. Errors name `name` and the line.
     pub async fn script(&mut self, name: &str, input: impl BufRead) -> Result<bool> {
         let outer = self.session.origin.take();
+        let around = std::mem::take(&mut self.conditions);
         let mut reader = Reader { input, number: 0 };
         let failed = |source| Error::Io { what: format!("read {name}"), source };
         let (mut pending, mut good) = (String::new(), true);
@@ -160,11 +214,15 @@ impl Shell {
                 break;
             }
         }
-        if !self.is_at_end(good) && !scan::is_blank(&pending) {
+        if !self.is_at_end(good) && !scan::is_blank(&pending) && self.conditions.hold() {
             // The last statement needs no semicolon.
             good &= self.statement(&pending, &mut Nothing).await?;
         }
-        self.session.origin = outer;
+        if !self.is_at_end(good) && self.conditions.is_open() {
+            self.session.note("an \\if has no \\endif in the script that it is in");
+            good = false;
+        }
+        (self.session.origin, self.conditions) = (outer, around);
         Ok(good)
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
 use futures::FutureExt;
+use postgres_protocol::IsNull;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message, RowDescriptionBody};
 use postgres_protocol::message::frontend;
@@ -58,6 +59,8 @@ pub struct Said {
     pub context: Option<String>,
     /// Characters before the place in the statement, and one.
     pub position: Option<usize>,
+    /// What it is about, by kind.
+    pub objects: Vec<(&'static str, String)>,
 }
 
 impl Said {
@@ -74,6 +77,11 @@ impl Said {
                 b'H' => said.hint = Some(text),
                 b'W' => said.context = Some(text),
                 b'P' => said.position = text.parse().ok(),
+                b's' => said.objects.push(("SCHEMA", text)),
+                b't' => said.objects.push(("TABLE", text)),
+                b'c' => said.objects.push(("COLUMN", text)),
+                b'd' => said.objects.push(("DATATYPE", text)),
+                b'n' => said.objects.push(("CONSTRAINT", text)),
                 _ => {}
             }
         }
@@ -337,6 +345,31 @@ impl Wire {
         self.flush().await
     }
 
+    /// Asks for one statement with values for its parameters, whose types the daemon finds out.
+    pub async fn ask_with(&mut self, sql: &str, values: &[String]) -> Result<()> {
+        frontend::parse("", sql, std::iter::empty(), &mut self.output)?;
+        // All in text.
+        let none = std::iter::empty::<i16>;
+        let put = |value: &String, out: &mut BytesMut| {
+            out.extend_from_slice(value.as_bytes());
+            Ok(IsNull::No)
+        };
+        let bound = frontend::bind("", "", none(), values, put, none(), &mut self.output);
+        bound.map_err(|_| strange())?;
+        frontend::describe(b'P', "", &mut self.output)?;
+        frontend::execute("", 0, &mut self.output)?;
+        frontend::sync(&mut self.output);
+        self.flush().await
+    }
+
+    /// Asks for a statement's columns, and does not run it.
+    pub async fn ask_columns(&mut self, sql: &str) -> Result<()> {
+        frontend::parse("", sql, std::iter::empty(), &mut self.output)?;
+        frontend::describe(b'S', "", &mut self.output)?;
+        frontend::sync(&mut self.output);
+        self.flush().await
+    }
+
     /// Rows that COPY wants.
     pub async fn copy_data(&mut self, data: &[u8]) -> Result<()> {
         frontend::CopyData::new(data)?.write(&mut self.output);
@@ -361,6 +394,11 @@ impl Wire {
     /// The same with the columns.
     pub async fn table(&mut self, sql: &str) -> Result<(Vec<Column>, Vec<Row>)> {
         self.ask(sql).await?;
+        self.all().await
+    }
+
+    /// Columns and rows of what was asked for.
+    pub async fn all(&mut self) -> Result<(Vec<Column>, Vec<Row>)> {
         let (mut columns, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
         loop {
             match self.next().await? {
@@ -411,7 +449,11 @@ impl Wire {
                     self.status = body.status();
                     Event::Ready
                 }
-                Message::ParameterStatus(_) => continue,
+                Message::ParameterStatus(_)
+                | Message::ParseComplete
+                | Message::BindComplete
+                | Message::ParameterDescription(_)
+                | Message::NoData => continue,
                 _ => return Err(strange()),
             });
         }

@@ -66,6 +66,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often segments are looked at that have become too old.
 const PRUNE: Duration = Duration::from_secs(600);
 
+/// How often what the disk has not taken is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Bytes of a statement's text in the log, and in its trace.
 const LOGGED_TEXT: usize = 1000;
 
@@ -360,7 +363,7 @@ impl History {
         let mut pruned = Instant::now();
         loop {
             // At first, what was lost with an earlier process.
-            self.write().await;
+            let next = if self.write().await { PRUNE } else { RETRY };
             readers.clear();
             if pruned.elapsed() >= PRUNE {
                 pruned = Instant::now();
@@ -374,7 +377,7 @@ impl History {
                 () = end.cancelled() => return,
                 reader = asked.recv() => readers.extend(reader),
                 () = gathered => {}
-                () = sleep(PRUNE) => {}
+                () = sleep(next) => {}
             }
             while let Ok(reader) = asked.try_recv() {
                 readers.push(reader);
@@ -392,8 +395,8 @@ impl History {
     }
 
     /// Writes down all that has ended. Not cancel safe: for [`History::run`], and for the end of the
-    /// daemon after it.
-    pub async fn write(&self) {
+    /// daemon after it. Whether the disk has taken all.
+    pub async fn write(&self) -> bool {
         let Queue { notes, forgotten, closed } = std::mem::take(&mut *self.queue());
         if forgotten > 0 {
             self.tally.forgotten.add(forgotten);
@@ -432,7 +435,7 @@ impl History {
             }
         }
         if !self.is_on() {
-            return;
+            return true;
         }
         let mut store = self.store.lock().await;
         let (mut opened, settings) = (store.take(), self.settings());
@@ -449,10 +452,12 @@ impl History {
                     opened.insert(new)
                 }
             };
-            store.write(batch);
-            opened
+            (store.write(batch), opened)
         });
-        *store = written.await.unwrap_or_default();
+        let (forgotten, written) = written.await.unwrap_or_default();
+        *store = written;
+        self.tally.forgotten.add(forgotten);
+        store.as_ref().is_none_or(|store| !store.is_behind())
     }
 
     async fn prune(&self) {
@@ -506,17 +511,28 @@ impl History {
     /// The statements that this daemon knows of, by id, with those that were lost on others.
     pub async fn records(&self) -> Vec<Record> {
         self.written().await;
+        let unwritten = self.unwritten(|(record, _)| Some(record.clone())).await;
         let directory = self.directory.clone();
-        let read = tokio::task::spawn_blocking(move || merged(store::read(&directory)));
-        read.await.unwrap_or_default()
+        let all = move || merged(store::read(&directory).into_iter().chain(unwritten));
+        tokio::task::spawn_blocking(all).await.unwrap_or_default()
     }
 
     /// The profile of a statement, if it is kept here.
     pub async fn profile(&self, id: Uuid) -> Option<Kept> {
         self.written().await;
+        let of_it = |(_, kept): &(Record, Option<Kept>)| kept.clone().filter(|kept| kept.id == id);
+        if let Some(kept) = self.unwritten(of_it).await.pop() {
+            return Some(kept);
+        }
         let directory = self.directory.clone();
         let found = tokio::task::spawn_blocking(move || store::find_profile(&directory, id));
         found.await.ok().flatten()
+    }
+
+    /// Of what the disk has not taken yet.
+    async fn unwritten<T>(&self, of: impl Fn(&(Record, Option<Kept>)) -> Option<T>) -> Vec<T> {
+        let store = self.store.lock().await;
+        store.iter().flat_map(|store| store.unwritten()).filter_map(of).collect()
     }
 }
 

@@ -4,15 +4,18 @@
 //! them. The last segment is appended to; the oldest go when all together are larger or older than
 //! they may be. `running` is a journal of statements that have begun and, later, ended: after a crash
 //! it says which were lost. A line that is torn by a crash is passed over.
+//!
+//! What a disk does not take, as one that is full, waits in memory, bounded, and is written as soon as it
+//! is taken. Of a write that failed nothing stays in the files.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Record;
@@ -24,12 +27,18 @@ const SEGMENTS: u64 = 16;
 /// Bytes of the journal of running statements before it is written anew.
 const MAX_JOURNAL: u64 = 1 << 20;
 
+/// Bytes in memory of what the disk has not taken, about; the oldest is forgotten beyond that.
+const MAX_UNWRITTEN: usize = 16 << 20;
+
+/// Bytes that a statement takes there beside its texts, about.
+const STATEMENT: usize = 1 << 10;
+
 const STATEMENTS: &str = "jsonl";
 const PROFILES: &str = "profiles";
 const JOURNAL: &str = "running";
 
 /// A profile as it is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub id: Uuid,
     pub user: String,
@@ -69,6 +78,10 @@ pub struct Store {
     running: HashMap<Uuid, Record>,
     journal: Option<File>,
     journal_bytes: u64,
+    /// What the disk has not taken yet, oldest first.
+    unwritten: VecDeque<(Record, Option<Kept>)>,
+    /// Of these, bytes in memory, about.
+    unwritten_bytes: usize,
     failing: bool,
 }
 
@@ -111,6 +124,8 @@ impl Store {
             // Written anew at the first opportunity.
             journal: None,
             journal_bytes: MAX_JOURNAL,
+            unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
             failing: false,
         };
         store.prune();
@@ -125,46 +140,99 @@ impl Store {
         }
     }
 
-    /// Writes statements down. What the disk does not take is lost, and the log says so once.
-    pub fn write(&mut self, batch: Batch) {
-        match self.try_write(batch) {
-            Ok(()) => self.failing = false,
+    /// Writes statements down, with what earlier ones the disk has not taken before. How many had to be
+    /// forgotten since it still does not: the log says once that this may be.
+    pub fn write(&mut self, batch: Batch) -> u64 {
+        let Batch { begun, ended, mut closed } = batch;
+        for (record, profile) in ended {
+            let record = Record { profile: profile.is_some(), ..record };
+            let kept = profile.map(|Profile { full, plain }| {
+                let Record { id, ref user, owner, .. } = record;
+                Kept { id, user: user.clone(), owner, full, plain }
+            });
+            self.unwritten_bytes += bytes_of(&record, kept.as_ref());
+            self.unwritten.push_back((record, kept));
+        }
+        let written = self.write_ended(&mut closed);
+        let journaled = self.journal(begun, &closed);
+        match written.and(journaled) {
+            Ok(()) => {
+                if self.failing {
+                    info!("the history of statements can be written again");
+                }
+                self.failing = false;
+                0
+            }
             Err(error) => {
                 if !self.failing {
                     let directory = self.directory.display();
-                    warn!(%directory, %error, "the history of statements cannot be written");
+                    warn!(
+                        %directory, %error,
+                        "the history of statements cannot be written: the last statements are kept in \
+                         memory until it can be"
+                    );
                 }
                 self.failing = true;
                 (self.present.statements, self.present.profiles, self.journal) = (None, None, None);
                 self.journal_bytes = MAX_JOURNAL;
+                self.forget()
             }
         }
     }
 
-    fn try_write(&mut self, batch: Batch) -> io::Result<()> {
-        let Batch { begun, ended, closed } = batch;
-        let closed: Vec<Uuid> = ended.iter().map(|(record, _)| record.id).chain(closed).collect();
-        let mut lines = Lines::default();
-        for (record, profile) in ended {
-            let record = Record { profile: profile.is_some(), ..record };
-            append(&mut lines.statements, &record);
-            if let Some(Profile { full, plain }) = profile {
-                let Record { id, user, owner, .. } = record;
-                append(&mut lines.profiles, &Kept { id, user, owner, full, plain });
-            }
-            // However much is written together, a segment is a part of what is kept.
-            if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
-                self.append(std::mem::take(&mut lines))?;
-            }
-        }
-        self.append(lines)?;
-        self.journal(begun, &closed)
+    /// Whether the disk has not taken all that it was to take.
+    pub fn is_behind(&self) -> bool {
+        self.failing
     }
 
-    /// Appends to the present segment, and begins another when that is full.
+    /// What the disk has not taken yet.
+    pub fn unwritten(&self) -> impl Iterator<Item = &(Record, Option<Kept>)> {
+        self.unwritten.iter()
+    }
+
+    /// Leaves as much in memory as may be there.
+    fn forget(&mut self) -> u64 {
+        let mut forgotten = 0;
+        while self.unwritten_bytes > MAX_UNWRITTEN
+            && let Some((record, kept)) = self.unwritten.pop_front()
+        {
+            self.unwritten_bytes -= bytes_of(&record, kept.as_ref());
+            // The journal is written anew.
+            self.running.remove(&record.id);
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    /// Adds to `closed` what the disk has.
+    fn write_ended(&mut self, closed: &mut Vec<Uuid>) -> io::Result<()> {
+        while !self.unwritten.is_empty() {
+            let (mut lines, mut count) = (Lines::default(), 0);
+            for (record, kept) in &self.unwritten {
+                append(&mut lines.statements, record);
+                if let Some(kept) = kept {
+                    append(&mut lines.profiles, kept);
+                }
+                count += 1;
+                // However much is written together, a segment is a part of what is kept.
+                if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
+                    break;
+                }
+            }
+            self.append(lines)?;
+            for (record, kept) in self.unwritten.drain(..count) {
+                self.unwritten_bytes -= bytes_of(&record, kept.as_ref());
+                closed.push(record.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends to the present segment, and begins another when that is full. All of it or nothing.
     fn append(&mut self, lines: Lines) -> io::Result<()> {
         let present = &mut self.present;
-        present.bytes += lines.bytes();
+        let bytes = lines.bytes();
+        let mut before = Vec::new();
         for (kind, lines, file) in [
             (STATEMENTS, lines.statements, &mut present.statements),
             (PROFILES, lines.profiles, &mut present.profiles),
@@ -172,13 +240,26 @@ impl Store {
             if lines.is_empty() {
                 continue;
             }
-            let file = match file {
-                Some(file) => file,
-                None => file.insert(open(&self.directory, &segment(present.number, kind), true)?),
+            let path = segment(present.number, kind);
+            let mut write = || -> io::Result<()> {
+                let file = match file {
+                    Some(file) => file,
+                    None => file.insert(open(&self.directory, &path, true)?),
+                };
+                before.push((path.clone(), file.metadata()?.len()));
+                file.write_all(&lines)
             };
-            file.write_all(&lines)?;
+            if let Err(error) = write() {
+                // What is torn would take the next line with it, and what is whole is written again.
+                for (path, length) in before {
+                    let file = OpenOptions::new().write(true).open(self.directory.join(path));
+                    let _ = file.and_then(|file| file.set_len(length));
+                }
+                return Err(error);
+            }
         }
-        if self.present.bytes >= self.limit / SEGMENTS {
+        present.bytes += bytes;
+        if present.bytes >= self.limit / SEGMENTS {
             let number = self.present.number + 1;
             self.present = Segment { number, bytes: 0, statements: None, profiles: None };
             self.prune();
@@ -245,6 +326,12 @@ impl Store {
             }
         }
     }
+}
+
+/// What a statement takes in memory, about.
+fn bytes_of(record: &Record, kept: Option<&Kept>) -> usize {
+    let profile = kept.map_or(0, |kept| kept.full.len() + kept.plain.len());
+    STATEMENT + record.sql.len() + record.error.as_ref().map_or(0, String::len) + profile
 }
 
 /// All statements in a directory, by the time of their end.
@@ -388,6 +475,53 @@ mod tests {
         assert!(lost.is_empty());
         store.write(ended([3]));
         assert_eq!(ids(&path), [1, 3]);
+    }
+
+    /// A directory that is none takes nothing.
+    #[test]
+    fn what_the_disk_does_not_take_is_kept_and_written_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history");
+        let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
+        let begun = vec![record(7, State::Running)];
+        assert_eq!(store.write(Batch { begun, ..ended([1]) }), 0);
+        let aside = directory.path().join("aside");
+        fs::rename(&path, &aside).expect("moved");
+        fs::write(&path, "in the way").expect("a file");
+        (store.present.statements, store.present.profiles) = (None, None);
+        let profile = Profile { full: "Full\n".to_owned(), plain: "Plain\n".to_owned() };
+        assert_eq!(store.write(ended([2])), 0);
+        let with_profile = vec![(record(3, State::Failed), Some(profile))];
+        assert_eq!(store.write(Batch { ended: with_profile, ..Batch::default() }), 0);
+        assert!(store.is_behind());
+        let kept: Vec<u128> = store.unwritten().map(|(record, _)| record.id.as_u128()).collect();
+        assert_eq!(kept, [2, 3]);
+        fs::remove_file(&path).expect("out of the way");
+        fs::rename(&aside, &path).expect("back");
+        assert_eq!(store.write(ended([7])), 0);
+        assert!(!store.is_behind());
+        assert_eq!(ids(&path), [1, 2, 3, 7]);
+        assert!(find_profile(&path, Uuid::from_u128(3)).is_some());
+        assert!(Store::open(path, 64 << 20, KEEP).1.is_empty());
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history");
+        fs::write(&path, "in the way").expect("a file");
+        let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
+        let long = |number| Record { sql: "x".repeat(1 << 20), ..record(number, State::Finished) };
+        let forgotten: u64 = (1..=20)
+            .map(|number| {
+                let ended = vec![(long(number), None)];
+                store.write(Batch { ended, ..Batch::default() })
+            })
+            .sum();
+        assert_eq!(forgotten, 5);
+        fs::remove_file(&path).expect("out of the way");
+        store.write(Batch::default());
+        assert_eq!(ids(&path), (6..=20).collect::<Vec<_>>());
     }
 
     #[test]

@@ -59,6 +59,8 @@ struct Seen {
     claims: HashMap<String, Option<Claim>>,
     /// Who has submitted what waits.
     users: HashMap<String, String>,
+    /// What waits, and whose record is known to say so.
+    told: HashSet<String>,
 }
 
 impl Runner {
@@ -138,6 +140,7 @@ impl Runner {
         seen.claims.retain(|name, _| claimed.values().flatten().any(|claim| claim.node == *name));
         seen.waiting.retain(|id, since| ids.contains(id.as_str()) || since.elapsed() < LOOK * 10);
         seen.users.retain(|id, _| ids.contains(id.as_str()));
+        seen.told.retain(|id| ids.contains(id.as_str()));
         let ready = self.workers.ready();
         let own = self.workers.own_id();
         if !ready.iter().any(|worker| worker.id == own) {
@@ -154,22 +157,28 @@ impl Runner {
         let own_turn = |letter: &str| is_turn(seen, letter);
         let emptied = self.submissions.empty_inbox(catalog, self.describe, own_turn).await;
         for (since, id) in &queue {
-            if self.lock().len() >= self.submissions.limits().running {
-                break;
-            }
             if self.lock().contains_key(id) {
                 continue;
             }
             let claims = claimed.get(id.as_str()).map_or(&[][..], Vec::as_slice);
+            let full = self.lock().len() >= self.submissions.limits().running;
+            if full && claims.is_empty() && seen.told.contains(id) {
+                continue;
+            }
             if self.is_held(claims, seen).await? {
                 seen.waiting.remove(id);
+                seen.told.remove(id);
                 continue;
             }
             if !is_turn(seen, id) {
                 continue;
             }
-            let place = match self.enter(id, seen).await {
-                Entry::Full => continue,
+            let entry = if full { Entry::Full } else { self.enter(id, seen).await };
+            let place = match entry {
+                Entry::Full => {
+                    self.tell_that_it_waits(id, claims, seen).await;
+                    continue;
+                }
                 Entry::Free => None,
                 Entry::Place(place) => Some(place),
             };
@@ -264,6 +273,47 @@ impl Runner {
         }
     }
 
+    /// Has a query's record say that it waits, once: one whose daemon has ended, and for which nobody has a
+    /// place yet, would be told to run there. Its claims, if any, are of daemons that have ended.
+    async fn tell_that_it_waits(&self, id: &str, claims: &[Claimed], seen: &mut Seen) {
+        if claims.is_empty() && seen.told.contains(id) {
+            return;
+        }
+        match self.put_back(id, claims).await {
+            Ok(()) => drop(seen.told.insert(id.to_owned())),
+            Err(error) => debug!(id, %error, "that a query waits is not written yet"),
+        }
+    }
+
+    async fn put_back(&self, id: &str, claims: &[Claimed]) -> Result<()> {
+        let Some(Found { record, version }) = self.submissions.find(id).await? else {
+            return Ok(());
+        };
+        if record.state != State::Running || self.is_claimed_anew(id, &record, claims).await? {
+            return Ok(());
+        }
+        let mut ops = removing(id, claims);
+        let attempts = record.used_attempts();
+        if attempts >= self.attempts() {
+            ops.extend(ending(id, &record.failed(given_up(attempts)), Some(version))?);
+        } else {
+            let waits = Record { state: State::Queued, daemon: None, progress: None, ..record };
+            let (path, data) = (Path::Query(id).to_string(), encoded(id, &waits)?);
+            ops.push(Op::Set { path, data, version: Some(version) });
+        }
+        quietly(self.submissions.coordination.transact(ops).await)
+    }
+
+    /// Whether somebody has claimed a query since its claims were listed: by whom, the next look tells.
+    async fn is_claimed_anew(&self, id: &str, record: &Record, claims: &[Claimed]) -> Result<bool> {
+        let attempt = record.attempt;
+        if record.state != State::Running || claims.iter().any(|claim| claim.attempt == attempt) {
+            return Ok(false);
+        }
+        let path = Path::Claim(id, attempt).to_string();
+        Ok(self.submissions.coordination.stat(&path).await?.is_some())
+    }
+
     /// Claims a query, and begins to work on it. Its claims, if any, are of daemons that have ended.
     async fn take(
         self: &Arc<Self>,
@@ -279,18 +329,10 @@ impl Runner {
         else {
             return quietly(store.delete(&queued, None).await);
         };
-        // Claimed since the claims were listed: by whom, the next look tells.
-        let attempt = record.attempt;
-        if record.state == State::Running
-            && !claims.iter().any(|claim| claim.attempt == attempt)
-            && store.stat(&Path::Claim(id, attempt).to_string()).await?.is_some()
-        {
+        if self.is_claimed_anew(id, &record, claims).await? {
             return Ok(());
         }
-        let mut ops: Vec<Op> = (claims.iter())
-            .map(|claim| Path::Claim(id, claim.attempt).to_string())
-            .map(|path| Op::Delete { path, version: None })
-            .collect();
+        let mut ops = removing(id, claims);
         if record.used_attempts() >= self.attempts() {
             let failed = record.failed(given_up(record.used_attempts()));
             ops.extend(ending(id, &failed, Some(version))?);
@@ -341,6 +383,12 @@ impl Drop for Working<'_> {
     fn drop(&mut self) {
         self.runner.lock().remove(&self.id);
     }
+}
+
+/// What removes a query's claims.
+fn removing(id: &str, claims: &[Claimed]) -> Vec<Op> {
+    let paths = claims.iter().map(|claim| Path::Claim(id, claim.attempt).to_string());
+    paths.map(|path| Op::Delete { path, version: None }).collect()
 }
 
 /// What becomes of a write that another may have been quicker with.

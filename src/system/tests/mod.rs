@@ -57,6 +57,7 @@ impl Cluster for One {
             since: SystemTime::UNIX_EPOCH,
             local: true,
             leader: true,
+            error: None,
         }]
     }
 
@@ -127,6 +128,7 @@ impl Cluster for One {
             progress: None,
             submitted: SystemTime::UNIX_EPOCH,
             started: None,
+            sqlstate: None,
             error: None,
             phase: None,
             rows: None,

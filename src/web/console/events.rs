@@ -46,7 +46,7 @@ const NEAR: &[Topic] = &[
     topic(
         "daemons",
         1,
-        "SELECT id, state, postgres, web, version, cores, memory, since, local, leader \
+        "SELECT id, state, postgres, web, version, cores, memory, since, local, leader, error \
          FROM system.daemons ORDER BY id",
     ),
     topic(

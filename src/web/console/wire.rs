@@ -21,6 +21,9 @@ pub struct Fault {
     pub detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// In characters from 1 on, of the text that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
     /// Where it happened, in the words of COPY.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
@@ -321,6 +324,7 @@ fn fault(mut body: Bytes) -> io::Result<Fault> {
             b'M' => fault.message = value,
             b'D' => fault.detail = Some(value),
             b'H' => fault.hint = Some(value),
+            b'P' => fault.position = value.parse().ok(),
             b'W' => fault.context = Some(value),
             _ => {}
         }
@@ -334,10 +338,11 @@ mod tests {
 
     #[test]
     fn what_the_daemon_says_is_understood() {
-        let body = Bytes::from_static(b"SERROR\0VERROR\0C42501\0Mno\0Hask\0\0");
+        let body = Bytes::from_static(b"SERROR\0VERROR\0C42501\0Mno\0Hask\0P12\0\0");
         let Ok(Message::Error(fault)) = understand(b'E', body) else { panic!("no error") };
         assert_eq!((fault.code.as_str(), fault.message.as_str()), ("42501", "no"));
         assert_eq!((fault.hint.as_deref(), fault.detail), (Some("ask"), None));
+        assert_eq!(fault.position, Some(12));
         let body = b"\0\x01n\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
         let Ok(Message::Columns(columns)) = understand(b'T', Bytes::from_static(body)) else {
             panic!("no columns")

@@ -287,6 +287,8 @@ impl Scrape {
         let connected = session.state == SessionState::Connected;
         self.count(STORE_CONNECTED, &[], connected.into());
         self.count(STORE_UNWRITABLE, &[], store.trouble().is_some().into());
+        let full = sources.queries.membership.lack().is_some();
+        self.count(DISK_FULL, &[], full.into());
         self.count(STORE_SESSIONS, &[], session.epoch);
         let figures = store.figures();
         let requests = [("read", figures.reads), ("write", figures.writes)];

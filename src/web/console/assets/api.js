@@ -5,7 +5,7 @@ export const session = { user: undefined, mode: "on" };
 export class Fault extends Error {
   constructor(fault, status) {
     super(fault.message ?? "the daemon does not answer");
-    Object.assign(this, { code: fault.code, detail: fault.detail, hint: fault.hint, context: fault.context, status });
+    Object.assign(this, { code: fault.code, detail: fault.detail, hint: fault.hint, position: fault.position, context: fault.context, status });
   }
 }
 

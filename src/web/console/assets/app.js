@@ -1,7 +1,7 @@
 // The frame: log-in, navigation, which page is shown.
 
 import { forget, logIn, logOut, recall, session, whenLoggedOut } from "./api.js";
-import { badge, errorBox, h, show } from "./dom.js";
+import { badge, errorBox, h, put, show } from "./dom.js";
 import { overview } from "./overview.js";
 import { queries } from "./queries.js";
 import { history } from "./history.js";
@@ -32,12 +32,18 @@ function decoded(part) {
   try { return decodeURIComponent(part); } catch { return part; }
 }
 
+// For an address that is no page's.
+function nowhere(main) {
+  put(main, h("div", { class: "head" }, h("h1", {}, "No such page")),
+    h("p", { class: "empty" }, "There is no page at this address. ", h("a", { href: "#/overview" }, "Overview")));
+}
+
 // A page: page(main, { path, query, onLeave }).
 async function route() {
   if (!session.user) return;
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
   const parts = path.split("/").filter(Boolean).map(decoded);
-  const page = PAGES.find(([key]) => key === parts[0]) ?? PAGES[0];
+  const page = parts.length ? PAGES.find(([key]) => key === parts[0]) ?? [undefined, "No such page", nowhere] : PAGES[0];
   for (const step of leave.splice(0)) step();
   for (const link of document.querySelectorAll(".side nav a")) {
     const current = link.dataset.page === (page[3] ?? page[0]);

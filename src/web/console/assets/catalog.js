@@ -7,12 +7,19 @@ import { dataTable } from "./sql.js";
 
 const OWN = ["pg_catalog", "information_schema", "system", "zk", "oribi"];
 
-export async function catalog(main, { path, isHere }) {
+export async function catalog(main, { path, isHere, onLeave }) {
   const [database, schema, relation] = path;
   const tree = h("ul", { class: "tree" }, h("li", { class: "empty" }, "Reading…"));
   const detail = h("div", {});
+  // On a phone what was chosen comes first, and the way to the rest is folded.
+  const fold = h("details", {}, h("summary", {}, "Databases and tables"), tree);
+  const small = matchMedia("(max-width: 820px)");
+  const settle = () => { fold.open = !relation || !small.matches; };
+  small.addEventListener("change", settle);
+  onLeave(() => small.removeEventListener("change", settle));
+  settle();
   main.append(h("div", { class: "head" }, h("h1", {}, "Catalog")),
-    h("div", { class: "split" }, h("nav", { class: "sheet", "aria-label": "Databases and tables" }, tree), detail));
+    h("div", { class: "split" }, h("nav", { class: "sheet", "aria-label": "Databases and tables" }, fold), detail));
   const databases = await ask("SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname");
   if (!isHere()) return;
   show(tree, databases.map(({ datname }) => branch(datname, (database ?? session.database) === datname, { schema, relation, database })));
@@ -53,6 +60,10 @@ async function relationPage(detail, database, schema, relation, isHere) {
   ]);
   if (!isHere()) return;
   const row = about instanceof Error ? undefined : about[0];
+  if (columns instanceof Error || !columns.length) {
+    const nothing = `There is no table or view ${schema}.${relation} in database ${database}, or you may not see it.`;
+    return void show(detail, columns instanceof Error ? errorBox(columns) : h("p", { class: "empty" }, nothing));
+  }
   const managed = Boolean(row?.metadata_location);
   const body = h("div", {});
   const names = [["columns", "Columns"], ["rows", "Rows"]];

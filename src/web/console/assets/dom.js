@@ -39,9 +39,9 @@ export function toast(text) {
   setTimeout(() => line.remove(), 6000);
 }
 
-export function errorBox(error) {
+export function errorBox(error, ...more) {
   return h("div", { class: "error", role: "alert" },
-    h("b", {}, error.code ? `${error.code} ` : "Error "), error.message,
+    h("b", {}, error.code ? `${error.code} ` : "Error "), error.message, more,
     error.detail && h("div", { class: "small" }, error.detail),
     error.hint && h("div", { class: "small faint" }, error.hint),
     error.context && h("div", { class: "small faint" }, error.context));
@@ -57,6 +57,18 @@ export function stateBadge(state) {
     degraded: "warn", draining: "warn", joining: "warn", unreachable: "bad", failed: "bad", cancelled: "bad", lost: "bad", disconnected: "bad",
   };
   return badge(state, kinds[state]);
+}
+
+// Where in a text something is, as psql shows it: `position` counts characters from 1 on.
+export function whereabouts(text, position) {
+  const before = [...text].slice(0, position - 1).join("");
+  const start = before.lastIndexOf("\n") + 1;
+  const line = text.slice(start).split("\n")[0];
+  const column = [...before.slice(start)].length;
+  const label = `LINE ${before.split("\n").length}: `;
+  // Tabs stay as wide as they are above.
+  const gap = " ".repeat(label.length) + [...line].slice(0, column).map((one) => (one === "\t" ? one : " ")).join("");
+  return h("pre", {}, `${label}${line}\n${gap}^`);
 }
 
 // A table: columns are { title, number, wide, cut, cell(row) }. On a phone `stack` makes each row a card.

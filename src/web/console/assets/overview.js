@@ -52,7 +52,7 @@ export function overview(main, { onLeave }) {
         out.length ? h("span", { class: "bad" }, `${out.length} daemons out of touch`) : Array.isArray(known.coordination) ? "all daemons connected" : ""));
     const columns = [
       { title: "Daemon", cell: (row) => [row.id, row.local === "t" ? h("span", { class: "faint" }, " (this one)") : ""] },
-      { title: "State", cell: (row) => [stateBadge(row.state), row.leader === "t" ? " " : "", row.leader === "t" && h("span", { class: "badge" }, "leader")] },
+      { title: "State", cell: (row) => [stateBadge(row.state), row.leader === "t" ? " " : "", row.leader === "t" && h("span", { class: "badge" }, "leader"), row.error && h("div", { class: "small bad" }, row.error)] },
       // What only some may see is left out for others.
       ...(Array.isArray(known.metrics) ? [
         { title: "Sessions", number: true, cell: (row) => { const [all, active] = ["sessions", "sessions_active"].map((name) => figure(row.id, name)); return all === undefined ? undefined : `${all}, ${active ?? 0} at work`; } },

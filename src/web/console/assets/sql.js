@@ -1,7 +1,7 @@
 // The SQL box: runs what is typed, and shows its rows as a table, a chart, a file.
 
 import { download, literal, ask, Fault, run, session } from "./api.js";
-import { errorBox, h, show, tabs, toast } from "./dom.js";
+import { errorBox, h, show, tabs, toast, whereabouts } from "./dom.js";
 import { chart } from "./chart.js";
 import { count, millis } from "./format.js";
 import { plan } from "./plan.js";
@@ -66,8 +66,22 @@ export function sql(main, { onLeave, isHere }) {
   });
   onLeave(() => running?.abort());
 
-  // What is selected, else all of it.
-  const chosen = () => text.value.slice(text.selectionStart, text.selectionEnd).trim() || text.value.trim();
+  // What is selected, else all of it, and where in the text that begins.
+  const part = () => {
+    const selected = text.value.slice(text.selectionStart, text.selectionEnd);
+    const [whole, from] = selected.trim() ? [selected, text.selectionStart] : [text.value, 0];
+    return { sql: whole.trim(), begin: from + whole.length - whole.trimStart().length };
+  };
+  const chosen = () => part().sql;
+
+  // A failure with the place that it is about, to which the cursor goes.
+  const failed = (error, { sql, begin }, prefix = "") => {
+    const position = error.position - prefix.length;
+    const before = position > 0 ? [...sql].slice(0, position - 1).join("") : undefined;
+    if (before === undefined || before.length >= sql.length + 1) return errorBox(error);
+    if (text.value.slice(begin, begin + sql.length) === sql) text.setSelectionRange(begin + before.length, begin + before.length);
+    return errorBox(error, whereabouts(sql, position));
+  };
 
   const leave = async () => {
     try {
@@ -78,7 +92,7 @@ export function sql(main, { onLeave, isHere }) {
   };
 
   async function start(prefix) {
-    const sql = chosen();
+    const { sql, begin: at } = part();
     if (!sql || running) return;
     if (prefix && mayBeSeveral(sql)) {
       return void show(results, errorBox(new Fault({ code: "42601", message: "Only one statement can be explained at a time.", hint: "Select the one that is meant." })));
@@ -111,7 +125,7 @@ export function sql(main, { onLeave, isHere }) {
       if (set) resultSet(set);
       const stopped = error.name === "AbortError";
       status.textContent = stopped ? `Cancelled after ${millis(performance.now() - began)}.` : `Failed after ${millis(performance.now() - began)}.`;
-      if (!stopped) results.prepend(errorBox(error));
+      if (!stopped) results.prepend(failed(error, { sql, begin: at }, prefix));
     } finally {
       clearInterval(tick);
       running = undefined;

@@ -6,18 +6,21 @@ import { bytes, count, millis, moment } from "./format.js";
 import { plan } from "./plan.js";
 
 export async function statement(main, { path, isHere }) {
-  const id = path[0] ?? "";
+  // By its own id, or as the last attempt at a submitted query.
+  const query = path[0] === "submitted" ? path[1] : undefined;
+  const which = query ? `application_name IN (${literal(`submitted ${query}`)}, left(${literal(`submitted ${query}`)}, 63)) ORDER BY id DESC LIMIT 1` : `id = ${literal(path[0] ?? "")}`;
   main.append(h("p", { class: "empty" }, "Reading…"));
-  const [row] = await ask(`SELECT *, array_to_string(workers, ', ') AS worker_list, array_to_string(silent_workers, ', ') AS silent_list, array_to_string(settings, chr(31)) AS setting_list FROM system.query_history WHERE id = ${literal(id)}`);
+  const [row] = await ask(`SELECT *, array_to_string(workers, ', ') AS worker_list, array_to_string(silent_workers, ', ') AS silent_list, array_to_string(settings, chr(31)) AS setting_list FROM system.query_history WHERE ${which}`);
   if (!isHere()) return;
   if (!row) {
     show(main, h("div", { class: "head" }, h("h1", {}, "Statement")),
       h("p", { class: "empty" }, "It is not in the history that you may see: it runs still, or it is forgotten by now. ", h("a", { href: "#/queries" }, "Running statements")));
     return;
   }
+  const { id } = row;
   const again = () => { sessionStorage.setItem("oribi.sql", row.sql); location.hash = "#/sql"; };
   show(main,
-    h("div", { class: "head" }, h("h1", {}, "Statement"), stateBadge(row.state), h("span", { class: "mono faint small" }, row.id), h("span", { class: "grow" }),
+    h("div", { class: "head" }, h("h1", {}, "Statement"), stateBadge(row.state), h("span", { class: "mono faint small" }, row.id), query && h("span", { class: "small faint" }, `the last attempt at ${query}`), h("span", { class: "grow" }),
       h("button", { type: "button", onclick: again }, "Open in the SQL box")),
     row.error && errorBox({ code: row.sqlstate, message: row.error }),
     h("section", { class: "sheet" }, h("h2", {}, "Text"), h("pre", {}, row.sql)),

@@ -25,7 +25,7 @@ export async function submitted(main, { onLeave, isHere }) {
   const paint = async () => {
     clearTimeout(timer);
     const [queries, planned] = await Promise.all([
-      tryAsk(`SELECT id, state, daemon, attempt, "user", database, sql, progress, submitted, started, error FROM system.queries WHERE kind = 'submitted' ORDER BY submitted DESC LIMIT 200`),
+      tryAsk(`SELECT id, state, daemon, attempt, "user", database, sql, progress, submitted, started, sqlstate, error FROM system.queries WHERE kind = 'submitted' ORDER BY submitted DESC LIMIT 200`),
       tryAsk("SELECT * FROM system.schedules ORDER BY name"),
     ]).catch(() => [[], []]);
     if (!isHere()) return;
@@ -35,7 +35,7 @@ export async function submitted(main, { onLeave, isHere }) {
       seen = now;
       show(list, queries instanceof Error ? errorBox(queries) : table([
         { title: "State", cell: (row) => stateBadge(row.state) },
-        { title: "Query", wide: true, cut: true, cell: (row) => [h("div", { class: "mono" }, oneLine(row.sql)), h("div", { class: "small faint" }, row.id), row.error && h("div", { class: "small bad" }, row.error)] },
+        { title: "Query", wide: true, cut: true, cell: (row) => [h("div", { class: "mono" }, oneLine(row.sql)), h("div", { class: "small faint", title: row.id }, Number(row.attempt) && row.state !== "running" ? h("a", { href: `#/statement/submitted/${encodeURIComponent(row.id)}` }, row.id) : row.id), row.error && h("div", { class: "small bad whole" }, row.sqlstate && h("b", {}, `${row.sqlstate} `), row.error)] },
         { title: "Progress", cell: (row) => (row.state === "running" ? [bar(row.progress === null ? undefined : Number(row.progress), `Progress of ${row.id}`), percent(row.progress)] : percent(row.progress)) },
         { title: "User", cell: (row) => row.user },
         { title: "Submitted", number: true, cell: (row) => h("span", { title: moment(row.submitted) }, when(row.submitted)) },
@@ -71,6 +71,7 @@ function actions(row, writes, act) {
   const result = () => { sessionStorage.setItem("oribi.sql", `SELECT * FROM oribi.result(${literal(row.id)})`); location.hash = "#/sql"; };
   if (row.state === "succeeded" && changes(row.sql ?? "")) return h("span", { class: "small faint" }, "has changed rows");
   if (row.state === "succeeded") return h("button", { type: "button", onclick: result, "aria-label": `Rows of ${row.id}` }, "Rows");
+  if (!open && Number(row.attempt)) return h("a", { class: "button", href: `#/statement/submitted/${encodeURIComponent(row.id)}`, "aria-label": `Statement of ${row.id}` }, "Statement");
   return open && writes && h("button", { type: "button", class: "danger", "aria-label": `Cancel ${row.id}`,
     onclick: () => act(`SELECT oribi.cancel(${literal(row.id)})`, "The query is cancelled.") }, "Cancel");
 }

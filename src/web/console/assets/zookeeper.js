@@ -29,7 +29,7 @@ export async function zookeeper(main, { path, query, isHere }) {
   show(body,
     h("section", { class: "sheet" }, h("div", { class: "head" }, h("h2", {}, "Value"), h("span", { class: "grow" }), h("button", { type: "button", onclick: refresh }, "Read again")),
       value(stat), facts([
-        ["Version", stat.version], ["Bytes", bytes(stat.data_length)], ["Made", moment(stat.ctime)], ["Changed", moment(stat.mtime)],
+        ["Version", stat.version], ["Bytes", bytes(stat.data_length)], ["Made", time(stat.ctime)], ["Changed", time(stat.mtime)],
         ["Children", count(stat.num_children)], ["Children's version", stat.cversion], ["Lifetime", stat.ephemeral_owner === "0" ? "persistent" : `ephemeral, session 0x${BigInt(stat.ephemeral_owner).toString(16)}`],
         ["czxid", stat.czxid], ["mzxid", stat.mzxid], ["pzxid", stat.pzxid], ["ACL version", stat.aversion], ["Note", stat.note],
       ])),
@@ -40,10 +40,15 @@ export async function zookeeper(main, { path, query, isHere }) {
       { title: "Children", number: true, cell: (row) => count(row.num_children) },
       { title: "Bytes", number: true, cell: (row) => count(row.data_length) },
       { title: "Version", number: true, cell: (row) => row.version },
-      { title: "Changed", cell: (row) => moment(row.mtime) },
+      { title: "Changed", cell: (row) => time(row.mtime) },
       { title: "Lifetime", cell: (row) => (row.ephemeral_owner === "0" ? "persistent" : "ephemeral") },
     ], children.slice(0, MOST), { caption: `Children of ${at}`, empty: filter ? "No name begins so." : "It has no children." }),
     children.length > MOST && h("p", { class: "small faint" }, `The first ${MOST}. Find by the beginning of a name.`)]));
+}
+
+// The root and what ZooKeeper makes by itself are there from the beginning: their times are zero.
+function time(text) {
+  return /^1970-01-01 |^1969-12-31 /.test(text ?? "") ? "with ZooKeeper itself" : moment(text);
 }
 
 // JSON with its lines; other text as it is; the rest as PostgreSQL writes bytes.

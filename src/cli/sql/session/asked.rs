@@ -1,0 +1,98 @@
+//! What commands ask for: rows that they do something with, in place of showing them.
+
+use super::{Session, of};
+use crate::cli::error::Result;
+use crate::cli::sql::wire::{Column, Fault, Row, Wire};
+
+impl Session {
+    /// Rows for a command of ours; an error is shown, and there are none.
+    pub async fn ask(&mut self, sql: &str) -> Result<Option<Vec<Row>>> {
+        let Some(wire) = self.ready_wire().await? else { return Ok(None) };
+        let found = wire.rows(sql).await;
+        match found {
+            Err(Fault::Said(said)) => {
+                self.complain(&said, "");
+                Ok(None)
+            }
+            found => self.unless_lost(found).await,
+        }
+    }
+
+    /// Columns and rows of a statement, for a command that does something with them. An error is shown, and
+    /// kept as any statement's is. SIGINT ends it.
+    pub async fn table(&mut self, sql: &str) -> Result<Option<(Vec<Column>, Vec<Row>)>> {
+        let bound = self.bound.take();
+        if self.ready_wire().await?.is_none() {
+            return Ok(None);
+        }
+        let Some(mut wire) = self.wire.take() else { return Ok(None) };
+        let canceller = wire.canceller(self.login.clone());
+        let asked = match &bound {
+            Some(values) => wire.ask_with(sql, values).await,
+            None => wire.ask(sql).await,
+        };
+        let found = match asked {
+            Ok(()) => {
+                let answer = wire.all();
+                tokio::pin!(answer);
+                loop {
+                    tokio::select! {
+                        found = &mut answer => break found,
+                        _ = self.interrupts.recv() => {
+                            self.interrupted = true;
+                            if let Err(error) = canceller.cancel().await {
+                                let why = of(&error);
+                                self.note(&format!("the statement could not be cancelled: {why}"));
+                            }
+                        }
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.wire = Some(wire);
+        if let Ok((_, rows)) = &found {
+            self.last_outcome = Ok(format!("SELECT {}", rows.len()));
+        }
+        self.unless_failed(sql, found).await
+    }
+
+    /// The columns that a statement would give.
+    pub async fn columns_of(&mut self, sql: &str) -> Result<Option<Vec<Column>>> {
+        let Some(wire) = self.ready_wire().await? else { return Ok(None) };
+        let found = match wire.ask_columns(sql).await {
+            Ok(()) => wire.all().await,
+            Err(error) => Err(error),
+        };
+        let found = self.unless_failed(sql, found).await?;
+        Ok(found.map(|(columns, _)| columns))
+    }
+
+    async fn ready_wire(&mut self) -> Result<Option<&mut Wire>> {
+        Ok(if self.ready().await? { self.wire.as_mut() } else { None })
+    }
+
+    /// What was found, unless the statement failed, which is shown then.
+    async fn unless_failed<T>(&mut self, sql: &str, found: Result<T, Fault>) -> Result<Option<T>> {
+        match found {
+            Err(Fault::Said(said)) => {
+                self.fail(*said, sql);
+                Ok(None)
+            }
+            found => self.unless_lost(found).await,
+        }
+    }
+
+    /// What was found, unless the connection was lost; there is another one then.
+    async fn unless_lost<T>(&mut self, found: Result<T, Fault>) -> Result<Option<T>> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => {
+                self.note(&format!("the connection was lost: {}", of(&error)));
+                self.lose();
+                self.connect_again().await?;
+                Ok(None)
+            }
+        }
+    }
+}

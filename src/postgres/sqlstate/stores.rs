@@ -1,0 +1,214 @@
+//! Failures of what keeps things: the coordination store, the catalog, storage.
+
+use super::{Report, known};
+use crate::cluster::live;
+use crate::{catalog, coordination, storage, telemetry};
+
+pub(super) fn live_code(error: &live::Error) -> &'static str {
+    use live::Error as E;
+    match error {
+        E::Conflict { .. } | E::Busy => "40001",
+        E::NoVersion { .. } => "22023",
+        E::TooLong(_) => "54000",
+        E::Coordination(error) => store_code(error),
+        E::BadRecord { .. } => "XX001",
+    }
+}
+
+pub(super) fn store_code(error: &coordination::Error) -> &'static str {
+    use coordination::Error as E;
+    match error.root() {
+        E::Ambiguous { .. } => "08007",
+        E::TooLarge { .. } => "54000",
+        E::Denied { .. } => "42501",
+        E::Unwritable { full: true, .. } => "53100",
+        E::Unwritable { full: false, .. } => "58030",
+        error if error.is_unavailable() => "25006",
+        _ => "58000",
+    }
+}
+
+/// What is to be done where the embedded store's disk takes nothing; `None` for other failures.
+pub(super) fn disk_hint(error: &coordination::Error) -> Option<String> {
+    let coordination::Error::Unwritable { place, full, .. } = error.root() else { return None };
+    let what = match full {
+        true => format!("Make room on the disk that holds {place}"),
+        false => format!("See to the disk that holds {place}"),
+    };
+    Some(format!(
+        "Nothing was changed, and tables can be read meanwhile. {what}: this daemon writes again by itself \
+         then, without a restart."
+    ))
+}
+
+/// What frees a role.
+const REASSIGN: &str = "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for \
+                        what was granted to it.";
+
+impl From<catalog::Error> for Report {
+    fn from(error: catalog::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&catalog::Error> for Report {
+    fn from(error: &catalog::Error) -> Self {
+        use catalog::Error as E;
+        let report = Self::error(catalog_code(error), error.to_string());
+        if let Some(hint) = catalog_disk_hint(error) {
+            return report.hint(hint);
+        }
+        match error {
+            E::NotEmpty { .. } => {
+                report.hint("Use DROP ... CASCADE to drop the tables and views too.")
+            }
+            E::DependentPrivileges => report.hint("Use CASCADE to revoke them too."),
+            E::RoleInUse { schedules: false, .. } => report.hint(REASSIGN),
+            E::RoleInUse { schedules: true, .. } => {
+                report.hint(format!("{REASSIGN} oribi.unschedule('<name>') removes a schedule."))
+            }
+            E::LastSuperuser { .. } => report.hint(
+                "Nobody could make a superuser any more. Make another one first: CREATE ROLE ... SUPERUSER \
+                 LOGIN PASSWORD '...'.",
+            ),
+            E::NeedsRole { role, .. } => report.hint(format!(
+                "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
+            )),
+            E::Unavailable(_) => report.hint(
+                "Nothing was changed. Reads go on from what this daemon knows. Try again when ZooKeeper \
+                 can be reached, or on another daemon.",
+            ),
+            E::NotRead(_) => report.hint(
+                "Reads without locks go on from what this daemon knows where oribi.consistency is \
+                 'cached'. Try again when ZooKeeper can be reached, or on another daemon.",
+            ),
+            E::TooManyTables { tables, bytes, limit } => report.hint(format!(
+                "Nothing was changed. Commit in several transactions, each over some {} of these tables.",
+                tables * limit / bytes.max(&1)
+            )),
+            E::Unknown(_) => report.hint("Look whether the change is there before you repeat it."),
+            E::Coordination(_) | E::BadRecord { .. } => {
+                let message = telemetry::discreet(&report.message);
+                tracing::error!(%message, "the catalog could not be used");
+                report
+            }
+            _ => report,
+        }
+    }
+}
+
+pub(super) fn catalog_disk_hint(error: &catalog::Error) -> Option<String> {
+    use catalog::Error as E;
+    match error {
+        E::Unavailable(error) | E::NotRead(error) | E::Coordination(error) => disk_hint(error),
+        _ => None,
+    }
+}
+
+pub(super) fn catalog_code(error: &catalog::Error) -> &'static str {
+    use catalog::{Error as E, ObjectKind as Kind};
+    match error {
+        E::Unavailable(source) | E::NotRead(source) | E::Coordination(source)
+            if disk_hint(source).is_some() =>
+        {
+            store_code(source)
+        }
+        E::NotFound { kind, .. } => match kind {
+            Kind::Database => "3D000",
+            Kind::Schema => "3F000",
+            Kind::Column => "42703",
+            Kind::Role | Kind::Policy | Kind::Pool => "42704",
+            Kind::Table | Kind::View => "42P01",
+        },
+        E::AlreadyExists { kind, .. } => match kind {
+            Kind::Database => "42P04",
+            Kind::Schema => "42P06",
+            Kind::Column => "42701",
+            Kind::Role | Kind::Policy | Kind::Pool => "42710",
+            Kind::Table | Kind::View => "42P07",
+        },
+        E::AlreadyThere(_) => "42710",
+        E::WrongKind { .. } => "42809",
+        E::Conflict { .. } => "40001",
+        E::Denied { .. } | E::NeedsRole { .. } | E::NotOwner { .. } | E::Forbidden(_) => "42501",
+        E::NotEmpty { .. } | E::RoleInUse { .. } | E::DependentPrivileges | E::InPolicy { .. } => {
+            "2BP01"
+        }
+        E::LastSuperuser { .. } => "55006",
+        E::InvalidGrant(_) => "0LP01",
+        E::UnknownPrivilege(_) => "22023",
+        E::Reserved(_) | E::InvalidName(_) => "42939",
+        E::NameTooLong { .. } => "42622",
+        E::TooLarge { .. } | E::TooMany { .. } | E::TooManyTables { .. } => "54000",
+        E::Unavailable(_) => "25006",
+        E::NotRead(_) => "58000",
+        E::Unknown(_) => "08007",
+        E::Coordination(_) | E::BadRecord { .. } => "XX000",
+    }
+}
+
+impl From<storage::Error> for Report {
+    fn from(error: storage::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&storage::Error> for Report {
+    fn from(error: &storage::Error) -> Self {
+        use storage::Error as E;
+        let report = Self::error(storage_code(error), error.to_string());
+        let report = Self { file: error.file().map(Box::from), ..report };
+        match error {
+            E::Outside { .. } => {
+                report.hint("The setting storage.roots of the daemon lists these places.")
+            }
+            E::Damaged { .. } => report.hint(DAMAGED),
+            E::Catalog(error) => error.as_ref().into(),
+            E::Shared(error) => error.as_ref().into(),
+            error if error.is_conflict() => report.hint("Retry the transaction."),
+            _ => report,
+        }
+    }
+}
+
+/// What is to be done about a file that cannot be read.
+const DAMAGED: &str = "Put the file right, or take it away. Columns of CSV that are declared as text are read \
+                       as they are; a table's files are lost unless there is a copy of them.";
+
+/// Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
+pub(super) fn storage_code(error: &storage::Error) -> &'static str {
+    use storage::Error as E;
+    match error {
+        E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
+        E::NotFound { .. } | E::NoFiles { .. } => "58P01",
+        E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
+        E::Io { .. } | E::NotWritten { .. } => "58030",
+        E::NoSpace { .. } => "53100",
+        E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",
+        E::Damaged { .. } => "XX001",
+        E::Mixed { .. } => "42804",
+        E::BadMoment { .. }
+        | E::BadLocation { .. }
+        | E::BadOption { .. }
+        | E::BadProperty { .. } => "22023",
+        E::NoPartition { .. } => "22003",
+        E::NullValue { .. } => "23502",
+        E::BadSchema(_)
+        | E::BadDefinition { .. }
+        | E::BadTable { .. }
+        | E::BadAlteration { .. } => "42P16",
+        E::Unsupported { .. } | E::NotStorable { .. } => "0A000",
+        E::NoColumn { .. } => "42703",
+        E::ColumnExists { .. } => "42701",
+        E::NotManaged { .. } | E::NoHistory { .. } => "42809",
+        E::NoSnapshot { .. } => "42704",
+        E::NoWarehouse | E::NoPlaceForResults => "55000",
+        E::Conflict { .. } | E::Busy { .. } => "40001",
+        E::GivenUp => "57014",
+        E::Unregistered => "25006",
+        E::Uncertain(_) => "08007",
+        E::Stopped => "57P01",
+        E::Catalog(error) => catalog_code(error),
+        E::Shared(error) => storage_code(error),
+    }
+}
