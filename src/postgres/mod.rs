@@ -15,7 +15,7 @@
 //! - [`statement`], [`portal`]: what has been prepared and bound.
 //! - [`reading`]: a result on its way, or suspended; [`batches`]: a declared cursor's.
 //! - [`copy`]: a result as COPY sends it; rows that the client copies.
-//! - [`sqlstate`]: failures as clients see them: each is a [`report`]; [`sayings`]: what the engine says of some.
+//! - [`sqlstate`], [`files`]: failures as clients see them: each is a [`report`]; [`sayings`]: what the engine says of some.
 
 mod authentication;
 mod batches;
@@ -25,6 +25,7 @@ mod copy;
 mod door;
 mod encryption;
 mod extended;
+mod files;
 mod frontend;
 mod listener;
 mod objects;

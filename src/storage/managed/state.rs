@@ -40,7 +40,7 @@ fn set_defaults(columns: &mut [Column], changes: &[Change]) -> Result<()> {
     for step in steps {
         let Alteration::SetDefault { name, default } = step else { continue };
         let column = columns.iter_mut().find(|column| column.name == *name);
-        let column = column.ok_or_else(|| Error::NoColumn { name: name.clone() })?;
+        let column = column.ok_or_else(|| Error::NoColumn { name: name.clone(), table: None })?;
         column.default.clone_from(default);
     }
     Ok(())
