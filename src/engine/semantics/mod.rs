@@ -16,6 +16,7 @@
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
 //! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
+//! Times are rounded to the digits of their type ([`precision`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
 //! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
@@ -39,6 +40,7 @@ mod members;
 mod mixed;
 mod moments;
 mod operators;
+mod precision;
 mod refused;
 mod repeated;
 mod rounding;
@@ -83,6 +85,7 @@ pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
 pub use json::JsonError;
 pub(super) use operators::Operators;
+pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
 
@@ -128,6 +131,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
+        Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::default())),
     ];
     functions.extend(json::functions());
     functions

@@ -15,7 +15,7 @@ use super::build::{
     number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, grouping, json, membership, operators, tuples, values};
+use super::{calls, factors, grouping, json, membership, operators, precision, tuples, values};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -94,12 +94,16 @@ impl VisitorMut for Dialect {
             }
             Expr::InList { .. } => operators::row_in_list(expr),
             Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
-            Expr::TypedString(_) => json::normal(expr),
+            Expr::TypedString(_) => {
+                json::normal(expr);
+                precision::rewrite(expr);
+            }
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {
                 casts(expr);
                 operators::cut(expr);
                 json::normal(expr);
+                precision::rewrite(expr);
             }
             Expr::CompoundFieldAccess { .. } => {
                 operators::slice(expr);
@@ -338,6 +342,7 @@ fn casts(expr: &mut Expr) {
 
 /// A text without a unit behind it is read as any other constant of the type is.
 fn interval(expr: &mut Expr) {
+    precision::interval(expr);
     if let Expr::Interval(interval) = expr
         && interval.leading_field.is_none()
         && as_text(&interval.value).is_some()

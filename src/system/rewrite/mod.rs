@@ -9,6 +9,7 @@
 //! - [`membership`]: values compared with those of a subquery or an array.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
+//! - [`precision`]: types that say how exact their values are.
 //! - [`type_names`]: types by PostgreSQL's names.
 //! - [`values`]: texts beside values of a type in VALUES.
 //!
@@ -26,6 +27,7 @@ mod membership;
 mod names;
 mod operators;
 mod patterns;
+mod precision;
 mod system;
 mod tuples;
 mod type_names;
