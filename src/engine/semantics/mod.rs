@@ -88,6 +88,7 @@ pub(super) use operators::Operators;
 pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
+pub(super) use typed::row_number;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
