@@ -11,7 +11,7 @@
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
 //!
-//! - *intervals* are compared and sorted by how long they are ([`intervals`]).
+//! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
@@ -99,6 +99,7 @@ pub(super) struct Semantics {
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
     array_has: Arc<ScalarUDF>,
+    json_order: Arc<ScalarUDF>,
     words: words::Words,
 }
 
@@ -111,6 +112,7 @@ impl Default for Semantics {
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
             array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
+            json_order: json::order(),
             words: words::Words::default(),
         }
     }
@@ -238,6 +240,9 @@ impl Semantics {
             let mut done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
             if sorts && is_interval(&done.data, &schema) {
                 let order = self.interval_order.call(vec![done.data]);
+                done = Transformed::yes(order);
+            } else if sorts && equal_json::gives_json(&done.data, &schema) {
+                let order = self.json_order.call(vec![done.data]);
                 done = Transformed::yes(order);
             }
             Ok(match done.transformed {

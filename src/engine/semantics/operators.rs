@@ -36,14 +36,16 @@ pub(in crate::engine) struct Operators {
     divided: Arc<ScalarUDF>,
     difference: Arc<ScalarUDF>,
     jsonb_comparable: Arc<ScalarUDF>,
+    jsonb_order: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
         let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
-        let jsonb_comparable = super::json::comparable();
-        Self { times: scaled(false), divided: scaled(true), difference, jsonb_comparable }
+        let (jsonb_comparable, jsonb_order) = (super::json::comparable(), super::json::order());
+        let (times, divided) = (scaled(false), scaled(true));
+        Self { times, divided, difference, jsonb_comparable, jsonb_order }
     }
 }
 
@@ -69,14 +71,8 @@ impl ExprPlanner for Operators {
         if arrays {
             return Ok(of_arrays(op, (left, left_type), (right, right_type)));
         }
-        let equals = matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq);
-        if equals && is_text(&left_type) && is_text(&right_type) {
-            let json = is_json(&left, schema) || is_json(&right, schema);
-            let [left, right] = [left, right].map(|side| match json {
-                true => self.jsonb_comparable.call(vec![side]),
-                false => side,
-            });
-            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        if compares(&op) && is_text(&left_type) && is_text(&right_type) {
+            return Ok(PlannerResult::Original(self.of_texts(op, left, right, schema)));
         }
         let common = mixed::common_type([&left_type, &right_type].into_iter());
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
@@ -154,6 +150,27 @@ impl ExprPlanner for Operators {
             _ => (left, right),
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+}
+
+impl Operators {
+    /// A comparison of texts, which may be JSON.
+    fn of_texts(
+        &self,
+        op: BinaryOperator,
+        left: Expr,
+        right: Expr,
+        schema: &DFSchema,
+    ) -> RawBinaryExpr {
+        if !is_json(&left, schema) && !is_json(&right, schema) {
+            return RawBinaryExpr { op, left, right };
+        }
+        let key = match op {
+            BinaryOperator::Eq | BinaryOperator::NotEq => &self.jsonb_comparable,
+            _ => &self.jsonb_order,
+        };
+        let [left, right] = [left, right].map(|side| key.call(vec![side]));
+        RawBinaryExpr { op, left, right }
     }
 }
 
