@@ -35,6 +35,7 @@ mod joined;
 mod json;
 mod labelled;
 mod lengths;
+mod literals;
 mod matched;
 mod members;
 mod mixed;
