@@ -130,8 +130,8 @@ const SAYINGS: &[(&str, &str)] = &[
     ),
     (
         "Physical plan does not support logical expression InSubquery",
-        "IN with a subquery that compares with the outer query by anything but = is not supported outside of \
-         WHERE: put it there, or into a join",
+        "IN with a subquery is not supported in this place, such as the condition of an outer join, or where it \
+         compares with the outer query by anything but =: put it into WHERE",
     ),
     ("Inconsistent data length across values list", "VALUES lists must all be the same length"),
     ("Too many columns! The subquery should only", "subquery must return only one column"),
