@@ -22,8 +22,6 @@ const TOLD: &[Keyword] = &[
     Keyword::MERGE,
     Keyword::EXPLAIN,
     Keyword::DECLARE,
-    Keyword::PREPARE,
-    Keyword::CREATE,
 ];
 
 /// An error with its place in the client's message, if that can be told.
