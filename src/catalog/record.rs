@@ -10,6 +10,7 @@ use super::grants::Grants;
 use super::joint::Joint;
 use super::wide::{List, Wide};
 use crate::id;
+use crate::values::types::PRECISION;
 
 /// A database, at `/catalog/<database>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +228,20 @@ impl Column {
     pub fn field(&self) -> Field {
         let metadata = self.metadata.clone().into_iter().collect();
         Field::new(&self.name, self.data_type.clone(), self.nullable).with_metadata(metadata)
+    }
+
+    /// How many digits of a second it keeps, as it is written in its metadata; formats of tables have
+    /// microseconds alone.
+    pub fn precision(&self) -> Option<&str> {
+        self.metadata.get(PRECISION).map(String::as_str)
+    }
+
+    /// The same column with so many digits, or with all that there are.
+    #[must_use]
+    pub fn with_precision(mut self, digits: Option<&str>) -> Self {
+        self.metadata.remove(PRECISION);
+        self.metadata.extend(digits.map(|digits| (PRECISION.to_owned(), digits.to_owned())));
+        self
     }
 }
 

@@ -63,12 +63,15 @@ pub enum Error {
     #[error("{}", sql_message(.0))]
     Statement(#[source] tokio_postgres::Error),
     /// A record of a file that a daemon does not take: where it is, and what to do then.
-    #[error("{place}: {}\n{advice}", sql_message(source))]
+    #[error("{place}: {}\n{advice}", placed_message(source))]
     Record { place: String, advice: String, source: tokio_postgres::Error },
     #[error("{0}")]
     Unreachable(String),
     #[error("the rows cannot be read or written: {0}")]
     Rows(String),
+    /// A file that is not what it is taken for.
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
     #[error("query {id} has failed: {}", failure_message(failure))]
     Failed { id: String, failure: Failure },
     #[error("query {0} was cancelled")]
@@ -125,6 +128,16 @@ impl Error {
     pub fn io(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{verb} {}", path.display());
         |source| Self::Io { what, source }
+    }
+}
+
+/// The same of what is placed otherwise: the server counts lines of what it was sent, and not of the file.
+fn placed_message(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => {
+            message(error.message(), error.code().code(), [error.detail(), error.hint(), None])
+        }
+        None => sql_message(error),
     }
 }
 

@@ -5,6 +5,7 @@ use iceberg::spec::{NullOrder, SortDirection, SortField, TableMetadata, Transfor
 
 use super::system::SessionInfo;
 use crate::catalog::{Column, Definition, External, FileFormat, Managed, Table};
+use crate::storage::FILE_EXTENSION;
 use crate::storage::managed::{DELETE_AFTER_COMMIT, is_for_users, written_location};
 use crate::values::types::written_type;
 
@@ -57,10 +58,16 @@ fn external_statement(name: &str, all: &[Column], external: &External) -> String
         lines.push(format!("PARTITIONED BY ({})", names.join(", ")));
     }
     lines.push(format!("LOCATION {}", literal(location)));
+    // A single file's name is the table's whatever it ends with, which is noted beside what was said.
+    let noted = |key: &str, value: &str| {
+        key == FILE_EXTENSION && value.is_empty() && !location.ends_with('/')
+    };
+    let options: Vec<String> = (options.iter())
+        .filter(|(key, value)| !noted(key, value))
+        .map(|(key, value)| format!("{} {}", literal(key), literal(value)))
+        .collect();
     if !options.is_empty() {
-        let options =
-            options.iter().map(|(key, value)| format!("{} {}", literal(key), literal(value)));
-        lines.push(format!("OPTIONS ({})", options.collect::<Vec<_>>().join(", ")));
+        lines.push(format!("OPTIONS ({})", options.join(", ")));
     }
     lines.join("\n")
 }
@@ -166,4 +173,39 @@ fn quoted(name: &str) -> String {
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_said_of_a_file_is_not_said_again() {
+        let statement = |location: &str, options: &[(&str, &str)]| {
+            let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+            let external = External {
+                location: location.to_owned(),
+                format: FileFormat::Csv,
+                partition_columns: Vec::new(),
+                options: options.collect(),
+            };
+            external_statement("t", &[], &external)
+        };
+        let header = ("format.has_header", "true");
+        for (location, options, said) in [
+            ("file:///x.csv", &[(FILE_EXTENSION, "")][..], "LOCATION 'file:///x.csv'"),
+            (
+                "file:///x.csv",
+                &[(FILE_EXTENSION, ""), header],
+                "LOCATION 'file:///x.csv'\nOPTIONS ('format.has_header' 'true')",
+            ),
+            (
+                "file:///x/",
+                &[(FILE_EXTENSION, "")],
+                "LOCATION 'file:///x/'\nOPTIONS ('file_extension' '')",
+            ),
+        ] {
+            assert!(statement(location, options).ends_with(said), "{location}");
+        }
+    }
 }

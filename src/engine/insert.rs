@@ -12,9 +12,9 @@ use datafusion::sql::parser::Statement;
 
 use super::session::{Draft, Plan, Session};
 use super::write::Target;
-use super::{Error, Result};
+use super::{Error, Result, semantics};
 use crate::catalog::PolicyCommand;
-use crate::values::types::{pg_type, sql_name};
+use crate::values::types::{pg_type, precision, sql_name};
 
 /// What INSERT adds.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +202,11 @@ pub(super) fn refuse_unassignable(value: &Expr, field: &Field, input: &DFSchema)
 
 /// A value brought to a column, as an assignment does.
 pub(super) fn assigned(value: Expr, field: &Field, input: &DFSchema) -> Result<Expr> {
-    value.cast_to(field.data_type(), input).map_err(Error::planning)
+    let value = value.cast_to(field.data_type(), input).map_err(Error::planning)?;
+    Ok(match precision(field) {
+        Some(digits) => semantics::kept(value, digits),
+        None => value,
+    })
 }
 
 /// A value as the column that it is for, whose metadata tells its type in PostgreSQL.

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef, Result, ScalarValue, UnnestOptions};
 use datafusion::config::ConfigOptions;
+use datafusion::functions_aggregate::bool_and_or::bool_or_udaf;
 use datafusion::functions_nested::empty::array_empty_udf;
-use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::expr::{Case, WindowFunction};
 use datafusion::logical_expr::{
-    Expr, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias,
-    Unnest, lit,
+    Expr, ExprFunctionExt, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection,
+    SubqueryAlias, Unnest, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::semantics::row_number;
 
 /// The rule. It belongs before those that look at the types of expressions.
 #[derive(Debug)]
@@ -54,13 +57,17 @@ fn added(join: &Join) -> Result<Option<LogicalPlan>> {
         _ => return Ok(None),
     };
     let Some(subquery) = lateral(&join.right) else { return Ok(None) };
-    let mut rows = Rows { left: join.left.schema().clone(), outer, names: 0, any: None };
-    let Some((plan, columns)) = rows.with(subquery, &join.left)? else { return Ok(None) };
+    let left = match outer && filters(subquery)? {
+        true => Arc::new(numbered(join.left.as_ref().clone())?),
+        false => join.left.clone(),
+    };
+    let mut rows = Rows { left: left.schema().clone(), outer, names: 0, any: None };
+    let Some((plan, columns)) = rows.with(subquery, &left)? else { return Ok(None) };
     let right = join.right.schema().iter().zip(columns);
     let right = right.map(|((qualifier, field), column)| {
         column.alias_qualified(qualifier.cloned(), field.name())
     });
-    let exprs: Vec<Expr> = own(&rows.left).chain(right).collect();
+    let exprs: Vec<Expr> = own(join.left.schema()).chain(right).collect();
     let mut plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
     let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
     let conditions = equal.chain(join.filter.clone().filter(|_| !outer));
@@ -82,6 +89,22 @@ fn lateral(plan: &LogicalPlan) -> Option<&LogicalPlan> {
         LogicalPlan::Subquery(subquery) => Some(&subquery.subquery),
         _ => None,
     }
+}
+
+/// Whether a subquery leaves some of its rows out.
+fn filters(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|plan| Ok(matches!(plan, LogicalPlan::Filter(_))))
+}
+
+/// The number of a row of the left side: no statement has a column of this name.
+const ROW: &str = "\u{2}row";
+
+/// Rows with a number each.
+fn numbered(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let number = Expr::from(WindowFunction::new(row_number(), Vec::new()));
+    let name = Column::from_name(number.schema_name().to_string());
+    let exprs: Vec<Expr> = own(plan.schema()).chain([Expr::Column(name).alias(ROW)]).collect();
+    LogicalPlanBuilder::from(plan).window(vec![number])?.project(exprs)?.build()
 }
 
 fn own(schema: &DFSchemaRef) -> impl Iterator<Item = Expr> {
@@ -123,9 +146,44 @@ impl Rows {
                 let plan = LogicalPlanBuilder::from(plan).filter(condition)?.build()?;
                 Some((plan, columns))
             }
+            LogicalPlan::Filter(filter) => self.kept(filter, left)?,
             LogicalPlan::Unnest(unnest) => self.unnested(unnest, left)?,
             _ => None,
         })
+    }
+
+    /// The rows for which a condition holds; where it does for none of a row of the left side, one of them,
+    /// of which all that the subquery computes is NULL.
+    fn kept(&mut self, filter: &Filter, left: &Arc<LogicalPlan>) -> Result<Added> {
+        let Some((plan, columns)) = self.with(&filter.input, left)? else { return Ok(None) };
+        let condition = moved(filter.predicate.clone(), filter.input.schema(), &columns)?;
+        let condition = match self.any.take() {
+            Some(any) => any.and(condition),
+            None => condition,
+        };
+        let name = format!("\u{2}fits{}", self.names);
+        self.names += 1;
+        let exprs: Vec<Expr> =
+            own(plan.schema()).chain([condition.is_true().alias(&name)]).collect();
+        let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+        let (row, fits) =
+            (Expr::Column(Column::from_name(ROW)), Expr::Column(Column::from_name(&name)));
+        let of_row =
+            |call: WindowFunction| Expr::from(call).partition_by(vec![row.clone()]).build();
+        let some = of_row(WindowFunction::new(bool_or_udaf(), vec![fits.clone()]))?;
+        let place = of_row(WindowFunction::new(row_number(), Vec::new()))?;
+        let column = |expr: &Expr| Expr::Column(Column::from_name(expr.schema_name().to_string()));
+        let first = column(&place).eq(lit(1_i64));
+        let stays = fits.clone().or(Expr::Not(Box::new(column(&some))).and(first));
+        let exprs: Vec<Expr> = own(plan.schema()).collect();
+        let plan = LogicalPlanBuilder::from(plan)
+            .window(vec![some, place])?
+            .filter(stays)?
+            .project(exprs)?
+            .build()?;
+        self.any = Some(fits.clone());
+        let columns = columns.into_iter().map(|column| when(fits.clone(), column));
+        Ok(Some((plan, columns.collect())))
     }
 
     fn projected(&mut self, projection: &Projection, left: &Arc<LogicalPlan>) -> Result<Added> {

@@ -31,6 +31,7 @@
 //! - [`policies`]: row-level security.
 //! - [`pushdown`]: filters that move down a plan, kept from columns that they are not about.
 //! - [`rights`]: tables as a role may read them.
+//! - [`type_names`]: types as statements write them.
 //! - [`through`]: steps of a plan that pass rows on.
 //! - [`observe`]: what is seen of a statement while it runs and after it.
 //! - [`usage`]: the memory and disk that it takes.
@@ -117,6 +118,7 @@ mod subject;
 pub mod system;
 mod through;
 mod together;
+mod type_names;
 mod usage;
 pub mod visit;
 mod words;

@@ -19,8 +19,9 @@ use sqlparser::ast::{
 };
 
 use super::as_of::moment_in;
-use super::planner::{column_schema, session_types};
+use super::planner::column_schema;
 use super::session::Session;
+use super::type_names::session_types;
 use super::visit::visit_expressions;
 use super::{Error, Result};
 use crate::values::types::pg_type_name;

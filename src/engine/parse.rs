@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement as EngineStatement};
-use sqlparser::ast::{DataType, Expr, Statement as SqlStatement};
+use sqlparser::ast::{DataType, Expr, Statement as SqlStatement, Value};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::copy::{self, CopyOption};
+use super::visit::visit_expressions;
 use super::{Error, Result, as_of, complexity, literals, precedence, spelling};
 
 /// How deeply expressions and subqueries may nest before the text is refused, so that none can
@@ -55,8 +56,43 @@ pub fn parse_one(text: &str) -> Result<Parsed> {
     if matches!(seen, Cow::Owned(_)) {
         as_of::restore(&mut parsed.statement);
     }
+    if may_have_colons(text) {
+        refuse_colons(&parsed.statement, &seen, text)?;
+    }
     precedence::settle(&mut parsed.statement, text);
     Ok(Parsed { text: text.to_owned(), ..parsed })
+}
+
+/// Whether a colon stands before a name that does not belong to `::`, if not within something else.
+fn may_have_colons(text: &str) -> bool {
+    let begins_name = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let bytes = text.as_bytes();
+    let pairs = bytes.windows(2).enumerate();
+    let mut colons = pairs.filter(|(_, pair)| pair[0] == b':' && begins_name(pair[1]));
+    colons.any(|(at, _)| at == 0 || bytes[at - 1] != b':')
+}
+
+/// `:name` is a parameter to the parser, and nothing to PostgreSQL: clients that have such variables put their
+/// values into the text.
+fn refuse_colons(statement: &EngineStatement, seen: &str, text: &str) -> Result<()> {
+    let EngineStatement::Statement(statement) = statement else { return Ok(()) };
+    let mut found = None;
+    visit_expressions(statement.as_ref(), |expr| {
+        if let Expr::Value(value) = expr
+            && matches!(&value.value, Value::Placeholder(name) if name.starts_with(':'))
+        {
+            found = found.or(Some(value.span.start));
+        }
+    });
+    let Some(place) = found else { return Ok(()) };
+    let reason = "syntax error at or near \":\"";
+    let (line, column) = (place.line, place.column);
+    // Where the parser does not say it, the text does.
+    let error = match line {
+        0 => Error::Syntax(reason.to_owned()),
+        _ => Error::Syntax(format!("{reason}{AT_LINE}{line}{COLUMN}{column}")),
+    };
+    Err(placed(error, seen, text))
 }
 
 /// An error of what the parser does not know, but people may look for.

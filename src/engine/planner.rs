@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::{DFSchema, TableReference, plan_datafusion_err};
@@ -22,7 +22,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use futures::future::BoxFuture;
-use sqlparser::ast::{DataType as SqlType, Statement as SqlStatement, TimezoneInfo};
+use sqlparser::ast::{ColumnDef, Statement as SqlStatement};
 
 use super::change::TARGET;
 use super::described::{described, without_request};
@@ -30,6 +30,7 @@ use super::history::Moments;
 use super::rights::{Guarded, Policed};
 use super::session::Session;
 use super::together::Found;
+use super::type_names::{digits_of, session_types};
 use super::{
     Error, Result, as_of, complexity, joins, list, misplaced, parse, series, stars, subject,
 };
@@ -37,6 +38,7 @@ use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Tab
 use crate::coordination::paths::CatalogName;
 use crate::storage;
 use crate::storage::managed::{ManagedTable, Moment};
+use crate::values::types::{MAX_PRECISION, PRECISION};
 
 /// Views within views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -185,7 +187,7 @@ impl Session {
             }
         }
         let types = session_types(self);
-        Ok(Names { state: self.state(), tables, types, missing_function: Mutex::default() })
+        Ok(Names { state: self.state(), tables, types, missing_functions: Mutex::default() })
     }
 
     /// The table a name stands for.
@@ -464,48 +466,24 @@ fn parser_options(state: &SessionState) -> ParserOptions {
     }
 }
 
-/// Table definitions need the planner for their column types only.
-pub(super) fn column_schema(
-    session: &Session,
-    columns: Vec<sqlparser::ast::ColumnDef>,
-) -> Result<arrow::datatypes::Schema> {
+/// Table definitions need the planner for their column types only. How many digits of a second a
+/// column keeps is said by its metadata.
+pub(super) fn column_schema(session: &Session, columns: Vec<ColumnDef>) -> Result<Schema> {
     let state = session.state();
     let types = session_types(session);
     let tables = HashMap::new();
-    let names = Names { state, tables, types, missing_function: Mutex::default() };
-    SqlToRel::new_with_options(&names, parser_options(state))
+    let names = Names { state, tables, types, missing_functions: Mutex::default() };
+    let digits: Vec<_> = columns.iter().map(|column| digits_of(&column.data_type)).collect();
+    let schema = SqlToRel::new_with_options(&names, parser_options(state))
         .build_schema(columns)
-        .map_err(Error::planning)
-}
-
-/// The system's types, and timestamps in microseconds as PostgreSQL has them: the engine's own are
-/// in nanoseconds, which reach from 1677 to 2262 only.
-#[derive(Debug)]
-struct SessionTypes {
-    system: Option<Arc<dyn TypePlanner>>,
-    zone: Arc<str>,
-}
-
-pub(super) fn session_types(session: &Session) -> Option<Arc<dyn TypePlanner>> {
-    let system = session.engine().system().type_planner();
-    let zone = session.info().settings.time_zone().into();
-    Some(Arc::new(SessionTypes { system, zone }))
-}
-
-impl TypePlanner for SessionTypes {
-    fn plan_type_field(&self, written: &SqlType) -> EngineResult<Option<FieldRef>> {
-        let zone = match written {
-            SqlType::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
-                Some(self.zone.clone())
-            }
-            SqlType::Timestamp(..) => None,
-            other => {
-                return self.system.as_ref().map_or(Ok(None), |types| types.plan_type_field(other));
-            }
-        };
-        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone);
-        Ok(Some(Arc::new(Field::new("", kind, true))))
-    }
+        .map_err(Error::planning)?;
+    let fields = schema.fields().iter().zip(digits).map(|(field, digits)| {
+        let mut field = field.as_ref().clone();
+        let digits = digits.filter(|digits| *digits < u64::from(MAX_PRECISION));
+        field.metadata_mut().extend(digits.map(|digits| (PRECISION.into(), digits.to_string())));
+        field
+    });
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// What the planner asks for while it turns a statement into a plan.
@@ -513,8 +491,8 @@ struct Names<'a> {
     state: &'a SessionState,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
     types: Option<Arc<dyn TypePlanner>>,
-    /// The last function nobody knew, in case planning fails for it.
-    missing_function: Mutex<Option<String>>,
+    /// Functions that nobody knew, in case planning fails for one of them: it goes on behind the first.
+    missing_functions: Mutex<Vec<String>>,
 }
 
 impl Names<'_> {
@@ -522,11 +500,13 @@ impl Names<'_> {
     /// a value should be, though it gives rows, to give those.
     fn settle<T>(self, planned: EngineResult<T>) -> Result<T> {
         planned.map_err(stars::as_ambiguous).map_err(|error| {
-            let missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
+            let missing = self.missing_functions.lock().unwrap_or_else(PoisonError::into_inner);
             // Some that nobody knows are parts of the language, and no reason to fail.
-            let is_told = |name: &String| error.find_root().message().contains(name.as_str());
-            let missing = missing.clone().filter(is_told);
-            match missing {
+            let told = error.find_root().message().into_owned();
+            let is_told = |name: &&String| {
+                told.contains(&format!("'{name}'")) || told.contains(&format!(" {name} "))
+            };
+            match missing.iter().find(is_told).cloned() {
                 Some(name) if self.gives_rows(&name) => Error::GivesRows(name),
                 Some(name) => Error::NoFunction(format!("{name}(...)")),
                 None => Error::planning(error),
@@ -546,9 +526,13 @@ impl Names<'_> {
             || self.state.aggregate_functions().contains_key(name)
             || self.state.window_functions().contains_key(name);
         if !known {
-            let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            *missing = Some(name.to_owned());
+            self.note(name);
         }
+    }
+
+    fn note(&self, name: &str) {
+        let missing = self.missing_functions.lock();
+        missing.unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
     }
 }
 
@@ -566,8 +550,7 @@ impl ContextProvider for Names<'_> {
         args: Vec<Expr>,
     ) -> EngineResult<Arc<dyn TableSource>> {
         let Some(function) = self.state.table_functions().get(name) else {
-            let mut missing = self.missing_function.lock().unwrap_or_else(PoisonError::into_inner);
-            *missing = Some(name.to_owned());
+            self.note(name);
             return Err(plan_datafusion_err!("table function {name} does not exist"));
         };
         let context = SimplifyContext::builder()

@@ -2,7 +2,7 @@
 //! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
 //! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
 //! as a query is the SELECT that it stands for, and LIKE ALL the operator. ONLY says nothing where no
-//! table has others below it, nor EXCLUDE NO OTHERS of a window.
+//! table has others below it, nor EXCLUDE NO OTHERS of a window. The digits of an interval stand behind it.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -23,7 +23,7 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     // Few statements need a second look.
     let locks = has("for") && (has("key") || has("of")) && (has("update") || has("share"));
     let only = has("only") && (has("from") || has("table") || has("join") || has("update"));
-    let looks: [(bool, Rewriting); 7] = [
+    let looks: [(bool, Rewriting); 8] = [
         (only, without_only),
         (has("exclude") && has("others"), without_others),
         (has("nothing") && has("merge"), without_nothing),
@@ -31,6 +31,7 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
         (has("table"), with_selects),
         (has("like") && has("all"), with_operators),
         (locks, with_plain_locks),
+        (has("interval") && text.contains('('), with_seconds),
     ];
     let mut changed = None;
     for (_, rewriting) in looks.into_iter().filter(|(may_be, _)| *may_be) {
@@ -251,6 +252,36 @@ fn with_operators(text: &str, words: &Words) -> Option<String> {
     (end > 0).then_some(changed)
 }
 
+/// `INTERVAL(3) '...'`, of which the parser forgets the digits, as `INTERVAL '...' SECOND(3)`, which means the
+/// same.
+fn with_seconds(text: &str, words: &Words) -> Option<String> {
+    let token = |at: usize| words.0.get(at).map(|(_, token)| token);
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == Keyword::INTERVAL) {
+        let (
+            Some(Token::LParen),
+            Some(Token::Number(digits, _)),
+            Some(Token::RParen),
+            Some(Token::SingleQuotedString(_)),
+        ) = (token(at + 1), token(at + 2), token(at + 3), token(at + 4))
+        else {
+            continue;
+        };
+        let (bracket, literal) = (words.0[at + 1].0, words.0[at + 4].0);
+        let next = words.0.get(at + 5).map_or(text.len(), |(start, _)| *start);
+        let literal = text[literal..next].trim_end();
+        // A comment stands behind it.
+        if !literal.ends_with('\'') {
+            continue;
+        }
+        changed.push_str(&text[end..bracket]);
+        changed.push_str(&format!(" {literal} SECOND({digits}) "));
+        end = next;
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
+}
+
 /// FOR NO KEY UPDATE as FOR UPDATE, FOR KEY SHARE as FOR SHARE, and `OF a, b` as two clauses. What is left
 /// out becomes blanks, so that the rest stays where it is.
 fn with_plain_locks(text: &str, words: &Words) -> Option<String> {
@@ -387,6 +418,15 @@ mod tests {
         assert_eq!(seen.as_deref(), Some("SELECT a !~~ ALL (ARRAY['b']) AND a ~~* all (b)"));
         parse_one(text).expect(text);
         assert_eq!(known("SELECT a LIKE 'x' UNION ALL SELECT b").expect("valid"), None);
+    }
+
+    #[test]
+    fn digits_of_an_interval_stand_behind_it() {
+        let text = "SELECT interval(3) '1.5 s', INTERVAL ( 0 ) 'it''s' FROM t";
+        let seen = "SELECT interval '1.5 s' SECOND(3) , INTERVAL  'it''s' SECOND(0) FROM t";
+        assert_eq!(known(text).expect(text).as_deref(), Some(seen));
+        parse_one(text).expect(text);
+        assert_eq!(known("SELECT '1'::interval(3), interval '1'").expect("valid"), None);
     }
 
     #[test]

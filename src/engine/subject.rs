@@ -10,6 +10,7 @@ use sqlparser::ast::{TableFactor, Visitor};
 use super::Error;
 use super::visit::visit;
 use crate::catalog::{self, ObjectKind};
+use crate::storage;
 
 /// What stands around an error in the definition of a view: its names are not those of the statement.
 pub(super) const OF_VIEW: &str = "definition of a view";
@@ -25,6 +26,15 @@ pub enum Subject {
     Function(String),
     /// A text that is no value of its type.
     Literal(String),
+    /// A column that is told with its table, whether that is written or not.
+    Ungrouped {
+        table: Option<String>,
+        name: String,
+    },
+    /// A type that is not there.
+    Type(String),
+    /// An operator that there is not for what stands beside it, by its symbol.
+    Operator(String),
 }
 
 impl Subject {
@@ -49,6 +59,11 @@ impl Error {
             Self::Plan(error) => of_plan(error, &self.to_string()),
             Self::NoFunction(call) => Some(Subject::Function(called(call)?)),
             Self::Catalog(error) => Subject::of_catalog(error),
+            Self::NoType(name) => Some(Subject::Type(name.clone())),
+            // A column that is to be written.
+            Self::Storage(storage::Error::NoColumn { name, table: Some(_) }) => {
+                Some(Subject::Column { table: None, name: name.clone() })
+            }
             _ => None,
         }
     }
@@ -77,7 +92,7 @@ fn of_plan(error: &DataFusionError, message: &str) -> Option<Subject> {
             let (_, call) = text.split_once("given name and argument types '")?;
             Some(Subject::Function(called(call)?))
         }
-        _ => literal(message),
+        _ => [ungrouped, no_type, operator, literal].iter().find_map(|told| told(message)),
     }
 }
 
@@ -109,7 +124,41 @@ fn called(call: &str) -> Option<String> {
     Some(call.split_once('(')?.0.to_owned())
 }
 
+fn ungrouped(message: &str) -> Option<Subject> {
+    let (column, _) = message
+        .strip_prefix("column \"")?
+        .split_once("\" must appear in the GROUP BY clause or be used in an aggregate function")?;
+    let (table, name) = match column.rsplit_once('.') {
+        Some((table, name)) => (table.rsplit('.').next().map(str::to_owned), name),
+        None => (None, column),
+    };
+    Some(Subject::Ungrouped { table, name: name.to_owned() })
+}
+
+fn no_type(message: &str) -> Option<Subject> {
+    let name = message.strip_prefix("type \"")?.strip_suffix("\" does not exist")?;
+    Some(Subject::Type(name.to_owned()))
+}
+
+/// `operator does not exist: text + integer`: the symbol is the only word without a letter.
+fn operator(message: &str) -> Option<Subject> {
+    let operation = message.strip_prefix("operator does not exist: ")?;
+    let is_symbol = |word: &&str| word.chars().all(|c| "+-*/<>=~!@#%^&|?".contains(c));
+    operation.split(' ').find(is_symbol).map(|symbol| Subject::Operator(symbol.to_owned()))
+}
+
 fn literal(message: &str) -> Option<Subject> {
-    let (_, value) = message.strip_prefix("invalid input syntax for type ")?.split_once(": \"")?;
+    let value = match message.strip_prefix("date/time field value out of range: \"") {
+        Some(value) => value,
+        None => message
+            .strip_prefix("invalid input syntax for type ")
+            .and_then(|rest| rest.split_once(": \""))
+            .map(|(_, value)| value)
+            .or_else(|| {
+                let (value, _) =
+                    message.strip_prefix("value \"")?.split_once(" is out of range for type ")?;
+                Some(value)
+            })?,
+    };
     Some(Subject::Literal(value.strip_suffix('"')?.to_owned()))
 }

@@ -7,6 +7,7 @@ use datafusion::common::{Column, SchemaError, TableReference};
 use datafusion::error::DataFusionError;
 
 use super::system::NAME_MARK;
+use crate::values::decode;
 use crate::values::types::{pg_type, sql_name};
 
 /// Columns that a hint lists.
@@ -16,6 +17,9 @@ const SHOWN_COLUMNS: usize = 20;
 const NO_MATCH: &str = "No function matches the given name and argument types";
 const CASTS: &str = "No function matches the given name and argument types. You might need to add explicit \
                      type casts.";
+
+const OPERATOR_CASTS: &str = "No operator matches the given name and argument types. You might need to add \
+                              explicit type casts.";
 
 /// An error's text.
 pub(super) fn of(root: &DataFusionError) -> Option<String> {
@@ -42,6 +46,13 @@ pub(super) fn hint(error: &DataFusionError) -> Option<String> {
         DataFusionError::SchemaError(error, _) => error,
         DataFusionError::Plan(text) if of_text(text)?.starts_with("function ") => {
             return text.contains(NO_MATCH).then(|| CASTS.to_owned());
+        }
+        DataFusionError::Plan(text) if of_text(text)?.starts_with("operator does not exist") => {
+            return Some(OPERATOR_CASTS.to_owned());
+        }
+        DataFusionError::External(inner) => {
+            let error = inner.downcast_ref::<decode::Error>()?;
+            return error.hint().map(str::to_owned);
         }
         _ => return None,
     };
@@ -116,6 +127,11 @@ const SAYINGS: &[(&str, &str)] = &[
         "Physical plan does not support logical expression Exists",
         "EXISTS cannot stand in this condition, such as that of a join: put it into WHERE, or into the list \
          of a subquery",
+    ),
+    (
+        "Physical plan does not support logical expression InSubquery",
+        "IN with a subquery is not supported in this place, such as the condition of an outer join, or where it \
+         compares with the outer query by anything but =: put it into WHERE",
     ),
     ("Inconsistent data length across values list", "VALUES lists must all be the same length"),
     ("Too many columns! The subquery should only", "subquery must return only one column"),
@@ -202,6 +218,9 @@ fn of_values(text: &str) -> Option<String> {
         (text.strip_prefix("Can't cast value ")).and_then(|rest| rest.split_once(" to type "))
     {
         return Some(format!("{} out of range: {value}", type_name(kind)?));
+    }
+    if let Some(call) = text.strip_prefix("Overflow happened on FACTORIAL") {
+        return Some(format!("bigint out of range: factorial{call}"));
     }
     if let Some(operation) = text.strip_prefix("Overflow happened on: ") {
         return Some(format!("value out of range: {operation}"));
@@ -293,6 +312,17 @@ fn of_places(text: &str) -> Option<String> {
             "arguments to GROUPING must be grouping expressions of the associated query level, \
              and {argument} is none"
         ));
+    }
+    if text.starts_with("Unsupported Value 'SingleQuotedByteStringLiteral")
+        || text.starts_with("Unsupported Value 'HexStringLiteral")
+    {
+        return Some("type \"bit\" does not exist".to_owned());
+    }
+    if let Some(date_part) = between(text, "Date part '", "' not supported") {
+        return Some(format!("unit \"{date_part}\" not recognized"));
+    }
+    if let Some(unit) = between(text, "Unsupported date_trunc granularity: '", "'") {
+        return Some(format!("unit \"{unit}\" not recognized"));
     }
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         return Some(format!("type \"{}\" does not exist", name.to_lowercase()));

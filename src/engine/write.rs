@@ -88,8 +88,9 @@ impl Target {
 
     /// The place of a column.
     pub fn column(&self, name: &str) -> Result<usize> {
-        let missing = || storage::Error::NoColumn { name: name.to_owned() };
-        Ok(self.schema.index_of(name).map_err(|_| missing())?)
+        let table = || Some(self.table.name.table.clone());
+        let missing = |_| storage::Error::NoColumn { name: name.to_owned(), table: table() };
+        Ok(self.schema.index_of(name).map_err(missing)?)
     }
 }
 

@@ -9,6 +9,7 @@ const SAYINGS: &[(&str, &str)] = &[
     ("overflow on abs(", "22003"),
     ("Percentile value must be between", "22003"),
     ("factorial of a negative number", "22003"),
+    ("Overflow happened on FACTORIAL", "22003"),
     ("Error parsing timestamp from", "22007"),
     ("Month value '", "22008"),
     ("Day value '", "22008"),
@@ -88,6 +89,8 @@ const SAYINGS: &[(&str, &str)] = &[
     ("RANGE requires exactly one ORDER BY", "42P20"),
     ("is defined multiple times!", "42P20"),
     ("Unsupported SQL type", "42704"),
+    ("Unsupported Value 'SingleQuotedByteStringLiteral", "42704"),
+    ("Unsupported Value 'HexStringLiteral", "42704"),
     ("Unsupported custom type", "42704"),
 ];
 

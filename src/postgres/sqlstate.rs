@@ -5,13 +5,15 @@
 //! to the log as well.
 
 mod engine;
+mod files;
 mod stores;
 mod submitted;
 
 use std::num::NonZeroU32;
 
 use engine::{known, setting_code};
-use stores::{catalog_code, catalog_disk_hint, disk_hint, live_code, storage_code, store_code};
+use files::storage_code;
+use stores::{catalog_code, catalog_disk_hint, disk_hint, live_code, store_code};
 pub use submitted::failure;
 use submitted::{schedule_code, submission_code, submission_hint, submitted_hint};
 

@@ -13,6 +13,13 @@ const REFERENCE: &str = "Leave it out: nothing enforces references. A MERGE or I
 const CHECK: &str = "Leave it out: only NOT NULL and types are enforced. A WHERE in what writes the table keeps \
                      rows out, and a view over it hides them.";
 
+const NOT_NULL: &str = "Rows that are there are not looked at again. Make a table that has the constraint, CREATE \
+                        TABLE new (column type NOT NULL, ...), INSERT INTO new SELECT ... FROM the old one, and \
+                        ALTER TABLE ... RENAME TO puts it in its place.";
+
+const DIGITS: &str = "Leave it out: the files have what they have. A view may show less of it: SELECT \
+                      column::timestamp(0).";
+
 const NUMBERS: &str = "There are no sequences. For keys take uuid with DEFAULT gen_random_uuid(), or number rows \
                        as they are inserted: row_number() OVER () + (SELECT coalesce(max(id), 0) FROM t).";
 
@@ -113,6 +120,18 @@ pub(super) fn refuse_unknown(words: &[String]) -> Result<()> {
         Some((name, "")) => Err(Error::NotSupported((*name).to_owned())),
         Some((name, instead)) => Err(Error::Instead { what: (*name).to_owned(), instead }),
     }
+}
+
+/// A constraint on a column that is there.
+pub(super) fn of_not_null() -> Error {
+    Error::Instead { what: "ALTER COLUMN SET NOT NULL".to_owned(), instead: NOT_NULL }
+}
+
+/// A number of digits of a second in a column of files that others write.
+pub(super) fn of_digits(column: &str) -> Error {
+    let what =
+        format!("a number of digits of a second in column \"{column}\" of an external table");
+    Error::Instead { what, instead: DIGITS }
 }
 
 /// A constraint of a whole table.

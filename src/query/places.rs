@@ -99,6 +99,9 @@ impl Tokens {
             let Some(Token::SingleQuotedString(text)) = self.token(at) else { return false };
             return text == value;
         }
+        if let Subject::Operator(symbol) = subject {
+            return self.token(at).is_some_and(|token| token.to_string() == *symbol);
+        }
         let Some((names, length)) = self.names(at) else { return false };
         let is_called = self.token(at + length) == Some(&Token::LParen);
         let before = at.checked_sub(1);
@@ -132,7 +135,16 @@ impl Tokens {
                 };
                 !is_called && !alias && column == name && !self.is_in_using(at)
             }
-            Subject::Literal(_) => false,
+            // In the list before FROM, or in HAVING: not where it is grouped by.
+            Subject::Ungrouped { table, name } => {
+                let of = names.len().checked_sub(2).map(|at| &names[at]);
+                let same = of.is_none_or(|of| table.as_ref().is_none_or(|table| of == table));
+                let alias = before.is_some_and(|at| self.keyword(at) == Keyword::AS);
+                same && !is_called && !alias && names.last() == Some(name)
+            }
+            // Behind `::`, in a cast, or before a literal.
+            Subject::Type(name) => !is_called && names.join(".") == *name,
+            Subject::Literal(_) | Subject::Operator(_) => false,
         }
     }
 
@@ -161,6 +173,7 @@ mod tests {
             table: table.map(str::to_owned),
             name: name.to_owned(),
         };
+        let ungrouped = Subject::Ungrouped { table: Some("t".into()), name: "b".into() };
         for (text, subject, places) in [
             ("SELECT a, no FROM t", column(None, "no"), &[10][..]),
             ("SELECT a AS no FROM t WHERE NO = 1", column(None, "no"), &[28]),
@@ -175,6 +188,10 @@ mod tests {
             ("SELECT no FROM no(1)", Subject::Relation("no".into()), &[]),
             ("SELECT pg_catalog.no(1), no FROM t", Subject::Function("no".into()), &[7]),
             ("SELECT 'x', \"x\", 'xx'", Subject::Literal("x".into()), &[7]),
+            ("SELECT a, u.b, t.b, x AS b FROM t", ungrouped.clone(), &[15]),
+            ("SELECT upper(b) FROM t GROUP BY a", ungrouped, &[13]),
+            ("SELECT 1::no, x no2", Subject::Type("no".into()), &[10]),
+            ("SELECT a <> 1, a < 2", Subject::Operator("<>".into()), &[9]),
         ] {
             assert_eq!(found(text, &subject), places, "{text}");
         }

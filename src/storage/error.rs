@@ -8,6 +8,8 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
+use super::external::written;
+use crate::catalog::{External, FileFormat};
 use crate::values::types::{pg_type, sql_name};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,6 +20,10 @@ pub enum Error {
     BadLocation { location: String, reason: String },
     #[error("there are no {format} files at {location}")]
     NoFiles { location: String, format: String },
+    #[error(
+        "the {format} files at {location} are empty: they have no bytes, and say nothing of columns"
+    )]
+    EmptyFiles { location: String, format: String },
     #[error("{path} does not exist")]
     NotFound { path: String },
     #[error("no permission to read {path}")]
@@ -29,6 +35,9 @@ pub enum Error {
     /// The bytes are there but are not what the format demands.
     #[error("{path} is damaged or not of the expected format: {}", damage(.source))]
     Damaged { path: String, source: Box<DataFusionError> },
+    /// The same where a table is made of it, so that it may be that it has another format.
+    #[error("{path} cannot be read as {}: {}", written(*.format), damage(.source))]
+    NotOfFormat { path: String, format: FileFormat, source: Box<DataFusionError> },
     /// A cast or a computation that failed on values of the file; readers do the statement's own as
     /// well as those that bring the file's columns to the table's types. Where tables keep their files is not
     /// everybody's business, so that the text does not say it: see [`Error::file`].
@@ -47,10 +56,10 @@ pub enum Error {
     BadTable { reason: String },
     #[error("{reason}")]
     BadAlteration { reason: String },
-    #[error("column \"{name}\" does not exist")]
-    NoColumn { name: String },
-    #[error("column \"{name}\" already exists")]
-    ColumnExists { name: String },
+    #[error("column \"{name}\"{} does not exist", of_relation(.table))]
+    NoColumn { name: String, table: Option<String> },
+    #[error("column \"{name}\"{} already exists", of_relation(.table))]
+    ColumnExists { name: String, table: Option<String> },
     #[error("\"{table}\" is not a table that can be written: it only reads files of others")]
     NotManaged { table: String },
     #[error("{reason}")]
@@ -115,6 +124,11 @@ pub enum Error {
     NullValue { column: String },
 }
 
+/// Whose column it is, where that is known.
+fn of_relation(table: &Option<String>) -> String {
+    table.as_ref().map(|table| format!(" of relation \"{table}\"")).unwrap_or_default()
+}
+
 impl Error {
     /// The file that a statement has failed on: for the log, and for those who may read files.
     pub fn file(&self) -> Option<&str> {
@@ -122,11 +136,23 @@ impl Error {
             Self::Values { path, .. }
             | Self::NoMemoryFor { path, .. }
             | Self::Damaged { path, .. }
+            | Self::NotOfFormat { path, .. }
             | Self::NotFound { path }
             | Self::Denied { path }
             | Self::Io { path, .. } => Some(path),
             Self::Shared(error) => error.file(),
             _ => None,
+        }
+    }
+
+    /// The failure where a table is made of the file.
+    #[must_use]
+    pub fn described(self, external: &External) -> Self {
+        match self {
+            Self::Damaged { path, source } => {
+                Self::NotOfFormat { path, format: external.format, source }
+            }
+            other => other,
         }
     }
 
@@ -265,7 +291,32 @@ fn damage(source: &DataFusionError) -> String {
     while let Some(rest) = libraries.iter().find_map(|library| text.strip_prefix(library)) {
         text = rest;
     }
-    value_of_csv(text).unwrap_or_else(|| text.trim_end().to_owned())
+    let said = value_of_csv(text).or_else(|| fields_of_csv(text));
+    said.unwrap_or_else(|| text.trim_end().to_owned())
+}
+
+/// What readers of CSV say of a line with more or fewer fields than there are to be: `... unequal lengths
+/// between records on CSV file. Expected 2 records, found 1 records at line 3`, or `incorrect number of
+/// fields for line 3, expected 2 got 1`.
+fn fields_of_csv(text: &str) -> Option<String> {
+    let numbers = |text: &str| -> Vec<u64> {
+        let digits = text.split(|c: char| !c.is_ascii_digit());
+        digits.filter_map(|digits| digits.parse().ok()).collect()
+    };
+    let (expected, found, line) =
+        if let Some((_, rest)) = text.split_once("unequal lengths between records") {
+            let &[expected, found, line, ..] = numbers(rest).as_slice() else { return None };
+            (expected, found, line)
+        } else {
+            let (_, rest) = text.split_once("incorrect number of fields for line ")?;
+            let &[line, expected, found, ..] = numbers(rest).as_slice() else { return None };
+            (expected, found, line)
+        };
+    if text.contains("got more than") {
+        return Some(format!("line {line} has more than the {expected} fields that were expected"));
+    }
+    let fields = |count| if count == 1 { "1 field".to_owned() } else { format!("{count} fields") };
+    Some(format!("line {line} has {}, where {} were expected", fields(found), fields(expected)))
 }
 
 /// `Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,y]'`, without the
@@ -427,6 +478,27 @@ mod tests {
         assert!(error.ends_with("400 Bad Request: InvalidToken: It is malformed."), "{error}");
         let refused = generic("non-2xx status code: 403 Forbidden: <Error></Error>");
         assert!(matches!(Error::not_written("s3://lake/x", refused), Error::DeniedWrite { .. }));
+    }
+
+    #[test]
+    fn lines_of_csv_are_told_by_their_fields() {
+        for (text, said) in [
+            (
+                "Encountered unequal lengths between records on CSV file. Expected 2 records, found 1 \
+                 records at line 3",
+                "line 3 has 1 field, where 2 fields were expected",
+            ),
+            (
+                "incorrect number of fields for line 4, expected 2 got more than 2",
+                "line 4 has more than the 2 fields that were expected",
+            ),
+            (
+                "incorrect number of fields for line 3, expected 2 got 1",
+                "line 3 has 1 field, where 2 fields were expected",
+            ),
+        ] {
+            assert_eq!(fields_of_csv(text).as_deref(), Some(said));
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::error::DataFusionError;
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::basic::LogicalType;
@@ -29,7 +30,7 @@ use super::{Error, Folders, Location, Result};
 use crate::catalog::{Column, External, FileFormat};
 
 /// Our own option beside the formats': which files of a directory belong to the table.
-const FILE_EXTENSION: &str = "file_extension";
+pub const FILE_EXTENSION: &str = "file_extension";
 
 /// Files looked at to find out how a directory is laid out.
 const LAYOUT_SAMPLE: usize = 1000;
@@ -301,13 +302,17 @@ async fn infer(
     files: &[ObjectMeta],
 ) -> Result<Vec<Field>> {
     let (format, extension) = (format_of(session, external)?, file_extension(external));
-    let files: Vec<ObjectMeta> = (files.iter())
-        .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&extension))
+    let (files, empty): (Vec<ObjectMeta>, Vec<ObjectMeta>) = (files.iter())
+        .filter(|file| file.location.as_ref().ends_with(&extension))
         .cloned()
-        .collect();
+        .partition(|file| file.size > 0);
+    let empty = !empty.is_empty();
     if files.is_empty() {
-        let format = format.get_ext();
-        return Err(Error::NoFiles { location: location.to_string(), format });
+        let (location, format) = (location.to_string(), format.get_ext());
+        return Err(match empty {
+            true => Error::EmptyFiles { location, format },
+            false => Error::NoFiles { location, format },
+        });
     }
     let store = session
         .runtime_env()
@@ -325,8 +330,8 @@ async fn infer(
     for file in &files {
         match schema(std::slice::from_ref(file)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Error::of_file(named(file), error)),
-            Err(panic) => return Err(Error::of_panic(named(file), panic)),
+            Ok(Err(error)) => return Err(Error::of_file(named(file), error).described(external)),
+            Err(panic) => return Err(Error::of_panic(named(file), panic).described(external)),
         }
         if let Ok(Err(error)) = schema(&[files[0].clone(), file.clone()]).await {
             let reason = format!("{}: {}", named(file), error.message());
@@ -413,16 +418,46 @@ fn format_of(session: &dyn Session, external: &External) -> Result<Arc<dyn Forma
             continue;
         }
         let key = if name.contains('.') { name.clone() } else { format!("format.{name}") };
-        options.set(&key, value).map_err(|error| Error::BadOption {
-            name: name.clone(),
-            reason: error.message().into(),
-        })?;
+        let set = options.set(&key, value);
+        set.map_err(|error| bad_option(&options, external.format, name, value, &error))?;
     }
     Ok(match external.format {
         FileFormat::Parquet => Arc::new(ParquetFormat::default().with_options(options.parquet)),
         FileFormat::Csv => Arc::new(CsvFormat::default().with_options(options.csv)),
         FileFormat::Json => Arc::new(JsonFormat::default().with_options(options.json)),
     })
+}
+
+/// What is wrong with an option, and what there is of its kind.
+fn bad_option(
+    options: &TableOptions,
+    format: FileFormat,
+    name: &str,
+    value: &str,
+    error: &DataFusionError,
+) -> Error {
+    let text = error.message();
+    let unknown = text.contains(" not found on ") || text.contains("Could not find config");
+    let reason = match unknown {
+        true => {
+            let known: Vec<String> = (options.entries().into_iter())
+                .filter_map(|entry| entry.key.strip_prefix("format.").map(str::to_owned))
+                .filter(|key| !key.contains("::"))
+                .collect();
+            format!("{} has no such option; it has {}", written(format), known.join(", "))
+        }
+        false => format!("{value:?} is no value of it: {text}"),
+    };
+    Error::BadOption { name: name.to_owned(), reason }
+}
+
+/// A format as STORED AS has it.
+pub(super) fn written(format: FileFormat) -> &'static str {
+    match format {
+        FileFormat::Parquet => "PARQUET",
+        FileFormat::Csv => "CSV",
+        FileFormat::Json => "JSON",
+    }
 }
 
 fn first_duplicate(columns: &[Column]) -> Option<&str> {

@@ -42,7 +42,7 @@ mod turns;
 pub use conditions::cost;
 pub use contents::{Contents, Listing, Version, contents, is_of_files, pinned};
 pub use error::{Error, Result, failure};
-pub use external::{Definition, Directory, describe, open, partitions};
+pub use external::{Definition, Directory, FILE_EXTENSION, describe, open, partitions};
 pub use folders::Folders;
 pub use guard::check_file;
 pub use location::Location;

@@ -2,8 +2,12 @@
 //! names, then by their bytes, of two with one name the last; numbers as `numeric` writes them; one blank
 //! behind each comma and colon.
 
+mod order;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+pub use order::order;
 
 /// Why a text has no such form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

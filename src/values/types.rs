@@ -28,6 +28,25 @@ pub fn pg_type_name(field: &Field) -> Option<&str> {
     fits.then_some(name)
 }
 
+/// Metadata key of a column of times or timestamps, or arrays of these, that keeps less than
+/// microseconds: how many digits behind the second's point.
+pub const PRECISION: &str = "oribi.precision";
+
+/// The most digits behind the second's point: microseconds (`MAX_TIMESTAMP_PRECISION` of PostgreSQL).
+pub const MAX_PRECISION: u8 = 6;
+
+/// How many digits behind the second's point a column keeps; `None` for all that there are, and for
+/// what has no seconds.
+pub fn precision(field: &Field) -> Option<u8> {
+    let digits = field.metadata().get(PRECISION)?.parse().ok()?;
+    let mut kind = storage(field.data_type());
+    while let Some(element) = element(kind) {
+        kind = storage(element.data_type());
+    }
+    let timed = matches!(kind, DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_));
+    (timed && digits < MAX_PRECISION).then_some(digits)
+}
+
 /// Bytes that PostgreSQL adds to every typmod of a variable-length type (`VARHDRSZ`).
 const TYPMOD_HEADER: i32 = 4;
 
@@ -102,8 +121,12 @@ pub fn sql_name(name: &str) -> String {
 }
 
 /// The type modifier of a column: precision and scale of a `numeric` as PostgreSQL 15 packs them
-/// (`make_numeric_typmod`), otherwise -1.
+/// (`make_numeric_typmod`), the digits behind a second's point where they are fewer than there can be,
+/// otherwise -1.
 pub fn type_modifier(field: &Field) -> i32 {
+    if let Some(digits) = precision(field) {
+        return digits.into();
+    }
     let data_type = storage(field.data_type());
     match data_type {
         DataType::Decimal32(precision, scale)
@@ -121,9 +144,15 @@ pub fn type_modifier(field: &Field) -> i32 {
 pub fn written_type(field: &Field) -> Option<String> {
     // With all its dimensions, which PostgreSQL's own types do not tell.
     if let Some(element) = element(storage(field.data_type())) {
-        return Some(written_type(element)? + "[]");
+        let digits = field.metadata().get(PRECISION).map(|digits| (PRECISION, digits));
+        let mut element = element.clone();
+        element.metadata_mut().extend(digits.map(|(key, digits)| (key.to_owned(), digits.clone())));
+        return Some(written_type(&element)? + "[]");
     }
     let pg = pg_type(field);
+    if let Some(digits) = precision(field) {
+        return Some(format!("{}({digits})", pg.name()));
+    }
     let modifier = type_modifier(field) - 4;
     match pg.name() {
         "json" | "jsonb" | "record" => None,
@@ -405,6 +434,24 @@ mod tests {
         assert_eq!(type_modifier(&field(list(field(DataType::Decimal256(76, 38))))), 4980778);
         assert_eq!(type_modifier(&field(DataType::Utf8)), -1);
         assert_eq!(type_modifier(&field(DataType::UInt64)), -1);
+    }
+
+    #[test]
+    fn digits_of_seconds_are_told_where_they_are_fewer_than_there_can_be() {
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let with = |kind: DataType, digits: &str| {
+            field(kind).with_metadata(HashMap::from([(PRECISION.into(), digits.into())]))
+        };
+        let column = with(micros.clone(), "3");
+        assert_eq!(type_modifier(&column), 3);
+        assert_eq!(written_type(&column).as_deref(), Some("timestamp(3)"));
+        let columns = with(list(field(micros.clone())), "0");
+        assert_eq!(type_modifier(&columns), 0);
+        assert_eq!(written_type(&columns).as_deref(), Some("timestamp(0)[]"));
+        // All of them, and no seconds at all.
+        for other in [with(micros, "6"), with(DataType::Date32, "0")] {
+            assert_eq!(type_modifier(&other), -1);
+        }
     }
 
     #[test]

@@ -37,6 +37,12 @@ fn a_failure_has_its_place_in_the_message() {
         ("SELECT 'ü';\n SELECT nothing", Some("21")),
         ("SELECT nothing, nothing", None),
         ("PREPARE p AS SELECT nothing", None),
+        // Of what is not grouped by, a value, a type, an operator, and a variable that nobody has put in.
+        ("SELECT a, count(*) FROM (SELECT 1 AS a) t", Some("8")),
+        ("SELECT '2020-13-45'::date", Some("8")),
+        ("SELECT 1::nosuch", Some("11")),
+        ("SELECT 'a'::text + 1", Some("18")),
+        ("SELECT :v", Some("8")),
     ] {
         let place = place.map(str::to_owned);
         let messages = wire.query(sql);

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::error::{Error, Result};
 use super::{runtime, serve, tour};
+use crate::config::Error as ConfigError;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -87,7 +88,14 @@ async fn look(daemon: serve::Options) -> Vec<Check> {
     let config = match daemon.settings() {
         Ok(config) => config,
         Err(error) => {
-            let mend = "mend the key that is named: oribi help settings lists all of them";
+            let mend = match &error {
+                Error::Config(ConfigError::Read { .. }) => {
+                    "name a file that is there and can be read: --config or ORIBI_CONFIG does; without \
+                     either, the defaults count"
+                }
+                Error::Config(ConfigError::Syntax { .. }) => "mend the file where it says",
+                _ => "mend the key that is named: oribi help settings lists all of them",
+            };
             return vec![Check::fail("configuration", error, mend)];
         }
     };

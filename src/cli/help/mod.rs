@@ -5,9 +5,11 @@
 
 mod made;
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 
-use clap::{Args, CommandFactory};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Args, Command, CommandFactory};
 
 use super::error::{Error, Result};
 use super::tour;
@@ -15,11 +17,50 @@ use super::tour;
 #[derive(Debug, Args)]
 pub struct Options {
     /// A topic, or a command. Without it, the topics are listed.
+    #[arg(value_parser = Names, hide_possible_values = true)]
     topic: Option<String>,
     /// As JSON: an object with the topic's name, title and Markdown, or an array of the topics.
     #[arg(long)]
     json: bool,
 }
+
+/// Takes any name, and tells shells those that there are.
+#[derive(Clone, Debug)]
+struct Names;
+
+impl TypedValueParser for Names {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> std::result::Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let topics = TOPICS.iter().map(|topic| PossibleValue::new(topic.name));
+        Some(Box::new(topics.chain(COMMANDS.iter().copied().map(PossibleValue::new))))
+    }
+}
+
+/// The commands that no topic has the name of: making them of the command line's own description would ask
+/// for this again.
+const COMMANDS: &[&str] = &[
+    "bench",
+    "cluster",
+    "completions",
+    "config",
+    "demo",
+    "doctor",
+    "help",
+    "man",
+    "query",
+    "restore",
+    "serve",
+];
 
 /// Where a topic's text comes from.
 enum Source {
@@ -130,6 +171,19 @@ mod tests {
 
     fn shown(topic: &str) -> String {
         show(Some(topic)).expect(topic)
+    }
+
+    #[test]
+    fn shells_are_told_of_every_topic_and_command() {
+        let told: BTreeSet<String> = (Names.possible_values().expect("some"))
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        for command in crate::cli::Cli::command().get_subcommands() {
+            assert!(told.contains(command.get_name()), "{}", command.get_name());
+        }
+        for name in told {
+            show(Some(&name)).expect("a text");
+        }
     }
 
     #[test]

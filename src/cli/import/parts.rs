@@ -100,7 +100,10 @@ impl Parts {
                 parts.skip_mark()?;
             }
             Format::Parquet => {
-                let wrong = |error: &dyn ToString| Error::Rows(error.to_string());
+                let wrong = |error: &dyn ToString| Error::File {
+                    path: path.to_owned(),
+                    reason: not_parquet(&error.to_string()),
+                };
                 storage::check_file(&file()?).map_err(|error| wrong(&error))?;
                 let builder = ParquetRecordBatchReaderBuilder::try_new(file()?)
                     .map_err(|error| wrong(&error))?;
@@ -246,7 +249,10 @@ impl Parts {
         if let Source::Parquet { reader, rows, read, .. } = &mut self.source {
             while csv.len() < self.bytes {
                 let Some(batch) = reader.next() else { break };
-                let batch = batch.map_err(|error| Error::Rows(error.to_string()))?;
+                let batch = batch.map_err(|error| Error::File {
+                    path: self.path.clone(),
+                    reason: not_parquet(&error.to_string()),
+                })?;
                 *read += batch.num_rows() as u64;
                 write_batch(&batch, &mut csv)?;
             }
@@ -542,6 +548,16 @@ impl Kind {
             Self::Unknown | Self::Text => "text",
         }
     }
+}
+
+/// What is wrong with a file that is no Parquet file, or none that can be read, in other words than the
+/// reader's.
+fn not_parquet(said: &str) -> String {
+    let said = said.strip_prefix("Parquet error: ").unwrap_or(said);
+    format!(
+        "it cannot be read as Parquet: {said}. --format says what a file is whose name does not; a Parquet \
+         file that was not copied whole has lost its end"
+    )
 }
 
 #[cfg(test)]

@@ -123,7 +123,13 @@ impl Places {
         let gone = |error: coordination::Error| Error::Unreachable(error.to_string());
         let order = RandomState::new();
         let mut found = Vec::new();
-        for name in store.children(&Path::Daemons.to_string()).await.map_err(gone)? {
+        let names = match store.children(&Path::Daemons.to_string()).await {
+            Ok(names) => names,
+            // No daemon has ever been there.
+            Err(coordination::Error::NoNode { .. }) => Vec::new(),
+            Err(error) => return Err(gone(error)),
+        };
+        for name in names {
             let Some(id) = paths::decode(&name) else { continue };
             let node = store.get(&Path::Daemon(&id).to_string()).await.map_err(gone)?;
             let record = node.and_then(|node| serde_json::from_slice::<Record>(&node.data).ok());

@@ -25,11 +25,16 @@ const FIRST: &str = "\u{2}json";
 pub(super) struct EqualJson {
     comparable: Arc<ScalarUDF>,
     known: Arc<ScalarUDF>,
+    order: Arc<ScalarUDF>,
 }
 
 impl Default for EqualJson {
     fn default() -> Self {
-        Self { comparable: super::json::comparable(), known: super::json::known() }
+        Self {
+            comparable: super::json::comparable(),
+            known: super::json::known(),
+            order: super::json::order(),
+        }
     }
 }
 
@@ -38,7 +43,8 @@ pub(super) fn is_json(field: &Field) -> bool {
     !field.metadata().is_empty() && is_text(field.data_type()) && pg_type(field) == Type::JSON
 }
 
-fn gives_json(expr: &Expr, schema: &DFSchema) -> bool {
+/// Whether an expression is JSON.
+pub(super) fn gives_json(expr: &Expr, schema: &DFSchema) -> bool {
     expr.to_field(schema).is_ok_and(|(_, field)| is_json(&field))
 }
 
@@ -63,6 +69,19 @@ impl EqualJson {
                 self.grouped(aggregate).map(Transformed::yes)
             }
             LogicalPlan::Join(join) => self.joined(join),
+            LogicalPlan::Distinct(Distinct::On(mut on)) if has_json(on.input.schema()) => {
+                let schema = on.input.schema().clone();
+                let key = |expr: Expr| match gives_json(&expr, &schema) {
+                    // A plan may be looked at twice: what this gives is a text.
+                    true => self.order.call(vec![expr]),
+                    false => expr,
+                };
+                on.on_expr = on.on_expr.into_iter().map(key).collect();
+                for sort in on.sort_expr.iter_mut().flatten() {
+                    sort.expr = key(std::mem::take(&mut sort.expr));
+                }
+                Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(on))))
+            }
             other => Ok(Transformed::no(other)),
         }
     }

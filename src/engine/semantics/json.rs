@@ -58,6 +58,8 @@ enum Making {
     Normal,
     /// The same text of all JSON that is equal as `jsonb`.
     Comparable,
+    /// A text that is less than another's where the JSON is, as `jsonb`.
+    Order,
 }
 
 const FUNCTIONS: &[(&str, Making)] = &[
@@ -90,12 +92,17 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
     };
     let row = Arc::new(ScalarUDF::new_from_impl(Row::default()));
     let normal = one_form("jsonb_form", Making::Normal);
-    FUNCTIONS.iter().map(function).chain([normal, comparable(), row])
+    FUNCTIONS.iter().map(function).chain([normal, comparable(), order(), row])
 }
 
 /// The function by whose texts JSON is compared.
 pub(super) fn comparable() -> Arc<ScalarUDF> {
     one_form("jsonb_comparable", Making::Comparable)
+}
+
+/// The function by whose texts JSON is sorted.
+pub(super) fn order() -> Arc<ScalarUDF> {
+    one_form("jsonb_order", Making::Order)
 }
 
 /// The function that has JSON be known as such.
@@ -168,7 +175,7 @@ impl ScalarUDFImpl for Json {
         let field = Field::new(self.name, DataType::Utf8View, true);
         Ok(Arc::new(match self.making {
             // They are gathered as texts, whose arrays the engine has aggregates for.
-            Making::Item | Making::Member | Making::Comparable => field,
+            Making::Item | Making::Member | Making::Comparable | Making::Order => field,
             _ => extended(field, "arrow.json"),
         }))
     }
@@ -243,9 +250,10 @@ impl Json {
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 Ok(texts.as_string_view().clone())
             }
-            Making::Normal | Making::Comparable => {
+            Making::Normal | Making::Comparable | Making::Order => {
                 let form = match self.making {
                     Making::Normal => jsonb::normal,
+                    Making::Order => jsonb::order,
                     _ => jsonb::comparable,
                 };
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;

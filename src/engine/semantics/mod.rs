@@ -11,11 +11,12 @@
 //! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]).
 //!
-//! - *intervals* are compared and sorted by how long they are ([`intervals`]).
+//! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
 //! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
+//! Times are rounded to the digits of their type ([`precision`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
 //! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
@@ -34,11 +35,13 @@ mod joined;
 mod json;
 mod labelled;
 mod lengths;
+mod literals;
 mod matched;
 mod members;
 mod mixed;
 mod moments;
 mod operators;
+mod precision;
 mod refused;
 mod repeated;
 mod rounding;
@@ -83,8 +86,10 @@ pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
 pub use json::JsonError;
 pub(super) use operators::Operators;
+pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
 pub(super) use shifted::ShiftedSums;
+pub(super) use typed::row_number;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]
@@ -95,6 +100,7 @@ pub(super) struct Semantics {
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
     array_has: Arc<ScalarUDF>,
+    json_order: Arc<ScalarUDF>,
     words: words::Words,
 }
 
@@ -107,6 +113,7 @@ impl Default for Semantics {
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
             array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
+            json_order: json::order(),
             words: words::Words::default(),
         }
     }
@@ -128,6 +135,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
+        Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::default())),
     ];
     functions.extend(json::functions());
     functions
@@ -233,6 +241,9 @@ impl Semantics {
             let mut done = expr.transform_up(|expr| self.expression(expr, &schema, zone))?;
             if sorts && is_interval(&done.data, &schema) {
                 let order = self.interval_order.call(vec![done.data]);
+                done = Transformed::yes(order);
+            } else if sorts && equal_json::gives_json(&done.data, &schema) {
+                let order = self.json_order.call(vec![done.data]);
                 done = Transformed::yes(order);
             }
             Ok(match done.transformed {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -16,7 +16,7 @@ use sqlparser::ast::BinaryOperator;
 use super::intervals::{INTERVAL, Scaled};
 use super::moments::Difference;
 use super::truths::truth;
-use super::{mixed, text};
+use super::{literals, mixed, text};
 use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text, pg_type};
 
@@ -36,14 +36,16 @@ pub(in crate::engine) struct Operators {
     divided: Arc<ScalarUDF>,
     difference: Arc<ScalarUDF>,
     jsonb_comparable: Arc<ScalarUDF>,
+    jsonb_order: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
         let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(Scaled::new(divided)));
         let difference = Arc::new(ScalarUDF::new_from_impl(Difference::default()));
-        let jsonb_comparable = super::json::comparable();
-        Self { times: scaled(false), divided: scaled(true), difference, jsonb_comparable }
+        let (jsonb_comparable, jsonb_order) = (super::json::comparable(), super::json::order());
+        let (times, divided) = (scaled(false), scaled(true));
+        Self { times, divided, difference, jsonb_comparable, jsonb_order }
     }
 }
 
@@ -69,15 +71,12 @@ impl ExprPlanner for Operators {
         if arrays {
             return Ok(of_arrays(op, (left, left_type), (right, right_type)));
         }
-        let equals = matches!(op, BinaryOperator::Eq | BinaryOperator::NotEq);
-        if equals && is_text(&left_type) && is_text(&right_type) {
-            let json = is_json(&left, schema) || is_json(&right, schema);
-            let [left, right] = [left, right].map(|side| match json {
-                true => self.jsonb_comparable.call(vec![side]),
-                false => side,
-            });
-            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        if compares(&op) && is_text(&left_type) && is_text(&right_type) {
+            return Ok(PlannerResult::Original(self.of_texts(op, left, right, schema)));
         }
+        refuse_text_beside_number(&op, (&left, &left_type), (&right, &right_type))?;
+        let ((left, left_type), (right, right_type)) =
+            literals::of_one_type(&op, (left, left_type), (right, right_type));
         let common = mixed::common_type([&left_type, &right_type].into_iter());
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
             let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
@@ -157,6 +156,27 @@ impl ExprPlanner for Operators {
     }
 }
 
+impl Operators {
+    /// A comparison of texts, which may be JSON.
+    fn of_texts(
+        &self,
+        op: BinaryOperator,
+        left: Expr,
+        right: Expr,
+        schema: &DFSchema,
+    ) -> RawBinaryExpr {
+        if !is_json(&left, schema) && !is_json(&right, schema) {
+            return RawBinaryExpr { op, left, right };
+        }
+        let key = match op {
+            BinaryOperator::Eq | BinaryOperator::NotEq => &self.jsonb_comparable,
+            _ => &self.jsonb_order,
+        };
+        let [left, right] = [left, right].map(|side| key.call(vec![side]));
+        RawBinaryExpr { op, left, right }
+    }
+}
+
 /// An operator of arrays. A text in quotes beside one is an array of the same type.
 fn of_arrays(
     op: BinaryOperator,
@@ -183,13 +203,39 @@ fn of_arrays(
     }
 }
 
-fn is_constant_text(expr: &Expr) -> bool {
+/// Whether it is a text in quotes, which has no type by itself.
+pub(super) fn is_constant_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if value.try_as_str().flatten().is_some())
 }
 
 /// Whether a text is JSON.
 fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
     expr.to_field(schema).is_ok_and(|(_, field)| pg_type(&field) == Type::JSON)
+}
+
+/// What PostgreSQL has no operator for: the engine would read every text as a number, and fail at the first
+/// that is none.
+fn refuse_text_beside_number(
+    op: &BinaryOperator,
+    (left, left_type): (&Expr, &DataType),
+    (right, right_type): (&Expr, &DataType),
+) -> Result<()> {
+    let is_written = |expr: &Expr| !is_constant_text(expr) && !matches!(expr, Expr::Placeholder(_));
+    let differ = |text: &DataType, expr: &Expr, other: &DataType| {
+        is_text(text) && is_written(expr) && other.is_numeric()
+    };
+    match compares(op)
+        && (differ(left_type, left, right_type) || differ(right_type, right, left_type))
+    {
+        true => no_operator(left_type, &op.to_string(), right_type),
+        false => Ok(()),
+    }
+}
+
+/// # Errors
+/// There is no operator of these types, always.
+pub(super) fn no_operator(left: &DataType, op: &str, right: &DataType) -> Result<()> {
+    plan_err!("Cannot infer common argument type for comparison operation {left} {op} {right}")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

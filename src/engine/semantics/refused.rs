@@ -5,6 +5,9 @@ use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable};
 
+use super::operators::{is_constant_text, no_operator};
+use crate::values::types::is_text;
+
 /// Functions whose first argument is a text, and may be bytes, as the engine calls them.
 const OF_TEXTS: &[&str] = &[
     "bit_length",
@@ -25,7 +28,24 @@ pub(super) fn may_have(expr: &Expr) -> bool {
         Expr::AggregateFunction(function) => {
             function.params.args.len() > 1 && function.func.name() == "count"
         }
+        Expr::InList(_) | Expr::Between(_) => true,
         _ => false,
+    }
+}
+
+/// Refuses a text among numbers, and a number among texts: see [`super::operators`].
+fn compared(one: &Expr, op: &str, others: &[&Expr], schema: &DFSchema) -> Result<()> {
+    let kind = |expr: &Expr| match is_constant_text(expr) || matches!(expr, Expr::Placeholder(_)) {
+        true => None,
+        false => expr.get_type(schema).ok(),
+    };
+    let Some(one) = kind(one) else { return Ok(()) };
+    let differ = |other: &DataType| {
+        is_text(&one) && other.is_numeric() || one.is_numeric() && is_text(other)
+    };
+    match others.iter().filter_map(|other| kind(other)).find(differ) {
+        Some(other) => no_operator(&one, op, &other),
+        None => Ok(()),
     }
 }
 
@@ -33,6 +53,14 @@ pub(super) fn may_have(expr: &Expr) -> bool {
 /// There is no such function for arguments of these types.
 pub(super) fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
     let (name, args) = match expr {
+        Expr::InList(list) => {
+            let items: Vec<&Expr> = list.list.iter().collect();
+            return compared(&list.expr, "=", &items, schema);
+        }
+        Expr::Between(range) => {
+            compared(&range.expr, ">=", &[&range.low], schema)?;
+            return compared(&range.expr, "<=", &[&range.high], schema);
+        }
         Expr::ScalarFunction(function) if may_have(expr) => {
             let first = function.args.first().and_then(|first| first.get_type(schema).ok());
             let wrong = first.is_some_and(|kind| {

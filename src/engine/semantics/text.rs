@@ -33,7 +33,10 @@ pub(super) fn constant(expr: &Expr, field: &FieldRef, zone: &TimeZone) -> Result
         },
     };
     let value = value(&text, &pg, field, zone)?;
-    Ok(Some(Expr::Literal(value, Some(FieldMetadata::from(field.as_ref())))))
+    // The engine takes constants for different ones of which one has metadata and the other has none, be that
+    // as empty as it may: `v = '10' AND v = 10` would hold for no row.
+    let metadata = FieldMetadata::from(field.as_ref());
+    Ok(Some(Expr::Literal(value, (!metadata.is_empty()).then_some(metadata))))
 }
 
 /// The type whose reading a cast to this field is, if it has one.

@@ -109,7 +109,7 @@ fn without_zeros(numbers: ColumnarValue) -> Result<ColumnarValue> {
 }
 
 /// `row_number()`, as statements find it.
-pub(super) fn row_number() -> Arc<WindowUDF> {
+pub(in crate::engine) fn row_number() -> Arc<WindowUDF> {
     Numbered::around(row_number_udwf(), &DataType::Int64)
 }
 

@@ -452,7 +452,18 @@ fn of_engine(name: &str, value: &str, error: &DataFusionError) -> Error {
         return Error::Unknown(name.to_owned());
     }
     let last = last.trim_start_matches("External error: ").trim_start_matches("Execution error: ");
-    invalid(name, value, format!(": {last}"))
+    // What the readers of numbers and truth values say.
+    let takes = |what: &str| invalid(name, value, format!(": it takes {what}"));
+    match last {
+        text if text.contains("invalid digit found in string") => takes("a whole number"),
+        text if text.contains("too large to fit in target type") => takes("a smaller number"),
+        text if text.contains("cannot parse integer from empty string") => takes("a number"),
+        text if text.contains("invalid float literal") => takes("a number"),
+        text if text.contains("provided string was not `true` or `false`") => {
+            takes("true or false")
+        }
+        last => invalid(name, value, format!(": {last}")),
+    }
 }
 
 /// Checks a value for all sessions, and brings it into the form that SHOW prints.

@@ -1,8 +1,8 @@
-//! Failures of what keeps things: the coordination store, the catalog, storage.
+//! Failures of what keeps things: the coordination store, the catalog.
 
-use super::{Report, known};
+use super::Report;
 use crate::cluster::live;
-use crate::{catalog, coordination, storage, telemetry};
+use crate::{catalog, coordination, telemetry};
 
 pub(super) fn live_code(error: &live::Error) -> &'static str {
     use live::Error as E;
@@ -144,71 +144,5 @@ pub(super) fn catalog_code(error: &catalog::Error) -> &'static str {
         E::NotRead(_) => "58000",
         E::Unknown(_) => "08007",
         E::Coordination(_) | E::BadRecord { .. } => "XX000",
-    }
-}
-
-impl From<storage::Error> for Report {
-    fn from(error: storage::Error) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&storage::Error> for Report {
-    fn from(error: &storage::Error) -> Self {
-        use storage::Error as E;
-        let report = Self::error(storage_code(error), error.to_string());
-        let report = Self { file: error.file().map(Box::from), ..report };
-        match error {
-            E::Outside { .. } => {
-                report.hint("The setting storage.roots of the daemon lists these places.")
-            }
-            E::Damaged { .. } => report.hint(DAMAGED),
-            E::Catalog(error) => error.as_ref().into(),
-            E::Shared(error) => error.as_ref().into(),
-            error if error.is_conflict() => report.hint("Retry the transaction."),
-            _ => report,
-        }
-    }
-}
-
-/// What is to be done about a file that cannot be read.
-const DAMAGED: &str = "Put the file right, or take it away. Columns of CSV that are declared as text are read \
-                       as they are; a table's files are lost unless there is a copy of them.";
-
-/// Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
-pub(super) fn storage_code(error: &storage::Error) -> &'static str {
-    use storage::Error as E;
-    match error {
-        E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
-        E::NotFound { .. } | E::NoFiles { .. } => "58P01",
-        E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
-        E::Io { .. } | E::NotWritten { .. } => "58030",
-        E::NoSpace { .. } => "53100",
-        E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",
-        E::Damaged { .. } => "XX001",
-        E::Mixed { .. } => "42804",
-        E::BadMoment { .. }
-        | E::BadLocation { .. }
-        | E::BadOption { .. }
-        | E::BadProperty { .. } => "22023",
-        E::NoPartition { .. } => "22003",
-        E::NullValue { .. } => "23502",
-        E::BadSchema(_)
-        | E::BadDefinition { .. }
-        | E::BadTable { .. }
-        | E::BadAlteration { .. } => "42P16",
-        E::Unsupported { .. } | E::NotStorable { .. } => "0A000",
-        E::NoColumn { .. } => "42703",
-        E::ColumnExists { .. } => "42701",
-        E::NotManaged { .. } | E::NoHistory { .. } => "42809",
-        E::NoSnapshot { .. } => "42704",
-        E::NoWarehouse | E::NoPlaceForResults => "55000",
-        E::Conflict { .. } | E::Busy { .. } => "40001",
-        E::GivenUp => "57014",
-        E::Unregistered => "25006",
-        E::Uncertain(_) => "08007",
-        E::Stopped => "57P01",
-        E::Catalog(error) => catalog_code(error),
-        E::Shared(error) => storage_code(error),
     }
 }

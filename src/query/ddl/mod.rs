@@ -18,13 +18,14 @@ use super::life::Session;
 use super::running::Registered;
 use super::security::Security;
 use super::tables::{AlterTable, CreateTable};
-use super::{Error, Notice, Result};
+use super::{Error, Notice, Result, instead};
 use crate::catalog::{
     self, Catalog, Column, Consistency, CreateMode, Definition, DropMode, FileFormat, ObjectKind,
     TableName,
 };
 use crate::engine::system::{NAME_MARK, shown_name};
 use crate::storage::{self, Location};
+use crate::values::types::precision;
 use names::part_name;
 
 /// A change of the catalog.
@@ -268,6 +269,9 @@ impl Session {
         let location = Location::parse(&create.location).map_err(crate::engine::Error::from)?;
         self.may_use_location(&location).await?;
         let declared = self.engine_session().columns(create.columns.clone())?;
+        if let Some(field) = declared.fields().iter().find(|field| precision(field).is_some()) {
+            return Err(instead::of_digits(field.name()));
+        }
         let is_partition = |field: &&Field| create.partitions.contains(field.name());
         let fields: Vec<Field> = (declared.fields().iter())
             .map(|field| field.as_ref())

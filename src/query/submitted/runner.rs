@@ -325,7 +325,8 @@ impl Runner {
         let store = self.submissions.coordination.as_ref();
         let queued = Path::Queued(since, id).to_string();
         let found = self.submissions.find(id).await?;
-        let Some(Found { record, version, .. }) = found.filter(|found| !found.record.state.is_final())
+        let Some(Found { record, version, .. }) =
+            found.filter(|found| !found.record.state.is_final())
         else {
             return quietly(store.delete(&queued, None).await);
         };

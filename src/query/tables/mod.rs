@@ -32,6 +32,7 @@ use crate::storage::managed::{
     self, Alteration, Change, Commit, NewTable, Partitioning, SortColumn, columns_of,
 };
 use crate::storage::{self, Location};
+use crate::values::types::{pg_type, precision};
 
 /// Tables of the warehouse of which one must be there before another is made: of a single one the files
 /// may be lost.
@@ -234,6 +235,7 @@ impl Session {
         for (now, declared) in now.iter_mut().zip(columns) {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
+            *now = now.clone().with_precision(declared.precision());
         }
         let definition = Managed::new(metadata.uuid(), metadata_url, None);
         let mut made = Made { columns: now, definition, rows: None };
@@ -430,9 +432,17 @@ impl Session {
                     return Err(Error::NotSupported(what.to_owned()));
                 }
                 let if_not_exists = *if_not_exists;
+                // Steps before this one may have changed what is there.
+                if steps.is_empty() && !if_not_exists && target.column(&column.name).is_ok() {
+                    let table = Some(target.table.name.table.clone());
+                    return Err(storage::Error::ColumnExists { name: column.name, table }.into());
+                }
                 steps.push(Alteration::AddColumn { field: column.field(), if_not_exists });
             }
             Op::DropColumn { column_names, if_exists, .. } => {
+                if let ([name], true, false) = (&column_names[..], steps.is_empty(), *if_exists) {
+                    target.column(&ident(name))?;
+                }
                 steps.extend(column_names.iter().map(|name| Alteration::DropColumn {
                     name: ident(name),
                     if_exists: *if_exists,
@@ -440,6 +450,9 @@ impl Session {
             }
             Op::RenameColumn { old_column_name, new_column_name } => {
                 let (name, new) = (ident(old_column_name), ident(new_column_name));
+                if steps.is_empty() {
+                    target.column(&name)?;
+                }
                 steps.push(Alteration::RenameColumn { name, new });
             }
             Op::AlterColumn { column_name, op } => {
@@ -461,6 +474,7 @@ impl Session {
                             schema.fields().first().map(|field| field.as_ref().clone());
                         let Some(field) = field else { return Ok(()) };
                         let field = field.with_nullable(nullable);
+                        refuse_fewer_digits(target.schema.field(at), &field)?;
                         steps.push(Alteration::SetType { name, field });
                     }
                     AlterColumnOperation::SetDefault { value } => {
@@ -475,6 +489,7 @@ impl Session {
                     AlterColumnOperation::DropDefault => {
                         steps.push(Alteration::SetDefault { name, default: None });
                     }
+                    AlterColumnOperation::SetNotNull => return Err(instead::of_not_null()),
                     other => return Err(Error::NotSupported(format!("ALTER COLUMN {other}"))),
                 }
             }
@@ -498,6 +513,22 @@ impl Session {
         let error = self.queries().maintenance.purge(table).await.err()?;
         let message = format!("\"{}\" is dropped, but its files stay: {error}", table.name.table);
         Some(Notice { code: "01000", message })
+    }
+}
+
+/// Rows that are there have more digits of a second than a type with fewer of them keeps.
+fn refuse_fewer_digits(before: &Field, after: &Field) -> Result<()> {
+    match (precision(before), precision(after)) {
+        (before, Some(digits)) if before.is_none_or(|before| digits < before) => {
+            let what = format!(
+                "a column that is there with {digits} digits of a second (UPDATE rounds what is there: \
+                 SET {0} = {0}::{1}({digits}), and a new column with that type keeps it so)",
+                after.name(),
+                pg_type(after).name()
+            );
+            Err(Error::NotSupported(what))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use iceberg::spec::{
 use super::properties::WriteProperties;
 use super::types;
 use crate::storage::{Error, Result};
+use crate::values::types::{pg_type, sql_name};
 
 /// One step of ALTER TABLE.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +138,7 @@ impl Columns {
                 let at = self.find(name).ok_or_else(|| missing(name))?;
                 let wanted = types::iceberg_type(field, self.last_id)?.field_type.clone();
                 if !widens(&self.fields[at].field_type, &wanted) {
+                    let wanted = sql_name(pg_type(field).name());
                     return Err(Error::BadAlteration {
                         reason: format!(
                             "column \"{name}\" can only be widened (integer to bigint, real to \
@@ -226,11 +228,11 @@ fn refuse_partition_column(current: &TableMetadata, name: &str, id: i32) -> Resu
 }
 
 fn missing(name: &str) -> Error {
-    Error::NoColumn { name: name.to_owned() }
+    Error::NoColumn { name: name.to_owned(), table: None }
 }
 
 fn exists(name: &str) -> Error {
-    Error::ColumnExists { name: name.to_owned() }
+    Error::ColumnExists { name: name.to_owned(), table: None }
 }
 
 fn refused(error: iceberg::Error) -> Error {

@@ -98,7 +98,7 @@ fn metadata(location: &str, table: NewTable) -> Result<TableMetadata> {
     let schema = types::iceberg_schema(&fields)?;
     let id = |column: &str| {
         let known = schema.field_id_by_name(column);
-        known.ok_or_else(|| Error::NoColumn { name: column.to_owned() })
+        known.ok_or_else(|| Error::NoColumn { name: column.to_owned(), table: None })
     };
     WriteProperties::parse(&table.properties)?;
     let refused = |error: iceberg::Error| Error::BadTable { reason: error.message().to_owned() };

@@ -100,7 +100,7 @@ pub fn columns_of(metadata: &TableMetadata, before: &[Column]) -> Result<Vec<Col
                 comment: known.comment.clone(),
                 default: known.default.clone(),
                 grants: known.grants.clone(),
-                ..column
+                ..column.with_precision(known.precision())
             },
         }
     });

@@ -58,7 +58,7 @@ impl Overwritten {
             let field = schema.field_by_name(name).map(|field| field.field_type.as_ref());
             let (Some(Type::Primitive(kind)), Ok(column)) = (field, stored.field_with_name(name))
             else {
-                return Err(Error::NoColumn { name: name.clone() });
+                return Err(Error::NoColumn { name: name.clone(), table: None });
             };
             let unfit = |error: arrow::error::ArrowError| bad(error.to_string());
             let value = cast(value, column.data_type()).map_err(unfit)?;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use iceberg::spec::TableMetadata;
 
 use super::commit::{Change, Staged};
+use super::evolve::field_id;
 use super::{Alteration, TableFiles, columns_of};
 use crate::catalog::{self, Catalog, Column, Consistency, Definition, Managed, Table, TableRecord};
 use crate::id;
 use crate::storage::{Error, Result};
+use crate::values::types::PRECISION;
 
 /// What a table's definition says of its files.
 pub fn managed(table: &Table) -> Result<&Managed> {
@@ -27,21 +29,47 @@ pub fn next_record(table: &Table, staged: &Staged, changes: &[Change]) -> Result
         ..before.clone()
     });
     let mut columns = columns_of(&staged.metadata, &table.record.columns)?;
-    set_defaults(&mut columns, changes)?;
+    set_beside_format(&mut columns, &table.record.columns, changes)?;
     Ok(TableRecord { columns, definition, nonce: id::nonce(), ..table.record.clone() })
 }
 
-/// Version 2 of the format has no defaults: they are the catalog's.
-fn set_defaults(columns: &mut [Column], changes: &[Change]) -> Result<()> {
+/// Version 2 of the format has no defaults, and no seconds with fewer digits than six: they are the
+/// catalog's.
+fn set_beside_format(columns: &mut [Column], before: &[Column], changes: &[Change]) -> Result<()> {
+    // IF NOT EXISTS leaves one as it is that is there.
+    let is_new = |column: &Column| {
+        let id = field_id(&column.field());
+        !before.iter().any(|before| field_id(&before.field()) == id)
+    };
     let steps = changes.iter().flat_map(|change| match change {
         Change::Alter(steps) => steps.as_slice(),
         _ => &[],
     });
     for step in steps {
-        let Alteration::SetDefault { name, default } = step else { continue };
+        let name = match step {
+            Alteration::SetDefault { name, .. } | Alteration::SetType { name, .. } => name,
+            Alteration::AddColumn { field, .. } => field.name(),
+            _ => continue,
+        };
+        // Another step may have renamed it, or dropped it again.
         let column = columns.iter_mut().find(|column| column.name == *name);
-        let column = column.ok_or_else(|| Error::NoColumn { name: name.clone() })?;
-        column.default.clone_from(default);
+        match (step, column) {
+            (Alteration::SetDefault { default, .. }, Some(column)) => {
+                column.default.clone_from(default);
+            }
+            (Alteration::SetDefault { .. }, None) => {
+                return Err(Error::NoColumn { name: name.clone(), table: None });
+            }
+            (Alteration::SetType { field, .. }, Some(column)) => {
+                let digits = field.metadata().get(PRECISION).map(String::as_str);
+                *column = column.clone().with_precision(digits);
+            }
+            (Alteration::AddColumn { field, .. }, Some(column)) if is_new(column) => {
+                let digits = field.metadata().get(PRECISION).map(String::as_str);
+                *column = column.clone().with_precision(digits);
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -133,6 +133,7 @@ fn column_row(
     let numeric = if array { Numeric::default() } else { numeric(oid, column.kind.modifier) };
     let time = match oid {
         1082 => Some(0),
+        1083 | 1114 | 1184 | 1186 | 1266 if column.kind.modifier >= 0 => Some(column.kind.modifier),
         1083 | 1114 | 1184 | 1186 | 1266 => Some(6),
         _ => None,
     };

@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{
     BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, Ident, ObjectName,
-    TimezoneInfo,
+    TimezoneInfo, Value,
 };
 
 use super::super::functions::{self, Kind};
@@ -44,6 +44,16 @@ pub fn rewrite(expr: &mut Expr) {
     type_literals(&name, &mut args);
     let same = match (name.as_str(), args.as_mut_slice()) {
         ("gen_random_uuid", []) => cast(call("uuid", Vec::new()), DataType::Uuid),
+        // With how many digits of a second.
+        (
+            name @ ("current_timestamp" | "current_time" | "localtimestamp" | "localtime"),
+            [digits],
+        ) if digits_of(digits).is_some() => {
+            let digits = digits_of(digits).unwrap_or_default();
+            let mut whole = call(name, Vec::new());
+            rewrite(&mut whole);
+            call("with_precision", vec![whole, number(digits)])
+        }
         ("localtimestamp", []) => cast(call("now", Vec::new()), timestamp(TimezoneInfo::None)),
         ("localtime", []) => {
             cast(call("now", Vec::new()), DataType::Time(None, TimezoneInfo::None))
@@ -77,6 +87,17 @@ pub fn rewrite(expr: &mut Expr) {
         _ => return,
     };
     *expr = same;
+}
+
+/// A number of digits that is written out.
+fn digits_of(expr: &Expr) -> Option<u64> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.to_string().parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn is_utf8(encoding: &Expr) -> bool {

@@ -15,7 +15,10 @@ use super::build::{
     number, take, text,
 };
 use super::patterns::regular_expression;
-use super::{calls, factors, grouping, json, membership, operators, tuples, values};
+use super::{
+    calls, conditions, factors, frames, grouping, json, membership, operators, precision, tuples,
+    values,
+};
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
 
@@ -46,6 +49,7 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         joins::name_sides(select);
+        conditions::to_where(select);
         lone_series(select);
         grouping::by_number(select);
         grouping::conditions(select);
@@ -66,6 +70,7 @@ impl VisitorMut for Dialect {
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        frames::named(select);
         membership::select(select);
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
@@ -82,7 +87,10 @@ impl VisitorMut for Dialect {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Function(_) => functions(expr),
+            Expr::Function(_) => {
+                frames::of_call(expr);
+                functions(expr);
+            }
             Expr::Extract { .. } => calls::extract(expr),
             Expr::Substring { .. } => calls::substring(expr),
             Expr::UnaryOp { .. } => operators::prefix(expr),
@@ -94,12 +102,16 @@ impl VisitorMut for Dialect {
             }
             Expr::InList { .. } => operators::row_in_list(expr),
             Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
-            Expr::TypedString(_) => json::normal(expr),
+            Expr::TypedString(_) => {
+                json::normal(expr);
+                precision::rewrite(expr);
+            }
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {
                 casts(expr);
                 operators::cut(expr);
                 json::normal(expr);
+                precision::rewrite(expr);
             }
             Expr::CompoundFieldAccess { .. } => {
                 operators::slice(expr);
@@ -338,6 +350,7 @@ fn casts(expr: &mut Expr) {
 
 /// A text without a unit behind it is read as any other constant of the type is.
 fn interval(expr: &mut Expr) {
+    precision::interval(expr);
     if let Expr::Interval(interval) = expr
         && interval.leading_field.is_none()
         && as_text(&interval.value).is_some()

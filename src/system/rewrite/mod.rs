@@ -2,13 +2,16 @@
 //!
 //! - [`dialect`]: PostgreSQL's syntax, in any statement: the meaning stays what it is.
 //! - [`calls`], [`operators`]: functions and operators that the engine lacks, by others.
-//! - [`factors`]: functions in FROM.
+//! - [`conditions`]: what joins ask for that WHERE can ask for as well.
+//! - [`factors`]: functions in FROM; [`frames`]: how far windows reach.
 //! - [`json`], [`tuples`], [`grouping`]: what is made JSON of; rows of values; what rows are grouped by.
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
+//! - [`precision`]: types that say how exact their values are.
+//! - [`shadowed`]: names that WITH gives twice.
 //! - [`type_names`]: types by PostgreSQL's names.
 //! - [`values`]: texts beside values of a type in VALUES.
 //!
@@ -18,14 +21,18 @@
 
 mod build;
 mod calls;
+mod conditions;
 mod dialect;
 mod factors;
+mod frames;
 mod grouping;
 mod json;
 mod membership;
 mod names;
 mod operators;
 mod patterns;
+mod precision;
+mod shadowed;
 mod system;
 mod tuples;
 mod type_names;
@@ -43,6 +50,7 @@ pub use type_names::TypeNames;
 pub fn rewrite(mut statement: Statement) -> Statement {
     // First of all: a column is called after what the client wrote.
     names::rewrite(&mut statement);
+    shadowed::rewrite(&mut statement);
     let reads_system = reads_system(&statement);
     if reads_system {
         let _ = visit_mut(&mut statement, &mut system::Before);

@@ -302,6 +302,12 @@ fn type_name(data_type: &DataType) -> String {
             }
             _ => "timestamp",
         },
+        Sql::Time(_, zone) => match zone {
+            sqlparser::ast::TimezoneInfo::WithTimeZone | sqlparser::ast::TimezoneInfo::Tz => {
+                "timetz"
+            }
+            _ => "time",
+        },
         Sql::Interval { .. } => "interval",
         Sql::Custom(name, _) => return last(&name.0),
         Sql::Array(sqlparser::ast::ArrayElemTypeDef::SquareBracket(element, _)) => {

@@ -55,15 +55,61 @@ pub fn counted(values: &[Expr], query: &Query) -> Option<Expr> {
         operand: None,
         conditions: vec![
             case(found(values, query)?, boolean(true)),
-            case(possible(values, query)?, null()),
+            case(unknown(values, query)?, null()),
         ],
         else_result: Some(Box::new(boolean(false))),
     })
 }
 
+/// The most values of a row of which [`unknown`] tells all cases apart: there are three times as many for
+/// each.
+const MAX_CASES: usize = 2;
+
+/// Whether a subquery has a row of which it is not known that it is another: each of its values is equal, or
+/// NULL, or is compared with NULL. The engine compares with the query around by `=` alone where the answer
+/// is a value, so that each case is asked for by itself.
+fn unknown(values: &[Expr], query: &Query) -> Option<Expr> {
+    if values.len() > MAX_CASES {
+        return None;
+    }
+    // In base three: 0 for equal values, 1 for NULL in the subquery, 2 for NULL compared with.
+    let cases = 3_usize.pow(values.len() as u32);
+    let mut any = None;
+    // All of them equal is what `found` has told.
+    for number in 1..cases {
+        let digit = |at: usize| number / 3_usize.pow(at as u32) % 3;
+        let test = |at: usize, column: Expr, value: Expr| match digit(at) {
+            0 => Some(both(column, BinaryOperator::Eq, value)),
+            1 => Some(Expr::IsNull(Box::new(column))),
+            _ => None,
+        };
+        let nulls = values.iter().enumerate().filter(|(at, _)| digit(*at) == 2);
+        let nulls = nulls.map(|(_, value)| Expr::IsNull(Box::new(nested(value.clone()))));
+        let case = nulls.fold(exists_where(values, query, test)?, |all, one| {
+            both(all, BinaryOperator::And, one)
+        });
+        any = Some(match any {
+            Some(any) => both(any, BinaryOperator::Or, nested(case)),
+            None => nested(case),
+        });
+    }
+    any.map(nested)
+}
+
 /// `EXISTS (SELECT 1 FROM (query) AS "rows" ("c0", "c1") WHERE "c0" = a AND "c1" = b)`: no statement has
 /// columns of these names, so that the values are those of the query around.
 fn exists(values: &[Expr], query: &Query, condition: fn(Expr) -> Expr) -> Option<Expr> {
+    exists_where(values, query, |_, column, value| {
+        Some(condition(both(column, BinaryOperator::Eq, value)))
+    })
+}
+
+/// The same with a condition on each column and value.
+fn exists_where(
+    values: &[Expr],
+    query: &Query,
+    condition: impl Fn(usize, Expr, Expr) -> Option<Expr>,
+) -> Option<Expr> {
     let names: Vec<String> = (0..values.len()).map(|at| format!("\u{2}c{at}")).collect();
     let columns = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let sql = format!("SELECT 1 FROM (SELECT 1) AS \"\u{2}rows\" ({columns})");
@@ -74,9 +120,9 @@ fn exists(values: &[Expr], query: &Query, condition: fn(Expr) -> Expr) -> Option
         return None;
     };
     **subquery = query.clone();
-    let pairs = names.iter().zip(values).map(|(name, value)| {
+    let pairs = names.iter().zip(values).enumerate().filter_map(|(at, (name, value))| {
         let column = Expr::Identifier(Ident::with_quote('"', name));
-        condition(both(column, BinaryOperator::Eq, nested(value.clone())))
+        condition(at, column, nested(value.clone()))
     });
     select.selection = pairs.reduce(|all, one| both(all, BinaryOperator::And, one));
     Some(Expr::Exists { subquery: outer, negated: false })

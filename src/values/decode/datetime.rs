@@ -1,5 +1,8 @@
 //! Dates, times and timestamps in ISO 8601 text, with the liberties PostgreSQL takes with it:
 //! a space or a T, years before Christ, offsets and names of zones, and words such as `today`.
+//!
+//! Of other ways to write a day those are read that mean the same whatever the session's DateStyle:
+//! with the name of the month, or the year first. `1/5/2024` is none of them.
 
 use datafusion::common::ScalarValue;
 use postgres_types::Type;
@@ -30,7 +33,13 @@ pub(super) fn date(text: &str, session: &TimeZone) -> Result<ScalarValue, Fault>
 }
 
 pub(super) fn time(text: &str) -> Result<ScalarValue, Fault> {
-    let (micros, rest) = clock(text)?;
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let spelled = match text.len() {
+        4 if digits => Some(format!("{}:{}", &text[..2], &text[2..])),
+        6 if digits => Some(format!("{}:{}:{}", &text[..2], &text[2..4], &text[4..])),
+        _ => None,
+    };
+    let (micros, rest) = halved(clock(spelled.as_deref().unwrap_or(text))?)?;
     if !rest.is_empty() {
         return Err(Fault::Syntax);
     }
@@ -64,7 +73,10 @@ fn moment(text: &str, session: &TimeZone) -> Result<Moment, Fault> {
         return Err(Fault::Range);
     }
     let (text, before_christ) = era(text);
-    let (day, rest) = calendar_day(text, before_christ)?;
+    let (day, rest) = match calendar_day(text, before_christ) {
+        Err(Fault::Syntax) => named_day(text, before_christ)?,
+        day => day?,
+    };
     let days = days(day).ok_or(Fault::Range)?;
     if rest.is_empty() {
         return Ok(Moment { days, micros: 0, zone: None });
@@ -74,7 +86,7 @@ fn moment(text: &str, session: &TimeZone) -> Result<Moment, Fault> {
     // A date may have an offset and no time: the JDBC driver writes dates so.
     let (micros, rest) =
         match with_clock.is_some() || rest.starts_with(|c: char| c.is_ascii_digit()) {
-            true => clock(rest)?,
+            true => halved(clock(rest)?)?,
             false => (0, rest),
         };
     let zone = match rest.trim_start_matches(is_space) {
@@ -115,10 +127,11 @@ fn era(text: &str) -> (&str, bool) {
 /// `Y-M-D`, or eight digits without hyphens.
 fn calendar_day(text: &str, before_christ: bool) -> Result<(Day, &str), Fault> {
     let (first, rest) = digits(text)?;
-    let (year, month, day, rest) = match rest.strip_prefix('-') {
-        Some(rest) if first.len() >= 3 => {
-            let (month, rest) = digits(rest)?;
-            let (day, rest) = digits(rest.strip_prefix('-').ok_or(Fault::Syntax)?)?;
+    let separator = rest.chars().next().filter(|c| matches!(c, '-' | '/' | '.'));
+    let (year, month, day, rest) = match separator {
+        Some(separator) if first.len() >= 3 => {
+            let (month, rest) = digits(&rest[1..])?;
+            let (day, rest) = digits(rest.strip_prefix(separator).ok_or(Fault::Syntax)?)?;
             (number(first)?, number(month)?, number(day)?, rest)
         }
         None if first.len() == 8 => {
@@ -131,6 +144,88 @@ fn calendar_day(text: &str, before_christ: bool) -> Result<(Day, &str), Fault> {
     }
     let year = if before_christ { 1 - year } else { year };
     Ok((Day { year, month: month.unsigned_abs(), day: day.unsigned_abs() }, rest))
+}
+
+const MONTHS: &[&str] = &[
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
+const WEEKDAYS: &[&str] =
+    &["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
+/// Whether a word is a name, or its first three letters; `sept`, `tues`, `wednes`, `thur` and `thurs` are
+/// known as well (`datetktbl` of PostgreSQL's `datetime.c`).
+fn is_short_for(word: &str, name: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    let other = ["sept", "tues", "weds", "thur", "thurs"].contains(&word.as_str());
+    word == name || name.starts_with(&word) && (word.len() == 3 || other)
+}
+
+/// A day with the name of its month, and a year of three digits or more: `January 8, 1999`, `8 Jan 1999`,
+/// `1999-Jan-08`. What day of the week it is may stand before it, and is not looked at.
+fn named_day(text: &str, before_christ: bool) -> Result<(Day, &str), Fault> {
+    let between = |c: char| is_space(c) || matches!(c, ',' | '-' | '/' | '.');
+    let (mut month, mut day, mut year) = (None, None, None);
+    let mut rest = text;
+    while month.is_none() || day.is_none() || year.is_none() {
+        rest = rest.trim_start_matches(between);
+        if rest.starts_with(|c: char| c.is_ascii_digit()) {
+            let (part, after) = digits(rest)?;
+            let place = if part.len() >= 3 { &mut year } else { &mut day };
+            if place.replace(number(part)?).is_some() {
+                return Err(Fault::Syntax);
+            }
+            rest = after;
+            continue;
+        }
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let named = (1..).zip(MONTHS).find(|(_, name)| is_short_for(word, name));
+        match named {
+            Some((number, _)) if month.is_none() => month = Some(number),
+            None if WEEKDAYS.iter().any(|name| is_short_for(word, name)) => {}
+            _ => return Err(Fault::Syntax),
+        }
+        rest = after;
+    }
+    let (Some(month), Some(day), Some(year)) = (month, day, year) else {
+        return Err(Fault::Syntax);
+    };
+    if year == 0 {
+        return Err(Fault::Range);
+    }
+    let year = if before_christ { 1 - year } else { year };
+    Ok((Day { year, month, day: i32::unsigned_abs(day) }, rest))
+}
+
+/// A time with the half of the day behind it: `04:05 PM`.
+fn halved((micros, rest): (i64, &str)) -> Result<(i64, &str), Fault> {
+    const NOON: i64 = DAY_MICROS / 2;
+    let word = rest.trim_start_matches(is_space);
+    let (half, after) = match word.get(..2) {
+        Some(half) if half.eq_ignore_ascii_case("am") => (0, &word[2..]),
+        Some(half) if half.eq_ignore_ascii_case("pm") => (NOON, &word[2..]),
+        _ => return Ok((micros, rest)),
+    };
+    // Behind it stands a zone, or nothing: it may be the beginning of a zone's name.
+    if after.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') {
+        return Ok((micros, rest));
+    }
+    match micros >= NOON + 3600 * SECOND {
+        true => Err(Fault::Range),
+        false => Ok((micros % NOON + half, after)),
+    }
 }
 
 /// `H:MM[:SS[.fraction]]` in microseconds, and what follows. 24:00:00 is the end of a day, and a

@@ -20,6 +20,13 @@ struct Parts {
     micros: i64,
 }
 
+/// Whether a text begins with a time, such as `-2:03`.
+fn is_time(text: &str) -> bool {
+    let digits = text.trim_start_matches(['+', '-']);
+    let rest = digits.trim_start_matches(|c: char| c.is_ascii_digit());
+    rest.len() < digits.len() && rest.starts_with(':')
+}
+
 /// A number such as -1.5 in two parts of the same sign.
 #[derive(Clone, Copy)]
 struct Number<'a> {
@@ -82,7 +89,13 @@ impl Parts {
                     let after = after.trim_start_matches(is_space);
                     let end = after.find(|c: char| !c.is_ascii_alphabetic());
                     let (unit, after) = after.split_at(end.unwrap_or(after.len()));
-                    self.add(number, if unit.is_empty() { "second" } else { unit })?;
+                    let unit = match unit {
+                        // In front of a time it counts days.
+                        "" if is_time(after) => "day",
+                        "" => "second",
+                        unit => unit,
+                    };
+                    self.add(number, unit)?;
                     after
                 }
             }

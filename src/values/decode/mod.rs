@@ -59,6 +59,25 @@ impl Error {
         }
     }
 
+    /// What is to be done about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        let (Self::InvalidText { pg, value } | Self::OutOfRange { pg, value }) = self else {
+            return None;
+        };
+        let dated = ["date", "timestamp", "timestamptz"].contains(&pg.as_str());
+        let infinite = value.trim().trim_start_matches(['+', '-']).to_ascii_lowercase();
+        if dated && ["infinity", "inf"].contains(&infinite.as_str()) {
+            return Some(
+                "Columns of dates have no infinity here, for files have none: take NULL, or a day \
+                 such as 9999-12-31.",
+            );
+        }
+        // With the year first it is so, whatever else is wrong.
+        let year = value.bytes().take_while(u8::is_ascii_digit).count() >= 3;
+        (dated && !year && value.contains(|c: char| c.is_ascii_digit()))
+            .then_some("Dates are written as year-month-day here, such as 2024-12-31.")
+    }
+
     fn text(pg: &Type, value: &[u8]) -> Self {
         Self::InvalidText { pg: pg.name().into(), value: shown(value) }
     }

@@ -1,0 +1,91 @@
+//! Failures of files and tables as the client sees them.
+
+use super::{Report, catalog_code, known};
+use crate::catalog::FileFormat;
+use crate::storage;
+
+impl From<storage::Error> for Report {
+    fn from(error: storage::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&storage::Error> for Report {
+    fn from(error: &storage::Error) -> Self {
+        use storage::Error as E;
+        let report = Self::error(storage_code(error), error.to_string());
+        let report = Self { file: error.file().map(Box::from), ..report };
+        match error {
+            E::Outside { .. } => {
+                report.hint("The setting storage.roots of the daemon lists these places.")
+            }
+            E::Damaged { .. } => report.hint(DAMAGED),
+            E::NotOfFormat { format: FileFormat::Csv, .. } => report.hint(CSV),
+            E::NotOfFormat { .. } => report.hint(FORMAT),
+            E::EmptyFiles { .. } => report.hint(
+                "Put files there that have rows, or name the columns: CREATE EXTERNAL TABLE name (column \
+                 type, ...). Files without bytes are left out then.",
+            ),
+            E::Denied { path } if path.starts_with("s3") => report.hint(BUCKETS),
+            E::Catalog(error) => error.as_ref().into(),
+            E::Shared(error) => error.as_ref().into(),
+            error if error.is_conflict() => report.hint("Retry the transaction."),
+            _ => report,
+        }
+    }
+}
+
+/// What is to be done about a file that cannot be read.
+const DAMAGED: &str = "Put the file right, or take it away. Columns of CSV that are declared as text are read \
+                       as they are; a table's files are lost unless there is a copy of them.";
+
+/// The same where a table is made of it.
+const FORMAT: &str = "STORED AS says what the files are: PARQUET, CSV or JSON, an object a line. If that is \
+                      right, the file is damaged or was not copied whole.";
+
+/// The same of CSV.
+const CSV: &str = "STORED AS says what the files are, and OPTIONS ('format.delimiter' ';', 'format.quote' '\"', \
+                   'format.has_header' 'true') how they are written. If that is right, put the line right.";
+
+/// Where credentials come from.
+const BUCKETS: &str = "The daemon's environment says how buckets are reached: AWS_ACCESS_KEY_ID, \
+                       AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for other servers than \
+                       Amazon's. It is read when the daemon starts.";
+
+/// Codes as PostgreSQL gives them for files (`errcode_for_file_access`).
+pub(super) fn storage_code(error: &storage::Error) -> &'static str {
+    use storage::Error as E;
+    match error {
+        E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
+        E::NotFound { .. } | E::NoFiles { .. } | E::EmptyFiles { .. } => "58P01",
+        E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
+        E::Io { .. } | E::NotWritten { .. } => "58030",
+        E::NoSpace { .. } => "53100",
+        E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",
+        E::Damaged { .. } | E::NotOfFormat { .. } => "XX001",
+        E::Mixed { .. } => "42804",
+        E::BadMoment { .. }
+        | E::BadLocation { .. }
+        | E::BadOption { .. }
+        | E::BadProperty { .. } => "22023",
+        E::NoPartition { .. } => "22003",
+        E::NullValue { .. } => "23502",
+        E::BadSchema(_)
+        | E::BadDefinition { .. }
+        | E::BadTable { .. }
+        | E::BadAlteration { .. } => "42P16",
+        E::Unsupported { .. } | E::NotStorable { .. } => "0A000",
+        E::NoColumn { .. } => "42703",
+        E::ColumnExists { .. } => "42701",
+        E::NotManaged { .. } | E::NoHistory { .. } => "42809",
+        E::NoSnapshot { .. } => "42704",
+        E::NoWarehouse | E::NoPlaceForResults => "55000",
+        E::Conflict { .. } | E::Busy { .. } => "40001",
+        E::GivenUp => "57014",
+        E::Unregistered => "25006",
+        E::Uncertain(_) => "08007",
+        E::Stopped => "57P01",
+        E::Catalog(error) => catalog_code(error),
+        E::Shared(error) => storage_code(error),
+    }
+}
