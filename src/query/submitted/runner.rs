@@ -286,7 +286,7 @@ impl Runner {
     }
 
     async fn put_back(&self, id: &str, claims: &[Claimed]) -> Result<()> {
-        let Some(Found { record, version }) = self.submissions.find(id).await? else {
+        let Some(Found { record, version, .. }) = self.submissions.find(id).await? else {
             return Ok(());
         };
         if record.state != State::Running || self.is_claimed_anew(id, &record, claims).await? {
