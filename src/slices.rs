@@ -1,4 +1,4 @@
-//! Threads that serve clients ask for short turns at the processor.
+//! Threads that serve clients, and wait for files and the like for those, ask for short turns at the processor.
 //!
 //! The kernel's scheduler lets a thread run for a slice (2.8 ms and the like) before others that are due, and
 //! who has a short one gets it sooner (EEVDF; Linux 6.12 and later take a slice for each thread from

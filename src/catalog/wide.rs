@@ -9,7 +9,7 @@
 //! seen rests on a list, but how much is read for it.
 //!
 //! A daemon of an older version knows nothing of all this, and leaves it out of what it writes: it may see a
-//! part of such a commit.
+//! part of such a commit, and so may others of what it has written a part of since, until it is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -21,9 +21,9 @@ use super::joint::{Asked, Renamed, serial};
 use super::record::{Definition, Managed, TableRecord};
 use super::snapshot::{Snapshot, Table};
 
-/// How many commits a record names, the latest. Whoever knows none of as many has missed some, and reads
-/// everything.
-const NAMED: usize = 4;
+/// How many commits a record names, the latest, with some 12 bytes each. Whoever knows none of as many has
+/// missed some, and reads everything.
+const NAMED: usize = 16;
 
 /// For how many commits of its lead a list is kept: as long as a daemon that follows may be behind.
 const KEPT_FOR: u64 = 16;
@@ -177,7 +177,11 @@ pub(super) fn older<'a>(
         let later = named(&later.record);
         // With as many since that none is the same, some may have been forgotten.
         let forgot = later.len() >= NAMED && !later.iter().any(|wide| own.contains(wide));
-        forgot || missing.any(|wide| later.contains(wide))
+        // Others may have forgotten what this one has had a part in since.
+        let forgotten = later.iter().any(|wide| !own.contains(wide))
+            && (tables.values().map(|other| named(&other.record)))
+                .any(|other| other.len() >= NAMED && !other.iter().any(|wide| own.contains(wide)));
+        forgot || forgotten || missing.any(|wide| later.contains(wide))
     })
 }
 
@@ -360,6 +364,9 @@ pub(super) mod tests {
         }
         let last = all(&writer);
         assert_eq!(torn([&last[0], &before[1]]), 1);
+        // The first was the only one that this table had a part in.
+        assert_eq!(torn([&last[0], &before[38]]), 1);
+        assert_eq!(torn([&last[0], &after[38]]), 0);
         assert_eq!(torn([&last[0], &after[1]]), 1);
         assert_eq!(torn([&last[0], &last[1]]), 0);
     }

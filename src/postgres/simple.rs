@@ -48,9 +48,9 @@ impl Client {
             return self.carry_out(registered, &mut prepared, Vec::new()).await;
         }
         let mut begun = None;
-        if let Some(alike) = self.session.alike(text) {
-            let registered = self.session.start(alike.text())?;
-            let found = self.session.prepare_alike(&registered, &alike).await;
+        if let Some(again) = self.session.again(text) {
+            let registered = self.session.start(again.text())?;
+            let found = self.session.prepare_again(&registered, again).await;
             if let Some((mut prepared, values)) = found {
                 return self.carry_out(registered, &mut prepared, values).await;
             }

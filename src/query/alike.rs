@@ -12,12 +12,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
+use postgres_types::Type;
 
 use super::life::Session;
-use super::prepared::{Body, Prepared};
+use super::prepared::{Body, Prepared, Read, Source};
 use super::recent::{LONGEST, Recent};
 use super::running::Registered;
 use super::secrets::without_passwords;
+use super::{Error, Result};
+use crate::values::types::pg_type;
 
 /// More of them are no key.
 const MOST_KEYS: usize = 8;
@@ -35,7 +38,7 @@ pub(super) struct Kinds {
 
 /// A statement with keys.
 #[derive(Debug, PartialEq)]
-pub struct Alike {
+struct Alike {
     /// As it was sent.
     text: Arc<str>,
     /// With `$1`, `$2` and so on for its keys.
@@ -49,58 +52,96 @@ enum Key {
     Text(String),
 }
 
+/// A statement of a kind of which one came before.
+#[derive(Debug)]
+pub struct Again {
+    alike: Alike,
+    plan: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Known(Box<Prepared>),
+    New(Box<Source>),
+}
+
 impl Session {
-    /// A statement of a kind of which one came before.
-    pub fn alike(&mut self, text: &str) -> Option<Alike> {
+    /// `None` for a statement that is the first of its kind, or of none.
+    pub fn again(&mut self, text: &str) -> Option<Again> {
         if !self.knows_plans() {
             return None;
         }
         let alike = Alike::of(text)?;
-        let comes_again =
-            !self.kinds.others.has(&alike.kind) && self.kinds.plans.has_come(&alike.kind);
-        comes_again.then_some(alike)
+        let kind = &alike.kind;
+        if self.kinds.others.has(kind) || !self.kinds.plans.has_come(kind) {
+            return None;
+        }
+        let now = self.origin();
+        let plan = match self.kinds.plans.find(kind, &[], &now) {
+            Some(prepared) => Kind::Known(Box::new(prepared)),
+            None => match Self::parse(kind).ok().and_then(only) {
+                Some(source) => Kind::New(Box::new(source)),
+                None => {
+                    self.kinds.others.has_come(kind);
+                    return None;
+                }
+            },
+        };
+        Some(Again { alike, plan })
     }
 
     /// The statement with parameters, and their values; `None` if it is to be planned as it was sent.
-    pub async fn prepare_alike(
+    pub async fn prepare_again(
         &mut self,
         registered: &Registered,
-        alike: &Alike,
+        Again { alike, plan }: Again,
     ) -> Option<(Prepared, Vec<ScalarValue>)> {
-        let now = self.origin();
-        let known = self.kinds.plans.find(&alike.kind, &[], &now);
-        let new = known.is_none();
-        let prepared = match known {
-            Some(prepared) => Some(prepared),
-            None => self.prepare_kind(registered, alike).await,
+        let prepared = match plan {
+            Kind::Known(prepared) => *prepared,
+            Kind::New(source) => match self.prepare_kind(registered, &source, &alike).await {
+                Ok(Some(prepared)) => {
+                    self.kinds.plans.keep(&alike.kind, &prepared);
+                    prepared
+                }
+                Err(Error::Stopped(_)) => return None,
+                Ok(None) | Err(_) => {
+                    self.kinds.others.has_come(&alike.kind);
+                    return None;
+                }
+            },
         };
-        let Some(prepared) = prepared else {
-            self.kinds.others.has_come(&alike.kind);
-            return None;
-        };
-        if new {
-            self.kinds.plans.keep(&alike.kind, &prepared);
-        }
         let values = alike.values(prepared.parameters())?;
-        Some((Prepared { text: alike.text.clone(), ..prepared }, values))
+        Some((Prepared { text: alike.text, ..prepared }, values))
     }
 
-    async fn prepare_kind(&mut self, registered: &Registered, alike: &Alike) -> Option<Prepared> {
-        let mut sources = Self::parse(&alike.kind).ok()?;
-        let source = sources.pop().filter(|_| sources.is_empty())?;
-        let prepared = self.prepare(registered, &source, Vec::new()).await.ok()?;
-        let Body::Read(read) = &prepared.body else { return None };
-        let finds = self.engine_session().finds_keys(&read.plan);
-        let finds = registered.until_stopped(finds).await.ok()?.ok()?;
-        finds.then_some(prepared)
+    /// `None` for a kind that is none of those that look for a key.
+    async fn prepare_kind(
+        &mut self,
+        registered: &Registered,
+        source: &Source,
+        alike: &Alike,
+    ) -> Result<Option<Prepared>> {
+        let prepared = self.prepare(registered, source, Vec::new()).await?;
+        let Body::Read(Read { plan, .. }) = &prepared.body else { return Ok(None) };
+        let plan = plan.clone();
+        let finds = self.engine_session().finds_keys(&plan);
+        let finds = alike.suits(prepared.parameters()) && registered.until_stopped(finds).await??;
+        Ok(finds.then_some(prepared))
+    }
+}
+
+fn only<T>(mut items: Vec<T>) -> Option<T> {
+    items.pop().filter(|_| items.is_empty())
+}
+
+impl Again {
+    /// As it was sent.
+    pub fn text(&self) -> &Arc<str> {
+        &self.alike.text
     }
 }
 
 impl Alike {
-    pub fn text(&self) -> &Arc<str> {
-        &self.text
-    }
-
     /// `None` for what has no keys, and for all that is not as simple as most of what looks for one.
     fn of(text: &str) -> Option<Self> {
         let text = text.trim().trim_end_matches(';').trim_end();
@@ -118,11 +159,17 @@ impl Alike {
         Some(Self { text: without_passwords(text), kind, keys })
     }
 
-    /// The keys as values of parameters, if they are such.
+    /// Whether the keys are of the types of parameters.
+    fn suits(&self, parameters: &[FieldRef]) -> bool {
+        let suits = |(key, parameter): (&Key, &FieldRef)| match key {
+            Key::Number(_) => [Type::INT2, Type::INT4, Type::INT8].contains(&pg_type(parameter)),
+            Key::Text(_) => pg_type(parameter) == Type::TEXT,
+        };
+        parameters.len() == self.keys.len() && self.keys.iter().zip(parameters).all(suits)
+    }
+
+    /// The keys as values of such parameters; `None` if one has no room for its own.
     fn values(&self, parameters: &[FieldRef]) -> Option<Vec<ScalarValue>> {
-        if parameters.len() != self.keys.len() {
-            return None;
-        }
         self.keys.iter().zip(parameters).map(|(key, parameter)| key.value(parameter)).collect()
     }
 }
@@ -137,8 +184,6 @@ impl Key {
                 ScalarValue::from(i32::try_from(*number).ok()?)
             }
             (Self::Number(number), DataType::Int64) => ScalarValue::from(*number),
-            // Other types that are kept as text say so there.
-            (Self::Text(_), _) if !parameter.metadata().is_empty() => return None,
             (Self::Text(text), DataType::Utf8) => ScalarValue::Utf8(Some(text.clone())),
             (Self::Text(text), DataType::Utf8View) => ScalarValue::Utf8View(Some(text.clone())),
             _ => return None,

@@ -223,7 +223,7 @@ async fn a_statement_with_another_key_gets_what_it_would_get_alone() {
                 .flat_map(|rest| keys.iter().chain(&keys).map(move |key| (rest, key)))
             {
                 let ask = async |key: String| {
-                    let sql = format!("SELECT id, {column} = {key} FROM kinds WHERE {column} = {key}{rest}");
+                    let sql = format!("SELECT id, ({column} = {key}) FROM kinds WHERE {column} = {key}{rest}");
                     match client.try_rows(&sql).await {
                         Ok(mut rows) => {
                             rows.sort();

@@ -18,7 +18,7 @@ use super::attempt::Results;
 use super::runner::{Runner, names};
 use super::{Found, Result};
 use crate::coordination::paths::Path;
-use crate::coordination::{Op, Outcome};
+use crate::coordination::{self, Op};
 
 /// How often old queries are looked for, if they are not to go sooner.
 const REAP: Duration = Duration::from_secs(60);
@@ -133,10 +133,8 @@ impl Runner {
         let limits = self.submissions.limits();
         let keep = chrono::Duration::from_std(limits.keep).unwrap_or(chrono::Duration::MAX);
         let mut oldest = Utc::now().checked_sub_signed(keep);
-        if let Some(first) = done.iter_mut().min_by_key(|one| one.finished)
-            && Some(first.finished) < oldest
-        {
-            oldest = self.stored_time(fence, first).await?.checked_sub_signed(keep).min(oldest);
+        if done.iter().any(|one| Some(one.finished) < oldest) {
+            oldest = self.stored_time(fence).await?.checked_sub_signed(keep).min(oldest);
         }
         for Done { id, version, .. } in to_remove(done, oldest, limits.history, limits.results.0) {
             let path = Path::Query(&id).to_string();
@@ -154,20 +152,14 @@ impl Runner {
         Ok(())
     }
 
-    /// What time it is by the store's clock: it shows where something is written. That is done to the record of a
-    /// query that is about to go, which stays what it is.
-    async fn stored_time(&self, fence: &Op, one: &mut Done) -> Result<DateTime<Utc>> {
-        let (store, path) =
-            (self.submissions.coordination.as_ref(), Path::Query(&one.id).to_string());
-        let Some(node) = store.get(&path).await? else { return Ok(one.finished) };
-        let set = Op::Set { path, data: node.data, version: Some(one.version) };
-        match store.transact(vec![fence.clone(), set]).await?.pop() {
-            Some(Outcome::Set(stat)) => {
-                one.version = stat.version;
-                Ok(moment(stat.mtime))
-            }
-            _ => Ok(one.finished),
-        }
+    /// What time it is by the store's clock: it shows where something is written, here what this daemon says as
+    /// the one that leads, once more.
+    async fn stored_time(&self, fence: &Op) -> Result<DateTime<Utc>> {
+        let (store, path) = (self.submissions.coordination.as_ref(), fence.path());
+        let Some(node) = store.get(path).await? else {
+            return Err(coordination::Error::NoNode { path: path.to_owned() }.into());
+        };
+        Ok(moment(store.set(path, node.data, None).await?.mtime))
     }
 }
 
