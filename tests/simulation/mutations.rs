@@ -119,7 +119,7 @@ pub const CASES: &[Case] = &[
         what: "a predecessor's record goes with its incarnation",
         recipe: Recipe::Cluster,
         mutation: Mutation::NoDelete("/incarnations/"),
-        first: 7000,
+        first: 11_000,
         seeds: 2000,
     },
     Case {
