@@ -19,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use super::await_stop;
+
 /// What a busy machine may need for anything that should be quick.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -302,23 +304,10 @@ impl Daemon {
         self.dismiss_guardian();
     }
 
-    /// Freezes it (SIGSTOP): connections stay open and nothing answers. Returns once all its threads have
-    /// stopped, which a busy machine does not do at once.
+    /// Freezes it (SIGSTOP): connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
-        let threads = format!("/proc/{}/task", lock(&self.child).id());
-        let stopped = |thread: std::io::Result<fs::DirEntry>| {
-            let stat = fs::read_to_string(thread.expect("a thread").path().join("stat"));
-            // The state stands behind the name, which is in brackets.
-            stat.is_ok_and(|stat| {
-                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-            })
-        };
-        let began = Instant::now();
-        while !fs::read_dir(&threads).expect("its threads").all(stopped) {
-            assert!(began.elapsed() < Duration::from_secs(60), "it does not stop");
-            sleep(Duration::from_millis(1));
-        }
+        await_stop(lock(&self.child).id());
     }
 
     pub fn resume(&self) {

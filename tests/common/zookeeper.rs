@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::await_stop;
+
 const PACKAGED: &str = "/usr/share/java/zookeeper.jar";
 
 /// What TLS needs and the package's own list leaves out.
@@ -233,6 +235,7 @@ impl Server {
     /// Freezes it (SIGSTOP): connections stay open and nothing answers.
     pub fn pause(&self) {
         signal("STOP", self.pid());
+        await_stop(self.pid());
     }
 
     pub fn resume(&self) {
