@@ -433,7 +433,7 @@ impl Catalog {
         }
         for item in loaded {
             if let Loaded::Table(table, node) = item {
-                into.set_table(&table, node);
+                into.set_table(&table, *node);
             }
         }
         Ok(())
@@ -444,7 +444,7 @@ impl Catalog {
             CatalogName::Table { database, schema, table } => {
                 let path = Path::Table { database: &database, schema: &schema, table: &table };
                 let node = self.read(&path).await?;
-                Loaded::Table(TableName { database, schema, table }, node)
+                Loaded::Table(TableName { database, schema, table }, Box::new(node))
             }
             CatalogName::Schema(database, schema) => {
                 let node = self.read(&Path::Schema(&database, &schema)).await?;
@@ -487,7 +487,7 @@ pub(super) fn is_news<T>(known: Option<&Stat>, node: &Option<(T, Stat)>) -> bool
 
 pub(super) enum Loaded {
     Schema(String, Option<(DatabaseRecord, Stat)>),
-    Table(TableName, Option<(TableRecord, Stat)>),
+    Table(TableName, Box<Option<(TableRecord, Stat)>>),
     Nothing,
 }
 

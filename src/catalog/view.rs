@@ -116,7 +116,7 @@ impl Catalog {
             let Loaded::Table(name, node) = table else { continue };
             let known = snapshot.table(&name).map(|known| known.stat);
             if is_news(known.as_ref(), &node) {
-                snapshot.set_table(&name, node);
+                snapshot.set_table(&name, *node);
                 later.push(name);
             }
         }
