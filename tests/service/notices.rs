@@ -1,5 +1,6 @@
 //! What a daemon tells systemd (sd_notify), received in its place.
 
+use std::cell::Cell;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use crate::common::daemon::PATIENCE;
 pub struct Notices {
     socket: UnixDatagram,
     path: PathBuf,
+    /// Of the message that was looked at last.
+    rest: Cell<Option<String>>,
 }
 
 impl Notices {
@@ -16,7 +19,7 @@ impl Notices {
     pub fn listen(directory: &Path) -> Self {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
-        Self { socket, path }
+        Self { socket, path, rest: Cell::default() }
     }
 
     pub fn path(&self) -> &Path {
@@ -25,18 +28,25 @@ impl Notices {
 
     /// The next message within a time, if there is one.
     pub fn next(&self, patience: Duration) -> Option<String> {
+        if let Some(rest) = self.rest.take() {
+            return Some(rest);
+        }
         self.socket.set_read_timeout(Some(patience)).expect("a time-out");
         let mut message = [0; 8192];
         let length = self.socket.recv(&mut message).ok()?;
         Some(String::from_utf8_lossy(&message[..length]).into_owned())
     }
 
-    /// Waits for a message in which a line contains a text, and returns that line.
+    /// Waits for a message in which a line contains a text, and returns that line. Its others are a message
+    /// that comes next: what is told at once is told in any order.
     pub fn wait(&self, text: &str) -> String {
         let mut before = Vec::new();
         while let Some(message) = self.next(PATIENCE) {
-            if let Some(line) = message.lines().find(|line| line.contains(text)) {
-                return line.to_owned();
+            let mut lines: Vec<&str> = message.lines().collect();
+            if let Some(found) = lines.iter().position(|line| line.contains(text)) {
+                let line = lines.remove(found).to_owned();
+                self.rest.replace((!lines.is_empty()).then(|| lines.join("\n")));
+                return line;
             }
             before.push(message);
         }
