@@ -10,6 +10,20 @@ pub fn sql(cluster: &Cluster, daemon: &Daemon, arguments: &[&str]) -> Command {
     command
 }
 
+/// In a session of its own, where there is no terminal to ask anybody at.
+pub fn without_terminal(command: &Command) -> Command {
+    let mut alone = Command::new("setsid");
+    alone.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => alone.env(name, value),
+            None => alone.env_remove(name),
+        };
+    }
+    alone.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    alone
+}
+
 pub fn with_input(mut command: Command, input: &str) -> Ended {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
     let mut stdin = child.stdin.take().expect("a pipe");

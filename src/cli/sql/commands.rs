@@ -1,14 +1,14 @@
 //! Commands that begin with a backslash, as users of psql know them.
 
 use std::fs::File;
-use std::io::{BufReader, Write, stdin};
+use std::io::{BufReader, stdin};
 use std::path::Path;
 
 use super::describe::{self, Listing};
 use super::output::Output;
 use super::print::Format;
 use super::session::{Bytes, Feed, Verbosity, told};
-use super::shell::{Lines, Shell};
+use super::shell::{Lines, Shell, UntilDot};
 use super::variables::{Variables, arguments};
 use super::{buffer, conditions, editor, form, scan};
 use crate::cli::error::{Error, Result};
@@ -55,7 +55,7 @@ pub async fn run(
             let sql = if scan::is_blank(before) { shell.last.clone() } else { before.to_owned() };
             buffer::run(shell, name, rest, &sql, lines).await
         }
-        false => other(shell, name, rest).await,
+        false => other(shell, name, rest, lines).await,
     };
     let done = match done {
         Ok(done) => done,
@@ -105,7 +105,7 @@ fn split_name(command: &str) -> (&str, &str) {
     (&command[..end], command[end..].trim())
 }
 
-async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
+async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
     let arguments = arguments(rest, &shell.variables);
     let first = arguments.first().map(String::as_str);
     match name {
@@ -139,7 +139,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
             let output = if rest.is_empty() { Output::stdout() } else { Output::open(rest)? };
             std::mem::replace(&mut shell.out, output).close()?;
         }
-        "copy" => return copy(shell, rest).await,
+        "copy" => return copy(shell, rest, lines).await,
         "echo" | "qecho" => shell.say(&arguments.join(" "))?,
         "warn" => shell.session.note(&arguments.join(" ")),
         "sv" | "sf" => return definition(shell, first).await,
@@ -287,12 +287,8 @@ fn ask_around(shell: &mut Shell, name: &str, arguments: &[String]) -> Result<boo
         }
         ("prompt", [texts @ .., variable]) => {
             let failed = |source| Error::Io { what: "read the answer".into(), source };
-            let mut stderr = std::io::stderr();
-            let asked = write!(stderr, "{}", texts.concat()).and_then(|()| stderr.flush());
-            asked.map_err(Error::Print)?;
-            let mut line = String::new();
-            stdin().read_line(&mut line).map_err(failed)?;
-            let value = line.trim_end_matches(['\n', '\r']).to_owned();
+            let held = shell.session.script_on_stdin;
+            let value = editor::ask(&texts.concat(), false, held).map_err(failed)?;
             set_variable(shell, variable, value)?;
         }
         ("setenv", _) => {
@@ -313,7 +309,8 @@ async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
     let failed = |source| Error::Io { what: "read the password".into(), source };
     let prompts =
         [format!("Enter new password for user \"{role}\": "), "Enter it again: ".to_owned()];
-    let [first, second] = prompts.map(|prompt| editor::password(&prompt));
+    let held = shell.session.script_on_stdin;
+    let [first, second] = prompts.map(|prompt| editor::ask(&prompt, true, held));
     let (first, second) = (first.map_err(failed)?, second.map_err(failed)?);
     if first != second {
         return Err(Error::Usage("the passwords are not the same".to_owned()));
@@ -330,7 +327,7 @@ async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
 }
 
 /// COPY with a file here in place of the daemon's input or output.
-async fn copy(shell: &mut Shell, rest: &str) -> Result<bool> {
+async fn copy(shell: &mut Shell, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
     let usage = || {
         Error::Usage(
             "write it as \\copy TABLE|(QUERY) FROM|TO 'FILE'|STDIN|STDOUT [OPTIONS]".to_owned(),
@@ -352,7 +349,17 @@ async fn copy(shell: &mut Shell, rest: &str) -> Result<bool> {
         matches!(file.to_lowercase().as_str(), "stdin" | "stdout" | "pstdin" | "pstdout");
     let mut none = Bytes(std::io::empty());
     if from {
-        let mut feed: Box<dyn Feed> = match standard {
+        let own = file.eq_ignore_ascii_case("stdin");
+        let mut feed: Box<dyn Feed + '_> = match standard {
+            // As in psql: what follows in the script, up to a line of \\. alone.
+            true if shell.is_at_script_on_stdin() || (own && shell.depth > 0) => {
+                Box::new(UntilDot::new(lines))
+            }
+            true if shell.session.script_on_stdin => {
+                let what = "standard input is the script that reads this one: name a file, or STDIN for \
+                            what follows here";
+                return Err(Error::Usage(what.to_owned()));
+            }
             true => Box::new(Bytes(stdin())),
             false => Box::new(Bytes(BufReader::new(File::open(Path::new(&file)).map_err(failed)?))),
         };
