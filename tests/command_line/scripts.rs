@@ -150,3 +150,26 @@ async fn a_script_on_standard_input_waits_for_nobody() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_set_no_variable_that_has_a_meaning() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let input = "SELECT 'on' AS \"ON_ERROR_STOP\", 'terse' AS \"VERBOSITY\", 'h' AS \"HOST\", \
+                     NULL AS \"USER\", 7 AS a \\gset\nSELECT 'x' AS \"IET\" \\gset QU\n\
+                     SELECT nothing;\n\\echo :a :USER :{?ON_ERROR_STOP} :{?QUIET}\n";
+        let (code, out, err) = with_input(sql(&cluster, &daemon, &["-At"]), input);
+        assert_eq!((code, out.as_str()), (Some(0), "7 oribi FALSE FALSE\n"), "{err}");
+        for name in ["ON_ERROR_STOP", "VERBOSITY", "HOST", "USER", "QUIET"] {
+            assert!(err.contains(&format!("the variable {name} has a meaning")), "{err}");
+        }
+        assert!(err.contains("LINE 1: SELECT nothing"), "{err}");
+        // What is unset has its default again.
+        let input = "\\set VERBOSITY sqlstate\n\\unset VERBOSITY\nSELECT nothing;\n\\set QUIET on\n\
+                     \\unset QUIET\n\\timing on\n";
+        let (_, out, err) = with_input(sql(&cluster, &daemon, &["-At"]), input);
+        assert!(err.contains("does not exist") && out.contains("Timing is on."), "{out}{err}");
+    })
+    .await;
+}

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::commands::set_variable;
+use super::commands::set_from_result;
 use super::output::Output;
 use super::print::Expanded;
 use super::scan;
@@ -85,11 +85,7 @@ async fn set_from(shell: &mut Shell, sql: &str, rest: &str) -> Result<bool> {
     };
     let prefix = arguments(rest, &shell.variables).into_iter().next().unwrap_or_default();
     for (name, value) in names.into_iter().zip(row.into_iter().flatten()) {
-        let name = format!("{prefix}{name}");
-        match value {
-            Some(value) => set_variable(shell, &name, value)?,
-            None => drop(shell.variables.remove(&name)),
-        }
+        set_from_result(shell, format!("{prefix}{name}"), value);
     }
     Ok(true)
 }

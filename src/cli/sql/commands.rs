@@ -27,6 +27,45 @@ const PSQL: &str = "C H T copyright crosstabview ef ev html lo_export lo_import 
 const SWITCHES: &[&str] =
     &["AUTOCOMMIT", "ON_ERROR_STOP", "ON_ERROR_ROLLBACK", "QUIET", "SINGLESTEP"];
 
+/// Variables that mean something, here or in psql, or by which something is told: no result sets them.
+const SPECIAL: &[&str] = &[
+    "AUTOCOMMIT",
+    "COMP_KEYWORD_CASE",
+    "DBNAME",
+    "ECHO",
+    "ECHO_HIDDEN",
+    "ENCODING",
+    "ERROR",
+    "FETCH_COUNT",
+    "HIDE_TABLEAM",
+    "HIDE_TOAST_COMPRESSION",
+    "HISTCONTROL",
+    "HISTFILE",
+    "HISTSIZE",
+    "HOST",
+    "IGNOREEOF",
+    "LAST_ERROR_MESSAGE",
+    "LAST_ERROR_SQLSTATE",
+    "ON_ERROR_ROLLBACK",
+    "ON_ERROR_STOP",
+    "PORT",
+    "PROMPT1",
+    "PROMPT2",
+    "PROMPT3",
+    "QUIET",
+    "ROW_COUNT",
+    "SHELL_ERROR",
+    "SHELL_EXIT_CODE",
+    "SHOW_ALL_RESULTS",
+    "SHOW_CONTEXT",
+    "SINGLELINE",
+    "SINGLESTEP",
+    "SQLSTATE",
+    "USER",
+    "VERBOSITY",
+    "WATCH_INTERVAL",
+];
+
 /// What follows a command.
 pub enum Then {
     /// The flag is false if something has failed.
@@ -150,9 +189,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines)
         }
         "encoding" => shell.say("UTF8")?,
         "set" => return set(shell, &arguments),
-        "unset" => {
-            shell.variables.remove(first.unwrap_or_default());
-        }
+        "unset" => unset(shell, first.unwrap_or_default()),
         "x" | "a" | "t" | "f" | "pset" => return form::run(shell, name, &arguments),
         "errverbose" => match &shell.session.last_error {
             Some((said, sql)) => shell.session.note(&told(said, sql, Verbosity::Verbose)),
@@ -240,6 +277,31 @@ fn set(shell: &mut Shell, arguments: &[String]) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Sets a variable to a value of a result, whose columns the server names: not one that means something
+/// (as psql since CVE-2020-25696), which is told.
+pub fn set_from_result(shell: &mut Shell, name: String, value: Option<String>) {
+    if SPECIAL.contains(&name.as_str()) {
+        shell.session.note(&format!(
+            "\\gset: the variable {name} has a meaning of its own and is not set from a result"
+        ));
+        return;
+    }
+    match value {
+        Some(value) => drop(shell.variables.insert(name, value)),
+        None => drop(shell.variables.remove(&name)),
+    }
+}
+
+/// Removes a variable; one that means something has its default again.
+fn unset(shell: &mut Shell, name: &str) {
+    match name {
+        "VERBOSITY" => shell.session.verbosity = Verbosity::Default,
+        "QUIET" => shell.session.quiet = false,
+        _ => {}
+    }
+    shell.variables.remove(name);
 }
 
 /// Sets a variable. Those that would have a meaning in psql have it here, or are refused.
