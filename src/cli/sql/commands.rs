@@ -175,7 +175,11 @@ async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines)
             return Box::pin(shell.file(&path)).await;
         }
         "o" | "out" => {
-            let output = if rest.is_empty() { Output::stdout() } else { Output::open(rest)? };
+            let output = if rest.is_empty() {
+                Output::stdout()
+            } else {
+                Output::of_argument(rest, &shell.variables)?
+            };
             std::mem::replace(&mut shell.out, output).close()?;
         }
         "copy" => return copy(shell, rest, lines).await,
