@@ -68,10 +68,16 @@ pub struct Lack {
     pub place: PathBuf,
 }
 
+impl Lack {
+    /// In words for everybody: without the name of the directory.
+    pub fn outline(&self) -> String {
+        format!("the disk of the {} is full", self.what)
+    }
+}
+
 impl Display for Lack {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let place = self.place.display();
-        write!(f, "the disk of the {} is full: make room in {place}", self.what)
+        write!(f, "{}: make room in {}", self.outline(), self.place.display())
     }
 }
 

@@ -77,4 +77,13 @@ impl Error {
             other => other,
         }
     }
+
+    /// What is wrong with a store, in words for everybody: without the names of directories.
+    pub fn outline(&self) -> &'static str {
+        match self.root() {
+            Self::Unwritable { full: true, .. } => "the disk of the coordination store is full",
+            Self::Unwritable { full: false, .. } => "the coordination store cannot be written",
+            _ => "the coordination store cannot be used",
+        }
+    }
 }

@@ -24,7 +24,7 @@ use crate::query::signals::{Denied, Outcome, Signals};
 use crate::query::{Notice, TransactionState};
 use crate::system::{
     Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
-    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal,
+    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, Trouble,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
@@ -73,9 +73,12 @@ impl ClusterView {
     }
 
     /// What is wrong with this daemon's own store or disks, if that is known.
-    fn trouble(&self) -> Option<String> {
-        let of_store = self.store.own.trouble().map(|trouble| trouble.to_string());
-        of_store.or_else(|| self.membership.lack().map(|lack| lack.to_string()))
+    fn trouble(&self) -> Option<Trouble> {
+        let of_store = self.store.own.trouble();
+        let of_store = of_store.map(|trouble| (trouble.to_string(), trouble.outline().to_owned()));
+        let of_disks = || self.membership.lack().map(|lack| (lack.to_string(), lack.outline()));
+        let (full, outline) = of_store.or_else(of_disks)?;
+        Some(Trouble { full, outline })
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::error::Result;
 use super::View;
 use super::relations::Relation;
 use super::rows::Rows;
+use super::zk::READERS;
 
 pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch> {
     let mut rows = Rows::new(
@@ -27,6 +28,8 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             "error",
         ],
     );
+    // As in `system.coordination`.
+    let full = view.watches_as(READERS);
     for daemon in view.shared.cluster.daemons() {
         rows.push([
             daemon.id.into(),
@@ -42,7 +45,7 @@ pub fn rows(view: &View<'_>, relation: &'static Relation) -> Result<RecordBatch>
             daemon.since.into(),
             daemon.local.into(),
             daemon.leader.into(),
-            daemon.error.into(),
+            daemon.error.map(|trouble| if full { trouble.full } else { trouble.outline }).into(),
         ]);
     }
     rows.finish()

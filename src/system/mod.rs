@@ -84,7 +84,16 @@ pub struct DaemonRow {
     /// Whether it keeps house for all.
     pub leader: bool,
     /// Why it is degraded, where more is known than that it is out of touch: of the one that answers only.
-    pub error: Option<String>,
+    pub error: Option<Trouble>,
+}
+
+/// What is wrong with a daemon.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// With the directories and whatever else the store says, for who watches over the cluster.
+    pub full: String,
+    /// For everybody.
+    pub outline: String,
 }
 
 /// A piece of work on a table, as `system.maintenance` shows it.
@@ -500,11 +509,13 @@ impl<'a> View<'a> {
 
     /// Refuses a relation to whoever neither has this role nor watches over the cluster.
     fn require(&self, role: &str, relation: &Relation) -> Result<()> {
+        if self.watches_as(role) { Ok(()) } else { Err(self.denied(relation, role)) }
+    }
+
+    /// Whether the session's role has this one, or watches over the cluster.
+    fn watches_as(&self, role: &str) -> bool {
         let access = self.access();
-        if access.has_role(role) || access.has_role("pg_monitor") {
-            return Ok(());
-        }
-        Err(self.denied(relation, role))
+        access.has_role(role) || access.has_role("pg_monitor")
     }
 
     fn denied(&self, relation: &Relation, role: &str) -> DataFusionError {

@@ -17,9 +17,9 @@ use axum::routing::get;
 use serde::Serialize;
 
 use super::Sources;
-use crate::cluster::{Lack, State};
+use crate::cluster::State;
 use crate::config::Switch;
-use crate::coordination::{Coordination, Error};
+use crate::coordination::Coordination;
 
 #[derive(Debug, Serialize)]
 struct Health {
@@ -58,24 +58,12 @@ pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
 
 fn health(sources: &Sources) -> Health {
     let membership = &sources.queries.membership;
-    let trouble = sources.store.trouble().map(|trouble| reason(&trouble).to_owned());
+    let trouble = sources.store.trouble().map(|trouble| trouble.outline().to_owned());
     Health {
         id: membership.id().to_owned(),
         state: membership.state(),
         version: env!("CARGO_PKG_VERSION"),
-        reason: trouble.or_else(|| membership.lack().map(|lack| full(&lack))),
-    }
-}
-
-fn full(lack: &Lack) -> String {
-    format!("the disk of the {} is full", lack.what)
-}
-
-/// Without the names of directories: everybody may ask.
-fn reason(trouble: &Error) -> &'static str {
-    match trouble {
-        Error::Unwritable { full: true, .. } => "the disk of the coordination store is full",
-        Error::Unwritable { full: false, .. } => "the coordination store cannot be written",
-        _ => "the coordination store cannot be used",
+        // Everybody may ask.
+        reason: trouble.or_else(|| membership.lack().map(|lack| lack.outline())),
     }
 }

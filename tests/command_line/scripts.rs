@@ -1,7 +1,7 @@
 //! What scripts for psql are made of beside statements: variables, conditions, results that become
 //! statements.
 
-use super::shell::{sql, with_input};
+use super::shell::{sql, with_input, without_terminal};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +105,71 @@ async fn listings_tell_as_much_as_those_of_psql() {
         ] {
             assert!(roles.contains(part), "{part}: {roles}");
         }
+    })
+    .await;
+}
+
+/// The script itself is what stands on standard input.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_on_standard_input_waits_for_nobody() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t (a int, b text)").await;
+        let count = "SELECT count(*), count(b) FROM t;\n";
+        let own = format!("\\copy t FROM STDIN\n1\tone\n2\t\\N\n\\.\n{count}");
+        let whole = format!("\\copy t FROM pstdin csv\n3,three\n\\.\n{count}");
+        let cases = [
+            ("\\prompt 'Name: ' x\nSELECT 1;\n", "1\n", "no terminal to ask at"),
+            ("\\password\nSELECT 1;\n", "1\n", "no terminal to ask at"),
+            (own.as_str(), "2|1\n", ""),
+            (whole.as_str(), "3|2\n", ""),
+            ("COPY t FROM STDIN \\gset\nSELECT 1;\n", "1\n", "COPY gives no rows"),
+            ("COPY t FROM STDIN \\gexec\nSELECT 1;\n", "1\n", "COPY gives no rows"),
+            ("COPY t FROM STDIN \\bind \\gset\nSELECT 1;\n", "1\n", "COPY gives no rows"),
+        ];
+        for (input, out, told) in cases {
+            for arguments in [&["-Atq"][..], &["-Atq", "-f", "-"]] {
+                if out.contains('|') && arguments.len() > 1 {
+                    continue;
+                }
+                let command = without_terminal(&sql(&cluster, &daemon, arguments));
+                let (code, shown, said) = with_input(command, input);
+                assert_eq!((code, shown.as_str()), (Some(0), out), "{input}: {said}");
+                assert!(said.contains(told) && said.is_empty() == told.is_empty(), "{said}");
+            }
+        }
+        // One in a file leaves it to answers, and brings its own rows.
+        let file = cluster.path("asks.sql");
+        let script = "\\prompt 'Name: ' x\n\\copy t FROM STDIN csv\n4,:x\n\\.\nSELECT :'x', max(a) FROM t;\n";
+        std::fs::write(&file, script).expect("a file");
+        let file = file.display().to_string();
+        let asked = with_input(sql(&cluster, &daemon, &["-Atq", "-f", &file]), "ann\n");
+        assert_eq!(asked, (Some(0), "ann|4\n".to_owned(), "Name: ".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_set_no_variable_that_has_a_meaning() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let input = "SELECT 'on' AS \"ON_ERROR_STOP\", 'terse' AS \"VERBOSITY\", 'h' AS \"HOST\", \
+                     NULL AS \"USER\", 7 AS a \\gset\nSELECT 'x' AS \"IET\" \\gset QU\n\
+                     SELECT nothing;\n\\echo :a :USER :{?ON_ERROR_STOP} :{?QUIET}\n";
+        let (code, out, err) = with_input(sql(&cluster, &daemon, &["-At"]), input);
+        assert_eq!((code, out.as_str()), (Some(0), "7 oribi FALSE FALSE\n"), "{err}");
+        for name in ["ON_ERROR_STOP", "VERBOSITY", "HOST", "USER", "QUIET"] {
+            assert!(err.contains(&format!("the variable {name} has a meaning")), "{err}");
+        }
+        assert!(err.contains("LINE 1: SELECT nothing"), "{err}");
+        // What is unset has its default again.
+        let input = "\\set VERBOSITY sqlstate\n\\unset VERBOSITY\nSELECT nothing;\n\\set QUIET on\n\
+                     \\unset QUIET\n\\timing on\n";
+        let (_, out, err) = with_input(sql(&cluster, &daemon, &["-At"]), input);
+        assert!(err.contains("does not exist") && out.contains("Timing is on."), "{out}{err}");
     })
     .await;
 }

@@ -10,6 +10,20 @@ pub fn sql(cluster: &Cluster, daemon: &Daemon, arguments: &[&str]) -> Command {
     command
 }
 
+/// In a session of its own, where there is no terminal to ask anybody at.
+pub fn without_terminal(command: &Command) -> Command {
+    let mut alone = Command::new("setsid");
+    alone.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => alone.env(name, value),
+            None => alone.env_remove(name),
+        };
+    }
+    alone.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    alone
+}
+
 pub fn with_input(mut command: Command, input: &str) -> Ended {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
     let mut stdin = child.stdin.take().expect("a pipe");
@@ -169,6 +183,20 @@ async fn commands_are_those_that_users_of_psql_know() {
         run(&format!("\\o {file}\nSELECT 'in the file';\n\\o\nSELECT 'here' \\g {file}.g"));
         assert!(std::fs::read_to_string(&file).expect("a file").contains("in the file"));
         assert!(std::fs::read_to_string(file + ".g").expect("a file").contains("here"));
+        // Variables stand for their values there, and what they hold is never run.
+        let (file, trap) = (path("var"), path("trap"));
+        run(&format!(
+            "\\set f {file}\n\\o :f.o\nSELECT 'to o';\n\\o\nSELECT 'to g' \\g :f.g\nSELECT 'to w' \\w :f.w"
+        ));
+        for name in ["o", "g", "w"] {
+            let written = std::fs::read_to_string(format!("{file}.{name}")).expect("a file");
+            assert!(written.contains(&format!("to {name}")), "{written}");
+        }
+        let (_, err) = run(&format!("\\set f '|touch {trap}'\nSELECT 1 \\g :f"));
+        assert!(err.contains("write to |touch"), "{err}");
+        assert!(!std::path::Path::new(&trap).exists());
+        let (_, err) = run("SELECT 1 \\g two names");
+        assert!(err.contains("quote a name with spaces"), "{err}");
     })
     .await;
 }

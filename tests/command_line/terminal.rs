@@ -16,10 +16,13 @@ impl Terminal {
     fn open(cluster: &Cluster, name: &str, hosts: &str) -> Self {
         let program = common::daemon::binary();
         // A shell that stays above it would be interrupted as well, and tell so in its exit code.
-        let line = format!("exec {} sql --host {hosts}", program.display());
+        Self::run(cluster, name, &format!("exec {} sql --host {hosts}", program.display()))
+    }
+
+    fn run(cluster: &Cluster, name: &str, line: &str) -> Self {
         let log = cluster.path(name);
         let mut command = Command::new("script");
-        command.args(["--quiet", "--flush", "--return", "--command", &line]).arg(&log);
+        command.args(["--quiet", "--flush", "--return", "--command", line]).arg(&log);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("ORIBI_") || name.starts_with("PG") {
@@ -129,6 +132,28 @@ async fn another_daemon_takes_over_and_what_only_reads_is_offered_again() {
         terminal.answer("n\n", "oribi=> ").await;
         terminal.answer("SELECT 6 * 7;\r", "      42\r\n(1 row)").await;
         assert_eq!(terminal.end(), Some(0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piped_script_asks_at_the_terminal() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let script = cluster.path("asks.sql");
+        let text = "\\prompt 'Who? ' x\nSELECT 'it is ' || :'x';\n\\password\nSELECT 'the end';\n";
+        std::fs::write(&script, text).expect("a file");
+        let (program, host) = (common::daemon::binary(), daemon.postgres());
+        let line = format!("{} sql --host {host} < {}", program.display(), script.display());
+        let mut terminal = Terminal::run(&cluster, "piped", &line);
+        terminal.shows(0, "Who? ").await;
+        terminal.answer("ann\r", "it is ann").await;
+        terminal.shows(0, "Enter new password").await;
+        terminal.answer("not seen\r", "Enter it again").await;
+        terminal.answer("not seen\r", "the end").await;
+        assert!(!terminal.shown().contains("not seen"), "{}", terminal.shown());
+        assert_eq!(terminal.child.wait().expect("it ends").code(), Some(0));
     })
     .await;
 }

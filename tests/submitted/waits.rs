@@ -1,4 +1,4 @@
-//! What is said of a query whose daemon has died, as long as nobody has a place for it.
+//! What becomes of a query whose daemon has died, or seems to have, as long as nobody has a place for it.
 
 use super::*;
 
@@ -38,6 +38,59 @@ async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
         assert_eq!(other.value(&attempt).await, "2");
         for id in ids.iter().chain([&id]) {
             other.value(&format!("SELECT oribi.cancel('{id}')")).await;
+        }
+    })
+    .await;
+}
+
+/// Who cannot reach a daemon knows nothing of its end, and is not to take away what it has no place for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_stays_with_a_daemon_that_others_only_cannot_reach() {
+    bounded(async {
+        let settings = [
+            ("SUBMITTED_RUNNING", "1"),
+            ("SUBMITTED_ATTEMPTS", "1"),
+            // None ends while one is paused.
+            ("COORDINATION_SESSION_TIMEOUT", "40s"),
+        ];
+        let (cluster, daemons) = three_with(&settings).await;
+        let names = ["a", "b", "c"];
+        let client = Client::connect(&daemons[0]).await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(submit(&client, ENDLESS).await);
+        }
+        let mut at = usize::MAX;
+        for id in &ids {
+            let found = worker(&client, id).await;
+            at = names.iter().position(|name| *name == found).expect("one of them");
+        }
+        let id = ids.last().expect("three");
+        let store = Store::of(&cluster).await;
+        let others = [
+            Client::connect(&daemons[(at + 1) % 3]).await,
+            Client::connect(&daemons[(at + 2) % 3]).await,
+        ];
+        daemons[at].pause();
+        let state = format!("SELECT state FROM system.daemons WHERE id = '{}'", names[at]);
+        for other in &others {
+            until("it is silent", async || other.value(&state).await == "unreachable").await;
+        }
+        // Several looks at the queue; its session is longer.
+        let seen = Instant::now();
+        while seen.elapsed() < Duration::from_secs(2) {
+            let record = store.get(&format!("/queries/{id}")).await.expect("its record");
+            assert!(record["state"] == "running" && record["attempt"] == 1, "{record}");
+            assert_eq!(record["daemon"], names[at], "{record}");
+        }
+        daemons[at].resume();
+        for other in &others {
+            until("it is back", async || other.value(&state).await == "ready").await;
+        }
+        let record = store.get(&format!("/queries/{id}")).await.expect("its record");
+        assert!(record["state"] == "running" && record["attempt"] == 1, "{record}");
+        for id in &ids {
+            others[0].value(&format!("SELECT oribi.cancel('{id}')")).await;
         }
     })
     .await;

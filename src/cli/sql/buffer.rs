@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::commands::set_variable;
+use super::commands::set_from_result;
 use super::output::Output;
 use super::print::Expanded;
 use super::scan;
@@ -39,7 +39,7 @@ pub async fn run(
         }
         "r" => Ok(true),
         "e" => edit(shell, sql, rest, lines).await,
-        "w" | "write" => write(sql, rest),
+        "w" | "write" => write(shell, sql, rest),
         "watch" => watch(shell, sql, rest).await,
         "gset" => set_from(shell, sql, rest).await,
         "gexec" => run_all(shell, sql).await,
@@ -63,7 +63,7 @@ async fn go(
     if rest.is_empty() {
         return shell.statement_in(sql, &style, lines).await;
     }
-    let output = Output::open(rest)?;
+    let output = Output::of_argument(rest, &shell.variables)?;
     let before = std::mem::replace(&mut shell.out, output);
     let done = shell.statement_in(sql, &style, lines).await;
     std::mem::replace(&mut shell.out, before).close()?;
@@ -85,11 +85,7 @@ async fn set_from(shell: &mut Shell, sql: &str, rest: &str) -> Result<bool> {
     };
     let prefix = arguments(rest, &shell.variables).into_iter().next().unwrap_or_default();
     for (name, value) in names.into_iter().zip(row.into_iter().flatten()) {
-        let name = format!("{prefix}{name}");
-        match value {
-            Some(value) => set_variable(shell, &name, value)?,
-            None => drop(shell.variables.remove(&name)),
-        }
+        set_from_result(shell, format!("{prefix}{name}"), value);
     }
     Ok(true)
 }
@@ -170,11 +166,11 @@ async fn watch(shell: &mut Shell, sql: &str, rest: &str) -> Result<bool> {
     }
 }
 
-fn write(sql: &str, rest: &str) -> Result<bool> {
+fn write(shell: &Shell, sql: &str, rest: &str) -> Result<bool> {
     if rest.is_empty() {
         return Err(Error::Usage("to which file?".to_owned()));
     }
-    let mut out = Output::open(rest)?;
+    let mut out = Output::of_argument(rest, &shell.variables)?;
     writeln!(out, "{sql}").map_err(Error::Print)?;
     out.close()?;
     Ok(true)
@@ -182,7 +178,8 @@ fn write(sql: &str, rest: &str) -> Result<bool> {
 
 async fn edit(shell: &mut Shell, sql: &str, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
     let own = std::env::temp_dir().join(format!("oribi-sql-{}.sql", std::process::id()));
-    let path = if rest.is_empty() { own.clone() } else { PathBuf::from(rest) };
+    let named = arguments(rest, &shell.variables).into_iter().next();
+    let path = named.map_or_else(|| own.clone(), PathBuf::from);
     let failed = |source| Error::Io { what: format!("edit {}", path.display()), source };
     if rest.is_empty() {
         use std::os::unix::fs::OpenOptionsExt;

@@ -1,14 +1,14 @@
 //! Commands that begin with a backslash, as users of psql know them.
 
 use std::fs::File;
-use std::io::{BufReader, Write, stdin};
+use std::io::{BufReader, stdin};
 use std::path::Path;
 
 use super::describe::{self, Listing};
 use super::output::Output;
 use super::print::Format;
 use super::session::{Bytes, Feed, Verbosity, told};
-use super::shell::{Lines, Shell};
+use super::shell::{Lines, Shell, UntilDot};
 use super::variables::{Variables, arguments};
 use super::{buffer, conditions, editor, form, scan};
 use crate::cli::error::{Error, Result};
@@ -26,6 +26,45 @@ const PSQL: &str = "C H T copyright crosstabview ef ev html lo_export lo_import 
 /// Variables that \set without a value switches on.
 const SWITCHES: &[&str] =
     &["AUTOCOMMIT", "ON_ERROR_STOP", "ON_ERROR_ROLLBACK", "QUIET", "SINGLESTEP"];
+
+/// Variables that mean something, here or in psql, or by which something is told: no result sets them.
+const SPECIAL: &[&str] = &[
+    "AUTOCOMMIT",
+    "COMP_KEYWORD_CASE",
+    "DBNAME",
+    "ECHO",
+    "ECHO_HIDDEN",
+    "ENCODING",
+    "ERROR",
+    "FETCH_COUNT",
+    "HIDE_TABLEAM",
+    "HIDE_TOAST_COMPRESSION",
+    "HISTCONTROL",
+    "HISTFILE",
+    "HISTSIZE",
+    "HOST",
+    "IGNOREEOF",
+    "LAST_ERROR_MESSAGE",
+    "LAST_ERROR_SQLSTATE",
+    "ON_ERROR_ROLLBACK",
+    "ON_ERROR_STOP",
+    "PORT",
+    "PROMPT1",
+    "PROMPT2",
+    "PROMPT3",
+    "QUIET",
+    "ROW_COUNT",
+    "SHELL_ERROR",
+    "SHELL_EXIT_CODE",
+    "SHOW_ALL_RESULTS",
+    "SHOW_CONTEXT",
+    "SINGLELINE",
+    "SINGLESTEP",
+    "SQLSTATE",
+    "USER",
+    "VERBOSITY",
+    "WATCH_INTERVAL",
+];
 
 /// What follows a command.
 pub enum Then {
@@ -55,7 +94,7 @@ pub async fn run(
             let sql = if scan::is_blank(before) { shell.last.clone() } else { before.to_owned() };
             buffer::run(shell, name, rest, &sql, lines).await
         }
-        false => other(shell, name, rest).await,
+        false => other(shell, name, rest, lines).await,
     };
     let done = match done {
         Ok(done) => done,
@@ -105,7 +144,7 @@ fn split_name(command: &str) -> (&str, &str) {
     (&command[..end], command[end..].trim())
 }
 
-async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
+async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
     let arguments = arguments(rest, &shell.variables);
     let first = arguments.first().map(String::as_str);
     match name {
@@ -136,10 +175,14 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
             return Box::pin(shell.file(&path)).await;
         }
         "o" | "out" => {
-            let output = if rest.is_empty() { Output::stdout() } else { Output::open(rest)? };
+            let output = if rest.is_empty() {
+                Output::stdout()
+            } else {
+                Output::of_argument(rest, &shell.variables)?
+            };
             std::mem::replace(&mut shell.out, output).close()?;
         }
-        "copy" => return copy(shell, rest).await,
+        "copy" => return copy(shell, rest, lines).await,
         "echo" | "qecho" => shell.say(&arguments.join(" "))?,
         "warn" => shell.session.note(&arguments.join(" ")),
         "sv" | "sf" => return definition(shell, first).await,
@@ -150,9 +193,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str) -> Result<bool> {
         }
         "encoding" => shell.say("UTF8")?,
         "set" => return set(shell, &arguments),
-        "unset" => {
-            shell.variables.remove(first.unwrap_or_default());
-        }
+        "unset" => unset(shell, first.unwrap_or_default()),
         "x" | "a" | "t" | "f" | "pset" => return form::run(shell, name, &arguments),
         "errverbose" => match &shell.session.last_error {
             Some((said, sql)) => shell.session.note(&told(said, sql, Verbosity::Verbose)),
@@ -242,6 +283,31 @@ fn set(shell: &mut Shell, arguments: &[String]) -> Result<bool> {
     Ok(true)
 }
 
+/// Sets a variable to a value of a result, whose columns the server names: not one that means something
+/// (as psql since CVE-2020-25696), which is told.
+pub fn set_from_result(shell: &mut Shell, name: String, value: Option<String>) {
+    if SPECIAL.contains(&name.as_str()) {
+        shell.session.note(&format!(
+            "\\gset: the variable {name} has a meaning of its own and is not set from a result"
+        ));
+        return;
+    }
+    match value {
+        Some(value) => drop(shell.variables.insert(name, value)),
+        None => drop(shell.variables.remove(&name)),
+    }
+}
+
+/// Removes a variable; one that means something has its default again.
+fn unset(shell: &mut Shell, name: &str) {
+    match name {
+        "VERBOSITY" => shell.session.verbosity = Verbosity::Default,
+        "QUIET" => shell.session.quiet = false,
+        _ => {}
+    }
+    shell.variables.remove(name);
+}
+
 /// Sets a variable. Those that would have a meaning in psql have it here, or are refused.
 pub fn set_variable(shell: &mut Shell, name: &str, value: String) -> Result<()> {
     let lower = value.to_lowercase();
@@ -287,12 +353,8 @@ fn ask_around(shell: &mut Shell, name: &str, arguments: &[String]) -> Result<boo
         }
         ("prompt", [texts @ .., variable]) => {
             let failed = |source| Error::Io { what: "read the answer".into(), source };
-            let mut stderr = std::io::stderr();
-            let asked = write!(stderr, "{}", texts.concat()).and_then(|()| stderr.flush());
-            asked.map_err(Error::Print)?;
-            let mut line = String::new();
-            stdin().read_line(&mut line).map_err(failed)?;
-            let value = line.trim_end_matches(['\n', '\r']).to_owned();
+            let held = shell.session.script_on_stdin;
+            let value = editor::ask(&texts.concat(), false, held).map_err(failed)?;
             set_variable(shell, variable, value)?;
         }
         ("setenv", _) => {
@@ -313,7 +375,8 @@ async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
     let failed = |source| Error::Io { what: "read the password".into(), source };
     let prompts =
         [format!("Enter new password for user \"{role}\": "), "Enter it again: ".to_owned()];
-    let [first, second] = prompts.map(|prompt| editor::password(&prompt));
+    let held = shell.session.script_on_stdin;
+    let [first, second] = prompts.map(|prompt| editor::ask(&prompt, true, held));
     let (first, second) = (first.map_err(failed)?, second.map_err(failed)?);
     if first != second {
         return Err(Error::Usage("the passwords are not the same".to_owned()));
@@ -330,7 +393,7 @@ async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
 }
 
 /// COPY with a file here in place of the daemon's input or output.
-async fn copy(shell: &mut Shell, rest: &str) -> Result<bool> {
+async fn copy(shell: &mut Shell, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
     let usage = || {
         Error::Usage(
             "write it as \\copy TABLE|(QUERY) FROM|TO 'FILE'|STDIN|STDOUT [OPTIONS]".to_owned(),
@@ -352,7 +415,17 @@ async fn copy(shell: &mut Shell, rest: &str) -> Result<bool> {
         matches!(file.to_lowercase().as_str(), "stdin" | "stdout" | "pstdin" | "pstdout");
     let mut none = Bytes(std::io::empty());
     if from {
-        let mut feed: Box<dyn Feed> = match standard {
+        let own = file.eq_ignore_ascii_case("stdin");
+        let mut feed: Box<dyn Feed + '_> = match standard {
+            // As in psql: what follows in the script, up to a line of \\. alone.
+            true if shell.is_at_script_on_stdin() || (own && shell.depth > 0) => {
+                Box::new(UntilDot::new(lines))
+            }
+            true if shell.session.script_on_stdin => {
+                let what = "standard input is the script that reads this one: name a file, or STDIN for \
+                            what follows here";
+                return Err(Error::Usage(what.to_owned()));
+            }
             true => Box::new(Bytes(stdin())),
             false => Box::new(Bytes(BufReader::new(File::open(Path::new(&file)).map_err(failed)?))),
         };

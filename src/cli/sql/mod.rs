@@ -191,7 +191,12 @@ async fn each(shell: &mut Shell, commands: &[String]) -> Result<()> {
 async fn scripts(shell: &mut Shell, files: &[PathBuf]) -> Result<()> {
     for path in files {
         let good = match path.as_os_str() == "-" {
-            true => shell.script("<stdin>", stdin().lock()).await?,
+            true => {
+                shell.session.script_on_stdin = true;
+                let done = shell.script("<stdin>", stdin().lock()).await;
+                shell.session.script_on_stdin = false;
+                done?
+            }
             false => shell.file(path).await?,
         };
         interrupted(shell)?;

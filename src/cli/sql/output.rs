@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write, stdout};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use super::variables::{Variables, arguments};
 use crate::cli::error::{Error, Result};
 
 pub enum Output {
@@ -17,12 +18,22 @@ impl Output {
         Self::Stdout(BufWriter::new(stdout()))
     }
 
+    /// What a command names: a file, in whose name variables stand for their values, or a program, as it
+    /// is written, where `|` is. What a variable holds is never run.
+    pub fn of_argument(text: &str, variables: &Variables) -> Result<Self> {
+        if text.starts_with('|') {
+            return Self::open(text);
+        }
+        match &arguments(text, variables)[..] {
+            [file] => Self::file(file),
+            _ => Err(Error::Usage("one file: quote a name with spaces in it".to_owned())),
+        }
+    }
+
     /// A file, or a program where `|` stands before it.
     pub fn open(target: &str) -> Result<Self> {
+        let Some(program) = target.strip_prefix('|') else { return Self::file(target) };
         let failed = |source| Error::Io { what: format!("write to {target}"), source };
-        let Some(program) = target.strip_prefix('|') else {
-            return Ok(Self::File(BufWriter::new(File::create(target).map_err(failed)?)));
-        };
         let mut child = Command::new("sh")
             .args(["-c", program])
             .stdin(Stdio::piped())
@@ -32,6 +43,11 @@ impl Output {
             Some(input) => Ok(Self::Program(BufWriter::new(input), child)),
             None => Err(failed(io::ErrorKind::BrokenPipe.into())),
         }
+    }
+
+    fn file(path: &str) -> Result<Self> {
+        let failed = |source| Error::Io { what: format!("write to {path}"), source };
+        Ok(Self::File(BufWriter::new(File::create(path).map_err(failed)?)))
     }
 
     pub fn is_terminal(&self) -> bool {

@@ -64,6 +64,8 @@ pub struct Session {
     interrupts: Signal,
     /// Somebody is at the terminal, and can be asked.
     pub interactive: bool,
+    /// A script is read from standard input: nobody answers there.
+    pub script_on_stdin: bool,
     /// SIGINT has come.
     pub interrupted: bool,
     pub quiet: bool,
@@ -110,6 +112,7 @@ impl Session {
             seen: Vec::new(),
             interrupts: signal(SignalKind::interrupt()).map_err(failed)?,
             interactive: false,
+            script_on_stdin: false,
             interrupted: false,
             quiet: false,
             timing: false,
@@ -182,7 +185,7 @@ impl Session {
             return entered;
         }
         let prompt = format!("Password for user {}: ", self.login.user());
-        let password = editor::password(&prompt)?;
+        let password = editor::ask(&prompt, true, self.script_on_stdin)?;
         let mut login = (*self.login).clone();
         login.set_password(password);
         self.login = Arc::new(login);

@@ -69,7 +69,13 @@ impl Lines for Nothing {
 }
 
 /// Lines up to one of `\.`: what follows COPY FROM STDIN in a script.
-struct UntilDot<'a>(&'a mut dyn Lines, bool);
+pub struct UntilDot<'a>(&'a mut dyn Lines, bool);
+
+impl<'a> UntilDot<'a> {
+    pub fn new(lines: &'a mut dyn Lines) -> Self {
+        Self(lines, false)
+    }
+}
 
 impl Feed for UntilDot<'_> {
     fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -86,6 +92,11 @@ impl Shell {
     pub fn stops_at_errors(&self) -> bool {
         let value = self.variables.get("ON_ERROR_STOP").map(String::as_str);
         value.is_some_and(|value| !matches!(value, "" | "0" | "off" | "false"))
+    }
+
+    /// Whether what is read is the script on standard input itself, and no file that it includes.
+    pub fn is_at_script_on_stdin(&self) -> bool {
+        self.session.script_on_stdin && self.depth == 0
     }
 
     /// Runs one statement; false if it has failed.
@@ -114,7 +125,7 @@ impl Shell {
         if scan::is_blank(sql) {
             return Ok(true);
         }
-        let mut feed = UntilDot(lines, false);
+        let mut feed = UntilDot::new(lines);
         sql.clone_into(&mut self.last);
         let done = self.session.execute(sql, style, &mut self.out, &mut feed).await?;
         self.note_outcome();

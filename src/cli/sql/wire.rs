@@ -146,6 +146,8 @@ pub struct Wire {
     status: u8,
     encrypted: bool,
     version: String,
+    /// What was asked for ends with a Sync.
+    extended: bool,
 }
 
 /// Asks a daemon to end what another connection has under way.
@@ -232,6 +234,7 @@ impl Wire {
                 status: b'I',
                 encrypted,
                 version: String::new(),
+                extended: false,
             };
             wire.enter(login).await?;
             Ok(wire)
@@ -342,11 +345,13 @@ impl Wire {
     /// Asks for statements; [`Self::next`] tells what becomes of them, up to [`Event::Ready`].
     pub async fn ask(&mut self, sql: &str) -> Result<()> {
         frontend::query(sql, &mut self.output)?;
+        self.extended = false;
         self.flush().await
     }
 
     /// Asks for one statement with values for its parameters, whose types the daemon finds out.
     pub async fn ask_with(&mut self, sql: &str, values: &[String]) -> Result<()> {
+        self.extended = true;
         frontend::parse("", sql, std::iter::empty(), &mut self.output)?;
         // All in text.
         let none = std::iter::empty::<i16>;
@@ -378,11 +383,19 @@ impl Wire {
 
     pub async fn copy_done(&mut self) -> Result<()> {
         frontend::copy_done(&mut self.output);
-        self.flush().await
+        self.end_copy().await
     }
 
     pub async fn copy_fail(&mut self, why: &str) -> Result<()> {
         frontend::copy_fail(why, &mut self.output)?;
+        self.end_copy().await
+    }
+
+    /// A Sync that came while rows were wanted counts for nothing.
+    async fn end_copy(&mut self) -> Result<()> {
+        if self.extended {
+            frontend::sync(&mut self.output);
+        }
         self.flush().await
     }
 
@@ -397,7 +410,7 @@ impl Wire {
         self.all().await
     }
 
-    /// Columns and rows of what was asked for.
+    /// Columns and rows of what was asked for. COPY gives none, and gets none.
     pub async fn all(&mut self) -> Result<(Vec<Column>, Vec<Row>)> {
         let (mut columns, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
         loop {
@@ -405,6 +418,11 @@ impl Wire {
                 Event::Columns(found) => columns = found,
                 Event::Row(row) => rows.push(row),
                 Event::Failed(said) => failed = Some(said),
+                // It would wait for rows for ever.
+                Event::CopyIn => {
+                    self.copy_fail("COPY gives no rows to do something with: run it by itself")
+                        .await?;
+                }
                 Event::Ready => {
                     return failed
                         .map_or(Ok((columns, rows)), |said| Err(Fault::Said(Box::new(said))));

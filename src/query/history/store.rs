@@ -279,7 +279,8 @@ impl Store {
                 append(&mut lines, &Step::Ended(*id));
             }
         }
-        if lines.is_empty() {
+        // What has failed before is not in it yet.
+        if lines.is_empty() && !self.failing {
             return Ok(());
         }
         if self.journal_bytes >= MAX_JOURNAL {
@@ -503,6 +504,25 @@ mod tests {
         assert_eq!(ids(&path), [1, 2, 3, 7]);
         assert!(find_profile(&path, Uuid::from_u128(3)).is_some());
         assert!(Store::open(path, 64 << 20, KEEP).1.is_empty());
+    }
+
+    /// Nothing has to end, or to begin, for that.
+    #[test]
+    fn what_had_begun_while_the_disk_took_nothing_is_journaled_when_it_does() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history");
+        fs::write(&path, "in the way").expect("a file");
+        let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
+        let begun = vec![record(7, State::Running)];
+        store.write(Batch { begun, ..Batch::default() });
+        store.write(Batch::default());
+        assert!(store.is_behind(), "it is not to be said that it can be written");
+        fs::remove_file(&path).expect("out of the way");
+        store.write(Batch::default());
+        assert!(!store.is_behind());
+        drop(store);
+        let (_, lost) = Store::open(path, 64 << 20, KEEP);
+        assert_eq!(lost.iter().map(|record| record.id.as_u128()).collect::<Vec<_>>(), [7]);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Runner {
                 Entry::Free => None,
                 Entry::Place(place) => Some(place),
             };
-            match self.take(id, *since, claims, place).await {
+            match self.take(id, *since, claims, place, seen).await {
                 Ok(()) => {}
                 Err(Error::Record { id, source }) => {
                     self.drop_unreadable(*since, &id, source).await;
@@ -274,34 +274,52 @@ impl Runner {
     }
 
     /// Has a query's record say that it waits, once: one whose daemon has ended, and for which nobody has a
-    /// place yet, would be told to run there. Its claims, if any, are of daemons that have ended.
+    /// place yet, would be told to run there. As long as one that has claimed it may only be out of this
+    /// daemon's reach, it runs for all that is known, and who has no place takes it from nobody.
     async fn tell_that_it_waits(&self, id: &str, claims: &[Claimed], seen: &mut Seen) {
         if claims.is_empty() && seen.told.contains(id) {
             return;
         }
-        match self.put_back(id, claims).await {
-            Ok(()) => drop(seen.told.insert(id.to_owned())),
+        match self.put_back(id, claims, seen).await {
+            Ok(true) => drop(seen.told.insert(id.to_owned())),
+            Ok(false) => {}
             Err(error) => debug!(id, %error, "that a query waits is not written yet"),
         }
     }
 
-    async fn put_back(&self, id: &str, claims: &[Claimed]) -> Result<()> {
+    /// Whether its record says that it waits, or is done. One that has no attempts left ends with who has a
+    /// place for it: see [`Self::take`].
+    async fn put_back(&self, id: &str, claims: &[Claimed], seen: &mut Seen) -> Result<bool> {
+        if self.is_of_registered(claims, seen).await? {
+            return Ok(false);
+        }
         let Some(Found { record, version, .. }) = self.submissions.find(id).await? else {
-            return Ok(());
+            return Ok(true);
         };
         if record.state != State::Running || self.is_claimed_anew(id, &record, claims).await? {
-            return Ok(());
+            return Ok(true);
         }
         let mut ops = removing(id, claims);
-        let attempts = record.used_attempts();
-        if attempts >= self.attempts() {
-            ops.extend(ending(id, &record.failed(given_up(attempts)), Some(version))?);
-        } else {
-            let waits = Record { state: State::Queued, daemon: None, progress: None, ..record };
-            let (path, data) = (Path::Query(id).to_string(), encoded(id, &waits)?);
-            ops.push(Op::Set { path, data, version: Some(version) });
+        let waits = Record { state: State::Queued, daemon: None, progress: None, ..record };
+        let (path, data) = (Path::Query(id).to_string(), encoded(id, &waits)?);
+        ops.push(Op::Set { path, data, version: Some(version) });
+        quietly(self.submissions.coordination.transact(ops).await)?;
+        Ok(true)
+    }
+
+    /// Whether another daemon that has one of these claims is registered: it may work on, although this one
+    /// cannot reach it. The store itself is asked, for the members known here may be those of a moment ago.
+    async fn is_of_registered(&self, claims: &[Claimed], seen: &mut Seen) -> Result<bool> {
+        let own = self.queries.membership.record().await.incarnation;
+        for claimed in claims {
+            let claim = self.claim(&claimed.node, seen).await?;
+            let Some(claim) = claim.filter(|claim| claim.incarnation != own) else { continue };
+            let path = Path::Incarnation(claim.incarnation).to_string();
+            if self.submissions.coordination.stat(&path).await?.is_some() {
+                return Ok(true);
+            }
         }
-        quietly(self.submissions.coordination.transact(ops).await)
+        Ok(false)
     }
 
     /// Whether somebody has claimed a query since its claims were listed: by whom, the next look tells.
@@ -314,13 +332,15 @@ impl Runner {
         Ok(self.submissions.coordination.stat(&path).await?.is_some())
     }
 
-    /// Claims a query, and begins to work on it. Its claims, if any, are of daemons that have ended.
+    /// Claims a query, and begins to work on it. Its claims, if any, are of daemons that have ended, or that
+    /// this one cannot reach: of the last attempt that may be made, only the end is one.
     async fn take(
         self: &Arc<Self>,
         id: &str,
         since: i64,
         claims: &[Claimed],
         place: Option<Place>,
+        seen: &mut Seen,
     ) -> Result<()> {
         let store = self.submissions.coordination.as_ref();
         let queued = Path::Queued(since, id).to_string();
@@ -335,6 +355,9 @@ impl Runner {
         }
         let mut ops = removing(id, claims);
         if record.used_attempts() >= self.attempts() {
+            if self.is_of_registered(claims, seen).await? {
+                return Ok(());
+            }
             let failed = record.failed(given_up(record.used_attempts()));
             ops.extend(ending(id, &failed, Some(version))?);
             return quietly(store.transact(ops).await);

@@ -148,6 +148,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
         &["true|false|false"],
     ),
     ("SELECT id, state, cores, memory, local FROM system.daemons", &["a|ready|2|1073741824|true"]),
+    ("SELECT error FROM system.daemons", &["no room in /d"]),
     (
         "SELECT id, kind, pid, \"user\", sql, phase, progress, rows FROM system.queries",
         &["q|interactive|7|oribi|SELECT 1|executing|0.5|3"],

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::{
     Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
-    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, System,
+    QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, System, Trouble,
 };
 use crate::catalog::{
     Catalog, Column, CreateMode, DEFAULT_DATABASE, Definition, External, FIRST_ROLE, FileFormat,
@@ -57,7 +57,7 @@ impl Cluster for One {
             since: SystemTime::UNIX_EPOCH,
             local: true,
             leader: true,
-            error: None,
+            error: Some(Trouble { full: "no room in /d".into(), outline: "no room".into() }),
         }]
     }
 

@@ -13,12 +13,14 @@ mod history;
 mod keys;
 pub mod terminal;
 
-use std::io::{self, Write, stdin, stdout};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write, stderr, stdin, stdout};
+use std::os::fd::AsFd;
 
 use self::buffer::Buffer;
 pub use self::history::History;
 use self::keys::Key;
-use self::terminal::{Raw, Spot, columns, picture, width};
+use self::terminal::{Raw, Spot, Unseen, columns, picture, width};
 
 /// Candidates that are listed at most.
 const LISTED: usize = 200;
@@ -97,16 +99,36 @@ impl Editor {
     }
 }
 
-/// Reads a line that is not seen and not kept.
-pub fn password(prompt: &str) -> io::Result<String> {
-    let mut out = stdout();
+/// Reads an answer, which is neither seen nor kept if it is `hidden`: from standard input, or, where a script
+/// is read from there, at the terminal itself, as psql does. Fails if there is none.
+pub fn ask(prompt: &str, hidden: bool, script_on_stdin: bool) -> io::Result<String> {
+    if !script_on_stdin {
+        let unseen = hidden.then(|| Unseen::at(stdin())).transpose()?;
+        return answer(prompt, unseen, &mut stdin().lock(), &mut stderr());
+    }
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| {
+        io::Error::other(
+            "the script is on standard input, and there is no terminal to ask at: with the script in a \
+             file (-f FILE), standard input answers",
+        )
+    })?;
+    let unseen = hidden.then(|| Unseen::at(&terminal)).transpose()?;
+    answer(prompt, unseen, &mut BufReader::new(&terminal), &mut &terminal)
+}
+
+fn answer<F: AsFd>(
+    prompt: &str,
+    unseen: Option<Unseen<F>>,
+    input: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> io::Result<String> {
     write!(out, "{prompt}")?;
     out.flush()?;
-    let hidden = Raw::hide()?;
     let mut line = String::new();
-    stdin().read_line(&mut line)?;
-    drop(hidden);
-    writeln!(out)?;
+    input.read_line(&mut line)?;
+    if unseen.is_some() {
+        writeln!(out)?;
+    }
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 

@@ -1,6 +1,7 @@
 //! The terminal: its mode, its size, and what is drawn on it.
 
 use std::io::{self, Write, stdin, stdout};
+use std::os::fd::AsFd;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use unicode_width::UnicodeWidthChar;
@@ -28,15 +29,6 @@ impl Raw {
         let pastes = out.write_all(b"\x1b[?2004h").and_then(|()| out.flush()).is_ok();
         Ok(Self { before, pastes })
     }
-
-    /// As it was, but what is typed is not seen: for passwords.
-    pub fn hide() -> io::Result<Self> {
-        let before = tcgetattr(stdin())?;
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(stdin(), OptionalActions::Flush, &hidden)?;
-        Ok(Self { before, pastes: false })
-    }
 }
 
 impl Drop for Raw {
@@ -46,6 +38,29 @@ impl Drop for Raw {
             let _ = out.write_all(b"\x1b[?2004l").and_then(|()| out.flush());
         }
         let _ = tcsetattr(stdin(), OptionalActions::Drain, &self.before);
+    }
+}
+
+/// What is typed is not seen for as long as this is there: for passwords.
+#[derive(Debug)]
+pub struct Unseen<F: AsFd> {
+    terminal: F,
+    before: Termios,
+}
+
+impl<F: AsFd> Unseen<F> {
+    pub fn at(terminal: F) -> io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&terminal, OptionalActions::Flush, &unseen)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl<F: AsFd> Drop for Unseen<F> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
     }
 }
 
