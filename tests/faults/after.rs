@@ -44,9 +44,15 @@ pub async fn look(world: &World, history: &[Entry]) -> Result<Final, String> {
     let began = Instant::now();
     for id in ids {
         loop {
-            let status =
-                session.run(&format!("SELECT oribi.status('{id}')")).await.map_err(said)?;
-            let status = status.rows.concat().concat();
+            let status = match session.run(&format!("SELECT oribi.status('{id}')")).await {
+                Ok(status) => status.rows.concat().concat(),
+                // The others are to be looked at all the same.
+                Err(Failure::Refused(code, why)) if code == "42704" => {
+                    world.history.violation(format!("lost: {id}: {why}"));
+                    break;
+                }
+                Err(failure) => return Err(said(failure)),
+            };
             let ended = ["succeeded", "failed", "cancelled"].contains(&&*status);
             last.states.insert(id.clone(), status);
             if ended || began.elapsed() > BOUND {
