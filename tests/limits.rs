@@ -150,6 +150,36 @@ async fn too_many_returned_rows_are_refused_and_nothing_is_written() {
     client.batch_execute("DROP TABLE returned PURGE").await.expect("it is dropped");
 }
 
+/// A window without an end holds all rows, and does not ask for the memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_kept_beside_lists_are_not_all_held() {
+    let daemon = DAEMON.get();
+    let client = daemon.connect().await;
+    let plan = async |subquery: &str| {
+        let sql = format!(
+            "EXPLAIN VERBOSE SELECT count(x) FROM (SELECT i, ARRAY[i, -i] AS list \
+             FROM generate_series(1, 1000000) s (i)) t LEFT JOIN LATERAL ({subquery}) l (x) ON true"
+        );
+        let messages = client.simple_query(&sql).await;
+        let messages = messages.unwrap_or_else(|error| panic!("{sql}: {}", explain(&error)));
+        let lines = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some(row.columns().iter().enumerate().fold(String::new(), |line, (at, _)| {
+                    line + " " + row.get(at).unwrap_or_default()
+                }))
+            }
+            _ => None,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let lists = plan("SELECT u.x FROM unnest(t.list) AS u (x) WHERE u.x > 5").await;
+    assert!(lists.contains("BoundedWindowAggExec"), "{lists}");
+    assert!(!lists.replace("BoundedWindowAggExec", "").contains("WindowAggExec"), "{lists}");
+    // There is one row for each: none of them needs a number.
+    let rows = plan("SELECT t.i + 1 WHERE t.i > 5").await;
+    assert!(rows.contains("ProjectionExec") && !rows.contains("WindowAggExec"), "{rows}");
+}
+
 async fn nothing_is_left(daemon: &Daemon, before: u64) {
     let spill = daemon.data_dir().join("spill");
     eventually("spill files are gone", async || files(&spill).is_empty().then_some(())).await;

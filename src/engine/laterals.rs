@@ -7,12 +7,14 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef, Result, ScalarValue, UnnestOptions};
 use datafusion::config::ConfigOptions;
-use datafusion::functions_aggregate::bool_and_or::bool_or_udaf;
+use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_nested::empty::array_empty_udf;
+use datafusion::functions_window::lead_lag::lag_udwf;
 use datafusion::logical_expr::expr::{Case, WindowFunction};
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection,
-    SubqueryAlias, Unnest, lit,
+    Expr, ExprFunctionExt, Filter, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
+    Projection, SubqueryAlias, Unnest, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    binary_expr, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -91,9 +93,17 @@ fn lateral(plan: &LogicalPlan) -> Option<&LogicalPlan> {
     }
 }
 
-/// Whether a subquery leaves some of its rows out.
+/// Whether a subquery leaves out some of the rows that it makes of lists.
 fn filters(plan: &LogicalPlan) -> Result<bool> {
-    plan.exists(|plan| Ok(matches!(plan, LogicalPlan::Filter(_))))
+    plan.exists(|plan| match plan {
+        LogicalPlan::Filter(filter) => has_lists(&filter.input),
+        _ => Ok(false),
+    })
+}
+
+/// Whether a subquery makes several rows of one.
+fn has_lists(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|plan| Ok(matches!(plan, LogicalPlan::Unnest(_))))
 }
 
 /// The number of a row of the left side: no statement has a column of this name.
@@ -158,29 +168,20 @@ impl Rows {
         let Some((plan, columns)) = self.with(&filter.input, left)? else { return Ok(None) };
         let condition = moved(filter.predicate.clone(), filter.input.schema(), &columns)?;
         let condition = match self.any.take() {
-            Some(any) => any.and(condition),
+            // Of a row without an element it is not computed.
+            Some(any) => when(any, condition),
             None => condition,
         };
         let name = format!("\u{2}fits{}", self.names);
         self.names += 1;
         let exprs: Vec<Expr> =
             own(plan.schema()).chain([condition.is_true().alias(&name)]).collect();
-        let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
-        let (row, fits) =
-            (Expr::Column(Column::from_name(ROW)), Expr::Column(Column::from_name(&name)));
-        let of_row =
-            |call: WindowFunction| Expr::from(call).partition_by(vec![row.clone()]).build();
-        let some = of_row(WindowFunction::new(bool_or_udaf(), vec![fits.clone()]))?;
-        let place = of_row(WindowFunction::new(row_number(), Vec::new()))?;
-        let column = |expr: &Expr| Expr::Column(Column::from_name(expr.schema_name().to_string()));
-        let first = column(&place).eq(lit(1_i64));
-        let stays = fits.clone().or(Expr::Not(Box::new(column(&some))).and(first));
-        let exprs: Vec<Expr> = own(plan.schema()).collect();
-        let plan = LogicalPlanBuilder::from(plan)
-            .window(vec![some, place])?
-            .filter(stays)?
-            .project(exprs)?
-            .build()?;
+        let mut plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+        let fits = Expr::Column(Column::from_name(&name));
+        // Otherwise there is one row anyway.
+        if has_lists(&filter.input)? {
+            plan = fitting(plan, &fits)?;
+        }
         self.any = Some(fits.clone());
         let columns = columns.into_iter().map(|column| when(fits.clone(), column));
         Ok(Some((plan, columns.collect())))
@@ -254,6 +255,35 @@ impl Rows {
         });
         Ok(Some((plan, columns.collect())))
     }
+}
+
+/// The rows that fit; where none of those with a number does, the first of them.
+///
+/// The windows are of the rows in the order of their numbers, and reach from the row before to the last with
+/// the same number: of one without an end the engine would hold all rows, without asking for the memory.
+/// Sorting asks, and spills.
+fn fitting(plan: LogicalPlan, fits: &Expr) -> Result<LogicalPlan> {
+    let row = Expr::Column(Column::from_name(ROW));
+    let order = || vec![row.clone().sort(true, false)];
+    let same = WindowFrame::new_bounds(
+        WindowFrameUnits::Range,
+        WindowFrameBound::CurrentRow,
+        WindowFrameBound::CurrentRow,
+    );
+    let counted = vec![when(fits.clone(), lit(1_i64))];
+    let number = Expr::from(WindowFunction::new(count_udaf(), counted));
+    let number = number.order_by(order()).window_frame(same).build()?;
+    let before = Expr::from(WindowFunction::new(lag_udwf(), vec![row.clone()]));
+    let before = before.order_by(order()).build()?;
+    let column = |expr: &Expr| Expr::Column(Column::from_name(expr.schema_name().to_string()));
+    let first = binary_expr(column(&before), Operator::IsDistinctFrom, row.clone());
+    let stays = fits.clone().or(column(&number).eq(lit(0_i64)).and(first));
+    let exprs: Vec<Expr> = own(plan.schema()).collect();
+    LogicalPlanBuilder::from(plan)
+        .window(vec![number, before])?
+        .filter(stays)?
+        .project(exprs)?
+        .build()
 }
 
 /// A list, or NULL if it has no element.

@@ -268,18 +268,26 @@ fn with_seconds(text: &str, words: &Words) -> Option<String> {
             continue;
         };
         let (bracket, literal) = (words.0[at + 1].0, words.0[at + 4].0);
-        let next = words.0.get(at + 5).map_or(text.len(), |(start, _)| *start);
-        let literal = text[literal..next].trim_end();
-        // A comment stands behind it.
-        if !literal.ends_with('\'') {
-            continue;
-        }
+        // Not as far as the next token: a comment may stand between them.
+        let Some(length) = quoted(&text[literal..]) else { continue };
         changed.push_str(&text[end..bracket]);
-        changed.push_str(&format!(" {literal} SECOND({digits}) "));
-        end = next;
+        end = literal + length;
+        changed.push_str(&format!(" {} SECOND({digits})", &text[literal..end]));
     }
     changed.push_str(&text[end..]);
     (end > 0).then_some(changed)
+}
+
+/// How long the string in quotes is that a text begins with: a quote within it is written twice.
+fn quoted(text: &str) -> Option<usize> {
+    let mut rest = text.strip_prefix('\'')?;
+    loop {
+        rest = &rest[rest.find('\'')? + 1..];
+        match rest.strip_prefix('\'') {
+            Some(within) => rest = within,
+            None => return Some(text.len() - rest.len()),
+        }
+    }
 }
 
 /// FOR NO KEY UPDATE as FOR UPDATE, FOR KEY SHARE as FOR SHARE, and `OF a, b` as two clauses. What is left
@@ -423,10 +431,25 @@ mod tests {
     #[test]
     fn digits_of_an_interval_stand_behind_it() {
         let text = "SELECT interval(3) '1.5 s', INTERVAL ( 0 ) 'it''s' FROM t";
-        let seen = "SELECT interval '1.5 s' SECOND(3) , INTERVAL  'it''s' SECOND(0) FROM t";
+        let seen = "SELECT interval '1.5 s' SECOND(3), INTERVAL  'it''s' SECOND(0) FROM t";
         assert_eq!(known(text).expect(text).as_deref(), Some(seen));
         parse_one(text).expect(text);
         assert_eq!(known("SELECT '1'::interval(3), interval '1'").expect("valid"), None);
+        // Comments stay where they are, and end where they do.
+        for (text, seen) in [
+            (
+                "SELECT interval(0) '1.5' -- in 'seconds'\n, a FROM t",
+                "SELECT interval '1.5' SECOND(0) -- in 'seconds'\n, a FROM t",
+            ),
+            (
+                "DELETE FROM t WHERE a < interval(1) /* of */ '''' -- 'x'\nAND b",
+                "DELETE FROM t WHERE a < interval '''' SECOND(1) -- 'x'\nAND b",
+            ),
+            ("SELECT interval(2) ''/*'*/, 1", "SELECT interval '' SECOND(2)/*'*/, 1"),
+        ] {
+            assert_eq!(known(text).expect(text).as_deref(), Some(seen));
+            parse_one(text).expect(text);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use arrow::datatypes::Field;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, JoinConstraint, Result};
 use datafusion::functions_aggregate::expr_fn::min;
-use datafusion::logical_expr::expr::{AggregateFunction, InList, InSubquery};
+use datafusion::logical_expr::expr::{AggregateFunction, Between, InList, InSubquery};
 use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection,
     ScalarUDF, Subquery, in_list,
@@ -157,7 +157,7 @@ impl EqualJson {
     /// Whether an expression is one that [`Self::compared`] looks at.
     pub(super) fn may_have(expr: &Expr) -> bool {
         match expr {
-            Expr::InList(_) | Expr::InSubquery(_) => true,
+            Expr::InList(_) | Expr::Between(_) | Expr::InSubquery(_) => true,
             Expr::AggregateFunction(function) => function.params.distinct,
             Expr::WindowFunction(function) => !function.params.partition_by.is_empty(),
             _ => false,
@@ -174,6 +174,16 @@ impl EqualJson {
                 let InList { expr, list, negated } = list;
                 let list = list.into_iter().map(|item| self.key(item)).collect();
                 Transformed::yes(in_list(self.key(*expr), list, negated))
+            }
+            Expr::Between(range)
+                if [&range.expr, &range.low, &range.high]
+                    .iter()
+                    .any(|side| gives_json(side, schema)) =>
+            {
+                let Between { expr, negated, low, high } = range;
+                let order = |side: Box<Expr>| Box::new(self.order.call(vec![*side]));
+                let [expr, low, high] = [expr, low, high].map(order);
+                Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
             }
             Expr::InSubquery(member)
                 if gives_json(&member.expr, schema)

@@ -1,5 +1,10 @@
 //! Conditions of joins that have subqueries, or refer to the query around: the engine knows both in WHERE
 //! alone. For what an inner join keeps it is the same.
+//!
+//! In WHERE all of FROM is seen, in a condition only the relations up to its join. So a column without its
+//! relation's name is ambiguous there (42702) if a relation behind the join has one of that name; and if no
+//! relation before has, but the query around does, it is taken for the later relation's. Which columns
+//! relations have is not known here; whoever writes the relation's name gets what PostgreSQL gives.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;

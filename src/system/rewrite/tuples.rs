@@ -62,7 +62,7 @@ pub fn counted(values: &[Expr], query: &Query) -> Option<Expr> {
 }
 
 /// The most values of a row of which [`unknown`] tells all cases apart: there are three times as many for
-/// each.
+/// each. Of more it asks at once, which the engine answers where the values are not those of rows around.
 const MAX_CASES: usize = 2;
 
 /// Whether a subquery has a row of which it is not known that it is another: each of its values is equal, or
@@ -70,7 +70,7 @@ const MAX_CASES: usize = 2;
 /// is a value, so that each case is asked for by itself.
 fn unknown(values: &[Expr], query: &Query) -> Option<Expr> {
     if values.len() > MAX_CASES {
-        return None;
+        return possible(values, query);
     }
     // In base three: 0 for equal values, 1 for NULL in the subquery, 2 for NULL compared with.
     let cases = 3_usize.pow(values.len() as u32);

@@ -164,12 +164,14 @@ const MONTHS: &[&str] = &[
 const WEEKDAYS: &[&str] =
     &["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
-/// Whether a word is a name, or its first three letters; `sept`, `tues`, `wednes`, `thur` and `thurs` are
+/// Whether a word is a name, or its first three letters; `sept`, `tues`, `weds`, `thur` and `thurs` are
 /// known as well (`datetktbl` of PostgreSQL's `datetime.c`).
 fn is_short_for(word: &str, name: &str) -> bool {
     let word = word.to_ascii_lowercase();
-    let other = ["sept", "tues", "weds", "thur", "thurs"].contains(&word.as_str());
-    word == name || name.starts_with(&word) && (word.len() == 3 || other)
+    let other = ["sept", "tues", "thur", "thurs"].contains(&word.as_str());
+    word == name
+        || name.starts_with(&word) && (word.len() == 3 || other)
+        || word == "weds" && name == "wednesday"
 }
 
 /// A day with the name of its month, and a year of three digits or more: `January 8, 1999`, `8 Jan 1999`,
