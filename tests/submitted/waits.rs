@@ -7,7 +7,7 @@ async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
     bounded(async {
         let (cluster, daemons) = three_with(&[("SUBMITTED_RUNNING", "1")]).await;
         let names = ["a", "b", "c"];
-        let mut daemons: Vec<Daemon> = daemons.into_iter().collect();
+        let daemons: Vec<Daemon> = daemons.into_iter().collect();
         let client = Client::connect(&daemons[0]).await;
         let mut ids = Vec::new();
         for _ in 0..3 {
