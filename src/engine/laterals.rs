@@ -169,7 +169,7 @@ impl Rows {
         let condition = moved(filter.predicate.clone(), filter.input.schema(), &columns)?;
         let condition = match self.any.take() {
             // Of a row without an element it is not computed.
-            Some(any) => when(any, condition),
+            Some(any) => when(any, number_of(condition)).eq(lit(1_i64)),
             None => condition,
         };
         let name = format!("\u{2}fits{}", self.names);
@@ -301,6 +301,13 @@ fn has_elements(list: Expr) -> Expr {
 fn when(condition: Expr, value: Expr) -> Expr {
     let when_then_expr = vec![(Box::new(condition), Box::new(value))];
     Expr::Case(Case { expr: None, when_then_expr, else_expr: None })
+}
+
+/// 1 where a condition holds, and 0 where not: of a CASE whose results are truth values the engine makes AND
+/// and OR, which compute both sides.
+fn number_of(condition: Expr) -> Expr {
+    let when_then_expr = vec![(Box::new(condition), Box::new(lit(1_i64)))];
+    Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(Box::new(lit(0_i64))) })
 }
 
 /// An expression of a plan's columns as one of where these are now, and of the left side's.

@@ -123,33 +123,32 @@ fn moments_are_rounded() {
     let daemon = DAEMON.get();
     let mut wire = log_in(&daemon, "copy_in_moments");
     wire.query("SET timezone = 'UTC'");
-    let table = "CREATE TABLE m (a timestamp(0), b timestamptz(3), c time(1), d interval(2))";
+    let table = "CREATE TABLE m (a timestamp(0), b timestamptz(3), c time(1))";
     assert_eq!(kinds(&wire.query(table)), "CZ");
     let half = 7_500_000_i64.to_be_bytes();
-    let length = [&1_239_999_i64.to_be_bytes()[..], &[0; 8]].concat();
-    let binary = binary(&[&[Some(&half), Some(&half), Some(&half), Some(&length)]]);
+    let binary = binary(&[&[Some(&half), Some(&half), Some(&half)]]);
     let cases: &[(&str, &[u8], &str)] = &[
         (
             "COPY m FROM STDIN",
-            b"2024-01-01 12:00:00.5\t2024-01-01 12:00:00.1236+00\t12:00:00.25\t1.239\n",
-            "2024-01-01 12:00:01|2024-01-01 12:00:00.124+00|12:00:00.3|00:00:01.24",
+            b"2024-01-01 12:00:00.5\t2024-01-01 12:00:00.1236+00\t12:00:00.25\n",
+            "2024-01-01 12:00:01|2024-01-01 12:00:00.124+00|12:00:00.3",
         ),
         (
-            "COPY m (a, d) FROM STDIN (FORMAT csv)",
-            b"1999-12-31 23:59:59.7,-0.005\n",
-            "2000-01-01 00:00:00|-|-|-00:00:00.01",
+            "COPY m (a) FROM STDIN (FORMAT csv)",
+            b"1999-12-31 23:59:59.7\n",
+            "2000-01-01 00:00:00|-|-",
         ),
         (
             "COPY m FROM STDIN (FORMAT binary)",
             &binary,
-            "2000-01-01 00:00:08|2000-01-01 00:00:07.5+00|00:00:07.5|00:00:01.24",
+            "2000-01-01 00:00:08|2000-01-01 00:00:07.5+00|00:00:07.5",
         ),
     ];
     for (sql, bytes, expected) in cases {
         let messages = copy(&mut wire, sql, bytes, 1 << 20);
         assert_eq!(kinds(&messages), "CZ", "{sql}: {messages:?}");
-        let rows = "SELECT concat_ws('|', a::text, coalesce(b::text, '-'), coalesce(c::text, '-'), \
-                    d::text) FROM m";
+        let rows = "SELECT concat_ws('|', a::text, coalesce(b::text, '-'), coalesce(c::text, '-')) \
+                    FROM m";
         assert_eq!(column(&wire.query(rows)), [*expected], "{sql}");
         wire.query("TRUNCATE m");
     }
