@@ -414,3 +414,26 @@ async fn what_is_read_often_is_read_from_memory() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_is_another_in_a_time_zone() {
+    bounded(async {
+        let (_daemon, client) = started().await;
+        client.rows("SET timezone = 'Europe/Vienna'").await;
+        let hours = async |moment: &str| {
+            let sql = format!(
+                "SELECT sum(extract(hour FROM {moment} '2026-03-01 00:07' + n * interval '1 hour')) FROM t"
+            );
+            client.value(&sql).await.parse::<f64>().expect("a number")
+        };
+        for _ in 0..3 {
+            assert_eq!(hours("timestamp").await, 55.0);
+            assert_eq!(hours("timestamptz").await, 55.0);
+            let utc = "SELECT sum(extract(hour FROM timestamptz '2026-03-01 00:07Z' + n * interval '1 hour')) FROM t";
+            assert_eq!(client.value(utc).await.parse::<f64>().expect("a number"), 65.0);
+            let none = utc.replace("timestamptz", "timestamp");
+            assert_eq!(client.value(&none).await.parse::<f64>().expect("a number"), 55.0);
+        }
+    })
+    .await;
+}

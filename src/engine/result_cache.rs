@@ -65,6 +65,8 @@ struct Key {
     scans: Vec<usize>,
     /// Of the tables.
     contents: Vec<Contents>,
+    /// Of the plan's moments, in its order: to the engine one with a time zone is equal to one without.
+    zones: Vec<Option<Arc<str>>>,
 }
 
 #[derive(Debug)]
@@ -146,7 +148,9 @@ impl ResultCache {
         if self.max_bytes == 0 {
             return Lookup::Passing;
         }
-        let Some(Reads { tables, scans, bytes }) = Reads::of(plan) else { return Lookup::Passing };
+        let Some(Reads { tables, scans, zones, bytes }) = Reads::of(plan) else {
+            return Lookup::Passing;
+        };
         if bytes > self.max_bytes / MAX_SHARE {
             return Lookup::Passing;
         }
@@ -163,6 +167,7 @@ impl ResultCache {
         }
         let known = self.entries.get(&hash).filter(|known| {
             known.key.scans == scans
+                && known.key.zones == zones
                 && known.key.contents == contents
                 && known.key.settings.give_the_same(settings)
                 && known.key.plan == *plan
@@ -176,7 +181,7 @@ impl ResultCache {
         let (Ok(pinned), Ok(bare)) = (pinned(plan, &tables, &contents), bare(plan)) else {
             return Lookup::Passing;
         };
-        let key = Key { plan: bare, settings: settings.clone(), scans, contents };
+        let key = Key { plan: bare, settings: settings.clone(), scans, contents, zones };
         let bytes = bytes + OVERHEAD + key.contents.iter().map(Contents::bytes).sum::<usize>();
         let gathered = Gathered { cache: self.clone(), bytes: 0 };
         let mut keep = Box::new(Keep { hash, key, batches: Vec::new(), gathered });
@@ -249,6 +254,8 @@ struct Reads {
     tables: Vec<Arc<dyn TableProvider>>,
     /// Which of them each scan reads.
     scans: Vec<usize>,
+    /// See [`Key::zones`].
+    zones: Vec<Option<Arc<str>>>,
     /// That the plan takes, about.
     bytes: usize,
 }
@@ -271,6 +278,9 @@ impl Reads {
                     reads.bytes += STEP;
                     if let Expr::Literal(value, _) = expr {
                         reads.bytes += value.size();
+                        if let DataType::Timestamp(_, zone) = value.data_type() {
+                            reads.zones.push(zone);
+                        }
                     }
                     Ok(TreeNodeRecursion::Continue)
                 })
