@@ -445,6 +445,28 @@ async fn settings_of_a_role_are_its_sessions_defaults() {
     }
 }
 
+/// On a daemon of its own: nobody else could log in meanwhile.
+#[tokio::test]
+async fn another_superuser_who_can_log_in_is_the_last_one_then() {
+    let daemon = Daemon::start(&Options::new());
+    let oribi = daemon.connect().await;
+    for sql in [
+        "CREATE ROLE shut SUPERUSER NOLOGIN",
+        "ALTER ROLE shut LOGIN",
+        "ALTER ROLE oribi NOLOGIN",
+        "ALTER ROLE shut RENAME TO open",
+    ] {
+        oribi.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", explain(&error)));
+    }
+    for sql in ["ALTER ROLE open NOSUPERUSER", "DROP ROLE open"] {
+        let error = explain(&oribi.batch_execute(sql).await.expect_err(sql));
+        assert!(error.contains("55006"), "{sql}: {error}");
+    }
+    let sql = "ALTER ROLE oribi LOGIN; DROP ROLE open";
+    oribi.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", explain(&error)));
+    daemon.connect().await;
+}
+
 #[tokio::test]
 async fn a_role_runs_as_many_statements_as_it_may() {
     let daemon = daemon(&options(RULES)).await;
