@@ -131,7 +131,7 @@ impl Error {
     }
 }
 
-/// The same of what is placed otherwise: the server counts lines of what it was sent, and not of the file.
+/// What the server said, without its place: it counts lines of what it was sent, and not of the file.
 fn placed_message(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => {
