@@ -7,7 +7,7 @@ use super::joint;
 use super::lives::{self, Being};
 use super::record::{DatabaseRecord, Definition, TableRecord};
 use super::snapshot::{Database, Table, TableName};
-use super::transact::{Proof, create, refused};
+use super::transact::{Proof, refused};
 use super::{Consistency, Error, ObjectKind, PUBLIC, RESERVED_SCHEMAS, Result};
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{self, Op};
@@ -43,7 +43,7 @@ impl Catalog {
         check_name(name)?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Database(name).to_string();
-        let mut ops = lives::made(&path, record.oid, &record)?;
+        let mut ops = lives::made(&path, &record)?;
         ops.extend(self.owner_is_there(owner).await?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Database, name).await;
@@ -75,18 +75,19 @@ impl Catalog {
         let database = self.database(name).await?;
         let record = DatabaseRecord { nonce: id::nonce(), ..database.record.clone() };
         let path = Path::Database(new).to_string();
-        let mut ops = vec![create(&path, &record)?];
+        let mut renaming = being(name, &database).renamed(&path, record.clone())?;
         for (schema, content) in &database.schemas {
-            if let Some((record, _)) = &content.node {
-                ops.push(create(&Path::Schema(new, schema).to_string(), record)?);
+            if let Some((record, stat)) = &content.node {
+                let being = Being::new(Path::Schema(name, schema), record, stat);
+                let path = Path::Schema(new, schema).to_string();
+                renaming.with(being.renamed(&path, record.clone())?);
             }
             for (table, entry) in &content.tables {
                 let path = Path::Table { database: new, schema, table }.to_string();
-                ops.push(create(&path, &entry.record)?);
+                renaming.with(entry.being().renamed(&path, entry.record.clone())?);
             }
         }
-        ops.extend(each(name, &database, Being::moved));
-        ops.extend(being(name, &database).moved());
+        let ops = renaming.into();
         let proof = Proof::Written { path, nonce: record.nonce };
         let renamed = self.commit(ops, proof, ObjectKind::Database, new).await;
         for name in [name, new] {
@@ -110,7 +111,7 @@ impl Catalog {
         self.database(database).await?;
         let record = self.namespace_record(owner).await?;
         let path = Path::Schema(database, schema).to_string();
-        let mut ops = lives::made(&path, record.oid, &record)?;
+        let mut ops = lives::made(&path, &record)?;
         ops.extend(self.owner_is_there(owner).await?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Schema, schema).await;
@@ -153,7 +154,7 @@ impl Catalog {
             content.tables.values().flat_map(|table| table.being().dropped()).collect();
         let path = Path::Schema(database, schema);
         let proof = Proof::Deleted { path: path.to_string(), czxid: stat.czxid };
-        ops.extend(Being::new(path, record.oid, stat).dropped());
+        ops.extend(Being::new(path, record, stat).dropped());
         let dropped = self.commit(ops, proof, ObjectKind::Schema, schema).await;
         for table in content.tables.values() {
             self.refresh(&node_name(&table.name)).await.or_else(stale_is_fine)?;
@@ -188,7 +189,7 @@ impl Catalog {
         let (record, steps) = match (existing, mode) {
             (None, _) => {
                 let record = record(self.oids.next().await?);
-                let steps = lives::made(&path, record.oid, &record)?;
+                let steps = lives::made(&path, &record)?;
                 (record, steps)
             }
             (Some(_), CreateMode::IfNotExists) => return Ok(false),
@@ -198,10 +199,11 @@ impl Catalog {
                 return Err(Error::WrongKind { name: display_name(name), expected });
             }
             (Some(table), CreateMode::Replace) => {
-                let TableRecord { oid, owner, grants, row_security, policies, .. } =
+                let TableRecord { oid, renamed, owner, grants, row_security, policies, .. } =
                     table.record.clone();
+                let kept = record(oid);
                 let mut record =
-                    TableRecord { owner, grants, row_security, policies, ..record(oid) };
+                    TableRecord { renamed, owner, grants, row_security, policies, ..kept };
                 joint::go_on(&table.record, &mut record);
                 let steps = table.being().changed(&record)?;
                 (record, steps)
@@ -245,7 +247,7 @@ impl Catalog {
                 [&turn].into_iter().chain(&touch).map(|op| op.path().to_owned()).collect();
             let mut ops = vec![turn];
             ops.extend(touch);
-            ops.extend(lives::made(&path, record.oid, &record)?);
+            ops.extend(lives::made(&path, &record)?);
             ops.extend(self.owner_is_there(owner).await?);
             let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
             let attempted = self.attempt(ops, &proof).await?;
@@ -284,8 +286,8 @@ impl Catalog {
         expect_kind(&table, view)?;
         let record = TableRecord { nonce: id::nonce(), ..table.record.clone() };
         let path = path_of(new);
-        let ops = [create(&path, &record)?].into_iter().chain(table.being().moved()).collect();
-        let proof = Proof::Written { path, nonce: record.nonce };
+        let proof = Proof::Written { path: path.clone(), nonce: record.nonce };
+        let ops = table.being().renamed(&path, record)?.into();
         let renamed = self.commit_in_schema(new, ops, proof).await;
         for name in [name, new] {
             self.refresh(&node_name(name)).await.or_else(stale_is_fine)?;
@@ -352,7 +354,7 @@ impl Catalog {
             Some((record, stat)) => {
                 let mut record = DatabaseRecord { nonce: id::nonce(), ..record.clone() };
                 change(&mut record)?;
-                let steps = Being::new(path.clone(), record.oid, stat).changed(&record)?;
+                let steps = Being::new(path.clone(), &record, stat).changed(&record)?;
                 (record, steps)
             }
             None => {
@@ -360,7 +362,7 @@ impl Catalog {
                 let mut record = self.namespace_record(owner).await?;
                 record.oid = PUBLIC_SCHEMA_OID;
                 change(&mut record)?;
-                let steps = lives::made(&path.to_string(), record.oid, &record)?;
+                let steps = lives::made(&path.to_string(), &record)?;
                 (record, steps)
             }
         };
@@ -384,6 +386,7 @@ impl Catalog {
     async fn namespace_record(&self, owner: &str) -> Result<DatabaseRecord> {
         Ok(DatabaseRecord {
             oid: self.oids.next().await?,
+            renamed: 0,
             owner: owner.to_owned(),
             grants: None,
             comment: None,
@@ -410,7 +413,7 @@ impl Catalog {
         }
         match found.schemas.get(schema).map(|schema| &schema.node) {
             Some(Some((record, stat))) => {
-                Being::new(Path::Schema(database, schema), record.oid, stat).changed(record)
+                Being::new(Path::Schema(database, schema), record, stat).changed(record)
             }
             _ => Err(Error::NotFound { kind: ObjectKind::Schema, name: schema.to_owned() }),
         }
@@ -476,7 +479,7 @@ impl Catalog {
     pub(super) async fn owner_is_there(&self, owner: &str) -> Result<Vec<Op>> {
         let check = Op::Check { path: Path::Role(owner).to_string(), version: None };
         match self.role(owner, Consistency::Cached).await {
-            Ok(role) => Ok(vec![check, lives::noted(role.record.oid)]),
+            Ok(role) => Ok(vec![check, lives::noted(&role.record)]),
             // As the step will find.
             Err(Error::NotFound { .. }) => Ok(vec![check]),
             Err(error) => Err(error),
@@ -492,14 +495,14 @@ fn each(name: &str, database: &Database, steps: fn(&Being) -> Vec<Op>) -> Vec<Op
             ops.extend(steps(&table.being()));
         }
         if let Some((record, stat)) = &content.node {
-            ops.extend(steps(&Being::new(Path::Schema(name, schema), record.oid, stat)));
+            ops.extend(steps(&Being::new(Path::Schema(name, schema), record, stat)));
         }
     }
     ops
 }
 
 fn being(name: &str, database: &Database) -> Being {
-    Being::new(Path::Database(name), database.record.oid, &database.stat)
+    Being::new(Path::Database(name), &database.record, &database.stat)
 }
 
 fn if_not_exists(created: Result<()>, mode: CreateMode) -> Result<bool> {

@@ -9,7 +9,7 @@ use super::pools::PoolRecord;
 use super::record::{DatabaseRecord, TableRecord};
 use super::roles::{RoleRecord, check_role_name};
 use super::snapshot::Snapshot;
-use super::transact::{Proof, create, delete, set};
+use super::transact::{Proof, set};
 use super::{Consistency, Error, ObjectKind, Result, is_predefined};
 use crate::coordination::Op;
 use crate::coordination::paths::Path;
@@ -122,10 +122,8 @@ impl Catalog {
         }
         let record = RoleRecord { nonce: id::nonce(), ..role.record.clone() };
         let path = Path::Role(new).to_string();
-        let mut ops = vec![
-            delete(Path::Role(name).to_string(), Some(role.stat.version)),
-            create(&path, &record)?,
-        ];
+        let renaming = role.being().renamed(&path, record.clone())?;
+        let mut ops: Vec<Op> = renaming.into();
         ops.extend(renamed_everywhere(&snapshot, name, new)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let renamed = self.commit(ops, proof, ObjectKind::Role, new).await;
@@ -163,10 +161,10 @@ impl Catalog {
 /// The steps that write the new name into every record that holds the old one.
 fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<Op>> {
     let mut steps = Vec::new();
-    for (name, other) in snapshot.roles.iter().filter(|(name, _)| *name != role) {
-        let (path, version) = (Path::Role(name).to_string(), other.stat.version);
-        let record = renamed(&other.record, role, new);
-        steps.extend(record.map(|record| set(&path, &record, version)).transpose()?);
+    for other in snapshot.roles.values().filter(|other| other.name != role) {
+        if let Some(record) = renamed(&other.record, role, new) {
+            steps.extend(other.being().changed(&record)?);
+        }
     }
     for (name, pool) in snapshot.pools.iter() {
         let (path, version) = (Path::Pool(name).to_string(), pool.stat.version);
@@ -176,14 +174,14 @@ fn renamed_everywhere(snapshot: &Snapshot, role: &str, new: &str) -> Result<Vec<
     for (name, database) in &snapshot.databases {
         if let Some(record) = renamed(&database.record, role, new) {
             let path = Path::Database(name);
-            steps.extend(Being::new(path, record.oid, &database.stat).changed(&record)?);
+            steps.extend(Being::new(path, &record, &database.stat).changed(&record)?);
         }
         for (schema, content) in &database.schemas {
             if let Some((record, stat)) = &content.node
                 && let Some(record) = renamed(record, role, new)
             {
                 let path = Path::Schema(name, schema);
-                steps.extend(Being::new(path, record.oid, stat).changed(&record)?);
+                steps.extend(Being::new(path, &record, stat).changed(&record)?);
             }
         }
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::cache::Catalog;
 use super::ddl::stale_is_fine;
 use super::lives::made;
+use super::record::is_never;
 use super::snapshot::{Role, Snapshot};
 use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
@@ -50,6 +51,9 @@ pub const PREDEFINED_ROLES: &[(&str, u32)] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleRecord {
     pub oid: u32,
+    /// How often it has got another name.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub renamed: u32,
     #[serde(default, skip_serializing_if = "is_false")]
     pub superuser: bool,
     /// Whether it has the privileges of the roles it is a member of, without SET ROLE.
@@ -99,6 +103,7 @@ impl Default for RoleRecord {
     fn default() -> Self {
         Self {
             oid: 0,
+            renamed: 0,
             superuser: false,
             inherit: true,
             create_role: false,
@@ -135,7 +140,7 @@ impl Catalog {
         }
         let record = RoleRecord { oid: self.oids.next().await?, nonce: id::nonce(), ..record };
         let path = Path::Role(name).to_string();
-        ops.extend(made(&path, record.oid, &record)?);
+        ops.extend(made(&path, &record)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let created = self.commit(ops, proof, ObjectKind::Role, name).await;
         self.refresh_role(name).await?;
@@ -162,8 +167,8 @@ impl Catalog {
         for group in record.member_of.keys().filter(|group| !role.record.is_member(group)) {
             ops.extend(self.touch_role(group).await?);
         }
+        ops.extend(role.being().changed(&record)?);
         let path = Path::Role(name).to_string();
-        ops.push(set(&path, &record, role.stat.version)?);
         let proof = Proof::Written { path, nonce: record.nonce };
         let altered = self.commit(ops, proof, ObjectKind::Role, name).await;
         self.refresh_role(name).await?;
@@ -197,7 +202,7 @@ impl Catalog {
             ops.push(delete(path.clone(), Some(role.stat.version)));
             proof = Some(Proof::Deleted { path, czxid: role.stat.czxid });
             // Before the look at what it owns.
-            ops.push(self.end_of_role(role.record.oid).await?);
+            ops.push(self.end_of_role(role).await?);
         }
         let Some(proof) = proof else { return Ok(()) };
         self.reload().await?;
@@ -247,14 +252,13 @@ impl Catalog {
         Ok(Op::Check { path, version: Some(another.stat.version) })
     }
 
-    /// The step that goes with whatever gives a role something: see the module's text.
-    pub async fn touch_role(&self, name: &str) -> Result<Option<Op>> {
+    /// The steps that go with whatever gives a role something: see the module's text.
+    pub async fn touch_role(&self, name: &str) -> Result<Vec<Op>> {
         if name == PUBLIC_ROLE || is_predefined(name) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let role = self.role(name, Consistency::Strong).await?;
-        let path = Path::Role(name).to_string();
-        set(&path, &role.record, role.stat.version).map(Some)
+        role.being().changed(&role.record)
     }
 
     async fn refresh_role(&self, name: &str) -> Result<()> {

@@ -15,7 +15,7 @@ use super::cache::Catalog;
 use super::{Error, ObjectKind, Result};
 use crate::coordination::{self, MAX_DATA, Mode, Node, Op, SessionState};
 
-/// Steps in one transaction, up to three for each object: ZooKeeper takes 1 MiB for all of them together.
+/// Steps in one transaction, up to four for each object: ZooKeeper takes 1 MiB for all of them together.
 const MAX_STEPS: usize = 4000;
 
 /// Bytes in one transaction, for the same reason.

@@ -200,7 +200,7 @@ pub(super) mod tests {
 
     const TABLES: usize = 40;
 
-    fn name(number: usize) -> TableName {
+    pub(in crate::catalog) fn name(number: usize) -> TableName {
         TableName::new(DEFAULT_DATABASE, PUBLIC, format!("t{number}"))
     }
 

@@ -333,23 +333,31 @@ fn judge(sim: &Sim, log: &mut Log, write: &Write<'_>) {
     }
 }
 
-/// Identifiers of what is in the catalog without a life, or was and has one still. Roles get theirs when
+/// Lives that are missing for what is in the catalog, or that nothing has any more. Roles get theirs when
 /// something is made for them.
-fn undead(sim: &Sim) -> BTreeSet<u64> {
-    let oids = |node: String| Some(oid(&sim.node(&format!("/roles/{node}"))?));
-    let roles: BTreeSet<u64> = sim.children("/roles").into_iter().filter_map(oids).collect();
-    let lives = sim.children("/lives");
-    let lives = lives.iter().map(|life| life.parse().expect("an identifier"));
-    let lives = lives.filter(|life| !roles.contains(life)).collect();
+fn undead(sim: &Sim) -> BTreeSet<String> {
+    let roles = sim.children("/roles").into_iter();
+    let roles = roles.filter_map(|node| Some(life(&sim.node(&format!("/roles/{node}"))?)));
+    let roles: BTreeSet<String> = roles.collect();
+    let lives = sim.children("/lives").into_iter().filter(|life| !roles.contains(life)).collect();
     let tables = sim.children("/catalog/oribi").into_iter().filter_map(|node| {
         let path = format!("/catalog/oribi/{node}");
-        parse_catalog(&path).map(|_| oid(&sim.node(&path).expect("it is listed")))
+        parse_catalog(&path).map(|_| life(&sim.node(&path).expect("it is listed")))
     });
-    tables.collect::<BTreeSet<_>>().symmetric_difference(&lives).copied().collect()
+    tables.collect::<BTreeSet<_>>().symmetric_difference(&lives).cloned().collect()
 }
 
 fn is_table(path: &str) -> bool {
     matches!(parse_catalog(path), Some(CatalogName::Table { .. }))
+}
+
+/// The name of the life that a record's is.
+fn life(node: &Node) -> String {
+    let record: Value = serde_json::from_slice(&node.data).expect("a record");
+    match record.get("renamed") {
+        None => record["oid"].to_string(),
+        Some(renamed) => format!("{}.{renamed}", record["oid"]),
+    }
 }
 
 fn oid(node: &Node) -> u64 {

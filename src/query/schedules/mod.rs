@@ -149,7 +149,7 @@ impl Schedules {
                     let (path, data) = (path.clone(), encoded(wish.name, &new)?);
                     let mut ops = vec![Op::Create { path, data, mode: Mode::Persistent }];
                     ops.extend(self.catalog.touch_role(wish.user).await?);
-                    store.transact(ops).await.map(drop)
+                    self.catalog.transact(ops).await?.map(drop)
                 }
             };
             match written {
@@ -210,7 +210,7 @@ impl Schedules {
             let path = Path::Schedule(name).to_string();
             let mut ops = vec![Op::Set { path, data, version: Some(version) }];
             ops.extend(self.catalog.touch_role(&to.name).await?);
-            match self.submissions.store().transact(ops).await {
+            match self.catalog.transact(ops).await? {
                 Ok(_) => return Ok(()),
                 Err(error) if submitted::outrun(&error) || error.may_have_landed() => {}
                 Err(error) => return Err(error.into()),
