@@ -21,6 +21,18 @@ fn digits(text: &[u8]) -> (i64, bool) {
     })
 }
 
+/// The number that eight digits are, all at once: neighbours become a number of two digits, those one of four,
+/// and those the whole.
+fn eight_digits(text: [u8; 8]) -> (u64, bool) {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let digits = u64::from_le_bytes(text) ^ 0x3030_3030_3030_3030;
+    let too_large = (digits.wrapping_add(0x7676_7676_7676_7676) | digits) & HIGH;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let high = (pairs & 0xff_0000_00ff).wrapping_mul(100 + (1_000_000 << 32));
+    let low = (pairs >> 16 & 0xff_0000_00ff).wrapping_mul(1 + (10_000 << 32));
+    (high.wrapping_add(low) >> 32, too_large == 0)
+}
+
 pub(super) fn integer(text: &[u8]) -> Option<i64> {
     let (negative, rest) = sign(text);
     if rest.is_empty() || rest.len() > SAFE_DIGITS {
@@ -33,7 +45,10 @@ pub(super) fn integer(text: &[u8]) -> Option<i64> {
 /// A number times 10^`scale`, if it has no more decimals than that.
 pub(super) fn decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let (negative, rest) = sign(text);
-    let (whole, fraction) = match rest.iter().position(|byte| *byte == b'.') {
+    // Where it stands if all decimals are there, or anywhere.
+    let usual = rest.len().checked_sub(1 + usize::try_from(scale).ok()?);
+    let point = usual.filter(|at| rest[*at] == b'.');
+    let (whole, fraction) = match point.or_else(|| rest.iter().position(|byte| *byte == b'.')) {
         Some(at) => (&rest[..at], &rest[at + 1..]),
         None => (rest, &[][..]),
     };
@@ -106,7 +121,7 @@ pub(super) fn received_decimal(value: &[u8], precision: u8, scale: i8) -> Option
 /// `YYYY-MM-DD`, in days since 1970.
 pub(super) fn date(text: &[u8]) -> Option<i32> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *text else { return None };
-    let (number, valid) = digits(&[y1, y2, y3, y4, m1, m2, d1, d2]);
+    let (number, valid) = eight_digits([y1, y2, y3, y4, m1, m2, d1, d2]);
     let year = (number / 10_000) as i32;
     if !valid || year == 0 {
         return None;
@@ -151,5 +166,24 @@ pub(super) fn boolean(text: &[u8]) -> Option<bool> {
         b"t" | b"true" | b"1" => Some(true),
         b"f" | b"false" | b"0" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_digits_are_a_number_and_nothing_else_is() {
+        for number in [0, 1, 10, 12_345_678, 20_260_228, 90_000_009, 99_999_999_u64] {
+            let text = format!("{number:08}").into_bytes();
+            let text: [u8; 8] = text.try_into().expect("eight");
+            assert_eq!(eight_digits(text), (number, true));
+            for (at, byte) in (0..8).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+                let mut other = text;
+                other[at] = byte;
+                assert_eq!(eight_digits(other).1, byte.is_ascii_digit(), "{other:?}");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Lines to values: what stands between delimiters, its escapes taken away.
 
 use super::error::Fault;
-use super::scan::find;
+use super::scan::{each, find};
 use crate::values::encode::CopyText;
 
 /// The values of one line.
@@ -68,6 +68,29 @@ impl Fields {
         self.count += 1;
     }
 
+    /// Takes a line apart in which nothing is special but the delimiter.
+    fn plain(
+        &mut self,
+        line: &[u8],
+        delimiter: u8,
+        null: &[u8],
+        force_not_null: &[bool],
+        most: usize,
+    ) {
+        let mut field = |start: usize, end: usize| {
+            let is_null =
+                line[start..end] == *null && force_not_null.get(self.count) != Some(&true);
+            let is = if is_null { Is::Null } else { Is::InLine };
+            self.push(most, Field { start, end, is });
+        };
+        let mut start = 0;
+        each(delimiter, line, |at| {
+            field(start, at);
+            start = at + 1;
+        });
+        field(start, line.len());
+    }
+
     /// Takes a line of text apart (`CopyReadAttributesText`).
     pub fn text(
         &mut self,
@@ -78,19 +101,11 @@ impl Fields {
     ) -> Result<(), Fault> {
         self.clear();
         let null = form.null.as_bytes();
-        let mut start = 0;
         if !has_backslash {
-            loop {
-                let found = find([form.delimiter], line, start);
-                let end = found.unwrap_or(line.len());
-                let is = if line[start..end] == *null { Is::Null } else { Is::InLine };
-                self.push(most, Field { start, end, is });
-                match found {
-                    Some(at) => start = at + 1,
-                    None => return Ok(()),
-                }
-            }
+            self.plain(line, form.delimiter, null, &[], most);
+            return Ok(());
         }
+        let mut start = 0;
         loop {
             let mut end = find([form.delimiter, b'\\'], line, start);
             let mut is = Is::InLine;
@@ -189,17 +204,15 @@ impl Fields {
     ) -> Result<(), Fault> {
         self.clear();
         let null = form.null.as_bytes();
+        if !has_quote {
+            self.plain(line, form.delimiter, null, &form.force_not_null, most);
+            return Ok(());
+        }
         let mut start = 0;
         loop {
             let made = self.made.len();
-            let found = match has_quote {
-                false => find([form.delimiter], line, start),
-                true => find([form.delimiter, form.quote], line, start),
-            };
-            let (found, quoted) = match found {
-                Some(at) if has_quote && line[at] == form.quote => {
-                    (self.unquote(line, start, at, form)?, true)
-                }
+            let (found, quoted) = match find([form.delimiter, form.quote], line, start) {
+                Some(at) if line[at] == form.quote => (self.unquote(line, start, at, form)?, true),
                 found => (found, false),
             };
             let end = found.unwrap_or(line.len());

@@ -1,5 +1,7 @@
 //! Where lines of text and CSV end (PostgreSQL's `CopyReadLineText`).
 
+use memchr::memchr3;
+
 use super::error::{Fault, LineEnd};
 use super::scan::find;
 
@@ -125,8 +127,8 @@ impl Lines {
     fn text(&mut self, data: &[u8], last: bool) -> Result<Found, Fault> {
         let mut at = self.scanned;
         loop {
-            at = match find([b'\n', b'\r', b'\\'], data, at) {
-                Some(at) => at,
+            at = match memchr3(b'\n', b'\r', b'\\', &data[at..]) {
+                Some(found) => at + found,
                 None => return Ok(Found::More(data.len())),
             };
             match data[at] {
@@ -170,7 +172,12 @@ impl Lines {
         }
         loop {
             let from = at;
-            at = match find([b'\n', b'\r', quote, escape], data, at) {
+            let found = match escape {
+                // None but the quote itself.
+                0 => memchr3(b'\n', b'\r', quote, &data[at..]).map(|found| at + found),
+                _ => find([b'\n', b'\r', quote, escape], data, at),
+            };
+            at = match found {
                 Some(at) => at,
                 None => {
                     self.after_escape &= from == data.len();
