@@ -24,6 +24,7 @@
 mod arithmetic;
 mod armor;
 mod bounded;
+mod chosen;
 mod collected;
 mod comparisons;
 mod decimals;
@@ -266,6 +267,7 @@ impl Semantics {
         Ok(match expr {
             Expr::BinaryExpr(binary) => self.operator(binary, schema),
             Expr::Cast(cast) => self.cast(cast, schema, zone)?,
+            Expr::Case(case) => chosen::in_order(case, schema),
             Expr::Negative(operand) => self.negative(*operand, schema),
             Expr::Between(between) if is_interval(&between.expr, schema) => {
                 let Between { expr, negated, low, high } = between;
