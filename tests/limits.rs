@@ -228,6 +228,17 @@ async fn a_broken_file_is_named_and_the_daemon_lives() {
         assert_eq!(value(&client, "SELECT 'alive'").await, "alive", "after {name}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Of lines that people write it is said what to do with them, and nothing of tables of the daemon's own.
+    let file = directory.join("lines.csv");
+    fs::write(&file, "a,b\n1,2\n3\n").expect("a file is written");
+    let sql = format!(
+        "CREATE EXTERNAL TABLE lines (a int, b int) STORED AS CSV LOCATION '{}' OPTIONS ('has_header' 'true')",
+        file.display()
+    );
+    client.batch_execute(&sql).await.expect("made");
+    let error = client.batch_execute("SELECT * FROM lines").await.expect_err("a field is missing");
+    let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default();
+    assert!(hint.contains("Put the line right") && !hint.contains("a table's files"), "{hint}");
 }
 
 #[tokio::test]
