@@ -151,7 +151,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines)
         "q" | "quit" => shell.quit = true,
         "?" => shell.say(HELP.trim_end())?,
         "h" | "help" => {
-            let text = crate::cli::help::show(first)?;
+            let text = crate::cli::help::show(arguments.join(" ").trim_end_matches(';').trim())?;
             shell.say(text.trim_end())?;
         }
         "c" | "connect" => return connect(shell, &arguments).await,
