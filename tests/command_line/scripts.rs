@@ -15,6 +15,8 @@ async fn scripts_for_psql_do_here_what_they_do_there() {
             ("SELECT 7 AS a \\gset \\echo :a 'b :a' :'a'", "7 b :a '7'\n"),
             ("SELECT 'SELECT ' || x FROM generate_series(1, 3) s(x) ORDER BY x \\gexec", "1\n2\n3\n"),
             ("SELECT $1::int \\bind 9 \\g", "9\n"),
+            ("SELECT 1\\; SELECT '\\;'\n\\; SELECT 3;\nSELECT 4\\; SELECT 5", "1\n\\;\n3\n4\n5\n"),
+            ("SELECT 1 AS a\\; SELECT 2 AS a \\gset\n\\echo :a", "2\n"),
             ("SELECT $1::int + $2 \\bind 40 2 \\g\nSELECT $1 \\bind 'a b'\n;", "42\na b\n"),
             ("SELECT 1::int2 AS a, 'x'::text AS \"B c\" \\gdesc", "a|smallint\nB c|text\n"),
             ("\\if on\nSELECT 1;\n\\else\nSELECT 2;\n\\endif\nSELECT 3;", "1\n3\n"),
