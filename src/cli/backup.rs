@@ -411,7 +411,6 @@ fn read_file(path: &FilePath, edited: bool) -> Result<Saved> {
     Ok(saved)
 }
 
-/// The nodes to make, parents first, the cluster's last: without it the store is not taken for whole.
 /// The cluster's record, which says from now on that the store was taken from a back-up: housekeeping then
 /// leaves alone what was made before and is not in the catalog.
 fn restored(record: Bytes) -> Result<Bytes> {
@@ -423,6 +422,7 @@ fn restored(record: Bytes) -> Result<Bytes> {
     Ok(record.to_string().into())
 }
 
+/// The nodes to make, parents first, the cluster's last: without it the store is not taken for whole.
 fn wanted(nodes: Vec<Entry>, with_queue: bool) -> Result<Vec<(String, Bytes)>> {
     let below = |path: &str, parent: &Path<'_>| path.starts_with(&format!("{parent}/"));
     let mut wanted = Vec::new();
@@ -457,7 +457,7 @@ async fn put(
         Err(error) => return Err(of_store(error)),
     };
     if !daemons.is_empty() {
-        return Err(Error::NotInForce(format!(
+        return Err(Error::Usage(format!(
             "daemons run with this store: {}; stop them first (oribi cluster drain NAME)",
             daemons.join(", ")
         )));
@@ -467,7 +467,7 @@ async fn put(
     let held: Vec<&String> =
         present.iter().filter(|(_, (data, _))| !data.is_empty()).map(|(path, _)| path).collect();
     if !held.is_empty() && !force {
-        return Err(Error::NotInForce(format!(
+        return Err(Error::Usage(format!(
             "the store is not empty: it holds {} znodes, {} among them; back it up, then restore with \
              --force, which removes them",
             held.len(),

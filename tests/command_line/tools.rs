@@ -275,7 +275,7 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         check_filled(&daemon).await;
         // Not while a daemon runs, and not over what is there.
         let (code, _, err) = finish(oribi("restore", &[&[file.as_str()][..], &there[..]].concat()));
-        assert_eq!(code, Some(1));
+        assert_eq!(code, Some(2));
         assert!(err.contains("daemons run") && err.contains("drain"), "{err}");
         Client::connect(&daemon).await.rows("CREATE TABLE later AS SELECT 1 AS x").await;
         // While it runs, it can be saved.
@@ -283,7 +283,7 @@ async fn a_back_up_moves_a_cluster_into_zookeeper_and_back() {
         ok("backup", &[&[second.as_str()][..], &there[..]].concat());
         stop(daemon);
         let (code, _, err) = finish(oribi("restore", &[&[file.as_str()][..], &there[..]].concat()));
-        assert_eq!(code, Some(1));
+        assert_eq!(code, Some(2));
         assert!(err.contains("not empty") && err.contains("--force"), "{err}");
         let out = ok("restore", &[&[file.as_str(), "--force"][..], &there[..]].concat());
         assert!(out.contains("are gone"), "{out}");
