@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, Mode, Op};
 use crate::server::{self, Tool};
+use crate::wording::counted;
 
 /// The version of the file's form. One that is newer is refused.
 const FILE_FORMAT: u32 = 1;
@@ -468,9 +469,9 @@ async fn put(
         present.iter().filter(|(_, (data, _))| !data.is_empty()).map(|(path, _)| path).collect();
     if !held.is_empty() && !force {
         return Err(Error::Usage(format!(
-            "the store is not empty: it holds {} znodes, {} among them; back it up, then restore with \
+            "the store is not empty: it holds {}, {} among them; back it up, then restore with \
              --force, which removes them",
-            held.len(),
+            counted(held.len() as u64, "znode"),
             held[0]
         )));
     }
@@ -533,19 +534,21 @@ impl Done<'_> {
         let kinds = self.by_kind.iter().map(|(kind, count)| format!("{kind} {count}"));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         let mut text = format!(
-            "{} znodes {what} ({kinds}): {}, {}",
-            self.znodes,
+            "{} {what} ({kinds}): {}, {}",
+            counted(self.znodes as u64, "znode"),
             self.file.display(),
             self.store
         );
         if self.left_out > 0 {
+            let were = if self.left_out == 1 { "was" } else { "were" };
             text += &format!(
-                "\n{} were left out: queries that had not ended, which --with-queue takes along",
+                "\n{} {were} left out: queries that had not ended, which --with-queue takes along",
                 self.left_out
             );
         }
         if self.removed > 0 {
-            text += &format!("\n{} that were there before are gone", self.removed);
+            let (were, are) = if self.removed == 1 { ("was", "is") } else { ("were", "are") };
+            text += &format!("\n{} that {were} there before {are} gone", self.removed);
         }
         tour::print(&text)
     }

@@ -123,7 +123,7 @@ async fn a_cluster_is_looked_at_and_drained() {
         assert!(moments.clone().all(is_moment), "{found}");
         let (code, out, err) = run(&["status"]);
         assert_eq!(code, Some(0), "{err}");
-        assert!(out.contains("leads") && out.contains("statements run"), "{out}");
+        assert!(out.contains("leads") && out.contains(" statement"), "{out}");
         let (code, out, err) = run(&["top", "--count", "2", "--interval", "10ms", "--json"]);
         assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}{err}");
         // Only superusers, only by its name, only itself.

@@ -104,6 +104,7 @@ async function statements(page) {
   await runSql(page, "CREATE TABLE herds AS SELECT i AS id, 'herd ' || i % 7 AS name, i % 31 AS animals FROM generate_series(1, 5000) AS t(i); INSERT INTO herds VALUES (0, '<img src=x onerror=alert(1)>', NULL)");
   await page.getByText("INSERT 0 1").waitFor();
   await runSql(page, "SELECT name, count(*) AS herds, sum(animals) AS animals FROM herds GROUP BY name ORDER BY name");
+  await page.getByText("8 rows", { exact: true }).waitFor();
   const grid = page.getByRole("region", { name: "Result" });
   await grid.getByRole("cell", { name: "herd 6" }).waitFor();
   assert.equal(await grid.getByRole("cell", { name: "<img src=x onerror=alert(1)>" }).count(), 1, "data is text");
@@ -124,6 +125,7 @@ async function statements(page) {
     else assert.equal(file.subarray(0, 4).toString() + file.subarray(-4).toString(), "PAR1PAR1");
   }
   await runSql(page, "SET TimeZone = 'Europe/Vienna'; SELECT 'far away' AS place");
+  await page.getByText("1 row", { exact: true }).waitFor();
   await page.getByRole("textbox", { name: "SQL" }).fill("SELECT nothing FROM herds");
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();

@@ -19,6 +19,7 @@ use crate::config::{Config, Share, TlsMode};
 use crate::data_dir::{self, DataDir};
 use crate::engine::memory;
 use crate::storage::{Location, Roots, Stores};
+use crate::wording::counted;
 use crate::{id, secret, tls};
 
 /// Free bytes below which statements soon fail, and below which a daemon can hardly start.
@@ -362,8 +363,8 @@ fn open_files(config: &Config) -> Check {
         return Check::ok(NAME, seen);
     }
     let mend = format!(
-        "at least {wanted} for {} connections: ulimit -n {wanted}, or LimitNOFILE= in the service",
-        config.connections.max
+        "at least {wanted} for {}: ulimit -n {wanted}, or LimitNOFILE= in the service",
+        counted(config.connections.max as u64, "connection")
     );
     Check::warn(NAME, seen, mend)
 }
@@ -411,7 +412,11 @@ fn certificates(config: &Config) -> Vec<Check> {
             }
         };
         let days = (until - Utc::now()).num_days();
-        let seen = format!("{} is valid until {until}, for {days} days", path.display());
+        let seen = format!(
+            "{} is valid until {until}, for {}",
+            path.display(),
+            counted(days.unsigned_abs(), "day")
+        );
         let mend = "renew it; SIGHUP has the daemon read it again";
         checks.push(match days {
             _ if until < Utc::now() => {

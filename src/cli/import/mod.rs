@@ -25,6 +25,7 @@ use super::error::{Error, Result};
 use super::link::Link;
 use super::link::client::{Client, is_lost};
 use super::{runtime, tour};
+use crate::wording::counted;
 
 const APPLICATION: &str = "oribi import";
 
@@ -114,12 +115,11 @@ pub fn run(options: Options) -> Result<()> {
     }
     let resumed = match done.resumed {
         0 => String::new(),
+        1 => "; 1 part was there from before".to_owned(),
         parts => format!("; {parts} parts were there from before"),
     };
-    tour::print(&format!(
-        "{} rows in {} parts into {} in {:.1} s{resumed}",
-        done.rows, done.parts, done.table, done.seconds
-    ))
+    let (rows, parts) = (counted(done.rows, "row"), counted(done.parts, "part"));
+    tour::print(&format!("{rows} in {parts} into {} in {:.1} s{resumed}", done.table, done.seconds))
 }
 
 fn of_name(file: &Path) -> Option<Format> {
@@ -309,7 +309,7 @@ impl Target {
                 continue;
             }
             rows += self.add(client, parts, &id, number, part).await?;
-            bar.set_message(format!("{rows} rows"));
+            bar.set_message(counted(rows, "row"));
         }
         bar.finish_and_clear();
         // Done: the same file may come again.
@@ -361,15 +361,16 @@ impl Target {
         let file = import.file.trim_end();
         if others > 0 {
             return Err(Error::NotInForce(format!(
-                "{others} parts of {file} are in {name} already, from an import that did not end: the file has \
+                "parts of {file} ({others}) are in {name} already, from an import that did not end: the file has \
                  changed since, or --part was another. Go on with that --part, or remove their rows and say \
                  --restart"
             )));
         }
         if rows < noted {
             return Err(Error::NotInForce(format!(
-                "{name} has {rows} rows, and parts of {file} with {noted} were put into it: some have been \
-                 removed since. --restart imports the whole file, beside what is there"
+                "{name} has {}, and parts of {file} with {noted} were put into it: some have been \
+                 removed since. --restart imports the whole file, beside what is there",
+                counted(rows.unsigned_abs(), "row")
             )));
         }
         self.last_part(client, &import.id).await
@@ -463,7 +464,7 @@ impl Target {
         let advice = match number {
             1 => format!("nothing of the file is in {name}: mend it, and run the import again"),
             _ => format!(
-                "the {} parts before are in {name}. Change the column's type (ALTER TABLE ... ALTER COLUMN ... \
+                "the parts before it ({}) are in {name}. Change the column's type (ALTER TABLE ... ALTER COLUMN ... \
                  TYPE ...), if it is too narrow, and run the import again: it goes on behind them. To mend the \
                  file, remove their rows first, and run it with --restart",
                 number - 1
