@@ -112,7 +112,9 @@ pub async fn run(
         }
         Err(error) => return Err(error),
     };
-    let goes_on = done && !on_buffer && !scan::is_blank(before);
+    // What only shows a statement leaves it as it is.
+    let stays = !on_buffer || matches!(name, "p" | "w" | "write");
+    let goes_on = done && stays && !scan::is_blank(before);
     Ok(if goes_on { Then::Keep } else { Then::Done(done) })
 }
 

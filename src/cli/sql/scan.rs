@@ -337,11 +337,11 @@ mod tests {
         assert_eq!(first("SELECT '\\'"), None);
         // One that does not end it, as psql has it.
         let both = Piece::Statement("SELECT 1\\; SELECT 2".to_owned());
-        assert_eq!(first("SELECT 1\\; SELECT 2;"), Some((both, 21)));
+        assert_eq!(first("SELECT 1\\; SELECT 2;"), Some((both, 20)));
         assert_eq!(first("SELECT 1\\; SELECT 2"), None);
         assert_eq!(
             first("SELECT 1\\; SELECT 2 \\gx"),
-            Some((command("SELECT 1\\; SELECT 2", "gx"), 24))
+            Some((command("SELECT 1\\; SELECT 2", "gx"), 23))
         );
     }
 
