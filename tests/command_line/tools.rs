@@ -522,8 +522,15 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
         let (code, out, err) = run(&as_ann);
         assert_eq!(code, Some(0), "{out}{err}");
         assert_eq!(client.value("SELECT count(*) FROM numbers").await, "18000");
+        let (semicolons, list) = (path("semicolons.csv"), path("list.json"));
+        std::fs::write(&semicolons, "a;b\n1;2\n").expect("a file");
+        std::fs::write(&list, "[{\"x\": 1},\n {\"x\": 2}]\n").expect("a file");
         for (arguments, code, part) in [
             (&["/nowhere.csv", "people"][..], 1, "/nowhere.csv"),
+            (&["/nowhere.csv.gz", "people"], 2, "gunzip -k /nowhere.csv.gz"),
+            (&[semicolons.as_str(), "made", "--create"], 2, "--delimiter ';'"),
+            (&[semicolons.as_str(), "numbers"], 2, "--delimiter ';'"),
+            (&[list.as_str(), "numbers"], 1, "line 1: no JSON object, but a list"),
             (&["-", "people"], 2, "\\copy people from pstdin"),
             (&[csv.as_str(), "nowhere"], 1, "--create"),
             (&[csv.as_str(), "numbers"], 2, "no column \"id\""),

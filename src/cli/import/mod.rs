@@ -98,6 +98,11 @@ pub fn run(options: Options) -> Result<()> {
             options.table
         )));
     }
+    if let Some(program) = unpacked_by(&options.file) {
+        let file = options.file.display();
+        let reason = format!("{file} is compressed: unpack it first ({program} {file})");
+        return Err(Error::Usage(reason));
+    }
     let format = options.format.or_else(|| of_name(&options.file)).ok_or_else(|| {
         let file = options.file.display();
         Error::Usage(format!("{file}: what is it? --format csv, json or parquet says so"))
@@ -127,6 +132,18 @@ fn of_name(file: &Path) -> Option<Format> {
         "csv" => Some(Format::Csv),
         "json" | "jsonl" | "ndjson" => Some(Format::Json),
         "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+/// The program for a file whose name says that it is compressed, as a whole.
+fn unpacked_by(file: &Path) -> Option<&'static str> {
+    match file.extension()?.to_str()?.to_lowercase().as_str() {
+        "gz" => Some("gunzip -k"),
+        "zst" => Some("unzstd"),
+        "bz2" => Some("bunzip2 -k"),
+        "xz" => Some("unxz -k"),
+        "zip" => Some("unzip"),
         _ => None,
     }
 }
@@ -256,6 +273,15 @@ impl Target {
         let columns = parts.columns_of_file()?;
         if !self.columns_of(client, &self.table).await?.is_empty() {
             return Ok(false);
+        }
+        // A table that nobody has meant is more trouble than one that is not made.
+        if let (Some(doubt), [(name, _)]) = (parts.doubt(), &columns[..]) {
+            return Err(Error::Usage(format!(
+                "the only column of the table would be \"{name}\". {doubt}; if not, make the table first: CREATE \
+                 TABLE {} ({} text)",
+                self.name,
+                quoted(name)
+            )));
         }
         let columns = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
         let columns = columns.collect::<Vec<_>>().join(", ");
