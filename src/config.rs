@@ -472,6 +472,32 @@ impl Config {
         self.warehouse.as_deref().map_or(Ok(()), values::supported)
     }
 
+    /// Refuses two ports at one address, before the second of them finds it taken.
+    fn check_ports(&self) -> Result<()> {
+        let ports = [("postgres", self.postgres), ("peer", self.peer), ("web", self.web)];
+        let meet = |a: SocketAddr, b: SocketAddr| {
+            let all = a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() != 0 && a.port() == b.port() && (all || a.ip() == b.ip())
+        };
+        for (at, (first, address)) in ports.iter().enumerate() {
+            let others = &ports[at + 1..];
+            let Some((second, other)) = others.iter().find(|(_, other)| meet(*address, *other))
+            else {
+                continue;
+            };
+            // The one that somebody has set.
+            let key = if self.origins.contains_key(*second) { second } else { first };
+            let reason = format!(
+                "\"{first}\" ({address}) and \"{second}\" ({other}) are one and the same address, and each listener \
+                 needs a port of its own: give one of them another (by default they are 5439 for postgres, 7439 for \
+                 peer, 8439 for web)"
+            );
+            let origin = self.origins.get(*key).cloned().unwrap_or_default();
+            return Err(Error::BadValue { origin, key: (*key).to_owned(), reason });
+        }
+        Ok(())
+    }
+
     /// Refuses places for superusers that leave none for others.
     fn check_places(&self) -> Result<()> {
         const RESERVED: &str = "connections.superuser_reserved";
@@ -542,7 +568,6 @@ mod tests {
             ("[connections]\nmax = -1", "-1 is negative"),
             ("[log]\nformat = 'xml'", "\"xml\" is none of \"text\", \"json\""),
             ("[tls]\nmode = 'on'", "\"on\" is none of \"off\", \"allow\", \"require\""),
-            ("[health]\nready_when_degraded = true", "quotes"),
             ("datadir = '/d'", "did you mean data_dir?"),
             ("warehouse = 'ftp://x'", "\"ftp://\" is not one of file, s3, s3a"),
             ("warehouse = 's3:/bucket/path'", "s3://"),
@@ -553,20 +578,56 @@ mod tests {
             ("zookeeper = 'foo:0'", "\"0\" is no port"),
             ("zookeeper = 'a:1,,b:2'", "host:port,host:port/chroot"),
             ("zookeeper = 'a:1/x/'", "chroot"),
+            ("zookeeper = 'a:1/../x'", "chroot"),
+            ("zookeeper = 'foo bar'", "\"foo bar\" is no host: it takes the form host:port"),
+            ("zookeeper = 'a:1 b:2'", "no host"),
+            ("zookeeper = ' '", "\"\" is no host"),
+            ("zookeeper = '::1:2181'", "in brackets"),
+            ("zookeeper = '[::1:2181'", "no host"),
+            ("zookeeper = 'a:65536'", "\"65536\" is no port"),
+            ("peer = '127.0.0.1:5439'", "\"postgres\" (127.0.0.1:5439) and \"peer\""),
+            ("web = '0.0.0.0:7439'", "\"peer\" (127.0.0.1:7439) and \"web\" (0.0.0.0:7439)"),
+            // Of another kind.
+            (
+                "\n[engine]\nthreads = 0",
+                "test.toml, line 3: setting \"engine.threads\": \"0\" is neither \"auto\" nor",
+            ),
+            ("engine.threads = -1", "\"-1\" is neither \"auto\" nor a number from 1 to 1024"),
+            ("engine.threads = [1]", "line 1: setting \"engine.threads\": [1] is a list"),
+            ("[engine.threads]\nx = 1", "\"engine.threads\": it is a setting and no section"),
+            ("[engine.threads]", "\"engine.threads\": it is a setting and no section"),
+            ("engine = 3", "\"engine\": 3 is the value of no setting"),
+            ("id = 5", "5 is no text: write it in quotes, \"5\""),
+            ("[health]\nready_when_degraded = true", "\"true\" is none of \"on\", \"off\""),
+            ("web = 8439", "\"8439\" is no address and port"),
+            ("[console]\nidle = 10", "\"10\" is no duration"),
+            ("[storage]\nroots = ['/a', '/b']", "commas"),
+            ("[connections]\nmax = 1.5", "1.5 is no whole number such as"),
+            ("[connections]\nmax = [1]", "[1] is no whole number such as"),
+            ("[distribution]\nretries = 5000000000", "5000000000 is too large"),
+            ("[distribution]\nretries = -5", "-5 is negative: it takes a whole number"),
+            (
+                "[engine]\nbatch_size = 0",
+                "line 2: setting \"engine.batch_size\": 0 must be between",
+            ),
+            ("[engine]\n\ncolour = 1", "test.toml, line 3: there is no setting \"engine.colour\""),
             (
                 "[engine]\nmemory_limit = '1KiB'",
-                "\"engine.memory_limit\": must be at least 64.0 MiB",
+                "\"engine.memory_limit\": \"1KiB\" must be at least 64.0 MiB",
             ),
             (
                 "[connections]\nmessage_limit = '1KiB'",
-                "\"connections.message_limit\": must be at least",
+                "\"connections.message_limit\": \"1KiB\" must be at least",
             ),
-            ("[coordination]\nsession_timeout = '1ms'", "session_timeout\": must be at least 1s"),
+            (
+                "[coordination]\nsession_timeout = '1ms'",
+                "session_timeout\": \"1ms\" must be at least 1s",
+            ),
             (
                 "[coordination]\nrequest_timeout = '1ms'",
-                "request_timeout\": must be at least 100ms",
+                "request_timeout\": \"1ms\" must be at least 100ms",
             ),
-            ("[submitted]\nkeep = '0s'", "\"submitted.keep\": must be at least 1s"),
+            ("[submitted]\nkeep = '0s'", "\"submitted.keep\": \"0s\" must be at least 1s"),
             ("[connections]\nmax = 2", "\"connections.max\""),
             ("[connections]\nsuperuser_reserved = 100000", "\"connections.superuser_reserved\""),
         ] {

@@ -20,7 +20,7 @@
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`slices`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`slices`], [`wording`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -53,3 +53,4 @@ pub mod tls;
 pub mod traces;
 pub mod values;
 pub mod web;
+pub mod wording;

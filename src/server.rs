@@ -79,7 +79,7 @@ pub enum Error {
     StoreInUse(data_dir::Error),
     #[error("the live settings: {0}")]
     Live(#[from] cluster::live::Error),
-    #[error("{key}: cannot listen on {address}: {source}")]
+    #[error("{key}: cannot listen on {address}: {source}{}", listening(key, address, source))]
     Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("a socket that the daemon was given (LISTEN_FDS), {0}")]
     Given(String),
@@ -128,6 +128,30 @@ fn of_store(error: &coordination::Error) -> String {
     match error {
         E::Storage { .. } | E::Unwritable { .. } => error.to_string(),
         error => format!("zookeeper: {error}"),
+    }
+}
+
+/// What to do where a listener finds no place.
+fn listening(key: &str, address: &SocketAddr, source: &std::io::Error) -> String {
+    let who = match key {
+        "postgres" => "PostgreSQL clients",
+        "peer" => "other daemons",
+        _ => "browsers, health checks and metrics",
+    };
+    let other = format!("--{key} ADDR:PORT, ORIBI_{}, or {key} in the file", key.to_uppercase());
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            ". Another process listens there, where this daemon waits for {who}: \"ss -ltnp sport = :{}\" shows \
+             which, as does \"oribi doctor\"; end it, or have this daemon listen elsewhere: {other}",
+            address.port()
+        ),
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!(". It is no address of this machine (\"ip address\" lists them): {other}")
+        }
+        std::io::ErrorKind::PermissionDenied => format!(
+            ". Ports below 1024 take a right of their own (CAP_NET_BIND_SERVICE): take another one: {other}"
+        ),
+        _ => String::new(),
     }
 }
 

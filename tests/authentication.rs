@@ -467,6 +467,33 @@ async fn another_superuser_who_can_log_in_is_the_last_one_then() {
     daemon.connect().await;
 }
 
+/// Who has nothing of what the host rules ask for cannot log in.
+#[tokio::test]
+async fn a_superuser_without_a_password_counts_where_none_is_asked_for() {
+    let rules = "host all oribi samehost trust; host all all samehost scram-sha-256";
+    let daemon = Daemon::start(&options(rules));
+    let oribi = daemon.connect().await;
+    oribi.batch_execute("CREATE ROLE other SUPERUSER LOGIN").await.expect("made");
+    let refused = async |sql: &str| {
+        let error = explain(&oribi.batch_execute(sql).await.expect_err(sql));
+        assert!(error.contains("55006"), "{sql}: {error}");
+    };
+    refused("ALTER ROLE oribi NOLOGIN").await;
+    // The first one needs none: it is trusted.
+    for sql in [
+        "ALTER ROLE other PASSWORD 'correct horse'",
+        "ALTER ROLE other PASSWORD NULL",
+        "ALTER ROLE other PASSWORD 'correct horse'",
+        "ALTER ROLE oribi NOLOGIN",
+    ] {
+        oribi.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", explain(&error)));
+    }
+    for sql in ["ALTER ROLE other PASSWORD NULL", "ALTER ROLE other NOLOGIN", "DROP ROLE other"] {
+        refused(sql).await;
+    }
+    log_in(&daemon, "other", "correct horse").await.expect("somebody can");
+}
+
 #[tokio::test]
 async fn a_role_runs_as_many_statements_as_it_may() {
     let daemon = daemon(&options(RULES)).await;

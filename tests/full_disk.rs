@@ -7,7 +7,7 @@ mod common;
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use common::daemon::{Daemon, Options, binary};
@@ -91,19 +91,43 @@ fn status(daemon: &Daemon) -> String {
     String::from_utf8_lossy(&done.expect("the program runs").stdout).into_owned()
 }
 
-fn options(directory: &Path, options: Options) -> Options {
-    options.data_dir(directory.join("data")).env("ORIBI_HEALTH_READY_WHEN_DEGRADED", "off")
+/// What `oribi doctor` finds wrong with the data directory, and how it is to be mended.
+fn doctor(disk: &Disk) -> (String, String) {
+    let mut doctor = Command::new(binary());
+    doctor.args(["doctor", "--json", "--data-dir"]).arg(disk.0.join("data"));
+    for key in ["postgres", "peer", "web"] {
+        doctor.args([&format!("--{key}"), "127.0.0.1:0"]);
+    }
+    let done = doctor.output().expect("the program runs");
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let checks = found["checks"].as_array().expect("checks");
+    let check = checks.iter().find(|check| check["name"] == "data_dir").expect("it is looked at");
+    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    (text("seen"), text("mend"))
+}
+
+/// A small disk, and what has a daemon keep everything on it. The disk is to be dropped last.
+fn small() -> (Disk, Options) {
+    let own = Options::new();
+    let disk = Disk::new(&own);
+    let data = disk.0.join("data");
+    (disk, own.data_dir(data).env("ORIBI_HEALTH_READY_WHEN_DEGRADED", "off"))
+}
+
+/// A daemon on such a disk with a table `t`, and a client of it.
+async fn with_a_table() -> (Disk, Options, Daemon, Client) {
+    let (disk, options) = small();
+    let daemon = Daemon::start(&options);
+    let client = Client::connect(&daemon).await;
+    client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+    (disk, options, daemon, client)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_of_and_passes_without_a_restart() {
     bounded(async {
-        let own = Options::new();
-        let disk = Disk::new(&own);
-        let options = options(&disk.0, own);
-        let daemon = Daemon::start(&options);
-        let client = Client::connect(&daemon).await;
-        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        let (disk, options, daemon, client) = with_a_table().await;
         let sql = "SELECT oribi.schedule('each', '* * * * * *', 'SELECT 1')";
         client.rows(sql).await;
         let mut made = BTreeSet::new();
@@ -168,12 +192,7 @@ async fn remembered(client: &Client) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_of_before_the_store_itself_has_to_grow() {
     bounded(async {
-        let own = Options::new();
-        let disk = Disk::new(&own);
-        let options = options(&disk.0, own);
-        let daemon = Daemon::start(&options);
-        let client = Client::connect(&daemon).await;
-        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        let (disk, options, daemon, client) = with_a_table().await;
         client.rows("CREATE ROLE ann LOGIN").await;
         let ann = Client::connect_as(&daemon, "ann").await;
         client.rows("SELECT 'mark before'").await;
@@ -219,9 +238,7 @@ async fn a_full_disk_is_told_of_before_the_store_itself_has_to_grow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room() {
     bounded(async {
-        let own = Options::new();
-        let disk = Disk::new(&own);
-        let options = options(&disk.0, own);
+        let (disk, options) = small();
         let mut daemon = Daemon::start(&options);
         let mut made = BTreeSet::new();
         for _ in 0..3 {
@@ -236,7 +253,16 @@ async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room()
             assert_eq!(ended.code, Some(1), "{}", ended.stderr);
             assert!(ended.stderr.contains("No space left on device"), "{}", ended.stderr);
             assert!(!ended.stderr.contains("\"ready\""), "{}", ended.stderr);
+            disk.fill();
+            let (seen, mend) = doctor(&disk);
+            assert!(seen.contains("No space left"), "{seen}");
+            assert!(mend.contains("make room") && !mend.contains("chown"), "{mend}");
             disk.make_room();
+            assert!(disk.remount("ro"), "it can be read only");
+            let (seen, mend) = doctor(&disk);
+            assert!(seen.contains("Read-only"), "{seen}");
+            assert!(mend.contains("remount,rw") && !mend.contains("chown"), "{mend}");
+            assert!(disk.remount("rw"), "it can be written again");
             daemon = Daemon::start(&options);
             let client = Client::connect(&daemon).await;
             assert_eq!(roles(&client).await, made, "what was acknowledged, and nothing else");

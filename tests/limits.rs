@@ -228,6 +228,17 @@ async fn a_broken_file_is_named_and_the_daemon_lives() {
         assert_eq!(value(&client, "SELECT 'alive'").await, "alive", "after {name}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Of lines that people write it is said what to do with them, and nothing of tables of the daemon's own.
+    let file = directory.join("lines.csv");
+    fs::write(&file, "a,b\n1,2\n3\n").expect("a file is written");
+    let sql = format!(
+        "CREATE EXTERNAL TABLE lines (a int, b int) STORED AS CSV LOCATION '{}' OPTIONS ('has_header' 'true')",
+        file.display()
+    );
+    client.batch_execute(&sql).await.expect("made");
+    let error = client.batch_execute("SELECT * FROM lines").await.expect_err("a field is missing");
+    let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default();
+    assert!(hint.contains("Put the line right") && !hint.contains("a table's files"), "{hint}");
 }
 
 #[tokio::test]
@@ -291,7 +302,7 @@ fn a_wrong_setting_is_refused_by_name() {
     let config = |name: &str, text: &str| format!("--config={}", file(name, text));
     let missing = format!("--config={}", directory.path().join("missing.toml").display());
     let data_dir_is_a_file = format!("--data-dir={}", file("file", ""));
-    let cases: [Case; 26] = [
+    let cases: [Case; 31] = [
         (&[], ("", ""), &["data_dir"]),
         (&[&data_dir, "--postgres=here"], ("", ""), &["--postgres"]),
         (&[&data_dir, "--id=a/b"], ("", ""), &["id"]),
@@ -349,6 +360,31 @@ fn a_wrong_setting_is_refused_by_name() {
         (&[&data_dir], ("ORIBI_CONNECTIONS_MAX", "2"), &["ORIBI_CONNECTIONS_MAX", "reserved"]),
         (&[&data_dir, "--zookeeper=foo:bar"], ("", ""), &["--zookeeper", "\"bar\" is no port"]),
         (&[&data_dir, "--zookeeper=a:1,"], ("", ""), &["--zookeeper", "host:port"]),
+        (
+            &[&data_dir, "--zookeeper=foo bar"],
+            ("", ""),
+            &["--zookeeper", "host:port,host:port/chroot"],
+        ),
+        (
+            &[&data_dir],
+            ("ORIBI_ZOOKEEPER", "a:1 b:2"),
+            &["ORIBI_ZOOKEEPER", "\"a:1 b:2\" is no host"],
+        ),
+        (
+            &[&data_dir, &config("zookeeper.toml", "\nzookeeper = \"a:99999\"\n")],
+            ("", ""),
+            &["zookeeper.toml, line 2", "\"99999\" is no port"],
+        ),
+        (
+            &[&data_dir, &config("threads.toml", "[engine]\nthreads = 0\n")],
+            ("", ""),
+            &["threads.toml, line 2", "engine.threads", "\"auto\" nor a number from 1 to 1024"],
+        ),
+        (
+            &[&data_dir, "--postgres=127.0.0.1:5555", "--peer=127.0.0.1:5555"],
+            ("", ""),
+            &["--peer", "\"postgres\" (127.0.0.1:5555) and \"peer\" (127.0.0.1:5555)"],
+        ),
         (&[&data_dir_is_a_file], ("", ""), &["data_dir", "is no directory"]),
     ];
     for (arguments, (name, value), words) in cases {
@@ -392,7 +428,9 @@ async fn a_data_directory_has_one_daemon() {
     let taken = first.postgres().to_string();
     let third = Daemon::spawn(&Options::new().env("ORIBI_POSTGRES", &taken));
     assert!(third.code.is_some_and(|code| code != 0), "{third:?}");
-    for word in [taken.as_str(), "postgres"] {
+    for word in
+        [taken.as_str(), "postgres", "PostgreSQL clients", "--postgres", "ORIBI_POSTGRES", "ss -"]
+    {
         assert!(third.stderr.contains(word), "{word} in: {}", third.stderr);
     }
 }

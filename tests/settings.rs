@@ -205,7 +205,12 @@ async fn a_daemon_can_be_asked_in_place_of_the_store() {
     assert_eq!(prints(&["reset", "--all"]), "version 5");
     for (arguments, code, part) in [
         (&["get", "timezone"][..], 1, "is not set"),
-        (&["set", "statement_timeout", "soon"], 1, "22023"),
+        (&["get", "nothing"], 2, "nothing"),
+        (&["set", "statement_timeout", "soon"], 2, "22023"),
+        (&["set", "nothing", "1"], 2, "42704"),
+        (&["set", "engine.threads", "2"], 2, "55P02"),
+        (&["reset", "nothing"], 2, "42704"),
+        (&["rollback", "99"], 1, "99"),
         (&["set", "a'b", "1"], 2, "a'b"),
         (&["set", "--new", "TimeZone", "UTC"], 2, "--new"),
         (&["get", "--zookeeper", "z:1"], 2, "cannot be used with"),

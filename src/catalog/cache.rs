@@ -1,7 +1,7 @@
 //! The daemon's copy of the catalog and how it is kept up to date.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::roles::{self, RoleRecord};
 use super::snapshot::{Database, Role, Snapshot, Table, TableName};
 use super::turns::Turns;
 use super::{DEFAULT_DATABASE, Error, FIRST_ROLE, ObjectKind, Result};
+use crate::config::InForce;
 use crate::coordination::paths::{CatalogName, Path, parse_catalog};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, Stat};
 use crate::id;
@@ -54,6 +55,8 @@ pub struct Catalog {
     /// Locked before the snapshot changes.
     pub(super) written: std::sync::Mutex<Vec<Arc<Table>>>,
     pub(super) turns: Turns,
+    /// What this daemon asks of those who log in. Where nothing is set, LOGIN is enough.
+    pub(super) entrance: OnceLock<Arc<InForce>>,
 }
 
 impl Catalog {
@@ -71,9 +74,15 @@ impl Catalog {
             refreshing: Mutex::new(()),
             written: std::sync::Mutex::default(),
             turns: Turns::new(),
+            entrance: OnceLock::new(),
         };
         catalog.reload().await?;
         Ok(Arc::new(catalog))
+    }
+
+    /// From here on, whether somebody can still log in as a superuser is told by these settings' host rules, too.
+    pub fn heed(&self, in_force: Arc<InForce>) {
+        let _ = self.entrance.set(in_force);
     }
 
     /// The catalog at this moment.

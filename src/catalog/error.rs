@@ -47,7 +47,7 @@ pub enum Error {
     WrongKind { name: String, expected: &'static str },
     #[error("{kind} \"{name}\" was changed by another daemon at the same time; try again")]
     Conflict { kind: ObjectKind, name: String },
-    #[error("cannot drop {kind} \"{name}\" because it still holds {count} tables and views")]
+    #[error("cannot drop {kind} \"{name}\" because it still holds {}", held(.count))]
     NotEmpty { kind: ObjectKind, name: String, count: usize },
     /// PostgreSQL's words, by which clients know it.
     #[error("permission denied for {} {name}", denied_kind(.kind))]
@@ -111,6 +111,10 @@ pub enum Error {
     Coordination(#[source] coordination::Error),
     #[error("the record at {path} is not valid: {source}")]
     BadRecord { path: String, source: serde_json::Error },
+}
+
+fn held(count: &usize) -> String {
+    if *count == 1 { "1 table or view".to_owned() } else { format!("{count} tables and views") }
 }
 
 /// Who is refused a table is told of a table, not of a relation.

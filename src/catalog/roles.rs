@@ -5,7 +5,9 @@
 //! is), so that a drop that has not seen the grant meets another version and starts again. Whoever makes
 //! something of a role's writes the role's [life](super::lives) for the same reason.
 //!
-//! Somebody must be able to log in as a superuser, or nobody could ever make one again. What takes that
+//! Somebody must be able to log in as a superuser, or nobody could ever make one again: with LOGIN, before VALID
+//! UNTIL, and with what a host rule of the daemon that is asked wants to see, which may be nothing, a certificate,
+//! or a password (other daemons' rules are not looked at, nor whether anybody has the certificate). What takes that
 //! from a role names another that has it, and fails if that one is changed meanwhile: of two daemons that
 //! take it from the last two at the same moment, each in view of the other, one is refused.
 
@@ -24,6 +26,7 @@ use super::record::is_never;
 use super::snapshot::{Role, Snapshot};
 use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
+use crate::config::InForce;
 use crate::coordination::paths::{CatalogName, Path};
 use crate::coordination::{Coordination, Mode, Op};
 use crate::id;
@@ -161,7 +164,9 @@ impl Catalog {
         change(&mut record)?;
         let mut ops = Vec::new();
         let now = Utc::now();
-        if role.record.lets_superuser_in(now) && !record.lets_superuser_in(now) {
+        if self.lets_superuser_in(name, &role.record, now)
+            && !self.lets_superuser_in(name, &record, now)
+        {
             ops.push(self.another_superuser(&[name], name).await?);
         }
         for group in record.member_of.keys().filter(|group| !role.record.is_member(group)) {
@@ -217,7 +222,8 @@ impl Catalog {
         }
         let names: Vec<&str> = roles.iter().map(|role| role.name.as_str()).collect();
         let now = Utc::now();
-        if let Some(role) = roles.iter().find(|role| role.record.lets_superuser_in(now)) {
+        let lets_in = |role: &&Arc<Role>| self.lets_superuser_in(&role.name, &role.record, now);
+        if let Some(role) = roles.iter().find(lets_in) {
             // Before a step that writes the same role, since it leaves another version.
             ops.insert(0, self.another_superuser(&names, &role.name).await?);
         }
@@ -245,7 +251,8 @@ impl Catalog {
         let (snapshot, now) = (self.snapshot(), Utc::now());
         let another = (snapshot.roles.values())
             .find(|role| {
-                !apart_from.contains(&role.name.as_str()) && role.record.lets_superuser_in(now)
+                !apart_from.contains(&role.name.as_str())
+                    && self.lets_superuser_in(&role.name, &role.record, now)
             })
             .ok_or_else(|| Error::LastSuperuser { role: role.to_owned() })?;
         let path = Path::Role(&another.name).to_string();
@@ -266,12 +273,26 @@ impl Catalog {
     }
 }
 
-impl RoleRecord {
-    /// Whether somebody can log in with it, as a superuser.
-    fn lets_superuser_in(&self, now: DateTime<Utc>) -> bool {
-        self.superuser && self.login && self.valid_until.is_none_or(|until| until > now)
+impl Catalog {
+    /// Whether somebody can log in with a role as a superuser.
+    fn lets_superuser_in(&self, name: &str, record: &RoleRecord, now: DateTime<Utc>) -> bool {
+        let valid = record.valid_until.is_none_or(|until| until > now);
+        let is_let_in = |in_force: &Arc<InForce>| {
+            let connections = &in_force.get().connections;
+            // The next start gives it one.
+            let to_come = name == FIRST_ROLE && connections.superuser_password_file.is_some();
+            let snapshot = self.snapshot();
+            // As the record has it, which may be about to be written.
+            let is_member = |of: &str| {
+                name == of || record.member_of.keys().any(|group| snapshot.is_member(group, of))
+            };
+            connections.rules.may_let_in(name, record.password.is_some() || to_come, is_member)
+        };
+        record.superuser && record.login && valid && self.entrance.get().is_none_or(is_let_in)
     }
+}
 
+impl RoleRecord {
     fn is_member(&self, group: &str) -> bool {
         self.member_of.contains_key(group)
     }

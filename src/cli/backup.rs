@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Coordination, Mode, Op};
 use crate::server::{self, Tool};
+use crate::wording::counted;
 
 /// The version of the file's form. One that is newer is refused.
 const FILE_FORMAT: u32 = 1;
@@ -411,7 +412,6 @@ fn read_file(path: &FilePath, edited: bool) -> Result<Saved> {
     Ok(saved)
 }
 
-/// The nodes to make, parents first, the cluster's last: without it the store is not taken for whole.
 /// The cluster's record, which says from now on that the store was taken from a back-up: housekeeping then
 /// leaves alone what was made before and is not in the catalog.
 fn restored(record: Bytes) -> Result<Bytes> {
@@ -423,6 +423,7 @@ fn restored(record: Bytes) -> Result<Bytes> {
     Ok(record.to_string().into())
 }
 
+/// The nodes to make, parents first, the cluster's last: without it the store is not taken for whole.
 fn wanted(nodes: Vec<Entry>, with_queue: bool) -> Result<Vec<(String, Bytes)>> {
     let below = |path: &str, parent: &Path<'_>| path.starts_with(&format!("{parent}/"));
     let mut wanted = Vec::new();
@@ -457,7 +458,7 @@ async fn put(
         Err(error) => return Err(of_store(error)),
     };
     if !daemons.is_empty() {
-        return Err(Error::NotInForce(format!(
+        return Err(Error::Usage(format!(
             "daemons run with this store: {}; stop them first (oribi cluster drain NAME)",
             daemons.join(", ")
         )));
@@ -467,10 +468,10 @@ async fn put(
     let held: Vec<&String> =
         present.iter().filter(|(_, (data, _))| !data.is_empty()).map(|(path, _)| path).collect();
     if !held.is_empty() && !force {
-        return Err(Error::NotInForce(format!(
-            "the store is not empty: it holds {} znodes, {} among them; back it up, then restore with \
+        return Err(Error::Usage(format!(
+            "the store is not empty: it holds {}, {} among them; back it up, then restore with \
              --force, which removes them",
-            held.len(),
+            counted(held.len() as u64, "znode"),
             held[0]
         )));
     }
@@ -533,19 +534,21 @@ impl Done<'_> {
         let kinds = self.by_kind.iter().map(|(kind, count)| format!("{kind} {count}"));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         let mut text = format!(
-            "{} znodes {what} ({kinds}): {}, {}",
-            self.znodes,
+            "{} {what} ({kinds}): {}, {}",
+            counted(self.znodes as u64, "znode"),
             self.file.display(),
             self.store
         );
         if self.left_out > 0 {
+            let were = if self.left_out == 1 { "was" } else { "were" };
             text += &format!(
-                "\n{} were left out: queries that had not ended, which --with-queue takes along",
+                "\n{} {were} left out: queries that had not ended, which --with-queue takes along",
                 self.left_out
             );
         }
         if self.removed > 0 {
-            text += &format!("\n{} that were there before are gone", self.removed);
+            let (were, are) = if self.removed == 1 { ("was", "is") } else { ("were", "are") };
+            text += &format!("\n{} that {were} there before {are} gone", self.removed);
         }
         tour::print(&text)
     }

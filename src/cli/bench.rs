@@ -17,6 +17,7 @@ use super::tpch::{self, TABLES};
 use super::{demo, environment, runtime, start_logging, text_table, tour};
 use crate::config::Config;
 use crate::server::{Given, Server};
+use crate::wording::counted;
 
 /// The queries with the parameters of validation.
 const QUERIES: [&str; 22] = [
@@ -238,11 +239,11 @@ impl Findings {
             })
             .collect();
         format!(
-            "TPC-H at scale factor {}, {} runs of each query after one, {} cores, Oribi {} ({})\n\n{}\n\n\
+            "TPC-H at scale factor {}, {} of each query after one, {}, Oribi {} ({})\n\n{}\n\n\
              total of the best {:.1} ms, geometric mean {:.1} ms",
             self.scale,
-            self.runs,
-            self.cores,
+            counted(u64::from(self.runs), "run"),
+            counted(self.cores as u64, "core"),
             self.version,
             self.build,
             text_table::render(&names, &rows, rows.len()),

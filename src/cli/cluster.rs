@@ -262,8 +262,12 @@ impl Overview {
             "running", "since",
         ];
         let mut text = table(&names, &daemons);
-        let (running, queued) = (self.running, self.queued);
-        text += &format!("\n{running} statements run, {queued} wait");
+        let running = match self.running {
+            1 => "1 statement runs".to_owned(),
+            several => format!("{several} statements run"),
+        };
+        let wait = if self.queued == 1 { "waits" } else { "wait" };
+        text += &format!("\n{running}, {} {wait}", self.queued);
         for Daemon { id, state, error, .. } in &self.daemons {
             if let Some(error) = error {
                 text += &format!("\n{id} is {state}: {error}");

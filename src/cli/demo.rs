@@ -25,7 +25,7 @@ pub struct Options {
     /// Where PostgreSQL clients connect; without it, the usual port or else a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     postgres: Option<String>,
-    /// Where health checks connect; without it, the usual port or else a free one.
+    /// Where browsers (the web console) and health checks connect; without it, the usual port or else a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     web: Option<String>,
     /// Only make the data.

@@ -6,7 +6,7 @@
 //!
 //! Exit codes: 0, all went well; 1, it failed, or was refused; 2, wrong use or a wrong setting, and
 //! nothing was started; 3, the time of `--timeout` is up; 4, the query was cancelled; 5, neither a
-//! daemon nor ZooKeeper can be reached; 130, interrupted (SIGINT). Those of `oribi sql` are psql's.
+//! daemon nor ZooKeeper can be reached; 6, one of a cluster's daemons cannot be reached; 130, interrupted (SIGINT). Those of `oribi sql` are psql's.
 
 mod backup;
 mod bench;
@@ -75,8 +75,8 @@ enum Command {
     /// does, with a role's rights. --data-dir means the embedded store: where ORIBI_ZOOKEEPER or a file names
     /// an ensemble as well, --zookeeper '' says that it is not meant.
     ///
-    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, 5 neither ZooKeeper nor a daemon can be
-    /// reached.
+    /// Exit codes: 0 done, 1 failed or nothing to show, 2 wrong use, an unknown name or a bad value, 5 neither
+    /// ZooKeeper nor a daemon can be reached.
     Config(config::Options),
     /// SQL at a terminal, or from scripts, with any daemon.
     ///
@@ -89,7 +89,8 @@ enum Command {
     Sql(sql::Options),
     /// Looks at the daemons of a cluster, and drains them.
     ///
-    /// Exit codes: 0 done, 1 failed or refused, 2 wrong use, 5 no daemon can be reached.
+    /// Exit codes: 0 done, 1 failed or refused, 2 wrong use, 5 no daemon can be reached, 6 (of status) one of
+    /// them cannot be reached.
     Cluster(cluster::Options),
     /// Checks this machine for a daemon: configuration, storage, ensemble, clocks, ports, limits.
     ///
@@ -106,8 +107,8 @@ enum Command {
     Backup(backup::Backup),
     /// Puts a file of "oribi backup" into a coordination store, which is named as for it.
     ///
-    /// Exit codes: 0 done, 1 failed or refused, 2 wrong use or the store is in use, 5 ZooKeeper cannot be
-    /// reached.
+    /// Exit codes: 0 done, 1 failed, 2 wrong use or the store is in use (daemons run with it, or it holds
+    /// something), 5 ZooKeeper cannot be reached.
     Restore(backup::Restore),
     /// Brings a CSV, JSON or Parquet file into a managed table, and goes on where it was interrupted.
     ///

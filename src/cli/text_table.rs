@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::wording::counted;
+
 /// Rows of text under their headings; `None` is NULL. At most `limit` rows are shown, and the last
 /// line tells how many there are.
 pub fn render(columns: &[String], rows: &[Vec<Option<String>>], limit: usize) -> String {
@@ -18,9 +20,10 @@ pub fn render(columns: &[String], rows: &[Vec<Option<String>>], limit: usize) ->
         .collect();
     let mut text = aligned(Some(columns), &numeric, shown, "");
     let _ = match (rows.len(), shown.len()) {
-        (1, _) => write!(text, "(1 row)"),
-        (all, some) if some < all => write!(text, "({all} rows, the first {some} shown)"),
-        (all, _) => write!(text, "({all} rows)"),
+        (all, some) if some < all => {
+            write!(text, "({}, the first {some} shown)", counted(all as u64, "row"))
+        }
+        (all, _) => write!(text, "({})", counted(all as u64, "row")),
     };
     text
 }

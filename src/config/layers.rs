@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result, strange};
@@ -11,16 +12,18 @@ use super::{Config, DEFAULTS, ENV_PREFIX, Error, Result, strange};
 pub(super) struct Layers {
     values: Table,
     origins: BTreeMap<String, String>,
+    /// On which line of the file a value stands, of those that come from one.
+    lines: BTreeMap<String, usize>,
 }
 
 impl Layers {
     pub fn new() -> Result<Self> {
-        Ok(Self { values: parse("config/oribi.toml", DEFAULTS)?, origins: BTreeMap::new() })
+        Ok(Self::on(parse("config/oribi.toml", DEFAULTS)?))
     }
 
     /// On top of settings that are there.
     pub fn on(values: Table) -> Self {
-        Self { values, origins: BTreeMap::new() }
+        Self { values, origins: BTreeMap::new(), lines: BTreeMap::new() }
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -33,14 +36,21 @@ impl Layers {
     }
 
     pub fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
-        for (key, value) in flatten(parse(origin, text)?) {
+        let table = parse(origin, text)?;
+        let lines = lines(text);
+        if let Some((key, reason)) = misplaced(&self.values, &table) {
+            return Err(Error::BadValue { origin: on_line(origin, lines.get(&key)), key, reason });
+        }
+        for (key, value) in flatten(table) {
             let Some(slot) = find(&mut self.values, &key) else {
                 let nearest = strange::nearest(&key, self.keys());
-                return Err(Error::UnknownKey { origin: origin.to_owned(), key, nearest });
+                let origin = on_line(origin, lines.get(&key));
+                return Err(Error::UnknownKey { origin, key, nearest });
             };
             *slot = value;
             self.origins.insert(key, origin.to_owned());
         }
+        self.lines = lines;
         Ok(())
     }
 
@@ -72,24 +82,44 @@ impl Layers {
                 _ => text.into(),
             };
             self.origins.insert(key.to_owned(), origin);
+            self.lines.remove(key);
         }
+    }
+
+    /// Where a value stands, for messages.
+    fn place(&self, key: &str) -> String {
+        let origin = self.origins.get(key).map(String::as_str).unwrap_or_default();
+        on_line(origin, self.lines.get(key))
     }
 
     /// Checks each value on its own, so that a message can name its key and where it was set.
     pub fn finish(self) -> Result<Config> {
         let defaults = parse("config/oribi.toml", DEFAULTS)?;
         for (key, value) in flatten(self.values.clone()) {
-            let mut one = defaults.clone();
-            let mut plain = None;
-            if let Some(slot) = find(&mut one, &key) {
-                plain = wrong_kind(slot, &value);
-                *slot = value;
+            let with = |value: Value| {
+                let mut one = defaults.clone();
+                if let Some(slot) = find(&mut one, &key) {
+                    *slot = value;
+                }
+                typed::<Config>(one)
+            };
+            let wrong = |reason| {
+                Err(Error::BadValue { origin: self.place(&key), key: key.clone(), reason })
+            };
+            let config = match with(value.clone()) {
+                Ok(config) => config,
+                Err(said) => {
+                    let default = find(&mut defaults.clone(), &key).cloned();
+                    return wrong(reason(default.as_ref(), &value, &said, with));
+                }
+            };
+            if let Err(reason) = config.check() {
+                // What it must be is said of the value.
+                return wrong(match reason.starts_with("must ") {
+                    true => format!("{value} {reason}"),
+                    false => reason,
+                });
             }
-            let origin = self.origins.get(&key).cloned().unwrap_or_default();
-            let error = |reason| Error::BadValue { origin, key, reason };
-            let config: Config = typed(one)
-                .map_err(|said| error.clone()(plain.unwrap_or_else(|| in_words(&said))))?;
-            config.check().map_err(error)?;
         }
         let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
             origin: String::new(),
@@ -98,6 +128,7 @@ impl Layers {
         })?;
         let config = Config { origins: self.origins, ..config };
         config.check_places()?;
+        config.check_ports()?;
         config.check_rules()?;
         Ok(config)
     }
@@ -107,17 +138,79 @@ fn typed<T: DeserializeOwned>(values: Table) -> Result<T, String> {
     Value::Table(values).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
-/// What is wrong with a value of another kind than the setting's default, should it be wrong.
-fn wrong_kind(default: &Value, value: &Value) -> Option<String> {
+/// What is wrong with a value that is not taken in a setting with this default; `said` is serde's word for it,
+/// and `with` tries another value in its place.
+fn reason(
+    default: Option<&Value>,
+    value: &Value,
+    said: &str,
+    with: impl Fn(Value) -> Result<Config, String>,
+) -> String {
     match (default, value) {
-        (Value::Integer(_), Value::Integer(number)) if *number < 0 => {
-            Some(format!("{number} is negative"))
+        (Some(Value::Integer(default)), Value::Integer(number)) => {
+            let how = if *number < 0 { "negative" } else { "too large" };
+            format!("{number} is {how}: it takes a whole number such as {default}")
         }
-        (Value::Integer(_), Value::Integer(_)) => None,
-        (Value::Integer(_), other) => Some(format!("{other} is no whole number")),
-        (Value::String(_), Value::String(_)) => None,
-        (Value::String(_), other) => Some(format!("{other} is no text: write it in quotes")),
+        (Some(Value::Integer(default)), other) => {
+            format!("{other} is no whole number such as {default}")
+        }
+        (_, Value::Array(_)) => format!(
+            "{value} is a list, and it takes one text in quotes (several things stand in it with commas between)"
+        ),
+        (_, Value::String(_)) => in_words(said),
+        // A number where there is to be text may be one that would do as text.
+        (_, other) => match with(Value::String(other.to_string())) {
+            Ok(_) => format!("{other} is no text: write it in quotes, \"{other}\""),
+            Err(said) => in_words(&said),
+        },
+    }
+}
+
+/// A section in a setting's place, or a value in a section's: the key, and what is wrong with it.
+fn misplaced(known: &Table, given: &Table) -> Option<(String, String)> {
+    given.iter().find_map(|(key, value)| match (known.get(key)?, value) {
+        (Value::Table(known), Value::Table(given)) => {
+            misplaced(known, given).map(|(inner, reason)| (format!("{key}.{inner}"), reason))
+        }
+        (Value::Table(known), other) => {
+            let first = known.keys().next().map_or("", String::as_str);
+            let reason = format!(
+                "{other} is the value of no setting: \"{key}\" is a section, whose settings stand below \
+                 [{key}], such as {first}"
+            );
+            Some((key.clone(), reason))
+        }
+        (default, Value::Table(_)) => {
+            let reason = format!("it is a setting and no section: it takes a value such as {default}");
+            Some((key.clone(), reason))
+        }
         _ => None,
+    })
+}
+
+/// The line, from 1, on which the value of each key stands in a file.
+fn lines(text: &str) -> BTreeMap<String, usize> {
+    fn each(text: &str, table: &DeTable<'_>, above: &str, lines: &mut BTreeMap<String, usize>) {
+        for (key, value) in table {
+            let path = format!("{above}{}", key.get_ref());
+            let before = text.get(..key.span().start).unwrap_or_default();
+            lines.insert(path.clone(), before.matches('\n').count() + 1);
+            if let Some(inner) = value.get_ref().as_table() {
+                each(text, inner, &format!("{path}."), lines);
+            }
+        }
+    }
+    let mut lines = BTreeMap::new();
+    if let Ok(table) = DeTable::parse(text) {
+        each(text, table.get_ref(), "", &mut lines);
+    }
+    lines
+}
+
+fn on_line(origin: &str, line: Option<&usize>) -> String {
+    match line {
+        Some(line) => format!("{origin}, line {line}"),
+        None => origin.to_owned(),
     }
 }
 

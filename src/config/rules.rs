@@ -91,6 +91,26 @@ impl Rules {
         self.0.iter().find(|rule| rule.fits(visitor, &is_member))
     }
 
+    /// Whether a role has what some rule asks of it, wherever its connection comes from and whichever database it
+    /// is for: nothing, a certificate, which is made outside of here, or a password.
+    pub fn may_let_in(
+        &self,
+        user: &str,
+        has_password: bool,
+        is_member: impl Fn(&str) -> bool,
+    ) -> bool {
+        for rule in self.0.iter().filter(|rule| rule.is_for(user, &is_member)) {
+            match rule.method {
+                Method::Trust | Method::Certificate => return true,
+                Method::Scram if has_password => return true,
+                // None behind it is ever looked at.
+                Method::Scram | Method::Reject if rule.is_for_every_connection() => return false,
+                Method::Scram | Method::Reject => {}
+            }
+        }
+        false
+    }
+
     /// Whether memberships decide about any rule.
     pub fn name_groups(&self) -> bool {
         let group = |word: &Word| {
@@ -151,15 +171,25 @@ impl Rule {
             Some("samerole" | "samegroup") => is_member(visitor.database),
             _ => word.text == visitor.database,
         };
-        let user = |word: &Word| match (word.keyword(), word.group()) {
-            (Some("all"), _) => true,
-            (_, Some(group)) => is_member(group),
-            _ => word.text == visitor.user,
-        };
         encryption
             && self.address.contains(visitor)
             && self.databases.iter().any(database)
-            && self.users.iter().any(user)
+            && self.is_for(visitor.user, is_member)
+    }
+
+    fn is_for(&self, user: &str, is_member: &impl Fn(&str) -> bool) -> bool {
+        self.users.iter().any(|word| match (word.keyword(), word.group()) {
+            (Some("all"), _) => true,
+            (_, Some(group)) => is_member(group),
+            _ => word.text == user,
+        })
+    }
+
+    /// Whether it fits whatever connection its users have.
+    fn is_for_every_connection(&self) -> bool {
+        self.encryption == Encryption::Any
+            && self.address == Address::All
+            && self.databases.iter().any(|word| word.keyword() == Some("all"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values that settings have: sizes, shares, counts, places, limits, and how they are written.
 
 use std::fmt::{self, Display, Formatter};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -147,13 +148,26 @@ pub fn ensemble(text: &str) -> Result<(Vec<String>, Option<&str>), String> {
     };
     let hosts: Vec<String> = list.split(',').map(|host| host.trim().to_owned()).collect();
     for host in &hosts {
-        let port = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((_, "")) => None,
-            Some((_, rest)) => Some(rest.trim_start_matches(':')),
-            None => host.rsplit_once(':').map(|(_, port)| port),
+        let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, "")) => (address, None),
+            Some((address, rest)) => (address, Some(rest.strip_prefix(':').unwrap_or(rest))),
+            None => match host.rsplit_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (host.as_str(), None),
+            },
         };
-        if host.is_empty() || host.starts_with(':') {
-            return Err(format!("{text:?} is not of the form host:port,host:port/chroot"));
+        let good = match host.starts_with('[') {
+            // The part behind the percent sign is a network card's name.
+            true => name.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+            false => {
+                !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+            }
+        };
+        if !good {
+            return Err(format!(
+                "{host:?} is no host: it takes the form host:port,host:port/chroot (the port may be left out, \
+                 and is 2181 then; an IPv6 address stands in brackets)"
+            ));
         }
         if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
             return Err(format!(
@@ -163,10 +177,13 @@ pub fn ensemble(text: &str) -> Result<(Vec<String>, Option<&str>), String> {
             ));
         }
     }
+    // As ZooKeeper has paths.
+    let bad = |part: &str| matches!(part, "" | "." | "..") || part.contains(char::is_control);
     match chroot {
-        Some(chroot) if chroot != "/" && (chroot.ends_with('/') || chroot.contains("//")) => Err(
-            format!("{text:?}: the chroot is a path such as /oribi, without a \"/\" at its end"),
-        ),
+        Some(chroot) if chroot != "/" && chroot.split('/').skip(1).any(bad) => Err(format!(
+            "{text:?}: the chroot is a path such as /oribi, without a \"/\" at its end, and none of its parts is \
+             empty, \".\" or \"..\""
+        )),
         chroot => Ok((hosts, chroot)),
     }
 }

@@ -55,6 +55,8 @@ impl Base {
         let membership = parts::join(config, data_dir, *addresses, coordination.clone()).await?;
         let workers = Workers::new(membership.clone());
         let catalog = Catalog::open(coordination.clone()).await?;
+        let in_force = InForce::new(config.clone());
+        catalog.heed(in_force.clone());
         parts::set_first_password(config, &catalog).await?;
         let traces = Traces::of_environment(membership.id(), std::env::vars()).map(Arc::new);
         let history = History::new(
@@ -81,7 +83,7 @@ impl Base {
             submissions: Submissions::open(coordination.clone(), config.submitted.clone()).await?,
             admission: Admission::new(catalog.clone(), membership.clone()),
             live: LiveSettings::open(coordination, query::live::check_text).await?,
-            in_force: InForce::new(config.clone()),
+            in_force,
             shutdown: Shutdown::default(),
             membership,
             workers,

@@ -251,6 +251,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether it is about a file of text, as CSV and JSON are: no managed table has such files.
+    pub fn is_of_text(&self) -> bool {
+        let (Self::Damaged { source, .. } | Self::Values { source, .. }) = self else {
+            return false;
+        };
+        matches!(source.find_root(), DataFusionError::ArrowError(inner, _)
+            if matches!(inner.as_ref(), ArrowError::CsvError(_) | ArrowError::JsonError(_) | ArrowError::ParseError(_)))
+    }
+}
+
 enum Cause {
     NotFound,
     Denied,

@@ -107,7 +107,8 @@ pub async fn answer(shared: &Shared, id: &str) -> Result<Vec<u8>> {
 fn push(rows: &mut Rows, statement: HistoryRow) {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX).into();
     let names = |names: Vec<String>| Value::List(names.into_iter().map(Value::from).collect());
-    let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1000.0).into();
+    // To the microsecond: a division of whole numbers has no tail of digits.
+    let millis = |took: Option<Duration>| took.map(|took| took.as_micros() as f64 / 1000.0).into();
     // As PostgreSQL keeps them in `pg_db_role_setting`.
     let settings = statement.settings.into_iter().map(|(name, value)| format!("{name}={value}"));
     rows.push([

@@ -159,6 +159,9 @@ async fn commands_are_those_that_users_of_psql_know() {
         shown("SELECT 7 \\watch i=0.01 c=2", &["every 0.01s"]);
         shown("\\?", &["\\watch", "\\copy"]);
         shown("\\h errors", &["40001"]);
+        shown("\\h", &["system-tables", "\\h MERGE"]);
+        shown("\\h create Table", &["## Tables", "PARTITIONED BY"]);
+        shown("\\h select;", &["## Queries", "EXPLAIN [ANALYZE]"]);
         shown("\\! echo from the shell", &["from the shell"]);
         let (_, err) = run("\\nothing\n\\d nothing");
         assert!(

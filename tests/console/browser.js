@@ -77,6 +77,21 @@ async function runSql(page, sql) {
   await page.getByText(/^Done in/).waitFor();
 }
 
+// All pages are to be seen without scrolling for them, each in a place of its own.
+async function everyLinkIsSeen(page, what) {
+  const { width, height } = page.viewportSize();
+  const links = page.getByRole("navigation", { name: "Pages" }).getByRole("link");
+  assert.equal(await links.count(), 8, what);
+  const nav = await page.getByRole("navigation", { name: "Pages" }).boundingBox();
+  assert.ok(nav.y + nav.height < height / 2, `${what}: the pages leave room for one of them`);
+  for (const link of await links.all()) {
+    const box = await link.boundingBox();
+    const seen = box.x >= 0 && box.x + box.width <= width && box.y >= 0 && box.y + box.height <= height;
+    assert.ok(seen, `${what}: ${await link.textContent()} at ${JSON.stringify(box)} of ${width} by ${height}`);
+    assert.ok(box.height >= 30, `${what}: ${await link.textContent()} is ${box.height} px high`);
+  }
+}
+
 async function everyPage(page, what) {
   for (const [title, heading] of [["Overview", "Cluster"], ["SQL"], ["Running", "Running statements"], ["History"], ["Submitted", "Submitted queries"], ["Catalog"], ["ZooKeeper"], ["Settings"]]) {
     await go(page, title, heading);
@@ -89,6 +104,7 @@ async function statements(page) {
   await runSql(page, "CREATE TABLE herds AS SELECT i AS id, 'herd ' || i % 7 AS name, i % 31 AS animals FROM generate_series(1, 5000) AS t(i); INSERT INTO herds VALUES (0, '<img src=x onerror=alert(1)>', NULL)");
   await page.getByText("INSERT 0 1").waitFor();
   await runSql(page, "SELECT name, count(*) AS herds, sum(animals) AS animals FROM herds GROUP BY name ORDER BY name");
+  await page.getByText("8 rows", { exact: true }).waitFor();
   const grid = page.getByRole("region", { name: "Result" });
   await grid.getByRole("cell", { name: "herd 6" }).waitFor();
   assert.equal(await grid.getByRole("cell", { name: "<img src=x onerror=alert(1)>" }).count(), 1, "data is text");
@@ -109,6 +125,7 @@ async function statements(page) {
     else assert.equal(file.subarray(0, 4).toString() + file.subarray(-4).toString(), "PAR1PAR1");
   }
   await runSql(page, "SET TimeZone = 'Europe/Vienna'; SELECT 'far away' AS place");
+  await page.getByText("1 row", { exact: true }).waitFor();
   await page.getByRole("textbox", { name: "SQL" }).fill("SELECT nothing FROM herds");
   await page.keyboard.press("Control+Enter");
   await page.getByRole("alert").getByText("42703").waitFor();
@@ -367,6 +384,11 @@ async function keyboard() {
     await page.context().close();
     const phone = await newPage({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 });
     await logIn(phone);
+    await everyLinkIsSeen(phone, "phone");
+    await phone.setViewportSize({ width: 390, height: 844 });
+    await everyLinkIsSeen(phone, "a larger phone");
+    await picture(phone, "phone-390");
+    await phone.setViewportSize({ width: 360, height: 740 });
     await everyPage(phone, "phone");
     await plan(phone, "phone");
     await smallChart(phone);

@@ -2,22 +2,38 @@
 
 use super::*;
 
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Three daemons that are called so, each with an endless query and no place for another.
+struct Busy {
+    cluster: Cluster,
+    daemons: [Daemon; 3],
+    /// The queries'.
+    ids: Vec<String>,
+    /// Which daemon has the last of them.
+    at: usize,
+}
+
+async fn busy(settings: &[(&str, &str)]) -> Busy {
+    let settings = [&[("SUBMITTED_RUNNING", "1")][..], settings].concat();
+    let (cluster, daemons) = three_with(&settings).await;
+    let client = Client::connect(&daemons[0]).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(submit(&client, ENDLESS).await);
+    }
+    let mut at = usize::MAX;
+    for id in &ids {
+        let found = worker(&client, id).await;
+        at = NAMES.iter().position(|name| *name == found).expect("one of them");
+    }
+    Busy { cluster, daemons, ids, at }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
     bounded(async {
-        let (cluster, daemons) = three_with(&[("SUBMITTED_RUNNING", "1")]).await;
-        let names = ["a", "b", "c"];
-        let daemons: Vec<Daemon> = daemons.into_iter().collect();
-        let client = Client::connect(&daemons[0]).await;
-        let mut ids = Vec::new();
-        for _ in 0..3 {
-            ids.push(submit(&client, ENDLESS).await);
-        }
-        let mut at = usize::MAX;
-        for id in &ids {
-            let found = worker(&client, id).await;
-            at = names.iter().position(|name| *name == found).expect("one of them");
-        }
+        let Busy { cluster, daemons, mut ids, at } = busy(&[]).await;
         // That of the third: all others are at one of their own.
         let id = ids.pop().expect("three");
         let other = Client::connect(&daemons[(at + 1) % 3]).await;
@@ -33,7 +49,7 @@ async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
         assert!(record["state"] == "queued" && record.get("daemon").is_none(), "{record}");
         // As soon as there is a place, it runs there.
         other.value(&format!("SELECT oribi.cancel('{}')", ids[0])).await;
-        assert_ne!(worker(&other, &id).await, names[at]);
+        assert_ne!(worker(&other, &id).await, NAMES[at]);
         let attempt = format!("SELECT attempt FROM system.queries WHERE id = '{id}'");
         assert_eq!(other.value(&attempt).await, "2");
         for id in ids.iter().chain([&id]) {
@@ -48,23 +64,11 @@ async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
 async fn a_query_stays_with_a_daemon_that_others_only_cannot_reach() {
     bounded(async {
         let settings = [
-            ("SUBMITTED_RUNNING", "1"),
             ("SUBMITTED_ATTEMPTS", "1"),
             // None ends while one is paused.
             ("COORDINATION_SESSION_TIMEOUT", "40s"),
         ];
-        let (cluster, daemons) = three_with(&settings).await;
-        let names = ["a", "b", "c"];
-        let client = Client::connect(&daemons[0]).await;
-        let mut ids = Vec::new();
-        for _ in 0..3 {
-            ids.push(submit(&client, ENDLESS).await);
-        }
-        let mut at = usize::MAX;
-        for id in &ids {
-            let found = worker(&client, id).await;
-            at = names.iter().position(|name| *name == found).expect("one of them");
-        }
+        let Busy { cluster, daemons, ids, at } = busy(&settings).await;
         let id = ids.last().expect("three");
         let store = Store::of(&cluster).await;
         let others = [
@@ -72,7 +76,7 @@ async fn a_query_stays_with_a_daemon_that_others_only_cannot_reach() {
             Client::connect(&daemons[(at + 2) % 3]).await,
         ];
         daemons[at].pause();
-        let state = format!("SELECT state FROM system.daemons WHERE id = '{}'", names[at]);
+        let state = format!("SELECT state FROM system.daemons WHERE id = '{}'", NAMES[at]);
         for other in &others {
             until("it is silent", async || other.value(&state).await == "unreachable").await;
         }
@@ -81,7 +85,7 @@ async fn a_query_stays_with_a_daemon_that_others_only_cannot_reach() {
         while seen.elapsed() < Duration::from_secs(2) {
             let record = store.get(&format!("/queries/{id}")).await.expect("its record");
             assert!(record["state"] == "running" && record["attempt"] == 1, "{record}");
-            assert_eq!(record["daemon"], names[at], "{record}");
+            assert_eq!(record["daemon"], NAMES[at], "{record}");
         }
         daemons[at].resume();
         for other in &others {

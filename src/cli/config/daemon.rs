@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use super::{Action, Change, Daemon, Form, Setting, say, show, to_json};
 use crate::cli::error::{Error, Result};
@@ -11,6 +12,7 @@ use crate::cli::link::Link;
 use crate::cli::link::client::Client;
 use crate::cli::sql::describe::literal;
 use crate::cli::{runtime, tour};
+use crate::query::live::check_name;
 
 const APPLICATION: &str = "oribi config";
 
@@ -36,10 +38,11 @@ async fn act(client: &mut Client, action: Action) -> Result<()> {
         }
         Action::Set { name, value, new: false, form } => {
             let sql = format!("ALTER SYSTEM SET {} = {}", checked(&name)?, literal(&value));
-            change(client, &sql, form).await
+            change(client, &sql, form).await.map_err(of_setting)
         }
         Action::Reset { name: Some(name), form, .. } => {
-            change(client, &format!("ALTER SYSTEM RESET {}", checked(&name)?), form).await
+            let sql = format!("ALTER SYSTEM RESET {}", checked(&name)?);
+            change(client, &sql, form).await.map_err(of_setting)
         }
         Action::Reset { name: None, form, .. } => {
             change(client, "ALTER SYSTEM RESET ALL", form).await
@@ -58,6 +61,16 @@ fn checked(name: &str) -> Result<&str> {
     match !name.is_empty() && name.chars().all(plain) {
         true => Ok(name),
         false => Err(Error::Setting(format!("there is no setting \"{name}\""))),
+    }
+}
+
+/// A name or a value that the daemon does not take is wrong use, as it is where the store is asked.
+fn of_setting(error: Error) -> Error {
+    let Error::Statement(said) = &error else { return error };
+    match said.code().map(SqlState::code) {
+        // A bad value, an unknown name (also one of a reserved kind), and what only a restart changes.
+        Some("22023" | "42704" | "42602" | "55P02") => Error::Setting(error.to_string()),
+        _ => error,
     }
 }
 
@@ -106,9 +119,12 @@ async fn get(client: &mut Client, name: Option<&str>, form: Form) -> Result<()> 
         }
         Some(setting) if form.json => say(&to_json(&setting)?),
         Some(setting) => say(&setting.value),
-        None => Err(Error::NotInForce(format!(
-            "\"{lower}\" is not set: each daemon's configuration, or the default, holds"
-        ))),
+        None => {
+            check_name(name).map_err(|error| Error::Setting(error.to_string()))?;
+            Err(Error::NotInForce(format!(
+                "\"{lower}\" is not set: each daemon's configuration, or the default, holds"
+            )))
+        }
     }
 }
 

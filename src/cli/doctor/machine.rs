@@ -19,6 +19,7 @@ use crate::config::{Config, Share, TlsMode};
 use crate::data_dir::{self, DataDir};
 use crate::engine::memory;
 use crate::storage::{Location, Roots, Stores};
+use crate::wording::counted;
 use crate::{id, secret, tls};
 
 /// Free bytes below which statements soon fail, and below which a daemon can hardly start.
@@ -88,7 +89,7 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
             Err(error) => Check::fail(
                 NAME,
                 format!("{shown} cannot be made in {}: {error}", parent.display()),
-                format!("mkdir -p {shown}, and chown it to the daemon's user"),
+                mend_of(&error, parent, NAME, &format!("mkdir -p {shown}, and {}", owned(path))),
             ),
         };
         return (vec![check, room("room for data_dir", parent)], None);
@@ -104,7 +105,7 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
                 (Check::ok(NAME, format!("{shown} can be written to, and nobody uses it")), None)
             }
             Err(error) => {
-                let mend = format!("chown it to the daemon's user: chown -R oribi {shown}");
+                let mend = mend_of(&error, path, NAME, &owned(path));
                 (Check::fail(NAME, format!("{shown} cannot be written to: {error}"), mend), None)
             }
         },
@@ -115,13 +116,41 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
         Err(error @ data_dir::Error::NotADirectory { .. }) => {
             return (vec![Check::fail(NAME, error, "another --data-dir")], None);
         }
-        Err(error) => {
-            let mend = format!("chown it to the daemon's user: chown -R oribi {shown}");
-            (Check::fail(NAME, error, mend), None)
+        Err(data_dir::Error::Io { path: place, source }) => {
+            let mend = mend_of(&source, path, NAME, &owned(path));
+            let seen = format!("{} cannot be used: {source}", place.display());
+            (Check::fail(NAME, seen, mend), None)
         }
     };
     checks.insert(0, check);
     (checks, holder)
+}
+
+/// What to do where the daemon's user may not write.
+fn owned(path: &Path) -> String {
+    format!("chown it to the daemon's user: chown -R oribi {}", path.display())
+}
+
+/// What to do about a place on this machine that cannot be written to, which a setting names; `else_do` where
+/// it is neither the room nor the file system.
+fn mend_of(error: &io::Error, place: &Path, setting: &str, else_do: &str) -> String {
+    let place = place.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull => format!(
+            "its file system is full (df -h {place}, df -i {place}): make room there, or move it to a larger one \
+             and have {setting} say where it is"
+        ),
+        io::ErrorKind::QuotaExceeded => format!(
+            "the quota of the daemon's user in {place} is used up: raise it, make room, or move it and have {setting} \
+             say where it is"
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => format!(
+            "its file system is mounted read-only: mount it for writing (findmnt -T {place} shows it, mount -o \
+             remount,rw changes it; the kernel's log says whether it was an error of the disk), let the service \
+             write there (ReadWritePaths=), or have {setting} name another place"
+        ),
+        _ => else_do.to_owned(),
+    }
 }
 
 /// Writes, reads and removes a small file.
@@ -202,6 +231,7 @@ async fn written(name: &str, place: &str) -> Check {
             Err(error) => {
                 let mend =
                     format!("have the daemon's user write there: chown oribi {}", path.display());
+                let mend = mend_of(&error, existing, name, &mend);
                 Check::fail(name, format!("{place} cannot be written to: {error}"), mend)
             }
         };
@@ -333,8 +363,8 @@ fn open_files(config: &Config) -> Check {
         return Check::ok(NAME, seen);
     }
     let mend = format!(
-        "at least {wanted} for {} connections: ulimit -n {wanted}, or LimitNOFILE= in the service",
-        config.connections.max
+        "at least {wanted} for {}: ulimit -n {wanted}, or LimitNOFILE= in the service",
+        counted(config.connections.max as u64, "connection")
     );
     Check::warn(NAME, seen, mend)
 }
@@ -382,7 +412,11 @@ fn certificates(config: &Config) -> Vec<Check> {
             }
         };
         let days = (until - Utc::now()).num_days();
-        let seen = format!("{} is valid until {until}, for {days} days", path.display());
+        let seen = format!(
+            "{} is valid until {until}, for {}",
+            path.display(),
+            counted(days.unsigned_abs(), "day")
+        );
         let mend = "renew it; SIGHUP has the daemon read it again";
         checks.push(match days {
             _ if until < Utc::now() => {
@@ -412,6 +446,20 @@ mod tests {
         assert_eq!(check.status, Status::Ok, "{}", check.seen);
         drop(listener);
         assert_eq!(port("web", address, None).status, Status::Ok);
+    }
+
+    #[test]
+    fn what_mends_a_place_is_what_is_wrong_with_it() {
+        for (errno, part) in [
+            (rustix::io::Errno::NOSPC, "full"),
+            (rustix::io::Errno::DQUOT, "quota"),
+            (rustix::io::Errno::ROFS, "remount,rw"),
+            (rustix::io::Errno::ACCESS, "chown"),
+        ] {
+            let mend = mend_of(&errno.into(), Path::new("/d"), "data_dir", &owned(Path::new("/d")));
+            assert!(mend.contains(part) && mend.contains("/d"), "{mend}");
+            assert_eq!(mend.contains("chown"), part == "chown", "{mend}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::error::{Error, Result};
 use super::{runtime, serve, tour};
 use crate::config::Error as ConfigError;
+use crate::wording::counted;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -130,10 +131,7 @@ impl Findings {
         }
         let count = |wanted| self.checks.iter().filter(|check| check.status == wanted).count();
         let (fail, warn) = (count(Status::Fail), count(Status::Warn));
-        let checks = match self.checks.len() {
-            1 => "1 check".to_owned(),
-            several => format!("{several} checks"),
-        };
+        let checks = counted(self.checks.len() as u64, "check");
         text + &match self.worst {
             Status::Ok => format!("{checks}, and all is well"),
             _ => format!("{checks}: {fail} fail, {warn} warn"),

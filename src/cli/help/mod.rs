@@ -4,6 +4,7 @@
 //! code itself says ([`Source::Made`]), so that it cannot be out of date. [`TOPICS`] is the list.
 
 mod made;
+mod statements;
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -16,9 +17,10 @@ use super::tour;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A topic, or a command. Without it, the topics are listed.
+    /// A topic, a command, or the name of a statement, such as MERGE or CREATE TABLE. Without it, the topics are
+    /// listed.
     #[arg(value_parser = Names, hide_possible_values = true)]
-    topic: Option<String>,
+    topic: Vec<String>,
     /// As JSON: an object with the topic's name, title and Markdown, or an array of the topics.
     #[arg(long)]
     json: bool,
@@ -109,25 +111,31 @@ impl Topic {
 }
 
 pub fn run(options: Options) -> Result<()> {
+    let name = options.topic.join(" ");
     if !options.json {
-        return tour::print(show(options.topic.as_deref())?.trim_end());
+        return tour::print(show(&name)?.trim_end());
     }
     let about = |topic: &Topic| serde_json::json!({ "topic": topic.name, "title": topic.title });
-    let value = match &options.topic {
-        None => TOPICS.iter().map(about).collect(),
-        Some(name) => {
-            let topic = find(name).ok_or_else(|| unknown(name))?;
-            let mut value = about(topic);
-            value["markdown"] = topic.markdown().into();
-            value
-        }
+    let value = if name.is_empty() {
+        TOPICS.iter().map(about).collect()
+    } else {
+        let (topic, markdown) = match find(&name) {
+            Some(topic) => (topic, topic.markdown()),
+            None => about_statement(&name).ok_or_else(|| unknown(&name))?,
+        };
+        let mut value = about(topic);
+        value["markdown"] = markdown.into();
+        value
     };
     tour::print(&value.to_string())
 }
 
-/// A topic's text, a command's help, or the list of topics.
-pub fn show(name: Option<&str>) -> Result<String> {
-    let Some(name) = name else { return Ok(list()) };
+/// A topic's text, a command's help, what the reference says of a statement, or, without a name, the list of
+/// topics.
+pub fn show(name: &str) -> Result<String> {
+    if name.is_empty() {
+        return Ok(list());
+    }
     if let Some(topic) = find(name) {
         return Ok(topic.markdown());
     }
@@ -135,8 +143,15 @@ pub fn show(name: Option<&str>) -> Result<String> {
     program.build();
     match program.find_subcommand_mut(name.to_lowercase()) {
         Some(command) => Ok(command.render_long_help().to_string()),
-        None => Err(unknown(name)),
+        None => about_statement(name).map(|(_, text)| text).ok_or_else(|| unknown(name)),
     }
+}
+
+/// What is said of a statement, and in which topic.
+fn about_statement(name: &str) -> Option<(&'static Topic, String)> {
+    let topic = find("sql")?;
+    let text = statements::about(&topic.markdown(), name)?;
+    Some((topic, text))
 }
 
 fn find(name: &str) -> Option<&'static Topic> {
@@ -147,7 +162,8 @@ fn find(name: &str) -> Option<&'static Topic> {
 fn unknown(name: &str) -> Error {
     let names = TOPICS.iter().map(|topic| topic.name).collect::<Vec<_>>().join(", ");
     Error::Usage(format!(
-        "there is no topic \"{name}\": {names} are, and each command (oribi --help lists them)"
+        "there is no topic \"{name}\": {names} are, each command (oribi --help lists them), and statements by their \
+         names, such as MERGE"
     ))
 }
 
@@ -156,7 +172,8 @@ fn list() -> String {
     for Topic { name, title, .. } in TOPICS {
         let _ = writeln!(text, "  {name:15} {title}");
     }
-    text + "\nEach command tells of itself: oribi help COMMAND, or oribi COMMAND --help.\n"
+    text + "\nEach command tells of itself: oribi help COMMAND, or oribi COMMAND --help. Of a statement the \
+            reference's\npart about it is shown: oribi help MERGE, or \\h MERGE in oribi sql.\n"
 }
 
 #[cfg(test)]
@@ -170,7 +187,7 @@ mod tests {
     use crate::system;
 
     fn shown(topic: &str) -> String {
-        show(Some(topic)).expect(topic)
+        show(topic).expect(topic)
     }
 
     #[test]
@@ -182,7 +199,7 @@ mod tests {
             assert!(told.contains(command.get_name()), "{}", command.get_name());
         }
         for name in told {
-            show(Some(&name)).expect("a text");
+            show(&name).expect("a text");
         }
     }
 
@@ -198,8 +215,9 @@ mod tests {
             let topic = name.trim_end_matches(".md").replace('_', "-");
             assert!(find(&topic).is_some(), "src/help/{name} is no topic");
         }
-        assert!(show(Some("serve")).expect("a command").contains("--data-dir"));
-        assert!(show(Some("nothing")).is_err());
+        assert!(show("serve").expect("a command").contains("--data-dir"));
+        assert!(show("SQL").expect("a topic").starts_with("# SQL"));
+        assert!(show("nothing").is_err());
     }
 
     #[test]

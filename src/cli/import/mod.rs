@@ -25,6 +25,7 @@ use super::error::{Error, Result};
 use super::link::Link;
 use super::link::client::{Client, is_lost};
 use super::{runtime, tour};
+use crate::wording::counted;
 
 const APPLICATION: &str = "oribi import";
 
@@ -97,6 +98,11 @@ pub fn run(options: Options) -> Result<()> {
             options.table
         )));
     }
+    if let Some(program) = unpacked_by(&options.file) {
+        let file = options.file.display();
+        let reason = format!("{file} is compressed: unpack it first ({program} {file})");
+        return Err(Error::Usage(reason));
+    }
     let format = options.format.or_else(|| of_name(&options.file)).ok_or_else(|| {
         let file = options.file.display();
         Error::Usage(format!("{file}: what is it? --format csv, json or parquet says so"))
@@ -114,12 +120,11 @@ pub fn run(options: Options) -> Result<()> {
     }
     let resumed = match done.resumed {
         0 => String::new(),
+        1 => "; 1 part was there from before".to_owned(),
         parts => format!("; {parts} parts were there from before"),
     };
-    tour::print(&format!(
-        "{} rows in {} parts into {} in {:.1} s{resumed}",
-        done.rows, done.parts, done.table, done.seconds
-    ))
+    let (rows, parts) = (counted(done.rows, "row"), counted(done.parts, "part"));
+    tour::print(&format!("{rows} in {parts} into {} in {:.1} s{resumed}", done.table, done.seconds))
 }
 
 fn of_name(file: &Path) -> Option<Format> {
@@ -127,6 +132,18 @@ fn of_name(file: &Path) -> Option<Format> {
         "csv" => Some(Format::Csv),
         "json" | "jsonl" | "ndjson" => Some(Format::Json),
         "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+/// The program for a file whose name says that it is compressed, as a whole.
+fn unpacked_by(file: &Path) -> Option<&'static str> {
+    match file.extension()?.to_str()?.to_lowercase().as_str() {
+        "gz" => Some("gunzip -k"),
+        "zst" => Some("unzstd"),
+        "bz2" => Some("bunzip2 -k"),
+        "xz" => Some("unxz -k"),
+        "zip" => Some("unzip"),
         _ => None,
     }
 }
@@ -257,6 +274,15 @@ impl Target {
         if !self.columns_of(client, &self.table).await?.is_empty() {
             return Ok(false);
         }
+        // A table that nobody has meant is more trouble than one that is not made.
+        if let (Some(doubt), [(name, _)]) = (parts.doubt(), &columns[..]) {
+            return Err(Error::Usage(format!(
+                "the only column of the table would be \"{name}\". {doubt}; if not, make the table first: CREATE \
+                 TABLE {} ({} text)",
+                self.name,
+                quoted(name)
+            )));
+        }
         let columns = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name)));
         let columns = columns.collect::<Vec<_>>().join(", ");
         match execute(client, &format!("CREATE TABLE {} ({columns})", self.name)).await {
@@ -309,7 +335,7 @@ impl Target {
                 continue;
             }
             rows += self.add(client, parts, &id, number, part).await?;
-            bar.set_message(format!("{rows} rows"));
+            bar.set_message(counted(rows, "row"));
         }
         bar.finish_and_clear();
         // Done: the same file may come again.
@@ -361,15 +387,16 @@ impl Target {
         let file = import.file.trim_end();
         if others > 0 {
             return Err(Error::NotInForce(format!(
-                "{others} parts of {file} are in {name} already, from an import that did not end: the file has \
+                "parts of {file} ({others}) are in {name} already, from an import that did not end: the file has \
                  changed since, or --part was another. Go on with that --part, or remove their rows and say \
                  --restart"
             )));
         }
         if rows < noted {
             return Err(Error::NotInForce(format!(
-                "{name} has {rows} rows, and parts of {file} with {noted} were put into it: some have been \
-                 removed since. --restart imports the whole file, beside what is there"
+                "{name} has {}, and parts of {file} with {noted} were put into it: some have been \
+                 removed since. --restart imports the whole file, beside what is there",
+                counted(rows.unsigned_abs(), "row")
             )));
         }
         self.last_part(client, &import.id).await
@@ -463,7 +490,7 @@ impl Target {
         let advice = match number {
             1 => format!("nothing of the file is in {name}: mend it, and run the import again"),
             _ => format!(
-                "the {} parts before are in {name}. Change the column's type (ALTER TABLE ... ALTER COLUMN ... \
+                "the parts before it ({}) are in {name}. Change the column's type (ALTER TABLE ... ALTER COLUMN ... \
                  TYPE ...), if it is too narrow, and run the import again: it goes on behind them. To mend the \
                  file, remove their rows first, and run it with --restart",
                 number - 1

@@ -154,6 +154,17 @@ impl Parts {
         &self.chosen
     }
 
+    /// Where the names of a CSV file look like those of several columns that something else stands between.
+    pub fn doubt(&self) -> Option<String> {
+        let (Source::Csv(_), [name]) = (&self.source, self.names.as_deref()?) else { return None };
+        let others = [b';', b'\t', b'|', b','].into_iter().filter(|other| *other != self.delimiter);
+        let other = others.map(char::from).find(|other| name.contains(*other))?;
+        let shown = if other == '\t' { "$'\\t'".to_owned() } else { format!("'{other}'") };
+        Some(format!(
+            "If several columns are meant, --delimiter {shown} says what stands between them"
+        ))
+    }
+
     /// Settles which columns of the table the records are for.
     pub fn choose(&mut self, columns: &Columns) -> Result<()> {
         let Some(names) = &self.names else {
@@ -167,8 +178,9 @@ impl Parts {
         let chosen = names.iter().map(|name| {
             known(name).cloned().ok_or_else(|| {
                 Error::Usage(format!(
-                    "the table has no column \"{name}\" as the file has: its columns are {}",
-                    columns.join(", ")
+                    "the table has no column \"{name}\" as the file has: its columns are {}{}",
+                    columns.join(", "),
+                    self.doubt().map_or(String::new(), |doubt| format!(". {doubt}"))
                 ))
             })
         });
@@ -392,6 +404,12 @@ fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     serde_json::from_slice(line.trim_ascii_end()).map_err(|error| {
         let line = String::from_utf8_lossy(line);
         let begin: String = line.trim().chars().take(60).collect();
+        if line.trim_start().starts_with('[') {
+            return format!(
+                "no JSON object, but a list, and each line is to be an object (jq -c '.[]' makes such lines of a \
+                 file that is one list): {begin}"
+            );
+        }
         // Each line is one text, so that its own "line 1" says nothing.
         let error = error.to_string().replace(" at line 1 column ", " at character ");
         format!("no JSON object ({error}): {begin}")

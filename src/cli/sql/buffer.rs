@@ -33,7 +33,7 @@ pub async fn run(
     }
     match name {
         "p" => {
-            let text = if sql.is_empty() { "The query is empty." } else { sql };
+            let text = if sql.is_empty() { "The query is empty." } else { &scan::unescaped(sql) };
             shell.say(text)?;
             Ok(true)
         }
@@ -171,7 +171,7 @@ fn write(shell: &Shell, sql: &str, rest: &str) -> Result<bool> {
         return Err(Error::Usage("to which file?".to_owned()));
     }
     let mut out = Output::of_argument(rest, &shell.variables)?;
-    writeln!(out, "{sql}").map_err(Error::Print)?;
+    writeln!(out, "{}", scan::unescaped(sql)).map_err(Error::Print)?;
     out.close()?;
     Ok(true)
 }

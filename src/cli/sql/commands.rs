@@ -112,7 +112,9 @@ pub async fn run(
         }
         Err(error) => return Err(error),
     };
-    let goes_on = done && !on_buffer && !scan::is_blank(before);
+    // What only shows a statement leaves it as it is.
+    let stays = !on_buffer || matches!(name, "p" | "w" | "write");
+    let goes_on = done && stays && !scan::is_blank(before);
     Ok(if goes_on { Then::Keep } else { Then::Done(done) })
 }
 
@@ -151,7 +153,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines)
         "q" | "quit" => shell.quit = true,
         "?" => shell.say(HELP.trim_end())?,
         "h" | "help" => {
-            let text = crate::cli::help::show(first)?;
+            let text = crate::cli::help::show(arguments.join(" ").trim_end_matches(';').trim())?;
             shell.say(text.trim_end())?;
         }
         "c" | "connect" => return connect(shell, &arguments).await,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::editor::terminal::width;
 use super::wire::{Column, Row};
 use crate::cli::text_table;
+use crate::wording::counted;
 
 /// Rows that make a result long, on which automatic expansion looks no more.
 const AUTO_ROWS: usize = 1000;
@@ -133,10 +134,7 @@ impl<'a> Printer<'a> {
         if self.count == 0 && self.style.format.passes_through() {
             self.head(out)?;
         }
-        let footer = match self.count {
-            1 => "(1 row)".to_owned(),
-            count => format!("({count} rows)"),
-        };
+        let footer = format!("({})", counted(self.count as u64, "row"));
         let footer = if self.style.has_footer() { footer + "\n" } else { String::new() };
         match self.style.format {
             Format::Json => writeln!(out, "{}", if self.count == 0 { "[]" } else { "]" }),

@@ -21,6 +21,8 @@ pub fn first(text: &str) -> Option<(Piece, usize)> {
                 let statement = text[..at].trim().to_owned();
                 return Some((Piece::Statement(statement), at + 1));
             }
+            // What follows belongs to the statement: see `unescaped`.
+            '\\' if text[at + 1..].starts_with([';', ':']) => scanner.at += 1,
             '\\' => {
                 let rest = &text[at + 1..];
                 let line = rest.split('\n').next().unwrap_or_default();
@@ -35,9 +37,30 @@ pub fn first(text: &str) -> Option<(Piece, usize)> {
             }
             _ => {}
         }
-        scanner.at += character.len_utf8();
+        // Behind a backslash it may be another one.
+        scanner.at += text[scanner.at..].chars().next().map_or(0, char::len_utf8);
     }
     None
+}
+
+/// A statement without the backslashes that stand before semicolons and colons outside of literals, quoted names
+/// and comments: psql sends several statements as one request where `\;` is between them.
+pub fn unescaped(text: &str) -> String {
+    if !text.contains("\\;") && !text.contains("\\:") {
+        return text.to_owned();
+    }
+    let (mut plain, mut from) = (String::new(), 0);
+    let mut scanner = Scanner::new(text);
+    while let Some(character) = scanner.next_outside() {
+        let at = scanner.at;
+        if character == '\\' && text[at + 1..].starts_with([';', ':']) {
+            plain.push_str(&text[from..at]);
+            from = at + 1;
+            scanner.at += 1;
+        }
+        scanner.at += text[scanner.at..].chars().next().map_or(0, char::len_utf8);
+    }
+    plain + &text[from..]
 }
 
 /// Commands whose arguments are all of the line.
@@ -122,7 +145,7 @@ pub fn colons(text: &str) -> Vec<usize> {
     let mut scanner = Scanner::new(text);
     while let Some(character) = scanner.next_outside() {
         let at = scanner.at;
-        let before = text[..at].ends_with(':');
+        let before = text[..at].ends_with([':', '\\']);
         if character == ':' && !before && !text[at + 1..].starts_with(':') {
             colons.push(at);
         }
@@ -312,6 +335,14 @@ mod tests {
         assert_eq!(first("SELECT 1 \\gx"), Some((command("SELECT 1", "gx"), 12)));
         assert_eq!(first("\\x \\\\ SELECT 1;"), Some((command("", "x"), 5)));
         assert_eq!(first("SELECT '\\'"), None);
+        // One that does not end it, as psql has it.
+        let both = Piece::Statement("SELECT 1\\; SELECT 2".to_owned());
+        assert_eq!(first("SELECT 1\\; SELECT 2;"), Some((both, 20)));
+        assert_eq!(first("SELECT 1\\; SELECT 2"), None);
+        assert_eq!(
+            first("SELECT 1\\; SELECT 2 \\gx"),
+            Some((command("SELECT 1\\; SELECT 2", "gx"), 23))
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Variables of `\set` and `-v`, put into statements: `:name` as it is, `:'name'` as a literal,
 //! `:"name"` as an identifier, `:{?name}` whether there is one. What is not set stays as it stands.
-//! Into the arguments of commands as well, where each stays one word.
+//! Into the arguments of commands as well, where each stays one word. `\;` and `\:` stand for a semicolon that
+//! ends nothing and a colon that begins no name.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,12 @@ use super::scan;
 
 pub type Variables = BTreeMap<String, String>;
 
+/// A statement as it is sent.
 pub fn interpolate(sql: &str, variables: &Variables) -> String {
+    scan::unescaped(&put_in(sql, variables))
+}
+
+fn put_in(sql: &str, variables: &Variables) -> String {
     if !sql.contains(':') {
         return sql.to_owned();
     }
@@ -129,6 +135,7 @@ mod tests {
         );
         assert_eq!(put("SELECT a[1:a]"), "SELECT a[1it's]");
         assert_eq!(put("SELECT :{?a}, :{?b}, :{a}"), "SELECT TRUE, FALSE, :{a}");
+        assert_eq!(put("SELECT 1\\; SELECT '\\;', x[1\\:a]"), "SELECT 1; SELECT '\\;', x[1:a]");
     }
 
     #[test]

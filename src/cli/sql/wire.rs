@@ -415,7 +415,8 @@ impl Wire {
         let (mut columns, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
         loop {
             match self.next().await? {
-                Event::Columns(found) => columns = found,
+                // Of several statements in one request those of the last, as psql has it.
+                Event::Columns(found) => (columns, rows) = (found, Vec::new()),
                 Event::Row(row) => rows.push(row),
                 Event::Failed(said) => failed = Some(said),
                 // It would wait for rows for ever.

@@ -19,6 +19,26 @@ fn method(rules: &Rules, user: &str, database: &str, address: &str, encrypted: b
 }
 
 #[test]
+fn roles_are_let_in_with_what_they_have() {
+    for (text, user, has_password, expected) in [
+        ("host all all samehost trust", "a", false, true),
+        ("host all all all scram-sha-256", "a", false, false),
+        ("host all all all scram-sha-256", "a", true, true),
+        ("hostssl all all all cert", "a", false, true),
+        ("host all a all reject; host all all samehost trust", "a", false, false),
+        ("host all a 10.0.0.0/8 reject; host all all samehost trust", "a", false, true),
+        ("host all all all scram-sha-256; host all all samehost trust", "a", false, false),
+        ("host all b samehost trust", "a", true, false),
+        ("host all +g samehost trust", "a", false, true),
+        ("host all +h samehost trust", "a", false, false),
+        ("", "a", true, false),
+    ] {
+        let let_in = rules(text).may_let_in(user, has_password, |group| group == "g");
+        assert_eq!(let_in, expected, "{text}");
+    }
+}
+
+#[test]
 fn the_first_rule_that_fits_decides() {
     let rules = rules(
         "# who             may come in\n\

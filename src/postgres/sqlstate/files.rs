@@ -19,6 +19,7 @@ impl From<&storage::Error> for Report {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
+            E::Damaged { .. } if error.is_of_text() => report.hint(TEXT),
             E::Damaged { .. } => report.hint(DAMAGED),
             E::NotOfFormat { format: FileFormat::Csv, .. } => report.hint(CSV),
             E::NotOfFormat { .. } => report.hint(FORMAT),
@@ -36,8 +37,12 @@ impl From<&storage::Error> for Report {
 }
 
 /// What is to be done about a file that cannot be read.
-const DAMAGED: &str = "Put the file right, or take it away. Columns of CSV that are declared as text are read \
-                       as they are; a table's files are lost unless there is a copy of them.";
+const DAMAGED: &str = "Put the file right, or take it away: a table's files are lost unless there is a copy of \
+                       them.";
+
+/// The same of CSV and JSON, whose lines people write.
+const TEXT: &str = "Put the line right, or take the file away. Columns that are declared as text take whatever \
+                    stands there, and OPTIONS of CREATE EXTERNAL TABLE say how CSV is written.";
 
 /// The same where a table is made of it.
 const FORMAT: &str = "STORED AS says what the files are: PARQUET, CSV or JSON, an object a line. If that is \

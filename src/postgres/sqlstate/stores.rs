@@ -69,7 +69,8 @@ impl From<&catalog::Error> for Report {
             }
             E::LastSuperuser { .. } => report.hint(
                 "Nobody could make a superuser any more. Make another one first: CREATE ROLE ... SUPERUSER \
-                 LOGIN PASSWORD '...'.",
+                 LOGIN PASSWORD '...'. One without a password counts where a host rule (connections.rules) asks \
+                 for none.",
             ),
             E::NeedsRole { role, .. } => report.hint(format!(
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."

@@ -37,6 +37,7 @@ use crate::storage::managed::{
     Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
     remove_orphans, retained_files,
 };
+use crate::wording::counted;
 
 /// Commits of one compaction at most.
 const MAX_ROUNDS: u32 = 100;
@@ -431,7 +432,8 @@ impl Session {
             let (done, _) = service.compact(self.engine_session(), name, &[], Rate(None)).await?;
             let entry = service.log.entry(object, "compact", started, Ok(done));
             service.log.append(entry.into_iter().collect()).await;
-            return Ok(format!("{} files became {}", done.files_read, done.files_written));
+            let read = counted(done.files_read, "file");
+            return Ok(format!("{read} became {}", done.files_written));
         }
         let started = Utc::now();
         let expired = service.expire(name, upkeep.retain, &[]).await?;
@@ -441,20 +443,17 @@ impl Session {
             entries.map(|(kind, work)| service.log.entry(object, kind, started, Ok(work)));
         service.log.append(entries.into_iter().flatten().collect()).await;
         let table = self.catalog().table(name, Consistency::Cached).await?;
+        let snapshots = counted(expired.snapshots_expired, "snapshot");
+        let files = counted(expired.files_removed, "file");
         if managed(&table)?.adopted.is_some() {
             return Ok(format!(
-                "{} snapshots expired with {} files; the table was adopted, so files from before \
-                 and orphans stay",
-                expired.snapshots_expired, expired.files_removed
+                "{snapshots} expired with {files}; the table was adopted, so files from before and \
+                 orphans stay"
             ));
         }
-        Ok(format!(
-            "{} snapshots expired with {} files, {} orphans of {} bytes removed",
-            expired.snapshots_expired,
-            expired.files_removed,
-            orphans.files_removed,
-            orphans.bytes_removed
-        ))
+        let orphans_removed = counted(orphans.files_removed, "orphan");
+        let bytes = counted(orphans.bytes_removed, "byte");
+        Ok(format!("{snapshots} expired with {files}, {orphans_removed} of {bytes} removed"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 import { ask, literal, name, session, tryAsk } from "./api.js";
 import { badge, errorBox, facts, h, show, table, tabs } from "./dom.js";
-import { bytes, count, moment } from "./format.js";
+import { bytes, count, counted, moment } from "./format.js";
 import { dataTable } from "./sql.js";
 
 const OWN = ["pg_catalog", "information_schema", "system", "zk", "oribi"];
@@ -117,7 +117,7 @@ const PARTS = {
     try {
       await run(`SELECT * FROM ${full} LIMIT 100`, { columns: (list) => { found.columns = list; }, rows: (rows) => found.rows.push(...rows) }, { database, limit: 100 });
     } catch (error) { return errorBox(error); }
-    return [h("p", { class: "small faint" }, `${found.rows.length} rows, as they come.`), dataTable(found, "Sample rows")];
+    return [h("p", { class: "small faint" }, `${counted(found.rows.length, "row")}, as they come.`), dataTable(found, "Sample rows")];
   },
   files: async ({ here, schema, relation, database, managed }) => {
     const each = managed && await filesOf(database, name(schema, `${relation}$files`));

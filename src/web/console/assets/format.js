@@ -14,6 +14,11 @@ export function count(value) {
   return Number(value).toLocaleString("en");
 }
 
+// "1 row", "2 rows".
+export function counted(number, one) {
+  return `${count(number)} ${one}${Number(number) === 1 ? "" : "s"}`;
+}
+
 export function millis(value) {
   if (value === null || value === undefined || value === "") return undefined;
   const ms = Number(value);

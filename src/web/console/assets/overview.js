@@ -2,7 +2,7 @@
 
 import { listen } from "./api.js";
 import { bar, errorBox, h, show, stateBadge, svg, table } from "./dom.js";
-import { bytes, count, moment, seconds } from "./format.js";
+import { bytes, count, counted, moment, seconds } from "./format.js";
 import { runningList } from "./queries.js";
 
 const KEPT = 120;
@@ -43,13 +43,13 @@ export function overview(main, { onLeave }) {
     const asked = known.metrics !== undefined;
     const [nothing, untold] = asked ? ["–", "needs pg_read_all_stats"] : ["…", "asking"];
     show(tiles,
-      tile("Daemons ready", `${ready} of ${members.length}`, `${count(cores)} cores`),
+      tile("Daemons ready", `${ready} of ${members.length}`, counted(cores, "core")),
       tile("Keeps house", leader?.id ?? "nobody", leader ? "compaction, clean-up, schedules" : "no leader is elected"),
       tile("Running", count(list.length - queued), queued ? `${count(queued)} queued` : "none queued", spark(past.running, "Running statements in the last minutes")),
       tile("Memory", used === undefined ? nothing : bytes(used), limit ? `of ${bytes(limit)}` : untold, spark(past.memory, "Memory in the last minutes")),
       tile("Sessions", count(total("sessions")) ?? nothing, total("sessions") === undefined ? untold : `${count(total("sessions_active"))} at work`),
       tile(ensemble?.[0]?.role === "embedded" ? "Coordination" : "ZooKeeper", ensemble ? (ensemble[0]?.role === "embedded" ? "embedded" : `${well} of ${ensemble.length} up`) : known.ensemble === undefined ? "…" : "–",
-        out.length ? h("span", { class: "bad" }, `${out.length} daemons out of touch`) : Array.isArray(known.coordination) ? "all daemons connected" : ""));
+        out.length ? h("span", { class: "bad" }, `${counted(out.length, "daemon")} out of touch`) : Array.isArray(known.coordination) ? "all daemons connected" : ""));
     const columns = [
       { title: "Daemon", cell: (row) => [row.id, row.local === "t" ? h("span", { class: "faint" }, " (this one)") : ""] },
       { title: "State", cell: (row) => [stateBadge(row.state), row.leader === "t" ? " " : "", row.leader === "t" && h("span", { class: "badge" }, "leader"), row.error && h("div", { class: "small bad" }, row.error)] },

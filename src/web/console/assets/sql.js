@@ -3,7 +3,7 @@
 import { download, literal, ask, Fault, run, session } from "./api.js";
 import { errorBox, h, show, tabs, toast, whereabouts } from "./dom.js";
 import { chart } from "./chart.js";
-import { count, millis } from "./format.js";
+import { count, counted, millis } from "./format.js";
 import { plan } from "./plan.js";
 
 const NUMBERS = ["int2", "int4", "int8", "float4", "float8", "numeric", "oid"];
@@ -104,7 +104,7 @@ export function sql(main, { onLeave, isHere }) {
     show(results);
     const began = performance.now();
     let set;
-    const tick = setInterval(() => { status.textContent = `Running for ${millis(performance.now() - began)}${set?.rows.length ? `, ${count(set.rows.length)} rows so far` : ""}`; }, 200);
+    const tick = setInterval(() => { status.textContent = `Running for ${millis(performance.now() - began)}${set?.rows.length ? `, ${counted(set.rows.length, "row")} so far` : ""}`; }, 200);
     const sets = [];
     const begin = () => { if (!set) { set = { columns: [], rows: [], notices: [], copied: "", place: h("section", { class: "sheet" }) }; sets.push(set); results.append(set.place); } return set; };
     try {
@@ -153,7 +153,7 @@ function resultSet(set, sql) {
       link.remove();
     } catch (error) { toast(error.message); }
   };
-  const head = h("p", { class: "small faint" }, end ? `${count(rows.length)} rows${end.truncated ? ", the first of more: a download has all of them" : ""}` : `${count(rows.length)} rows up to there`);
+  const head = h("p", { class: "small faint" }, end ? `${counted(rows.length, "row")}${end.truncated ? ", the first of more: a download has all of them" : ""}` : `${counted(rows.length, "row")} up to there`);
   const strip = h("div", { class: "strip" });
   const body = h("div", {});
   let kind = "table";
