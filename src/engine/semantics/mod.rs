@@ -18,12 +18,13 @@
 //! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
 //! Times are rounded to the digits of their type ([`precision`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
-//! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`members`], [`moments`], [`templates`], [`whole`]), and some it has not ([`buckets`], [`made`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
 mod arithmetic;
 mod armor;
 mod bounded;
+mod buckets;
 mod collected;
 mod comparisons;
 mod decimals;
@@ -36,6 +37,7 @@ mod json;
 mod labelled;
 mod lengths;
 mod literals;
+mod made;
 mod matched;
 mod members;
 mod mixed;
@@ -136,8 +138,10 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
         Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::default())),
+        Arc::new(ScalarUDF::new_from_impl(buckets::WidthBucket::default())),
     ];
     functions.extend(json::functions());
+    functions.extend(made::functions());
     functions
 }
 
