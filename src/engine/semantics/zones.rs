@@ -155,7 +155,7 @@ pub(super) fn on_clocks(
         (Zone::Of(zone), Zone::None) | (Zone::None, Zone::Of(zone)) => zone,
         _ => return None,
     };
-    if counts_as_session(zone, session) {
+    if is_time(from) || counts_as_session(zone, session) {
         return None;
     }
     let moments = with_time_of_day(from);
@@ -218,6 +218,15 @@ fn zone_of(kind: &DataType) -> Zone<'_> {
         | DataType::Time64(_) => Zone::None,
         DataType::List(element) => zone_of(element.data_type()),
         _ => Zone::Other,
+    }
+}
+
+/// Whether it is a time, which has no day: no cast makes a moment of it.
+fn is_time(kind: &DataType) -> bool {
+    match kind {
+        DataType::Time32(_) | DataType::Time64(_) => true,
+        DataType::List(element) => is_time(element.data_type()),
+        _ => false,
     }
 }
 
