@@ -72,7 +72,7 @@ macro_rules! scripts {
 
 scripts! {
     blocks copy cursors errors expressions extended functions json malformed parameters portals
-    prepared settings simple startup tables_read templates types
+    prepared settings simple startup tables_read templates types zones
 }
 
 /// Runs every case of a script against both servers and tells all that went wrong.

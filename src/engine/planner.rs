@@ -566,6 +566,11 @@ impl ContextProvider for Names<'_> {
             .map(|arg| simplifier.simplify(simplifier.coerce(arg, &schema)?))
             .collect::<EngineResult<Vec<_>>>()?;
         let moments = series::of_moments(name, &args, zone)?;
+        if let Some((args, kind)) = &moments
+            && let Some(rows) = series::on_session_clocks(args, kind, zone)?
+        {
+            return Ok(rows);
+        }
         let given = moments.as_ref().map_or(&args, |(args, _)| args);
         let given = TableFunctionArgs::new(given, self.state);
         let rows = provider_as_source(function.create_table_provider_with_args(given)?);

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use arrow::array::TimestampMicrosecondArray;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, ScalarValue, plan_datafusion_err};
-use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableSource, cast};
 
-use super::semantics::{INTERVAL, constant_of};
+use super::semantics::{INTERVAL, constant_of, constant_series};
 
 /// The function.
 const NAME: &str = "generate_series";
@@ -80,6 +82,36 @@ pub(super) fn of_moments(
     };
     let args = vec![moment(first)?, moment(last)?, Expr::Literal(step.cast_to(&INTERVAL)?, None)];
     Ok(Some((args, kind)))
+}
+
+/// The rows of a series of moments with a zone whose days are those of the session's clocks; `None` for any
+/// other series. The arguments are those that the engine takes.
+///
+/// # Errors
+/// The step is zero, or there are too many rows.
+pub(super) fn on_session_clocks(
+    args: &[Expr],
+    kind: &DataType,
+    session_zone: Option<&str>,
+) -> Result<Option<Arc<dyn TableSource>>> {
+    let [Expr::Literal(first, _), Expr::Literal(last, _), Expr::Literal(step, _)] = args else {
+        return Ok(None);
+    };
+    let micros = |value: &ScalarValue| match value.cast_to(kind) {
+        Ok(ScalarValue::TimestampMicrosecond(micros, Some(_))) => micros,
+        _ => None,
+    };
+    let (Some(first), Some(last)) = (micros(first), micros(last)) else { return Ok(None) };
+    let ScalarValue::IntervalMonthDayNano(Some(step)) = step else { return Ok(None) };
+    let Some(moments) = constant_series([first, last], *step, session_zone)? else {
+        return Ok(None);
+    };
+    let DataType::Timestamp(_, zone) = kind else { return Ok(None) };
+    let moments = TimestampMicrosecondArray::from(moments).with_timezone_opt(zone.clone());
+    let schema = Arc::new(Schema::new(vec![Field::new("value", kind.clone(), false)]));
+    let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(moments)])?;
+    let table = MemTable::try_new(schema, vec![vec![rows]])?;
+    Ok(Some(provider_as_source(Arc::new(table))))
 }
 
 /// The rows of a function of one column, as of another type.

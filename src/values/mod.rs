@@ -15,4 +15,4 @@ pub mod jsonb;
 pub mod template;
 pub mod types;
 
-pub(crate) use encode::calendar::{Day, day, days};
+pub(crate) use encode::calendar::{Day, TIMESTAMP_MIN, day, days};

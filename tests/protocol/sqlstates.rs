@@ -65,6 +65,7 @@ const STATES: &[(&str, &str)] = &[
     ("2201W", "SELECT 1 LIMIT -1"),
     ("2201X", "SELECT 1 OFFSET -1"),
     ("2201F", "SELECT sqrt(-1)"),
+    ("2201G", "SELECT width_bucket(1, 0, 10, 0)"),
     ("2201B", "SELECT regexp_replace('a', '(', 'b')"),
     ("22014", "SELECT ntile(0) OVER () FROM (SELECT 1) t"),
     ("22023", "SELECT split_part('a', ',', 0)"),

@@ -28,7 +28,15 @@ impl AnalyzerRule for Comparisons {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| self.settled(plan)).map(|done| done.data)
+        let mut changed = false;
+        let settled = |plan: LogicalPlan| {
+            // Columns may have got another type, by which what stands above them is settled.
+            let plan = if changed { plan.recompute_schema()? } else { plan };
+            let done = self.settled(plan)?;
+            changed |= done.transformed;
+            Ok(done)
+        };
+        plan.transform_up_with_subqueries(settled).map(|done| done.data)
     }
 }
 

@@ -54,12 +54,14 @@ impl ScalarUDFImpl for Order {
     }
 }
 
+/// In nanoseconds.
+pub(super) fn length(interval: IntervalMonthDayNano) -> i128 {
+    let days = i64::from(interval.months) * DAYS_PER_MONTH + i64::from(interval.days);
+    i128::from(days) * NANOS_PER_DAY + i128::from(interval.nanoseconds)
+}
+
 fn lengths(args: &[ArrayRef]) -> Result<ArrayRef> {
     let intervals = args[0].as_primitive::<IntervalMonthDayNanoType>();
-    let length = |interval: IntervalMonthDayNano| {
-        let days = i64::from(interval.months) * DAYS_PER_MONTH + i64::from(interval.days);
-        i128::from(days) * NANOS_PER_DAY + i128::from(interval.nanoseconds)
-    };
     let lengths: Decimal128Array = intervals.unary(length);
     Ok(Arc::new(lengths.with_data_type(LENGTH)))
 }

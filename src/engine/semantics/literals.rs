@@ -1,4 +1,4 @@
-//! Texts in quotes beside an operator that computes: they have no type by themselves, and take one by what
+//! Texts in quotes beside an operator that computes, or compares with an interval: they have no type by themselves, and take one by what
 //! stands on the other side (`oper_select_candidate` of PostgreSQL's `parse_oper.c`, for the operators
 //! that there are).
 
@@ -28,7 +28,7 @@ pub(super) fn of_one_type(op: &BinaryOperator, left: Side, right: Side) -> (Side
 
 /// What a text is beside a value of a type, `behind` or before it.
 fn taken_as(op: &BinaryOperator, text: &Expr, other: &DataType, behind: bool) -> Option<DataType> {
-    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
+    use BinaryOperator::{Divide, Eq, Gt, GtEq, Lt, LtEq, Minus, Modulo, Multiply, NotEq, Plus};
     match (op, other) {
         (Plus | Minus | Multiply | Divide | Modulo, other) if other.is_decimal() => exact(text),
         (Plus | Minus | Multiply | Divide | Modulo, other) if other.is_numeric() => {
@@ -37,7 +37,9 @@ fn taken_as(op: &BinaryOperator, text: &Expr, other: &DataType, behind: bool) ->
         // There is no sum of two moments.
         (Plus, DataType::Timestamp(..)) => Some(INTERVAL),
         (Minus, DataType::Timestamp(..) | DataType::Date32) => Some(other.clone()),
-        (Plus | Minus, other) if *other == INTERVAL => Some(INTERVAL),
+        (Plus | Minus | Eq | NotEq | Lt | LtEq | Gt | GtEq, other) if *other == INTERVAL => {
+            Some(INTERVAL)
+        }
         (Multiply, other) if *other == INTERVAL => Some(DataType::Float64),
         (Divide, other) if *other == INTERVAL && behind => Some(DataType::Float64),
         _ => None,

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 };
 
 use super::intervals::{INTERVAL, Order};
+use super::operators::is_constant_text;
 use super::uuids::{AsUuid, uuid};
 
 /// Functions whose arguments are of one type.
@@ -46,7 +47,7 @@ impl Default for Mixed {
 /// The type that values of these types are to be taken as; `None` if the engine takes the same.
 pub(super) fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> Option<DataType> {
     let (mut double, mut single, mut exact, mut decimal) = (false, false, false, false);
-    let (mut date, mut zone) = (false, None);
+    let (mut date, mut bare, mut zone, mut unit) = (false, false, None, None);
     let mut bytes: Vec<&DataType> = Vec::new();
     for kind in types {
         match kind {
@@ -57,17 +58,24 @@ pub(super) fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> Opti
             DataType::Decimal128(..) | DataType::Decimal256(..) => (exact, decimal) = (true, true),
             kind if kind.is_integer() => exact = true,
             DataType::Date32 => date = true,
-            DataType::Timestamp(_, of) => zone = zone.or(Some(of.clone())),
+            // A moment with a zone makes moments of that zone of all others.
+            DataType::Timestamp(of, its) => {
+                (bare, zone) = (bare || its.is_none(), zone.or_else(|| its.clone()));
+                unit = unit.max(Some(*of));
+            }
             _ => return None,
         }
     }
     let numbers = double || single || exact;
     if let [first, more @ ..] = bytes.as_slice() {
         let mixed = more.iter().any(|kind| kind != first);
-        return (mixed && !numbers && !date && zone.is_none()).then_some(DataType::LargeBinary);
+        return (mixed && !numbers && !date && unit.is_none()).then_some(DataType::LargeBinary);
     }
-    match (date, zone) {
-        (true, Some(zone)) if !numbers => Some(DataType::Timestamp(TimeUnit::Microsecond, zone)),
+    match (date, unit) {
+        (true, Some(_)) if !numbers => Some(DataType::Timestamp(TimeUnit::Microsecond, zone)),
+        (false, Some(unit)) if bare && zone.is_some() && !numbers => {
+            Some(DataType::Timestamp(unit, zone))
+        }
         (false, None) if double && decimal || single && exact => Some(DataType::Float64),
         _ => None,
     }
@@ -215,7 +223,34 @@ fn distinction(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-fn between(between: Between, schema: &DFSchema) -> Transformed<Expr> {
+/// Texts in quotes beside intervals, which are intervals.
+fn beside_intervals(exprs: Vec<Expr>, schema: &DFSchema) -> Transformed<Vec<Expr>> {
+    let is_interval = |expr: &Expr| expr.get_type(schema).is_ok_and(|kind| kind == INTERVAL);
+    if !exprs.iter().any(is_interval) || !exprs.iter().any(is_constant_text) {
+        return Transformed::no(exprs);
+    }
+    let read = exprs.into_iter().map(|expr| match is_constant_text(&expr) {
+        true => cast(expr, INTERVAL),
+        false => expr,
+    });
+    Transformed::yes(read.collect())
+}
+
+fn between(mut between: Between, schema: &DFSchema) -> Transformed<Expr> {
+    let Between { expr, low, high, .. } = &mut between;
+    let sides = [expr, low, high];
+    let read = sides.map(|side| std::mem::take(&mut **side));
+    let read = beside_intervals(read.into(), schema);
+    let changed = read.transformed;
+    let Between { expr, low, high, .. } = &mut between;
+    for (side, read) in [expr, low, high].into_iter().zip(read.data) {
+        **side = read;
+    }
+    let done = of_one_kind(between, schema);
+    Transformed::new_transformed(done.data, changed || done.transformed)
+}
+
+fn of_one_kind(between: Between, schema: &DFSchema) -> Transformed<Expr> {
     let Between { expr, negated, low, high } = between;
     let Some(kind) = common([&*expr, &*low, &*high], schema) else {
         return Transformed::no(Expr::Between(Between { expr, negated, low, high }));
@@ -243,9 +278,13 @@ fn of_distinct(mut function: AggregateFunction, schema: &DFSchema) -> Transforme
 
 /// Among a list's items floats are looked for by their bits: zero is there with both its signs.
 fn in_list(list: InList, schema: &DFSchema) -> Transformed<Expr> {
-    let InList { expr, mut list, negated } = list;
+    let InList { mut expr, mut list, negated } = list;
+    let mut changed;
+    list.push(std::mem::take(&mut *expr));
+    let read = beside_intervals(list, schema);
+    (list, changed) = (read.data, read.transformed);
+    *expr = list.pop().unwrap_or_default();
     let kind = common(std::iter::once(&*expr).chain(&list), schema);
-    let mut changed = false;
     if is_float(&expr, schema) && list.iter().any(is_zero) {
         let zeros = [0.0, -0.0].map(|zero| Expr::Literal(ScalarValue::Float32(Some(zero)), None));
         list.extend(zeros);
@@ -349,8 +388,45 @@ fn cases(mut case: Case, schema: &DFSchema) -> Transformed<Expr> {
     Transformed::new_transformed(Expr::Case(case), changed)
 }
 
+/// A value, or NULL if two others are equal.
+fn null_if_equal(value: Expr, [one, other]: [Expr; 2]) -> Expr {
+    let equal = binary_expr(one, Operator::Eq, other);
+    let none = Expr::Literal(ScalarValue::Null, None);
+    Expr::Case(Case {
+        expr: None,
+        when_then_expr: vec![(Box::new(equal), Box::new(none))],
+        else_expr: Some(Box::new(value)),
+    })
+}
+
+/// The type as which moments of several types are compared, with and without a zone among them.
+fn of_moments<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<DataType> {
+    let types = exprs.into_iter().map(|expr| expr.get_type(schema).ok());
+    let types = types.collect::<Option<Vec<_>>>()?;
+    let is_moment = |kind: &DataType| {
+        matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Null)
+    };
+    if !types.iter().all(is_moment) || types.windows(2).all(|two| two[0] == two[1]) {
+        return None;
+    }
+    let zoned = types.iter().find(|kind| matches!(kind, DataType::Timestamp(_, Some(_))));
+    let bare = types.iter().find(|kind| matches!(kind, DataType::Timestamp(..)));
+    zoned.or(bare).cloned()
+}
+
 fn of_one_type(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
     let ScalarFunction { func, args } = function;
+    // The result is of the first one's type, whatever both are compared as.
+    if func.name() == "nullif"
+        && let [value, other] = args.as_slice()
+        && let Some(kind) = of_moments(&args, schema)
+    {
+        let compared = [value, other].map(|side| taken_as(side.clone(), &kind, schema));
+        return Transformed::yes(null_if_equal(value.clone(), compared));
+    }
     let kind = common(&args, schema);
     let args = match &kind {
         Some(kind) => args.into_iter().map(|arg| taken_as(arg, kind, schema)).collect(),
@@ -362,14 +438,7 @@ fn of_one_type(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr>
         && is_float(value, schema)
         && is_float(other, schema)
     {
-        let equal = binary_expr(value.clone(), Operator::Eq, other.clone());
-        let none = Expr::Literal(ScalarValue::Null, None);
-        let case = Case {
-            expr: None,
-            when_then_expr: vec![(Box::new(equal), Box::new(none))],
-            else_expr: Some(Box::new(value.clone())),
-        };
-        return Transformed::yes(Expr::Case(case));
+        return Transformed::yes(null_if_equal(value.clone(), [value.clone(), other.clone()]));
     }
     let call = Expr::ScalarFunction(ScalarFunction { func, args });
     Transformed::new_transformed(call, kind.is_some())
@@ -384,6 +453,7 @@ mod tests {
         use DataType::{Date32, Float32, Float64, Int32, Null, Utf8};
         let decimal = DataType::Decimal128(12, 3);
         let timestamp = |unit| DataType::Timestamp(unit, None);
+        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         for (types, expected) in [
             (vec![&Float64, &decimal, &Null], Some(Float64)),
             (vec![&Float32, &Int32], Some(Float64)),
@@ -397,6 +467,9 @@ mod tests {
                 vec![&Date32, &timestamp(TimeUnit::Nanosecond)],
                 Some(timestamp(TimeUnit::Microsecond)),
             ),
+            (vec![&timestamp(TimeUnit::Microsecond), &Date32, &zoned], Some(zoned.clone())),
+            (vec![&timestamp(TimeUnit::Microsecond), &zoned], Some(zoned.clone())),
+            (vec![&zoned, &zoned], None),
         ] {
             assert_eq!(common_type(types.iter().copied()), expected, "{types:?}");
         }

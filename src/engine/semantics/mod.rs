@@ -8,8 +8,9 @@
 //!   ([`arithmetic::Checked`], [`sum::CheckedSum`]);
 //! - *arithmetic of decimals* does the same as the engine's, quicker ([`decimals`]);
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
-//! - *casts of a `timestamptz`*, and functions of it that look at a clock, use the session's zone,
-//!   where the engine uses that of the column's type ([`zones`]).
+//! - *casts from and to `timestamptz`*, and functions of it that look at a clock, use the session's zone,
+//!   where the engine uses that of the column's type ([`zones`]); so do sums of it and intervals ([`moved`]).
+//!   Constants with a zone and without are kept apart ([`apart`]).
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
@@ -18,12 +19,14 @@
 //! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
 //! Times are rounded to the digits of their type ([`precision`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
-//! [`members`], [`moments`], [`templates`], [`whole`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
+//! [`members`], [`moments`], [`templates`], [`whole`]), and some it has not ([`buckets`], [`made`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
+mod apart;
 mod arithmetic;
 mod armor;
 mod bounded;
+mod buckets;
 mod chosen;
 mod collected;
 mod comparisons;
@@ -37,15 +40,18 @@ mod json;
 mod labelled;
 mod lengths;
 mod literals;
+mod made;
 mod matched;
 mod members;
 mod mixed;
 mod moments;
+mod moved;
 mod operators;
 mod precision;
 mod refused;
 mod repeated;
 mod rounding;
+mod series;
 mod sets;
 mod shifted;
 mod sum;
@@ -61,7 +67,7 @@ mod zones;
 use std::sync::Arc;
 
 use arrow::array::Array;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
@@ -82,6 +88,7 @@ use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text};
 pub(super) use intervals::INTERVAL;
 
+pub(super) use apart::Apart;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
@@ -89,6 +96,7 @@ pub use json::JsonError;
 pub(super) use operators::Operators;
 pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
+pub(super) use series::constant_series;
 pub(super) use shifted::ShiftedSums;
 pub(super) use typed::row_number;
 
@@ -102,6 +110,7 @@ pub(super) struct Semantics {
     interval_order: Arc<ScalarUDF>,
     array_has: Arc<ScalarUDF>,
     json_order: Arc<ScalarUDF>,
+    sums: moved::Sums,
     words: words::Words,
 }
 
@@ -115,6 +124,7 @@ impl Default for Semantics {
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
             array_has: Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(array_has_udf()))),
             json_order: json::order(),
+            sums: moved::Sums::default(),
             words: words::Words::default(),
         }
     }
@@ -137,8 +147,10 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
         Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::default())),
+        Arc::new(ScalarUDF::new_from_impl(buckets::WidthBucket::default())),
     ];
     functions.extend(json::functions());
+    functions.extend(made::functions());
     functions
 }
 
@@ -148,7 +160,12 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     let Semantics { checked, round, joined, interval_order, .. } = Semantics::default();
     let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(intervals::Scaled::new(divided)));
     let difference = Arc::new(ScalarUDF::new_from_impl(moments::Difference::default()));
-    vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference]
+    let mut functions =
+        vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference];
+    functions.extend(moved::functions());
+    functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
+    functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
+    functions
 }
 
 /// Whether a function gives the same for the same arguments, on any daemon and at any time: `to_char` reads the
@@ -167,6 +184,8 @@ pub(super) fn amended_functions(
     functions.extend(whole::functions(&known));
     let truncated = |inner| Arc::new(ScalarUDF::new_from_impl(moments::DateTrunc::new(inner)));
     functions.extend(known("date_trunc").map(truncated));
+    let since = |inner| Arc::new(ScalarUDF::new_from_impl(moments::AgeSince::new(inner)));
+    functions.extend(known(moments::AgeSince::NAME).map(since));
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
     functions.extend(templates::functions(&known));
@@ -265,7 +284,7 @@ impl Semantics {
         zone: &TimeZone,
     ) -> Result<Transformed<Expr>> {
         Ok(match expr {
-            Expr::BinaryExpr(binary) => self.operator(binary, schema),
+            Expr::BinaryExpr(binary) => self.operator(binary, schema, zone),
             Expr::Cast(cast) => self.cast(cast, schema, zone)?,
             Expr::Case(case) => chosen::in_order(case, schema),
             Expr::Negative(operand) => self.negative(*operand, schema),
@@ -286,12 +305,41 @@ impl Semantics {
                 Transformed::yes(self.round.call(function.args))
             }
             Expr::ScalarFunction(function) => {
+                if let Some(other) = series::on_session_clocks(&function, schema, zone)
+                    .or_else(|| zones::part_of_zone(&function, schema, zone))
+                    .or_else(|| zones::of_day(&function, schema, zone))
+                    .or_else(|| self.age(&function, schema, zone))
+                {
+                    return Ok(Transformed::yes(other));
+                }
                 let function = on_session_clocks(function, schema, zone);
                 let function = function.update_data(|function| short_truths(function, schema));
                 member_of_constant(function).update_data(|expr| self.with_nulls(expr))
             }
             other => Transformed::no(other),
         })
+    }
+
+    /// `age(moment)` by what a clock has shown then, and shows at midnight.
+    fn age(&self, function: &ScalarFunction, schema: &DFSchema, zone: &TimeZone) -> Option<Expr> {
+        let [moment] = function.args.as_slice() else { return None };
+        let kind = moment.get_type(schema).ok()?;
+        if function.func.name() != moments::AgeSince::NAME
+            || !moments::AgeSince::is_of(std::slice::from_ref(&kind))
+        {
+            return None;
+        }
+        let local = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let shown = match kind {
+            DataType::Timestamp(_, Some(_)) => {
+                let name = Expr::Literal(ScalarValue::from(zone.name()), None);
+                self.at_time_zone.call(vec![name, moment.clone()])
+            }
+            _ => moment.clone(),
+        };
+        let midnight = cast(self.words.today(zone, &self.at_time_zone), local.clone());
+        let age = ScalarUDF::new_from_impl(moments::Age::default());
+        Some(age.call(vec![midnight, cast(shown, local)]))
     }
 
     /// How long an interval is.
@@ -363,8 +411,16 @@ impl Semantics {
     }
 
     /// An operator between values of one type.
-    fn operator(&self, binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
+    fn operator(
+        &self,
+        binary: BinaryExpr,
+        schema: &DFSchema,
+        zone: &TimeZone,
+    ) -> Transformed<Expr> {
         let BinaryExpr { left, op, right } = binary;
+        if let Some(sum) = self.sums.call((&left, op, &right), schema, zone) {
+            return Transformed::yes(sum);
+        }
         let both = |fits: fn(&DataType) -> bool| {
             let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
             left == right && left.is_some_and(|kind| fits(&kind))
@@ -398,12 +454,15 @@ impl Semantics {
         if let Some(constant) = text::constant(&expr, &field, zone)? {
             return Ok(Transformed::yes(constant));
         }
+        if let Some(constant) = zones::constant_on_clocks(&expr, field.data_type(), zone)? {
+            return Ok(Transformed::yes(constant));
+        }
         let Ok((_, source)) = expr.to_field(schema) else {
             return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
         };
         let (from, to) = (source.data_type(), field.data_type());
         same_dimensions(from, to)?;
-        if let Some(function) = text::ValueOf::cast(&source, &field) {
+        if let Some(function) = text::ValueOf::cast(&source, &field, zone) {
             return Ok(Transformed::yes(function.call(vec![*expr])));
         }
         // What remains is a cast of something else to the same type.

@@ -103,12 +103,18 @@ impl ScalarUDFImpl for Age {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        // Beside a moment with a zone any other is one of that zone.
+        let zone = types.iter().find_map(|kind| match kind {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            _ => None,
+        });
+        let moments = DataType::Timestamp(TimeUnit::Microsecond, zone);
         let moment = |kind: &DataType| match kind {
-            DataType::Timestamp(_, zone) => {
-                Ok(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+            DataType::Timestamp(_, Some(zone)) => {
+                Ok(DataType::Timestamp(TimeUnit::Microsecond, Some(zone.clone())))
             }
-            DataType::Date32 | DataType::Null => Ok(MICROS),
-            text if is_text(text) => Ok(MICROS),
+            DataType::Timestamp(_, None) | DataType::Date32 | DataType::Null => Ok(moments.clone()),
+            text if is_text(text) => Ok(moments.clone()),
             other => plan_err!(
                 "function age({other}, ...) does not exist. No function matches the given name and \
                  argument types"
@@ -130,6 +136,59 @@ impl ScalarUDFImpl for Age {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         make_scalar_function(ages, Vec::new())(&args.args)
+    }
+}
+
+/// `age(moment)`, which is how long that is before the day that has begun. The daemon's own function of that
+/// name counts transactions.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct AgeSince {
+    inner: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+impl AgeSince {
+    pub(super) const NAME: &str = "age";
+
+    pub(super) fn new(inner: Arc<ScalarUDF>) -> Self {
+        Self { inner, signature: Signature::user_defined(Volatility::Stable) }
+    }
+
+    /// Whether it is this function of such a type, for which [`Age`] stands.
+    pub(super) fn is_of(types: &[DataType]) -> bool {
+        matches!(types, [DataType::Timestamp(..) | DataType::Date32])
+    }
+}
+
+impl ScalarUDFImpl for AgeSince {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            moment if Self::is_of(moment) => Ok(moment.to_vec()),
+            [number] if number.is_integer() || number.is_null() => Ok(vec![DataType::Int64]),
+            _ => plan_err!(
+                "function age does not exist for these types. No function matches the given name \
+                 and argument types: it takes moments"
+            ),
+        }
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match Self::is_of(types) {
+            true => Ok(INTERVAL),
+            false => self.inner.return_type(types),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
     }
 }
 

@@ -105,10 +105,14 @@ impl ExprPlanner for Operators {
             (BinaryOperator::Minus, Kind::Date, Kind::Number) if right_type.is_integer() => {
                 return Ok(PlannerResult::Planned(moved(left, Operator::Minus, right)));
             }
-            (BinaryOperator::Minus, Kind::Moment, Kind::Moment)
-                if has_zone(&left_type) == has_zone(&right_type) =>
-            {
-                return Ok(PlannerResult::Planned(self.difference.call(vec![left, right])));
+            (BinaryOperator::Minus, Kind::Moment, Kind::Moment) => {
+                // One without a zone is on the session's clocks beside one with a zone.
+                let common = if has_zone(&left_type) { &left_type } else { &right_type };
+                let sides = match has_zone(&left_type) == has_zone(&right_type) {
+                    true => [left, right],
+                    false => [left, right].map(|side| mixed::taken_as(side, common, schema)),
+                };
+                return Ok(PlannerResult::Planned(self.difference.call(sides.into())));
             }
             // Days between two dates.
             (BinaryOperator::Minus, Kind::Date, Kind::Date) => {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit,
-};
+use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
@@ -15,6 +13,7 @@ use datafusion::logical_expr::{
 };
 
 use super::intervals::INTERVAL;
+use super::zones::per_second;
 use crate::values::types::MAX_PRECISION;
 
 /// Seconds from 1970 to 2000, from which PostgreSQL counts: the sign of what is rounded is that of the
@@ -186,15 +185,6 @@ fn nearest(number: i64, unit: i64) -> i64 {
     match (number - cut).abs() * 2 >= unit {
         true => cut.saturating_add(unit * number.signum()),
         false => cut,
-    }
-}
-
-fn per_second(unit: TimeUnit) -> i64 {
-    match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
     }
 }
 

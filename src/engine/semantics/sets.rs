@@ -4,12 +4,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, JoinType, NullEquality, Result};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union, cast,
+    Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Union, Values,
+    cast,
 };
 
 use super::equal_json::{EqualJson, has_json};
@@ -22,6 +23,7 @@ const NUMBERS: [&str; 2] = ["\u{2}left", "\u{2}right"];
 pub(super) fn settled(plan: LogicalPlan, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Union(union) => of_common_types(union),
+        LogicalPlan::Values(values) => of_moments(values),
         LogicalPlan::Join(join) if is_set_operation(&join) => compared(join, json),
         other => Ok(Transformed::no(other)),
     }
@@ -90,6 +92,42 @@ fn of_common_types(union: Union) -> Result<Transformed<LogicalPlan>> {
     let inputs = inputs.into_iter().map(|input| taken_as(input, &kinds).map(Arc::new));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
     Union::try_new_with_loose_types(inputs).map(|union| Transformed::yes(LogicalPlan::Union(union)))
+}
+
+/// VALUES of dates beside timestamps: the engine takes all for timestamps in nanoseconds without a zone.
+fn of_moments(values: Values) -> Result<Transformed<LogicalPlan>> {
+    let mixed = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let Values { schema, values: rows } = &values;
+    let given = |expr: &Expr| match expr {
+        Expr::Cast(cast) if *cast.field.data_type() == mixed => (*cast.expr).clone(),
+        other => other.clone(),
+    };
+    let common = |(at, field): (usize, &Arc<Field>)| {
+        if *field.data_type() != mixed {
+            return None;
+        }
+        let types = rows.iter().map(|row| given(row.get(at)?).get_type(schema).ok());
+        mixed::common_type(types.collect::<Option<Vec<_>>>()?.iter())
+    };
+    let kinds: Vec<Option<DataType>> = schema.fields().iter().enumerate().map(common).collect();
+    if kinds.iter().all(Option::is_none) {
+        return Ok(Transformed::no(LogicalPlan::Values(values)));
+    }
+    let taken = |(value, kind): (&Expr, &Option<DataType>)| match kind {
+        Some(kind) => mixed::taken_as(given(value), kind, schema),
+        None => value.clone(),
+    };
+    let rows = rows.iter().map(|row| row.iter().zip(&kinds).map(taken).collect()).collect();
+    let fields = schema.iter().zip(&kinds).map(|((qualifier, field), kind)| {
+        let field = match kind {
+            Some(kind) => Arc::new(field.as_ref().clone().with_data_type(kind.clone())),
+            None => field.clone(),
+        };
+        (qualifier.cloned(), field)
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())?;
+    let values = Values { schema: Arc::new(schema), values: rows };
+    Ok(Transformed::yes(LogicalPlan::Values(values)))
 }
 
 /// The common types of columns, where the engine would take others.

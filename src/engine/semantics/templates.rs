@@ -11,6 +11,7 @@ use arrow::datatypes::{
 };
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
 use datafusion::config::ConfigOptions;
+use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -20,10 +21,10 @@ use postgres_types::Type;
 use super::bounded::{LARGEST_STEP, TooLarge};
 use super::intervals::INTERVAL;
 use super::session_zone;
-use crate::values::decode;
 use crate::values::encode::{Format, TimeZone};
 use crate::values::template::{Error, Moment, MomentTemplate, Number, NumberTemplate, Zone};
 use crate::values::types::is_text;
+use crate::values::{TIMESTAMP_MIN, decode};
 
 /// Bytes of a template that cost no more than the row itself does.
 const SHORT: usize = 64;
@@ -393,6 +394,7 @@ impl ScalarUDFImpl for FromText {
             {
                 Ok(vec![DataType::Utf8View, DataType::Utf8View])
             }
+            [number] if self.moment && number.is_numeric() => Ok(vec![DataType::Float64]),
             [one] => Ok(vec![one.clone()]),
             _ => none_such(self.name(), types),
         }
@@ -401,6 +403,7 @@ impl ScalarUDFImpl for FromText {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
             [_, _] => Ok(self.returned()),
+            [DataType::Float64] if self.moment => Ok(self.returned()),
             types => self.inner.return_type(types),
         }
     }
@@ -408,13 +411,21 @@ impl ScalarUDFImpl for FromText {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         match args.arg_fields {
             [_, _] => Ok(Arc::new(Field::new(self.name(), self.returned(), true))),
+            [seconds] if self.moment && *seconds.data_type() == DataType::Float64 => {
+                Ok(Arc::new(Field::new(self.name(), self.returned(), true)))
+            }
             _ => self.inner.return_field_from_args(args),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         if args.args.len() != 2 {
-            return self.inner.invoke_with_args(args);
+            return match args.args.as_slice() {
+                [seconds] if self.moment && seconds.data_type() == DataType::Float64 => {
+                    make_scalar_function(since_1970, Vec::new())(&args.args)
+                }
+                _ => self.inner.invoke_with_args(args),
+            };
         }
         let zone = session_zone(&args.config_options);
         by_template(&args, &self.returned(), |values, templates| {
@@ -455,6 +466,22 @@ impl ScalarUDFImpl for FromText {
             }
         })
     }
+}
+
+/// `to_timestamp(seconds)`: the engine's own looks at clocks, where PostgreSQL counts from 1970 in UTC
+/// (`float8_timestamptz`).
+fn since_1970(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let moment = |seconds: f64| {
+        let micros = (seconds * SECOND as f64).round_ties_even();
+        match (TIMESTAMP_MIN as f64..i64::MAX as f64).contains(&micros) {
+            true => Ok(micros as i64),
+            false => Err(failed(Error::OutOfRange(seconds.to_string()))),
+        }
+    };
+    let seconds = args[0].as_primitive::<Float64Type>().iter();
+    let moments = seconds.map(|seconds| seconds.map(moment).transpose());
+    let moments = moments.collect::<Result<PrimitiveArray<TimestampMicrosecondType>>>()?;
+    Ok(Arc::new(moments.with_timezone("+00:00")))
 }
 
 /// `to_number(text, template)`

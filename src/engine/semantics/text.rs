@@ -64,9 +64,14 @@ pub(super) struct ValueOf {
 
 impl ValueOf {
     /// The function that does the work of a cast.
-    pub(super) fn cast(from: &Field, to: &FieldRef) -> Option<ScalarUDF> {
+    pub(super) fn cast(from: &Field, to: &FieldRef, zone: &TimeZone) -> Option<ScalarUDF> {
         let pg = readable(to)?;
-        let ours = matches!(pg, Type::UUID | Type::BYTEA | Type::INTERVAL | Type::JSON);
+        let ours = match pg {
+            Type::UUID | Type::BYTEA | Type::INTERVAL | Type::JSON => true,
+            // The engine refuses what no clock shows, or shows twice.
+            Type::TIMESTAMPTZ => *zone != TimeZone::utc(),
+            _ => false,
+        };
         if !ours || !is_text(from.data_type()) || pg_type(from) == pg {
             return None;
         }

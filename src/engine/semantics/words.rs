@@ -28,6 +28,12 @@ impl Default for Words {
 }
 
 impl Words {
+    /// The day that the session's clocks show.
+    pub(super) fn today(&self, session: &TimeZone, at_time_zone: &Arc<ScalarUDF>) -> Expr {
+        let zone = Expr::Literal(ScalarValue::from(session.name()), None);
+        cast(at_time_zone.call(vec![zone, self.now.call(Vec::new())]), DataType::Date32)
+    }
+
     /// A cast of such a word to a type of moments; `None` for any other cast.
     pub(super) fn moment(
         &self,

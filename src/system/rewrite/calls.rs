@@ -1,13 +1,13 @@
 //! Functions that the engine lacks, by others that it has.
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, Ident, ObjectName,
-    TimezoneInfo, Value,
+    BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectName, TimezoneInfo, Value,
 };
 
 use super::super::functions::{self, Kind};
 use super::build::{
-    arguments, as_text, call, cast, function_name, is_parameter, number, take, text,
+    arguments, as_text, call, cast, function_name, is_parameter, normal, number, take, text,
 };
 use crate::values::template::NumberTemplate;
 
@@ -34,6 +34,7 @@ pub fn rewrite(expr: &mut Expr) {
     let Expr::Function(function) = expr else { return };
     let Some(name) = function_name(function) else { return };
     let bare = matches!(function.args, sqlparser::ast::FunctionArguments::None);
+    named_parts(&name, function);
     let mut args = match bare {
         true => Vec::new(),
         false => match arguments(function) {
@@ -60,6 +61,37 @@ pub fn rewrite(expr: &mut Expr) {
         }
         // Of transactions there is one with one argument.
         ("age", [left, right]) => call("age_between", vec![take(left), take(right)]),
+        // No value is beyond all others here.
+        ("isfinite", [value]) => operator(value.clone(), BinaryOperator::Eq, take(value)),
+        ("date_trunc", [unit, moment, zone]) => {
+            let moment = cast(take(moment), timestamp(TimezoneInfo::Tz));
+            let shown = call("timezone", vec![zone.clone(), moment.clone()]);
+            let of_day = as_text(unit).is_some_and(|unit| !is_below_day(unit));
+            let cut = call("date_trunc", vec![take(unit), shown.clone()]);
+            match of_day {
+                true => call("timezone", vec![take(zone), cut]),
+                // An hour that comes twice keeps its own place.
+                false => {
+                    let rest = operator(shown, BinaryOperator::Minus, cut);
+                    operator(moment, BinaryOperator::Minus, rest)
+                }
+            }
+        }
+        (
+            "make_timestamp" | "make_timestamptz",
+            [year, month, day, hour, minute, second, zone @ ..],
+        ) if zone.len() < 2 => {
+            let second = cast(take(second), DataType::DoublePrecision);
+            let mut parts: Vec<Expr> =
+                [year, month, day, hour, minute].into_iter().map(|part| take(part)).collect();
+            parts.push(second);
+            let moment = call("make_timestamp", parts);
+            match zone {
+                [zone] => call("timezone", vec![take(zone), moment]),
+                _ if name == "make_timestamptz" => cast(moment, timestamp(TimezoneInfo::Tz)),
+                _ => moment,
+            }
+        }
         ("convert_to", [value, encoding]) if is_utf8(encoding) => {
             call("arrow_cast", vec![take(value), text("Binary")])
         }
@@ -87,6 +119,44 @@ pub fn rewrite(expr: &mut Expr) {
         _ => return,
     };
     *expr = same;
+}
+
+/// The arguments of `make_interval`, each of which may be given by its name or left out.
+const PARTS: &[&str] = &["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+/// Puts the arguments of `make_interval` in their places, and zeros where there are none. What is no call of
+/// it is left as it is.
+fn named_parts(name: &str, function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    if name != "make_interval" || list.args.len() > PARTS.len() {
+        return;
+    }
+    let mut parts: Vec<Option<&FunctionArgExpr>> = vec![None; PARTS.len()];
+    for (at, arg) in list.args.iter().enumerate() {
+        let (at, arg) = match arg {
+            FunctionArg::Unnamed(arg) => (Some(at), arg),
+            FunctionArg::Named { name, arg, .. }
+            | FunctionArg::ExprNamed { name: Expr::Identifier(name), arg, .. } => {
+                (PARTS.iter().position(|part| *part == normal(name)), arg)
+            }
+            FunctionArg::ExprNamed { .. } => return,
+        };
+        match at {
+            Some(at) if parts[at].is_none() => parts[at] = Some(arg),
+            _ => return,
+        }
+    }
+    let zero = FunctionArgExpr::Expr(number(0));
+    let mut parts: Vec<_> = parts.into_iter().map(|part| part.unwrap_or(&zero).clone()).collect();
+    if let Some(FunctionArgExpr::Expr(seconds)) = parts.last_mut() {
+        *seconds = cast(take(seconds), DataType::DoublePrecision);
+    }
+    list.args = parts.into_iter().map(FunctionArg::Unnamed).collect();
+}
+
+fn is_below_day(unit: &str) -> bool {
+    let unit = unit.to_lowercase();
+    ["micro", "milli", "second", "minute", "hour"].iter().any(|start| unit.starts_with(start))
 }
 
 /// A number of digits that is written out.

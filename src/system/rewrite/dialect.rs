@@ -341,9 +341,15 @@ fn casts(expr: &mut Expr) {
         **inner = call(&format!("{kind}out"), vec![take(inner)]);
         return;
     }
-    if let DataType::Array(ArrayElemTypeDef::SquareBracket(..)) = data_type
-        && let Some(items) = as_text(inner).and_then(array_literal)
+    if let DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) = data_type
+        && let Some(mut items) = as_text(inner).and_then(array_literal)
     {
+        // Of all texts the engine would read those of moments in another way.
+        if let (Expr::Array(items), DataType::Timestamp(..)) = (&mut items, element.as_ref()) {
+            for item in &mut items.elem {
+                *item = cast(take(item), element.as_ref().clone());
+            }
+        }
         **inner = items;
     }
 }

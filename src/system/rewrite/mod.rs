@@ -8,6 +8,7 @@
 //! - [`system`]: only in statements that read system tables, what follows from what these never
 //!   hold.
 //! - [`membership`]: values compared with those of a subquery or an array.
+//! - [`moments`]: literals of dates and timestamps that have one text.
 //! - [`names`]: result columns get the names that PostgreSQL gives them.
 //! - [`patterns`]: SIMILAR TO's patterns in the engine's notation.
 //! - [`precision`]: types that say how exact their values are.
@@ -28,6 +29,7 @@ mod frames;
 mod grouping;
 mod json;
 mod membership;
+mod moments;
 mod names;
 mod operators;
 mod patterns;
@@ -59,6 +61,7 @@ pub fn rewrite(mut statement: Statement) -> Statement {
     if reads_system {
         let _ = visit_mut(&mut statement, &mut system::After);
     }
+    moments::rewrite(&mut statement);
     statement
 }
 

@@ -50,6 +50,9 @@ pub enum Error {
     /// A date that is to be written as a moment, and is none of those that there are.
     #[error("date out of range for timestamp")]
     DateOutOfRange,
+    /// A moment that is computed, and is none of those that there are.
+    #[error("timestamp out of range")]
+    MomentOutOfRange,
     #[error("the template has {bytes} bytes, which is more than {LONGEST}")]
     TooLong { bytes: usize },
     #[error("value for \"{0}\" in source string is out of range")]
@@ -78,7 +81,10 @@ impl Error {
         match self {
             Self::Template(_) => "42601",
             Self::Format { .. } => "22007",
-            Self::OutOfRange(_) | Self::FieldOutOfRange(_) | Self::DateOutOfRange => "22008",
+            Self::OutOfRange(_)
+            | Self::FieldOutOfRange(_)
+            | Self::DateOutOfRange
+            | Self::MomentOutOfRange => "22008",
             Self::TooLong { .. } => "54000",
             Self::ZoneOutOfRange(_) => "22009",
             Self::OnlyWritten(_) | Self::NotRead(_) => "0A000",
