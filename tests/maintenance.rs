@@ -243,3 +243,56 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
     assert!(there("others") > 0, "another cluster's files are not ours to remove");
     assert_eq!(value(&client, "SELECT count(*) FROM system.daemons WHERE leader").await, "1");
 }
+
+/// All that says when, in a metadata file, a day later.
+fn a_day_later(metadata: &Path) -> i64 {
+    let day = DAY.as_millis() as i64;
+    let text = fs::read_to_string(metadata).expect("a metadata file");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let later = |time: &mut serde_json::Value| {
+        let time_then = time.as_i64().expect("a time") + day;
+        *time = time_then.into();
+    };
+    later(&mut json["last-updated-ms"]);
+    for list in ["snapshots", "snapshot-log", "metadata-log"] {
+        for entry in json[list].as_array_mut().expect("a list") {
+            later(&mut entry["timestamp-ms"]);
+        }
+    }
+    fs::write(metadata, json.to_string()).expect("it is written");
+    json["last-updated-ms"].as_i64().expect("a time")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_daemon_wrote_whose_clock_was_ahead_is_changed_all_the_same() {
+    let options = quiet();
+    let daemon = Daemon::start(&options);
+    let client = daemon.connect().await;
+    fill(&client, 3).await;
+    let before = value(&client, SUM).await;
+    let warehouse = daemon.data_dir().join("warehouse");
+    drop(client);
+    daemon.terminate();
+    daemon.wait(Duration::from_secs(60));
+    let newest = || files(&warehouse, ".metadata.json").into_iter().max().expect("metadata");
+    let mut last = a_day_later(&newest());
+    let daemon = Daemon::start(&options);
+    let client = daemon.connect().await;
+    for sql in [
+        "ALTER TABLE t ADD COLUMN c int",
+        "VACUUM t RETAIN '0s'",
+        "ALTER TABLE t DROP COLUMN c",
+        "INSERT INTO t VALUES (100, 'more')",
+        "DELETE FROM t WHERE a = 100",
+        "VACUUM t RETAIN '0s'",
+        "ALTER TABLE t RENAME COLUMN b TO d; ALTER TABLE t RENAME COLUMN d TO b",
+    ] {
+        client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        let text = fs::read_to_string(newest()).expect("a metadata file");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let now = json["last-updated-ms"].as_i64().expect("a time");
+        assert!(now >= last, "{sql}: {now} comes after {last}");
+        last = now;
+    }
+    assert_eq!(value(&client, SUM).await, before);
+}

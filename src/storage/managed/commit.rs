@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::adopt::{next_sequence_number, next_version};
 use super::alter::{self, Alteration};
+use super::clock;
 use super::create::DELETE_AFTER_COMMIT;
 use super::expire;
 use super::files::{Buffer, HeldManifest, TableFiles, damaged};
@@ -97,6 +98,10 @@ impl Change {
     /// Whether it means the same whatever happened to the table's rows meanwhile.
     pub fn is_append(&self) -> bool {
         matches!(self, Self::Append(_) | Self::Rows(_))
+    }
+
+    fn makes_snapshot(&self) -> bool {
+        matches!(self, Self::Append(_) | Self::Replace { .. } | Self::Merge { .. })
     }
 
     /// Files that were written for it.
@@ -193,8 +198,18 @@ impl<'a> Stage<'a> {
     ) -> Result<(String, Arc<TableMetadata>)> {
         let url = self.current_url.to_owned();
         let invalid = |error| damaged(&url, error);
-        let mut builder =
-            self.current.as_ref().clone().into_builder(Some(self.current_url.to_owned()));
+        let ahead = match changes.iter().any(Change::makes_snapshot) {
+            true => 0,
+            false => clock::ahead(&self.current),
+        };
+        let moved = |metadata: &TableMetadata, millis| {
+            clock::moved(metadata, millis).map_err(|error| damaged(&url, error))
+        };
+        let current = match ahead {
+            0 => self.current.as_ref().clone(),
+            ahead => moved(&self.current, -ahead)?,
+        };
+        let mut builder = current.into_builder(Some(self.current_url.to_owned()));
         let mut content: Option<Content> = None;
         for change in changes {
             match change {
@@ -235,7 +250,10 @@ impl<'a> Stage<'a> {
             builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).map_err(invalid)?;
         }
         let built = builder.build().map_err(invalid)?;
-        let metadata = built.metadata;
+        let metadata = match ahead {
+            0 => built.metadata,
+            ahead => moved(&built.metadata, ahead)?,
+        };
         if metadata.properties().get(DELETE_AFTER_COMMIT).is_some_and(|on| on == "true") {
             let expired = built.expired_metadata_logs.into_iter();
             self.expired = expired.map(|entry| entry.metadata_file).collect();

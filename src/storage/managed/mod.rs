@@ -18,6 +18,7 @@
 //! - [`transforms`]: what a column's values become as those of a partition.
 //! - [`rows`]: a few rows that wait for others before they become a file.
 //! - [`commit`]: a table's next state.
+//! - [`clock`]: its own time, which only goes forward.
 //! - [`inspect`]: what is known of a table, as tables.
 //! - [`alter`]: changes of columns and properties.
 //! - [`compact`]: which small files are worth being made one.
@@ -33,6 +34,7 @@ mod abandoned;
 mod adopt;
 mod alter;
 mod avro;
+mod clock;
 mod commit;
 mod compact;
 mod create;
