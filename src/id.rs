@@ -1,7 +1,7 @@
 //! Identifiers that are unique in the cluster without asking anybody.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::{Builder, Uuid};
 
@@ -9,11 +9,13 @@ use uuid::{Builder, Uuid};
 /// sort by the time they were made.
 pub fn statement() -> Uuid {
     // A clock before 1970 is wrong anyway.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let fraction = (now.subsec_nanos() % 1_000_000 * 4096 / 1_000_000) as u16;
-    let mut bytes = random();
+    made_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), random())
+}
+
+fn made_at(since_1970: Duration, mut bytes: [u8; 10]) -> Uuid {
+    let fraction = (since_1970.subsec_nanos() % 1_000_000 * 4096 / 1_000_000) as u16;
     bytes[..2].copy_from_slice(&fraction.to_be_bytes());
-    Builder::from_unix_timestamp_millis(now.as_millis() as u64, &bytes).into_uuid()
+    Builder::from_unix_timestamp_millis(since_1970.as_millis() as u64, &bytes).into_uuid()
 }
 
 /// A new incarnation of a daemon: one for each session with the coordination store.
@@ -53,21 +55,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_statements_differ_and_tell_when_they_were_made() {
-        let before = SystemTime::now();
-        let ids: Vec<Uuid> = (0..1000).map(|_| statement()).collect();
-        let after = SystemTime::now();
-        let random = |id: &Uuid| id.as_u128() as u64;
-        assert_eq!(ids.iter().map(random).collect::<BTreeSet<_>>().len(), ids.len());
-        let millis =
-            |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
-        for id in &ids {
-            assert_eq!(id.get_version_num(), 7);
-            assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
-            assert!((millis(before)..=millis(after)).contains(&(id.as_u128() >> 80)));
-        }
-        // The version, and what is behind the milliseconds, as well.
-        let time = |id: &Uuid| id.as_u128() >> 64;
-        assert!(ids.iter().map(time).is_sorted());
+    fn ids_of_statements_differ() {
+        let ids: BTreeSet<Uuid> = (0..1000).map(|_| statement()).collect();
+        let random: BTreeSet<u64> = ids.iter().map(|id| id.as_u128() as u64).collect();
+        assert_eq!(random.len(), 1000);
+        assert!(ids.iter().all(|id| id.get_version_num() == 7));
+        assert!(ids.iter().all(|id| id.get_variant() == uuid::Variant::RFC4122));
+    }
+
+    #[test]
+    fn ids_of_statements_sort_by_when_they_were_made() {
+        let start = Duration::from_millis(1_796_000_000_123);
+        let at = |micros| made_at(start + Duration::from_micros(micros), [0xff; 10]);
+        let ids: Vec<Uuid> = (0..3000).map(at).collect();
+        assert!(ids.iter().is_sorted());
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3000);
+        assert_eq!(ids[0].as_u128() >> 80, start.as_millis());
+        assert_eq!(ids[1500].as_u128() >> 80, start.as_millis() + 1);
     }
 }

@@ -518,7 +518,7 @@ async fn bootstrap(coordination: &dyn Coordination) -> Result<()> {
     }
     let record = DatabaseRecord {
         oid: DEFAULT_DATABASE_OID,
-        renamed: 0,
+        life: 0,
         owner: FIRST_ROLE.to_owned(),
         grants: None,
         comment: None,

@@ -199,11 +199,11 @@ impl Catalog {
                 return Err(Error::WrongKind { name: display_name(name), expected });
             }
             (Some(table), CreateMode::Replace) => {
-                let TableRecord { oid, renamed, owner, grants, row_security, policies, .. } =
+                let TableRecord { oid, life, owner, grants, row_security, policies, .. } =
                     table.record.clone();
                 let kept = record(oid);
                 let mut record =
-                    TableRecord { renamed, owner, grants, row_security, policies, ..kept };
+                    TableRecord { life, owner, grants, row_security, policies, ..kept };
                 joint::go_on(&table.record, &mut record);
                 let steps = table.being().changed(&record)?;
                 (record, steps)
@@ -386,7 +386,7 @@ impl Catalog {
     async fn namespace_record(&self, owner: &str) -> Result<DatabaseRecord> {
         Ok(DatabaseRecord {
             oid: self.oids.next().await?,
-            renamed: 0,
+            life: 0,
             owner: owner.to_owned(),
             grants: None,
             comment: None,

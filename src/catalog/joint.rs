@@ -216,7 +216,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         let database = crate::catalog::DatabaseRecord {
             oid: 1,
-            renamed: 0,
+            life: 0,
             owner: "oribi".to_owned(),
             grants: None,
             comment: None,

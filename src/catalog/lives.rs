@@ -10,8 +10,8 @@
 //! for what the role owns, fails if something has come since.
 //!
 //! What an older daemon has made has none: it is made up for when a step first misses it; and what an older
-//! daemon drops leaves its life behind, which nothing asks for any more. One that is renamed by an older daemon
-//! keeps its life. The schemas `public` share one identifier, and have none.
+//! daemon drops leaves its life behind, which nothing asks for any more. What an older daemon changes forgets which of
+//! its lives it is, and has the first again. The schemas `public` share one identifier, and have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,10 +27,11 @@ use super::transact::{create, delete, set};
 use super::{Error, Result};
 use crate::coordination::paths::Path;
 use crate::coordination::{self, Mode, Op, Outcome, Stat};
+use crate::id;
 
 /// A record of what has a life.
 pub(super) trait Living: Serialize {
-    /// Its identifier, and how often it has got another name.
+    /// Its identifier, and which of its lives this is.
     fn life(&self) -> (u32, u32);
 
     /// Notes that it gets another name.
@@ -41,11 +42,12 @@ macro_rules! living {
     ($($record:ty),*) => {
         $(impl Living for $record {
             fn life(&self) -> (u32, u32) {
-                (self.oid, self.renamed)
+                (self.oid, self.life)
             }
 
             fn rename(&mut self) {
-                self.renamed += 1;
+                // Any other: an older daemon may have left some behind.
+                self.life = id::nonce().as_u128() as u32 | 1;
             }
         })*
     };
@@ -89,8 +91,8 @@ pub(super) fn made(path: &str, record: &impl Living) -> Result<Vec<Op>> {
 }
 
 fn life(record: &impl Living) -> Option<String> {
-    let (oid, renamed) = record.life();
-    (oid != PUBLIC_SCHEMA_OID).then(|| Path::Life(oid, renamed).to_string())
+    let (oid, life) = record.life();
+    (oid != PUBLIC_SCHEMA_OID).then(|| Path::Life(oid, life).to_string())
 }
 
 fn begun(path: String) -> Op {
@@ -99,7 +101,7 @@ fn begun(path: String) -> Op {
 
 /// The step that notes that something came to be a role's.
 pub(super) fn noted(role: &RoleRecord) -> Op {
-    let path = Path::Life(role.oid, role.renamed).to_string();
+    let path = Path::Life(role.oid, role.life).to_string();
     Op::Set { path, data: Bytes::new(), version: None }
 }
 
@@ -210,7 +212,7 @@ impl Catalog {
 
     /// The step that ends the life of a role, unless something comes to be its from now on.
     pub(super) async fn end_of_role(&self, role: &Role) -> Result<Op> {
-        let path = Path::Life(role.record.oid, role.record.renamed).to_string();
+        let path = Path::Life(role.record.oid, role.record.life).to_string();
         let mut found = self.coordination.stat(&path).await?;
         if found.is_none() {
             // It is of an older daemon.
@@ -307,5 +309,23 @@ mod tests {
         let roles = catalog.roles_to_drop(&["q".to_owned()]).await.expect("a role");
         catalog.drop_roles(&roles, |_| Vec::new()).await.expect("dropped");
         assert_eq!(lives().await, before);
+    }
+
+    #[tokio::test]
+    async fn what_an_older_daemon_has_changed_is_renamed_again() {
+        let (catalog, _) = two().await;
+        let [a, b] = [name(0), name(1000)];
+        catalog.rename_table(&a, &b, false).await.expect("renamed");
+        // It knows of one life only, and makes it up.
+        let forgetful = |record: &mut TableRecord| {
+            record.life = 0;
+            Ok(())
+        };
+        catalog.alter_table(&b, &[], forgetful).await.expect("altered");
+        for (old, new) in [(&b, &a), (&a, &b), (&b, &a)] {
+            catalog.rename_table(old, new, false).await.expect("renamed");
+            catalog.alter_table(new, &[], forgetful).await.expect("altered");
+        }
+        catalog.drop_table(&a, false, DropMode::Fail).await.expect("dropped");
     }
 }

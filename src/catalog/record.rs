@@ -16,9 +16,9 @@ use crate::values::types::PRECISION;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseRecord {
     pub oid: u32,
-    /// How often it has got another name.
-    #[serde(default, skip_serializing_if = "is_never")]
-    pub renamed: u32,
+    /// Which of its [lives](super::lives) it is, since it has its name; 0 is that of its first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub life: u32,
     pub owner: String,
     /// `None`: PostgreSQL's defaults, see [`super::access`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,9 +39,9 @@ pub type SchemaRecord = DatabaseRecord;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRecord {
     pub oid: u32,
-    /// How often it has got another name.
-    #[serde(default, skip_serializing_if = "is_never")]
-    pub renamed: u32,
+    /// Which of its [lives](super::lives) it is, since it has its name; 0 is that of its first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub life: u32,
     pub owner: String,
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
@@ -210,7 +210,7 @@ impl TableRecord {
     pub fn new(oid: u32, owner: &str, columns: Vec<Column>, definition: Definition) -> Self {
         Self {
             oid,
-            renamed: 0,
+            life: 0,
             owner: owner.to_owned(),
             grants: Grants::default(),
             row_security: None,
@@ -274,8 +274,8 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-pub(super) fn is_never(times: &u32) -> bool {
-    *times == 0
+pub(super) fn is_first(life: &u32) -> bool {
+    *life == 0
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -341,7 +341,7 @@ mod tests {
             .collect();
         let record = TableRecord {
             oid: 16384,
-            renamed: 0,
+            life: 0,
             owner: "oribi".into(),
             grants: Grants::default(),
             row_security: None,

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::cache::Catalog;
 use super::ddl::stale_is_fine;
 use super::lives::made;
-use super::record::is_never;
+use super::record::is_first;
 use super::snapshot::{Role, Snapshot};
 use super::transact::{Proof, create, delete, set};
 use super::{Consistency, Error, ObjectKind, PUBLIC_ROLE, Result};
@@ -54,9 +54,9 @@ pub const PREDEFINED_ROLES: &[(&str, u32)] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleRecord {
     pub oid: u32,
-    /// How often it has got another name.
-    #[serde(default, skip_serializing_if = "is_never")]
-    pub renamed: u32,
+    /// Which of its [lives](super::lives) it is, since it has its name; 0 is that of its first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub life: u32,
     #[serde(default, skip_serializing_if = "is_false")]
     pub superuser: bool,
     /// Whether it has the privileges of the roles it is a member of, without SET ROLE.
@@ -106,7 +106,7 @@ impl Default for RoleRecord {
     fn default() -> Self {
         Self {
             oid: 0,
-            renamed: 0,
+            life: 0,
             superuser: false,
             inherit: true,
             create_role: false,

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cache::Catalog;
+use super::lives::is_life;
 use super::{Error, ObjectKind, Result};
 use crate::coordination::{self, MAX_DATA, Mode, Node, Op, SessionState};
 
 /// Steps in one transaction, up to four for each object: ZooKeeper takes 1 MiB for all of them together.
-const MAX_STEPS: usize = 4000;
+const MAX_STEPS: usize = 5000;
 
 /// Bytes in one transaction, for the same reason.
 const MAX_BYTES: usize = 512 * 1024;
@@ -181,8 +182,11 @@ impl Catalog {
 pub(super) fn refused(error: coordination::Error, kind: ObjectKind, name: &str) -> Error {
     let name = name.to_owned();
     match error.root() {
-        coordination::Error::NodeExists { .. } => Error::AlreadyExists { kind, name },
-        coordination::Error::BadVersion { .. }
+        coordination::Error::NodeExists { path } if !is_life(path) => {
+            Error::AlreadyExists { kind, name }
+        }
+        coordination::Error::NodeExists { .. }
+        | coordination::Error::BadVersion { .. }
         | coordination::Error::NotEmpty { .. }
         | coordination::Error::NoNode { .. } => Error::Conflict { kind, name },
         coordination::Error::TooLarge { bytes, limit, .. } => {

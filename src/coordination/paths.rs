@@ -49,10 +49,10 @@ pub enum Path<'a> {
     Turn(&'a str, Uuid),
     /// Parent of [`Life`](Self::Life).
     Lives,
-    /// Empty, at the object identifier of a database, schema, table, view or role, and how often that was
-    /// renamed unless it never was: `/lives/<oid>` or `/lives/<oid>.<n>`. Persistent; made and removed with it
-    /// by DDL, checked by each write of its record: the version alone may be that of another which has the
-    /// name by now.
+    /// Empty, at the object identifier of a database, schema, table, view or role: `/lives/<oid>`, and once
+    /// that was renamed `/lives/<oid>.<number>`, any number, in hexadecimal digits, as its record has it.
+    /// Persistent; made and removed with it by DDL, checked by each write of its record: the version alone may
+    /// be that of another which has the name by now.
     Life(u32, u32),
     /// `{"next"}`: the next object identifier nobody has reserved. Persistent; daemons reserve
     /// blocks by versioned writes.
@@ -146,7 +146,7 @@ impl Display for Path<'_> {
             Self::Turn(table, id) => write!(f, "{table}/{id}-"),
             Self::Lives => f.write_str("/lives"),
             Self::Life(oid, 0) => write!(f, "/lives/{oid}"),
-            Self::Life(oid, renamed) => write!(f, "/lives/{oid}.{renamed}"),
+            Self::Life(oid, life) => write!(f, "/lives/{oid}.{life:08x}"),
             Self::Oids => f.write_str("/oids"),
             Self::Roles => f.write_str("/roles"),
             Self::Role(role) => write!(f, "/roles/{}", encode(role)),

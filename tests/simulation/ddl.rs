@@ -354,9 +354,9 @@ fn is_table(path: &str) -> bool {
 /// The name of the life that a record's is.
 fn life(node: &Node) -> String {
     let record: Value = serde_json::from_slice(&node.data).expect("a record");
-    match record.get("renamed") {
+    match record.get("life").map(|life| life.as_u64().expect("a number")) {
         None => record["oid"].to_string(),
-        Some(renamed) => format!("{}.{renamed}", record["oid"]),
+        Some(life) => format!("{}.{life:08x}", record["oid"]),
     }
 }
 
