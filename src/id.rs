@@ -9,7 +9,8 @@ use uuid::{Builder, Uuid};
 /// sort by the time they were made.
 pub fn statement() -> Uuid {
     // A clock before 1970 is wrong anyway.
-    made_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), random())
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    random().map_or_else(Uuid::now_v7, |bytes| made_at(since_1970, bytes))
 }
 
 fn made_at(since_1970: Duration, mut bytes: [u8; 10]) -> Uuid {
@@ -29,22 +30,22 @@ pub fn nonce() -> Uuid {
 }
 
 /// Random bytes, of which a thread has a few in stock: each statement takes some, and to ask the kernel is a system
-/// call.
-fn random() -> [u8; 10] {
+/// call. `None` if it has none to give.
+fn random() -> Option<[u8; 10]> {
     const STOCK: usize = 500;
     thread_local! {
         static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     BYTES.with_borrow_mut(|stock| {
         if stock.is_empty() {
-            stock.resize(STOCK, 0);
-            getrandom::getrandom(stock).expect("the kernel has random bytes");
+            let mut fresh = vec![0; STOCK];
+            getrandom::getrandom(&mut fresh).ok()?;
+            *stock = fresh;
         }
-        let mut taken = [0; 10];
-        let rest = stock.len() - taken.len();
-        taken.copy_from_slice(&stock[rest..]);
+        let (rest, taken) = stock.split_last_chunk()?;
+        let (rest, taken) = (rest.len(), *taken);
         stock.truncate(rest);
-        taken
+        Some(taken)
     })
 }
 

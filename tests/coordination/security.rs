@@ -256,8 +256,8 @@ async fn tls_is_verified_and_never_left_out() {
         unreachable(Options { ..options(&secure, None) }).await;
         let missing = Tls { ca: Path::new("/missing").into(), identity: None };
         assert!(refusal(encrypted(&secure, missing)).await.contains("tls_ca"));
-        let nameless = encrypted("zk 1:2281", tls(&authority, None));
-        assert!(refusal(nameless).await.contains("zk 1"));
+        let nameless = encrypted("-zk:2281", tls(&authority, None));
+        assert!(refusal(nameless).await.contains("-zk"));
     })
     .await;
 }
