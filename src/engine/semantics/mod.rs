@@ -142,6 +142,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(armor::Encode::default())),
         Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
+        Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::of_moment())),
+        Arc::new(ScalarUDF::new_from_impl(moments::IsFinite::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),

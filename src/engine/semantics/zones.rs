@@ -25,24 +25,42 @@ const ON_CLOCKS: &[&str] = &["age_between", "date_part", "date_trunc", "date_bin
 
 /// `timezone(zone, moment)`, which PostgreSQL has for `moment AT TIME ZONE zone`: a `timestamptz`
 /// becomes what the zone's clocks show, a `timestamp` the moment at which they show it.
+///
+/// `+05` is **west** of Greenwich as the name of a zone, which POSIX has it, and east in a moment, which ISO
+/// 8601 has: `make_timestamptz` takes the second, by `timezone_of_moment(zone, timestamp)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct AtTimeZone {
+    of_moment: bool,
     signature: Signature,
 }
 
 impl AtTimeZone {
     const NAME: &str = "timezone";
+
+    pub(super) fn of_moment() -> Self {
+        Self { of_moment: true, ..Self::default() }
+    }
 }
 
 impl Default for AtTimeZone {
     fn default() -> Self {
-        Self { signature: Signature::any(2, Volatility::Immutable) }
+        Self { of_moment: false, signature: Signature::any(2, Volatility::Immutable) }
     }
+}
+
+/// No zone has this name.
+pub(super) fn unknown_zone(name: &str) -> DataFusionError {
+    let (name, value) = ("TimeZone".into(), name.to_owned());
+    DataFusionError::External(Box::new(settings::Error::Invalid {
+        name,
+        value,
+        hint: String::new(),
+    }))
 }
 
 impl ScalarUDFImpl for AtTimeZone {
     fn name(&self) -> &str {
-        Self::NAME
+        if self.of_moment { "timezone_of_moment" } else { Self::NAME }
     }
 
     fn signature(&self) -> &Signature {
@@ -72,14 +90,11 @@ impl ScalarUDFImpl for AtTimeZone {
         let Some(Some(name)) = zone.try_as_str() else {
             return ScalarValue::try_from(args.return_type()).map(ColumnarValue::Scalar);
         };
-        let Some(zone) = TimeZone::parse(name) else {
-            let error = settings::Error::Invalid {
-                name: "TimeZone".into(),
-                value: name.to_owned(),
-                hint: String::new(),
-            };
-            return Err(DataFusionError::External(Box::new(error)));
+        let zone = match self.of_moment {
+            true => TimeZone::parse_of_moment(name),
+            false => TimeZone::parse_posix(name),
         };
+        let zone = zone.ok_or_else(|| unknown_zone(name))?;
         match moments {
             ColumnarValue::Array(array) => {
                 shift(array, &zone, args.return_type()).map(ColumnarValue::Array)
