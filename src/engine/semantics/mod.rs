@@ -165,6 +165,7 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions =
         vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference];
     functions.extend(moved::functions());
+    functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
     functions
