@@ -308,8 +308,9 @@ impl Semantics {
                 Transformed::yes(self.round.call(function.args))
             }
             Expr::ScalarFunction(function) => {
-                if let Some(other) = series::on_session_clocks(&function, schema, zone)
-                    .or_else(|| zones::part_of_zone(&function, schema, zone))
+                let part = zones::part_of_zone(&function, schema, zone)?;
+                if let Some(other) = part
+                    .or_else(|| series::on_session_clocks(&function, schema, zone))
                     .or_else(|| zones::of_day(&function, schema, zone))
                     .or_else(|| self.age(&function, schema, zone))
                 {
