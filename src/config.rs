@@ -472,12 +472,16 @@ impl Config {
         self.warehouse.as_deref().map_or(Ok(()), values::supported)
     }
 
-    /// Refuses two ports at one address, before the second of them finds it taken.
+    /// Refuses two ports at one address, before the second of them finds it taken. All addresses of IPv6 are
+    /// those of IPv4 as well, and not the other way round.
     fn check_ports(&self) -> Result<()> {
         let ports = [("postgres", self.postgres), ("peer", self.peer), ("web", self.web)];
         let meet = |a: SocketAddr, b: SocketAddr| {
-            let all = a.ip().is_unspecified() || b.ip().is_unspecified();
-            a.port() != 0 && a.port() == b.port() && (all || a.ip() == b.ip())
+            let covers = |a: SocketAddr, b: SocketAddr| {
+                a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4())
+            };
+            let same = a.ip() == b.ip() || covers(a, b) || covers(b, a);
+            a.port() != 0 && a.port() == b.port() && same
         };
         for (at, (first, address)) in ports.iter().enumerate() {
             let others = &ports[at + 1..];
@@ -585,6 +589,7 @@ mod tests {
             ("zookeeper = '::1:2181'", "in brackets"),
             ("zookeeper = '[::1:2181'", "no host"),
             ("zookeeper = 'a:65536'", "\"65536\" is no port"),
+            ("web = '[::]:7439'", "\"peer\" (127.0.0.1:7439) and \"web\" ([::]:7439)"),
             ("peer = '127.0.0.1:5439'", "\"postgres\" (127.0.0.1:5439) and \"peer\""),
             ("web = '0.0.0.0:7439'", "\"peer\" (127.0.0.1:7439) and \"web\" (0.0.0.0:7439)"),
             // Of another kind.

@@ -101,6 +101,7 @@ fn belongs(column: &Column, table: &TableReference) -> bool {
 
 /// Beginnings of the engine's texts, and what PostgreSQL says.
 const SAYINGS: &[(&str, &str)] = &[
+    ("Cannot cast Date32 value ", "date out of range for timestamp"),
     (
         "async functions should not be called directly",
         "a function that asks ZooKeeper or other daemons cannot stand inside another function: call \
@@ -317,6 +318,9 @@ fn of_places(text: &str) -> Option<String> {
         || text.starts_with("Unsupported Value 'HexStringLiteral")
     {
         return Some("type \"bit\" does not exist".to_owned());
+    }
+    if let Some(name) = between(text, "Function '", "' does not support named arguments") {
+        return Some(format!("function {name} does not exist with arguments of these names"));
     }
     if let Some(date_part) = between(text, "Date part '", "' not supported") {
         return Some(format!("unit \"{date_part}\" not recognized"));

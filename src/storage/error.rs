@@ -240,7 +240,10 @@ impl Error {
             let source = DataFusionError::ResourcesExhausted(lacking.to_owned());
             return Self::NoMemoryFor { path, source };
         }
-        let cause = if is_about_values(&error) { Cause::Values } else { cause(&error) };
+        // Parquet has no texts to be parsed, so that it is a cast that has failed: CSV and JSON say the same
+        // of their own bytes.
+        let cast = path.ends_with(".parquet") && is_of_parsing(&error);
+        let cause = if cast || is_about_values(&error) { Cause::Values } else { cause(&error) };
         match cause {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
@@ -279,6 +282,7 @@ fn reason(error: &DataFusionError) -> String {
             ArrowError::ArithmeticOverflow(text)
             | ArrowError::CastError(text)
             | ArrowError::ComputeError(text)
+            | ArrowError::ParseError(text)
             | ArrowError::InvalidArgumentError(text) => text.clone(),
             other => other.to_string(),
         },
@@ -365,6 +369,11 @@ fn is_about_values(error: &DataFusionError) -> bool {
         DataFusionError::External(_) => !is_of_reader(error),
         _ => false,
     }
+}
+
+fn is_of_parsing(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ArrowError(inner, _)
+        if matches!(inner.as_ref(), ArrowError::ParseError(_)))
 }
 
 fn is_of_values(error: &ArrowError) -> bool {

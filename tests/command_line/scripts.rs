@@ -17,7 +17,7 @@ async fn scripts_for_psql_do_here_what_they_do_there() {
             ("SELECT $1::int \\bind 9 \\g", "9\n"),
             ("SELECT 1\\; SELECT '\\;'\n\\; SELECT 3;\nSELECT 4\\; SELECT 5", "1\n\\;\n3\n4\n5\n"),
             ("SELECT 1 \\p\n+ 1;\nSELECT 2 \\p \\g", "SELECT 1\n2\nSELECT 2\n2\n"),
-            ("SELECT 1 AS a\\; SELECT 2 AS a \\gset\n\\echo :a", "2\n"),
+            ("SELECT 1 AS a\\; SELECT 2 AS a \\gset\n\\echo :a", "1\n2\n"),
             ("SELECT $1::int + $2 \\bind 40 2 \\g\nSELECT $1 \\bind 'a b'\n;", "42\na b\n"),
             ("SELECT 1::int2 AS a, 'x'::text AS \"B c\" \\gdesc", "a|smallint\nB c|text\n"),
             ("\\if on\nSELECT 1;\n\\else\nSELECT 2;\n\\endif\nSELECT 3;", "1\n3\n"),

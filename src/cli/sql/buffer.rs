@@ -128,7 +128,8 @@ async fn describe(shell: &mut Shell, sql: &str) -> Result<bool> {
 async fn table(shell: &mut Shell, sql: &str) -> Result<Option<(Vec<String>, Vec<Row>)>> {
     let sql = interpolate(sql, &shell.variables);
     shell.last.clone_from(&sql);
-    let found = shell.session.table(&sql).await?;
+    let style = shell.style.clone();
+    let found = shell.session.table(&sql, &style, &mut shell.out).await?;
     shell.note_outcome();
     Ok(found.map(|(columns, rows)| (columns.into_iter().map(|column| column.name).collect(), rows)))
 }

@@ -105,6 +105,9 @@ pub struct Column {
 /// The values of a row as text; `None` is NULL.
 pub type Row = Vec<Option<String>>;
 
+/// Columns and rows of a statement.
+pub type Table = (Vec<Column>, Vec<Row>);
+
 /// What a daemon sends while a statement is under way.
 #[derive(Debug)]
 pub enum Event {
@@ -407,17 +410,22 @@ impl Wire {
     /// The same with the columns.
     pub async fn table(&mut self, sql: &str) -> Result<(Vec<Column>, Vec<Row>)> {
         self.ask(sql).await?;
-        self.all().await
+        self.all(&mut Vec::new()).await
     }
 
-    /// Columns and rows of what was asked for. COPY gives none, and gets none.
-    pub async fn all(&mut self) -> Result<(Vec<Column>, Vec<Row>)> {
-        let (mut columns, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
+    /// Columns and rows of what was asked for. COPY gives none, and gets none. Of several statements in one
+    /// request they are those of the last, and the others' come to `earlier`.
+    pub async fn all(&mut self, earlier: &mut Vec<Table>) -> Result<Table> {
+        let (mut table, mut failed) = (None, None);
         loop {
             match self.next().await? {
-                // Of several statements in one request those of the last, as psql has it.
-                Event::Columns(found) => (columns, rows) = (found, Vec::new()),
-                Event::Row(row) => rows.push(row),
+                Event::Columns(found) => table = Some((found, Vec::new())),
+                Event::Done(_) => earlier.extend(table.take()),
+                Event::Row(row) => {
+                    if let Some((_, rows)) = &mut table {
+                        rows.push(row);
+                    }
+                }
                 Event::Failed(said) => failed = Some(said),
                 // It would wait for rows for ever.
                 Event::CopyIn => {
@@ -425,8 +433,11 @@ impl Wire {
                         .await?;
                 }
                 Event::Ready => {
-                    return failed
-                        .map_or(Ok((columns, rows)), |said| Err(Fault::Said(Box::new(said))));
+                    if let Some(said) = failed {
+                        return Err(Fault::Said(Box::new(said)));
+                    }
+                    // Where only columns were asked for, nothing is done.
+                    return Ok(table.or_else(|| earlier.pop()).unwrap_or_default());
                 }
                 _ => {}
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, i256};
-use datafusion::common::{Result, exec_datafusion_err, exec_err, plan_err};
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, Result, exec_err, plan_err};
 use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
@@ -97,7 +98,7 @@ fn buckets(args: &[ArrayRef]) -> Result<ArrayRef> {
             of_exact(at(operands), [at(low), at(high)], count)?
         };
         let bucket = i32::try_from(bucket);
-        bucket.map(Some).map_err(|_| exec_datafusion_err!("integer out of range: {count} buckets"))
+        bucket.map(Some).map_err(|_| out_of_range())
     });
     Ok(Arc::new(rows.collect::<Result<Int32Array>>()?))
 }
@@ -149,7 +150,11 @@ fn of_exact(operand: i128, [low, high]: [i128; 2], count: i64) -> Result<i64> {
     let [operand, low, high, count] = [operand, low, high, i128::from(count)].map(i256::from_i128);
     let bucket = (operand - low).wrapping_mul(count).wrapping_div(high - low);
     let bucket = bucket.to_i128().and_then(|bucket| i64::try_from(bucket).ok());
-    bucket.map(|bucket| bucket + 1).ok_or_else(|| exec_datafusion_err!("integer out of range"))
+    bucket.map(|bucket| bucket + 1).ok_or_else(out_of_range)
+}
+
+fn out_of_range() -> DataFusionError {
+    ArrowError::ArithmeticOverflow("integer out of range".to_owned()).into()
 }
 
 #[cfg(test)]

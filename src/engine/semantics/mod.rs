@@ -142,6 +142,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(armor::Encode::default())),
         Arc::new(ScalarUDF::new_from_impl(armor::Decode::default())),
         Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
+        Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::of_moment())),
+        Arc::new(ScalarUDF::new_from_impl(moments::IsFinite::default())),
         Arc::new(ScalarUDF::new_from_impl(labelled::Labelled::default())),
         Arc::new(ScalarUDF::new_from_impl(moments::Age::default())),
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
@@ -163,6 +165,7 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions =
         vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference];
     functions.extend(moved::functions());
+    functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
     functions
@@ -305,8 +308,9 @@ impl Semantics {
                 Transformed::yes(self.round.call(function.args))
             }
             Expr::ScalarFunction(function) => {
-                if let Some(other) = series::on_session_clocks(&function, schema, zone)
-                    .or_else(|| zones::part_of_zone(&function, schema, zone))
+                let part = zones::part_of_zone(&function, schema, zone)?;
+                if let Some(other) = part
+                    .or_else(|| series::on_session_clocks(&function, schema, zone))
                     .or_else(|| zones::of_day(&function, schema, zone))
                     .or_else(|| self.age(&function, schema, zone))
                 {

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, IntervalMonthDayNanoArray, PrimitiveArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, IntervalMonthDayNanoArray, PrimitiveArray,
+};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, FieldRef, Int64Type, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType,
+    DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
@@ -18,8 +21,9 @@ use datafusion::logical_expr::{
 };
 
 use super::intervals::INTERVAL;
+use super::zones::unknown_zone;
 use crate::values::encode::TimeZone;
-use crate::values::types::is_text;
+use crate::values::types::{is_text, pg_type, sql_name};
 use crate::values::{Day, day, days};
 
 const MICROS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
@@ -234,7 +238,8 @@ fn month_days(of: Day) -> i64 {
     }
 }
 
-/// `date_trunc`, of timestamps in microseconds.
+/// `date_trunc(unit, moment)`, of timestamps in microseconds, and `date_trunc(unit, moment, zone)` on the
+/// clocks of a zone that is said.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DateTrunc {
     inner: Arc<ScalarUDF>,
@@ -310,19 +315,30 @@ impl ScalarUDFImpl for DateTrunc {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let [unit, moment] = types else {
-            return plan_err!("function date_trunc takes a unit and a moment");
+        let (unit, moment) = match types {
+            [unit, moment] => (unit, moment),
+            [_, moment, zone] => {
+                let zoned = match moment {
+                    DataType::Timestamp(_, Some(zone)) => Some(zone.clone()),
+                    DataType::Timestamp(_, None) | DataType::Date32 | DataType::Null => {
+                        Some("+00:00".into())
+                    }
+                    text if is_text(text) => Some("+00:00".into()),
+                    _ => None,
+                };
+                if zoned.is_none() || !(is_text(zone) || zone.is_null()) {
+                    return no_function("date_trunc", types);
+                }
+                let moment = DataType::Timestamp(TimeUnit::Microsecond, zoned);
+                return Ok(vec![DataType::Utf8, moment, DataType::Utf8]);
+            }
+            _ => return no_function("date_trunc", types),
         };
         let moment = match moment {
             DataType::Timestamp(..) | DataType::Time64(_) | DataType::Time32(_) => moment.clone(),
             DataType::Date32 | DataType::Date64 | DataType::Null => MICROS,
             text if is_text(text) => MICROS,
-            other => {
-                return plan_err!(
-                    "function date_trunc({unit}, {other}) does not exist. No function matches the \
-                     given name and argument types"
-                );
-            }
+            _ => return no_function("date_trunc", &[unit.clone(), moment.clone()]),
         };
         Ok(vec![DataType::Utf8, moment])
     }
@@ -332,10 +348,16 @@ impl ScalarUDFImpl for DateTrunc {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        if let [_, moment, _] = args.arg_fields {
+            return Ok(Arc::new(Field::new(self.name(), moment.data_type().clone(), true)));
+        }
         self.inner.return_field_from_args(args)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if args.args.len() == 3 {
+            return make_scalar_function(in_zones, Vec::new())(&args.args);
+        }
         let [ColumnarValue::Scalar(unit), moments] = args.args.as_slice() else {
             return self.inner.invoke_with_args(args);
         };
@@ -363,7 +385,103 @@ impl ScalarUDFImpl for DateTrunc {
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
-        self.inner.output_ordering(inputs)
+        match inputs.len() {
+            // What one clock shows need not follow what another does.
+            3 => Ok(SortProperties::Unordered),
+            _ => self.inner.output_ordering(inputs),
+        }
+    }
+}
+
+fn no_function<T>(name: &str, types: &[DataType]) -> Result<T> {
+    let named = |kind: &DataType| match kind {
+        DataType::Null => "unknown".to_owned(),
+        kind => sql_name(pg_type(&Field::new("", kind.clone(), true)).name()),
+    };
+    plan_err!(
+        "function {name}({}) does not exist. No function matches the given name and argument types",
+        types.iter().map(named).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Moments, each cut off to its unit on the clocks of its zone: mostly both are the same for all rows.
+fn in_zones(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let [units, moments, zones] = args else {
+        return exec_err!("date_trunc takes three arguments");
+    };
+    let (units, zones) = (units.as_string::<i32>(), zones.as_string::<i32>());
+    let moments = moments.as_primitive::<TimestampMicrosecondType>();
+    let mut unit: Option<(&str, Unit)> = None;
+    let mut zone: Option<(&str, TimeZone)> = None;
+    let mut rows = Vec::with_capacity(moments.len());
+    for row in 0..moments.len() {
+        if args.iter().any(|array| array.is_null(row)) {
+            rows.push(None);
+            continue;
+        }
+        let name = units.value(row);
+        if unit.is_none_or(|(last, _)| last != name) {
+            let Some(named) = Unit::named(name) else {
+                return exec_err!("Unsupported date_trunc granularity: '{name}'");
+            };
+            unit = Some((name, named));
+        }
+        let name = zones.value(row);
+        if zone.as_ref().is_none_or(|(last, _)| *last != name) {
+            let named = TimeZone::parse_posix(name).ok_or_else(|| unknown_zone(name))?;
+            zone = Some((name, named));
+        }
+        let both = unit.zip(zone.as_ref());
+        rows.push(both.map(|((_, unit), (_, zone))| in_zone(unit, moments.value(row), zone)));
+    }
+    let rows = PrimitiveArray::<TimestampMicrosecondType>::from(rows);
+    Ok(Arc::new(rows.with_timezone_opt(moments.timezone())))
+}
+
+/// `isfinite(moment)`: no moment is beyond all others here.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct IsFinite {
+    signature: Signature,
+}
+
+impl Default for IsFinite {
+    fn default() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for IsFinite {
+    fn name(&self) -> &str {
+        "isfinite"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match types {
+            [
+                DataType::Date32
+                | DataType::Timestamp(..)
+                | DataType::Time64(_)
+                | DataType::Interval(_)
+                | DataType::Null,
+            ] => Ok(types.to_vec()),
+            _ => no_function(self.name(), types),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let finite = |args: &[ArrayRef]| -> Result<ArrayRef> {
+            let all = BooleanBuffer::new_set(args[0].len());
+            Ok(Arc::new(BooleanArray::new(all, args[0].logical_nulls())))
+        };
+        make_scalar_function(finite, Vec::new())(&args.args)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{
@@ -69,21 +71,94 @@ impl ValueOf {
         let ours = match pg {
             Type::UUID | Type::BYTEA | Type::INTERVAL | Type::JSON => true,
             // The engine refuses what no clock shows, or shows twice.
-            Type::TIMESTAMPTZ => *zone != TimeZone::utc(),
-            _ => false,
+            Type::TIMESTAMPTZ if *zone != TimeZone::utc() => true,
+            // It wants seconds, and takes an offset for one where the type has none.
+            _ => is_moment(to.data_type()),
         };
         if !ours || !is_text(from.data_type()) || pg_type(from) == pg {
             return None;
         }
-        let signature = Signature::any(1, Volatility::Stable);
-        let field = Arc::new(to.as_ref().clone().with_nullable(true));
-        Some(ScalarUDF::new_from_impl(Self { field, signature }))
+        let field = match is_moment(to.data_type()) {
+            true => Arc::new(Field::new("value", to.data_type().clone(), true)),
+            false => Arc::new(to.as_ref().clone().with_nullable(true)),
+        };
+        Some(ScalarUDF::new_from_impl(Self::new(field)))
     }
+
+    fn new(field: FieldRef) -> Self {
+        let volatility = match field.data_type() {
+            DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(_, None) => {
+                Volatility::Immutable
+            }
+            _ => Volatility::Stable,
+        };
+        Self { field, signature: Signature::any(1, volatility) }
+    }
+
+    fn array(&self, texts: &StringViewArray, pg: &Type, zone: &TimeZone) -> Result<ArrayRef> {
+        let values = texts.iter().map(|text| match text {
+            Some(text) => value(text, pg, &self.field, zone).map(Some),
+            None => Ok(None),
+        });
+        // The commonest without a value of any type for each row.
+        Ok(match self.field.data_type() {
+            DataType::Date32 => {
+                let days = values.map(|day| match day? {
+                    Some(ScalarValue::Date32(day)) => Ok(day),
+                    _ => Ok(None),
+                });
+                Arc::new(days.collect::<Result<Date32Array>>()?)
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                let moments = values.map(|moment| match moment? {
+                    Some(ScalarValue::TimestampMicrosecond(moment, _)) => Ok(moment),
+                    _ => Ok(None),
+                });
+                let moments = moments.collect::<Result<TimestampMicrosecondArray>>()?;
+                Arc::new(moments.with_timezone_opt(zone.clone()))
+            }
+            other if texts.is_empty() => arrow::array::new_empty_array(other),
+            other => {
+                let null = ScalarValue::try_from(other)?;
+                let values = values.map(|value| Ok(value?.unwrap_or_else(|| null.clone())));
+                ScalarValue::iter_to_array(values.collect::<Result<Vec<_>>>()?)?
+            }
+        })
+    }
+}
+
+/// Types of days, times and moments that PostgreSQL has, which other daemons know readers of by name.
+fn is_moment(kind: &DataType) -> bool {
+    moment_reader(kind).is_some()
+}
+
+fn moment_reader(kind: &DataType) -> Option<&'static str> {
+    Some(match kind {
+        DataType::Date32 => "date_of_text",
+        DataType::Time64(TimeUnit::Nanosecond) => "time_of_text",
+        DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp_of_text",
+        DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamptz_of_text",
+        _ => return None,
+    })
+}
+
+/// The readers of moments, for plans from other daemons.
+pub(super) fn readers() -> impl Iterator<Item = Arc<ScalarUDF>> {
+    let kinds = [
+        DataType::Date32,
+        DataType::Time64(TimeUnit::Nanosecond),
+        DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+    ];
+    kinds.into_iter().map(|kind| {
+        let field = Arc::new(Field::new("value", kind, true));
+        Arc::new(ScalarUDF::new_from_impl(ValueOf::new(field)))
+    })
 }
 
 impl ScalarUDFImpl for ValueOf {
     fn name(&self) -> &str {
-        "value_of_text"
+        moment_reader(self.field.data_type()).unwrap_or("value_of_text")
     }
 
     fn signature(&self) -> &Signature {
@@ -103,17 +178,7 @@ impl ScalarUDFImpl for ValueOf {
         let pg = pg_type(&self.field);
         each(self.name(), &args, |array| {
             let texts = arrow::compute::cast(array, &DataType::Utf8View)?;
-            let texts = texts.as_string_view();
-            let null = ScalarValue::try_from(self.field.data_type())?;
-            let values = texts.iter().map(|text| match text {
-                Some(text) => value(text, &pg, &self.field, &zone),
-                None => Ok(null.clone()),
-            });
-            let values = values.collect::<Result<Vec<_>>>()?;
-            match values.is_empty() {
-                true => Ok(arrow::array::new_empty_array(self.field.data_type())),
-                false => ScalarValue::iter_to_array(values),
-            }
+            self.array(texts.as_string_view(), &pg, &zone)
         })
     }
 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, ListArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit};
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{
+    DFSchema, DataFusionError, Result, ScalarValue, exec_err, not_impl_err, plan_err,
+};
 use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
@@ -19,30 +21,50 @@ use datafusion::logical_expr::{
 
 use crate::engine::settings;
 use crate::values::encode::TimeZone;
+use crate::values::template;
+use crate::values::types::{pg_type, sql_name};
 
 /// Functions whose result depends on the zone that a `timestamptz` is looked at in.
 const ON_CLOCKS: &[&str] = &["age_between", "date_part", "date_trunc", "date_bin"];
 
 /// `timezone(zone, moment)`, which PostgreSQL has for `moment AT TIME ZONE zone`: a `timestamptz`
 /// becomes what the zone's clocks show, a `timestamp` the moment at which they show it.
+///
+/// `+05` is **west** of Greenwich as the name of a zone, which POSIX has it, and east in a moment, which ISO
+/// 8601 has: `make_timestamptz` takes the second, by `timezone_of_moment(zone, timestamp)`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct AtTimeZone {
+    of_moment: bool,
     signature: Signature,
 }
 
 impl AtTimeZone {
     const NAME: &str = "timezone";
+
+    pub(super) fn of_moment() -> Self {
+        Self { of_moment: true, ..Self::default() }
+    }
 }
 
 impl Default for AtTimeZone {
     fn default() -> Self {
-        Self { signature: Signature::any(2, Volatility::Immutable) }
+        Self { of_moment: false, signature: Signature::any(2, Volatility::Immutable) }
     }
+}
+
+/// No zone has this name.
+pub(super) fn unknown_zone(name: &str) -> DataFusionError {
+    let (name, value) = ("TimeZone".into(), name.to_owned());
+    DataFusionError::External(Box::new(settings::Error::Invalid {
+        name,
+        value,
+        hint: String::new(),
+    }))
 }
 
 impl ScalarUDFImpl for AtTimeZone {
     fn name(&self) -> &str {
-        Self::NAME
+        if self.of_moment { "timezone_of_moment" } else { Self::NAME }
     }
 
     fn signature(&self) -> &Signature {
@@ -72,14 +94,11 @@ impl ScalarUDFImpl for AtTimeZone {
         let Some(Some(name)) = zone.try_as_str() else {
             return ScalarValue::try_from(args.return_type()).map(ColumnarValue::Scalar);
         };
-        let Some(zone) = TimeZone::parse(name) else {
-            let error = settings::Error::Invalid {
-                name: "TimeZone".into(),
-                value: name.to_owned(),
-                hint: String::new(),
-            };
-            return Err(DataFusionError::External(Box::new(error)));
+        let zone = match self.of_moment {
+            true => TimeZone::parse_of_moment(name),
+            false => TimeZone::parse_posix(name),
         };
+        let zone = zone.ok_or_else(|| unknown_zone(name))?;
         match moments {
             ColumnarValue::Array(array) => {
                 shift(array, &zone, args.return_type()).map(ColumnarValue::Array)
@@ -184,7 +203,11 @@ pub(super) fn constant_on_clocks(
     if zone_of(&from) != Zone::None || counts_as_session(zone, session) {
         return Ok(None);
     }
-    let moments = value.cast_to(&with_time_of_day(&from))?;
+    let moments = value.cast_to(&with_time_of_day(&from)).map_err(|error| match from {
+        // The engine's error is about numbers.
+        DataType::Date32 => DataFusionError::External(Box::new(template::Error::DateOutOfRange)),
+        _ => error,
+    })?;
     let Some(kind) = shifted(&moments.data_type()) else { return Ok(None) };
     let moment = shift_value(&moments, session, &kind)?.cast_to(to)?;
     Ok(Some(Expr::Literal(moment, None)))
@@ -324,28 +347,36 @@ impl ScalarUDFImpl for ClockOffset {
 }
 
 /// `extract(timezone FROM moment)` and the hours and minutes of it, which the engine has not.
+///
+/// # Errors
+/// What it is asked of has no zone.
 pub(super) fn part_of_zone(
     function: &ScalarFunction,
     schema: &DFSchema,
     session: &TimeZone,
-) -> Option<Expr> {
-    let [Expr::Literal(part, _), moment] = function.args.as_slice() else { return None };
-    let (unit, most) = match part.try_as_str()??.to_lowercase().as_str() {
+) -> Result<Option<Expr>> {
+    let [Expr::Literal(part, _), moment] = function.args.as_slice() else { return Ok(None) };
+    let Some(part) = part.try_as_str().flatten().map(str::to_lowercase) else { return Ok(None) };
+    let (unit, most) = match part.as_str() {
         "timezone" => (1, None),
         "timezone_hour" => (3600, None),
         "timezone_minute" => (60, Some(60)),
-        _ => return None,
+        _ => return Ok(None),
     };
-    let kind = moment.get_type(schema).ok()?;
-    if function.func.name() != "date_part" || !matches!(kind, DataType::Timestamp(_, Some(_))) {
-        return None;
+    if function.func.name() != "date_part" {
+        return Ok(None);
+    }
+    let kind = moment.get_type(schema)?;
+    if !matches!(kind, DataType::Timestamp(_, Some(_))) {
+        let kind = sql_name(pg_type(&Field::new("", kind, true)).name());
+        return not_impl_err!("unit \"{part}\" not supported for type {kind}");
     }
     let name = Expr::Literal(ScalarValue::from(session.name()), None);
     let seconds = ScalarUDF::new_from_impl(ClockOffset::default());
     let seconds = seconds.call(vec![name, moment.clone()]);
     let units = binary_expr(seconds, Operator::Divide, lit(unit));
-    Some(match most {
+    Ok(Some(match most {
         Some(most) => binary_expr(units, Operator::Modulo, lit(most)),
         None => units,
-    })
+    }))
 }

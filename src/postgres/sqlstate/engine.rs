@@ -199,7 +199,7 @@ pub(super) fn known(error: &DataFusionError) -> Option<&'static str> {
 fn arrow_code(error: &ArrowError) -> Option<&'static str> {
     Some(match error {
         ArrowError::DivideByZero => "22012",
-        ArrowError::ArithmeticOverflow(_) => "22003",
+        ArrowError::ArithmeticOverflow(text) => told_by(text).unwrap_or("22003"),
         ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text)
             if [
                 "Can't cast value",

@@ -61,22 +61,6 @@ pub fn rewrite(expr: &mut Expr) {
         }
         // Of transactions there is one with one argument.
         ("age", [left, right]) => call("age_between", vec![take(left), take(right)]),
-        // No value is beyond all others here.
-        ("isfinite", [value]) => operator(value.clone(), BinaryOperator::Eq, take(value)),
-        ("date_trunc", [unit, moment, zone]) => {
-            let moment = cast(take(moment), timestamp(TimezoneInfo::Tz));
-            let shown = call("timezone", vec![zone.clone(), moment.clone()]);
-            let of_day = as_text(unit).is_some_and(|unit| !is_below_day(unit));
-            let cut = call("date_trunc", vec![take(unit), shown.clone()]);
-            match of_day {
-                true => call("timezone", vec![take(zone), cut]),
-                // An hour that comes twice keeps its own place.
-                false => {
-                    let rest = operator(shown, BinaryOperator::Minus, cut);
-                    operator(moment, BinaryOperator::Minus, rest)
-                }
-            }
-        }
         (
             "make_timestamp" | "make_timestamptz",
             [year, month, day, hour, minute, second, zone @ ..],
@@ -87,7 +71,8 @@ pub fn rewrite(expr: &mut Expr) {
             parts.push(second);
             let moment = call("make_timestamp", parts);
             match zone {
-                [zone] => call("timezone", vec![take(zone), moment]),
+                // Its signs are those of moments: see `timezone_of_moment`.
+                [zone] => call("timezone_of_moment", vec![take(zone), moment]),
                 _ if name == "make_timestamptz" => cast(moment, timestamp(TimezoneInfo::Tz)),
                 _ => moment,
             }
@@ -152,11 +137,6 @@ fn named_parts(name: &str, function: &mut Function) {
         *seconds = cast(take(seconds), DataType::DoublePrecision);
     }
     list.args = parts.into_iter().map(FunctionArg::Unnamed).collect();
-}
-
-fn is_below_day(unit: &str) -> bool {
-    let unit = unit.to_lowercase();
-    ["micro", "milli", "second", "minute", "hour"].iter().any(|start| unit.starts_with(start))
 }
 
 /// A number of digits that is written out.

@@ -261,6 +261,14 @@ pub(super) fn micros(fraction: &str) -> i64 {
     (0..6).fold(0, |n, at| n * 10 + digit(at)) + i64::from(digit(6) >= 5)
 }
 
+/// `+HH[:MM[:SS]]` or `+HHMM`, as it stands behind a moment: seconds east.
+pub(in crate::values) fn offset(text: &str) -> Option<i32> {
+    match zone(text) {
+        Ok(Zone::Offset(seconds)) => i32::try_from(seconds).ok(),
+        _ => None,
+    }
+}
+
 fn zone(text: &str) -> Result<Zone, Fault> {
     let (sign, rest) = match text.as_bytes() {
         [b'Z' | b'z'] => return Ok(Zone::Offset(0)),

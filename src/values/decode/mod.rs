@@ -13,6 +13,8 @@ mod numeric;
 mod tests;
 mod text;
 
+pub(super) use datetime::offset;
+
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 use postgres_types::Type;

@@ -48,6 +48,15 @@ impl TimeZone {
             let offset = (hours * 3600.0) as i32;
             return fixed(hour_name(offset), offset);
         }
+        Self::parse_posix(text)
+    }
+
+    /// Reads a zone as `AT TIME ZONE` does: as [`TimeZone::parse`], but hours alone are a POSIX specification
+    /// too (`+05` is west). What [`TimeZone::name`] gives is read back.
+    pub fn parse_posix(text: &str) -> Option<Self> {
+        if text == "UTC" {
+            return Some(Self::utc());
+        }
         let named = |zone: &&chrono_tz::Tz| zone.name().eq_ignore_ascii_case(text);
         if let Some(zone) = chrono_tz::TZ_VARIANTS.iter().find(named) {
             let rule = match zone.name() {
@@ -58,6 +67,20 @@ impl TimeZone {
         }
         let offset = posix_offset(text)?;
         fixed(text.to_ascii_uppercase(), offset)
+    }
+
+    /// Reads a zone as `make_timestamptz` does: what begins with a sign is what stands behind a moment
+    /// (`+05:30`, `+0530`), which ISO 8601 counts **east**, and anything else a name (`parse_sane_timezone` of
+    /// PostgreSQL's `timestamp.c`). Bare digits are neither.
+    pub fn parse_of_moment(text: &str) -> Option<Self> {
+        match text.as_bytes().first()? {
+            b'+' | b'-' => {
+                let offset = crate::values::decode::offset(text)?;
+                fixed(hour_name(offset), offset)
+            }
+            b'0'..=b'9' => None,
+            _ => Self::parse_posix(text),
+        }
     }
 
     /// The name that `SHOW TIME ZONE` gives.
@@ -258,6 +281,33 @@ mod tests {
         }
         for text in ["", "Foo/Bar", "abc", "Z", "UTC3:30:15", "UTC+999", "1e9", "nan", "<+03"] {
             assert_eq!(TimeZone::parse(text), None, "{text}");
+        }
+    }
+
+    /// Seconds east of PostgreSQL 15: `timezone(zone, timestamp)`, `make_timestamptz(..., zone)` and SET.
+    #[test]
+    fn signs_are_those_of_who_reads_them() {
+        const HOUR: i32 = 3600;
+        let half = HOUR / 2;
+        let (none, five) = (None, 5 * HOUR);
+        for (text, posix, of_moment, set) in [
+            ("+05", Some(-five), Some(five), Some(five)),
+            ("+5", Some(-five), Some(five), Some(five)),
+            ("-05", Some(five), Some(-five), Some(-five)),
+            ("5", Some(-five), none, Some(five)),
+            ("+05:30", Some(-five - half), Some(five + half), Some(-five - half)),
+            ("+0530", none, Some(five + half), none),
+            ("UTC+5", Some(-five), Some(-five), Some(-five)),
+            ("<+05>-05", Some(five), Some(five), Some(five)),
+            ("utc", Some(0), Some(0), Some(0)),
+            ("", none, none, none),
+        ] {
+            let east = |zone: Option<TimeZone>| zone.map(|zone| zone.offset_at(0));
+            assert_eq!(east(TimeZone::parse_posix(text)), posix, "{text}");
+            assert_eq!(east(TimeZone::parse_of_moment(text)), of_moment, "{text}");
+            if text != "+0530" {
+                assert_eq!(east(TimeZone::parse(text)), set, "{text}");
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! What commands ask for: rows that they do something with, in place of showing them.
 
 use super::{Session, of};
-use crate::cli::error::Result;
-use crate::cli::sql::wire::{Column, Fault, Row, Wire};
+use crate::cli::error::{Error, Result};
+use crate::cli::sql::output::Output;
+use crate::cli::sql::print::{Printer, Style};
+use crate::cli::sql::wire::{Column, Fault, Row, Table, Wire};
 
 impl Session {
     /// Rows for a command of ours; an error is shown, and there are none.
@@ -19,9 +21,16 @@ impl Session {
     }
 
     /// Columns and rows of a statement, for a command that does something with them. An error is shown, and
-    /// kept as any statement's is. SIGINT ends it.
-    pub async fn table(&mut self, sql: &str) -> Result<Option<(Vec<Column>, Vec<Row>)>> {
+    /// kept as any statement's is. SIGINT ends it. Of several statements it is the last that the command is
+    /// for: what the others gave is shown.
+    pub async fn table(
+        &mut self,
+        sql: &str,
+        style: &Style,
+        out: &mut Output,
+    ) -> Result<Option<Table>> {
         let bound = self.bound.take();
+        let mut earlier = Vec::new();
         if self.ready_wire().await?.is_none() {
             return Ok(None);
         }
@@ -33,7 +42,7 @@ impl Session {
         };
         let found = match asked {
             Ok(()) => {
-                let answer = wire.all();
+                let answer = wire.all(&mut earlier);
                 tokio::pin!(answer);
                 loop {
                     tokio::select! {
@@ -51,6 +60,14 @@ impl Session {
             Err(error) => Err(error),
         };
         self.wire = Some(wire);
+        for (columns, rows) in earlier {
+            let mut printer = Printer::begin(style, columns);
+            for row in rows {
+                printer.row(row, out).map_err(Error::Print)?;
+            }
+            printer.finish(out).map_err(Error::Print)?;
+        }
+        out.flush()?;
         if let Ok((_, rows)) = &found {
             self.last_outcome = Ok(format!("SELECT {}", rows.len()));
         }
@@ -61,7 +78,7 @@ impl Session {
     pub async fn columns_of(&mut self, sql: &str) -> Result<Option<Vec<Column>>> {
         let Some(wire) = self.ready_wire().await? else { return Ok(None) };
         let found = match wire.ask_columns(sql).await {
-            Ok(()) => wire.all().await,
+            Ok(()) => wire.all(&mut Vec::new()).await,
             Err(error) => Err(error),
         };
         let found = self.unless_failed(sql, found).await?;
