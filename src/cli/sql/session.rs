@@ -6,7 +6,7 @@
 mod asked;
 mod told;
 
-use std::io::{self, IsTerminal, Read, Write, stderr, stdin};
+use std::io::{self, IsTerminal, Read, Write, stderr, stdin, stdout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -291,8 +291,8 @@ impl Session {
                 Attempt::Done(good) => {
                     if self.timing {
                         let millis = since.elapsed().as_secs_f64() * 1000.0;
-                        writeln!(out, "Time: {millis:.3} ms").map_err(Error::Print)?;
-                        out.flush()?;
+                        // Not where rows go: that may be a file.
+                        writeln!(stdout(), "Time: {millis:.3} ms").map_err(Error::Print)?;
                     }
                     return Ok(good);
                 }
