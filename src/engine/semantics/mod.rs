@@ -10,7 +10,7 @@
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
 //! - *casts from and to `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]); so do sums of it and intervals ([`moved`]).
-//!   Constants with a zone and without are kept apart ([`apart`]).
+//!   Constants with a zone and without are kept apart ([`apart`], [`bare`]).
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
@@ -25,6 +25,7 @@
 mod apart;
 mod arithmetic;
 mod armor;
+mod bare;
 mod bounded;
 mod buckets;
 mod chosen;
@@ -165,6 +166,7 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(moved::functions());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
+    functions.push(bare::function());
     functions
 }
 
@@ -240,6 +242,11 @@ fn session_zone(config: &ConfigOptions) -> TimeZone {
 
 impl Semantics {
     fn node(&self, plan: LogicalPlan, zone: &TimeZone) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::RecursiveQuery(query) = &plan
+            && let Some(query) = bare::recursive(query)?
+        {
+            return Ok(Transformed::yes(query));
+        }
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
             let columns = scan.source.schema();
