@@ -10,7 +10,8 @@
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
 //! - *casts from and to `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]); so do sums of it and intervals ([`moved`]).
-//!   Constants with a zone and without are kept apart ([`apart`], [`bare`]).
+//!   Constants with a zone and without are kept apart ([`apart`], [`bare`]). What such a cast is compared with
+//!   bounds the column ([`implied`]).
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
@@ -35,6 +36,7 @@ mod decimals;
 mod distinctions;
 mod equal_json;
 mod extremes;
+mod implied;
 mod intervals;
 mod joined;
 mod json;
@@ -93,6 +95,7 @@ pub(super) use apart::Apart;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
+pub(super) use implied::Implied;
 pub use json::JsonError;
 pub(super) use operators::Operators;
 pub(super) use precision::kept;

@@ -31,7 +31,7 @@ pub(super) struct AtTimeZone {
 }
 
 impl AtTimeZone {
-    const NAME: &str = "timezone";
+    pub(super) const NAME: &str = "timezone";
 }
 
 impl Default for AtTimeZone {
