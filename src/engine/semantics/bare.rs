@@ -1,13 +1,16 @@
 //! Values without what is said of their column alone: its number in files, and marks of constants. The terms
-//! of a recursive query have to say the same of each column, or the engine refuses them.
+//! of a recursive query have to say the same of each column, or the engine refuses them. And values of which
+//! the engine is to estimate nothing.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{DFSchemaRef, Result, exec_err};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DFSchemaRef, Result, exec_err};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, ReturnFieldArgs,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, RecursiveQuery,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use super::apart::MARK;
@@ -93,4 +96,28 @@ fn bared(term: &Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
         });
     let columns: Vec<Expr> = columns.collect();
     Ok(Arc::new(LogicalPlanBuilder::from(term.as_ref().clone()).project(columns)?.build()?))
+}
+
+/// A comparison of two columns, with the days of moments in it as values that no cast makes. By a cast the
+/// engine would compute from the other side in which range the moments are that fit, which days make wider
+/// than it was, and fail because more than all rows fit.
+pub(super) fn days(compared: BinaryExpr, schema: &DFSchema) -> Transformed<BinaryExpr> {
+    let is_day = |side: &Expr| match side {
+        Expr::Cast(Cast { expr, field }) => {
+            *field.data_type() == DataType::Date32
+                && matches!(expr.get_type(schema), Ok(DataType::Timestamp(..)))
+        }
+        _ => false,
+    };
+    let BinaryExpr { left, op, right } = compared;
+    let any = is_day(&left) || is_day(&right);
+    if !any || !super::compares(op) || !left.any_column_refs() || !right.any_column_refs() {
+        return Transformed::no(BinaryExpr { left, op, right });
+    }
+    let function = function();
+    let [left, right] = [left, right].map(|side| match is_day(&side) {
+        true => Box::new(function.call(vec![*side])),
+        false => side,
+    });
+    Transformed::yes(BinaryExpr { left, op, right })
 }

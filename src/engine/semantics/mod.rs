@@ -431,6 +431,12 @@ impl Semantics {
         if let Some(sum) = self.sums.call((&left, op, &right), schema, zone) {
             return Transformed::yes(sum);
         }
+        let (left, op, right) = match bare::days(BinaryExpr { left, op, right }, schema) {
+            Transformed { data, transformed: true, .. } => {
+                return Transformed::yes(Expr::BinaryExpr(data));
+            }
+            Transformed { data: BinaryExpr { left, op, right }, .. } => (left, op, right),
+        };
         let both = |fits: fn(&DataType) -> bool| {
             let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
             left == right && left.is_some_and(|kind| fits(&kind))
