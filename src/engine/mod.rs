@@ -464,7 +464,9 @@ fn template(
     }
     // Behind what computes constants, and before whatever looks for expressions that are the same.
     let computed = optimizer_rules.iter().position(|rule| rule.name() == semantics::Apart::BEHIND);
-    optimizer_rules.insert(computed.map_or(0, |at| at + 1), Arc::new(semantics::Apart));
+    let behind = computed.map_or(0, |at| at + 1);
+    optimizer_rules.insert(behind, Arc::new(semantics::Apart));
+    optimizer_rules.insert(behind, Arc::new(semantics::Implied));
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
     let mut physical_rules = pushdown::looked_after(physical_rules);

@@ -3,19 +3,21 @@
 //! `timestamptz '2026-03-01' + x`, and give one column twice.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use super::grouped;
+use super::{bare, grouped};
 
 /// What marks a constant with a zone.
-const MARK: (&str, &str) = ("oribi.zone", "yes");
+pub(super) const MARK: (&str, &str) = ("oribi.zone", "yes");
 
 /// The rule. It marks constants with a zone in plans that have one without it that the engine takes for the
 /// same, and all of the same number alike. No others: to the engine a constant with a mark is another one
@@ -74,21 +76,18 @@ fn mixed(plan: &LogicalPlan) -> Result<HashSet<ScalarValue>> {
 }
 
 fn marked(plan: LogicalPlan, mixed: &HashSet<ScalarValue>) -> Result<Transformed<LogicalPlan>> {
+    // Its rows are of constants one by one, none of which stands for another.
+    if matches!(plan, LogicalPlan::Values(_)) {
+        return Ok(Transformed::no(plan));
+    }
     let names = NamePreserver::new(&plan);
+    let schema = merge_schema(&plan.inputs());
     let each = |expr: Expr| {
         let name = names.save(&expr);
-        let done = expr.transform_up(|expr| match expr {
-            Expr::Literal(value, None)
-                if matches!(value.data_type(), DataType::Timestamp(_, Some(_)))
-                    && mixed.contains(&value) =>
-            {
-                let (key, marked) = MARK;
-                let metadata = [(key.to_owned(), marked.to_owned())].into_iter().collect();
-                let metadata = FieldMetadata::new(metadata);
-                Ok(Transformed::yes(Expr::Literal(value, Some(metadata))))
-            }
-            other => Ok(Transformed::no(other)),
-        })?;
+        let mut done = with_marks(expr.clone(), mixed, None)?;
+        if done.transformed && leaks(&done.data, &schema) {
+            done = with_marks(expr, mixed, Some(&bare::function()))?;
+        }
         Ok(match done.transformed {
             true => done.update_data(|expr| name.restore(expr)),
             false => done,
@@ -102,4 +101,34 @@ fn marked(plan: LogicalPlan, mixed: &HashSet<ScalarValue>) -> Result<Transformed
         true => done.map_data(LogicalPlan::recompute_schema),
         false => Ok(done),
     }
+}
+
+/// An expression with the constants in it marked, each as a value without its mark if there is a function for
+/// that.
+fn with_marks(
+    expr: Expr,
+    mixed: &HashSet<ScalarValue>,
+    bare: Option<&Arc<ScalarUDF>>,
+) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::Literal(value, None)
+            if matches!(value.data_type(), DataType::Timestamp(_, Some(_)))
+                && mixed.contains(&value) =>
+        {
+            let (key, marked) = MARK;
+            let metadata = [(key.to_owned(), marked.to_owned())].into_iter().collect();
+            let marked = Expr::Literal(value, Some(FieldMetadata::new(metadata)));
+            Ok(Transformed::yes(match bare {
+                Some(bare) => bare.call(vec![marked]),
+                None => marked,
+            }))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+/// Whether a mark is one of the column that an expression becomes: another step may want a column without it,
+/// as the two sides of a union or of a recursive query do.
+fn leaks(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.to_field(schema).is_ok_and(|(_, field)| field.metadata().contains_key(MARK.0))
 }

@@ -10,7 +10,8 @@
 //! - *casts to integers* round, where the engine cuts off ([`rounding::RoundToEven`]);
 //! - *casts from and to `timestamptz`*, and functions of it that look at a clock, use the session's zone,
 //!   where the engine uses that of the column's type ([`zones`]); so do sums of it and intervals ([`moved`]).
-//!   Constants with a zone and without are kept apart ([`apart`]).
+//!   Constants with a zone and without are kept apart ([`apart`], [`bare`]). What such a cast is compared with
+//!   bounds the column ([`implied`]).
 //!
 //! - *intervals* are compared and sorted by how long they are ([`intervals`]), JSON as `jsonb` is ([`json`]).
 //!
@@ -25,6 +26,7 @@
 mod apart;
 mod arithmetic;
 mod armor;
+mod bare;
 mod bounded;
 mod buckets;
 mod chosen;
@@ -34,6 +36,7 @@ mod decimals;
 mod distinctions;
 mod equal_json;
 mod extremes;
+mod implied;
 mod intervals;
 mod joined;
 mod json;
@@ -92,6 +95,7 @@ pub(super) use apart::Apart;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
+pub(super) use implied::Implied;
 pub use json::JsonError;
 pub(super) use operators::Operators;
 pub(super) use precision::kept;
@@ -168,6 +172,7 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
+    functions.push(bare::function());
     functions
 }
 
@@ -243,6 +248,11 @@ fn session_zone(config: &ConfigOptions) -> TimeZone {
 
 impl Semantics {
     fn node(&self, plan: LogicalPlan, zone: &TimeZone) -> Result<Transformed<LogicalPlan>> {
+        if let LogicalPlan::RecursiveQuery(query) = &plan
+            && let Some(query) = bare::recursive(query)?
+        {
+            return Ok(Transformed::yes(query));
+        }
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
             let columns = scan.source.schema();
@@ -425,6 +435,12 @@ impl Semantics {
         if let Some(sum) = self.sums.call((&left, op, &right), schema, zone) {
             return Transformed::yes(sum);
         }
+        let (left, op, right) = match bare::days(BinaryExpr { left, op, right }, schema) {
+            Transformed { data, transformed: true, .. } => {
+                return Transformed::yes(Expr::BinaryExpr(data));
+            }
+            Transformed { data: BinaryExpr { left, op, right }, .. } => (left, op, right),
+        };
         let both = |fits: fn(&DataType) -> bool| {
             let (left, right) = (left.get_type(schema).ok(), right.get_type(schema).ok());
             left == right && left.is_some_and(|kind| fits(&kind))

@@ -39,7 +39,7 @@ pub(super) struct AtTimeZone {
 }
 
 impl AtTimeZone {
-    const NAME: &str = "timezone";
+    pub(super) const NAME: &str = "timezone";
 
     pub(super) fn of_moment() -> Self {
         Self { of_moment: true, ..Self::default() }
