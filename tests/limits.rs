@@ -107,6 +107,25 @@ async fn what_can_spill_succeeds_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_spills_more_than_it_may_is_told_which_limit_it_is() {
+    let options = Options::new()
+        .env("ORIBI_ENGINE_MEMORY_LIMIT", "64MiB")
+        .env("ORIBI_ENGINE_SPILL_LIMIT", "20MiB")
+        .env("ORIBI_ENGINE_TARGET_PARTITIONS", "2");
+    let daemon = Daemon::start(&options);
+    let client = daemon.connect().await;
+    for (sql, _) in CAN_SPILL {
+        let refused = client.simple_query(sql).await.expect_err(sql);
+        let said = refused.as_db_error().unwrap_or_else(|| panic!("{sql}: {refused:?}"));
+        assert_eq!(said.code().code(), "53400", "{sql}: {said:?}");
+        assert!(said.hint().is_some_and(|hint| hint.contains("engine.spill_limit")), "{said:?}");
+    }
+    client.simple_query("SELECT 1").await.expect("others go on");
+    let spill = daemon.data_dir().join("spill");
+    eventually("spill files are gone", async || files(&spill).is_empty().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_statement_leaves_no_spill_files() {
     let _alone = ALONE.lock().await;
     let daemon = SMALL.get();

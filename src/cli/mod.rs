@@ -187,18 +187,23 @@ fn settings(
     let named = named.map(|(_, path)| PathBuf::from(path));
     let file = file.or(named).filter(|path| !path.as_os_str().is_empty());
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?)));
-    Ok(Config::load(file.as_deref(), environment, flags)?)
+    let config = Config::load(file.as_deref(), environment, flags)?;
+    telemetry::check(&config.log.filter).map_err(|error| bad_filter(&config, &error))?;
+    Ok(config)
 }
 
 /// Starts logging, or refuses a filter that makes no sense as any other wrong setting.
 fn start_logging(config: &Config) -> Result<()> {
+    telemetry::start(&config.log.filter, config.log.format == LogFormat::Json)
+        .map_err(|error| bad_filter(config, &error))
+}
+
+fn bad_filter(config: &Config, error: &impl ToString) -> Error {
     const KEY: &str = "log.filter";
-    telemetry::start(&config.log.filter, config.log.format == LogFormat::Json).map_err(|error| {
-        let set = config.rows().into_iter().find(|row| row.key == KEY);
-        let origin = set.map(|row| row.origin).unwrap_or_default();
-        let reason = error.to_string();
-        Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
-    })
+    let set = config.rows().into_iter().find(|row| row.key == KEY);
+    let origin = set.map(|row| row.origin).unwrap_or_default();
+    let reason = error.to_string();
+    Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
 }
 
 /// The runtime for network and coordination; statements execute on the engine's own.

@@ -96,6 +96,7 @@ const SAYINGS: &[(&str, &str)] = &[
     ("Invalid window frame", "42P20"),
     ("RANGE requires exactly one ORDER BY", "42P20"),
     ("is defined multiple times!", "42P20"),
+    ("max_temp_directory_size", "53400"),
     ("Unsupported SQL type", "42704"),
     ("Unsupported Value 'SingleQuotedByteStringLiteral", "42704"),
     ("Unsupported Value 'HexStringLiteral", "42704"),

@@ -106,6 +106,13 @@ impl From<engine::Error> for Report {
                         at once.";
             return Self::error(code, first_line(&message)).hint(hint);
         }
+        if code == "53400" && message.contains("max_temp_directory_size") {
+            let hint = "Raise engine.spill_limit, or engine.memory_limit so that less is spilled, or ask for \
+                        less at once.";
+            let message =
+                "the statement's temporary files are larger than engine.spill_limit allows";
+            return Self::error(code, message).hint(hint);
+        }
         if code == "XX000" {
             let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
@@ -187,7 +194,7 @@ pub(super) fn known(error: &DataFusionError) -> Option<&'static str> {
         DataFusionError::Configuration(_) => "22023",
         DataFusionError::IoError(error) => match error.kind() {
             std::io::ErrorKind::StorageFull => "53100",
-            _ => "58030",
+            _ => told_by(&error.to_string()).unwrap_or("58030"),
         },
         DataFusionError::Internal(text) => told_by(text).unwrap_or("XX000"),
         DataFusionError::External(inner) => return external(inner.as_ref()),
@@ -220,6 +227,7 @@ fn arrow_code(error: &ArrowError) -> Option<&'static str> {
         ArrowError::InvalidArgumentError(text) => told_by(text).unwrap_or("22000"),
         ArrowError::NotYetImplemented(_) => "0A000",
         ArrowError::MemoryError(_) => "53200",
+        ArrowError::IoError(text, _) => return told_by(text),
         ArrowError::ExternalError(inner) => return external(inner.as_ref()),
         _ => return None,
     })
