@@ -145,8 +145,8 @@ async fn what_is_written_on_one_daemon_is_read_on_another() {
         one.rows("CREATE DATABASE test").await;
         other.rows("CREATE TABLE test.t1 (id INT, name STRING)").await;
         one.rows("INSERT INTO test.t1 VALUES (1, 'one'), (2, 'two')").await;
-        let rows = other.rows("SELECT * FROM test.t1 ORDER BY id").await;
-        assert_eq!(rows, [["1", "one"], ["2", "two"]]);
+        let rows = async || other.rows("SELECT * FROM test.t1 ORDER BY id").await;
+        until("the rows are there", async || rows().await == [["1", "one"], ["2", "two"]]).await;
         one.rows("CREATE TABLE t (x int)").await;
         other.rows("INSERT INTO t VALUES (1)").await;
         until("the row is there", async || one.value("SELECT x FROM t").await == "1").await;
