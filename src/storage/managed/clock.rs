@@ -10,7 +10,7 @@ use serde_json::{Result, Value};
 
 /// By how many milliseconds a table's time is ahead of this daemon's.
 pub(super) fn ahead(metadata: &TableMetadata) -> i64 {
-    (metadata.last_updated_ms() - chrono::Utc::now().timestamp_millis()).max(0)
+    metadata.last_updated_ms().saturating_sub(chrono::Utc::now().timestamp_millis()).max(0)
 }
 
 /// The same with another time of its last change and of all before it, which no snapshot's own time is.
