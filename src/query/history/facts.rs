@@ -1,6 +1,8 @@
 //! What is known of one statement of this daemon, from its start on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -80,14 +82,14 @@ impl Told {
     /// Of about as many sessions as run statements at one time.
     const KEPT: usize = 16;
 
-    fn of(&mut self, settings: &Arc<Settings>) -> BTreeMap<String, String> {
-        if let Some((_, told)) = self.0.iter().find(|(known, _)| Arc::ptr_eq(known, settings)) {
-            return told.clone();
-        }
-        self.0.truncate(Self::KEPT - 1);
-        let told = settings.differing();
-        self.0.push_front((settings.clone(), told.clone()));
-        told
+    fn of(&mut self, settings: &Arc<Settings>) -> &BTreeMap<String, String> {
+        let known = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, settings));
+        let at = known.unwrap_or_else(|| {
+            self.0.truncate(Self::KEPT - 1);
+            self.0.push_front((settings.clone(), settings.differing()));
+            0
+        });
+        &self.0[at].1
     }
 }
 
@@ -189,63 +191,58 @@ impl Facts {
         tally.end(&end, &self.observation);
     }
 
-    /// What the history has of it. `limit` are bytes of its text.
-    pub fn record(
+    /// What the history has of it, in place of what `record` has. `limit` are bytes of its text.
+    pub fn tell(
         &self,
         daemon: &str,
         session: &SessionEntry,
         limit: usize,
         told: &mut Told,
-    ) -> Record {
-        let Outcome { tag, failure, ended } = self.outcome().clone();
+        record: &mut Record,
+    ) {
+        let outcome = self.outcome();
+        let Outcome { tag, failure, ended } = &*outcome;
         let figures = self.observation.figures();
-        let state = self.state();
-        let took = ended.as_ref().map(|ended| ended.took);
-        let pool = ended.as_ref().and_then(|ended| ended.pool.as_deref().map(str::to_owned));
-        let application = ended.map(|ended| ended.application_name).unwrap_or_default();
-        let (sqlstate, error) = match failure {
-            Some(failure) => (failure.sqlstate, Some(failure.message)),
-            None => (None, None),
-        };
-        let affected = tag.as_deref().and_then(rows_of).unwrap_or_default();
+        let took = ended.as_ref().map(|ended| micros(ended.took));
         let (queued, planning) =
             (self.queued.load(Ordering::Relaxed), self.planning.load(Ordering::Relaxed));
-        let took = took.map(micros);
-        Record {
-            id: self.id,
-            state,
-            daemon: daemon.to_owned(),
-            pid: Some(session.pid),
-            user: session.user.clone(),
-            owner: Some(session.owner),
-            database: session.database.clone(),
-            pool,
-            client: Some(session.client.to_string()),
-            application_name: application,
-            sql: cut(&self.text, limit).to_string(),
-            tag,
-            started: Some(self.started),
-            ended: took.and_then(|took| {
-                let took = TimeDelta::microseconds(i64::try_from(took).ok()?);
-                self.started.checked_add_signed(took)
-            }),
-            duration: took,
-            queued: took.map(|_| queued),
-            planning: took.map(|_| planning),
-            execution: took.map(|took| took.saturating_sub(queued + planning)),
-            rows: self.observation.rows().max(affected),
-            scanned: figures.scanned,
-            rows_scanned: figures.rows_scanned,
-            spilled: figures.spilled,
-            peak: figures.peak,
-            retries: self.observation.retries(),
-            workers: self.observation.workers(),
-            silent: self.observation.silent(),
-            profile: false,
-            sqlstate,
-            error,
-            settings: told.of(&self.settings),
-        }
+        let affected = tag.as_deref().and_then(rows_of).unwrap_or_default();
+        record.id = self.id;
+        record.state = outcome.state();
+        put(&mut record.daemon, daemon);
+        put(&mut record.user, &session.user);
+        record.owner = Some(session.owner);
+        put(&mut record.database, &session.database);
+        put(&mut record.sql, &cut(&self.text, limit));
+        record.pid = Some(session.pid);
+        let pool = ended.as_ref().and_then(|ended| ended.pool.as_deref());
+        put_if(&mut record.pool, pool);
+        put_address(record.client.get_or_insert_default(), session.client);
+        let application = ended.as_ref().map_or("", |ended| &ended.application_name);
+        put(&mut record.application_name, application);
+        put_if(&mut record.tag, tag.as_deref());
+        record.started = Some(self.started);
+        record.ended = took.and_then(|took| {
+            let took = TimeDelta::microseconds(i64::try_from(took).ok()?);
+            self.started.checked_add_signed(took)
+        });
+        record.duration = took;
+        record.queued = took.map(|_| queued);
+        record.planning = took.map(|_| planning);
+        record.execution = took.map(|took| took.saturating_sub(queued + planning));
+        record.rows = self.observation.rows().max(affected);
+        record.scanned = figures.scanned;
+        record.rows_scanned = figures.rows_scanned;
+        record.spilled = figures.spilled;
+        record.peak = figures.peak;
+        record.retries = self.observation.retries();
+        record.workers = self.observation.workers();
+        record.silent = self.observation.silent();
+        record.profile = false;
+        let failure = failure.as_ref();
+        put_if(&mut record.sqlstate, failure.and_then(|failure| failure.sqlstate.as_deref()));
+        put_if(&mut record.error, failure.map(|failure| failure.message.as_str()));
+        told.of(&self.settings).clone_into(&mut record.settings);
     }
 
     fn outcome(&self) -> MutexGuard<'_, Outcome> {
@@ -255,6 +252,24 @@ impl Facts {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Replaces a text and keeps its room.
+fn put(text: &mut String, by: &str) {
+    by.clone_into(text);
+}
+
+fn put_if(text: &mut Option<String>, by: Option<&str>) {
+    match by {
+        Some(by) => put(text.get_or_insert_default(), by),
+        None => *text = None,
+    }
+}
+
+fn put_address(text: &mut String, address: SocketAddr) {
+    text.clear();
+    // A string takes all that is written to it.
+    let _ = write!(text, "{address}");
 }
 
 /// The rows that a command tag counts, such as `INSERT 0 3`.

@@ -50,7 +50,7 @@ use crate::engine::observe::complete;
 use crate::engine::settings::Settings;
 use crate::telemetry;
 use crate::traces::Traces;
-use store::{Batch, Store};
+use store::{Batch, Ended, Store};
 use tally::Tally;
 
 /// Statements that may wait to be written.
@@ -306,7 +306,8 @@ impl History {
         }
         // Under the lock, so that its end cannot come on the queue before its beginning.
         let mut queue = self.queue();
-        let record = facts.record(&self.daemon, session, self.text_limit, &mut Told::default());
+        let mut record = Record::default();
+        facts.tell(&self.daemon, session, self.text_limit, &mut Told::default(), &mut record);
         // It may have ended at this moment.
         if record.state == State::Running && !facts.journaled.swap(true, Ordering::Relaxed) {
             self.push(&mut queue, Note::Begun(Box::new(record)));
@@ -415,22 +416,23 @@ impl History {
             _ => None,
         }))
         .await;
-        let mut batch = Batch { closed, ..Batch::default() };
+        let mut batch = Batch::new(closed);
         let wanted = self.is_on() || self.settings().slow.0.is_some() || self.traces.is_some();
-        let mut told = Told::default();
+        // One after another is written into the same record, as its line is.
+        let (mut told, mut record) = (Told::default(), Record::default());
         for note in notes {
             match note {
                 Note::Begun(record) => batch.begun.push(*record),
-                Note::Lost(record) => batch.ended.push((*record, None)),
+                Note::Lost(mut record) => batch.end(&mut record, None),
                 Note::Ended { facts, session, at: _ } => {
                     self.tally.measured(facts.observation.figures());
                     if !wanted {
                         continue;
                     }
-                    let record = facts.record(&self.daemon, &session, self.text_limit, &mut told);
+                    facts.tell(&self.daemon, &session, self.text_limit, &mut told, &mut record);
                     self.log_slow(&record, &facts.text);
                     self.trace(&record, &facts.text);
-                    batch.ended.push((record, facts.observation.take_profile(&self.daemon)));
+                    batch.end(&mut record, facts.observation.take_profile(&self.daemon));
                 }
             }
         }
@@ -448,7 +450,9 @@ impl History {
                 }
                 None => {
                     let (new, lost) = Store::open(directory, settings.size.0, settings.keep);
-                    batch.ended.extend(lost.into_iter().map(|record| (record.lost(), None)));
+                    for record in lost {
+                        batch.end(&mut record.lost(), None);
+                    }
                     opened.insert(new)
                 }
             };
@@ -511,7 +515,7 @@ impl History {
     /// The statements that this daemon knows of, by id, with those that were lost on others.
     pub async fn records(&self) -> Vec<Record> {
         self.written().await;
-        let unwritten = self.unwritten(|(record, _)| Some(record.clone())).await;
+        let unwritten = self.unwritten(Ended::record).await;
         let directory = self.directory.clone();
         let all = move || merged(store::read(&directory).into_iter().chain(unwritten));
         tokio::task::spawn_blocking(all).await.unwrap_or_default()
@@ -520,8 +524,7 @@ impl History {
     /// The profile of a statement, if it is kept here.
     pub async fn profile(&self, id: Uuid) -> Option<Kept> {
         self.written().await;
-        let of_it = |(_, kept): &(Record, Option<Kept>)| kept.clone().filter(|kept| kept.id == id);
-        if let Some(kept) = self.unwritten(of_it).await.pop() {
+        if let Some(kept) = self.unwritten(|ended| ended.profile_of(id)).await.pop() {
             return Some(kept);
         }
         let directory = self.directory.clone();
@@ -530,7 +533,7 @@ impl History {
     }
 
     /// Of what the disk has not taken yet.
-    async fn unwritten<T>(&self, of: impl Fn(&(Record, Option<Kept>)) -> Option<T>) -> Vec<T> {
+    async fn unwritten<T>(&self, of: impl Fn(&Ended) -> Option<T>) -> Vec<T> {
         let store = self.store.lock().await;
         store.iter().flat_map(|store| store.unwritten()).filter_map(of).collect()
     }

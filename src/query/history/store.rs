@@ -30,8 +30,8 @@ const MAX_JOURNAL: u64 = 1 << 20;
 /// Bytes in memory of what the disk has not taken, about; the oldest is forgotten beyond that.
 const MAX_UNWRITTEN: usize = 16 << 20;
 
-/// Bytes that a statement takes there beside its texts, about.
-const STATEMENT: usize = 1 << 10;
+/// Bytes that a statement takes there beside its lines, about.
+const STATEMENT: usize = 100;
 
 const STATEMENTS: &str = "jsonl";
 const PROFILES: &str = "profiles";
@@ -60,9 +60,60 @@ enum Step {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub begun: Vec<Record>,
-    pub ended: Vec<(Record, Option<Profile>)>,
+    ended: Vec<Ended>,
     /// Statements that have ended, of which nothing else is known.
-    pub closed: Vec<Uuid>,
+    closed: Vec<Uuid>,
+    /// The line that is being made.
+    made: Vec<u8>,
+}
+
+impl Batch {
+    pub fn new(closed: Vec<Uuid>) -> Self {
+        Self { closed, ..Self::default() }
+    }
+
+    /// Adds a statement that has ended. It is a line from here on: of short statements there are many.
+    pub fn end(&mut self, record: &mut Record, profile: Option<Profile>) {
+        record.profile = profile.is_some();
+        let kept = profile.map(|Profile { full, plain }| {
+            let Record { id, ref user, owner, .. } = *record;
+            Kept { id, user: user.clone(), owner, full, plain }
+        });
+        let line = self.line(record);
+        let profile = kept.map(|kept| self.line(&kept));
+        self.ended.push(Ended { id: record.id, line, profile });
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> Box<[u8]> {
+        self.made.clear();
+        append(&mut self.made, value);
+        Box::from(self.made.as_slice())
+    }
+}
+
+/// A statement that has ended, as it is written.
+#[derive(Debug)]
+pub struct Ended {
+    id: Uuid,
+    line: Box<[u8]>,
+    profile: Option<Box<[u8]>>,
+}
+
+impl Ended {
+    pub fn record(&self) -> Option<Record> {
+        serde_json::from_slice(&self.line).ok()
+    }
+
+    /// If this is the statement and its profile is kept.
+    pub fn profile_of(&self, id: Uuid) -> Option<Kept> {
+        let profile = self.profile.as_ref().filter(|_| self.id == id)?;
+        serde_json::from_slice(profile).ok()
+    }
+
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        STATEMENT + self.line.len() + self.profile.as_ref().map_or(0, |profile| profile.len())
+    }
 }
 
 /// The history's files.
@@ -79,7 +130,7 @@ pub struct Store {
     journal: Option<File>,
     journal_bytes: u64,
     /// What the disk has not taken yet, oldest first.
-    unwritten: VecDeque<(Record, Option<Kept>)>,
+    unwritten: VecDeque<Ended>,
     /// Of these, bytes in memory, about.
     unwritten_bytes: usize,
     failing: bool,
@@ -143,16 +194,9 @@ impl Store {
     /// Writes statements down, with what earlier ones the disk has not taken before. How many had to be
     /// forgotten since it still does not: the log says once that this may be.
     pub fn write(&mut self, batch: Batch) -> u64 {
-        let Batch { begun, ended, mut closed } = batch;
-        for (record, profile) in ended {
-            let record = Record { profile: profile.is_some(), ..record };
-            let kept = profile.map(|Profile { full, plain }| {
-                let Record { id, ref user, owner, .. } = record;
-                Kept { id, user: user.clone(), owner, full, plain }
-            });
-            self.unwritten_bytes += bytes_of(&record, kept.as_ref());
-            self.unwritten.push_back((record, kept));
-        }
+        let Batch { begun, ended, mut closed, made: _ } = batch;
+        self.unwritten_bytes += ended.iter().map(Ended::bytes).sum::<usize>();
+        self.unwritten.extend(ended);
         let written = self.write_ended(&mut closed);
         let journaled = self.journal(begun, &closed);
         match written.and(journaled) {
@@ -186,7 +230,7 @@ impl Store {
     }
 
     /// What the disk has not taken yet.
-    pub fn unwritten(&self) -> impl Iterator<Item = &(Record, Option<Kept>)> {
+    pub fn unwritten(&self) -> impl Iterator<Item = &Ended> {
         self.unwritten.iter()
     }
 
@@ -194,11 +238,11 @@ impl Store {
     fn forget(&mut self) -> u64 {
         let mut forgotten = 0;
         while self.unwritten_bytes > MAX_UNWRITTEN
-            && let Some((record, kept)) = self.unwritten.pop_front()
+            && let Some(ended) = self.unwritten.pop_front()
         {
-            self.unwritten_bytes -= bytes_of(&record, kept.as_ref());
+            self.unwritten_bytes -= ended.bytes();
             // The journal is written anew.
-            self.running.remove(&record.id);
+            self.running.remove(&ended.id);
             forgotten += 1;
         }
         forgotten
@@ -208,11 +252,9 @@ impl Store {
     fn write_ended(&mut self, closed: &mut Vec<Uuid>) -> io::Result<()> {
         while !self.unwritten.is_empty() {
             let (mut lines, mut count) = (Lines::default(), 0);
-            for (record, kept) in &self.unwritten {
-                append(&mut lines.statements, record);
-                if let Some(kept) = kept {
-                    append(&mut lines.profiles, kept);
-                }
+            for ended in &self.unwritten {
+                lines.statements.extend_from_slice(&ended.line);
+                lines.profiles.extend_from_slice(ended.profile.as_deref().unwrap_or_default());
                 count += 1;
                 // However much is written together, a segment is a part of what is kept.
                 if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
@@ -220,9 +262,9 @@ impl Store {
                 }
             }
             self.append(lines)?;
-            for (record, kept) in self.unwritten.drain(..count) {
-                self.unwritten_bytes -= bytes_of(&record, kept.as_ref());
-                closed.push(record.id);
+            for ended in self.unwritten.drain(..count) {
+                self.unwritten_bytes -= ended.bytes();
+                closed.push(ended.id);
             }
         }
         Ok(())
@@ -275,7 +317,8 @@ impl Store {
             self.running.insert(record.id, record);
         }
         for id in ended {
-            if self.running.remove(id).is_some() {
+            // Of most nothing was written when they began.
+            if !self.running.is_empty() && self.running.remove(id).is_some() {
                 append(&mut lines, &Step::Ended(*id));
             }
         }
@@ -327,12 +370,6 @@ impl Store {
             }
         }
     }
-}
-
-/// What a statement takes in memory, about.
-fn bytes_of(record: &Record, kept: Option<&Kept>) -> usize {
-    let profile = kept.map_or(0, |kept| kept.full.len() + kept.plain.len());
-    STATEMENT + record.sql.len() + record.error.as_ref().map_or(0, String::len) + profile
 }
 
 /// All statements in a directory, by the time of their end.
@@ -426,8 +463,11 @@ mod tests {
     }
 
     fn ended(numbers: impl IntoIterator<Item = u128>) -> Batch {
-        let ended = numbers.into_iter().map(|number| (record(number, State::Finished), None));
-        Batch { ended: ended.collect(), ..Batch::default() }
+        let mut batch = Batch::default();
+        for number in numbers {
+            batch.end(&mut record(number, State::Finished), None);
+        }
+        batch
     }
 
     fn ids(directory: &Path) -> Vec<u128> {
@@ -492,11 +532,14 @@ mod tests {
         (store.present.statements, store.present.profiles) = (None, None);
         let profile = Profile { full: "Full\n".to_owned(), plain: "Plain\n".to_owned() };
         assert_eq!(store.write(ended([2])), 0);
-        let with_profile = vec![(record(3, State::Failed), Some(profile))];
-        assert_eq!(store.write(Batch { ended: with_profile, ..Batch::default() }), 0);
+        let mut with_profile = Batch::default();
+        with_profile.end(&mut record(3, State::Failed), Some(profile));
+        assert_eq!(store.write(with_profile), 0);
         assert!(store.is_behind());
-        let kept: Vec<u128> = store.unwritten().map(|(record, _)| record.id.as_u128()).collect();
-        assert_eq!(kept, [2, 3]);
+        let kept = store.unwritten().filter_map(Ended::record).map(|record| record.id.as_u128());
+        assert_eq!(kept.collect::<Vec<_>>(), [2, 3]);
+        let profiles = store.unwritten().filter_map(|ended| ended.profile_of(Uuid::from_u128(3)));
+        assert_eq!(profiles.map(|kept| kept.full).collect::<Vec<_>>(), ["Full\n"]);
         fs::remove_file(&path).expect("out of the way");
         fs::rename(&aside, &path).expect("back");
         assert_eq!(store.write(ended([7])), 0);
@@ -534,8 +577,9 @@ mod tests {
         let long = |number| Record { sql: "x".repeat(1 << 20), ..record(number, State::Finished) };
         let forgotten: u64 = (1..=20)
             .map(|number| {
-                let ended = vec![(long(number), None)];
-                store.write(Batch { ended, ..Batch::default() })
+                let mut batch = Batch::default();
+                batch.end(&mut long(number), None);
+                store.write(batch)
             })
             .sum();
         assert_eq!(forgotten, 5);
@@ -552,7 +596,7 @@ mod tests {
         let begun = [1, 2, 3, 4].map(|number| record(number, State::Running)).to_vec();
         store.write(Batch { begun, ..Batch::default() });
         store.write(ended([2]));
-        store.write(Batch { closed: vec![Uuid::from_u128(4)], ..Batch::default() });
+        store.write(Batch::new(vec![Uuid::from_u128(4)]));
         let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
         let found: Vec<u128> = lost.iter().map(|record| record.id.as_u128()).collect();
         assert_eq!(found, [1, 3]);
@@ -566,11 +610,10 @@ mod tests {
         let path = directory.path().to_owned();
         let (mut store, _) = Store::open(path.clone(), 1 << 20, KEEP);
         let profile = Profile { full: "Full\n".to_owned(), plain: "Plain\n".to_owned() };
-        let (first, second) = (record(1, State::Finished), record(2, State::Failed));
-        store.write(Batch {
-            ended: vec![(first, Some(profile)), (second, None)],
-            ..Batch::default()
-        });
+        let mut batch = Batch::default();
+        batch.end(&mut record(1, State::Finished), Some(profile));
+        batch.end(&mut record(2, State::Failed), None);
+        store.write(batch);
         let found = find_profile(&path, Uuid::from_u128(1)).expect("the profile");
         assert_eq!(found.full, "Full\n");
         assert!(find_profile(&path, Uuid::from_u128(2)).is_none());
