@@ -125,14 +125,12 @@ impl Column {
             (values, value) => {
                 let (values, value) = (values.values(), value.value(0));
                 let start = values.partition_point(|other| other.is_lt(value));
-                (start, start + values[start..].partition_point(|other| other.is_eq(value)))
+                (start, run(start, values.len(), |at| values[at].is_eq(value)))
             }
             _ => {
                 let compare = make_comparator(values, value, SortOptions::default())?;
-                (
-                    first(0, values.len(), |at| compare(at, 0) != Ordering::Less),
-                    first(0, values.len(), |at| compare(at, 0) == Ordering::Greater),
-                )
+                let start = first(0, values.len(), |at| compare(at, 0) != Ordering::Less);
+                (start, run(start, values.len(), |at| compare(at, 0) == Ordering::Equal))
             }
         );
         Ok(Places::Together(start..end))
@@ -151,6 +149,17 @@ fn first(start: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
         }
     }
     start
+}
+
+/// Where a run ends that begins at `start`: looked for near its start first, since most are short and what lies
+/// far away is in no cache of the processor.
+fn run(start: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut inside, mut step) = (start, 1);
+    while inside < end && holds((inside + step).min(end) - 1) {
+        inside = (inside + step).min(end);
+        step *= 2;
+    }
+    first(inside, (inside + step).min(end), |at| !holds(at))
 }
 
 fn has_views(kind: &DataType) -> bool {
@@ -198,5 +207,13 @@ mod tests {
         }
         assert_eq!(places(vec![Some(7), None, Some(3), Some(7)], 7), [0, 3]);
         assert!(places(vec![], 7).is_empty());
+        for length in 0..20 {
+            for others in [0, 1, 50] {
+                let run = std::iter::repeat_n(Some(3), length);
+                let keys = [Some(1)].into_iter().chain(run).chain(vec![Some(5); others]);
+                let expected: Vec<u64> = (1..=length as u64).collect();
+                assert_eq!(places(keys.collect(), 3), expected, "before {others} others");
+            }
+        }
     }
 }
