@@ -113,6 +113,8 @@ pub enum Error {
     NotWritten { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("no permission to write {path}")]
     DeniedWrite { path: String },
+    #[error("cannot write {path}: its file system is read-only")]
+    ReadOnly { path: String },
     #[error("there is no space left to write {path}")]
     NoSpace { path: String },
     #[error(transparent)]
@@ -139,7 +141,11 @@ impl Error {
             | Self::NotOfFormat { path, .. }
             | Self::NotFound { path }
             | Self::Denied { path }
-            | Self::Io { path, .. } => Some(path),
+            | Self::Io { path, .. }
+            | Self::NotWritten { path, .. }
+            | Self::DeniedWrite { path }
+            | Self::ReadOnly { path }
+            | Self::NoSpace { path } => Some(path),
             Self::Shared(error) => error.file(),
             _ => None,
         }
@@ -212,6 +218,7 @@ impl Error {
         match cause(source.as_ref()) {
             Cause::Denied => Self::DeniedWrite { path },
             Cause::NoSpace => Self::NoSpace { path },
+            Cause::ReadOnly => Self::ReadOnly { path },
             _ => Self::NotWritten { path, source },
         }
     }
@@ -247,9 +254,26 @@ impl Error {
         match cause {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
+            Cause::ReadOnly => Self::ReadOnly { path },
             Cause::Io | Cause::NoSpace => Self::Io { path, source: Box::new(error) },
             Cause::Values => Self::Values { path, source: Box::new(error) },
             Cause::Other => Self::Damaged { path, source: Box::new(error) },
+        }
+    }
+
+    /// The same of a part of a file of text that begins behind so many bytes: whoever read it has counted
+    /// lines from there.
+    pub fn of_part(path: impl Into<String>, start: i64, error: DataFusionError) -> Self {
+        let error = Self::of_file(path, error);
+        let behind = |source: DataFusionError| {
+            let said = format!("{} (lines are counted from byte {start})", damage(&source));
+            ArrowError::CsvError(said).into()
+        };
+        match error {
+            Self::Damaged { path, source } if tells_line(&source) => {
+                Self::Damaged { path, source: Box::new(behind(*source)) }
+            }
+            error => error,
         }
     }
 }
@@ -269,6 +293,7 @@ enum Cause {
     NotFound,
     Denied,
     NoSpace,
+    ReadOnly,
     Io,
     Values,
     Other,
@@ -334,18 +359,34 @@ fn fields_of_csv(text: &str) -> Option<String> {
     Some(format!("line {line} has {}, where {} were expected", fields(found), fields(expected)))
 }
 
+/// Whether the place of a line is among what is wrong.
+fn tells_line(source: &DataFusionError) -> bool {
+    matches!(source.find_root(), DataFusionError::ArrowError(inner, _)
+        if matches!(inner.as_ref(), ArrowError::CsvError(_) | ArrowError::ParseError(_)))
+}
+
 /// `Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,y]'`, without the
-/// row, which may hold what is nobody's business. The line is counted from the first with data.
+/// row, which may hold what is nobody's business; or `Error parsing column 0 at line 2: ...`. Both count
+/// from 0, lines with the header.
 fn value_of_csv(text: &str) -> Option<String> {
+    let number = |text: &str| {
+        let digits = text.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some(digits.parse::<usize>().ok()? + 1)
+    };
+    if let Some(rest) = text.strip_prefix("Error parsing column ") {
+        let (column, rest) = rest.split_once(" at line ")?;
+        let (line, reason) = rest.split_once(": ")?;
+        let reason = reason.trim_start_matches("Parser error: ");
+        return Some(format!("line {}, column {}: {reason}", number(line)?, number(column)?));
+    }
     let rest = text.strip_prefix("Error while parsing value '")?;
     let (value, rest) = rest.split_once("' as type '")?;
     let (kind, rest) = rest.split_once("' for column ")?;
-    let (column, rest) = rest.split_once(" at line ")?;
-    let row = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    let column = column.parse::<usize>().ok()? + 1;
+    let (column, line) = rest.split_once(" at line ")?;
+    let (column, line) = (number(column)?, number(line)?);
     let kind: arrow::datatypes::DataType = kind.parse().ok()?;
     let kind = sql_name(pg_type(&arrow::datatypes::Field::new("", kind, true)).name());
-    Some(format!("row {row}, column {column}: invalid input syntax for type {kind}: \"{value}\""))
+    Some(format!("line {line}, column {column}: invalid input syntax for type {kind}: \"{value}\""))
 }
 
 /// What is said of memory that is lacking, if that is what is wrong.
@@ -436,6 +477,7 @@ pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
         Cause::NotFound => Some(Error::NotFound { path }),
         Cause::Denied => Some(Error::Denied { path }),
         Cause::NoSpace => Some(Error::NoSpace { path }),
+        Cause::ReadOnly => Some(Error::ReadOnly { path }),
         Cause::Io => Some(Error::Io { path, source: error.to_string().into() }),
         Cause::Values | Cause::Other => None,
     }
@@ -452,6 +494,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     return Cause::NoSpace;
                 }
+                io::ErrorKind::ReadOnlyFilesystem => return Cause::ReadOnly,
                 // Readers report bad contents as these, too.
                 io::ErrorKind::InvalidData
                 | io::ErrorKind::UnexpectedEof
@@ -519,6 +562,28 @@ mod tests {
         ] {
             assert_eq!(fields_of_csv(text).as_deref(), Some(said));
         }
+    }
+
+    #[test]
+    fn values_of_csv_are_told_by_line_and_column_from_one() {
+        for (text, said) in [
+            (
+                "Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,secret]'",
+                "line 3, column 1: invalid input syntax for type integer: \"x\"",
+            ),
+            (
+                "Error parsing column 1 at line 0: Parser error: Error parsing timestamp from 'x': error \
+                 parsing date",
+                "line 1, column 2: Error parsing timestamp from 'x': error parsing date",
+            ),
+        ] {
+            assert_eq!(value_of_csv(text).as_deref(), Some(said));
+        }
+        let text =
+            "Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x]'";
+        let error = ArrowError::ParseError(text.to_owned());
+        let said = Error::of_part("file:///t/a.csv", 4096, error.into()).to_string();
+        assert!(said.ends_with("integer: \"x\" (lines are counted from byte 4096)"), "{said}");
     }
 
     #[test]

@@ -273,11 +273,13 @@ impl FileSource for Named {
 }
 
 /// Puts the file's name around an error, unless it is about something else.
-fn named(file: &str, error: DataFusionError) -> DataFusionError {
+fn named(origin: &Origin, error: DataFusionError) -> DataFusionError {
+    let file = origin.path.as_ref();
     match error {
         // Memory, and what was named already, are not the file's fault.
         DataFusionError::ResourcesExhausted(_) => error,
         DataFusionError::External(inner) if inner.is::<Error>() => DataFusionError::External(inner),
+        error if origin.start > 0 => external(Error::of_part(file, origin.start, error)),
         error => external(Error::of_file(file, error)),
     }
 }
@@ -302,7 +304,8 @@ impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let Named { base, pages, dropping, .. } = &self.source;
         let path = format!("{base}/{}", file.object_meta.location).into();
-        let origin = Origin { path, dropping: dropping.clone() };
+        let start = file.range.as_ref().map_or(0, |range| range.start);
+        let origin = Origin { path, start, dropping: dropping.clone() };
         let file = match pages {
             Some(pages) => pages.opening(base, file),
             None => file,
@@ -310,7 +313,7 @@ impl Morselizer for NamedMorselizer {
         .with_extension(Seen::default());
         match self.inner.plan_file(file) {
             Ok(inner) => Ok(Box::new(NamedPlanner { inner, origin })),
-            Err(error) => Err(named(&origin.path, error)),
+            Err(error) => Err(named(&origin, error)),
         }
     }
 }
@@ -319,6 +322,8 @@ impl Morselizer for NamedMorselizer {
 #[derive(Clone, Debug)]
 struct Origin {
     path: Arc<str>,
+    /// Bytes of the file in front of the part that is read.
+    start: i64,
     dropping: Dropping,
 }
 
@@ -333,7 +338,7 @@ impl MorselPlanner for NamedPlanner {
         let Self { inner, origin } = *self;
         let planned = catch_unwind(AssertUnwindSafe(|| inner.plan()))
             .map_err(|panic| external(Error::of_panic(origin.path.as_ref(), panic)))?;
-        let Some(mut plan) = planned.map_err(|error| named(&origin.path, error))? else {
+        let Some(mut plan) = planned.map_err(|error| named(&origin, error))? else {
             return Ok(None);
         };
         let morsels = (plan.take_morsels().into_iter())
@@ -350,7 +355,7 @@ impl MorselPlanner for NamedPlanner {
             wrapped.set_pending_planner(async move {
                 match AssertUnwindSafe(pending).catch_unwind().await {
                     Ok(Ok(inner)) => Ok(Box::new(NamedPlanner { inner, origin }) as _),
-                    Ok(Err(error)) => Err(named(&origin.path, error)),
+                    Ok(Err(error)) => Err(named(&origin, error)),
                     Err(panic) => Err(external(Error::of_panic(origin.path.as_ref(), panic))),
                 }
             });
@@ -367,11 +372,12 @@ struct NamedMorsel {
 
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
-        let Self { inner, origin: Origin { path, mut dropping } } = *self;
+        let Self { inner, origin } = *self;
+        let mut dropping = origin.dropping.clone();
         let rows = InTurns(inner.into_stream()).map(move |batch| dropping.apply(batch?));
         let name = move |item: std::thread::Result<Result<_>>| match item {
-            Ok(item) => item.map_err(|error| named(&path, error)),
-            Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
+            Ok(item) => item.map_err(|error| named(&origin, error)),
+            Err(panic) => Err(external(Error::of_panic(origin.path.as_ref(), panic))),
         };
         AssertUnwindSafe(rows).catch_unwind().map(name).boxed()
     }
