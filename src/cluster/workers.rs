@@ -1,4 +1,4 @@
-//! Who can take a part of a statement: the ready daemons of exactly the same build, apart from those
+//! Who can take a part of a statement: the daemons that serve, of exactly the same build, apart from those
 //! that have failed lately.
 //!
 //! The store notices a death when the session ends, seconds later. Whoever meets it first, because
@@ -82,9 +82,8 @@ impl Workers {
     /// The ready daemons of this build, whether they are well or not.
     fn candidates(&self) -> Vec<Worker> {
         let members = self.membership.members();
-        let fits = |member: &&Member| {
-            member.record.state == State::Ready && member.record.build == self.build()
-        };
+        let fits =
+            |member: &&Member| member.record.state.serves() && member.record.build == self.build();
         members.iter().filter(fits).map(worker).collect()
     }
 
