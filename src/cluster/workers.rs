@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::membership::Membership;
-use super::record::{Member, State};
+use super::record::Member;
 
 /// The pause after the first failure, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -190,7 +190,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::cluster::Options;
+    use crate::cluster::{Options, State};
     use crate::coordination::embedded::{self, EmbeddedStore};
 
     /// A daemon of a cluster whose members have one build but for that one.

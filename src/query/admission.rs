@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::running::Registered;
 use super::{Error, Result};
 use crate::catalog::{self, Catalog, PoolRecord, Snapshot};
-use crate::cluster::{Member, Membership, State};
+use crate::cluster::{Member, Membership};
 use crate::engine::memory::Bound;
 
 /// All pools, as this daemon enforces them.
