@@ -370,6 +370,8 @@ async fn others_hear_of_a_daemon_that_cannot_write() {
         let own = Options::new();
         let disk = Disk::new(&own);
         let spill = disk.0.display().to_string();
+        // A size of nothing would be any.
+        std::fs::write(disk.0.join("ballast"), [7; 1 << 16]).expect("there is room");
         let cluster = Cluster::on_shared_zookeeper();
         let b = cluster.start("b");
         let cluster = cluster.with("ENGINE_SPILL_DIR", &spill);

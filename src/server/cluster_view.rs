@@ -11,7 +11,6 @@ use crate::catalog;
 use crate::cluster::live::{Applied, LiveSettings};
 use crate::cluster::{Election, Member, Membership, State, Workers};
 use crate::config::InForce;
-use crate::coordination::Coordination;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;

@@ -5,7 +5,7 @@ use super::output::Output;
 use super::print::Format;
 use super::session::{Bytes, Verbosity, told};
 use super::shell::{Lines, Shell};
-use super::variables::{Variables, arguments};
+use super::variables::arguments;
 use super::{buffer, conditions, copy, editor, form, scan};
 use crate::cli::error::{Error, Result};
 use crate::password;

@@ -1,5 +1,5 @@
 //! Directories of tables that are in no catalog any more: those of tables that were dropped, and of
-//! those that died while they were made. Also those that only the directories are left of.
+//! those that died while they were made. Also those that only directories are left of.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::TableFiles;
 use super::create::is_of_table;
-use super::emptied::{is_deserted, remove_empty};
+use super::emptied::{is_quiet, remove_empty};
 use super::files::{self, of_store};
 use super::unfinished::remove_unfinished;
 use crate::storage::Result;
@@ -72,10 +72,10 @@ impl Abandoned {
             let old = listed.iter().all(is_old);
             let named = |directory: &Path| directory.filename().is_some_and(is_of_table);
             let abandoned = match listed.is_empty() {
-                true => named(&directory) && is_deserted(&store, &directory, limit).await,
+                true => named(&directory),
                 false => old && maker(place.store.as_ref(), &listed).await == Some(cluster),
             };
-            if abandoned {
+            if abandoned && is_quiet(&store, &directory, limit).await {
                 found.directories.push((directory, listed));
             }
         }

@@ -10,8 +10,6 @@ use chrono::{DateTime, Utc};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::path::Path;
 
-use super::unfinished::is_unfinished;
-
 /// Removes a directory and those below it as far as they are empty. Whoever is about to write there makes
 /// them anew.
 pub(super) async fn remove_empty(store: &ObjectStoreUrl, directory: &Path) {
@@ -21,15 +19,15 @@ pub(super) async fn remove_empty(store: &ObjectStoreUrl, directory: &Path) {
     }
 }
 
-/// Whether nothing is in a directory but directories, and files that were begun, and all of that was last
-/// changed before `limit`.
-pub(super) async fn is_deserted(
+/// Whether nothing has changed in a directory since `limit`, neither files that are still being written. Of a
+/// bucket its listing has told that.
+pub(super) async fn is_quiet(
     store: &ObjectStoreUrl,
     directory: &Path,
     limit: DateTime<Utc>,
 ) -> bool {
-    let Some(place) = local(store, directory) else { return false };
-    let looked = tokio::task::spawn_blocking(move || holds_nothing(&place, limit.into())).await;
+    let Some(place) = local(store, directory) else { return true };
+    let looked = tokio::task::spawn_blocking(move || all_before(&place, limit.into())).await;
     matches!(looked, Ok(Ok(true)))
 }
 
@@ -47,22 +45,16 @@ fn remove(directory: &FilePath) {
     let _ = fs::remove_dir(directory);
 }
 
-fn holds_nothing(directory: &FilePath, limit: SystemTime) -> io::Result<bool> {
-    if fs::metadata(directory)?.modified()? >= limit {
+fn all_before(place: &FilePath, limit: SystemTime) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(place)?;
+    if metadata.modified()? >= limit {
         return Ok(false);
     }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        let nothing = match kind.is_dir() {
-            true => holds_nothing(&entry.path(), limit)?,
-            false => {
-                let begun = entry.file_name().to_str().is_some_and(is_unfinished);
-                kind.is_file() && begun && entry.metadata()?.modified()? < limit
+    if metadata.is_dir() {
+        for entry in fs::read_dir(place)? {
+            if !all_before(&entry?.path(), limit)? {
+                return Ok(false);
             }
-        };
-        if !nothing {
-            return Ok(false);
         }
     }
     Ok(true)
@@ -70,10 +62,12 @@ fn holds_nothing(directory: &FilePath, limit: SystemTime) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
-    async fn only_what_is_empty_goes_and_only_when_it_is_old() {
+    async fn what_is_empty_goes_and_what_changes_is_not_quiet() {
         let directory = tempfile::TempDir::new().expect("a directory");
         let below = |name: &str| directory.path().join(name);
         let store = ObjectStoreUrl::local_filesystem();
@@ -83,14 +77,23 @@ mod tests {
         fs::create_dir_all(below("kept/empty")).expect("directories");
         fs::write(below("left/data/x.parquet#1"), "begun").expect("a file");
         fs::write(below("kept/data/x.parquet"), "rows").expect("a file");
-        let (past, future) =
-            (Utc::now() - chrono::Duration::days(1), Utc::now() + chrono::Duration::days(1));
-        assert!(!is_deserted(&store, &place("left"), past).await, "somebody may be about to write");
-        assert!(is_deserted(&store, &place("left"), future).await);
-        assert!(!is_deserted(&store, &place("kept"), future).await);
-        assert!(!is_deserted(&store, &place("nowhere"), future).await);
+        let day = chrono::Duration::days(1);
+        let (past, future) = (Utc::now() - day, Utc::now() + day);
+        assert!(is_quiet(&store, &place("left"), future).await);
+        assert!(!is_quiet(&store, &place("left"), past).await);
+        assert!(!is_quiet(&store, &place("nowhere"), future).await);
+        // What is being written counts, whatever else is old.
+        let old = SystemTime::now() - Duration::from_secs(7 * 24 * 3600);
+        for name in ["left", "left/data", "left/data/a=1"] {
+            let directory = fs::File::open(below(name)).expect("a directory");
+            directory.set_modified(old).expect("its time");
+        }
+        assert!(!is_quiet(&store, &place("left"), past).await);
+        let begun = fs::File::options().write(true).open(below("left/data/x.parquet#1"));
+        begun.expect("a file").set_modified(old).expect("its time");
+        assert!(is_quiet(&store, &place("left"), past).await);
         let bucket = ObjectStoreUrl::parse("s3://bucket").expect("a URL");
-        assert!(!is_deserted(&bucket, &place("left"), future).await);
+        assert!(is_quiet(&bucket, &place("left"), past).await);
         remove_empty(&bucket, &place("left")).await;
         remove_empty(&store, &place("kept")).await;
         assert!(below("kept/data/x.parquet").exists() && !below("kept/empty").exists());

@@ -64,7 +64,7 @@ fn remove(
 }
 
 /// Whether a name is that of a file of a kind that writers make, on its way.
-pub(super) fn is_unfinished(name: &str) -> bool {
+fn is_unfinished(name: &str) -> bool {
     let Some((file, number)) = name.rsplit_once('#') else { return false };
     let ours = [".parquet", ".avro", ".metadata.json"].iter().any(|end| file.ends_with(end));
     ours && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
