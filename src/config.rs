@@ -44,6 +44,8 @@ pub enum Error {
     UnknownVariable { name: String, nearest: Option<String> },
     #[error("{}setting \"{key}\": {reason}", place(origin))]
     BadValue { origin: String, key: String, reason: String },
+    #[error("{} things are wrong:{}", .0.len(), .0.iter().map(|error| format!("\n- {error}")).collect::<String>())]
+    Several(Vec<Error>),
 }
 
 /// What to do about a name that is none.
@@ -387,7 +389,7 @@ impl Config {
             layers.add_file(&path.display().to_string(), &text)?;
         }
         for (name, value) in environment {
-            layers.add_variable(&name, &value)?;
+            layers.add_variable(&name, &value);
         }
         for (key, value) in flags {
             layers.set(key, &value, format!("--{}", key.replace('_', "-")));
@@ -534,7 +536,7 @@ mod tests {
             layers.add_file("test.toml", text)?;
         }
         for (name, value) in environment {
-            layers.add_variable(name, value)?;
+            layers.add_variable(name, value);
         }
         for (key, value) in flags {
             layers.set(key, value, format!("--{key}"));

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+/// What is below it for the tables of a daemon alone.
+pub const WAREHOUSE: &str = "warehouse";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("data_dir: {path} is used by another process ({holder}); each daemon needs its own")]

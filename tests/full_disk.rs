@@ -1,5 +1,6 @@
 //! A daemon without ZooKeeper on a disk that is full: it says so, reads on, refuses what it cannot keep, and
-//! goes on by itself as soon as there is room, with all that it has acknowledged and nothing else.
+//! goes on by itself as soon as there is room, with all that it has acknowledged and nothing else. The same of
+//! a disk that may only be read, and what others hear of such daemons.
 
 mod common;
 
@@ -7,7 +8,7 @@ mod common;
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::daemon::{Daemon, Options, binary};
@@ -93,18 +94,28 @@ fn status(daemon: &Daemon) -> String {
 
 /// What `oribi doctor` finds wrong with the data directory, and how it is to be mended.
 fn doctor(disk: &Disk) -> (String, String) {
+    let found = examined(&disk.0.join("data"), &[]);
+    let text = |key: &str| told(&found, "data_dir", key);
+    (text("seen"), text("mend"))
+}
+
+/// All checks of `oribi doctor`, of which at least one fails.
+fn examined(data_dir: &Path, arguments: &[&str]) -> Vec<serde_json::Value> {
     let mut doctor = Command::new(binary());
-    doctor.args(["doctor", "--json", "--data-dir"]).arg(disk.0.join("data"));
+    doctor.args(["doctor", "--json", "--data-dir"]).arg(data_dir).args(arguments);
     for key in ["postgres", "peer", "web"] {
         doctor.args([&format!("--{key}"), "127.0.0.1:0"]);
     }
     let done = doctor.output().expect("the program runs");
     assert_eq!(done.status.code(), Some(1), "{done:?}");
     let found: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
-    let checks = found["checks"].as_array().expect("checks");
-    let check = checks.iter().find(|check| check["name"] == "data_dir").expect("it is looked at");
-    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
-    (text("seen"), text("mend"))
+    found["checks"].as_array().expect("checks").clone()
+}
+
+fn told(checks: &[serde_json::Value], name: &str, key: &str) -> String {
+    let check = checks.iter().find(|check| check["name"] == name);
+    let check = check.unwrap_or_else(|| panic!("{name} is looked at: {checks:?}"));
+    check[key].as_str().unwrap_or_default().to_owned()
 }
 
 /// A small disk, and what has a daemon keep everything on it. The disk is to be dropped last.
@@ -267,6 +278,126 @@ async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room()
             let client = Client::connect(&daemon).await;
             assert_eq!(roles(&client).await, made, "what was acknowledged, and nothing else");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warehouse_that_may_only_be_read_is_read_and_told_of() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let warehouse = disk.0.display().to_string();
+        let options = own
+            .env("ORIBI_HEALTH_READY_WHEN_DEGRADED", "off")
+            .env("ORIBI_WAREHOUSE", &warehouse)
+            .env("ORIBI_MAINTENANCE_INTERVAL", "none");
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        client.rows("CREATE ROLE ann LOGIN; GRANT SELECT, INSERT ON t TO ann").await;
+        assert!(disk.remount("ro"), "it can be read only");
+        drop(client);
+        daemon.kill();
+        // It starts all the same.
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        let ann = Client::connect_as(&daemon, "ann").await;
+        until("it is degraded", async || is_in_state(&daemon, 503, "degraded").await).await;
+        let outline = "the file system of the warehouse is read-only";
+        let (_, body) = readyz(&daemon).await.expect("an answer");
+        assert_eq!(body["reason"], outline);
+        let log = daemon.log();
+        assert!(log.contains("WARN") && log.contains(outline) && log.contains("findmnt"), "{log}");
+        let error = "SELECT error FROM system.daemons WHERE local";
+        assert_eq!(ann.value(error).await, outline);
+        let full = client.value(error).await;
+        assert!(full.contains(&warehouse) && full.contains("mount"), "{full}");
+        let shown = status(&daemon);
+        assert!(shown.contains("degraded") && shown.contains(&full), "{shown}");
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_disk_unwritable 1\n"), "{scraped}");
+        assert!(scraped.contains("\noribi_disk_full 0\n"), "{scraped}");
+        assert_eq!(client.value("SELECT x FROM t").await, "7");
+        for sql in [
+            "INSERT INTO t VALUES (8)",
+            "INSERT INTO t SELECT * FROM generate_series(1, 1000)",
+            "UPDATE t SET x = 8",
+            "CREATE TABLE u (x int)",
+            "CREATE TABLE u AS SELECT 1 AS x",
+        ] {
+            let error = client.refused(sql).await;
+            assert_eq!(error.code().code(), "42501", "{sql}: {error:?}");
+            assert!(error.message().ends_with("its file system is read-only"), "{sql}: {error:?}");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("mount") && !hint.contains("room"), "{sql}: {error:?}");
+        }
+        let error = ann.refused("INSERT INTO t VALUES (8)").await;
+        assert!(!error.message().contains(&warehouse), "{error:?}");
+        // What needs a file for its rows, and what writes.
+        let large = "SELECT x, repeat(''x'', 100) FROM generate_series(1, 100000) s (x)";
+        for sql in [large, "INSERT INTO t VALUES (9)"] {
+            let id = client.value(&format!("SELECT oribi.submit('{sql}')")).await;
+            let wait = format!("SELECT oribi.wait('{id}', '60s')");
+            assert_eq!(client.value(&wait).await, "failed", "{sql}");
+            let record = client.value(&format!("SELECT oribi.record('{id}')")).await;
+            assert!(record.contains("42501") && record.contains("read-only"), "{record}");
+            assert!(record.contains("mount") && !record.contains(&warehouse), "{record}");
+        }
+        let found = examined(daemon.data_dir(), &["--warehouse", &warehouse]);
+        let (seen, mend) = (told(&found, "warehouse", "seen"), told(&found, "warehouse", "mend"));
+        assert!(seen.contains("Read-only"), "{seen}");
+        assert!(mend.contains("remount,rw") && !mend.contains("make room"), "{mend}");
+        assert!(!found.iter().any(|check| check["name"] == "room for warehouse"), "{found:?}");
+        assert!(disk.remount("rw"), "it can be written again");
+        until("it is ready again", async || is_in_state(&daemon, 200, "ready").await).await;
+        client.rows("INSERT INTO t VALUES (8)").await;
+        assert_eq!(client.value("SELECT sum(x) FROM t").await, "15");
+    })
+    .await;
+}
+
+/// What a daemon sees of another: its state, and why it is so.
+async fn seen(client: &Client, id: &str) -> (String, String) {
+    let sql = format!("SELECT state, error FROM system.daemons WHERE id = '{id}'");
+    let mut row = client.rows(&sql).await.remove(0);
+    (row.remove(0), row.remove(0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_hear_of_a_daemon_that_cannot_write() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let spill = disk.0.display().to_string();
+        // A size of nothing would be any.
+        std::fs::write(disk.0.join("ballast"), [7; 1 << 16]).expect("there is room");
+        let cluster = Cluster::on_shared_zookeeper();
+        let b = cluster.start("b");
+        let cluster = cluster.with("ENGINE_SPILL_DIR", &spill);
+        let _a = cluster.start("a");
+        let client = Client::connect(&b).await;
+        all_ready(&client, &["a", "b"]).await;
+        let is = async |state: &str, why: &str| {
+            until(&format!("{state}: {why}"), async || {
+                seen(&client, "a").await == (state.to_owned(), why.to_owned())
+            })
+            .await;
+        };
+        disk.fill();
+        is("degraded", "the disk of the temporary files is full").await;
+        let shown = status(&b);
+        assert!(
+            shown.contains("a is degraded: the disk of the temporary files is full"),
+            "{shown}"
+        );
+        assert_eq!(seen(&client, "b").await, ("ready".to_owned(), String::new()));
+        disk.make_room();
+        is("ready", "").await;
+        assert!(disk.remount("ro"), "it can be read only");
+        is("degraded", "the file system of the temporary files is read-only").await;
+        assert!(disk.remount("rw"), "it can be written again");
+        is("ready", "").await;
     })
     .await;
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::daemon::{Daemon, Options, eventually};
+use common::daemon::{Daemon, Options, binary, eventually};
 use support::*;
 
 /// What psql says to some commands.
@@ -319,6 +319,44 @@ async fn what_ran_when_its_daemon_died_is_lost() {
         assert_eq!(a.rows(lost).await, [expected]);
         all_ready(&b, &["a", "b", "c"]).await;
         assert_eq!(b.rows(lost).await, [expected]);
+    })
+    .await;
+}
+
+/// The store has them for as long as the session of the dead lasts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_daemon_ran_is_not_listed_as_running() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper().with("COORDINATION_SESSION_TIMEOUT", "30s");
+        let daemons = cluster.start_all(["a", "b"]);
+        let b = Client::connect(&daemons[1]).await;
+        all_ready(&b, &["a", "b"]).await;
+        let doomed = Client::connect(&daemons[0]).await;
+        let running = tokio::spawn(async move { doomed.try_rows(ENDLESS).await });
+        let state = "SELECT state FROM system.queries WHERE daemon = 'a'";
+        until("the statement is seen", async || b.value(state).await == "running").await;
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%x % 7 = 3' AND state = 'active'";
+        assert_eq!(b.value(active).await, "1");
+        daemons[0].kill();
+        running.await.expect("it ends").expect_err("its connection is lost");
+        let top = || {
+            let host = daemons[1].postgres().to_string();
+            let mut top = Command::new(binary());
+            top.args(["cluster", "top", "--count", "1", "--host", &host]);
+            let done = top.output().expect("the program runs");
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        until("it is known to be lost", async || b.value(state).await == "lost").await;
+        assert_eq!(b.value(active).await, "0");
+        let told = top();
+        assert!(told.contains("0 statements run") && !told.contains("generate_series"), "{told}");
+        // Its successor answers, and has never heard of it.
+        let again = cluster.start("a");
+        all_ready(&b, &["a", "b"]).await;
+        let after = b.value(state).await;
+        assert!(after == "lost" || after.is_empty(), "{after}");
+        assert!(top().contains("0 statements run"));
+        drop(again);
     })
     .await;
 }

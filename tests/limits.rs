@@ -75,6 +75,12 @@ async fn a_statement_over_its_memory_fails_alone() {
     );
     let error = failed.expect_err("there is not enough memory");
     assert_eq!(error.code().map(|code| code.code()), Some("53200"), "{}", explain(&error));
+    let said = error.as_db_error().expect("it is the server's");
+    assert!(
+        said.message().starts_with("out of memory: ") && said.message().ends_with(" are left"),
+        "{said:?}"
+    );
+    assert!(said.hint().is_some_and(|hint| hint.contains("engine.memory_limit")), "{said:?}");
     assert!(answers > 0, "the other client went on");
     assert_eq!(value(&client, "SELECT 'alive'").await, "alive");
 }

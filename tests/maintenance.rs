@@ -223,6 +223,12 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
     assert!(there("kept") > 0 && there("dropped") > 0 && there("died") > 0 && there("others") > 0);
     assert_eq!(there("failed"), 0, "what failed is removed at once");
 
+    // Of one that died early only directories are left.
+    let left = warehouse.join("oribi/public/left-01890a5dac96774bbcceb302099a8057");
+    let foreign = warehouse.join("oribi/public/somebody_else");
+    fs::create_dir_all(left.join("data/a=1")).expect("directories");
+    fs::create_dir_all(&foreign).expect("a directory");
+
     let keeping = own
         .clone()
         .env("ORIBI_MAINTENANCE_INTERVAL", "50ms")
@@ -235,6 +241,15 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
         (there("dropped") + there("died") == 0).then_some(())
     })
     .await;
+    let directories = || fs::read_dir(warehouse.join("oribi/public")).expect("a directory");
+    let names = || directories().map(|entry| entry.expect("an entry").file_name());
+    let begin = |name: &str| names().any(|it| it.to_string_lossy().starts_with(name));
+    eventually("their directories go", async || {
+        let any = ["dropped-", "died-", "failed-", "left-"].into_iter().any(begin);
+        (!any).then_some(())
+    })
+    .await;
+    assert!(begin("kept-") && foreign.exists(), "what is in use and what is nobody's stays");
     let log = "SELECT count(*) FROM system.maintenance \
                WHERE kind = 'dropped' AND files_removed > 3 AND bytes_removed > 100 AND error IS NULL";
     eventually("an entry in the log", async || (value(&client, log).await == "1").then_some(()))

@@ -110,7 +110,7 @@ struct Daemon {
     /// RFC 3339, in UTC.
     since: String,
     running: i64,
-    /// Why the coordination store cannot be used, where that is known.
+    /// Why it is degraded.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }

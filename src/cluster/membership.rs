@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::lease::Lease;
-use super::record::{Lack, Member, Record, State};
+use super::record::{Lack, Member, Record, State, Trouble};
 use super::{Error, Result, identity};
 use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
@@ -24,6 +24,10 @@ const CONCURRENT_READS: usize = 64;
 
 /// Pause before a failed registration is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// What is wrong with a daemon that the ensemble does not answer.
+const OUT_OF_TOUCH: &str =
+    "out of touch with ZooKeeper: tables can be read, and nothing can be changed";
 
 /// What a daemon tells of itself, apart from what changes.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ pub struct Membership {
     members: watch::Sender<Arc<Vec<Member>>>,
     registered: Mutex<Registered>,
     evicted: CancellationToken,
-    /// What it has no room for, if that has been found.
+    /// What it cannot write to, if that has been found.
     lack: watch::Sender<Option<Lack>>,
 }
 
@@ -89,6 +93,7 @@ impl Membership {
             memory: options.memory,
             pid_prefix: Some(any_prefix()),
             state: State::Joining,
+            trouble: None,
             since: Utc::now(),
         };
         let membership = Self {
@@ -131,21 +136,45 @@ impl Membership {
         self.members.borrow().clone()
     }
 
-    /// What this daemon wants to be, or degraded while it cannot prove that it is registered, or has no room
-    /// for what statements write.
+    /// What this daemon wants to be, or degraded while it cannot prove that it is registered, or cannot write
+    /// what statements write.
     pub fn state(&self) -> State {
-        match *self.wanted.borrow() {
-            State::Ready if !self.may_act() || self.lack.borrow().is_some() => State::Degraded,
-            wanted => wanted,
+        match self.told() {
+            (State::Ready, _) if !self.may_act() => State::Degraded,
+            (state, _) => state,
         }
     }
 
-    /// What there is no room for, as it was looked at last.
+    /// What the others are to know: the state, and what is wrong with this daemon's disks.
+    fn told(&self) -> (State, Option<String>) {
+        let lack = self.lack.borrow();
+        match (*self.wanted.borrow(), lack.as_ref()) {
+            (State::Ready, Some(lack)) => (State::Degraded, Some(lack.outline())),
+            (wanted, _) => (wanted, None),
+        }
+    }
+
+    /// Why this daemon is degraded: its store, its disks, or that it is out of touch with the ensemble.
+    pub fn trouble(&self) -> Option<Trouble> {
+        if let Some(trouble) = self.coordination.trouble() {
+            let outline = trouble.outline().to_owned();
+            return Some(Trouble { full: trouble.to_string(), outline });
+        }
+        if *self.wanted.borrow() == State::Ready && !self.may_act() {
+            let outline = OUT_OF_TOUCH.to_owned();
+            let full = format!("{outline}; oribi doctor on its machine tells more");
+            return Some(Trouble { full, outline });
+        }
+        let lack = self.lack()?;
+        Some(Trouble { full: lack.to_string(), outline: lack.outline() })
+    }
+
+    /// What cannot be written to, as it was looked at last.
     pub fn lack(&self) -> Option<Lack> {
         self.lack.borrow().clone()
     }
 
-    /// Somebody has looked how much room there is.
+    /// Somebody has looked whether there is room, and whether it can be written.
     pub fn note_lack(&self, lack: Option<Lack>) {
         self.lack.send_replace(lack);
     }
@@ -294,7 +323,7 @@ impl Membership {
         let epoch = self.coordination.session().borrow().epoch;
         let mut record = registered.record.clone();
         record.incarnation = id::incarnation();
-        record.state = *self.wanted.borrow();
+        (record.state, record.trouble) = self.told();
         let path = Path::Daemon(&self.options.id).to_string();
         loop {
             let sent = Instant::now();
@@ -396,12 +425,13 @@ impl Membership {
     /// Brings the state in the own record up to date.
     async fn write_state(&self) -> Result<()> {
         let mut registered = self.registered.lock().await;
-        let wanted = *self.wanted.borrow();
+        let (state, trouble) = self.told();
         let record = &registered.record;
-        if registered.epoch == 0 || record.state == wanted {
+        if registered.epoch == 0 || (record.state, &record.trouble) == (state, &trouble) {
             return Ok(());
         }
-        let record = Record { state: wanted, since: Utc::now(), ..record.clone() };
+        let since = if record.state == state { record.since } else { Utc::now() };
+        let record = Record { state, trouble, since, ..record.clone() };
         self.write(&mut registered, record).await
     }
 

@@ -24,5 +24,5 @@ pub use election::{Election, Leadership};
 pub use error::{Error, Result};
 pub use identity::{FORMAT, restored_at};
 pub use membership::{Membership, Options};
-pub use record::{Lack, Member, Record, State};
+pub use record::{Lack, Lacking, Member, Record, State, Trouble};
 pub use workers::{Worker, Workers};

@@ -14,10 +14,17 @@ pub enum State {
     /// Starting: takes no statements yet.
     Joining,
     Ready,
-    /// Serves reads from what it knows; changes nothing that is shared. Or has no room on a disk to write to.
+    /// Serves reads from what it knows; changes nothing that is shared. Or cannot write to one of its disks.
     Degraded,
     /// Finishes what runs, takes nothing new.
     Draining,
+}
+
+impl State {
+    /// Whether it takes statements, and parts of those of others.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Ready | Self::Degraded)
+    }
 }
 
 impl Display for State {
@@ -56,28 +63,71 @@ pub struct Record {
     #[serde(default)]
     pub pid_prefix: Option<u16>,
     pub state: State,
+    /// Why it is degraded, in words for everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// When it came into this state, by its own clock; for people only.
     pub since: DateTime<Utc>,
 }
 
-/// What a daemon has no room for on a disk of its machine.
+/// What a daemon cannot write to on its machine, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
+    pub of: Lacking,
     /// In words, such as `warehouse`.
     pub what: &'static str,
     pub place: PathBuf,
 }
 
+/// What it takes to write somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    Room,
+    /// The file system takes no writes, as one that is mounted read-only.
+    Writable,
+    /// The daemon's user may not.
+    Rights,
+}
+
 impl Lack {
     /// In words for everybody: without the name of the directory.
     pub fn outline(&self) -> String {
-        format!("the disk of the {} is full", self.what)
+        let what = self.what;
+        match self.of {
+            Lacking::Room => format!("the disk of the {what} is full"),
+            Lacking::Writable => format!("the file system of the {what} is read-only"),
+            Lacking::Rights => format!("the daemon's user may not write to the {what}"),
+        }
     }
 }
 
 impl Display for Lack {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: make room in {}", self.outline(), self.place.display())
+        let (outline, place) = (self.outline(), self.place.display());
+        match self.of {
+            Lacking::Room => write!(f, "{outline}: make room in {place}"),
+            Lacking::Writable => write!(
+                f,
+                "{outline}: mount {place} for writing (findmnt -T {place}; ReadWritePaths= of a service)"
+            ),
+            Lacking::Rights => write!(f, "{outline}: chown {place} to it"),
+        }
+    }
+}
+
+/// Why a daemon is degraded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// With the names of directories.
+    pub full: String,
+    /// In words for everybody.
+    pub outline: String,
+}
+
+impl Trouble {
+    /// Of which more is not known.
+    pub fn of_everybody(outline: String) -> Self {
+        Self { full: outline.clone(), outline }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who can take a part of a statement: the ready daemons of exactly the same build, apart from those
+//! Who can take a part of a statement: the daemons that serve, of exactly the same build, apart from those
 //! that have failed lately.
 //!
 //! The store notices a death when the session ends, seconds later. Whoever meets it first, because
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::membership::Membership;
-use super::record::{Member, State};
+use super::record::Member;
 
 /// The pause after the first failure, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -82,9 +82,8 @@ impl Workers {
     /// The ready daemons of this build, whether they are well or not.
     fn candidates(&self) -> Vec<Worker> {
         let members = self.membership.members();
-        let fits = |member: &&Member| {
-            member.record.state == State::Ready && member.record.build == self.build()
-        };
+        let fits =
+            |member: &&Member| member.record.state.serves() && member.record.build == self.build();
         members.iter().filter(fits).map(worker).collect()
     }
 
@@ -191,7 +190,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::cluster::Options;
+    use crate::cluster::{Options, State};
     use crate::coordination::embedded::{self, EmbeddedStore};
 
     /// A daemon of a cluster whose members have one build but for that one.

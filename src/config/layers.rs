@@ -14,6 +14,8 @@ pub(super) struct Layers {
     origins: BTreeMap<String, String>,
     /// On which line of the file a value stands, of those that come from one.
     lines: BTreeMap<String, usize>,
+    /// What is wrong so far: all of it is told at once.
+    wrong: Vec<Error>,
 }
 
 impl Layers {
@@ -23,7 +25,7 @@ impl Layers {
 
     /// On top of settings that are there.
     pub fn on(values: Table) -> Self {
-        Self { values, origins: BTreeMap::new(), lines: BTreeMap::new() }
+        Self { values, origins: BTreeMap::new(), lines: BTreeMap::new(), wrong: Vec::new() }
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -38,18 +40,31 @@ impl Layers {
     pub fn add_file(&mut self, origin: &str, text: &str) -> Result<()> {
         let table = parse(origin, text)?;
         let lines = lines(text);
-        if let Some((key, reason)) = misplaced(&self.values, &table) {
-            return Err(Error::BadValue { origin: on_line(origin, lines.get(&key)), key, reason });
-        }
+        let misplaced = misplaced(&self.values, &table);
+        let is_misplaced = |key: &str| {
+            let below = |(above, _): &(String, String)| {
+                let rest = key.strip_prefix(above.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            misplaced.iter().any(below)
+        };
         for (key, value) in flatten(table) {
+            if is_misplaced(&key) {
+                continue;
+            }
             let Some(slot) = find(&mut self.values, &key) else {
                 let nearest = strange::nearest(&key, self.keys());
                 let origin = on_line(origin, lines.get(&key));
-                return Err(Error::UnknownKey { origin, key, nearest });
+                self.wrong.push(Error::UnknownKey { origin, key, nearest });
+                continue;
             };
             *slot = value;
             self.origins.insert(key, origin.to_owned());
         }
+        self.wrong.extend(misplaced.into_iter().map(|(key, reason)| {
+            let origin = on_line(origin, lines.get(&key));
+            Error::BadValue { origin, key, reason }
+        }));
         self.lines = lines;
         Ok(())
     }
@@ -60,18 +75,17 @@ impl Layers {
 
     /// Takes a variable that names a setting, and refuses one with the prefix that nobody is known to
     /// set: a setting that is spelt wrong must not go unnoticed.
-    pub fn add_variable(&mut self, name: &str, value: &str) -> Result<()> {
-        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return Ok(()) };
+    pub fn add_variable(&mut self, name: &str, value: &str) {
+        let Some(wanted) = name.strip_prefix(ENV_PREFIX) else { return };
         match self.keys().find(|key| strange::folded(key) == wanted) {
             Some(key) => self.set(&key, value, name.to_owned()),
             None if strange::is_known(wanted, value) => {}
             None => {
                 let nearest = strange::nearest(wanted, self.keys());
                 let nearest = nearest.map(|key| format!("{ENV_PREFIX}{}", strange::folded(&key)));
-                return Err(Error::UnknownVariable { name: name.to_owned(), nearest });
+                self.wrong.push(Error::UnknownVariable { name: name.to_owned(), nearest });
             }
         }
-        Ok(())
     }
 
     pub fn set(&mut self, key: &str, text: &str, origin: String) {
@@ -93,7 +107,10 @@ impl Layers {
     }
 
     /// Checks each value on its own, so that a message can name its key and where it was set.
-    pub fn finish(self) -> Result<Config> {
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn finish(mut self) -> Result<Config> {
         let defaults = parse("config/oribi.toml", DEFAULTS)?;
         for (key, value) in flatten(self.values.clone()) {
             let with = |value: Value| {
@@ -103,34 +120,41 @@ impl Layers {
                 }
                 typed::<Config>(one)
             };
-            let wrong = |reason| {
-                Err(Error::BadValue { origin: self.place(&key), key: key.clone(), reason })
-            };
-            let config = match with(value.clone()) {
-                Ok(config) => config,
+            let reason = match with(value.clone()).map(|config| config.check()) {
+                Ok(Ok(())) => continue,
+                // What it must be is said of the value.
+                Ok(Err(reason)) if reason.starts_with("must ") => format!("{value} {reason}"),
+                Ok(Err(reason)) => reason,
                 Err(said) => {
                     let default = find(&mut defaults.clone(), &key).cloned();
-                    return wrong(reason(default.as_ref(), &value, &said, with));
+                    reason(default.as_ref(), &value, &said, with)
                 }
             };
-            if let Err(reason) = config.check() {
-                // What it must be is said of the value.
-                return wrong(match reason.starts_with("must ") {
-                    true => format!("{value} {reason}"),
-                    false => reason,
-                });
-            }
+            let origin = self.place(&key);
+            self.wrong.push(Error::BadValue { origin, key, reason });
         }
+        only(self.wrong)?;
         let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
             origin: String::new(),
             key: String::new(),
             reason,
         })?;
         let config = Config { origins: self.origins, ..config };
-        config.check_places()?;
-        config.check_ports()?;
-        config.check_rules()?;
+        let checks = [config.check_places(), config.check_ports(), config.check_rules()];
+        only(checks.into_iter().filter_map(Result::err).collect())?;
         Ok(config)
+    }
+}
+
+/// What is wrong, if anything is.
+fn only(mut wrong: Vec<Error>) -> Result<()> {
+    match (wrong.pop(), wrong.is_empty()) {
+        (None, _) => Ok(()),
+        (Some(one), true) => Err(one),
+        (Some(last), false) => {
+            wrong.push(last);
+            Err(Error::Several(wrong))
+        }
     }
 }
 
@@ -166,11 +190,13 @@ fn reason(
     }
 }
 
-/// A section in a setting's place, or a value in a section's: the key, and what is wrong with it.
-fn misplaced(known: &Table, given: &Table) -> Option<(String, String)> {
-    given.iter().find_map(|(key, value)| match (known.get(key)?, value) {
+/// Sections in a setting's place, and values in a section's: the keys, and what is wrong with them.
+fn misplaced(known: &Table, given: &Table) -> Vec<(String, String)> {
+    let both = given.iter().filter_map(|(key, value)| Some((key, known.get(key)?, value)));
+    let wrong = both.flat_map(|(key, known, value)| match (known, value) {
         (Value::Table(known), Value::Table(given)) => {
-            misplaced(known, given).map(|(inner, reason)| (format!("{key}.{inner}"), reason))
+            let below = misplaced(known, given).into_iter();
+            below.map(|(inner, reason)| (format!("{key}.{inner}"), reason)).collect()
         }
         (Value::Table(known), other) => {
             let first = known.keys().next().map_or("", String::as_str);
@@ -178,14 +204,15 @@ fn misplaced(known: &Table, given: &Table) -> Option<(String, String)> {
                 "{other} is the value of no setting: \"{key}\" is a section, whose settings stand below \
                  [{key}], such as {first}"
             );
-            Some((key.clone(), reason))
+            vec![(key.clone(), reason)]
         }
         (default, Value::Table(_)) => {
             let reason = format!("it is a setting and no section: it takes a value such as {default}");
-            Some((key.clone(), reason))
+            vec![(key.clone(), reason)]
         }
-        _ => None,
-    })
+        _ => Vec::new(),
+    });
+    wrong.collect()
 }
 
 /// The line, from 1, on which the value of each key stands in a file.
@@ -248,5 +275,34 @@ pub(super) fn find<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Value>
     match key.split_once('.') {
         None => table.get_mut(key).filter(|value| !value.is_table()),
         Some((section, rest)) => find(table.get_mut(section)?.as_table_mut()?, rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let file = "datadir = '/d'\nengine = 3\nid = 5\n[query]\nlimit = 1\n[console]\nidle = 'soon'\n\
+                    [history.keep]\nx = 1\n";
+        let mut layers = Layers::new().expect("the defaults");
+        layers.add_file("test.toml", file).expect("it is TOML");
+        layers.add_variable("ORIBI_NOTHING", "1");
+        layers.add_variable("ORIBI_WEB", "here");
+        let told = layers.finish().expect_err("much is wrong").to_string();
+        assert!(told.starts_with("8 things are wrong:\n- "), "{told}");
+        for part in [
+            "test.toml, line 1: there is no setting \"datadir\"",
+            "test.toml, line 2: setting \"engine\": 3 is the value of no setting",
+            "test.toml, line 3: setting \"id\": 5 is no text",
+            "test.toml, line 5: there is no setting \"query.limit\"",
+            "test.toml, line 7: setting \"console.idle\": \"soon\" is no duration",
+            "setting \"history.keep\": it is a setting and no section",
+            "ORIBI_NOTHING is no setting",
+            "ORIBI_WEB: setting \"web\": \"here\" is no address",
+        ] {
+            assert_eq!(told.matches(part).count(), 1, "{part}: {told}");
+        }
     }
 }

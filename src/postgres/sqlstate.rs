@@ -6,6 +6,7 @@
 
 mod engine;
 mod files;
+mod memory;
 mod stores;
 mod submitted;
 
@@ -13,9 +14,9 @@ use std::num::NonZeroU32;
 
 use engine::{known, setting_code};
 use files::storage_code;
-use stores::{catalog_code, catalog_disk_hint, disk_hint, live_code, store_code};
+use stores::{catalog_code, catalog_hint, disk_hint, live_code, store_code, store_hint};
 pub use submitted::failure;
-use submitted::{schedule_code, submission_code, submission_hint, submitted_hint};
+use submitted::{schedule_code, schedule_hint, submission_code, submission_hint, submitted_hint};
 
 pub use super::report::{Report, untranslated};
 use crate::cluster::live;
@@ -46,7 +47,7 @@ impl From<query::Error> for Report {
             }
             E::Live(error) => {
                 let hint = match &error {
-                    live::Error::Coordination(error) => disk_hint(error),
+                    live::Error::Coordination(error) => store_hint(error),
                     _ => None,
                 };
                 return Self { hint, ..Self::error(live_code(&error), message) };
@@ -92,7 +93,10 @@ impl From<query::Error> for Report {
                 let hint = submitted_hint(&error);
                 return Self { hint, ..Self::error(submission_code(&error), message) };
             }
-            E::Schedule(error) => schedule_code(&error),
+            E::Schedule(error) => {
+                let hint = schedule_hint(&error);
+                return Self { hint, ..Self::error(schedule_code(&error), message) };
+            }
             E::Engine(error) => return error.into(),
             E::Value(error) => return error.into(),
         };

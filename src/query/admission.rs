@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::running::Registered;
 use super::{Error, Result};
 use crate::catalog::{self, Catalog, PoolRecord, Snapshot};
-use crate::cluster::{Member, Membership, State};
+use crate::cluster::{Member, Membership};
 use crate::engine::memory::Bound;
 
 /// All pools, as this daemon enforces them.
@@ -222,9 +222,9 @@ struct Share {
 }
 
 impl Share {
-    /// Those that count are the ready ones, and the one that asks, which may not be ready any more.
+    /// Those that count are the ones that serve, and the one that asks, which may not be ready any more.
     fn of(members: &[Member], own: &str) -> Self {
-        let ready = |member: &&Member| member.record.state == State::Ready && member.id != own;
+        let ready = |member: &&Member| member.record.state.serves() && member.id != own;
         let others = members.iter().filter(ready).map(|member| member.id.as_str());
         let at = others.clone().filter(|id| *id < own).count();
         Self { at, of: others.count() + 1 }

@@ -9,18 +9,18 @@ use datafusion::error::{DataFusionError, Result};
 
 use crate::catalog;
 use crate::cluster::live::{Applied, LiveSettings};
-use crate::cluster::{Election, Membership, State, Workers};
+use crate::cluster::{Election, Member, Membership, State, Workers};
 use crate::config::InForce;
-use crate::coordination::Coordination;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::{Store, Whole};
 use crate::engine::system::SessionInfo;
 use crate::query::admission::{Admission, Shown};
-use crate::query::history::{History, Record};
+use crate::query::history::{self, History, Record};
 use crate::query::maintenance::log::{Entry, Log};
 use crate::query::registry::{self, Registry};
-use crate::query::sessions::{self, Activity, Sessions};
+use crate::query::sessions::{self, Activity, Sessions, prefix_of};
 use crate::query::signals::{Denied, Outcome, Signals};
+use crate::query::submitted::KIND;
 use crate::query::{Notice, TransactionState};
 use crate::system::{
     Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
@@ -72,13 +72,16 @@ impl ClusterView {
         }
     }
 
-    /// What is wrong with this daemon's own store or disks, if that is known.
-    fn trouble(&self) -> Option<Trouble> {
-        let of_store = self.store.own.trouble();
-        let of_store = of_store.map(|trouble| (trouble.to_string(), trouble.outline().to_owned()));
-        let of_disks = || self.membership.lack().map(|lack| (lack.to_string(), lack.outline()));
-        let (full, outline) = of_store.or_else(of_disks)?;
-        Some(Trouble { full, outline })
+    /// Whether the daemon has died that runs a statement of a client: it does not answer, or another process
+    /// has its name. What the store has of it stays as long as its session.
+    fn is_lost(&self, entry: &registry::Entry, members: &[Member]) -> bool {
+        let of_client = entry.kind != KIND && !history::is_final(&entry.state);
+        let known = members.iter().find(|member| of_client && member.id == entry.daemon);
+        known.is_some_and(|Member { record, .. }| {
+            let (its, now) = (entry.pid.and_then(prefix_of), record.pid_prefix);
+            let is_another = its.zip(now).is_some_and(|(its, now)| its != now);
+            is_another || self.workers.is_silent(record.incarnation)
+        })
     }
 }
 
@@ -87,7 +90,7 @@ impl Cluster for ClusterView {
     fn daemons(&self) -> Vec<DaemonRow> {
         let members = self.membership.members();
         let leader = self.election.leader();
-        let row = |member: &crate::cluster::Member| {
+        let row = |member: &Member| {
             let record = &member.record;
             let local = member.id == self.membership.id();
             // Of itself a daemon knows more than its record says, and of a neighbour that is dead, whose
@@ -111,7 +114,10 @@ impl Cluster for ClusterView {
                 since: record.since.into(),
                 local,
                 leader: leader.as_ref() == Some(&member.id),
-                error: local.then(|| self.trouble()).flatten(),
+                error: match local {
+                    true => self.membership.trouble(),
+                    false => record.trouble.clone().map(Trouble::of_everybody),
+                },
             }
         };
         members.iter().map(row).collect()
@@ -127,7 +133,11 @@ impl Cluster for ClusterView {
             }
         };
         let found = if submitted { registry::without_attempts(found) } else { found };
-        let row = |(id, entry): (String, registry::Entry)| {
+        let members = self.membership.members();
+        let row = |(id, mut entry): (String, registry::Entry)| {
+            if self.is_lost(&entry, &members) {
+                history::State::Lost.as_str().clone_into(&mut entry.state);
+            }
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);
             QueryRow {

@@ -12,7 +12,7 @@ use crate::catalog::{self, Catalog, Consistency, FIRST_ROLE};
 use crate::cluster::{self, Membership};
 use crate::config::Config;
 use crate::coordination::Coordination;
-use crate::data_dir::{DataDir, host_name};
+use crate::data_dir::{self, DataDir, host_name};
 use crate::engine::memory;
 use crate::password;
 use crate::secret;
@@ -36,7 +36,7 @@ pub(super) fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<St
         }
         Some(path) => PathBuf::from(path),
         None if config.zookeeper.is_some() => return Ok(None),
-        None => data_dir.path().join("warehouse"),
+        None => data_dir.path().join(data_dir::WAREHOUSE),
     };
     let made = || {
         std::fs::create_dir_all(&directory)?;

@@ -1,5 +1,5 @@
-//! Watches whether there is room where this daemon writes: what cannot be written fails by itself, with
-//! 53100; this is for those who look at the daemon and not at its statements.
+//! Watches whether this daemon can write where it is to, and has room there: what cannot be written fails by
+//! itself, with 53100 or 42501; this is for those who look at the daemon and not at its statements.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rustix::fs::statvfs;
+use rustix::fs::{Access, access, statvfs};
+use rustix::io::Errno;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cluster::{Lack, Membership};
+use crate::cluster::{Lack, Lacking, Membership};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(2);
@@ -39,27 +40,36 @@ pub(super) fn places(data_dir: &Path, warehouse: Option<&str>, spill: PathBuf) -
     warehouse.map(|path| ("warehouse", path)).into_iter().chain(own).collect()
 }
 
-/// Tells the daemon's membership what there is no room for, until `end`.
+/// Tells the daemon's membership what cannot be written to, until `end`.
 pub(super) async fn watch(membership: Arc<Membership>, places: Vec<Place>, end: CancellationToken) {
     let mut full: Vec<PathBuf> = Vec::new();
     loop {
         let (looked_at, were) = (places.clone(), full.clone());
         // A file system of the network may let one wait.
         let looked = tokio::task::spawn_blocking(move || {
-            let is_full = |(_, place): &Place| {
-                free(place).is_some_and(|free| is_too_little(free, were.contains(place)))
+            let lacks = |(what, place): Place| {
+                let of = lacking(&place, were.contains(&place))?;
+                Some(Lack { of, what, place })
             };
-            looked_at.into_iter().filter(is_full).collect::<Vec<_>>()
+            looked_at.into_iter().filter_map(lacks).collect::<Vec<_>>()
         });
         let found = tokio::select! {
             () = end.cancelled() => return,
             found = looked => found.unwrap_or_default(),
         };
-        full = found.iter().map(|(_, place)| place.clone()).collect();
-        let lack = found.into_iter().next().map(|(what, place)| Lack { what, place });
+        let is_full = |lack: &&Lack| lack.of == Lacking::Room;
+        full = found.iter().filter(is_full).map(|lack| lack.place.clone()).collect();
+        let lack = found.into_iter().next();
         match (membership.lack(), &lack) {
-            (known, Some(lack)) if known.as_ref() != Some(lack) => warn!("{lack}"),
-            (Some(known), None) => info!("there is room for the {} again", known.what),
+            (known, Some(lack)) if known.as_ref() != Some(lack) => {
+                warn!(
+                    "{lack}; until then tables can be read, and what has to be written there fails"
+                );
+            }
+            (Some(Lack { of: Lacking::Room, what, .. }), None) => {
+                info!("there is room for the {what} again");
+            }
+            (Some(Lack { what, .. }), None) => info!("the {what} can be written to again"),
             _ => {}
         }
         membership.note_lack(lack);
@@ -70,10 +80,20 @@ pub(super) async fn watch(membership: Arc<Membership>, places: Vec<Place>, end: 
     }
 }
 
-/// Bytes that are left where a place is. None is known of one that cannot be looked at.
-fn free(place: &Path) -> Option<u64> {
+/// What it takes to write to a place, and is not there. Of one that cannot be looked at nothing is known.
+fn lacking(place: &Path, was_full: bool) -> Option<Lacking> {
     let existing = place.ancestors().find(|place| place.is_dir())?;
-    let disk = statvfs(existing).ok()?;
+    match access(existing, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(Errno::ROFS) => return Some(Lacking::Writable),
+        Err(Errno::ACCESS | Errno::PERM) => return Some(Lacking::Rights),
+        Ok(()) | Err(_) => {}
+    }
+    free(existing).filter(|free| is_too_little(*free, was_full)).map(|_| Lacking::Room)
+}
+
+/// Bytes that are left on a directory's disk.
+fn free(directory: &Path) -> Option<u64> {
+    let disk = statvfs(directory).ok()?;
     // Some file systems do not say how large they are.
     (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -27,7 +27,7 @@ pub struct Vitals {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
     pub state: State,
-    /// Why it is degraded, where more is known than that it is out of touch.
+    /// Why it is degraded.
     pub trouble: Option<String>,
     /// Daemons of the cluster that are ready, with this one. Without an ensemble it is alone.
     pub daemons: usize,
@@ -54,14 +54,13 @@ impl Vitals {
     pub fn look(&self) -> Look {
         let membership = &self.queries.membership;
         let members = membership.members();
-        let ready = members.iter().filter(|member| member.record.state == State::Ready);
+        let ready = members.iter().filter(|member| member.record.state.serves());
         let inside = self.queries.gate.inside();
         // A client's turn has a statement of its own in it.
         let running = inside.iter().filter(|(name, _)| **name != "client");
-        let trouble = self.store.trouble().map(|trouble| trouble.to_string());
         Look {
             state: membership.state(),
-            trouble: trouble.or_else(|| membership.lack().map(|lack| lack.to_string())),
+            trouble: membership.trouble().map(|trouble| trouble.full),
             daemons: ready.count(),
             clients: self.queries.sessions.count(),
             running: running.map(|(_, count)| count).sum(),

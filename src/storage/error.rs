@@ -9,8 +9,8 @@ use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
 use super::external::written;
+use super::lines;
 use crate::catalog::{External, FileFormat};
-use crate::values::types::{pg_type, sql_name};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -113,6 +113,8 @@ pub enum Error {
     NotWritten { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("no permission to write {path}")]
     DeniedWrite { path: String },
+    #[error("cannot write {path}: its file system is read-only")]
+    ReadOnly { path: String },
     #[error("there is no space left to write {path}")]
     NoSpace { path: String },
     #[error(transparent)]
@@ -139,7 +141,11 @@ impl Error {
             | Self::NotOfFormat { path, .. }
             | Self::NotFound { path }
             | Self::Denied { path }
-            | Self::Io { path, .. } => Some(path),
+            | Self::Io { path, .. }
+            | Self::NotWritten { path, .. }
+            | Self::DeniedWrite { path }
+            | Self::ReadOnly { path }
+            | Self::NoSpace { path } => Some(path),
             Self::Shared(error) => error.file(),
             _ => None,
         }
@@ -212,6 +218,7 @@ impl Error {
         match cause(source.as_ref()) {
             Cause::Denied => Self::DeniedWrite { path },
             Cause::NoSpace => Self::NoSpace { path },
+            Cause::ReadOnly => Self::ReadOnly { path },
             _ => Self::NotWritten { path, source },
         }
     }
@@ -247,6 +254,7 @@ impl Error {
         match cause {
             Cause::NotFound => Self::NotFound { path },
             Cause::Denied => Self::Denied { path },
+            Cause::ReadOnly => Self::ReadOnly { path },
             Cause::Io | Cause::NoSpace => Self::Io { path, source: Box::new(error) },
             Cause::Values => Self::Values { path, source: Box::new(error) },
             Cause::Other => Self::Damaged { path, source: Box::new(error) },
@@ -255,6 +263,26 @@ impl Error {
 }
 
 impl Error {
+    /// Whether it says in which line of a file something is wrong.
+    pub fn tells_line(&self) -> bool {
+        matches!(self, Self::Damaged { source, .. } if lines::told(&said(source), 0).is_some())
+    }
+
+    /// The same of a part of a file behind so many bytes, whose reader has counted lines from there; `lines`
+    /// are those in front of it, if they are known.
+    #[must_use]
+    pub fn behind(self, bytes: u64, lines: Option<u64>) -> Self {
+        let Self::Damaged { path, source } = self else { return self };
+        let text = said(&source);
+        let told = match (lines::told(&text, lines.unwrap_or_default()), lines) {
+            (None, _) => return Self::Damaged { path, source },
+            (Some(told), Some(_)) => told,
+            (Some(told), None) => format!("{told} (lines are counted from byte {bytes})"),
+        };
+        let source = Box::new(ArrowError::CsvError(told).into());
+        Self::Damaged { path, source }
+    }
+
     /// Whether it is about a file of text, as CSV and JSON are: no managed table has such files.
     pub fn is_of_text(&self) -> bool {
         let (Self::Damaged { source, .. } | Self::Values { source, .. }) = self else {
@@ -269,6 +297,7 @@ enum Cause {
     NotFound,
     Denied,
     NoSpace,
+    ReadOnly,
     Io,
     Values,
     Other,
@@ -290,8 +319,14 @@ fn reason(error: &DataFusionError) -> String {
     }
 }
 
-/// What is wrong with a file's bytes, without the names of the libraries that have found it.
+/// What is wrong with a file's bytes.
 fn damage(source: &DataFusionError) -> String {
+    let text = said(source);
+    lines::told(&text, 0).unwrap_or(text)
+}
+
+/// The same in the words of the libraries that have found it, without their names.
+fn said(source: &DataFusionError) -> String {
     let text = source.to_string();
     let mut text = text.rsplit("caused by\n").next().unwrap_or_default();
     let libraries = [
@@ -306,46 +341,7 @@ fn damage(source: &DataFusionError) -> String {
     while let Some(rest) = libraries.iter().find_map(|library| text.strip_prefix(library)) {
         text = rest;
     }
-    let said = value_of_csv(text).or_else(|| fields_of_csv(text));
-    said.unwrap_or_else(|| text.trim_end().to_owned())
-}
-
-/// What readers of CSV say of a line with more or fewer fields than there are to be: `... unequal lengths
-/// between records on CSV file. Expected 2 records, found 1 records at line 3`, or `incorrect number of
-/// fields for line 3, expected 2 got 1`.
-fn fields_of_csv(text: &str) -> Option<String> {
-    let numbers = |text: &str| -> Vec<u64> {
-        let digits = text.split(|c: char| !c.is_ascii_digit());
-        digits.filter_map(|digits| digits.parse().ok()).collect()
-    };
-    let (expected, found, line) =
-        if let Some((_, rest)) = text.split_once("unequal lengths between records") {
-            let &[expected, found, line, ..] = numbers(rest).as_slice() else { return None };
-            (expected, found, line)
-        } else {
-            let (_, rest) = text.split_once("incorrect number of fields for line ")?;
-            let &[line, expected, found, ..] = numbers(rest).as_slice() else { return None };
-            (expected, found, line)
-        };
-    if text.contains("got more than") {
-        return Some(format!("line {line} has more than the {expected} fields that were expected"));
-    }
-    let fields = |count| if count == 1 { "1 field".to_owned() } else { format!("{count} fields") };
-    Some(format!("line {line} has {}, where {} were expected", fields(found), fields(expected)))
-}
-
-/// `Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,y]'`, without the
-/// row, which may hold what is nobody's business. The line is counted from the first with data.
-fn value_of_csv(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("Error while parsing value '")?;
-    let (value, rest) = rest.split_once("' as type '")?;
-    let (kind, rest) = rest.split_once("' for column ")?;
-    let (column, rest) = rest.split_once(" at line ")?;
-    let row = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    let column = column.parse::<usize>().ok()? + 1;
-    let kind: arrow::datatypes::DataType = kind.parse().ok()?;
-    let kind = sql_name(pg_type(&arrow::datatypes::Field::new("", kind, true)).name());
-    Some(format!("row {row}, column {column}: invalid input syntax for type {kind}: \"{value}\""))
+    text.trim_end().to_owned()
 }
 
 /// What is said of memory that is lacking, if that is what is wrong.
@@ -436,6 +432,7 @@ pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
         Cause::NotFound => Some(Error::NotFound { path }),
         Cause::Denied => Some(Error::Denied { path }),
         Cause::NoSpace => Some(Error::NoSpace { path }),
+        Cause::ReadOnly => Some(Error::ReadOnly { path }),
         Cause::Io => Some(Error::Io { path, source: error.to_string().into() }),
         Cause::Values | Cause::Other => None,
     }
@@ -452,6 +449,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     return Cause::NoSpace;
                 }
+                io::ErrorKind::ReadOnlyFilesystem => return Cause::ReadOnly,
                 // Readers report bad contents as these, too.
                 io::ErrorKind::InvalidData
                 | io::ErrorKind::UnexpectedEof
@@ -498,27 +496,6 @@ mod tests {
         assert!(error.ends_with("400 Bad Request: InvalidToken: It is malformed."), "{error}");
         let refused = generic("non-2xx status code: 403 Forbidden: <Error></Error>");
         assert!(matches!(Error::not_written("s3://lake/x", refused), Error::DeniedWrite { .. }));
-    }
-
-    #[test]
-    fn lines_of_csv_are_told_by_their_fields() {
-        for (text, said) in [
-            (
-                "Encountered unequal lengths between records on CSV file. Expected 2 records, found 1 \
-                 records at line 3",
-                "line 3 has 1 field, where 2 fields were expected",
-            ),
-            (
-                "incorrect number of fields for line 4, expected 2 got more than 2",
-                "line 4 has more than the 2 fields that were expected",
-            ),
-            (
-                "incorrect number of fields for line 3, expected 2 got 1",
-                "line 3 has 1 field, where 2 fields were expected",
-            ),
-        ] {
-            assert_eq!(fields_of_csv(text).as_deref(), Some(said));
-        }
     }
 
     #[test]

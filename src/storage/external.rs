@@ -165,6 +165,13 @@ fn is_hidden(url: &ListingTableUrl, file: &ObjectMeta) -> bool {
     url.strip_prefix(&file.location).is_some_and(|mut parts| parts.any(hidden))
 }
 
+/// Whether a file without bytes has lost what it had, rather than has no rows: a Parquet file has some even
+/// then. Without a name of their own there are markers of directories among the files, and what Hive leaves
+/// for buckets without rows.
+pub(super) fn lacks_bytes(location: &Location, format: FileFormat, extension: &str) -> bool {
+    format == FileFormat::Parquet && !(location.is_directory() && extension.is_empty())
+}
+
 /// What the files of a directory hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
@@ -302,18 +309,18 @@ async fn infer(
     files: &[ObjectMeta],
 ) -> Result<Vec<Field>> {
     let (format, extension) = (format_of(session, external)?, file_extension(external));
-    let (files, empty): (Vec<ObjectMeta>, Vec<ObjectMeta>) = (files.iter())
+    let mut files: Vec<ObjectMeta> = (files.iter())
         .filter(|file| file.location.as_ref().ends_with(&extension))
         .cloned()
-        .partition(|file| file.size > 0);
-    let empty = !empty.is_empty();
-    if files.is_empty() {
+        .collect();
+    if files.iter().all(|file| file.size == 0) {
         let (location, format) = (location.to_string(), format.get_ext());
-        return Err(match empty {
-            true => Error::EmptyFiles { location, format },
-            false => Error::NoFiles { location, format },
+        return Err(match files.is_empty() {
+            true => Error::NoFiles { location, format },
+            false => Error::EmptyFiles { location, format },
         });
     }
+    files.retain(|file| file.size > 0 || lacks_bytes(location, external.format, &extension));
     let store = session
         .runtime_env()
         .object_store(location.url()?)

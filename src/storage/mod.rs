@@ -8,6 +8,7 @@
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
 //! - [`folders`]: what is known of their files, kept from one statement to the next.
 //! - [`managed`]: tables of its own: Apache Iceberg.
+//! - [`lines`]: lines of text that are wrong, as people count them.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
 //! - [`ready`]: what scans get just before they run: failures name the file they came from, and
@@ -25,6 +26,7 @@ mod external;
 mod failing;
 mod folders;
 mod guard;
+mod lines;
 mod location;
 mod look_up;
 pub mod managed;

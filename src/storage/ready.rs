@@ -34,8 +34,9 @@ use datafusion_datasource::TableSchema;
 use datafusion_datasource::file_stream::FileOpener;
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
-use object_store::ObjectStore;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::guard::{CheckedFactory, Footers, Seen};
 use super::pages::PagedFactory;
@@ -223,8 +224,8 @@ impl FileSource for Named {
         config: &FileScanConfig,
         partition: usize,
     ) -> Result<Box<dyn Morselizer>> {
-        let inner = self.inner.create_morselizer(store, config, partition)?;
-        Ok(Box::new(NamedMorselizer { inner, source: self.clone() }))
+        let inner = self.inner.create_morselizer(store.clone(), config, partition)?;
+        Ok(Box::new(NamedMorselizer { inner, source: self.clone(), store }))
     }
 
     fn table_schema(&self) -> &TableSchema {
@@ -290,6 +291,7 @@ fn external(error: Error) -> DataFusionError {
 struct NamedMorselizer {
     inner: Box<dyn Morselizer>,
     source: Named,
+    store: Arc<dyn ObjectStore>,
 }
 
 impl Debug for NamedMorselizer {
@@ -302,7 +304,7 @@ impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let Named { base, pages, dropping, .. } = &self.source;
         let path = format!("{base}/{}", file.object_meta.location).into();
-        let origin = Origin { path, dropping: dropping.clone() };
+        let origin = Origin { path, part: self.part(&file), dropping: dropping.clone() };
         let file = match pages {
             Some(pages) => pages.opening(base, file),
             None => file,
@@ -315,12 +317,68 @@ impl Morselizer for NamedMorselizer {
     }
 }
 
+impl NamedMorselizer {
+    /// Where a file is read of which the beginning is left to others.
+    fn part(&self, file: &PartitionedFile) -> Option<Part> {
+        let start = file.range.as_ref().and_then(|range| u64::try_from(range.start).ok());
+        let start = start.filter(|start| *start > 0)?;
+        let (store, location) = (self.store.clone(), file.object_meta.location.clone());
+        Some(Part { store, location, start })
+    }
+}
+
 /// Where rows come from, and what is dropped of them.
 #[derive(Clone, Debug)]
 struct Origin {
     path: Arc<str>,
+    part: Option<Part>,
     dropping: Dropping,
 }
+
+/// A part of a file, from the first line on that begins behind so many bytes.
+#[derive(Clone, Debug)]
+struct Part {
+    store: Arc<dyn ObjectStore>,
+    location: Path,
+    start: u64,
+}
+
+impl Part {
+    /// An error with the file's name, and the line as it is counted in the whole file.
+    async fn named(self, path: Arc<str>, error: DataFusionError) -> DataFusionError {
+        match error {
+            DataFusionError::ArrowError(..) => {}
+            error => return named(&path, error),
+        }
+        let error = Error::of_file(path.as_ref(), error);
+        external(match error.tells_line() {
+            true => error.behind(self.start, self.lines_before().await),
+            false => error,
+        })
+    }
+
+    /// How many lines are in front of it; `None` if they are too many to be counted for a message, or cannot be
+    /// read.
+    async fn lines_before(&self) -> Option<u64> {
+        // A line is of the part that it begins in: the first end of one from here on is that of the last before.
+        let last = self.start - 1;
+        if last > MOST_COUNTED {
+            return None;
+        }
+        let (mut lines, mut at) = (1, 0);
+        while at < last {
+            let end = last.min(at + COUNTED_AT_ONCE);
+            let bytes = self.store.get_range(&self.location, at..end).await.ok()?;
+            lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+            at = end;
+        }
+        Some(lines)
+    }
+}
+
+/// Bytes that are read again to tell a line by its number.
+const MOST_COUNTED: u64 = 4 << 30;
+const COUNTED_AT_ONCE: u64 = 8 << 20;
 
 #[derive(Debug)]
 struct NamedPlanner {
@@ -367,12 +425,46 @@ struct NamedMorsel {
 
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
-        let Self { inner, origin: Origin { path, mut dropping } } = *self;
-        let rows = InTurns(inner.into_stream()).map(move |batch| dropping.apply(batch?));
+        let Self { inner, origin: Origin { path, part, mut dropping } } = *self;
+        let rows = inner.into_stream();
+        let rows = match part {
+            Some(part) => {
+                let path = path.clone();
+                let named = move |error| {
+                    let (part, path) = (part.clone(), path.clone());
+                    async move { Err::<RecordBatch, _>(part.named(path, error).await) }
+                };
+                rows.or_else(named).boxed()
+            }
+            None => rows,
+        };
+        let rows = InTurns(rows).map(move |batch| dropping.apply(batch?));
         let name = move |item: std::thread::Result<Result<_>>| match item {
             Ok(item) => item.map_err(|error| named(&path, error)),
             Err(panic) => Err(external(Error::of_panic(path.as_ref(), panic))),
         };
         AssertUnwindSafe(rows).catch_unwind().map(name).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_knows_the_lines_in_front_of_it() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let location = Path::from("t.csv");
+        let text = "n\n12\n345\n\n6\n";
+        store.put(&location, text.into()).await.expect("it is written");
+        for start in 1..text.len() {
+            let (store, location) = (store.clone(), location.clone());
+            let part = Part { store, location, start: start as u64 };
+            let begins = (start..).find(|at| text.as_bytes()[at - 1] == b'\n').expect("a line");
+            let before = text[..begins].matches('\n').count() as u64;
+            assert_eq!(part.lines_before().await, Some(before), "from byte {start}");
+        }
     }
 }

@@ -40,7 +40,7 @@ impl ResultWriter {
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();
         let rows = AsyncArrowWriter::try_new(sink, schema.clone(), Some(properties));
-        let rows = rows.map_err(|error| failed(url, error))?;
+        let rows = rows.map_err(|error| Error::not_written(url, error))?;
         Ok(Self { url: url.to_owned(), schema, rows })
     }
 
@@ -48,12 +48,12 @@ impl ResultWriter {
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let batch =
             in_schema(batch, &self.schema).map_err(|error| Error::of_file(&self.url, error))?;
-        self.rows.write(&batch).await.map_err(|error| failed(&self.url, error))
+        self.rows.write(&batch).await.map_err(|error| Error::not_written(&self.url, error))
     }
 
     /// Returns the file's bytes.
     pub async fn finish(mut self) -> Result<u64> {
-        self.rows.finish().await.map_err(|error| failed(&self.url, error))?;
+        self.rows.finish().await.map_err(|error| Error::not_written(&self.url, error))?;
         Ok(self.rows.bytes_written() as u64)
     }
 }

@@ -41,6 +41,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore};
 use percent_encoding::percent_decode_str;
 
+use super::external::lacks_bytes;
 use super::folders::{Folder, Key};
 use super::guard::Footers;
 use super::{Error, Folders, Listing, Location, external, nan};
@@ -199,9 +200,11 @@ impl ExternalTable {
 
     /// Files that belong to the table.
     fn own<'a>(&self, listed: &'a [ObjectMeta]) -> impl Iterator<Item = &'a ObjectMeta> {
-        listed
-            .iter()
-            .filter(|file| file.size > 0 && file.location.as_ref().ends_with(&self.file_extension))
+        let format = self.definition.format;
+        listed.iter().filter(move |file| {
+            file.location.as_ref().ends_with(&self.file_extension)
+                && (file.size > 0 || lacks_bytes(&self.location, format, &self.file_extension))
+        })
     }
 
     /// Files as they were found, with what is known of those that have not changed. Both are in the order of

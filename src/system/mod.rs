@@ -56,6 +56,7 @@ use serde::{Deserialize, Serialize};
 use sqlparser::ast::Statement;
 
 use crate::catalog::{Access, Database, Error, Snapshot};
+pub use crate::cluster::Trouble;
 use crate::coordination::counted::Counted;
 use crate::coordination::whole::Whole;
 use crate::engine::system::{Joined, SessionInfo, SystemCatalog};
@@ -85,15 +86,6 @@ pub struct DaemonRow {
     pub leader: bool,
     /// Why it is degraded, where more is known than that it is out of touch: of the one that answers only.
     pub error: Option<Trouble>,
-}
-
-/// What is wrong with a daemon.
-#[derive(Clone, Debug)]
-pub struct Trouble {
-    /// With the directories and whatever else the store says, for who watches over the cluster.
-    pub full: String,
-    /// For everybody.
-    pub outline: String,
 }
 
 /// A piece of work on a table, as `system.maintenance` shows it.

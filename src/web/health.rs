@@ -5,7 +5,7 @@
 //! | `/livez` | 200 as long as the process serves requests |
 //! | `/readyz` | 200 while clients are served, 503 while joining or draining; degraded, as `health.ready_when_degraded` says |
 //!
-//! Both answer `{"id", "state", "version"}`, and `"reason"` where more is known of why a daemon is degraded.
+//! Both answer `{"id", "state", "version"}`, and `"reason"` where a daemon is degraded.
 
 use std::sync::Arc;
 
@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::Sources;
 use crate::cluster::State;
 use crate::config::Switch;
-use crate::coordination::Coordination;
 
 #[derive(Debug, Serialize)]
 struct Health {
@@ -58,12 +57,11 @@ pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
 
 fn health(sources: &Sources) -> Health {
     let membership = &sources.queries.membership;
-    let trouble = sources.store.trouble().map(|trouble| trouble.outline().to_owned());
     Health {
         id: membership.id().to_owned(),
         state: membership.state(),
         version: env!("CARGO_PKG_VERSION"),
         // Everybody may ask.
-        reason: trouble.or_else(|| membership.lack().map(|lack| lack.outline())),
+        reason: membership.trouble().map(|trouble| trouble.outline),
     }
 }

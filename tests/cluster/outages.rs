@@ -13,6 +13,10 @@ async fn degraded(id: &str, daemon: &Daemon, client: &Client) {
     until("degraded", async || client.value(sql).await == "degraded").await;
     let (status, body) = readyz(daemon).await.expect("an answer");
     assert_eq!((status, &body["state"], &body["id"]), (200, &"degraded".into(), &id.into()));
+    let told = client.value("SELECT error FROM system.daemons WHERE local").await;
+    for reason in [body["reason"].as_str().unwrap_or_default(), &told] {
+        assert!(reason.starts_with("out of touch with ZooKeeper"), "{body}, {told}");
+    }
 }
 
 /// The incarnations as one daemon sees them.
@@ -47,7 +51,16 @@ async fn reads_go_on_while_zookeeper_is_down() {
                 assert_eq!(other.value("SELECT count(*) FROM system.queries").await, "1");
                 // What is not known cannot be looked up; that is no reason to wait.
                 assert_eq!(client.refused("SELECT * FROM nowhere").await.code().code(), "42P01");
-                for ddl in [DDL, "DROP VIEW v", "CREATE DATABASE d", "COMMENT ON VIEW v IS 'x'"] {
+                for ddl in [
+                    DDL,
+                    "DROP VIEW v",
+                    "CREATE DATABASE d",
+                    "COMMENT ON VIEW v IS 'x'",
+                    "ALTER SYSTEM SET submitted.running = 3",
+                    "ALTER SYSTEM RESET submitted.running",
+                    "SELECT oribi.submit('SELECT 1')",
+                    "SELECT oribi.schedule('s', '@daily', 'SELECT 1')",
+                ] {
                     let refused = client.refused(ddl).await;
                     assert_eq!(refused.code().code(), "25006", "{ddl}: {refused}");
                     assert!(refused.hint().is_some_and(|hint| hint.contains("ZooKeeper")), "{ddl}");
@@ -87,6 +100,7 @@ async fn reads_go_on_while_zookeeper_is_down() {
             for daemon in &daemons {
                 let (status, body) = readyz(daemon).await.expect("an answer");
                 assert_eq!((status, &body["state"]), (200, &"ready".into()));
+                assert_eq!(body.get("reason"), None, "{body}");
             }
             let store = Store::of(&cluster).await;
             assert_eq!(store.children("/daemons").await, ["a", "b"]);

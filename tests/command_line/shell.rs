@@ -182,6 +182,19 @@ async fn commands_are_those_that_users_of_psql_know() {
         std::fs::write(&file, "1,one\nx,two\n").expect("a file");
         let (_, err) = run(&format!("\\copy t from '{file}' csv"));
         assert!(err.contains("CONTEXT:  COPY t, line 2, column a: \"x\""), "{err}");
+        // Programs, as in psql; of one that fails nothing is kept.
+        let (piped, counted) = (path("piped"), "SELECT count(*) FROM t;");
+        run(&format!("\\copy (SELECT 'it''s' AS x) to program 'cat > {piped}; echo ''done'' >> {piped}' csv"));
+        assert_eq!(std::fs::read_to_string(&piped).expect("a file"), "it's\ndone\n");
+        let from = "\\copy t FROM PROGRAM 'printf ''8,eight\\n9,nine\\n''' csv";
+        shown(&format!("{from}\n{counted}"), &["     6"]);
+        let (out, err) = run(&format!("\\copy t from program 'echo 10,ten; exit 3' csv\n{counted}"));
+        assert!(err.contains("the program has failed (exit status: 3)"), "{err}");
+        assert!(out.contains("     6"), "{out}");
+        let (_, err) = run("\\copy t to program 'cat > /dev/null; exit 4'");
+        assert!(err.contains("the program has failed (exit status: 4)"), "{err}");
+        let (_, err) = run("\\copy t to program cat");
+        assert!(err.contains("PROGRAM 'COMMAND'"), "{err}");
         let file = path("out");
         run(&format!("\\o {file}\nSELECT 'in the file';\n\\o\nSELECT 'here' \\g {file}.g"));
         assert!(std::fs::read_to_string(&file).expect("a file").contains("in the file"));

@@ -72,11 +72,14 @@ async fn nobody_else_is_told_which_file_is_damaged_or_gone() {
         let file = std::path::PathBuf::from(place.trim_start_matches("file://"));
         let bytes = std::fs::read(&file).expect("a file");
         std::fs::write(&file, vec![0xab; bytes.len()]).expect("it can be written");
-        for code in ["XX001", "58P01"] {
+        for code in ["XX001", "XX001", "58P01"] {
             let hidden = ann.refused("SELECT n FROM broken").await;
             let seen = owner.refused("SELECT n FROM broken").await;
             assert_eq!((hidden.code().code(), seen.code().code()), (code, code), "{seen:?}");
             assert!(seen.message().contains(&file.display().to_string()), "{seen:?}");
+            let hint = seen.hint().unwrap_or_default();
+            assert!(hint.contains("back from a copy") && hint.contains("$snapshots"), "{seen:?}");
+            assert_eq!(hidden.hint(), Some(hint), "{hidden:?}");
             assert!(hidden.message().contains("a file"), "{hidden:?}");
             assert!(!hidden.message().contains(".parquet"), "{hidden:?}");
             // The record of a submitted query is not for who has submitted it alone.
@@ -85,7 +88,11 @@ async fn nobody_else_is_told_which_file_is_damaged_or_gone() {
             let told = format!("SELECT error FROM system.queries WHERE id = '{id}'");
             let told = ann.value(&told).await;
             assert!(told.contains("a file") && !told.contains(".parquet"), "{told}");
-            let _ = std::fs::remove_file(&file);
+            // Damaged, then cut to nothing, then gone.
+            match std::fs::metadata(&file).is_ok_and(|file| file.len() > 0) {
+                true => std::fs::write(&file, []).expect("it can be written"),
+                false => drop(std::fs::remove_file(&file)),
+            }
         }
         assert!(daemon.log().contains("a submitted query failed on a file"), "{}", daemon.log());
     })

@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use rustix::process::{Resource, getrlimit};
 use url::Url;
 
-use super::Check;
+use super::{Check, Status};
 use crate::config::{Config, Share, TlsMode};
 use crate::data_dir::{self, DataDir};
 use crate::engine::memory;
@@ -94,24 +94,13 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
         };
         return (vec![check, room("room for data_dir", parent)], None);
     }
-    let room = room("room for data_dir", path);
     let spill = config.engine.spill_dir.as_ref().filter(|spill| spill.is_dir());
     let mut checks: Vec<Check> =
         spill.map(|spill| self::room("room for spill", spill)).into_iter().collect();
-    checks.push(room);
-    let (check, holder) = match DataDir::open(path) {
-        Ok(_free) => match write_here(path) {
-            Ok(()) => {
-                (Check::ok(NAME, format!("{shown} can be written to, and nobody uses it")), None)
-            }
-            Err(error) => {
-                let mend = mend_of(&error, path, NAME, &owned(path));
-                (Check::fail(NAME, format!("{shown} cannot be written to: {error}"), mend), None)
-            }
-        },
+    let (found, holder) = match DataDir::open(path) {
+        Ok(_free) => (Ok(format!("{shown} can be written to, and nobody uses it")), None),
         Err(data_dir::Error::InUse { holder, .. }) => {
-            let seen = format!("a daemon runs with {shown} ({holder})");
-            (Check::ok(NAME, seen), Some(holder))
+            (Ok(format!("a daemon runs with {shown} ({holder})")), Some(holder))
         }
         Err(error @ data_dir::Error::NotADirectory { .. }) => {
             return (vec![Check::fail(NAME, error, "another --data-dir")], None);
@@ -119,10 +108,19 @@ fn data_dir(config: &Config) -> (Vec<Check>, Option<String>) {
         Err(data_dir::Error::Io { path: place, source }) => {
             let mend = mend_of(&source, path, NAME, &owned(path));
             let seen = format!("{} cannot be used: {source}", place.display());
-            (Check::fail(NAME, seen, mend), None)
+            (Err(Check::fail(NAME, seen, mend)), None)
         }
     };
-    checks.insert(0, check);
+    let check = found.and_then(|seen| match write_here(path) {
+        Ok(()) => Ok(seen),
+        Err(error) => {
+            let mend = mend_of(&error, path, NAME, &owned(path));
+            Err(Check::fail(NAME, format!("{shown} cannot be written to: {error}"), mend))
+        }
+    });
+    // Where nothing can be written, room is not what is lacking.
+    checks.extend(check.is_ok().then(|| room("room for data_dir", path)));
+    checks.insert(0, check.map_or_else(|failed| failed, |seen| Check::ok(NAME, seen)));
     (checks, holder)
 }
 
@@ -186,19 +184,24 @@ async fn storage(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     match (&config.warehouse, &config.zookeeper) {
         (Some(place), _) => {
-            checks.push(written("warehouse", place).await);
+            let check = written("warehouse", place).await;
             let path = place.strip_prefix("file://").unwrap_or(place);
             let existing = Path::new(path).ancestors().find(|path| path.is_dir());
-            if let Some(path) = existing.filter(|_| !path.contains("://")) {
-                checks.push(room("room for warehouse", path));
-            }
+            let existing = existing.filter(|_| !path.contains("://") && check.status == Status::Ok);
+            checks.push(check);
+            checks.extend(existing.map(|path| room("room for warehouse", path)));
         }
         (None, Some(_)) => checks.push(Check::warn(
             "warehouse",
             "not set: there can be external tables only",
             "set a directory or bucket that all daemons share: --warehouse s3://bucket/path",
         )),
-        (None, None) => {}
+        (None, None) => {
+            let own = config.data_dir.as_ref().map(|path| path.join(data_dir::WAREHOUSE));
+            if let Some(own) = own.filter(|own| own.is_dir()) {
+                checks.push(written("warehouse", &own.to_string_lossy()).await);
+            }
+        }
     }
     for root in &config.storage.roots.0 {
         let name = "storage.roots";
@@ -431,7 +434,6 @@ fn certificates(config: &Config) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
     use super::*;
 
     #[test]

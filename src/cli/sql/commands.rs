@@ -1,16 +1,12 @@
 //! Commands that begin with a backslash, as users of psql know them.
 
-use std::fs::File;
-use std::io::{BufReader, stdin};
-use std::path::Path;
-
 use super::describe::{self, Listing};
 use super::output::Output;
 use super::print::Format;
-use super::session::{Bytes, Feed, Verbosity, told};
-use super::shell::{Lines, Shell, UntilDot};
-use super::variables::{Variables, arguments};
-use super::{buffer, conditions, editor, form, scan};
+use super::session::{Bytes, Verbosity, told};
+use super::shell::{Lines, Shell};
+use super::variables::arguments;
+use super::{buffer, conditions, copy, editor, form, scan};
 use crate::cli::error::{Error, Result};
 use crate::password;
 
@@ -184,7 +180,7 @@ async fn other(shell: &mut Shell, name: &str, rest: &str, lines: &mut dyn Lines)
             };
             std::mem::replace(&mut shell.out, output).close()?;
         }
-        "copy" => return copy(shell, rest, lines).await,
+        "copy" => return copy::run(shell, rest, lines).await,
         "echo" | "qecho" => shell.say(&arguments.join(" "))?,
         "warn" => shell.session.note(&arguments.join(" ")),
         "sv" | "sf" => return definition(shell, first).await,
@@ -394,80 +390,6 @@ async fn password(shell: &mut Shell, role: Option<&str>) -> Result<bool> {
     shell.session.execute(&sql, &style, &mut shell.out, &mut none).await
 }
 
-/// COPY with a file here in place of the daemon's input or output.
-async fn copy(shell: &mut Shell, rest: &str, lines: &mut dyn Lines) -> Result<bool> {
-    let usage = || {
-        Error::Usage(
-            "write it as \\copy TABLE|(QUERY) FROM|TO 'FILE'|STDIN|STDOUT [OPTIONS]".to_owned(),
-        )
-    };
-    let (before, direction, after) = split_copy(rest).ok_or_else(usage)?;
-    let file = arguments(after, &Variables::new()).into_iter().next().ok_or_else(usage)?;
-    let options = match after.strip_prefix('\'') {
-        Some(quoted) => quoted.split_once('\'').map(|(_, options)| options),
-        None => after.split_once(char::is_whitespace).map(|(_, options)| options),
-    };
-    let options = options.unwrap_or_default().trim();
-    let from = direction == "FROM";
-    let end = if from { "STDIN" } else { "STDOUT" };
-    let sql = format!("COPY {before} {direction} {end} {options}");
-    let failed = |source| Error::Io { what: format!("read {file}"), source };
-    let style = shell.style.clone();
-    let standard =
-        matches!(file.to_lowercase().as_str(), "stdin" | "stdout" | "pstdin" | "pstdout");
-    let mut none = Bytes(std::io::empty());
-    if from {
-        let own = file.eq_ignore_ascii_case("stdin");
-        let mut feed: Box<dyn Feed + '_> = match standard {
-            // As in psql: what follows in the script, up to a line of \\. alone.
-            true if shell.is_at_script_on_stdin() || (own && shell.depth > 0) => {
-                Box::new(UntilDot::new(lines))
-            }
-            true if shell.session.script_on_stdin => {
-                let what = "standard input is the script that reads this one: name a file, or STDIN for \
-                            what follows here";
-                return Err(Error::Usage(what.to_owned()));
-            }
-            true => Box::new(Bytes(stdin())),
-            false => Box::new(Bytes(BufReader::new(File::open(Path::new(&file)).map_err(failed)?))),
-        };
-        return shell.session.execute(&sql, &style, &mut shell.out, feed.as_mut()).await;
-    }
-    if standard {
-        return shell.session.execute(&sql, &style, &mut shell.out, &mut none).await;
-    }
-    let mut output = Output::open(&file)?;
-    let done = shell.session.execute(&sql, &style, &mut output, &mut none).await;
-    output.close()?;
-    done
-}
-
-/// What is copied, FROM or TO, and the rest.
-fn split_copy(text: &str) -> Option<(&str, &'static str, &str)> {
-    let (mut depth, mut quote) = (0usize, None);
-    for (at, character) in text.char_indices() {
-        match (quote, character) {
-            (Some(open), character) if open == character => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(character),
-            (None, '(') => depth += 1,
-            (None, ')') => depth = depth.saturating_sub(1),
-            (None, character) if character.is_whitespace() && depth == 0 => {
-                let rest = text[at..].trim_start();
-                let word = rest.split(char::is_whitespace).next().unwrap_or_default();
-                let direction = match word.to_uppercase().as_str() {
-                    "FROM" => "FROM",
-                    "TO" => "TO",
-                    _ => continue,
-                };
-                return Some((text[..at].trim(), direction, rest[word.len()..].trim()));
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 async fn describe(shell: &mut Shell, name: &str, pattern: Option<&str>) -> Result<bool> {
     let plain = name.trim_end_matches(['+', 'S']);
     if let Some(pattern) = pattern.filter(|_| plain == "d") {
@@ -563,11 +485,5 @@ mod tests {
     fn commands_and_their_arguments_are_told_apart() {
         assert_eq!(split_name("dt+ a.*"), ("dt+", "a.*"));
         assert_eq!(split_name("!ls -l"), ("!", "ls -l"));
-        assert_eq!(
-            split_copy("(SELECT 1 from t) to 'x y' csv"),
-            Some(("(SELECT 1 from t)", "TO", "'x y' csv"))
-        );
-        assert_eq!(split_copy("t (a, b) FROM stdin"), Some(("t (a, b)", "FROM", "stdin")));
-        assert_eq!(split_copy("t"), None);
     }
 }

@@ -16,6 +16,7 @@ mod buffer;
 mod commands;
 mod complete;
 mod conditions;
+mod copy;
 pub mod describe;
 pub mod editor;
 mod form;
@@ -115,7 +116,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let Shell { mut session, out, .. } = shell;
     runtime.block_on(session.close());
-    done.and(out.close())
+    done.and(out.close().map(drop))
 }
 
 async fn open(options: &Options) -> Result<Shell> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write, stdout};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
 use super::variables::{Variables, arguments};
 use crate::cli::error::{Error, Result};
@@ -32,8 +32,15 @@ impl Output {
 
     /// A file, or a program where `|` stands before it.
     pub fn open(target: &str) -> Result<Self> {
-        let Some(program) = target.strip_prefix('|') else { return Self::file(target) };
-        let failed = |source| Error::Io { what: format!("write to {target}"), source };
+        match target.strip_prefix('|') {
+            Some(program) => Self::program(program),
+            None => Self::file(target),
+        }
+    }
+
+    /// What a program reads.
+    pub fn program(program: &str) -> Result<Self> {
+        let failed = |source| Error::Io { what: format!("write to {program}"), source };
         let mut child = Command::new("sh")
             .args(["-c", program])
             .stdin(Stdio::piped())
@@ -45,7 +52,7 @@ impl Output {
         }
     }
 
-    fn file(path: &str) -> Result<Self> {
+    pub fn file(path: &str) -> Result<Self> {
         let failed = |source| Error::Io { what: format!("write to {path}"), source };
         Ok(Self::File(BufWriter::new(File::create(path).map_err(failed)?)))
     }
@@ -67,15 +74,13 @@ impl Output {
         Write::flush(self).map_err(Error::Print)
     }
 
-    /// Ends what was begun, and waits for the program.
-    pub fn close(mut self) -> Result<()> {
+    /// Ends what was begun, and waits for the program, if it is one: how that has ended.
+    pub fn close(mut self) -> Result<Option<ExitStatus>> {
         self.flush()?;
-        if let Self::Program(out, mut child) = self {
-            drop(out);
-            let failed = |source| Error::Io { what: "wait for the program".into(), source };
-            child.wait().map_err(failed)?;
-        }
-        Ok(())
+        let Self::Program(out, mut child) = self else { return Ok(None) };
+        drop(out);
+        let failed = |source| Error::Io { what: "wait for the program".into(), source };
+        child.wait().map(Some).map_err(failed)
     }
 
     fn inner(&mut self) -> &mut dyn Write {

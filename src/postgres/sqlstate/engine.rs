@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
+use super::memory::out_of_memory;
 use super::{
     Report, catalog_code, disk_hint, schedule_code, storage_code, store_code, submission_code,
     submission_hint,
@@ -65,6 +66,9 @@ impl From<engine::Error> for Report {
             E::Catalog(error) => return error.into(),
             E::Storage(error) => {
                 let report = Self::from(error);
+                if report.code == "53200" {
+                    return Self { file, ..out_of_memory(&message) };
+                }
                 let detail = detail.or_else(|| report.detail.clone());
                 return Self { message, detail, ..report };
             }
@@ -102,9 +106,7 @@ impl From<engine::Error> for Report {
             }
         };
         if code == "53200" {
-            let hint = "Raise engine.memory_limit, or the memory of the role's pool, or ask for less \
-                        at once.";
-            return Self::error(code, first_line(&message)).hint(hint);
+            return Self { file, ..out_of_memory(&message) };
         }
         if code == "53400" && message.contains("max_temp_directory_size") {
             let hint = "Raise engine.spill_limit, or engine.memory_limit so that less is spilled, or ask for \
@@ -140,10 +142,6 @@ pub(super) fn setting_code(error: &settings::Error) -> &'static str {
         E::ReadOnly(_) | E::NeedsRestart(_) | E::OfSession(_) => "55P02",
         E::Invalid { .. } => "22023",
     }
-}
-
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A failure before the first row. What has no better code is a statement that does not fit.
@@ -194,6 +192,9 @@ pub(super) fn known(error: &DataFusionError) -> Option<&'static str> {
         DataFusionError::Configuration(_) => "22023",
         DataFusionError::IoError(error) => match error.kind() {
             std::io::ErrorKind::StorageFull => "53100",
+            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                "42501"
+            }
             _ => told_by(&error.to_string()).unwrap_or("58030"),
         },
         DataFusionError::Internal(text) => told_by(text).unwrap_or("XX000"),

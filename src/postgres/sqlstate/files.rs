@@ -1,8 +1,10 @@
 //! Failures of files and tables as the client sees them.
 
+use super::memory::out_of_memory;
 use super::{Report, catalog_code, known};
 use crate::catalog::FileFormat;
 use crate::storage;
+use crate::storage::managed::is_of_managed;
 
 impl From<storage::Error> for Report {
     fn from(error: storage::Error) -> Self {
@@ -16,8 +18,14 @@ impl From<&storage::Error> for Report {
         let report = Self::error(storage_code(error), error.to_string());
         let report = Self { file: error.file().map(Box::from), ..report };
         match error {
+            E::NoMemory(_) | E::NoMemoryFor { .. } => {
+                Self { file: report.file, ..out_of_memory(&report.message) }
+            }
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
+            }
+            E::Damaged { path, .. } | E::NotFound { path } if is_of_managed(path) => {
+                report.hint(MANAGED)
             }
             E::Damaged { .. } if error.is_of_text() => report.hint(TEXT),
             E::Damaged { .. } => report.hint(DAMAGED),
@@ -27,7 +35,12 @@ impl From<&storage::Error> for Report {
                 "Put files there that have rows, or name the columns: CREATE EXTERNAL TABLE name (column \
                  type, ...). Files without bytes are left out then.",
             ),
-            E::Denied { path } if path.starts_with("s3") => report.hint(BUCKETS),
+            E::Denied { path } | E::DeniedWrite { path } if path.starts_with("s3") => {
+                report.hint(BUCKETS)
+            }
+            E::DeniedWrite { path } | E::ReadOnly { path } if is_local(path) => {
+                report.hint(UNWRITABLE)
+            }
             E::Catalog(error) => error.as_ref().into(),
             E::Shared(error) => error.as_ref().into(),
             error if error.is_conflict() => report.hint("Retry the transaction."),
@@ -36,9 +49,19 @@ impl From<&storage::Error> for Report {
     }
 }
 
+/// Whether a place is on this machine, and not in a bucket.
+fn is_local(path: &str) -> bool {
+    path.starts_with("file:") || !path.contains("://")
+}
+
 /// What is to be done about a file that cannot be read.
 const DAMAGED: &str = "Put the file right, or take it away: a table's files are lost unless there is a copy of \
                        them.";
+
+/// The same of a file of a managed table.
+const MANAGED: &str = "A managed table consists of this file: put it back from a copy. Without one, the table can be \
+                       read as it was before the file was written, FOR VERSION AS OF an id in \
+                       \"table$snapshots\", and INSERT OVERWRITE TABLE makes it anew of such rows.";
 
 /// The same of CSV and JSON, whose lines people write.
 const TEXT: &str = "Put the line right, or take the file away. Columns that are declared as text take whatever \
@@ -52,6 +75,11 @@ const FORMAT: &str = "STORED AS says what the files are: PARQUET, CSV or JSON, a
 const CSV: &str = "STORED AS says what the files are, and OPTIONS ('format.delimiter' ';', 'format.quote' '\"', \
                    'format.has_header' 'true') how they are written. If that is right, put the line right.";
 
+/// What is to be done where a directory of this machine cannot be written to.
+const UNWRITABLE: &str = "Tables can be read meanwhile, and nothing was changed. The daemon's user must be able to \
+                          write there: its rights, the mount (findmnt -T shows it), or ReadWritePaths= of the \
+                          service; oribi doctor on its machine tells which.";
+
 /// Where credentials come from.
 const BUCKETS: &str = "The daemon's environment says how buckets are reached: AWS_ACCESS_KEY_ID, \
                        AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for other servers than \
@@ -63,7 +91,9 @@ pub(super) fn storage_code(error: &storage::Error) -> &'static str {
     match error {
         E::Values { source, .. } => known(source.find_root()).unwrap_or("22000"),
         E::NotFound { .. } | E::NoFiles { .. } | E::EmptyFiles { .. } => "58P01",
-        E::Denied { .. } | E::DeniedWrite { .. } | E::Outside { .. } => "42501",
+        E::Denied { .. } | E::DeniedWrite { .. } | E::ReadOnly { .. } | E::Outside { .. } => {
+            "42501"
+        }
         E::Io { .. } | E::NotWritten { .. } => "58030",
         E::NoSpace { .. } => "53100",
         E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",

@@ -41,6 +41,16 @@ pub(super) fn disk_hint(error: &coordination::Error) -> Option<String> {
     ))
 }
 
+/// What is to be done where the store has refused a change, or cannot be reached; `None` for other failures.
+pub(super) fn store_hint(error: &coordination::Error) -> Option<String> {
+    let unavailable = || (store_code(error) == "25006").then(|| UNAVAILABLE.to_owned());
+    disk_hint(error).or_else(unavailable)
+}
+
+/// What is to be done where ZooKeeper does not answer.
+const UNAVAILABLE: &str = "Nothing was changed. Reads go on from what this daemon knows. Try again when ZooKeeper \
+                           can be reached, or on another daemon.";
+
 /// What frees a role.
 const REASSIGN: &str = "Use REASSIGN OWNED BY ... TO ... for what it owns, and DROP OWNED BY ... for \
                         what was granted to it.";
@@ -55,7 +65,7 @@ impl From<&catalog::Error> for Report {
     fn from(error: &catalog::Error) -> Self {
         use catalog::Error as E;
         let report = Self::error(catalog_code(error), error.to_string());
-        if let Some(hint) = catalog_disk_hint(error) {
+        if let Some(hint) = catalog_hint(error) {
             return report.hint(hint);
         }
         match error {
@@ -75,10 +85,6 @@ impl From<&catalog::Error> for Report {
             E::NeedsRole { role, .. } => report.hint(format!(
                 "It takes the role {role}. A superuser gives it: GRANT {role} TO ..."
             )),
-            E::Unavailable(_) => report.hint(
-                "Nothing was changed. Reads go on from what this daemon knows. Try again when ZooKeeper \
-                 can be reached, or on another daemon.",
-            ),
             E::NotRead(_) => report.hint(
                 "Reads without locks go on from what this daemon knows where oribi.consistency is \
                  'cached'. Try again when ZooKeeper can be reached, or on another daemon.",
@@ -98,10 +104,12 @@ impl From<&catalog::Error> for Report {
     }
 }
 
-pub(super) fn catalog_disk_hint(error: &catalog::Error) -> Option<String> {
+/// The same where the catalog is what it was about.
+pub(super) fn catalog_hint(error: &catalog::Error) -> Option<String> {
     use catalog::Error as E;
     match error {
-        E::Unavailable(error) | E::NotRead(error) | E::Coordination(error) => disk_hint(error),
+        E::Unavailable(error) => Some(disk_hint(error).unwrap_or_else(|| UNAVAILABLE.to_owned())),
+        E::NotRead(error) | E::Coordination(error) => disk_hint(error),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use datafusion::error::DataFusionError;
 
-use super::{Report, catalog_code, catalog_disk_hint, disk_hint, setting_code, store_code};
+use super::{Report, catalog_code, catalog_hint, setting_code, store_code, store_hint};
 use crate::engine;
 use crate::query::submitted::{self, Failure};
 use crate::query::{self, copy, schedules};
@@ -50,19 +50,25 @@ pub(super) fn submission_hint(error: &engine::Error) -> Option<String> {
     let (engine::Error::Plan(error) | engine::Error::Execution(error)) = error else { return None };
     let DataFusionError::External(inner) = error.find_root() else { return None };
     match inner.downcast_ref::<schedules::Error>() {
-        Some(schedules::Error::Query(error)) => submitted_hint(error),
-        Some(schedules::Error::Store(error)) => disk_hint(error),
-        Some(schedules::Error::Catalog(error)) => catalog_disk_hint(error),
-        Some(_) => None,
+        Some(error) => schedule_hint(error),
         None => submitted_hint(inner.downcast_ref::<submitted::Error>()?),
     }
 }
 
 pub(super) fn submitted_hint(error: &submitted::Error) -> Option<String> {
     match error {
-        submitted::Error::Store(error) => disk_hint(error),
-        submitted::Error::Catalog(error) => catalog_disk_hint(error),
+        submitted::Error::Store(error) => store_hint(error),
+        submitted::Error::Catalog(error) => catalog_hint(error),
         error => error.hint().map(str::to_owned),
+    }
+}
+
+pub(super) fn schedule_hint(error: &schedules::Error) -> Option<String> {
+    match error {
+        schedules::Error::Query(error) => submitted_hint(error),
+        schedules::Error::Store(error) => store_hint(error),
+        schedules::Error::Catalog(error) => catalog_hint(error),
+        _ => None,
     }
 }
 

@@ -246,6 +246,7 @@ impl Maintenance {
         let others = other_places(&self.catalog.snapshot(), table);
         let all = Orphans::list(files, metadata.location(), Duration::ZERO, &others).await?;
         remove_orphans(files, all, &HashSet::new()).await?;
+        files.remove_empty(metadata.location()).await?;
         Ok(())
     }
 

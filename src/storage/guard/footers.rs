@@ -126,11 +126,22 @@ impl Footers {
     /// Bytes of a file, all that were asked for.
     async fn bytes(&self, file: &ObjectMeta, range: Range<u64>) -> Result<Bytes> {
         let length = range.end - range.start;
-        let read = self.store.get_range(&file.location, range).await;
-        let bytes = read.map_err(|error| ParquetError::External(Box::new(error)))?;
-        match bytes.len() as u64 == length {
-            true => Ok(bytes),
-            false => Err(ParquetError::EOF("it is shorter than it was".to_owned())),
+        let read = match self.store.get_range(&file.location, range).await {
+            Ok(bytes) if bytes.len() as u64 == length => return Ok(bytes),
+            Ok(_) => ParquetError::EOF("it is shorter than it was".to_owned()),
+            Err(error) => ParquetError::External(Box::new(error)),
+        };
+        Err(self.of_size(file, read).await)
+    }
+
+    /// What has failed of a file, or that it has another size than whoever wrote it says.
+    pub async fn of_size(&self, file: &ObjectMeta, error: ParquetError) -> ParquetError {
+        match self.store.head(&file.location).await {
+            Ok(now) if now.size != file.size => {
+                let (now, size) = (now.size, file.size);
+                damaged(format!("it has {now} bytes, and had {size} when it was written"))
+            }
+            _ => error,
         }
     }
 

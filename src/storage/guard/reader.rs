@@ -88,7 +88,10 @@ impl AsyncFileReader for Checked {
                 let reason = format!("bytes {range:?} lie outside of the file's {size}");
                 return Err(ParquetError::EOF(reason));
             }
-            let bytes = self.inner.get_byte_ranges(ranges.clone()).await?;
+            let bytes = match self.inner.get_byte_ranges(ranges.clone()).await {
+                Ok(bytes) => bytes,
+                Err(error) => return Err(self.footers.of_size(&self.object, error).await),
+            };
             let all = bytes.len() == ranges.len()
                 && bytes
                     .iter()

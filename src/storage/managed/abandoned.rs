@@ -1,5 +1,5 @@
 //! Directories of tables that are in no catalog any more: those of tables that were dropped, and of
-//! those that died while they were made.
+//! those that died while they were made. Also those that only directories are left of.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use uuid::Uuid;
 
 use super::TableFiles;
+use super::create::is_of_table;
+use super::emptied::{is_quiet, remove_empty};
 use super::files::{self, of_store};
 use super::unfinished::remove_unfinished;
 use crate::storage::Result;
@@ -44,6 +46,7 @@ impl Abandoned {
         known: &[String],
     ) -> Result<Self> {
         let place = files.place(warehouse)?;
+        let store = files::store_url(warehouse)?;
         let known = paths(known)?;
         let grace = chrono::Duration::from_std(grace).unwrap_or(chrono::Duration::MAX);
         let limit = Utc::now().checked_sub_signed(grace).unwrap_or(DateTime::<Utc>::MIN_UTC);
@@ -67,7 +70,12 @@ impl Abandoned {
                 file.last_modified < limit && restored_at.is_none_or(|at| file.last_modified > at)
             };
             let old = listed.iter().all(is_old);
-            if old && maker(place.store.as_ref(), &listed).await == Some(cluster) {
+            let named = |directory: &Path| directory.filename().is_some_and(is_of_table);
+            let abandoned = match listed.is_empty() {
+                true => named(&directory),
+                false => old && maker(place.store.as_ref(), &listed).await == Some(cluster),
+            };
+            if abandoned && is_quiet(&store, &directory, limit).await {
                 found.directories.push((directory, listed));
             }
         }
@@ -101,6 +109,7 @@ impl Abandoned {
                 Err(error) => return Err(of_store(file.location.as_ref(), error)),
             }
         }
+        remove_empty(&store, &directory).await;
         Ok((count, bytes))
     }
 }

@@ -72,6 +72,17 @@ pub fn table_location(warehouse: &str, name: &TableName) -> String {
     )
 }
 
+/// Whether a directory has a name that [`table_location`] gives.
+pub(super) fn is_of_table(name: &str) -> bool {
+    let mark = name.rsplit_once('-').and_then(|(_, mark)| Uuid::try_parse(mark).ok());
+    mark.is_some_and(|mark| mark.get_version_num() == 7)
+}
+
+/// Whether a file lies in the directory of a managed table, unless that was adopted.
+pub fn is_of_managed(path: &str) -> bool {
+    path.split('/').any(is_of_table)
+}
+
 /// What LOCATION says where a table's files lie elsewhere than [`table_location`] puts them in the
 /// warehouse.
 pub fn written_location<'a>(location: &'a str, warehouse: Option<&str>) -> Option<&'a str> {

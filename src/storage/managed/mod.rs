@@ -25,6 +25,7 @@
 //! - [`expire`]: which snapshots a table's history need not have any more, and what only they reached.
 //! - [`orphans`]: files that nothing names.
 //! - [`unfinished`]: files that were begun and are not whole.
+//! - [`emptied`]: directories that no file is in any more.
 //! - [`overwrite`]: which files make room for those of INSERT OVERWRITE.
 //! - [`adopt`]: tables of other writers, taken over.
 //! - [`abandoned`]: directories of tables that no catalog has any more.
@@ -38,6 +39,7 @@ mod clock;
 mod commit;
 mod compact;
 mod create;
+mod emptied;
 mod evolve;
 mod expire;
 mod files;
@@ -67,8 +69,8 @@ pub use alter::Alteration;
 pub use commit::{Change, NewFiles, Removed, Staged, snapshots, stage};
 pub use compact::{Small, small_files};
 pub use create::{
-    DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, table_location,
-    written_location,
+    DELETE_AFTER_COMMIT, NewTable, Partitioning, SortColumn, create, is_for_users, is_of_managed,
+    table_location, written_location,
 };
 pub use evolve::{field_id, finds_by_field_id, with_field_ids};
 pub use expire::{expired, reached, retained_files};

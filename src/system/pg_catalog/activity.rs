@@ -10,6 +10,7 @@ use super::super::relations::{PG_CATALOG, Relation};
 use super::super::rows::Rows;
 use super::super::{QueryRow, SessionRow, View, relations};
 use super::{objects, roles};
+use crate::query::history::is_final;
 use crate::query::registry::QUEUED;
 use crate::query::sessions::SHOWN_TEXT;
 
@@ -103,7 +104,9 @@ async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
         |query: &QueryRow| daemons.iter().any(|daemon| daemon.local && daemon.id == query.daemon);
     // Ids grow with time: of several statements of a session the last one counts.
     let mut by_pid = BTreeMap::new();
-    for query in cluster.queries(false).await.0.into_iter().filter(|query| !local(query)) {
+    let others = cluster.queries(false).await.0.into_iter();
+    let others = others.filter(|query| !local(query) && !is_final(&query.state));
+    for query in others {
         let Some(pid) = query.pid else { continue };
         let mut text = query.sql;
         text.truncate(text.floor_char_boundary(SHOWN_TEXT));

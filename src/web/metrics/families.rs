@@ -95,6 +95,7 @@ families! {
     STORE_CONNECTED: Gauge "oribi_coordination_connected" [] "1 if this daemon is in touch with the coordination store, else 0.";
     STORE_UNWRITABLE: Gauge "oribi_coordination_unwritable" [] "1 while the embedded coordination store cannot write its file, as on a full disk, else 0.";
     DISK_FULL: Gauge "oribi_disk_full" [] "1 while there is hardly any room where this daemon writes (its data directory, a warehouse on a disk, temporary files), else 0.";
+    DISK_UNWRITABLE: Gauge "oribi_disk_unwritable" [] "1 while a file system that this daemon is to write to is read-only, or its user has no right to write there, else 0.";
     STORE_SESSIONS: Counter "oribi_coordination_sessions_total" [] "Sessions with the store since the start: each after the first is one that was lost.";
     STORE_DURATION: Histogram "oribi_coordination_request_duration_seconds" ["operation"] "Time until the store answered, by operation: read, write.";
     STORE_REQUESTS: Counter "oribi_coordination_requests_total" ["operation"] "Requests to the store by operation.";
