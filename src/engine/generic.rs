@@ -19,7 +19,7 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 
 use super::look_up::LookUp;
 use super::result_cache::{is_lasting, lasts};
-use super::semantics::LargeConstants;
+use super::semantics::{Implied, LargeConstants};
 use crate::storage;
 
 /// Of a statement: what was made once for all executions; `None` in it if each needs its own.
@@ -63,6 +63,8 @@ impl Made {
         let plan = plan.replace_params_with_values(values)?;
         let constants = Optimizer::with_rules(vec![
             Arc::new(SimplifyExpressions::new()),
+            // What follows of a value could not be known before.
+            Arc::new(Implied),
             Arc::new(LargeConstants::default()),
         ]);
         constants.optimize(plan, state, |_, _| {})

@@ -31,7 +31,17 @@ pub enum Misplaced {
 }
 
 /// Functions that give rows, where the engine has them as values as well.
-const ROWS: &[&str] = &["generate_series", "generate_subscripts", "unnest"];
+const ROWS: &[&str] = &[
+    "generate_series",
+    "generate_subscripts",
+    "json_array_elements",
+    "json_array_elements_text",
+    "json_object_keys",
+    "jsonb_array_elements",
+    "jsonb_array_elements_text",
+    "jsonb_object_keys",
+    "unnest",
+];
 
 /// Which kinds of functions there are.
 pub(super) trait Kinds {

@@ -459,8 +459,10 @@ fn template(
     rules.push(Arc::new(semantics::Distinctions));
     let mut optimizer_rules = Optimizer::new().rules;
     optimizer_rules.insert(0, Arc::new(semantics::ShiftedSums::default()));
-    if let Some(at) = optimizer_rules.iter().position(|rule| rule.name() == correlated::BEFORE) {
-        optimizer_rules.insert(at, Arc::new(correlated::Correlated));
+    for name in correlated::BEFORE {
+        if let Some(at) = optimizer_rules.iter().position(|rule| rule.name() == *name) {
+            optimizer_rules.insert(at, Arc::new(correlated::Correlated));
+        }
     }
     // Behind what computes constants, and before whatever looks for expressions that are the same.
     let computed = optimizer_rules.iter().position(|rule| rule.name() == semantics::Apart::BEHIND);

@@ -8,6 +8,7 @@ const SAYINGS: &[(&str, &str)] = &[
     ("Scalar subquery returned more than one row", "21000"),
     ("overflow on abs(", "22003"),
     ("Percentile value must be between", "22003"),
+    ("is not between 0 and 1", "22003"),
     ("factorial of a negative number", "22003"),
     ("Overflow happened on FACTORIAL", "22003"),
     ("Error parsing timestamp from", "22007"),

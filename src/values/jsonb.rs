@@ -3,6 +3,7 @@
 //! behind each comma and colon.
 
 mod order;
+pub mod within;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -10,7 +10,7 @@ use datafusion::common::{DFSchema, DFSchemaRef, Result, exec_err};
 use datafusion::logical_expr::expr::{BinaryExpr, Cast};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, RecursiveQuery,
-    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
 };
 
 use super::apart::MARK;
@@ -18,16 +18,51 @@ use super::apart::MARK;
 /// Under which name a column's number in files is kept.
 const IN_FILES: &str = "PARQUET:field_id";
 
-/// `bare_value(value)`, the value.
+/// `bare_value(value)`, the value; `optional_value(value)`, one that may be NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Bare {
+    optional: bool,
     signature: Signature,
 }
 
 impl Default for Bare {
     fn default() -> Self {
-        Self { signature: Signature::any(1, Volatility::Immutable) }
+        Self { optional: false, signature: Signature::any(1, Volatility::Immutable) }
     }
+}
+
+/// The function whose value may be NULL.
+pub(super) fn optional() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(Bare { optional: true, ..Bare::default() }))
+}
+
+/// The value of a subquery, which is NULL if it has no row, even if its column never is. `None` where the engine
+/// knows, or there is always a row.
+pub(super) fn of_subquery(subquery: &Subquery) -> Result<Option<Subquery>> {
+    let mut rows = subquery.subquery.as_ref();
+    if rows.schema().fields().iter().any(|field| field.is_nullable()) {
+        return Ok(None);
+    }
+    loop {
+        rows = match rows {
+            LogicalPlan::Projection(list) => &list.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
+                return Ok(None);
+            }
+            LogicalPlan::EmptyRelation(_) => return Ok(None),
+            _ => break,
+        };
+    }
+    let plan = subquery.subquery.as_ref().clone();
+    let columns = plan.schema().columns().into_iter();
+    let columns = columns.map(|column| {
+        let name = column.name.clone();
+        optional().call(vec![Expr::Column(column)]).alias(name)
+    });
+    let columns: Vec<Expr> = columns.collect();
+    let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+    Ok(Some(subquery.with_plan(Arc::new(plan))))
 }
 
 pub(super) fn function() -> Arc<ScalarUDF> {
@@ -36,7 +71,7 @@ pub(super) fn function() -> Arc<ScalarUDF> {
 
 impl ScalarUDFImpl for Bare {
     fn name(&self) -> &str {
-        "bare_value"
+        if self.optional { "optional_value" } else { "bare_value" }
     }
 
     fn signature(&self) -> &Signature {
@@ -49,6 +84,9 @@ impl ScalarUDFImpl for Bare {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let mut field = args.arg_fields[0].as_ref().clone();
+        if self.optional {
+            return Ok(Arc::new(field.with_nullable(true)));
+        }
         // What remains is the type's: that a text is a `uuid`, or how many digits a time has.
         field.metadata_mut().retain(|key, _| key != IN_FILES && key != MARK.0);
         Ok(Arc::new(field))

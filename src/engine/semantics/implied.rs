@@ -38,20 +38,38 @@ impl OptimizerRule for Implied {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        let LogicalPlan::Filter(filter) = plan else { return Ok(Transformed::no(plan)) };
-        let asked = split_conjunction(&filter.predicate);
-        let mut added: Vec<Expr> = Vec::new();
-        for bound in asked.iter().flat_map(|condition| bounds(condition, filter.input.schema())) {
-            if !asked.contains(&&bound) && !added.contains(&bound) {
-                added.push(bound);
+        let filter = match plan {
+            LogicalPlan::Filter(filter) => filter,
+            // Where conditions have gone down already.
+            LogicalPlan::TableScan(mut scan) if !scan.filters.is_empty() => {
+                let columns = scan.source.schema();
+                let schema =
+                    DFSchema::try_from_qualified_schema(scan.table_name.clone(), &columns)?;
+                let added = added(&scan.filters.iter().collect::<Vec<_>>(), &schema);
+                let changed = !added.is_empty();
+                scan.filters.extend(added);
+                return Ok(Transformed::new_transformed(LogicalPlan::TableScan(scan), changed));
             }
-        }
+            other => return Ok(Transformed::no(other)),
+        };
+        let added = added(&split_conjunction(&filter.predicate), filter.input.schema());
         let Some(added) = added.into_iter().reduce(Expr::and) else {
             return Ok(Transformed::no(LogicalPlan::Filter(filter)));
         };
         let predicate = filter.predicate.and(added);
         Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
     }
+}
+
+/// What conditions imply of columns, beside what they say.
+fn added(asked: &[&Expr], schema: &DFSchema) -> Vec<Expr> {
+    let mut added: Vec<Expr> = Vec::new();
+    for bound in asked.iter().flat_map(|condition| bounds(condition, schema)) {
+        if !asked.contains(&&bound) && !added.contains(&bound) {
+            added.push(bound);
+        }
+    }
+    added
 }
 
 /// The bounds of a column that a comparison with a constant implies.

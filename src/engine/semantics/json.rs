@@ -19,7 +19,7 @@ use crate::values::encode::{self, TextStyle};
 use crate::values::jsonb;
 use crate::values::types::{dimensions, extended, is_text};
 
-/// What is wrong with arguments of which JSON is to be made.
+/// What is wrong with arguments of which JSON is to be made, or with what is asked of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     #[error("argument list must have even number of elements")]
@@ -30,6 +30,14 @@ pub enum JsonError {
     NullName,
     #[error("key value must be scalar, not array, composite, or json")]
     NestedKey,
+    #[error("cannot get array length of a non-array")]
+    NoArray,
+    #[error("cannot get array length of a scalar")]
+    Scalar,
+    #[error("cannot extract elements from {0}")]
+    NoElements(&'static str),
+    #[error("cannot call {0} on a non-object")]
+    NoObject(&'static str),
 }
 
 impl JsonError {

@@ -14,6 +14,7 @@ use datafusion::logical_expr::expr::{
     WindowFunction,
 };
 use datafusion::logical_expr::expr_schema::cast_subquery;
+use datafusion::logical_expr::type_coercion::binary::type_union_resolution;
 use datafusion::logical_expr::{
     Expr, ExprSchemable, LogicalPlanBuilder, Operator, ScalarUDF, Subquery, WindowFrame,
     WindowFrameBound, WindowFrameUnits, binary_expr, cast,
@@ -113,7 +114,7 @@ impl Mixed {
             Expr::AggregateFunction(function) => function.params.distinct,
             Expr::WindowFunction(function) => {
                 let params = &function.params;
-                !params.order_by.is_empty() || !params.partition_by.is_empty()
+                !params.order_by.is_empty() || !params.partition_by.is_empty() || is_shift(function)
             }
             _ => false,
         }
@@ -155,8 +156,9 @@ impl Mixed {
     /// A window over rows in an order of which the engine makes no ranges, though they have peers:
     /// the same window in groups. Intervals are sorted by how long they are, and zeros are one value.
     fn window(&self, mut function: Box<WindowFunction>, schema: &DFSchema) -> Transformed<Expr> {
+        let shifts = is_shift(&function);
         let params = &mut function.params;
-        let mut changed = false;
+        let mut changed = shifts && default_alike(&mut params.args, schema);
         for key in &mut params.order_by {
             if key.expr.get_type(schema).is_ok_and(|kind| kind == INTERVAL) {
                 key.expr = self.interval_order.call(vec![std::mem::take(&mut key.expr)]);
@@ -206,6 +208,32 @@ impl Mixed {
         }
         Transformed::new_transformed(Expr::WindowFunction(function), changed)
     }
+}
+
+/// Whether a window function takes a value of another row, and another one where there is none.
+fn is_shift(function: &WindowFunction) -> bool {
+    matches!(function.fun.name(), "lag" | "lead") && function.params.args.len() == 3
+}
+
+/// Gives both values one type: the engine reads the second as one of the first's, in UTC.
+fn default_alike(args: &mut [Expr], schema: &DFSchema) -> bool {
+    let [value, _, default] = args else { return false };
+    let (Ok(kind), Ok(other)) = (value.get_type(schema), default.get_type(schema)) else {
+        return false;
+    };
+    if kind == other || kind.is_null() || other.is_null() {
+        return false;
+    }
+    let kind = match is_constant_text(default) {
+        true => Some(kind),
+        false => common_type([&kind, &other].into_iter())
+            .or_else(|| type_union_resolution(&[kind, other])),
+    };
+    let Some(kind) = kind else { return false };
+    for side in [value, default] {
+        *side = taken_as(std::mem::take(side), &kind, schema);
+    }
+    true
 }
 
 fn is_distinction(op: Operator) -> bool {

@@ -26,6 +26,7 @@
 mod apart;
 mod arithmetic;
 mod armor;
+mod averages;
 mod bare;
 mod bounded;
 mod buckets;
@@ -36,6 +37,7 @@ mod decimals;
 mod distinctions;
 mod equal_json;
 mod extremes;
+mod fractions;
 mod implied;
 mod intervals;
 mod joined;
@@ -51,6 +53,7 @@ mod moments;
 mod moved;
 mod operators;
 mod precision;
+mod reached;
 mod refused;
 mod repeated;
 mod rounding;
@@ -153,9 +156,12 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(uuids::AsUuid::default())),
         Arc::new(ScalarUDF::new_from_impl(matched::Matched::default())),
         Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::default())),
+        Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::unknown())),
         Arc::new(ScalarUDF::new_from_impl(buckets::WidthBucket::default())),
+        Arc::new(ScalarUDF::new_from_impl(fractions::AtFraction::default())),
     ];
     functions.extend(json::functions());
+    functions.extend(reached::functions());
     functions.extend(made::functions());
     functions
 }
@@ -172,7 +178,7 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
-    functions.push(bare::function());
+    functions.extend([bare::function(), bare::optional()]);
     functions
 }
 
@@ -192,6 +198,8 @@ pub(super) fn amended_functions(
     functions.extend(whole::functions(&known));
     let truncated = |inner| Arc::new(ScalarUDF::new_from_impl(moments::DateTrunc::new(inner)));
     functions.extend(known("date_trunc").map(truncated));
+    let now = |_| Arc::new(ScalarUDF::new_from_impl(words::Now::new(&ConfigOptions::default())));
+    functions.extend(known("now").map(now));
     let since = |inner| Arc::new(ScalarUDF::new_from_impl(moments::AgeSince::new(inner)));
     functions.extend(known(moments::AgeSince::NAME).map(since));
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
@@ -206,6 +214,7 @@ pub(super) fn amended_aggregates(
     known: impl Fn(&str) -> Option<Arc<AggregateUDF>>,
 ) -> Vec<Arc<AggregateUDF>> {
     let mut functions = collected::functions(&known);
+    functions.extend(averages::functions(&known));
     functions.extend(extremes::functions(known));
     functions
 }
@@ -300,6 +309,10 @@ impl Semantics {
             Expr::BinaryExpr(binary) => self.operator(binary, schema, zone),
             Expr::Cast(cast) => self.cast(cast, schema, zone)?,
             Expr::Case(case) => chosen::in_order(case, schema),
+            Expr::ScalarSubquery(subquery) => match bare::of_subquery(&subquery)? {
+                Some(optional) => Transformed::yes(Expr::ScalarSubquery(optional)),
+                None => Transformed::no(Expr::ScalarSubquery(subquery)),
+            },
             Expr::Negative(operand) => self.negative(*operand, schema),
             Expr::Between(between) if is_interval(&between.expr, schema) => {
                 let Between { expr, negated, low, high } = between;
@@ -326,8 +339,9 @@ impl Semantics {
                 {
                     return Ok(Transformed::yes(other));
                 }
-                let function = on_session_clocks(function, schema, zone);
-                let function = function.update_data(|function| short_truths(function, schema));
+                let function = with_texts(function, schema)
+                    .transform_data(|function| Ok(on_session_clocks(function, schema, zone)))?
+                    .update_data(|function| short_truths(function, schema));
                 member_of_constant(function).update_data(|expr| self.with_nulls(expr))
             }
             other => Transformed::no(other),
@@ -581,6 +595,34 @@ fn compares(op: Operator) -> bool {
 
 fn is_interval(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|kind| kind == INTERVAL)
+}
+
+/// Functions that make one text of values of any type, each of which is written as a result has it, or as a
+/// cast makes it.
+fn with_texts(mut function: ScalarFunction, schema: &DFSchema) -> Transformed<ScalarFunction> {
+    let (elements, by_cast) = match function.func.name() {
+        "format" => (false, false),
+        "quote_literal" | "quote_nullable" => (false, true),
+        "array_to_string" => (true, false),
+        _ => return Transformed::no(function),
+    };
+    let mut changed = false;
+    for arg in &mut function.args {
+        let Ok((_, field)) = arg.to_field(schema) else { continue };
+        let value = std::mem::take(arg);
+        *arg = match text::TextOf::written(&field, elements) {
+            Some(_) if by_cast && *field.data_type() == DataType::Boolean => {
+                cast(value, DataType::Utf8)
+            }
+            Some(written) => written.call(vec![value]),
+            None => {
+                *arg = value;
+                continue;
+            }
+        };
+        changed = true;
+    }
+    Transformed::new_transformed(function, changed)
 }
 
 /// Functions that look at a clock look at the session's.

@@ -393,7 +393,9 @@ impl ScalarUDFImpl for DateTrunc {
     }
 }
 
-fn no_function<T>(name: &str, types: &[DataType]) -> Result<T> {
+/// # Errors
+/// There is no function of these types, always.
+pub(super) fn no_function<T>(name: &str, types: &[DataType]) -> Result<T> {
     let named = |kind: &DataType| match kind {
         DataType::Null => "unknown".to_owned(),
         kind => sql_name(pg_type(&Field::new("", kind.clone(), true)).name()),

@@ -16,7 +16,7 @@ use sqlparser::ast::BinaryOperator;
 use super::intervals::{INTERVAL, Scaled};
 use super::moments::Difference;
 use super::truths::truth;
-use super::{literals, mixed, text};
+use super::{literals, mixed, reached, text};
 use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text, pg_type};
 
@@ -61,6 +61,9 @@ impl ExprPlanner for Operators {
             let left = truth(left, place, schema)?.data;
             let right = truth(right, place, schema)?.data;
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
+        if let Some(call) = reached::operator(&op, &left, &right, schema) {
+            return Ok(PlannerResult::Planned(call));
         }
         // What has no type yet, such as a parameter, gets the engine's.
         let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema))

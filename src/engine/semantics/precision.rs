@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, PrimitiveArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType};
+use arrow::datatypes::{
+    self, DataType, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, lit,
 };
 
 use super::intervals::INTERVAL;
 use super::zones::per_second;
-use crate::values::types::MAX_PRECISION;
+use crate::values::types::{MAX_PRECISION, PRECISION};
 
 /// Seconds from 1970 to 2000, from which PostgreSQL counts: the sign of what is rounded is that of the
 /// distance to this moment.
@@ -27,15 +30,25 @@ const MINUTE: i64 = 60 * 1_000_000_000;
 /// gives (`AdjustTimestampForTypmod`, `AdjustTimeForTypmod` and `AdjustIntervalForTypmod` of PostgreSQL
 /// 15): rounded to so many digits of a second, of two nearest ones to that farther from zero. Of an
 /// interval whatever is below the field `least` is cut off.
+///
+/// A value by this name is known to have so many digits; by the other one it is not, as in VALUES, whose rows
+/// have to be of one kind.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct WithPrecision {
+    known: bool,
     signature: Signature,
 }
 
 impl Default for WithPrecision {
     fn default() -> Self {
         let signature = Signature::variadic_any(Volatility::Immutable);
-        Self { signature }
+        Self { known: true, signature }
+    }
+}
+
+impl WithPrecision {
+    pub(super) fn unknown() -> Self {
+        Self { known: false, ..Self::default() }
     }
 }
 
@@ -48,7 +61,7 @@ pub(crate) fn kept(value: Expr, digits: u8) -> Expr {
 
 impl ScalarUDFImpl for WithPrecision {
     fn name(&self) -> &str {
-        NAME
+        if self.known { NAME } else { "rounded_to_precision" }
     }
 
     fn signature(&self) -> &Signature {
@@ -60,6 +73,18 @@ impl ScalarUDFImpl for WithPrecision {
             [kind, _] | [kind, _, _] => Ok(kind.clone()),
             _ => plan_err!("{NAME} takes a value, a number of digits, and a field"),
         }
+    }
+
+    /// As a column that keeps so many digits is.
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<_> = args.arg_fields.iter().map(|arg| arg.data_type().clone()).collect();
+        let mut field = datatypes::Field::new(self.name(), self.return_type(&types)?, true);
+        if let Some(Some(ScalarValue::Int64(Some(digits)))) = args.scalar_arguments.get(1)
+            && self.known
+        {
+            field.metadata_mut().insert(PRECISION.to_owned(), digits.to_string());
+        }
+        Ok(Arc::new(field))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Date32Array, StringViewArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, Date32Array, ListArray, StringViewArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::metadata::FieldMetadata;
@@ -17,7 +17,7 @@ use postgres_types::Type;
 use super::session_zone;
 use crate::values::decode;
 use crate::values::encode::{Format, TextStyle, TimeZone, text};
-use crate::values::types::{is_text, pg_type};
+use crate::values::types::{dimensions, is_text, pg_type};
 
 /// A cast of a constant text as its value, and of an exact number as the nearest inexact one; `None`
 /// for any other cast.
@@ -188,25 +188,51 @@ impl ScalarUDFImpl for ValueOf {
 pub(super) struct TextOf {
     /// What is written: its metadata counts.
     field: FieldRef,
+    /// Whether values are arrays of it.
+    elements: bool,
     signature: Signature,
 }
 
 impl TextOf {
     /// The function that does the work of a cast, unless the engine writes the type as we do.
     pub(super) fn cast(from: &Field, to: &Field) -> Option<ScalarUDF> {
-        use DataType as D;
-        let same = match from.data_type() {
-            D::Null | D::Boolean => true,
-            D::Dictionary(..) | D::RunEndEncoded(..) => true,
-            D::Decimal32(..) | D::Decimal64(..) | D::Decimal128(..) | D::Decimal256(..) => true,
-            other => other.is_integer() || is_text(other),
-        };
-        if same || !is_text(to.data_type()) {
-            return None;
+        let (mut own, mut wanted) = (from, to.data_type());
+        // Of an array each element is written.
+        if let (DataType::List(element), DataType::List(text)) = (from.data_type(), wanted) {
+            (own, wanted) = (element.as_ref(), text.data_type());
         }
+        let same = is_plain(own.data_type()) || *own.data_type() == DataType::Boolean;
+        (!same && is_text(wanted)).then(|| Self::of(from, own))
+    }
+
+    /// The function that writes a value, or each element of an array where `elements` are wanted, as a result
+    /// has it: a truth value as a letter. `None` for what is written so already.
+    pub(super) fn written(from: &Field, elements: bool) -> Option<ScalarUDF> {
+        let own = match from.data_type() {
+            DataType::List(element) if elements => element.as_ref(),
+            _ if elements => return None,
+            _ => from,
+        };
+        // Arrays of arrays are another's to put together.
+        let nested = elements && dimensions(own.data_type()) > 0;
+        (!nested && !is_plain(own.data_type())).then(|| Self::of(from, own))
+    }
+
+    fn of(from: &Field, own: &Field) -> ScalarUDF {
+        let elements = !std::ptr::eq(from, own);
         let signature = Signature::any(1, Volatility::Stable);
-        let field = Arc::new(from.clone().with_name("value").with_nullable(true));
-        Some(ScalarUDF::new_from_impl(Self { field, signature }))
+        let field = Arc::new(own.clone().with_name("value").with_nullable(true));
+        ScalarUDF::new_from_impl(Self { field, elements, signature })
+    }
+}
+
+/// Whether the engine writes values of a type as we do.
+fn is_plain(kind: &DataType) -> bool {
+    use DataType as D;
+    match kind {
+        D::Null | D::Dictionary(..) | D::RunEndEncoded(..) => true,
+        D::Decimal32(..) | D::Decimal64(..) | D::Decimal128(..) | D::Decimal256(..) => true,
+        other => other.is_integer() || is_text(other),
     }
 }
 
@@ -220,15 +246,27 @@ impl ScalarUDFImpl for TextOf {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8View)
+        Ok(match self.elements {
+            true => DataType::new_list(DataType::Utf8View, true),
+            false => DataType::Utf8View,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let style =
             TextStyle { time_zone: session_zone(&args.config_options), ..TextStyle::default() };
-        each(self.name(), &args, |array| {
+        let written = |array: &ArrayRef| -> Result<ArrayRef> {
             let texts = text(&self.field, array, &style);
             Ok(Arc::new(texts.map_err(|error| DataFusionError::External(Box::new(error)))?))
+        };
+        each(self.name(), &args, |array| match array.as_list_opt::<i32>() {
+            Some(lists) if self.elements => {
+                let element = Arc::new(Field::new_list_field(DataType::Utf8View, true));
+                let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+                let texts = written(lists.values())?;
+                Ok(Arc::new(ListArray::try_new(element, offsets, texts, nulls)?))
+            }
+            _ => written(array),
         })
     }
 }

@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, TimeUnit};
-use datafusion::common::ScalarValue;
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::functions::datetime::now::NowFunc;
-use datafusion::logical_expr::{Expr, Operator, ScalarUDF, binary_expr, cast, lit};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, binary_expr, cast, lit,
+};
 
 use crate::values::encode::TimeZone;
 
@@ -23,7 +27,7 @@ impl Default for Words {
     fn default() -> Self {
         let mut options = ConfigOptions::default();
         options.execution.time_zone = Some("+00:00".to_owned());
-        Self { now: Arc::new(ScalarUDF::new_from_impl(NowFunc::new_with_config(&options))) }
+        Self { now: Arc::new(ScalarUDF::new_from_impl(Now::new(&options))) }
     }
 }
 
@@ -74,6 +78,63 @@ impl Words {
             // A time has no day.
             D::Time32(_) | D::Time64(_) => return None,
             other => cast(date, other.clone()),
+        })
+    }
+}
+
+/// `now()` to the microsecond, as all moments are here: what is cast of it is the same moment.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Now {
+    engine: NowFunc,
+    zone: Option<Arc<str>>,
+}
+
+impl Now {
+    pub(super) fn new(options: &ConfigOptions) -> Self {
+        let zone = options.execution.time_zone.as_deref().map(Arc::from);
+        Self { engine: NowFunc::new_with_config(options), zone }
+    }
+}
+
+impl ScalarUDFImpl for Now {
+    fn name(&self) -> &str {
+        self.engine.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.engine.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.engine.signature()
+    }
+
+    fn with_updated_config(&self, options: &ConfigOptions) -> Option<ScalarUDF> {
+        Some(Self::new(options).into())
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Timestamp(TimeUnit::Microsecond, self.zone.clone()))
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, false)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.engine.invoke_with_args(args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        Ok(match self.engine.simplify(args, context)? {
+            ExprSimplifyResult::Simplified(Expr::Literal(
+                ScalarValue::TimestampNanosecond(Some(nanos), zone),
+                metadata,
+            )) => {
+                let micros = ScalarValue::TimestampMicrosecond(Some(nanos.div_euclid(1000)), zone);
+                ExprSimplifyResult::Simplified(Expr::Literal(micros, metadata))
+            }
+            other => other,
         })
     }
 }

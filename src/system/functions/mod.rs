@@ -68,6 +68,8 @@ pub enum Kind {
     Interval,
     /// As text, whatever it is.
     Any,
+    /// Whatever it is, of which the type alone counts.
+    Type,
     /// A list, which the function looks at through [`Call::lengths`] alone.
     Array,
 }
@@ -364,7 +366,10 @@ impl ScalarUDFImpl for Function {
         // The optimiser tries what comes of NULLs without a session.
         let session = SessionInfo::of(&args.config_options);
         let view = session.map(|session| View::new(session, &self.shared));
-        let rows = ArgRows::new(&args)?;
+        let rows = match self.spec.takes {
+            [[Kind::Type]] => ArgRows::without_values(),
+            _ => ArgRows::new(&args)?,
+        };
         let index = OnceCell::new();
         let mut values = Vec::with_capacity(rows.count);
         let mut row_args = Vec::with_capacity(rows.columns.len());
@@ -418,6 +423,11 @@ struct ArgRows {
 }
 
 impl ArgRows {
+    /// One call that looks at no value.
+    fn without_values() -> Self {
+        Self { columns: Vec::new(), constant: true, count: 1 }
+    }
+
     fn new(args: &ScalarFunctionArgs) -> Result<Self> {
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let count = if constant { 1 } else { args.number_rows };
@@ -475,7 +485,7 @@ impl Kind {
             Self::Float => "float8",
             Self::Text => "text",
             Self::Interval => "interval",
-            Self::Any => "any",
+            Self::Any | Self::Type => "any",
             Self::Array => "anyarray",
         };
         types::types().oid(name).unwrap_or_default()
@@ -488,7 +498,7 @@ impl Kind {
             Self::Int => DataType::Int64,
             Self::Float => DataType::Float64,
             Self::Interval => INTERVAL,
-            Self::Text | Self::Any | Self::Array => DataType::Utf8,
+            Self::Text | Self::Any | Self::Type | Self::Array => DataType::Utf8,
         }
     }
 
@@ -503,7 +513,7 @@ impl Kind {
             Self::Text if text || *given == Null => Some(Utf8),
             Self::Interval if matches!(given, DataType::Interval(_)) => Some(INTERVAL),
             Self::Array if list || *given == Null => Some(given.clone()),
-            Self::Any => Some(given.clone()),
+            Self::Any | Self::Type => Some(given.clone()),
             _ => None,
         }
     }

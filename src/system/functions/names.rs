@@ -34,7 +34,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("to_regproc", TEXT, "regproc", to_regproc),
     spec("to_regnamespace", TEXT, "regnamespace", to_regnamespace),
     spec("to_regrole", TEXT, "regrole", to_regrole),
-    spec("pg_typeof", &[&[Any]], "text", type_of).nullable(),
+    spec("pg_typeof", &[&[Kind::Type]], "text", type_of).nullable(),
     spec("quote_ident", TEXT, "text", quote_ident_of).immutable(),
     spec("quote_literal", &[&[Any]], "text", quote_literal_of).immutable(),
     spec("quote_nullable", &[&[Any]], "text", quote_literal_of).immutable().nullable(),

@@ -1,13 +1,15 @@
 //! Functions that the engine lacks, by others that it has.
 
+use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArguments, Ident, ObjectName, TimezoneInfo, Value,
+    BinaryOperator, CaseWhen, DataType, DateTimeField, ExactNumberInfo, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, TimezoneInfo, Value,
 };
 
 use super::super::functions::{self, Kind};
 use super::build::{
-    arguments, as_text, call, cast, function_name, is_parameter, normal, number, take, text,
+    arguments, as_text, boolean, call, cast, function_name, is_parameter, normal, number, take,
+    text,
 };
 use crate::values::template::NumberTemplate;
 
@@ -104,6 +106,41 @@ pub fn rewrite(expr: &mut Expr) {
         _ => return,
     };
     *expr = same;
+}
+
+/// `lag(x, n, y)` and `lead(x, n, y)` whose last argument is computed of the row: the engine takes a literal
+/// for it alone.
+pub fn shifted(function: &Function) -> Option<Expr> {
+    let mut own = function.clone();
+    let args: Vec<Expr> = arguments(&mut own)?.into_iter().map(take).collect();
+    let [value, offset, default] = <[Expr; 3]>::try_from(args).ok()?;
+    if function.over.is_none() || is_literal(&default) {
+        return None;
+    }
+    let of = |value: Expr| {
+        let name = function_name(function).unwrap_or_default();
+        let plain = super::build::function(&name, vec![value, offset.clone()]);
+        Expr::Function(Function { over: function.over.clone(), ..plain })
+    };
+    let nowhere = Expr::IsNull(Box::new(of(boolean(true))));
+    Some(Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition: nowhere, result: default }],
+        else_result: Some(Box::new(of(value))),
+    })
+}
+
+/// Whether an expression is a literal, or the cast of one.
+fn is_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) | Expr::TypedString(_) | Expr::Interval(_) => true,
+        Expr::Nested(inner)
+        | Expr::Cast { expr: inner, .. }
+        | Expr::UnaryOp { expr: inner, .. } => is_literal(inner),
+        _ => false,
+    }
 }
 
 /// The arguments of `make_interval`, each of which may be given by its name or left out.

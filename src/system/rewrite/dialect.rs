@@ -4,15 +4,16 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Fetch, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, LimitClause,
-    ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
-    Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, DuplicateTreatment, Expr, Fetch,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr,
+    Ident, LimitClause, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, OrderByOptions,
+    Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value, VisitorMut,
 };
 
 use super::build::{
-    array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate, normal, null,
-    number, take, text,
+    arguments, array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate,
+    normal, null, number, take, text,
 };
 use super::patterns::regular_expression;
 use super::{
@@ -43,7 +44,15 @@ impl VisitorMut for Dialect {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         first_rows(query);
+        factors::name_values(query);
         values::rewrite(query);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Values(values) = query.body.as_mut() {
+            precision::of_values(values);
+        }
         ControlFlow::Continue(())
     }
 
@@ -101,6 +110,7 @@ impl VisitorMut for Dialect {
                 operators::binary(expr);
             }
             Expr::InList { .. } => operators::row_in_list(expr),
+            Expr::InSubquery { .. } => membership::of_one_row(expr),
             Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
             Expr::TypedString(_) => {
                 json::normal(expr);
@@ -175,11 +185,24 @@ fn functions(expr: &mut Expr) {
     if is_aggregate(&name) {
         label_casts(function);
     }
+    if matches!(name.as_str(), "array_agg" | "string_agg") {
+        sort_distinct(function);
+    }
     match (name.as_str(), &mut function.args) {
         // ARRAY(SELECT ...): the subquery's only column as an array, empty if there is no row.
         ("array", FunctionArguments::Subquery(query)) => {
             if let Some(array) = array_of(query) {
                 *expr = array;
+            }
+        }
+        ("percentile_disc", FunctionArguments::List(_)) => {
+            if let Some(chosen) = percentile(function) {
+                *expr = chosen;
+            }
+        }
+        ("lag" | "lead", FunctionArguments::List(_)) => {
+            if let Some(shifted) = calls::shifted(function) {
+                *expr = shifted;
             }
         }
         ("generate_subscripts", FunctionArguments::List(_)) => {
@@ -239,6 +262,30 @@ fn aggregated(query: &Query) -> Option<Query> {
     }
     whole.body = Box::new(SetExpr::Select(outer));
     Some(whole)
+}
+
+/// `percentile_disc(0.5) WITHIN GROUP (ORDER BY x)`: of all values in that order the first by which so many
+/// have come.
+fn percentile(function: &mut Function) -> Option<Expr> {
+    let [order] = function.within_group.as_slice() else { return None };
+    let (order, filter) = (order.clone(), function.filter.take());
+    let [fraction]: [&mut Expr; 1] = arguments(function)?.try_into().ok()?;
+    let fraction = take(fraction);
+    let nested = |expr: Expr| Box::new(Expr::Nested(Box::new(expr)));
+    let known = Expr::IsNotNull(nested(order.expr.clone()));
+    let filter = match filter {
+        Some(filter) => {
+            let op = BinaryOperator::And;
+            Expr::BinaryOp { left: nested(*filter), op, right: Box::new(known) }
+        }
+        None => known,
+    };
+    let mut values = array_agg(order.expr.clone(), vec![order]);
+    if let Expr::Function(values) = &mut values {
+        values.filter = Some(Box::new(filter));
+        label_casts(values);
+    }
+    Some(call("array_at_fraction", vec![values, fraction]))
 }
 
 fn array_agg(item: Expr, mut order: Vec<OrderByExpr>) -> Expr {
@@ -399,9 +446,18 @@ fn lone_series(select: &mut Select) {
 
 /// A series in a SELECT's list is one row for each number, and so are the parts of a text.
 fn series(expr: &mut Expr) {
-    let Expr::Function(function) = expr else { return };
+    let function = match expr {
+        Expr::Function(function) => function,
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => return series(inner),
+        Expr::BinaryOp { left, right, .. } => {
+            series(left);
+            return series(right);
+        }
+        _ => return,
+    };
     match function_name(function).as_deref() {
         Some("generate_series") => {}
+        Some(name) if factors::is_of_json(name) => {}
         Some(factors::STRING_TO_TABLE) => {
             function.name = ObjectName::from(vec![Ident::new("string_to_array")]);
         }
@@ -421,6 +477,20 @@ fn label_casts(function: &mut Function) {
             let label = text(&data_type.to_string());
             *arg = call("labelled", vec![take(arg), label]);
         }
+    }
+}
+
+/// Values that differ are sorted by PostgreSQL to find them, and come so if no other order is asked for.
+fn sort_distinct(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), ..] = list.args.as_slice()
+        && distinct
+        && list.clauses.is_empty()
+    {
+        let options = OrderByOptions { asc: None, nulls_first: None };
+        let key = OrderByExpr { expr: value.clone(), options, with_fill: None };
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![key]));
     }
 }
 

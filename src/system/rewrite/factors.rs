@@ -1,9 +1,12 @@
 //! Functions in FROM: PostgreSQL takes any there, and names the column after the alias.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast::{
     DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, Ident, ObjectName, Query,
     Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
-    TableFunctionArgs,
+    TableFunctionArgs, TableSample, TableSampleKind, TableSampleMethod, TableSampleQuantity,
+    TableWithJoins, Value, VisitorMut,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -11,7 +14,7 @@ use sqlparser::parser::Parser;
 use super::super::functions;
 use super::build::{call, cast, normal, number};
 use super::dialect::is_special;
-use crate::engine::visit::visit_expressions;
+use crate::engine::visit::{visit_expressions, visit_mut};
 
 /// Known to the engine as table functions with one column.
 const SERIES: &[&str] = &["generate_series", "range"];
@@ -28,6 +31,11 @@ pub const LISTENING: &str = "pg_listening_channels";
 pub fn rewrite(factor: &mut TableFactor) {
     without_lateral(factor);
     match factor {
+        TableFactor::Table { args: None, version: None, sample: Some(sample), .. } => {
+            if let Some(sampled) = part_of(sample).and_then(|part| sampled(factor, part)) {
+                *factor = sampled;
+            }
+        }
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: false, .. } => {
             let Some(name) = single(name) else { return };
             let Some(args) = plain(&args.args) else { return };
@@ -43,6 +51,11 @@ pub fn rewrite(factor: &mut TableFactor) {
             } else if name == STRING_TO_TABLE {
                 let parts = call("string_to_array", args);
                 *factor = unnest(vec![parts], alias.unwrap_or_else(|| named(&name)));
+            } else if let Some((columns, lists)) = of_json(&name, &args) {
+                let mut alias = alias.unwrap_or_else(|| named(&name));
+                let missing = columns.iter().skip(alias.columns.len());
+                alias.columns.extend(missing.map(|name| column(name)));
+                *factor = unnest(lists, alias);
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
             } else if name == LISTENING {
@@ -95,6 +108,134 @@ pub fn rewrite(factor: &mut TableFactor) {
         }
         _ => {}
     }
+}
+
+/// Functions that give a list, and in PostgreSQL rows of JSON's members, each with the name of its column.
+const OF_JSON: &[(&str, Option<&str>)] = &[
+    ("json_array_elements", Some("value")),
+    ("json_array_elements_text", Some("value")),
+    ("jsonb_array_elements", Some("value")),
+    ("jsonb_array_elements_text", Some("value")),
+    ("json_object_keys", None),
+    ("jsonb_object_keys", None),
+];
+
+/// Whether a function gives rows of JSON's members.
+pub fn is_of_json(name: &str) -> bool {
+    OF_JSON.iter().any(|(known, _)| *known == name)
+}
+
+/// The columns and lists that stand for rows of JSON's members.
+fn of_json(name: &str, args: &[Expr]) -> Option<(Vec<&'static str>, Vec<Expr>)> {
+    let list = |name: &str| call(name, args.to_vec());
+    let each = name.strip_prefix("jsonb").or_else(|| name.strip_prefix("json"));
+    Some(match each {
+        Some("_each") => {
+            (vec!["key", "value"], vec![list("json_object_keys"), list("json_object_values")])
+        }
+        Some("_each_text") => {
+            (vec!["key", "value"], vec![list("json_object_keys"), list("json_object_values_text")])
+        }
+        _ => {
+            let (_, column) = OF_JSON.iter().find(|(known, _)| *known == name)?;
+            (column.iter().copied().collect(), vec![list(name)])
+        }
+    })
+}
+
+/// In a SELECT that reads `json_array_elements(...) AS e`, `e` is the value, as `e.value` is.
+pub fn name_values(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_ref() else { return };
+    let joined = |table: &TableWithJoins| {
+        let joins = table.joins.iter().map(|join| join.relation.clone());
+        std::iter::once(table.relation.clone()).chain(joins).collect::<Vec<_>>()
+    };
+    let aliases: Vec<Ident> = (select.from.iter().flat_map(joined))
+        .filter_map(|factor| {
+            let (name, alias) = match factor {
+                TableFactor::Table { name, alias: Some(alias), args: Some(_), .. }
+                | TableFactor::Function { name, alias: Some(alias), .. } => (name, alias),
+                _ => return None,
+            };
+            let valued = single(&name)?.contains("_array_elements") && is_of_json(&single(&name)?);
+            (valued && alias.columns.is_empty()).then_some(alias.name)
+        })
+        .collect();
+    if aliases.is_empty() {
+        return;
+    }
+    let mut values = Values(aliases);
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        for item in &mut select.projection {
+            // The column is called as it is written.
+            if let SelectItem::UnnamedExpr(Expr::Identifier(ident)) = item
+                && values.has(ident)
+            {
+                let (expr, alias) = (Expr::Identifier(ident.clone()), ident.clone());
+                *item = SelectItem::ExprWithAlias { expr, alias };
+            }
+        }
+    }
+    let _ = visit_mut(query, &mut values);
+}
+
+/// Puts the column of a value in the place of the name that stands for it.
+struct Values(Vec<Ident>);
+
+impl Values {
+    fn has(&self, ident: &Ident) -> bool {
+        self.0.iter().any(|alias| normal(alias) == normal(ident))
+    }
+}
+
+impl VisitorMut for Values {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(ident) = expr
+            && self.has(ident)
+        {
+            *expr = Expr::CompoundIdentifier(vec![ident.clone(), Ident::new("value")]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The part of a table's rows that TABLESAMPLE asks for, whichever they are; `None` for another form of it, and
+/// for the same rows again and again.
+fn part_of(sample: &TableSampleKind) -> Option<f64> {
+    let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) =
+        sample;
+    let TableSample {
+        name: Some(TableSampleMethod::Bernoulli | TableSampleMethod::System),
+        quantity: Some(TableSampleQuantity { value: Expr::Value(percent), unit: None, .. }),
+        seed: None,
+        bucket: None,
+        offset: None,
+        ..
+    } = sample.as_ref()
+    else {
+        return None;
+    };
+    let Value::Number(percent, _) = &percent.value else { return None };
+    let part = percent.parse::<f64>().ok()? / 100.0;
+    (0.0..=1.0).contains(&part).then_some(part)
+}
+
+/// Some of a table's rows: each is looked at by itself, for SYSTEM as for BERNOULLI.
+fn sampled(factor: &TableFactor, part: f64) -> Option<TableFactor> {
+    let mut whole = factor.clone();
+    let TableFactor::Table { name, alias, sample, .. } = &mut whole else { return None };
+    let own = name.0.last()?.as_ident()?.clone();
+    let own = TableAlias { explicit: true, name: own, columns: Vec::new(), at: None };
+    let alias = Some(alias.take().unwrap_or(own));
+    *sample = None;
+    let sql = format!("SELECT * FROM {whole} WHERE random() < {part}");
+    let Statement::Query(subquery) = Parser::parse_sql(&PostgreSqlDialect {}, &sql).ok()?.pop()?
+    else {
+        return None;
+    };
+    Some(TableFactor::Derived { lateral: false, subquery, alias, sample: None })
 }
 
 /// `LATERAL f(...)`: a function may refer to what stands before it in any case.

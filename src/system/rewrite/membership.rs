@@ -90,6 +90,22 @@ fn settle(condition: &mut Expr, whole: bool) {
     }
 }
 
+/// `x IN (SELECT max(y) FROM ...)` is `x = (SELECT max(y) FROM ...)`: there is one row, whichever others are read.
+pub fn of_one_row(expr: &mut Expr) {
+    let Expr::InSubquery { expr: member, subquery, negated } = expr else { return };
+    let SetExpr::Select(select) = subquery.body.as_ref() else { return };
+    if tuples::row(member).is_some()
+        || !is_plain(subquery, select)
+        || !single_item(subquery).is_some_and(has_aggregate)
+    {
+        return;
+    }
+    let op = if *negated { BinaryOperator::NotEq } else { BinaryOperator::Eq };
+    let (left, right) = (take(member), Expr::Subquery(subquery.clone()));
+    let (left, right) = (Box::new(Expr::Nested(Box::new(left))), Box::new(right));
+    *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }));
+}
+
 /// Whether an expression is a column. Of what may be a constant the engine makes a condition on the other
 /// side, which hides the NULLs there.
 fn is_column(expr: &Expr) -> bool {

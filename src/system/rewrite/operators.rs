@@ -5,6 +5,7 @@ use sqlparser::ast::{
 };
 
 use super::build::{as_text, boolean, call, normal, number, take, text};
+use super::tuples::row;
 
 pub fn prefix(expr: &mut Expr) {
     let Expr::UnaryOp { op, expr: operand } = expr else { return };
@@ -136,14 +137,6 @@ fn is_blank_padded(data_type: &DataType) -> bool {
             name.is_some_and(|name| normal(name) == "bpchar")
         }
         _ => false,
-    }
-}
-
-/// The values of a row that is written out.
-fn row(expr: &Expr) -> Option<Vec<Expr>> {
-    match expr {
-        Expr::Tuple(values) => Some(values.clone()),
-        _ => None,
     }
 }
 

@@ -1,9 +1,12 @@
 //! Types with a number of digits behind the second's point, or with fields of an interval: the engine has
 //! the types alone, and a function does the rest.
 
-use sqlparser::ast::{ArrayElemTypeDef, DataType, DateTimeField, Expr, Interval, IntervalFields};
+use sqlparser::ast::{
+    ArrayElemTypeDef, DataType, DateTimeField, Expr, Ident, Interval, IntervalFields, ObjectName,
+    Values,
+};
 
-use super::build::{as_text, call, cast, number, take, text};
+use super::build::{as_text, call, cast, function_name, number, take, text};
 
 /// The most digits that there are (`MAX_TIMESTAMP_PRECISION` of PostgreSQL).
 const MOST: u64 = crate::values::types::MAX_PRECISION as u64;
@@ -24,7 +27,21 @@ pub fn rewrite(expr: &mut Expr) {
     if let Some((digits, least)) = exactness(data_type) {
         let mut args = vec![take(expr), number(digits)];
         args.extend(least.map(text));
-        *expr = call("with_precision", args);
+        *expr = call(NAME, args);
+    }
+}
+
+/// What says of a value how exact it is.
+const NAME: &str = "with_precision";
+
+/// The values of a list, of which some may be more exact than others, without what says so.
+pub fn of_values(values: &mut Values) {
+    for value in values.rows.iter_mut().flat_map(|row| &mut row.content) {
+        if let Expr::Function(function) = value
+            && function_name(function).is_some_and(|name| name == NAME)
+        {
+            function.name = ObjectName::from(vec![Ident::new("rounded_to_precision")]);
+        }
     }
 }
 
