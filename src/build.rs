@@ -1,5 +1,6 @@
 //! Tells the binary what it was built from: daemons work together only with their like.
 
+use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -11,8 +12,12 @@ fn git(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The commit, where there is a repository.
+/// The commit, where there is a repository of these sources.
 fn commit() -> Option<String> {
+    // Another's may be around them.
+    if Path::new(&git(&["rev-parse", "--show-toplevel"])?) != env::current_dir().ok()? {
+        return None;
+    }
     // The branch's log changes with each commit, whatever else does.
     let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
@@ -23,8 +28,10 @@ fn commit() -> Option<String> {
 /// A hash of all sources, for a build from an archive or in a container.
 fn sources() -> io::Result<String> {
     println!("cargo:rerun-if-changed=src");
-    println!("cargo:rerun-if-changed=Cargo.lock");
-    let mut files = vec![PathBuf::from("Cargo.lock")];
+    let mut files = vec![PathBuf::from("Cargo.lock"), PathBuf::from("Cargo.toml")];
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+    }
     collect(Path::new("src"), &mut files)?;
     files.sort();
     let mut hash = DefaultHasher::new();
@@ -36,11 +43,11 @@ fn sources() -> io::Result<String> {
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            collect(&entry.path(), files)?;
-        } else {
-            files.push(entry.path());
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.is_file() {
+            files.push(path);
         }
     }
     Ok(())

@@ -175,23 +175,21 @@ impl Rounding {
                 return Ok(None);
             };
             let average = factor.and_then(|factor| average(sum, count, factor));
-            let average = average.ok_or_else(|| {
-                ArrowError::ArithmeticOverflow(format!(
-                    "Overflow happened on: {NAME} of {count} numbers"
-                ))
-            });
-            Ok(Some(average?))
+            average.map(Some).ok_or_else(overflow)
         };
         let averages = sums.into_iter().zip(counts).map(average);
         Ok(match self.to {
             DataType::Decimal128(..) => {
-                let narrow = |value: Result<Option<i256>>| Ok(value?.and_then(i256::to_i128));
-                let array = averages.map(narrow).collect::<Result<Decimal128Array>>()?;
+                let narrow = |value: Option<i256>| {
+                    value.map(|value| value.to_i128().ok_or_else(overflow)).transpose()
+                };
+                let averages = averages.map(|value| value.and_then(narrow));
+                let array = averages.collect::<Result<Decimal128Array, ArrowError>>()?;
                 array.validate_decimal_precision(precision)?;
                 Arc::new(array.with_precision_and_scale(precision, scale)?)
             }
             _ => {
-                let array = averages.collect::<Result<Decimal256Array>>()?;
+                let array = averages.collect::<Result<Decimal256Array, ArrowError>>()?;
                 array.validate_decimal_precision(precision)?;
                 Arc::new(array.with_precision_and_scale(precision, scale)?)
             }
@@ -218,6 +216,10 @@ impl Rounding {
         let sums: ArrayRef = Arc::new(sums);
         self.averages(&counts, &sums)
     }
+}
+
+fn overflow() -> ArrowError {
+    ArrowError::ArithmeticOverflow(format!("Overflow happened on: {NAME}"))
 }
 
 /// Exact numbers of any width, and how many digits they have behind the point.
@@ -383,5 +385,22 @@ mod tests {
         let most = i128::MAX / 1000;
         assert_eq!(average(wide(most), 1_000_000, 1_000_000), Some(wide(most)));
         assert_eq!(average(i256::MAX, 1, 10), None);
+    }
+
+    #[test]
+    fn an_average_that_has_no_room_is_an_error() {
+        let rounding = Rounding { to: DataType::Decimal128(38, 14) };
+        let counts = UInt64Array::from(vec![1, 0]);
+        let of = |sum| {
+            let sums = Decimal128Array::from(vec![Some(sum), None]);
+            let sums = sums.with_precision_and_scale(38, 10).expect("a type");
+            rounding.averages(&counts, &(Arc::new(sums) as ArrayRef))
+        };
+        let averages = of(10_i128.pow(33)).expect("averages");
+        let averages = averages.as_primitive::<Decimal128Type>();
+        assert_eq!((averages.value(0), averages.is_null(1)), (10_i128.pow(37), true));
+        for sum in [10_i128.pow(34), 10_i128.pow(37)] {
+            assert!(of(sum).is_err(), "{sum}");
+        }
     }
 }

@@ -191,58 +191,89 @@ impl Facts {
         tally.end(&end, &self.observation);
     }
 
-    /// What the history has of it, in place of what `record` has. `limit` are bytes of its text.
+    /// What the history of the daemon `own` has of it, in place of what `record` has. `limit` are bytes of its
+    /// text.
     pub fn tell(
         &self,
-        daemon: &str,
+        own: &str,
         session: &SessionEntry,
         limit: usize,
         told: &mut Told,
         record: &mut Record,
     ) {
         let outcome = self.outcome();
-        let Outcome { tag, failure, ended } = &*outcome;
+        let (failure, end) = (outcome.failure.as_ref(), outcome.ended.as_ref());
         let figures = self.observation.figures();
-        let took = ended.as_ref().map(|ended| micros(ended.took));
-        let (queued, planning) =
-            (self.queued.load(Ordering::Relaxed), self.planning.load(Ordering::Relaxed));
-        let affected = tag.as_deref().and_then(rows_of).unwrap_or_default();
-        record.id = self.id;
-        record.state = outcome.state();
-        put(&mut record.daemon, daemon);
-        put(&mut record.user, &session.user);
-        record.owner = Some(session.owner);
-        put(&mut record.database, &session.database);
-        put(&mut record.sql, &cut(&self.text, limit));
-        record.pid = Some(session.pid);
-        let pool = ended.as_ref().and_then(|ended| ended.pool.as_deref());
-        put_if(&mut record.pool, pool);
-        put_address(record.client.get_or_insert_default(), session.client);
-        let application = ended.as_ref().map_or("", |ended| &ended.application_name);
-        put(&mut record.application_name, application);
-        put_if(&mut record.tag, tag.as_deref());
-        record.started = Some(self.started);
-        record.ended = took.and_then(|took| {
+        let took = end.map(|end| micros(end.took));
+        let waited = self.queued.load(Ordering::Relaxed);
+        let planned = self.planning.load(Ordering::Relaxed);
+        let affected = outcome.tag.as_deref().and_then(rows_of).unwrap_or_default();
+        // All of them, or one would stay that is another's.
+        let Record {
+            id,
+            state,
+            daemon,
+            user,
+            owner,
+            database,
+            sql,
+            pid,
+            pool,
+            client,
+            application_name,
+            tag,
+            started,
+            ended,
+            duration,
+            queued,
+            planning,
+            execution,
+            rows,
+            scanned,
+            rows_scanned,
+            spilled,
+            peak,
+            retries,
+            workers,
+            silent,
+            profile,
+            sqlstate,
+            error,
+            settings,
+        } = record;
+        *id = self.id;
+        *state = outcome.state();
+        put(daemon, own);
+        put(user, &session.user);
+        *owner = Some(session.owner);
+        put(database, &session.database);
+        put(sql, &cut(&self.text, limit));
+        *pid = Some(session.pid);
+        put_if(pool, end.and_then(|end| end.pool.as_deref()));
+        put_address(client.get_or_insert_default(), session.client);
+        put(application_name, end.map_or("", |end| &end.application_name));
+        put_if(tag, outcome.tag.as_deref());
+        *started = Some(self.started);
+        *ended = took.and_then(|took| {
             let took = TimeDelta::microseconds(i64::try_from(took).ok()?);
             self.started.checked_add_signed(took)
         });
-        record.duration = took;
-        record.queued = took.map(|_| queued);
-        record.planning = took.map(|_| planning);
-        record.execution = took.map(|took| took.saturating_sub(queued + planning));
-        record.rows = self.observation.rows().max(affected);
-        record.scanned = figures.scanned;
-        record.rows_scanned = figures.rows_scanned;
-        record.spilled = figures.spilled;
-        record.peak = figures.peak;
-        record.retries = self.observation.retries();
-        record.workers = self.observation.workers();
-        record.silent = self.observation.silent();
-        record.profile = false;
-        let failure = failure.as_ref();
-        put_if(&mut record.sqlstate, failure.and_then(|failure| failure.sqlstate.as_deref()));
-        put_if(&mut record.error, failure.map(|failure| failure.message.as_str()));
-        told.of(&self.settings).clone_into(&mut record.settings);
+        *duration = took;
+        *queued = took.map(|_| waited);
+        *planning = took.map(|_| planned);
+        *execution = took.map(|took| took.saturating_sub(waited + planned));
+        *rows = self.observation.rows().max(affected);
+        *scanned = figures.scanned;
+        *rows_scanned = figures.rows_scanned;
+        *spilled = figures.spilled;
+        *peak = figures.peak;
+        *retries = self.observation.retries();
+        *workers = self.observation.workers();
+        *silent = self.observation.silent();
+        *profile = false;
+        put_if(sqlstate, failure.and_then(|failure| failure.sqlstate.as_deref()));
+        put_if(error, failure.map(|failure| failure.message.as_str()));
+        told.of(&self.settings).clone_into(settings);
     }
 
     fn outcome(&self) -> MutexGuard<'_, Outcome> {

@@ -164,7 +164,7 @@ pub fn name_values(query: &mut Query) {
     if aliases.is_empty() {
         return;
     }
-    let mut values = Values(aliases);
+    let mut values = Values { aliases, inner: 0 };
     if let SetExpr::Select(select) = query.body.as_mut() {
         for item in &mut select.projection {
             // The column is called as it is written.
@@ -179,26 +179,47 @@ pub fn name_values(query: &mut Query) {
     let _ = visit_mut(query, &mut values);
 }
 
-/// Puts the column of a value in the place of the name that stands for it.
-struct Values(Vec<Ident>);
+/// Puts the column of a value in the place of the name that stands for it. Not in queries within that read
+/// tables: there it may be one of their columns.
+struct Values {
+    aliases: Vec<Ident>,
+    /// How many of these queries it is in.
+    inner: usize,
+}
 
 impl Values {
     fn has(&self, ident: &Ident) -> bool {
-        self.0.iter().any(|alias| normal(alias) == normal(ident))
+        self.aliases.iter().any(|alias| normal(alias) == normal(ident))
     }
 }
 
 impl VisitorMut for Values {
     type Break = ();
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.inner += usize::from(reads_tables(query));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.inner -= usize::from(reads_tables(query));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Identifier(ident) = expr
+            // The query itself is the first.
+            && self.inner <= 1
             && self.has(ident)
         {
             *expr = Expr::CompoundIdentifier(vec![ident.clone(), Ident::new("value")]);
         }
         ControlFlow::Continue(())
     }
+}
+
+fn reads_tables(query: &Query) -> bool {
+    !matches!(query.body.as_ref(), SetExpr::Select(select) if select.from.is_empty())
 }
 
 /// The part of a table's rows that TABLESAMPLE asks for, whichever they are; `None` for another form of it, and
