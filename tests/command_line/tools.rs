@@ -543,6 +543,54 @@ async fn files_are_imported_once_however_often_it_is_interrupted() {
     .await;
 }
 
+/// Who is interrupted before it is told that all is there runs it again; and two may do so at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_imported_once_by_who_has_not_been_told_of_it() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let daemon = cluster.start("a");
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE TABLE once (x int)").await;
+        client.rows("CREATE TABLE twice (x int)").await;
+        let file = cluster.path("numbers.csv").display().to_string();
+        let lines = (1..=5000).map(|x| format!("{x}\n"));
+        std::fs::write(&file, format!("x\n{}", lines.collect::<String>())).expect("a file");
+        let import = |table: &str| {
+            let mut command = oribi("import", &[&file, table, "--part", "4KiB"]);
+            command.env("ORIBI_ZOOKEEPER", cluster.zookeeper());
+            command
+        };
+        // What it would say goes nowhere.
+        let untold = |table: &str| {
+            let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+            let mut command = import(table);
+            command.stdout(full);
+            command
+        };
+        let rows = async |table: &str| {
+            let sql = format!("SELECT count(*) || ' ' || count(DISTINCT x) FROM {table}");
+            client.value(&sql).await
+        };
+        assert_eq!(untold("once").status().expect("it runs").code(), Some(1));
+        assert_eq!(rows("once").await, "5000 5000");
+        let (code, out, err) = finish(import("once"));
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out.starts_with("0 rows") && out.contains("from before"), "{out}");
+        assert_eq!(rows("once").await, "5000 5000");
+        // Told of it, it may mean to add the same again.
+        assert_eq!(finish(import("once")).0, Some(0));
+        assert_eq!(rows("once").await, "10000 5000");
+        let mut two = [untold("twice"), untold("twice")].map(|mut command| command.spawn());
+        for one in &mut two {
+            one.as_mut().expect("it runs").wait().expect("it ends");
+        }
+        // One may have given up for the other's sake, but no part is there twice.
+        assert_eq!(finish(import("twice")).0, Some(0));
+        assert_eq!(rows("twice").await, "5000 5000");
+    })
+    .await;
+}
+
 #[test]
 fn a_machine_is_measured() {
     let directory = tempfile::tempdir().expect("a folder");

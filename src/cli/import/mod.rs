@@ -41,6 +41,9 @@ const LEAST_PART: u64 = 4 << 10;
 /// Times that one part is tried again when the connection is lost.
 const ATTEMPTS: usize = 5;
 
+/// SQLSTATE of a transaction that another was quicker than.
+const CONFLICT: &str = "40001";
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// The file: .csv, .json (an object a line), .jsonl, .ndjson or .parquet.
@@ -107,15 +110,21 @@ pub fn run(options: Options) -> Result<()> {
         let file = options.file.display();
         Error::Usage(format!("{file}: what is it? --format csv, json or parquet says so"))
     })?;
-    let json = options.json;
-    let done = runtime()?.block_on(async {
+    let (json, runtime) = (options.json, runtime()?);
+    let (done, notes) = runtime.block_on(async {
         tokio::select! {
             done = import(options, format) => done,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
         }
     })?;
+    tell(&done, json)?;
+    // Only now: whoever is interrupted before has not been told, and runs it again.
+    runtime.block_on(notes.forget())
+}
+
+fn tell(done: &Done, json: bool) -> Result<()> {
     if json {
-        let text = serde_json::to_string(&done).map_err(|error| Error::Rows(error.to_string()))?;
+        let text = serde_json::to_string(done).map_err(|error| Error::Rows(error.to_string()))?;
         return tour::print(&text);
     }
     let resumed = match done.resumed {
@@ -148,7 +157,8 @@ fn unpacked_by(file: &Path) -> Option<&'static str> {
     }
 }
 
-async fn import(options: Options, format: Format) -> Result<Done> {
+/// Imports a file, but for the notes, which are to be forgotten once it is told that all is there.
+async fn import(options: Options, format: Format) -> Result<(Done, Noted)> {
     let since = std::time::Instant::now();
     let Options { file, table, create, no_header, delimiter, part, restart, link, .. } = options;
     let delimiter = u8::try_from(delimiter)
@@ -164,16 +174,17 @@ async fn import(options: Options, format: Format) -> Result<Done> {
     let mut client = link.open(APPLICATION).await?;
     let target = Target::of(&table);
     let made = create && target.make(&mut client, &parts).await?;
-    let (file, client) = (File { path: &path, bytes, restart }, &mut client);
-    match target.fill(client, &mut parts, &file).await {
-        Ok(Filled { rows, parts, resumed }) => {
+    let file = File { path: &path, bytes, restart };
+    match target.fill(&mut client, &mut parts, &file).await {
+        Ok(Filled { id, rows, parts, resumed }) => {
             let seconds = since.elapsed().as_secs_f64();
-            Ok(Done { table, rows, parts, resumed, seconds })
+            let done = Done { table, rows, parts, resumed, seconds };
+            Ok((done, Noted { client, target, id }))
         }
         Err(error) => {
             // What was guessed of a file that has to be mended would keep the mended one out.
             if made {
-                target.unmake(client).await;
+                target.unmake(&mut client).await;
             }
             Err(error)
         }
@@ -188,7 +199,23 @@ struct File<'a> {
     restart: bool,
 }
 
+/// The notes of an import that has ended.
+struct Noted {
+    client: Client,
+    target: Target,
+    id: String,
+}
+
+impl Noted {
+    /// The same file may come again.
+    async fn forget(mut self) -> Result<()> {
+        let condition = format!("import = {}", literal(&self.id));
+        self.target.forget(&mut self.client, &condition).await
+    }
+}
+
 struct Filled {
+    id: String,
     rows: u64,
     parts: u64,
     resumed: u64,
@@ -338,9 +365,7 @@ impl Target {
             bar.set_message(counted(rows, "row"));
         }
         bar.finish_and_clear();
-        // Done: the same file may come again.
-        self.forget(client, &format!("import = {}", literal(&id))).await?;
-        Ok(Filled { rows, parts: number - there, resumed: there })
+        Ok(Filled { id, rows, parts: number - there, resumed: there })
     }
 
     /// Makes the table for notes.
@@ -452,10 +477,14 @@ impl Target {
         part: Part,
     ) -> Result<u64> {
         let Part { csv, start, .. } = part;
-        for _ in 0..ATTEMPTS {
+        let mut lost = 0;
+        while lost < ATTEMPTS {
             let connection = client.link().await?;
             match self.try_add(connection, parts, id, number, csv.clone()).await {
-                Ok(rows) => return Ok(rows),
+                Ok(Some(rows)) => return Ok(rows),
+                Ok(None) => return Err(self.is_imported_by_another(number)),
+                // Somebody has noted something else.
+                Err(error) if error.code().is_some_and(|code| code.code() == CONFLICT) => continue,
                 Err(error) if is_lost(&error) => client.lose(),
                 Err(error) if error.code().is_some_and(|code| code.code() == "08007") => {}
                 Err(error) => {
@@ -467,10 +496,19 @@ impl Target {
             if self.last_part(client, id).await? >= number {
                 return Ok(parts::records(&csv));
             }
+            lost += 1;
         }
         Err(Error::Unreachable(format!(
             "the connection is lost again and again at part {number}: run it again, and it goes on there"
         )))
+    }
+
+    fn is_imported_by_another(&self, number: u64) -> Error {
+        Error::NotInForce(format!(
+            "part {number} of the file has just been put into {} by somebody else who imports it: wait until they \
+             are done; if they stop before, run it again, and it goes on there",
+            self.name
+        ))
     }
 
     /// Says which record of the file a daemon has refused, and how to go on.
@@ -499,6 +537,7 @@ impl Target {
         Error::Record { place: place + rest, advice, source }
     }
 
+    /// Adds a part and its note, or neither; `None` if somebody else has added it.
     async fn try_add(
         &self,
         connection: &Connection,
@@ -506,7 +545,7 @@ impl Target {
         id: &str,
         number: u64,
         mut csv: Bytes,
-    ) -> Result<u64, tokio_postgres::Error> {
+    ) -> Result<Option<u64>, tokio_postgres::Error> {
         connection.batch_execute("BEGIN").await?;
         let columns = parts.chosen().iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
         let delimiter = char::from(parts.delimiter());
@@ -522,11 +561,18 @@ impl Target {
         }
         let rows = sink.finish().await?;
         let (notes, id) = (&self.notes, literal(id));
+        // From here to the end nobody else may note anything, or this fails with a conflict.
+        connection.batch_execute(&format!("LOCK TABLE {notes}")).await?;
+        let there = format!("SELECT 1 FROM {notes} WHERE import = {id} AND part = {number}");
+        if connection.query_opt(&there, &[]).await?.is_some() {
+            connection.batch_execute("ROLLBACK").await?;
+            return Ok(None);
+        }
         let note = format!(
             "INSERT INTO {notes} (import, part, rows) VALUES ({id}, {number}, {rows}); COMMIT"
         );
         connection.batch_execute(&note).await?;
-        Ok(rows)
+        Ok(Some(rows))
     }
 }
 

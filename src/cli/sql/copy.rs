@@ -64,8 +64,15 @@ pub async fn run(shell: &mut Shell, rest: &str, lines: &mut dyn Lines) -> Result
         End::Program(command) => (Output::program(&command)?, Some(command)),
     };
     let done = shell.session.execute(&sql, &style, &mut output, &mut none).await;
-    let ended = output.close()?;
-    match (ended, command) {
+    let ended = output.close();
+    if let Some(command) = &command
+        && (done.as_ref().is_err_and(Error::is_unheard)
+            || ended.as_ref().is_err_and(Error::is_unheard))
+    {
+        shell.session.note(&format!("\\copy: {command} has ended before it had read all"));
+        return Ok(false);
+    }
+    match (ended?, command) {
         (Some(status), Some(command)) if !status.success() => {
             shell.session.note(&format!("\\copy: {}", failure(&command, status)));
             done.map(|_| false)

@@ -76,11 +76,12 @@ impl Output {
 
     /// Ends what was begun, and waits for the program, if it is one: how that has ended.
     pub fn close(mut self) -> Result<Option<ExitStatus>> {
-        self.flush()?;
-        let Self::Program(out, mut child) = self else { return Ok(None) };
+        let flushed = self.flush();
+        let Self::Program(out, mut child) = self else { return flushed.map(|()| None) };
         drop(out);
         let failed = |source| Error::Io { what: "wait for the program".into(), source };
-        child.wait().map(Some).map_err(failed)
+        let ended = child.wait().map_err(failed)?;
+        flushed.map(|()| Some(ended))
     }
 
     fn inner(&mut self) -> &mut dyn Write {

@@ -1,10 +1,11 @@
-//! `sum` of integers that fails where the result does not fit (22003), where the engine's wraps.
+//! `sum` of integers and of exact numbers that fails where the result does not fit (22003), where the engine's
+//! wraps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, AsArray, BooleanArray};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, FieldRef, Int64Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::sum::sum_udaf;
@@ -17,7 +18,7 @@ use datafusion::logical_expr::{
 };
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
-/// The engine's `sum`, but for `bigint`.
+/// The engine's `sum`, but for `bigint`, and for exact numbers of which some thousand million may not fit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct CheckedSum {
     engine: Arc<AggregateUDF>,
@@ -29,13 +30,40 @@ impl Default for CheckedSum {
     }
 }
 
-/// Whether the checks are ours.
-fn is_ours(args: &AccumulatorArgs<'_>) -> bool {
-    !args.is_distinct && *args.return_field.data_type() == DataType::Int64
+/// Digits that a sum has room for beside its argument's (the engine's `Sum`).
+const MORE_DIGITS: u8 = 10;
+
+/// What sums are checked of.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Integers,
+    /// With the type of the sum.
+    Exact(u8, i8),
 }
 
-fn out_of_range() -> ArrowError {
-    ArrowError::ArithmeticOverflow("bigint out of range: a sum is too large".to_owned())
+/// Of what the checks are ours.
+fn ours(args: &AccumulatorArgs<'_>) -> Option<Kind> {
+    let argument = args.expr_fields.first().map(|field| field.data_type());
+    match (args.return_field.data_type(), argument) {
+        _ if args.is_distinct => None,
+        (DataType::Int64, _) => Some(Kind::Integers),
+        (DataType::Decimal128(precision, scale), Some(DataType::Decimal128(digits, _)))
+            if digits + MORE_DIGITS > *precision =>
+        {
+            Some(Kind::Exact(*precision, *scale))
+        }
+        _ => None,
+    }
+}
+
+impl Kind {
+    fn out_of_range(self) -> ArrowError {
+        let kind = match self {
+            Self::Integers => "bigint",
+            Self::Exact(..) => "numeric",
+        };
+        ArrowError::ArithmeticOverflow(format!("{kind} out of range: a sum is too large"))
+    }
 }
 
 impl AggregateUDFImpl for CheckedSum {
@@ -52,9 +80,9 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match is_ours(&args) {
-            true => Ok(Box::new(Sum::default())),
-            false => self.engine.accumulator(args),
+        match ours(&args) {
+            Some(kind) => Ok(Box::new(Sum::new(kind))),
+            None => self.engine.accumulator(args),
         }
     }
 
@@ -62,9 +90,9 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        match is_ours(&args) {
-            true => Ok(Box::new(Sum::default())),
-            false => self.engine.create_sliding_accumulator(args),
+        match ours(&args) {
+            Some(kind) => Ok(Box::new(Sum::new(kind))),
+            None => self.engine.create_sliding_accumulator(args),
         }
     }
 
@@ -80,17 +108,18 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        if !is_ours(&args) {
+        let Some(kind) = ours(&args) else {
             return self.engine.create_groups_accumulator(args);
-        }
-        let overflow = Arc::new(AtomicBool::new(false));
-        let seen = overflow.clone();
-        let add = move |sum: &mut i64, value: i64| match sum.checked_add(value) {
-            Some(total) => *sum = total,
-            None => seen.store(true, Ordering::Relaxed),
         };
-        let sums = PrimitiveGroupsAccumulator::<Int64Type, _>::new(&DataType::Int64, add);
-        Ok(Box::new(GroupSums { sums: Box::new(sums), overflow }))
+        let overflow = Arc::new(AtomicBool::new(false));
+        let sums = match kind {
+            Kind::Integers => checked::<Int64Type>(&DataType::Int64, overflow.clone()),
+            Kind::Exact(precision, scale) => {
+                let kind = DataType::Decimal128(precision, scale);
+                checked::<Decimal128Type>(&kind, overflow.clone())
+            }
+        };
+        Ok(Box::new(GroupSums { sums, overflow, kind }))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -124,38 +153,79 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
+/// Sums of groups that tell when one of them had no room.
+fn checked<T: ArrowPrimitiveType>(
+    kind: &DataType,
+    overflow: Arc<AtomicBool>,
+) -> Box<dyn GroupsAccumulator>
+where
+    T::Native: ArrowNativeTypeOp,
+{
+    let add = move |sum: &mut T::Native, value: T::Native| match sum.add_checked(value) {
+        Ok(total) => *sum = total,
+        Err(_) => overflow.store(true, Ordering::Relaxed),
+    };
+    Box::new(PrimitiveGroupsAccumulator::<T, _>::new(kind, add))
+}
+
 /// One sum, of all rows or of those in a window.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sum {
-    total: i128,
+    kind: Kind,
+    total: i256,
     /// Values in the total: without any it is NULL.
     count: u64,
 }
 
 impl Sum {
+    fn new(kind: Kind) -> Self {
+        Self { kind, total: i256::ZERO, count: 0 }
+    }
+
     fn value(&self) -> Result<ScalarValue> {
-        if self.count == 0 {
-            return Ok(ScalarValue::Int64(None));
-        }
-        let total = i64::try_from(self.total).map_err(|_| out_of_range())?;
-        Ok(ScalarValue::Int64(Some(total)))
+        let total = (self.count > 0).then_some(self.total);
+        let out_of_range = || self.kind.out_of_range();
+        Ok(match self.kind {
+            Kind::Integers => {
+                let narrow = |total: i256| i64::try_from(total.to_i128()?).ok();
+                let total = total.map(|total| narrow(total).ok_or_else(out_of_range));
+                ScalarValue::Int64(total.transpose()?)
+            }
+            Kind::Exact(precision, scale) => {
+                let total = total.map(|total| total.to_i128().ok_or_else(out_of_range));
+                ScalarValue::Decimal128(total.transpose()?, precision, scale)
+            }
+        })
+    }
+
+    /// The sum of an array, and of how many values.
+    fn sum(&self, values: &ArrayRef) -> (i256, u64) {
+        let total = match self.kind {
+            Kind::Integers => total::<Int64Type>(values),
+            Kind::Exact(..) => total::<Decimal128Type>(values),
+        };
+        (total, (values.len() - values.null_count()) as u64)
     }
 }
 
-/// The sum of an array, and of how many values.
-fn sum(values: &ArrayRef) -> (i128, u64) {
-    let values: &Int64Array = values.as_primitive();
-    let total = match arrow::compute::sum_checked(values) {
-        Ok(total) => total.unwrap_or_default().into(),
-        Err(_) => values.iter().flatten().map(i128::from).sum(),
-    };
-    (total, (values.len() - values.null_count()) as u64)
+fn total<T: ArrowPrimitiveType>(values: &ArrayRef) -> i256
+where
+    T::Native: ArrowNativeTypeOp + Into<i128>,
+{
+    let values = values.as_primitive::<T>();
+    match arrow::compute::sum_checked(values) {
+        Ok(total) => i256::from_i128(total.unwrap_or_default().into()),
+        Err(_) => {
+            let values = values.iter().flatten().map(|value| i256::from_i128(value.into()));
+            values.fold(i256::ZERO, i256::wrapping_add)
+        }
+    }
 }
 
 impl Accumulator for Sum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (total, count) = sum(&values[0]);
-        self.total += total;
+        let (total, count) = self.sum(&values[0]);
+        self.total = self.total.wrapping_add(total);
         self.count += count;
         Ok(())
     }
@@ -165,8 +235,8 @@ impl Accumulator for Sum {
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (total, count) = sum(&values[0]);
-        self.total -= total;
+        let (total, count) = self.sum(&values[0]);
+        self.total = self.total.wrapping_sub(total);
         self.count -= count;
         Ok(())
     }
@@ -192,12 +262,13 @@ impl Accumulator for Sum {
 struct GroupSums {
     sums: Box<dyn GroupsAccumulator>,
     overflow: Arc<AtomicBool>,
+    kind: Kind,
 }
 
 impl GroupSums {
     fn check(&self) -> Result<()> {
         match self.overflow.load(Ordering::Relaxed) {
-            true => Err(out_of_range().into()),
+            true => Err(self.kind.out_of_range().into()),
             false => Ok(()),
         }
     }
