@@ -154,7 +154,7 @@ impl AggregateUDFImpl for CheckedSum {
 }
 
 /// Sums of groups that tell when one of them had no room.
-fn checked<T: ArrowPrimitiveType>(
+fn checked<T: ArrowPrimitiveType + Send>(
     kind: &DataType,
     overflow: Arc<AtomicBool>,
 ) -> Box<dyn GroupsAccumulator>
