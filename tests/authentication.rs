@@ -11,6 +11,8 @@ mod python;
 mod wire;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -582,6 +584,51 @@ async fn what_happens_at_the_door_is_written_down() {
         assert!(!text.contains("horse") && !text.contains("SCRAM"), "{text}");
     }
     assert!(!daemon.log().contains("horse"), "nor does the log know passwords");
+}
+
+/// A store that gives nothing to anybody; returns where it is.
+fn forbidding() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn a_file_that_the_daemon_may_not_read_is_written_down_as_an_attempt() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trail = directory.path().join("audit.log");
+    let options = options(RULES)
+        .env("ORIBI_AUDIT_FILE", &trail)
+        .env("ORIBI_STORAGE_ROOTS", "s3://bucket/")
+        .env("AWS_ENDPOINT_URL", forbidding())
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret");
+    let daemon = daemon(&options).await;
+    let oribi = daemon.connect().await;
+    let grant = "GRANT pg_read_server_files TO alice; GRANT CREATE ON SCHEMA public TO alice";
+    oribi.batch_execute(grant).await.expect("granted");
+    let alice = log_in(&daemon, "alice", PASSWORD).await.expect("in");
+    let sql = "CREATE EXTERNAL TABLE secrets STORED AS CSV LOCATION 's3://bucket/secrets.csv'";
+    let refused = explain(&alice.batch_execute(sql).await.expect_err("forbidden"));
+    assert!(refused.starts_with("ERROR 42501: no permission to read "), "{refused}");
+    eventually("the attempt is written down", async || {
+        let of_file = |line: &Value| {
+            let said = line["message"].as_str().unwrap_or_default();
+            said.contains("no permission to read") && said.contains("secrets.csv")
+        };
+        find(&trail, |line| line["event"] == "denied" && line["role"] == "alice" && of_file(line))
+            .then_some(())
+    })
+    .await;
 }
 
 fn find(trail: &Path, matches: impl Fn(&Value) -> bool) -> bool {

@@ -22,7 +22,11 @@ struct Disk(PathBuf);
 
 impl Disk {
     fn new(options: &Options) -> Self {
-        let place = options.directory().join("disk");
+        Self::named(options, "disk")
+    }
+
+    fn named(options: &Options, name: &str) -> Self {
+        let place = options.directory().join(name);
         std::fs::create_dir(&place).expect("a directory");
         let disk = Self(place);
         let mut mount = Command::new("mount");
@@ -214,8 +218,10 @@ async fn a_full_disk_is_told_of_before_the_store_itself_has_to_grow() {
         assert_eq!(error.code().code(), "53100", "{error:?}");
         let (_, body) = readyz(&daemon).await.expect("an answer");
         // Whether the store has all that it needs depends on how it lays its file out.
-        let outlines =
-            ["the disk of the warehouse is full", "the disk of the coordination store is full"];
+        let outlines = [
+            "the disk of the data directory is full",
+            "the disk of the coordination store is full",
+        ];
         assert!(body["reason"].as_str().is_some_and(|it| outlines.contains(&it)), "{body}");
         // The name of the directory is for who watches over the daemon.
         let sql = "SELECT error FROM system.daemons WHERE local";
@@ -286,11 +292,14 @@ async fn a_crash_on_a_full_disk_loses_nothing_and_it_starts_when_there_is_room()
 async fn a_warehouse_that_may_only_be_read_is_read_and_told_of() {
     bounded(async {
         let own = Options::new();
-        let disk = Disk::new(&own);
+        let (disk, spill) = (Disk::new(&own), Disk::named(&own, "spill"));
+        // A size of nothing would be any.
+        std::fs::write(spill.0.join("ballast"), [7; 1 << 16]).expect("there is room");
         let warehouse = disk.0.display().to_string();
         let options = own
             .env("ORIBI_HEALTH_READY_WHEN_DEGRADED", "off")
             .env("ORIBI_WAREHOUSE", &warehouse)
+            .env("ORIBI_ENGINE_SPILL_DIR", &spill.0)
             .env("ORIBI_MAINTENANCE_INTERVAL", "none");
         let daemon = Daemon::start(&options);
         let client = Client::connect(&daemon).await;
@@ -349,10 +358,63 @@ async fn a_warehouse_that_may_only_be_read_is_read_and_told_of() {
         assert!(seen.contains("Read-only"), "{seen}");
         assert!(mend.contains("remount,rw") && !mend.contains("make room"), "{mend}");
         assert!(!found.iter().any(|check| check["name"] == "room for warehouse"), "{found:?}");
+        // Another trouble hides neither.
+        spill.fill();
+        let full = "the disk of the temporary files is full";
+        let reason = async || readyz(&daemon).await.expect("an answer").1["reason"].clone();
+        let both = format!("{outline}; {full}");
+        until("both are told of", async || reason().await == both).await;
+        let scraped = metrics(&daemon).await;
+        assert!(scraped.contains("\noribi_disk_unwritable 1\n"), "{scraped}");
+        assert!(scraped.contains("\noribi_disk_full 1\n"), "{scraped}");
         assert!(disk.remount("rw"), "it can be written again");
+        until("one is left", async || reason().await == full).await;
+        spill.make_room();
         until("it is ready again", async || is_in_state(&daemon, 200, "ready").await).await;
         client.rows("INSERT INTO t VALUES (8)").await;
         assert_eq!(client.value("SELECT sum(x) FROM t").await, "15");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_cannot_spill_is_nobodys_attempt() {
+    bounded(async {
+        let own = Options::new();
+        let disk = Disk::new(&own);
+        let (spill, trail) = (disk.0.display().to_string(), own.directory().join("audit.log"));
+        let options = own
+            .env("ORIBI_ENGINE_SPILL_DIR", &spill)
+            .env("ORIBI_ENGINE_MEMORY_LIMIT", "64MiB")
+            .env("ORIBI_ENGINE_TARGET_PARTITIONS", "2")
+            .env("ORIBI_AUDIT_FILE", &trail);
+        let daemon = Daemon::start(&options);
+        let client = Client::connect(&daemon).await;
+        client.rows("CREATE ROLE ann LOGIN").await;
+        let ann = Client::connect_as(&daemon, "ann").await;
+        assert!(disk.remount("ro"), "it can be read only");
+        let sorted = "SELECT count(*) FROM (SELECT row_number() OVER (ORDER BY -i, repeat('x', 50)) AS n \
+                      FROM generate_series(1, 3000000) s (i)) s WHERE n > 0";
+        for (client, sees) in [(&ann, false), (&client, true)] {
+            let error = client.refused(sorted).await;
+            assert_eq!(error.code().code(), "42501", "{error:?}");
+            assert!(error.message().ends_with("its file system is read-only"), "{error:?}");
+            assert_eq!(error.message().contains(&spill), sees, "{error:?}");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("mount") && !hint.contains(&spill), "{error:?}");
+        }
+        // What comes later is written down later.
+        ann.refused("CREATE ROLE other").await;
+        let denied = || {
+            let text = std::fs::read_to_string(&trail).expect("the trail");
+            let lines = text.lines().filter(|line| line.contains("\"denied\""));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        until("an attempt is written down", async || !denied().is_empty()).await;
+        let denied = denied();
+        assert!(denied.len() == 1 && denied[0].contains("create role"), "{denied:?}");
+        assert!(disk.remount("rw"), "it can be written again");
+        assert_eq!(ann.value(sorted).await, "3000000");
     })
     .await;
 }

@@ -228,6 +228,13 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
     let foreign = warehouse.join("oribi/public/somebody_else");
     fs::create_dir_all(left.join("data/a=1")).expect("directories");
     fs::create_dir_all(&foreign).expect("a directory");
+    // And of another a file that is still being written, whose time is yet to come.
+    let begun = warehouse.join("oribi/public/begun-01890a5dac96774bbcceb302099a8057/data");
+    fs::create_dir_all(&begun).expect("directories");
+    let begun = begun.join("a.parquet#1");
+    fs::write(&begun, "begun").expect("a file");
+    let written = File::options().write(true).open(&begun).expect("the file");
+    written.set_modified(SystemTime::now() + DAY).expect("a time of change");
 
     let keeping = own
         .clone()
@@ -250,6 +257,7 @@ async fn files_of_tables_that_are_in_no_catalog_go_but_nobody_elses() {
     })
     .await;
     assert!(begin("kept-") && foreign.exists(), "what is in use and what is nobody's stays");
+    assert!(begun.exists(), "what is being written stays");
     let log = "SELECT count(*) FROM system.maintenance \
                WHERE kind = 'dropped' AND files_removed > 3 AND bytes_removed > 100 AND error IS NULL";
     eventually("an entry in the log", async || (value(&client, log).await == "1").then_some(()))

@@ -15,14 +15,12 @@ use super::link::login::Login;
 use super::link::places::{Place, Places};
 use super::{runtime, text_table, tour};
 use crate::cluster::State;
+use crate::system::UNREACHABLE;
 
 const APPLICATION: &str = "oribi cluster";
 
 /// Attempts at a statement that only reads, each with another daemon.
 const ATTEMPTS: usize = 5;
-
-/// What the state of a daemon is called that others cannot reach.
-const UNREACHABLE: &str = "unreachable";
 
 /// The exit code of `status` if a daemon of the cluster cannot be reached.
 const NOT_ALL: u8 = 6;

@@ -148,10 +148,7 @@ fn text(look: &Look, alone: bool, since: DateTime<Utc>, addresses: &Addresses) -
         }
         State::Degraded => {
             let trouble = look.trouble.as_deref().unwrap_or("out of touch with ZooKeeper");
-            format!(
-                "Degraded since {since}: {trouble}; what is known is served on {postgres} and nothing \
-                 can be changed"
-            )
+            format!("Degraded since {since}: {trouble}; clients are served on {postgres}")
         }
         State::Draining => format!(
             "Draining since {since}: {} and {} left",
@@ -201,13 +198,19 @@ mod tests {
         let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let addresses = Addresses { postgres: address(1), peer: address(2), web: address(3) };
         let since = DateTime::UNIX_EPOCH;
-        let look = |state, daemons| Look { state, trouble: None, daemons, clients: 1, running: 2 };
+        let trouble = || Some("out of touch: nothing can be changed".to_owned());
+        let look =
+            |state, daemons| Look { state, trouble: trouble(), daemons, clients: 1, running: 2 };
         let text = |state, daemons, alone| text(&look(state, daemons), alone, since, &addresses);
         let ports = "PostgreSQL on 127.0.0.1:1, peers on 127.0.0.1:2, web on 127.0.0.1:3";
         assert_eq!(text(State::Ready, 1, true), format!("Ready, alone: {ports}"));
         let three = format!("Ready, 3 daemons in the cluster: {ports}");
         assert_eq!(text(State::Ready, 3, false), three);
-        assert!(text(State::Degraded, 3, false).starts_with("Degraded since 1970-01-01T00:00:00Z"));
+        assert_eq!(
+            text(State::Degraded, 3, false),
+            "Degraded since 1970-01-01T00:00:00Z: out of touch: nothing can be changed; clients are served on \
+             127.0.0.1:1"
+        );
         let draining = "Draining since 1970-01-01T00:00:00Z: 1 connection and 2 statements left";
         assert_eq!(text(State::Draining, 3, false), draining);
     }

@@ -29,6 +29,9 @@ const RETRY: Duration = Duration::from_millis(500);
 const OUT_OF_TOUCH: &str =
     "out of touch with ZooKeeper: tables can be read, and nothing can be changed";
 
+/// Between one reason and the next.
+const AND: &str = "; ";
+
 /// What a daemon tells of itself, apart from what changes.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -61,8 +64,8 @@ pub struct Membership {
     members: watch::Sender<Arc<Vec<Member>>>,
     registered: Mutex<Registered>,
     evicted: CancellationToken,
-    /// What it cannot write to, if that has been found.
-    lack: watch::Sender<Option<Lack>>,
+    /// What it cannot write to, as far as that has been found.
+    lacks: watch::Sender<Vec<Lack>>,
 }
 
 /// What stands in the store, as far as this daemon knows.
@@ -106,7 +109,7 @@ impl Membership {
             members: watch::Sender::new(Arc::default()),
             registered: Mutex::new(Registered { epoch: 0, record }),
             evicted: CancellationToken::new(),
-            lack: watch::Sender::new(None),
+            lacks: watch::Sender::new(Vec::new()),
         };
         membership.register().await?;
         membership.keep_pids_apart().await?;
@@ -147,36 +150,41 @@ impl Membership {
 
     /// What the others are to know: the state, and what is wrong with this daemon's disks.
     fn told(&self) -> (State, Option<String>) {
-        let lack = self.lack.borrow();
-        match (*self.wanted.borrow(), lack.as_ref()) {
-            (State::Ready, Some(lack)) => (State::Degraded, Some(lack.outline())),
-            (wanted, _) => (wanted, None),
+        let lacks = self.lacks.borrow();
+        match *self.wanted.borrow() {
+            State::Ready if !lacks.is_empty() => (State::Degraded, Some(outline(&lacks))),
+            wanted => (wanted, None),
         }
     }
 
-    /// Why this daemon is degraded: its store, its disks, or that it is out of touch with the ensemble.
+    /// Why this daemon is degraded, if it is: its store, its disks, or that it is out of touch with the
+    /// ensemble.
     pub fn trouble(&self) -> Option<Trouble> {
+        if self.state() != State::Degraded {
+            return None;
+        }
         if let Some(trouble) = self.coordination.trouble() {
             let outline = trouble.outline().to_owned();
             return Some(Trouble { full: trouble.to_string(), outline });
         }
-        if *self.wanted.borrow() == State::Ready && !self.may_act() {
+        if !self.may_act() {
             let outline = OUT_OF_TOUCH.to_owned();
             let full = format!("{outline}; oribi doctor on its machine tells more");
             return Some(Trouble { full, outline });
         }
-        let lack = self.lack()?;
-        Some(Trouble { full: lack.to_string(), outline: lack.outline() })
+        let lacks = self.lacks();
+        let full = lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join(AND);
+        (!lacks.is_empty()).then(|| Trouble { full, outline: outline(&lacks) })
     }
 
     /// What cannot be written to, as it was looked at last.
-    pub fn lack(&self) -> Option<Lack> {
-        self.lack.borrow().clone()
+    pub fn lacks(&self) -> Vec<Lack> {
+        self.lacks.borrow().clone()
     }
 
     /// Somebody has looked whether there is room, and whether it can be written.
-    pub fn note_lack(&self, lack: Option<Lack>) {
-        self.lack.send_replace(lack);
+    pub fn note_lacks(&self, lacks: Vec<Lack>) {
+        self.lacks.send_replace(lacks);
     }
 
     /// What this daemon shows to its peers, and knows them by, as the cluster's own key has it.
@@ -494,6 +502,11 @@ impl Membership {
             changed
         });
     }
+}
+
+/// In words for everybody.
+fn outline(lacks: &[Lack]) -> String {
+    lacks.iter().map(Lack::outline).collect::<Vec<_>>().join(AND)
 }
 
 /// 15 bits: a process id is never negative.

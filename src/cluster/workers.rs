@@ -68,7 +68,7 @@ impl Workers {
         self.membership.build()
     }
 
-    /// Who can be asked now, by id, this daemon included if it is ready itself.
+    /// Who can be asked now, by id, this daemon included if it serves itself.
     pub fn ready(&self) -> Vec<Worker> {
         let mut workers = self.candidates();
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ impl Workers {
         workers
     }
 
-    /// The ready daemons of this build, whether they are well or not.
+    /// The daemons of this build that serve, whether they are well or not.
     fn candidates(&self) -> Vec<Worker> {
         let members = self.membership.members();
         let fits =
@@ -93,7 +93,7 @@ impl Workers {
         members.iter().filter(|member| member.id != self.own_id()).map(worker).collect()
     }
 
-    /// The next few ready workers after this daemon in the order of names, whether they are well or
+    /// The next few that serve after this daemon in the order of names, whether they are well or
     /// not.
     pub fn successors(&self, count: usize) -> Vec<Worker> {
         let own = self.own_id();

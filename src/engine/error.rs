@@ -182,16 +182,16 @@ impl Error {
         }
     }
 
-    /// The file that it is about, where the text does not say it.
-    pub fn file(&self) -> Option<&str> {
+    /// What has failed of files, if that is what it is about.
+    pub fn of_storage(&self) -> Option<&storage::Error> {
         match self {
-            Self::Storage(error) => error.file(),
+            Self::Storage(error) => Some(error),
             Self::Plan(error) | Self::Execution(error) => {
                 // Around what it is made of.
                 let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
                 while let Some(error) = next {
                     if let Some(error) = error.downcast_ref::<storage::Error>() {
-                        return error.file();
+                        return Some(error);
                     }
                     next = error.source();
                 }

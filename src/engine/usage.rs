@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use datafusion::error::Result as EngineResult;
+use datafusion::error::{DataFusionError, Result as EngineResult};
 use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder};
 use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
@@ -16,6 +16,8 @@ use datafusion::execution::memory_pool::{
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::spill_file::{SpillFile, SpillWriter, TempFileFactory};
 use futures::Stream;
+
+use crate::storage;
 
 /// What one statement has taken on this daemon, in bytes.
 #[derive(Debug, Default)]
@@ -121,7 +123,10 @@ struct Files {
 
 impl TempFileFactory for Files {
     fn create_temp_file(&self, description: &str) -> EngineResult<Arc<dyn SpillFile>> {
-        let inner = self.shared.create_tmp_file(description)?;
+        let inner = self.shared.create_tmp_file(description).map_err(|error| {
+            let places = self.shared.temp_dir_paths();
+            not_written(places.first().map(PathBuf::as_path), error)
+        })?;
         Ok(Arc::new(File { inner, usage: self.usage.clone() }))
     }
 }
@@ -145,8 +150,21 @@ impl SpillFile for File {
     }
 
     fn open_writer(&self) -> EngineResult<Box<dyn SpillWriter>> {
-        let inner = self.inner.open_writer()?;
+        let opened = self.inner.open_writer();
+        let inner = opened.map_err(|error| not_written(self.inner.path(), error))?;
         Ok(Box::new(Writer { inner, usage: self.usage.clone() }))
+    }
+}
+
+/// What has kept a file from being written, with its place: the system's own words may name that, too, and it
+/// is not everybody's business.
+fn not_written(place: Option<&Path>, error: DataFusionError) -> DataFusionError {
+    match (place, error) {
+        (Some(place), DataFusionError::IoError(error)) => {
+            let error = storage::Error::not_written(place.display().to_string(), error);
+            DataFusionError::External(Box::new(error))
+        }
+        (_, error) => error,
     }
 }
 
@@ -207,5 +225,12 @@ mod tests {
         let mut writer = file.open_writer().expect("a writer");
         writer.write_all(b"spilled").expect_err("too much");
         assert_eq!(usage.spilled(), 7);
+        // What cannot be made is told of with its place.
+        let place = shared.disk_manager.temp_dir_paths().remove(0);
+        std::fs::remove_dir_all(&place).expect("nothing is in it");
+        let error = counted.disk_manager.create_tmp_file("test").err().expect("no directory");
+        let DataFusionError::External(error) = error else { panic!("{error}") };
+        let error = error.downcast::<storage::Error>().expect("one of files");
+        assert_eq!(error.file(), place.to_str());
     }
 }

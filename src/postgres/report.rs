@@ -20,6 +20,8 @@ pub struct Report {
     pub position: Option<NonZeroU32>,
     /// The file that it is about: for the log, and for those who may read files.
     pub file: Option<Box<str>>,
+    /// Whether it is the daemon itself that may not, and so nobody's attempt.
+    pub own: bool,
 }
 
 impl Report {
@@ -33,6 +35,7 @@ impl Report {
             context: None,
             position: None,
             file: None,
+            own: false,
         }
     }
 

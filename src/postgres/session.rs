@@ -456,8 +456,7 @@ impl Client {
     /// Tells the client of a failure, and the transaction.
     pub fn report(&mut self, mut report: Report) -> io::Result<()> {
         self.connection.counts().errors.add(report.code);
-        // What the daemon itself may not do is nobody's attempt.
-        if report.code == "42501" && report.file.is_none() {
+        if report.code == "42501" && !report.own {
             let Report { code, message, .. } = &report;
             let denied = Event { role: self.session.user(), ..self.event(Kind::Denied) }
                 .logged_in_as(&self.session.entry().user);

@@ -25,13 +25,11 @@ use crate::query::{Notice, TransactionState};
 use crate::system::{
     Backends, Cluster, DaemonRow, HistoryRow, LookRow, MaintenanceRow, PoolRow, ProfileRow,
     QueryRow, SessionRow, SettingAppliedRow, SettingChangeRow, SettingRow, Signal, Trouble,
+    UNREACHABLE,
 };
 
 /// How long `system.queries` waits for the coordination store before it shows what it has.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The state of a daemon that is registered and does not answer this one.
-const UNREACHABLE: &str = "unreachable";
 
 /// Daemons and running statements.
 #[derive(Debug)]
@@ -72,16 +70,18 @@ impl ClusterView {
         }
     }
 
-    /// Whether the daemon has died that runs a statement of a client: it does not answer, or another process
-    /// has its name. What the store has of it stays as long as its session.
-    fn is_lost(&self, entry: &registry::Entry, members: &[Member]) -> bool {
+    /// What has become of a client's statement with its daemon, whose entry in the store stays as long as the
+    /// daemon's session: it is lost if another process has the daemon's name, and while the daemon is only
+    /// silent nobody knows.
+    fn fate(&self, entry: &registry::Entry, members: &[Member]) -> Option<&'static str> {
         let of_client = entry.kind != KIND && !history::is_final(&entry.state);
         let known = members.iter().find(|member| of_client && member.id == entry.daemon);
-        known.is_some_and(|Member { record, .. }| {
-            let (its, now) = (entry.pid.and_then(prefix_of), record.pid_prefix);
-            let is_another = its.zip(now).is_some_and(|(its, now)| its != now);
-            is_another || self.workers.is_silent(record.incarnation)
-        })
+        let Member { record, .. } = known?;
+        let (its, now) = (entry.pid.and_then(prefix_of), record.pid_prefix);
+        match its.zip(now).is_some_and(|(its, now)| its != now) {
+            true => Some(history::State::Lost.as_str()),
+            false => self.workers.is_silent(record.incarnation).then_some(UNREACHABLE),
+        }
     }
 }
 
@@ -135,8 +135,8 @@ impl Cluster for ClusterView {
         let found = if submitted { registry::without_attempts(found) } else { found };
         let members = self.membership.members();
         let row = |(id, mut entry): (String, registry::Entry)| {
-            if self.is_lost(&entry, &members) {
-                history::State::Lost.as_str().clone_into(&mut entry.state);
+            if let Some(fate) = self.fate(&entry, &members) {
+                fate.clone_into(&mut entry.state);
             }
             let started: Option<SystemTime> = entry.started.map(Into::into);
             let submitted = entry.submitted.map(Into::into).or(started);

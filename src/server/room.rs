@@ -51,7 +51,7 @@ pub(super) async fn watch(membership: Arc<Membership>, places: Vec<Place>, end: 
                 let of = lacking(&place, were.contains(&place))?;
                 Some(Lack { of, what, place })
             };
-            looked_at.into_iter().filter_map(lacks).collect::<Vec<_>>()
+            apart(looked_at.into_iter().filter_map(lacks).collect())
         });
         let found = tokio::select! {
             () = end.cancelled() => return,
@@ -59,25 +59,35 @@ pub(super) async fn watch(membership: Arc<Membership>, places: Vec<Place>, end: 
         };
         let is_full = |lack: &&Lack| lack.of == Lacking::Room;
         full = found.iter().filter(is_full).map(|lack| lack.place.clone()).collect();
-        let lack = found.into_iter().next();
-        match (membership.lack(), &lack) {
-            (known, Some(lack)) if known.as_ref() != Some(lack) => {
-                warn!(
-                    "{lack}; until then tables can be read, and what has to be written there fails"
-                );
-            }
-            (Some(Lack { of: Lacking::Room, what, .. }), None) => {
-                info!("there is room for the {what} again");
-            }
-            (Some(Lack { what, .. }), None) => info!("the {what} can be written to again"),
-            _ => {}
+        let known = membership.lacks();
+        for lack in found.iter().filter(|lack| !known.contains(lack)) {
+            warn!("{lack}; until then tables can be read, and what has to be written there fails");
         }
-        membership.note_lack(lack);
+        let still = |lack: &Lack| found.iter().any(|other| other.what == lack.what);
+        for Lack { of, what, .. } in known.iter().filter(|lack| !still(lack)) {
+            match of {
+                Lacking::Room => info!("there is room for the {what} again"),
+                Lacking::Writable | Lacking::Rights => info!("the {what} can be written to again"),
+            }
+        }
+        membership.note_lacks(found);
         tokio::select! {
             () = end.cancelled() => return,
             () = sleep(LOOK) => {}
         }
     }
+}
+
+/// Without those that lie within another that lacks the same.
+fn apart(mut lacks: Vec<Lack>) -> Vec<Lack> {
+    let all = lacks.clone();
+    lacks.retain(|lack| {
+        let around = |other: &Lack| {
+            other.of == lack.of && other.place != lack.place && lack.place.starts_with(&other.place)
+        };
+        !all.iter().any(around)
+    });
+    lacks
 }
 
 /// What it takes to write to a place, and is not there. Of one that cannot be looked at nothing is known.
@@ -117,6 +127,24 @@ mod tests {
         let escaped = of(Some("file:///a%20b/%C3%A4"));
         assert_eq!(escaped[0].1, PathBuf::from("/a b/ä"));
         assert_eq!(free(Path::new("/proc")), None);
+    }
+
+    #[test]
+    fn what_lies_within_another_is_told_of_with_it() {
+        let lack = |what, place: &str, of| Lack { of, what, place: PathBuf::from(place) };
+        let data = lack("data directory", "/d", Lacking::Room);
+        let found = vec![
+            lack("warehouse", "/d/warehouse", Lacking::Room),
+            data.clone(),
+            lack("temporary files", "/d/spill", Lacking::Room),
+        ];
+        assert_eq!(apart(found), [data.clone()]);
+        for other in [
+            lack("warehouse", "/d/warehouse", Lacking::Writable),
+            lack("warehouse", "/w", Lacking::Room),
+        ] {
+            assert_eq!(apart(vec![other.clone(), data.clone()]), [other, data.clone()]);
+        }
     }
 
     #[test]

@@ -21,9 +21,10 @@ pub enum Error {
     #[error("there are no {format} files at {location}")]
     NoFiles { location: String, format: String },
     #[error(
-        "the {format} files at {location} are empty: they have no bytes, and say nothing of columns"
+        "the {} files at {location} are empty: they have no bytes, and say nothing of columns",
+        written(*.format).to_lowercase()
     )]
-    EmptyFiles { location: String, format: String },
+    EmptyFiles { location: String, format: FileFormat },
     #[error("{path} does not exist")]
     NotFound { path: String },
     #[error("no permission to read {path}")]
@@ -148,6 +149,24 @@ impl Error {
             | Self::NoSpace { path } => Some(path),
             Self::Shared(error) => error.file(),
             _ => None,
+        }
+    }
+
+    /// Whether the daemon itself cannot write where it must: that is nobody's attempt at what they may not.
+    pub fn is_of_daemon(&self) -> bool {
+        match self {
+            Self::DeniedWrite { .. } | Self::ReadOnly { .. } => true,
+            Self::Shared(error) => error.is_of_daemon(),
+            _ => false,
+        }
+    }
+
+    /// Whether memory is what is lacking.
+    pub fn is_of_memory(&self) -> bool {
+        match self {
+            Self::NoMemory(_) | Self::NoMemoryFor { .. } => true,
+            Self::Shared(error) => error.is_of_memory(),
+            _ => false,
         }
     }
 
@@ -410,6 +429,15 @@ fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|status| text.contains(&format!("status code: {status}")))
 }
 
+/// Whether a store has said that it has no such bytes of a file, perhaps for it is shorter than whoever asks
+/// thinks. Only its words tell it, as above.
+pub(super) fn is_of_range(error: &(dyn std::error::Error + 'static)) -> bool {
+    let text = error.to_string();
+    ["status code: 416", "Requested range was invalid", "Out of range of file", "Invalid range"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
 /// An error's text. Of a document that an object store has answered only what went wrong: the rest
 /// is long, and may repeat keys and tokens of the daemon's.
 pub(super) fn brief(error: &(dyn std::error::Error + 'static)) -> String {
@@ -506,6 +534,16 @@ mod tests {
         assert!(matches!(failure(&error), Some(Error::Io { .. })));
         let error = DataFusionError::ParquetError(Box::new(ParquetError::General("bad".into())));
         assert!(failure(&error).is_none());
+    }
+
+    #[test]
+    fn only_bytes_that_are_not_there_are_a_question_of_size() {
+        let status = "non-2xx status code: ";
+        let of_range =
+            |what: &str| is_of_range(&generic(&format!("{status}{what}: <Error></Error>")));
+        assert!(of_range("416 Range Not Satisfiable"));
+        assert!(!of_range("503 Service Unavailable") && !of_range("403 Forbidden"));
+        assert!(!is_of_range(&generic("error sending request: connection refused")));
     }
 
     fn generic(text: &str) -> object_store::Error {

@@ -314,10 +314,10 @@ async fn infer(
         .cloned()
         .collect();
     if files.iter().all(|file| file.size == 0) {
-        let (location, format) = (location.to_string(), format.get_ext());
+        let location = location.to_string();
         return Err(match files.is_empty() {
-            true => Error::NoFiles { location, format },
-            false => Error::EmptyFiles { location, format },
+            true => Error::NoFiles { location, format: format.get_ext() },
+            false => Error::EmptyFiles { location, format: external.format },
         });
     }
     files.retain(|file| file.size > 0 || lacks_bytes(location, external.format, &extension));

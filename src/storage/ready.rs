@@ -323,7 +323,8 @@ impl NamedMorselizer {
         let start = file.range.as_ref().and_then(|range| u64::try_from(range.start).ok());
         let start = start.filter(|start| *start > 0)?;
         let (store, location) = (self.store.clone(), file.object_meta.location.clone());
-        Some(Part { store, location, start })
+        let most = if self.source.base.starts_with("file:") { MOST_READ } else { MOST_FETCHED };
+        Some(Part { store, location, start, most })
     }
 }
 
@@ -341,6 +342,8 @@ struct Part {
     store: Arc<dyn ObjectStore>,
     location: Path,
     start: u64,
+    /// Bytes that may be read again to tell a line by its number.
+    most: u64,
 }
 
 impl Part {
@@ -362,7 +365,7 @@ impl Part {
     async fn lines_before(&self) -> Option<u64> {
         // A line is of the part that it begins in: the first end of one from here on is that of the last before.
         let last = self.start - 1;
-        if last > MOST_COUNTED {
+        if last > self.most {
             return None;
         }
         let (mut lines, mut at) = (1, 0);
@@ -376,8 +379,9 @@ impl Part {
     }
 }
 
-/// Bytes that are read again to tell a line by its number.
-const MOST_COUNTED: u64 = 4 << 30;
+/// The same of local files, and of those that are far away.
+const MOST_READ: u64 = 4 << 30;
+const MOST_FETCHED: u64 = 64 << 20;
 const COUNTED_AT_ONCE: u64 = 8 << 20;
 
 #[derive(Debug)]
@@ -461,10 +465,14 @@ mod tests {
         store.put(&location, text.into()).await.expect("it is written");
         for start in 1..text.len() {
             let (store, location) = (store.clone(), location.clone());
-            let part = Part { store, location, start: start as u64 };
+            let mut part = Part { store, location, start: start as u64, most: start as u64 - 1 };
             let begins = (start..).find(|at| text.as_bytes()[at - 1] == b'\n').expect("a line");
             let before = text[..begins].matches('\n').count() as u64;
             assert_eq!(part.lines_before().await, Some(before), "from byte {start}");
+            if let Some(fewer) = part.most.checked_sub(1) {
+                part.most = fewer;
+                assert_eq!(part.lines_before().await, None, "from byte {start}");
+            }
         }
     }
 }

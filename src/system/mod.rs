@@ -64,6 +64,10 @@ use crate::query::schedules::Schedules;
 use crate::query::submitted::Submissions;
 use crate::tls::Tls;
 
+/// The state of a daemon that is registered and does not answer the one that is asked, and of what it runs for
+/// clients.
+pub const UNREACHABLE: &str = "unreachable";
+
 /// A daemon of the cluster, as `system.daemons` shows it.
 #[derive(Clone, Debug)]
 pub struct DaemonRow {

@@ -25,8 +25,12 @@ impl From<engine::Error> for Report {
         use engine::Error as E;
         let message = error.to_string();
         let detail = error.detail().map(Box::from);
-        let meant = error.hint().or_else(|| submission_hint(&error));
-        let file = error.file().map(Box::from);
+        let of_storage = error.of_storage();
+        let meant = (error.hint())
+            .or_else(|| submission_hint(&error))
+            .or_else(|| Self::from(of_storage?).hint);
+        let file = of_storage.and_then(storage::Error::file).map(Box::from);
+        let own = of_storage.is_some_and(storage::Error::is_of_daemon);
         let code = match error {
             E::Syntax(_) | E::SyntaxAt { .. } => "42601",
             E::TooComplex { .. } => {
@@ -65,9 +69,9 @@ impl From<engine::Error> for Report {
             E::ViewTooDeep { .. } => "42P17",
             E::Catalog(error) => return error.into(),
             E::Storage(error) => {
-                let report = Self::from(error);
-                if report.code == "53200" {
-                    return Self { file, ..out_of_memory(&message) };
+                let report = Self::from(&error);
+                if error.is_of_memory() {
+                    return report;
                 }
                 let detail = detail.or_else(|| report.detail.clone());
                 return Self { message, detail, ..report };
@@ -119,7 +123,7 @@ impl From<engine::Error> for Report {
             let message = telemetry::discreet(&message);
             tracing::error!(%message, "a statement failed for a reason that is not its own");
         }
-        Self { hint: meant, detail, file, ..Self::error(code, message) }
+        Self { hint: meant, detail, file, own, ..Self::error(code, message) }
     }
 }
 
@@ -192,9 +196,6 @@ pub(super) fn known(error: &DataFusionError) -> Option<&'static str> {
         DataFusionError::Configuration(_) => "22023",
         DataFusionError::IoError(error) => match error.kind() {
             std::io::ErrorKind::StorageFull => "53100",
-            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-                "42501"
-            }
             _ => told_by(&error.to_string()).unwrap_or("58030"),
         },
         DataFusionError::Internal(text) => told_by(text).unwrap_or("XX000"),

@@ -16,7 +16,8 @@ impl From<&storage::Error> for Report {
     fn from(error: &storage::Error) -> Self {
         use storage::Error as E;
         let report = Self::error(storage_code(error), error.to_string());
-        let report = Self { file: error.file().map(Box::from), ..report };
+        let (file, own) = (error.file().map(Box::from), error.is_of_daemon());
+        let report = Self { file, own, ..report };
         match error {
             E::NoMemory(_) | E::NoMemoryFor { .. } => {
                 Self { file: report.file, ..out_of_memory(&report.message) }
@@ -24,17 +25,18 @@ impl From<&storage::Error> for Report {
             E::Outside { .. } => {
                 report.hint("The setting storage.roots of the daemon lists these places.")
             }
-            E::Damaged { path, .. } | E::NotFound { path } if is_of_managed(path) => {
-                report.hint(MANAGED)
+            E::NotFound { path } if is_of_managed(path) => {
+                report.hint(if is_local(path) { GONE } else { MANAGED })
+            }
+            E::Damaged { path, .. } if is_of_managed(path) => {
+                report.hint(if path.ends_with(".parquet") { ROWS } else { MANAGED })
             }
             E::Damaged { .. } if error.is_of_text() => report.hint(TEXT),
             E::Damaged { .. } => report.hint(DAMAGED),
             E::NotOfFormat { format: FileFormat::Csv, .. } => report.hint(CSV),
             E::NotOfFormat { .. } => report.hint(FORMAT),
-            E::EmptyFiles { .. } => report.hint(
-                "Put files there that have rows, or name the columns: CREATE EXTERNAL TABLE name (column \
-                 type, ...). Files without bytes are left out then.",
-            ),
+            E::EmptyFiles { format: FileFormat::Parquet, .. } => report.hint(NO_PARQUET),
+            E::EmptyFiles { .. } => report.hint(NO_LINES),
             E::Denied { path } | E::DeniedWrite { path } if path.starts_with("s3") => {
                 report.hint(BUCKETS)
             }
@@ -58,10 +60,25 @@ fn is_local(path: &str) -> bool {
 const DAMAGED: &str = "Put the file right, or take it away: a table's files are lost unless there is a copy of \
                        them.";
 
-/// The same of a file of a managed table.
-const MANAGED: &str = "A managed table consists of this file: put it back from a copy. Without one, the table can be \
-                       read as it was before the file was written, FOR VERSION AS OF an id in \
-                       \"table$snapshots\", and INSERT OVERWRITE TABLE makes it anew of such rows.";
+/// The same of a file that says what a managed table consists of.
+const MANAGED: &str = "A managed table consists of this file: put it back from a copy.";
+
+/// The same of one that has rows of it.
+const ROWS: &str = "A managed table consists of this file: put it back from a copy. Without one, the table can be \
+                    read as it was before the file was written, FOR VERSION AS OF an id in \
+                    \"table$snapshots\", and INSERT OVERWRITE TABLE makes it anew of such rows.";
+
+/// The same of one that is not there.
+const GONE: &str = "Is the warehouse's storage mounted? If it is, put the file back from a copy: a managed table \
+                    consists of it.";
+
+/// What is to be done where files are empty that are to tell a table's columns.
+const NO_PARQUET: &str = "Put files there that were copied whole: each Parquet file tells its columns, also one \
+                          without rows.";
+
+/// The same of files of text.
+const NO_LINES: &str = "Put files there that have rows, or name the columns: CREATE EXTERNAL TABLE name (column \
+                        type, ...). Files without bytes are left out then.";
 
 /// The same of CSV and JSON, whose lines people write.
 const TEXT: &str = "Put the line right, or take the file away. Columns that are declared as text take whatever \

@@ -35,7 +35,7 @@ use crate::engine::{self, Engine};
 use crate::metrics::Counter;
 use crate::storage::managed::{
     Abandoned, Change, Commit, Commits, Orphans, expired, managed, own_files, reached,
-    remove_orphans, retained_files,
+    remove_emptied, remove_orphans, retained_files,
 };
 use crate::wording::counted;
 
@@ -235,7 +235,7 @@ impl Maintenance {
         }
         let metadata = files.metadata(url).await?;
         let named = retained_files(files, url, &metadata).await?;
-        let (files_removed, bytes_removed) = remove_orphans(files, found, &named).await?;
+        let (files_removed, bytes_removed) = remove_orphans(files, &found, &named).await?;
         Ok(Work { files_removed, bytes_removed, ..Work::default() })
     }
 
@@ -245,8 +245,8 @@ impl Maintenance {
         let metadata = files.metadata(&managed(table)?.metadata).await?;
         let others = other_places(&self.catalog.snapshot(), table);
         let all = Orphans::list(files, metadata.location(), Duration::ZERO, &others).await?;
-        remove_orphans(files, all, &HashSet::new()).await?;
-        files.remove_empty(metadata.location()).await?;
+        remove_orphans(files, &all, &HashSet::new()).await?;
+        remove_emptied(files, &all).await?;
         Ok(())
     }
 

@@ -22,6 +22,8 @@ use super::metadata::{
     check_chunks, check_footer, check_indexes, check_locations, check_types, index_extent,
 };
 use super::thrift::damaged;
+use crate::storage::error::is_of_range;
+use crate::storage::managed::is_of_managed;
 
 /// Bytes at the end of a file that tell where its metadata is.
 const TAIL: u64 = 8;
@@ -128,18 +130,26 @@ impl Footers {
         let length = range.end - range.start;
         let read = match self.store.get_range(&file.location, range).await {
             Ok(bytes) if bytes.len() as u64 == length => return Ok(bytes),
-            Ok(_) => ParquetError::EOF("it is shorter than it was".to_owned()),
+            Ok(_) => cut_short(),
             Err(error) => ParquetError::External(Box::new(error)),
         };
         Err(self.of_size(file, read).await)
     }
 
-    /// What has failed of a file, or that it has another size than whoever wrote it says.
+    /// What has failed of a file, or that it has another size than whoever wrote or listed it says: a store
+    /// that does not answer is not asked once more.
     pub async fn of_size(&self, file: &ObjectMeta, error: ParquetError) -> ParquetError {
+        if !matches!(error, ParquetError::EOF(_)) && !is_of_range(&error) {
+            return error;
+        }
+        let when = match is_of_managed(file.location.as_ref()) {
+            true => "written",
+            false => "listed",
+        };
         match self.store.head(&file.location).await {
             Ok(now) if now.size != file.size => {
                 let (now, size) = (now.size, file.size);
-                damaged(format!("it has {now} bytes, and had {size} when it was written"))
+                damaged(format!("it has {now} bytes, and had {size} when it was {when}"))
             }
             _ => error,
         }
@@ -187,6 +197,11 @@ fn read<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     made.unwrap_or_else(|_| Err(damaged("its metadata makes no sense")))
 }
 
+/// Of a file that ends before the bytes that it is to have.
+pub fn cut_short() -> ParquetError {
+    ParquetError::EOF("it is shorter than it was".to_owned())
+}
+
 /// Where the metadata of a file of so many bytes ends.
 fn end_of_footer(size: u64) -> Result<u64> {
     let end = size.checked_sub(TAIL);
@@ -216,4 +231,36 @@ pub fn check_file(file: &impl ChunkReader) -> Result<()> {
     let metadata = read(|| ParquetMetaDataReader::decode_metadata(&bytes))?;
     check_chunks(&metadata, size)?;
     read(|| check_types(&metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::local::LocalFileSystem;
+    use object_store::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_shorter_than_it_was_says_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = LocalFileSystem::new_with_prefix(directory.path()).expect("a store");
+        let footers = Footers::new(Arc::new(store), &RuntimeEnv::default());
+        let table = "t-01890a5dac96774bbcceb302099a8057/data/a.parquet";
+        for (name, when) in [("a.parquet", "listed"), (table, "written")] {
+            let location = Path::from(name);
+            footers.store.put(&location, "PAR1 PAR1".into()).await.expect("it is written");
+            let file =
+                ObjectMeta { size: 100, ..footers.store.head(&location).await.expect("a file") };
+            let error = footers.read(&file).await.expect_err("it is too short").to_string();
+            let told = format!("it has 9 bytes, and had 100 when it was {when}");
+            assert!(error.contains(&told), "{error}");
+        }
+        let missing = Path::from("b.parquet");
+        let file = ObjectMeta {
+            location: missing,
+            ..footers.store.head(&Path::from("a.parquet")).await.expect("a file")
+        };
+        let error = footers.read(&file).await.expect_err("it is not there").to_string();
+        assert!(!error.contains("when it was"), "{error}");
+    }
 }

@@ -17,7 +17,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ParquetMetaData;
 
-use super::footers::{Footers, Room};
+use super::footers::{Footers, Room, cut_short};
 use super::metadata::{check_bloom_filter, check_indexes, extent};
 use super::pages::{Allowance, Needs, check_chunk};
 
@@ -98,7 +98,7 @@ impl AsyncFileReader for Checked {
                     .zip(&ranges)
                     .all(|(bytes, range)| bytes.len() as u64 == range.end - range.start);
             if !all {
-                return Err(ParquetError::EOF("it is shorter than it was".to_owned()));
+                return Err(self.footers.of_size(&self.object, cut_short()).await);
             }
             let metadata = self.metadata().await?;
             let need = self.check(&metadata, &ranges, &bytes)?;

@@ -75,7 +75,7 @@ impl Abandoned {
                 true => named(&directory),
                 false => old && maker(place.store.as_ref(), &listed).await == Some(cluster),
             };
-            if abandoned && is_quiet(&store, &directory, limit).await {
+            if abandoned && is_quiet(&store, &directory, limit, listed.is_empty()).await {
                 found.directories.push((directory, listed));
             }
         }
@@ -109,7 +109,7 @@ impl Abandoned {
                 Err(error) => return Err(of_store(file.location.as_ref(), error)),
             }
         }
-        remove_empty(&store, &directory).await;
+        remove_empty(&store, &directory, &known).await;
         Ok((count, bytes))
     }
 }

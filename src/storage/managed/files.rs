@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::avro;
-use super::emptied;
+use super::emptied::remove_empty;
 use super::listing::FileList;
 use crate::faults;
 use crate::storage::error::brief;
@@ -251,19 +251,14 @@ impl TableFiles {
         Ok(listed.iter().filter_map(|path| Some(path.filename()?.to_owned())).collect())
     }
 
-    /// Removes a directory and those in it as far as no file is there.
-    pub async fn remove_empty(&self, url: &str) -> Result<()> {
-        emptied::remove_empty(&store_url(url)?, &path(url)?).await;
-        Ok(())
-    }
-
     /// Removes a directory with all that is in it.
     pub async fn remove_directory(&self, url: &str) -> Result<()> {
         let place = self.place(url)?;
         let files = place.store.list(Some(&place.path)).map_ok(|file| file.location).boxed();
         let removed = place.store.delete_stream(files).try_collect::<Vec<_>>().await;
         removed.map(drop).map_err(|error| Error::not_written(url, error))?;
-        self.remove_empty(url).await
+        remove_empty(&store_url(url)?, &path(url)?, &[]).await;
+        Ok(())
     }
 
     /// Waits until files are where a failing power supply cannot take them. Object stores have

@@ -77,7 +77,7 @@ pub use expire::{expired, reached, retained_files};
 pub use files::TableFiles;
 pub use history::Moment;
 pub use inspect::{Aspect, Inspection};
-pub use orphans::{Orphans, remove_orphans};
+pub use orphans::{Orphans, remove_emptied, remove_orphans};
 pub use overwrite::Overwritten;
 pub use publish::{Commit, Commits, Races};
 pub use scan::{FILE_COLUMN, ManagedTable, ROW_COLUMN, RowIds, live_files};

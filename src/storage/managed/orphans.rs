@@ -9,6 +9,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::TableFiles;
+use super::emptied::remove_empty;
 use super::files::{of_store, store_url};
 use super::unfinished::remove_unfinished;
 use crate::storage::{Error, Result};
@@ -65,10 +66,17 @@ impl Orphans {
     }
 }
 
+/// Removes the directories that are left where a table was of which nothing is named any more.
+pub async fn remove_emptied(files: &TableFiles, found: &Orphans) -> Result<()> {
+    let (store, place) = (store_url(&found.location)?, files.place(&found.location)?);
+    remove_empty(&store, &place.path, &found.apart).await;
+    Ok(())
+}
+
 /// Removes those of the files that are not among `named`; how many, and their bytes.
 pub async fn remove_orphans(
     files: &TableFiles,
-    found: Orphans,
+    found: &Orphans,
     named: &HashSet<String>,
 ) -> Result<(u64, u64)> {
     let (store, place) = (store_url(&found.location)?, files.place(&found.location)?);
@@ -83,15 +91,15 @@ pub async fn remove_orphans(
     for url in named {
         live.insert(files.place(url)?.path);
     }
-    for (path, size) in found.old {
-        if live.contains(&path) {
+    for (path, size) in &found.old {
+        if live.contains(path) {
             continue;
         }
         crate::faults::point("an orphan is to be removed");
-        match place.store.delete(&path).await {
+        match place.store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {
                 count += 1;
-                bytes += size;
+                bytes += *size;
             }
             Err(error) => return Err(Error::not_written(path.to_string(), error)),
         }

@@ -8,7 +8,7 @@ use datafusion::error::Result;
 use super::super::queries::HIDDEN;
 use super::super::relations::{PG_CATALOG, Relation};
 use super::super::rows::Rows;
-use super::super::{QueryRow, SessionRow, View, relations};
+use super::super::{QueryRow, SessionRow, UNREACHABLE, View, relations};
 use super::{objects, roles};
 use crate::query::history::is_final;
 use crate::query::registry::QUEUED;
@@ -105,7 +105,8 @@ async fn elsewhere(view: &View<'_>) -> Vec<SessionRow> {
     // Ids grow with time: of several statements of a session the last one counts.
     let mut by_pid = BTreeMap::new();
     let others = cluster.queries(false).await.0.into_iter();
-    let others = others.filter(|query| !local(query) && !is_final(&query.state));
+    let lives = |query: &QueryRow| !is_final(&query.state) && query.state != UNREACHABLE;
+    let others = others.filter(|query| !local(query) && lives(query));
     for query in others {
         let Some(pid) = query.pid else { continue };
         let mut text = query.sql;

@@ -26,7 +26,7 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 use tokio::runtime::Handle;
 
 use super::{Sources, health};
-use crate::cluster::{Lacking, State};
+use crate::cluster::{Lack, Lacking, State};
 use crate::coordination::{Coordination, SessionState};
 use crate::metrics::Times;
 use crate::query::TransactionState;
@@ -287,9 +287,10 @@ impl Scrape {
         let connected = session.state == SessionState::Connected;
         self.count(STORE_CONNECTED, &[], connected.into());
         self.count(STORE_UNWRITABLE, &[], store.trouble().is_some().into());
-        let lack = sources.queries.membership.lack().map(|lack| lack.of);
-        self.count(DISK_FULL, &[], (lack == Some(Lacking::Room)).into());
-        let unwritable = lack.is_some_and(|lack| lack != Lacking::Room);
+        let lacks = sources.queries.membership.lacks();
+        let is_full = |lack: &Lack| lack.of == Lacking::Room;
+        self.count(DISK_FULL, &[], lacks.iter().any(is_full).into());
+        let unwritable = lacks.iter().any(|lack| !is_full(lack));
         self.count(DISK_UNWRITABLE, &[], unwritable.into());
         self.count(STORE_SESSIONS, &[], session.epoch);
         let figures = store.figures();
