@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{ObjectName, Query, SetExpr, TableFactor, Visitor};
+use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, TableFactor, Visitor};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -145,6 +145,19 @@ impl Visitor for Weigh {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        // The other forms are rewritten.
+        if let Expr::Function(function) = expr
+            && !function.within_group.is_empty()
+            && function.name.to_string().eq_ignore_ascii_case("percentile_disc")
+        {
+            self.unsupported = Some(
+                "percentile_disc with DISTINCT, with OVER, or of a fraction that is aggregated",
+            );
+        }
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {

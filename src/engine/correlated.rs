@@ -10,11 +10,13 @@ use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, Result, ScalarValue, not_impl_err};
 use datafusion::logical_expr::expr::{BinaryExpr, Case, Exists, InSubquery};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
-    SubqueryAlias, Window, binary_expr, lit,
+    Expr, ExprSchemable, FetchType, Filter, Limit, LogicalPlan, LogicalPlanBuilder, Operator,
+    Projection, SkipType, Subquery, SubqueryAlias, Window, binary_expr, lit,
 };
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// The rule. It belongs before the engine's own for such subqueries.
@@ -82,6 +84,12 @@ impl OptimizerRule for Correlated {
                     let compared = binary_expr(*expr, op, Expr::ScalarSubquery(subquery));
                     Ok(Transformed::yes(compared))
                 }
+                Expr::Exists(Exists { subquery, .. }) if misses_rows(&subquery.subquery)? => {
+                    not_impl_err!(
+                        "OFFSET in EXISTS, or LIMIT below another step of it, beside a condition on the \
+                         outer query is not supported"
+                    )
+                }
                 Expr::Exists(Exists { subquery, negated }) => {
                     let done = matched_within(&subquery, false, names)?;
                     Ok(done.update_data(|subquery| Expr::Exists(Exists { subquery, negated })))
@@ -113,8 +121,33 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::Projection(list) => has_one_row(&list.input),
         LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
         LogicalPlan::Sort(sort) => sort.fetch.is_none() && has_one_row(&sort.input),
+        LogicalPlan::Limit(limit) => has_first(limit) && has_one_row(&limit.input),
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         _ => false,
+    }
+}
+
+/// Whether the first row is among those that are left.
+fn has_first(limit: &Limit) -> bool {
+    let none_skipped = matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)));
+    none_skipped && matches!(limit.get_fetch_type(), Ok(FetchType::Literal(None | Some(1..))))
+}
+
+/// Whether there may be a row only because of some that LIMIT or OFFSET has to leave out for each row of the
+/// outer query: the engine's join leaves out none.
+fn misses_rows(plan: &LogicalPlan) -> Result<bool> {
+    match plan {
+        LogicalPlan::Projection(list) => misses_rows(&list.input),
+        LogicalPlan::SubqueryAlias(alias) => misses_rows(&alias.input),
+        LogicalPlan::Sort(sort) => misses_rows(&sort.input),
+        LogicalPlan::Limit(limit) if has_first(limit) => misses_rows(&limit.input),
+        other => other.exists(|plan| match plan {
+            LogicalPlan::Limit(limit) => {
+                let none = matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0)));
+                Ok(!none && !plan.all_out_ref_exprs().is_empty())
+            }
+            _ => Ok(false),
+        }),
     }
 }
 
@@ -126,7 +159,7 @@ fn matched_within(
     names: &Arc<AliasGenerator>,
 ) -> Result<Transformed<Subquery>> {
     let plan = subquery.subquery.as_ref();
-    if compared(plan, false)?.is_empty() {
+    if compared(plan, !value)?.is_empty() {
         return Ok(Transformed::no(subquery.clone()));
     }
     // Of rows that are not aggregated the engine's join compares what it may.
@@ -177,7 +210,7 @@ fn without_name(alias: SubqueryAlias) -> Result<LogicalPlan> {
 }
 
 /// The columns of a plan's that conditions within compare with the outer query, by name, with `None` for what is
-/// no column. `counted`: whether a step above looks at how many rows there are.
+/// no column. `counted`: whether a step above looks at how many rows there are, or whether there are any.
 ///
 /// # Errors
 /// The engine's join would compute something of other rows than those that fulfil the conditions.
@@ -194,7 +227,9 @@ fn compared(plan: &LogicalPlan, counted: bool) -> Result<Vec<Option<String>>> {
             }));
             found
         }
-        LogicalPlan::Projection(list) => compared(&list.input, counted)?,
+        LogicalPlan::Projection(list) => {
+            compared(&list.input, counted || !shows_conditions(list)?)?
+        }
         LogicalPlan::SubqueryAlias(alias) => compared(&alias.input, counted)?,
         LogicalPlan::Sort(sort) => compared(&sort.input, counted)?,
         LogicalPlan::Limit(limit) => compared(&limit.input, counted)?,
@@ -241,6 +276,59 @@ fn compared(plan: &LogicalPlan, counted: bool) -> Result<Vec<Option<String>>> {
             let below = other.inputs().into_iter().map(|input| compared(input, true));
             below.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()
         }
+    })
+}
+
+/// Whether the engine's join can look at the conditions below a list once more, where an aggregate has a row
+/// that fulfils them, though none was read: what they are of has to be in the list.
+fn shows_conditions(list: &Projection) -> Result<bool> {
+    Ok(match list.input.as_ref() {
+        LogicalPlan::Filter(filter) => {
+            let mut shown = filter.predicate.column_refs().into_iter();
+            let is = |column: &Column, expr: &Expr| matches!(expr.clone().unalias(), Expr::Column(own) if own == *column);
+            shown.all(|column| list.expr.iter().any(|expr| is(column, expr)))
+                || fails_for_none(filter)?
+        }
+        input => !has_conditions(input),
+    })
+}
+
+fn has_conditions(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Filter(_) => true,
+        LogicalPlan::Projection(list) => has_conditions(&list.input),
+        LogicalPlan::SubqueryAlias(alias) => has_conditions(&alias.input),
+        LogicalPlan::Sort(sort) => has_conditions(&sort.input),
+        _ => false,
+    }
+}
+
+/// Whether a condition on an aggregate does not hold where no row was read.
+fn fails_for_none(filter: &Filter) -> Result<bool> {
+    let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref() else { return Ok(false) };
+    let columns = aggregate.schema.columns().into_iter().skip(aggregate.group_expr.len());
+    let mut values = Vec::new();
+    for (column, expr) in columns.zip(&aggregate.aggr_expr) {
+        let Expr::AggregateFunction(function) = expr.clone().unalias() else { return Ok(false) };
+        values.push((
+            column,
+            function.func.default_value(&expr.get_type(aggregate.input.schema())?)?,
+        ));
+    }
+    let of_none = filter.predicate.clone().transform(|expr| {
+        let value = match &expr {
+            Expr::Column(column) => values.iter().find(|(own, _)| own == column),
+            _ => None,
+        };
+        Ok(match value {
+            Some((_, value)) => Transformed::yes(lit(value.clone())),
+            None => Transformed::no(expr),
+        })
+    })?;
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+    Ok(match simplifier.simplify(of_none.data)? {
+        Expr::Literal(value, _) => value.is_null() || value == ScalarValue::from(false),
+        _ => false,
     })
 }
 

@@ -19,6 +19,8 @@ pub enum Error {
     ZeroByte,
     #[error("value overflows numeric format")]
     NumberTooLarge,
+    #[error("a json value has more than {MAX_DEPTH} levels")]
+    TooDeep,
     #[error("a jsonb value would have more than {MAX_BYTES} bytes")]
     TooLarge,
 }
@@ -30,6 +32,7 @@ impl Error {
             Self::Invalid => "22P02",
             Self::ZeroByte => "22P05",
             Self::NumberTooLarge => "22003",
+            Self::TooDeep => "54001",
             Self::TooLarge => "54000",
         }
     }
@@ -125,7 +128,7 @@ impl Reader<'_> {
 
     fn nested(&mut self, read: fn(&mut Self) -> Result<String>) -> Result<String> {
         if self.depth >= MAX_DEPTH {
-            return Err(Error::Invalid);
+            return Err(Error::TooDeep);
         }
         self.depth += 1;
         let value = read(self)?;
@@ -359,7 +362,7 @@ mod tests {
             ("[1,]", Error::Invalid),
             (r#"{"a" 1}"#, Error::Invalid),
             (r#""\ud83d""#, Error::Invalid),
-            (deep.as_str(), Error::Invalid),
+            (deep.as_str(), Error::TooDeep),
             (r#""\u0000""#, Error::ZeroByte),
             ("1e1000000", Error::NumberTooLarge),
         ] {

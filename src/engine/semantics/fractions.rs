@@ -1,17 +1,20 @@
-//! `percentile_disc`: the value of a sorted list by which a part of all has come.
+//! Lists in order, and `percentile_disc`: the value of such a list by which a part of all has come.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt32Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{SortOptions, concat, sort_to_indices, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
-use datafusion::common::{Result, exec_err};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
 use super::moments::no_function;
+use crate::values::types::is_text;
 
 /// `array_at_fraction(values, fraction)` (`percentile_disc_final` of PostgreSQL's `orderedsetaggs.c`).
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -36,7 +39,9 @@ impl ScalarUDFImpl for AtFraction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match types {
-            [list @ DataType::List(_), fraction] if fraction.is_numeric() || fraction.is_null() => {
+            [list @ DataType::List(_), fraction]
+                if fraction.is_numeric() || fraction.is_null() || is_text(fraction) =>
+            {
                 Ok(vec![list.clone(), DataType::Float64])
             }
             _ => no_function("percentile_disc", types),
@@ -84,4 +89,104 @@ fn chosen(args: &[ArrayRef]) -> Result<ArrayRef> {
     };
     let places = (0..lists.len()).map(place).collect::<Result<UInt32Array>>()?;
     Ok(take(lists.values(), &places, None)?)
+}
+
+/// `array_in_order(values, down)`: the values of a list as ORDER BY has them, NULLs last unless it goes down.
+/// The engine sorts what it aggregates in one thread, and by one order of all aggregates.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct InOrder {
+    signature: Signature,
+}
+
+impl Default for InOrder {
+    fn default() -> Self {
+        Self { signature: Signature::any(2, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for InOrder {
+    fn name(&self) -> &str {
+        "array_in_order"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types[0].clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let list = args.arg_fields[0].as_ref();
+        Ok(Arc::new(list.clone().with_name(self.name()).with_nullable(true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let down = match args.args.get(1) {
+            Some(ColumnarValue::Scalar(ScalarValue::Boolean(down))) => *down == Some(true),
+            _ => return exec_err!("array_in_order takes a direction"),
+        };
+        let sorted = move |args: &[ArrayRef]| in_order(&args[0], down);
+        make_scalar_function(sorted, Vec::new())(&args.args)
+    }
+}
+
+fn in_order(array: &ArrayRef, down: bool) -> Result<ArrayRef> {
+    let Some(lists) = array.as_list_opt::<i32>() else { return Ok(Arc::clone(array)) };
+    let DataType::List(item) = lists.data_type() else { return Ok(Arc::clone(array)) };
+    let options = SortOptions { descending: down, nulls_first: down };
+    let (mut parts, mut lengths) = (Vec::new(), Vec::new());
+    for row in 0..lists.len() {
+        let values = if lists.is_null(row) { lists.values().slice(0, 0) } else { lists.value(row) };
+        lengths.push(values.len());
+        let places = match values.data_type().is_nested() {
+            true => places_of_nested(&values, options)?,
+            false => sort_to_indices(&values, Some(options), None)?,
+        };
+        parts.push(take(&values, &places, None)?);
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    let values = match parts.as_slice() {
+        [] => lists.values().slice(0, 0),
+        parts => concat(parts)?,
+    };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    let sorted = ListArray::try_new(Arc::clone(item), offsets, values, lists.nulls().cloned())?;
+    Ok(Arc::new(sorted))
+}
+
+fn places_of_nested(values: &ArrayRef, options: SortOptions) -> Result<UInt32Array> {
+    let field = SortField::new_with_options(values.data_type().clone(), options);
+    let rows = RowConverter::new(vec![field])?.convert_columns(&[Arc::clone(values)])?;
+    let mut places: Vec<u32> = (0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX)).collect();
+    places.sort_by(|one, other| rows.row(*one as usize).cmp(&rows.row(*other as usize)));
+    Ok(places.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    #[test]
+    fn lists_are_sorted_one_by_one() {
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([
+            Some(vec![Some(3), None, Some(1)]),
+            None,
+            Some(vec![]),
+            Some(vec![Some(2), Some(4)]),
+        ]);
+        let of = |down: bool| {
+            let lists: ArrayRef = Arc::new(lists.slice(0, 4));
+            let sorted = in_order(&lists, down).unwrap();
+            let sorted = sorted.as_list::<i32>();
+            let one = |row| Vec::from_iter(sorted.value(row).as_primitive::<Int32Type>());
+            assert!(sorted.is_null(1) && sorted.value(2).is_empty());
+            [one(0), one(3)]
+        };
+        assert_eq!(of(false), [vec![Some(1), Some(3), None], vec![Some(2), Some(4)]]);
+        assert_eq!(of(true), [vec![None, Some(3), Some(1)], vec![Some(4), Some(2)]]);
+    }
 }

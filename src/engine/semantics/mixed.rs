@@ -224,7 +224,17 @@ fn default_alike(args: &mut [Expr], schema: &DFSchema) -> bool {
     if kind == other || kind.is_null() || other.is_null() {
         return false;
     }
-    let kind = match is_constant_text(default) {
+    // A number in figures is of the value's type, if that has it.
+    let fits = |value: &ScalarValue| {
+        let integers = kind.is_integer() && other.is_integer();
+        integers && value.cast_to(&kind).is_ok_and(|own| !own.is_null())
+    };
+    let written = match &*default {
+        Expr::Literal(value, _) => fits(value),
+        Expr::Negative(operand) => matches!(&**operand, Expr::Literal(value, _) if fits(value)),
+        _ => false,
+    };
+    let kind = match written || is_constant_text(default) {
         true => Some(kind),
         false => common_type([&kind, &other].into_iter())
             .or_else(|| type_union_resolution(&[kind, other])),

@@ -159,6 +159,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(precision::WithPrecision::unknown())),
         Arc::new(ScalarUDF::new_from_impl(buckets::WidthBucket::default())),
         Arc::new(ScalarUDF::new_from_impl(fractions::AtFraction::default())),
+        Arc::new(ScalarUDF::new_from_impl(fractions::InOrder::default())),
     ];
     functions.extend(json::functions());
     functions.extend(reached::functions());

@@ -110,14 +110,13 @@ pub(super) fn operator(
     // What a parameter is, or a text in quotes, follows from the operator.
     let of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
     let may_be_json = |expr: &Expr| is_text(&of(expr)) || of(expr).is_null();
-    let is_json =
-        |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| pg_type(&field) == Type::JSON);
     let as_of = |expr: &Expr, kind: DataType| match of(expr) == kind {
         true => expr.clone(),
         false => cast(expr.clone(), kind),
     };
     let (name, left, right) = match op {
-        B::AtArrow | B::ArrowAt if is_json(left) || is_json(right) => {
+        // Two texts have no such operators in PostgreSQL.
+        B::AtArrow | B::ArrowAt if may_be_json(left) && may_be_json(right) => {
             let (whole, part) = if *op == B::AtArrow { (left, right) } else { (right, left) };
             ("json_contains", whole.clone(), part.clone())
         }

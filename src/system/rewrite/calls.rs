@@ -109,10 +109,16 @@ pub fn rewrite(expr: &mut Expr) {
 }
 
 /// `lag(x, n, y)` and `lead(x, n, y)` whose last argument is computed of the row: the engine takes a literal
-/// for it alone.
+/// for it alone. From NULL rows on there is nothing.
 pub fn shifted(function: &Function) -> Option<Expr> {
     let mut own = function.clone();
     let args: Vec<Expr> = arguments(&mut own)?.into_iter().map(take).collect();
+    if let [value, Expr::Value(offset), ..] = args.as_slice()
+        && offset.value == Value::Null
+        && function.over.is_some()
+    {
+        return Some(case(boolean(false), value.clone(), None));
+    }
     let [value, offset, default] = <[Expr; 3]>::try_from(args).ok()?;
     if function.over.is_none() || is_literal(&default) {
         return None;
@@ -123,13 +129,17 @@ pub fn shifted(function: &Function) -> Option<Expr> {
         Expr::Function(Function { over: function.over.clone(), ..plain })
     };
     let nowhere = Expr::IsNull(Box::new(of(boolean(true))));
-    Some(Expr::Case {
+    Some(case(nowhere, default, Some(Box::new(of(value)))))
+}
+
+fn case(condition: Expr, result: Expr, else_result: Option<Box<Expr>>) -> Expr {
+    Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
         operand: None,
-        conditions: vec![CaseWhen { condition: nowhere, result: default }],
-        else_result: Some(Box::new(of(value))),
-    })
+        conditions: vec![CaseWhen { condition, result }],
+        else_result,
+    }
 }
 
 /// Whether an expression is a literal, or the cast of one.

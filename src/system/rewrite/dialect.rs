@@ -4,21 +4,20 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, DuplicateTreatment, Expr, Fetch,
-    Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr,
-    Ident, LimitClause, ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, OrderByOptions,
-    Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, Value, VisitorMut,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Fetch, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, GroupByExpr, Ident, LimitClause,
+    ObjectName, ObjectNamePart, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,
+    Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Value, VisitorMut,
 };
 
 use super::build::{
-    arguments, array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate,
-    normal, null, number, take, text,
+    array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate, normal, null,
+    number, take, text,
 };
 use super::patterns::regular_expression;
 use super::{
-    calls, conditions, factors, frames, grouping, json, membership, operators, precision, tuples,
-    values,
+    calls, conditions, factors, frames, grouping, json, membership, operators, ordered, precision,
+    tuples, values,
 };
 use crate::engine::joins;
 use crate::engine::visit::visit_mut;
@@ -185,8 +184,9 @@ fn functions(expr: &mut Expr) {
     if is_aggregate(&name) {
         label_casts(function);
     }
-    if matches!(name.as_str(), "array_agg" | "string_agg") {
-        sort_distinct(function);
+    if let Some(sorted) = ordered::distinct(function, &name) {
+        *expr = sorted;
+        return;
     }
     match (name.as_str(), &mut function.args) {
         // ARRAY(SELECT ...): the subquery's only column as an array, empty if there is no row.
@@ -196,7 +196,7 @@ fn functions(expr: &mut Expr) {
             }
         }
         ("percentile_disc", FunctionArguments::List(_)) => {
-            if let Some(chosen) = percentile(function) {
+            if let Some(chosen) = ordered::percentile(function) {
                 *expr = chosen;
             }
         }
@@ -264,31 +264,7 @@ fn aggregated(query: &Query) -> Option<Query> {
     Some(whole)
 }
 
-/// `percentile_disc(0.5) WITHIN GROUP (ORDER BY x)`: of all values in that order the first by which so many
-/// have come.
-fn percentile(function: &mut Function) -> Option<Expr> {
-    let [order] = function.within_group.as_slice() else { return None };
-    let (order, filter) = (order.clone(), function.filter.take());
-    let [fraction]: [&mut Expr; 1] = arguments(function)?.try_into().ok()?;
-    let fraction = take(fraction);
-    let nested = |expr: Expr| Box::new(Expr::Nested(Box::new(expr)));
-    let known = Expr::IsNotNull(nested(order.expr.clone()));
-    let filter = match filter {
-        Some(filter) => {
-            let op = BinaryOperator::And;
-            Expr::BinaryOp { left: nested(*filter), op, right: Box::new(known) }
-        }
-        None => known,
-    };
-    let mut values = array_agg(order.expr.clone(), vec![order]);
-    if let Expr::Function(values) = &mut values {
-        values.filter = Some(Box::new(filter));
-        label_casts(values);
-    }
-    Some(call("array_at_fraction", vec![values, fraction]))
-}
-
-fn array_agg(item: Expr, mut order: Vec<OrderByExpr>) -> Expr {
+pub fn array_agg(item: Expr, mut order: Vec<OrderByExpr>) -> Expr {
     for key in &mut order {
         // ORDER BY 1: the only column there is.
         if matches!(&key.expr, Expr::Value(value) if matches!(value.value, Value::Number(..))) {
@@ -468,7 +444,7 @@ fn series(expr: &mut Expr) {
 
 /// The engine names an aggregate without the casts in it, so that `sum(x)` and `sum(x::float8)`
 /// have one name; a label keeps them apart.
-fn label_casts(function: &mut Function) {
+pub fn label_casts(function: &mut Function) {
     let FunctionArguments::List(list) = &mut function.args else { return };
     for arg in &mut list.args {
         if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg
@@ -477,20 +453,6 @@ fn label_casts(function: &mut Function) {
             let label = text(&data_type.to_string());
             *arg = call("labelled", vec![take(arg), label]);
         }
-    }
-}
-
-/// Values that differ are sorted by PostgreSQL to find them, and come so if no other order is asked for.
-fn sort_distinct(function: &mut Function) {
-    let FunctionArguments::List(list) = &mut function.args else { return };
-    let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
-    if let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), ..] = list.args.as_slice()
-        && distinct
-        && list.clauses.is_empty()
-    {
-        let options = OrderByOptions { asc: None, nulls_first: None };
-        let key = OrderByExpr { expr: value.clone(), options, with_fill: None };
-        list.clauses.push(FunctionArgumentClause::OrderBy(vec![key]));
     }
 }
 

@@ -127,7 +127,12 @@ pub fn is_of_json(name: &str) -> bool {
 
 /// The columns and lists that stand for rows of JSON's members.
 fn of_json(name: &str, args: &[Expr]) -> Option<(Vec<&'static str>, Vec<Expr>)> {
-    let list = |name: &str| call(name, args.to_vec());
+    let normal = name.starts_with("jsonb_");
+    let args: Vec<Expr> = match args.iter().cloned() {
+        args if normal => args.map(|arg| call("jsonb_form", vec![arg])).collect(),
+        args => args.collect(),
+    };
+    let list = |name: &str| call(name, args.clone());
     let each = name.strip_prefix("jsonb").or_else(|| name.strip_prefix("json"));
     Some(match each {
         Some("_each") => {
@@ -145,38 +150,56 @@ fn of_json(name: &str, args: &[Expr]) -> Option<(Vec<&'static str>, Vec<Expr>)> 
 
 /// In a SELECT that reads `json_array_elements(...) AS e`, `e` is the value, as `e.value` is.
 pub fn name_values(query: &mut Query) {
-    let SetExpr::Select(select) = query.body.as_ref() else { return };
-    let joined = |table: &TableWithJoins| {
-        let joins = table.joins.iter().map(|join| join.relation.clone());
-        std::iter::once(table.relation.clone()).chain(joins).collect::<Vec<_>>()
-    };
-    let aliases: Vec<Ident> = (select.from.iter().flat_map(joined))
+    match query.body.as_mut() {
+        SetExpr::Select(select) => {
+            if let Some(mut values) = values_of(&select.from) {
+                values.keep_names(select);
+                let _ = visit_mut(query, &mut values);
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_values_of_side(left);
+            name_values_of_side(right);
+        }
+        _ => {}
+    }
+}
+
+fn name_values_of_side(side: &mut SetExpr) {
+    match side {
+        SetExpr::Select(select) => {
+            if let Some(mut values) = values_of(&select.from) {
+                values.keep_names(select);
+                values.inner = 1;
+                let _ = visit_mut(select.as_mut(), &mut values);
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_values_of_side(left);
+            name_values_of_side(right);
+        }
+        _ => {}
+    }
+}
+
+/// The names in FROM that stand for values; `None` if there are none.
+fn values_of(from: &[TableWithJoins]) -> Option<Values> {
+    let joined = from.iter().flat_map(|table| {
+        std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation))
+    });
+    let aliases: Vec<Ident> = joined
         .filter_map(|factor| {
             let (name, alias) = match factor {
                 TableFactor::Table { name, alias: Some(alias), args: Some(_), .. }
                 | TableFactor::Function { name, alias: Some(alias), .. } => (name, alias),
                 _ => return None,
             };
-            let valued = single(&name)?.contains("_array_elements") && is_of_json(&single(&name)?);
-            (valued && alias.columns.is_empty()).then_some(alias.name)
+            let name = single(name)?;
+            let valued = name.contains("_array_elements") && is_of_json(&name);
+            (valued && alias.columns.is_empty()).then(|| alias.name.clone())
         })
         .collect();
-    if aliases.is_empty() {
-        return;
-    }
-    let mut values = Values { aliases, inner: 0 };
-    if let SetExpr::Select(select) = query.body.as_mut() {
-        for item in &mut select.projection {
-            // The column is called as it is written.
-            if let SelectItem::UnnamedExpr(Expr::Identifier(ident)) = item
-                && values.has(ident)
-            {
-                let (expr, alias) = (Expr::Identifier(ident.clone()), ident.clone());
-                *item = SelectItem::ExprWithAlias { expr, alias };
-            }
-        }
-    }
-    let _ = visit_mut(query, &mut values);
+    (!aliases.is_empty()).then_some(Values { aliases, inner: 0 })
 }
 
 /// Puts the column of a value in the place of the name that stands for it. Not in queries within that read
@@ -190,6 +213,18 @@ struct Values {
 impl Values {
     fn has(&self, ident: &Ident) -> bool {
         self.aliases.iter().any(|alias| normal(alias) == normal(ident))
+    }
+
+    /// The column is called as it is written.
+    fn keep_names(&self, select: &mut Select) {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(Expr::Identifier(ident)) = item
+                && self.has(ident)
+            {
+                let (expr, alias) = (Expr::Identifier(ident.clone()), ident.clone());
+                *item = SelectItem::ExprWithAlias { expr, alias };
+            }
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::build::{
     single_item, take, text,
 };
 use super::dialect::{array_literal, is_plain};
-use super::tuples;
+use super::{factors, tuples};
 use crate::engine::visit::{has_subquery, visit, visit_expressions, visit_mut};
 
 /// The one column of a subquery in FROM: no statement has a column of that name.
@@ -96,7 +96,7 @@ pub fn of_one_row(expr: &mut Expr) {
     let SetExpr::Select(select) = subquery.body.as_ref() else { return };
     if tuples::row(member).is_some()
         || !is_plain(subquery, select)
-        || !single_item(subquery).is_some_and(has_aggregate)
+        || !single_item(subquery).is_some_and(|item| has_aggregate(item) && !gives_rows(item))
     {
         return;
     }
@@ -104,6 +104,17 @@ pub fn of_one_row(expr: &mut Expr) {
     let (left, right) = (take(member), Expr::Subquery(subquery.clone()));
     let (left, right) = (Box::new(Expr::Nested(Box::new(left))), Box::new(right));
     *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }));
+}
+
+/// Whether an expression may be several rows of one.
+fn gives_rows(expr: &Expr) -> bool {
+    let mut found = false;
+    visit_expressions(expr, |expr| {
+        let Expr::Function(function) = expr else { return };
+        let name = function_name(function).unwrap_or_default();
+        found |= name == "generate_series" || name == "unnest" || factors::is_of_json(&name);
+    });
+    found
 }
 
 /// Whether an expression is a column. Of what may be a constant the engine makes a condition on the other

@@ -32,6 +32,7 @@ mod membership;
 mod moments;
 mod names;
 mod operators;
+mod ordered;
 mod patterns;
 mod precision;
 mod shadowed;

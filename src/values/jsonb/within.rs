@@ -3,14 +3,35 @@
 
 use std::borrow::Cow;
 
-use super::{Error, Numbers, Reader, Result, comparable};
+use super::{Error, MAX_DEPTH, Numbers, Reader, Result, comparable};
 
 /// Whether a text is JSON.
 ///
 /// # Errors
-/// It is not.
+/// It is not, or has too many levels.
 pub fn check(text: &str) -> Result<()> {
+    bounded(text)?;
     serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|_| Error::Invalid)
+}
+
+/// What is within a value is read again for each of its levels.
+fn bounded(text: &str) -> Result<()> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Error::TooDeep);
+        }
+    }
+    Ok(())
 }
 
 /// What a value is, as `json_typeof` calls it.
@@ -109,6 +130,12 @@ pub fn as_text(value: &str) -> Result<Option<Cow<'_, str>>> {
 /// # Errors
 /// Either holds what `jsonb` cannot.
 pub fn contains(text: &str, other: &str) -> Result<bool> {
+    bounded(text)?;
+    bounded(other)?;
+    has_all(text, other)
+}
+
+fn has_all(text: &str, other: &str) -> Result<bool> {
     // An array may have what is no array.
     if kind(text) == "array" && !matches!(kind(other), "array" | "object") {
         return has_element(text, other);
@@ -138,7 +165,7 @@ pub fn contains(text: &str, other: &str) -> Result<bool> {
 /// The same below the top, where an array has no value that stands beside it.
 fn contains_alike(text: &str, other: &str) -> Result<bool> {
     match (kind(text), kind(other)) {
-        ("object", "object") | ("array", "array") => contains(text, other),
+        ("object", "object") | ("array", "array") => has_all(text, other),
         (one, other_kind) if one != other_kind => Ok(false),
         _ => Ok(comparable(text)? == comparable(other)?),
     }
@@ -314,6 +341,17 @@ mod tests {
         for (text, expected) in keys {
             assert_eq!(has_key(text, "a"), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn levels_are_bounded() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let (most, deep) = (nested(MAX_DEPTH), nested(MAX_DEPTH + 1));
+        assert_eq!((check(&most), contains(&most, &most)), (Ok(()), Ok(true)));
+        assert_eq!(check(&deep), Err(Error::TooDeep));
+        assert_eq!(contains(&deep, "[]"), Err(Error::TooDeep));
+        assert_eq!(contains("[]", &deep), Err(Error::TooDeep));
+        assert_eq!(check(&format!("[{}]", vec![r#""[[[""#; 99].join(","))), Ok(()));
     }
 
     #[test]
