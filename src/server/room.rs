@@ -138,7 +138,7 @@ mod tests {
             data.clone(),
             lack("temporary files", "/d/spill", Lacking::Room),
         ];
-        assert_eq!(apart(found), [data.clone()]);
+        assert_eq!(apart(found), std::slice::from_ref(&data));
         for other in [
             lack("warehouse", "/d/warehouse", Lacking::Writable),
             lack("warehouse", "/w", Lacking::Room),

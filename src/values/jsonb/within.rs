@@ -51,11 +51,14 @@ pub fn elements(text: &str) -> Option<impl Iterator<Item = &str>> {
     (kind(text) == "array").then(|| Within::new(text).map(|(_, value)| value))
 }
 
-/// The names of an object's members with their values; `None` for what is no object.
+/// A member of an object: its name, and the text of its value.
+type Member<'a> = (Cow<'a, str>, &'a str);
+
+/// The members of an object; `None` for what is no object.
 ///
 /// # Errors
 /// A name has what no text can hold.
-pub fn members(text: &str) -> Result<Option<Vec<(Cow<'_, str>, &str)>>> {
+pub fn members(text: &str) -> Result<Option<Vec<Member<'_>>>> {
     if kind(text) != "object" {
         return Ok(None);
     }
