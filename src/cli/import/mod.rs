@@ -44,6 +44,9 @@ const ATTEMPTS: usize = 5;
 /// SQLSTATE of a transaction that another was quicker than.
 const CONFLICT: &str = "40001";
 
+/// Times that the notes' removal meets one before it is given up.
+const MOST_CONFLICTS: usize = 100;
+
 #[derive(Debug, Args)]
 pub struct Options {
     /// The file: .csv, .json (an object a line), .jsonl, .ndjson or .parquet.
@@ -210,7 +213,19 @@ impl Noted {
     /// The same file may come again.
     async fn forget(mut self) -> Result<()> {
         let condition = format!("import = {}", literal(&self.id));
-        self.target.forget(&mut self.client, &condition).await
+        let mut conflicts = 0;
+        loop {
+            match self.target.forget(&mut self.client, &condition).await {
+                // Somebody has noted something else.
+                Err(Error::Statement(error))
+                    if error.code().is_some_and(|code| code.code() == CONFLICT)
+                        && conflicts < MOST_CONFLICTS =>
+                {
+                    conflicts += 1;
+                }
+                done => return done,
+            }
+        }
     }
 }
 
@@ -484,7 +499,10 @@ impl Target {
                 Ok(Some(rows)) => return Ok(rows),
                 Ok(None) => return Err(self.is_imported_by_another(number)),
                 // Somebody has noted something else.
-                Err(error) if error.code().is_some_and(|code| code.code() == CONFLICT) => continue,
+                Err(error) if error.code().is_some_and(|code| code.code() == CONFLICT) => {
+                    let _ = client.link().await?.batch_execute("ROLLBACK").await;
+                    continue;
+                }
                 Err(error) if is_lost(&error) => client.lose(),
                 Err(error) if error.code().is_some_and(|code| code.code() == "08007") => {}
                 Err(error) => {
