@@ -347,6 +347,12 @@ impl Store {
         created.unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 
+    /// Gives a node another value.
+    pub async fn set(&self, path: &str, data: &[u8]) {
+        let set = self.0.set_data(path, data, None).await;
+        set.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+
     pub async fn delete(&self, path: &str) {
         self.0.delete(path, None).await.unwrap_or_else(|error| panic!("{path}: {error}"));
     }

@@ -127,6 +127,7 @@ impl Runner {
         let store = self.submissions.coordination.as_ref();
         let next = Instant::now() + LOOK;
         if store.session().borrow().state != SessionState::Connected {
+            seen.told.clear();
             return Ok(next);
         }
         let queue = queued(store).await?;
@@ -161,13 +162,16 @@ impl Runner {
                 continue;
             }
             let claims = claimed.get(id.as_str()).map_or(&[][..], Vec::as_slice);
+            // Whoever has claimed it has written that it runs, also one that has ended since.
+            if !claims.is_empty() {
+                seen.told.remove(id);
+            }
             let full = self.lock().len() >= self.submissions.limits().running;
             if full && claims.is_empty() && seen.told.contains(id) {
                 continue;
             }
             if self.is_held(claims, seen).await? {
                 seen.waiting.remove(id);
-                seen.told.remove(id);
                 continue;
             }
             if !is_turn(seen, id) {
@@ -277,7 +281,7 @@ impl Runner {
     /// place yet, would be told to run there. As long as one that has claimed it may only be out of this
     /// daemon's reach, it runs for all that is known, and who has no place takes it from nobody.
     async fn tell_that_it_waits(&self, id: &str, claims: &[Claimed], seen: &mut Seen) {
-        if claims.is_empty() && seen.told.contains(id) {
+        if seen.told.contains(id) {
             return;
         }
         match self.put_back(id, claims, seen).await {
