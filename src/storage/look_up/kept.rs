@@ -124,7 +124,7 @@ impl Column {
         let (start, end) = downcast_primitive_array!(
             (values, value) => {
                 let (values, value) = (values.values(), value.value(0));
-                let start = values.partition_point(|other| other.is_lt(value));
+                let start = near(guess(values, value), values.len(), |at| !values[at].is_lt(value));
                 (start, run(start, values.len(), |at| values[at].is_eq(value)))
             }
             _ => {
@@ -149,6 +149,31 @@ fn first(start: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
         }
     }
     start
+}
+
+/// Where a value would stand among sorted ones if they were spread evenly, as ids and times often are.
+fn guess<T: ArrowNativeTypeOp>(values: &[T], value: T) -> usize {
+    let even = || {
+        let (first, last) = (values.first()?.to_i64()?, values.last()?.to_i64()?);
+        let value = value.to_i64()?.clamp(first, last);
+        // From the least, which may be far below zero.
+        let above = |other: i64| other.wrapping_sub(first).cast_unsigned() as f64;
+        Some((above(value) / above(last).max(1.0) * (values.len() - 1) as f64) as usize)
+    };
+    even().unwrap_or(values.len() / 2)
+}
+
+/// [`first`] of all `end` places, which is looked for near one of them first.
+fn near(place: usize, end: usize, holds: impl Fn(usize) -> bool) -> usize {
+    if place >= end || !holds(place) {
+        return run(place.min(end), end, |at| !holds(at));
+    }
+    let (mut inside, mut step) = (place, 1);
+    while inside > 0 && holds(inside.saturating_sub(step)) {
+        inside = inside.saturating_sub(step);
+        step *= 2;
+    }
+    first(inside.saturating_sub(step), inside, holds)
 }
 
 /// Where a run ends that begins at `start`: looked for near its start first, since most are short and what lies
@@ -207,6 +232,17 @@ mod tests {
         }
         assert_eq!(places(vec![Some(7), None, Some(3), Some(7)], 7), [0, 3]);
         assert!(places(vec![], 7).is_empty());
+        // Spread evenly, and not at all.
+        let even = (0..1000).map(|n| n * 3 - 500).collect::<Vec<i64>>();
+        let squares = (0..1000).map(|n| n * n).collect();
+        let far = vec![i64::MIN, -1, 0, 1, 2, 3, i64::MAX];
+        for keys in [even, squares, far, vec![5; 100]] {
+            for value in keys.iter().flat_map(|key| [key.saturating_sub(1), *key]) {
+                let expected = keys.iter().enumerate().filter(|(_, key)| **key == value);
+                let expected: Vec<u64> = expected.map(|(at, _)| at as u64).collect();
+                assert_eq!(places(keys.iter().copied().map(Some).collect(), value), expected);
+            }
+        }
         for length in 0..20 {
             for others in [0, 1, 50] {
                 let run = std::iter::repeat_n(Some(3), length);
