@@ -84,7 +84,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    again catalog cluster comparisons csv_json cursors ddl dialect errors explain functions grants history hive laterals
+    again catalog cluster comparisons csv_json cursors ddl dialect errors explain functions grants history hive json_columns laterals
     managed merge names overwrite policies pools precision prepared returning roles select semantics settings transactions types upkeep views zones
 }
 

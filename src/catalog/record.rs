@@ -10,7 +10,7 @@ use super::grants::Grants;
 use super::joint::Joint;
 use super::wide::{List, Wide};
 use crate::id;
-use crate::values::types::PRECISION;
+use crate::values::types::{beside_format, is_text, json_type};
 
 /// A database, at `/catalog/<database>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,17 +237,16 @@ impl Column {
         Field::new(&self.name, self.data_type.clone(), self.nullable).with_metadata(metadata)
     }
 
-    /// How many digits of a second it keeps, as it is written in its metadata; formats of tables have
-    /// microseconds alone.
-    pub fn precision(&self) -> Option<&str> {
-        self.metadata.get(PRECISION).map(String::as_str)
-    }
-
-    /// The same column with so many digits, or with all that there are.
+    /// The same column as one that is declared so: with what its type is beside what formats of tables keep.
     #[must_use]
-    pub fn with_precision(mut self, digits: Option<&str>) -> Self {
-        self.metadata.remove(PRECISION);
-        self.metadata.extend(digits.map(|digits| (PRECISION.to_owned(), digits.to_owned())));
+    pub fn declared_as(mut self, declared: &Field) -> Self {
+        for key in beside_format(&self.field()).keys() {
+            self.metadata.remove(key);
+        }
+        // What has another type by now is no JSON.
+        if json_type(declared).is_none() || is_text(&self.data_type) {
+            self.metadata.extend(beside_format(declared));
+        }
         self
     }
 }

@@ -124,7 +124,8 @@ impl Session {
         let writes = if changes.write_rows() { target.schema.fields().len() } else { 0 };
         let returned = changes.returning.as_ref().map(|_| IDS + writes);
         let files = self.engine().files().clone();
-        let table = ManagedTable::new(files, target.metadata.clone())?.with_row_ids();
+        let table = ManagedTable::new(files, target.metadata.clone())?;
+        let table = table.declared_as(&target.table.record.columns).with_row_ids();
         let found = Arc::new(together::Found::beside(target.table.clone()));
         let scope = Scope { found, ..self.scope() };
         let rows: Arc<dyn TableSource> = provider_as_source(Arc::new(table));

@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::patterns::BadPattern;
 use super::words;
-use crate::values::template;
+use crate::values::{decode, jsonb, template};
 use crate::{catalog, coordination, storage};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -168,7 +168,12 @@ impl Error {
         };
         match error.find_root() {
             DataFusionError::External(inner) => {
-                inner.downcast_ref::<template::Error>()?.detail().map(str::to_owned)
+                let inner = inner.as_ref();
+                let detail = (inner.downcast_ref::<template::Error>()).and_then(|it| it.detail());
+                let detail = detail
+                    .or_else(|| inner.downcast_ref::<decode::Error>()?.detail())
+                    .or_else(|| inner.downcast_ref::<jsonb::Error>()?.detail());
+                detail.map(str::to_owned)
             }
             root => words::detail(root),
         }

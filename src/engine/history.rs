@@ -125,6 +125,7 @@ impl Session {
             None => ManagedTable::new(files, metadata)?,
             Some(snapshot) => ManagedTable::at(files, metadata, snapshot)?,
         };
+        let then = then.declared_as(&table.record.columns);
         let schema = then.schema();
         if open {
             return Ok(provider_as_source(Arc::new(then)));

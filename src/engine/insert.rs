@@ -1,12 +1,14 @@
 //! The rows that INSERT adds, planned; and what all plans of statements that write are made with.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::parser::Statement;
 
@@ -14,7 +16,7 @@ use super::session::{Draft, Plan, Session};
 use super::write::Target;
 use super::{Error, Result, semantics};
 use crate::catalog::PolicyCommand;
-use crate::values::types::{pg_type, precision, sql_name};
+use crate::values::types::{beside_format, json_type, pg_type, precision, sql_name};
 
 /// What INSERT adds.
 #[derive(Clone, Copy, Debug)]
@@ -188,11 +190,9 @@ pub(super) fn refuse_unassignable(value: &Expr, field: &Field, input: &DFSchema)
     }
     // What has no type by itself takes the column's.
     let Ok((_, given)) = given.to_field(input) else { return Ok(()) };
-    let (Some(found), Some(wanted)) = (Kind::of(given.data_type()), Kind::of(field.data_type()))
-    else {
-        return Ok(());
-    };
-    if found == wanted {
+    let json = json_type(field).is_some();
+    let (found, wanted) = (Kind::of(given.data_type()), Kind::of(field.data_type()));
+    if found.is_none() || wanted.is_none() && !json || found == wanted {
         return Ok(());
     }
     let name = |field: &Field| sql_name(pg_type(field).name());
@@ -202,6 +202,12 @@ pub(super) fn refuse_unassignable(value: &Expr, field: &Field, input: &DFSchema)
 
 /// A value brought to a column, as an assignment does.
 pub(super) fn assigned(value: Expr, field: &Field, input: &DFSchema) -> Result<Expr> {
+    if let Some(pg) = json_type(field) {
+        let value = semantics::parameter_as(value, &pg);
+        let kind = Field::new("", field.data_type().clone(), true);
+        let field = Arc::new(kind.with_metadata(beside_format(field)));
+        return Ok(Expr::Cast(Cast { expr: Box::new(value), field }));
+    }
     let value = value.cast_to(field.data_type(), input).map_err(Error::planning)?;
     Ok(match precision(field) {
         Some(digits) => semantics::kept(value, digits),

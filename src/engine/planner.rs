@@ -349,7 +349,8 @@ impl Session {
                 let (now, metadata) = self.metadata_of(&table).await?;
                 scope.found.note(&now);
                 let files = self.engine().files().clone();
-                keep(&now, Arc::new(ManagedTable::new(files, metadata)?))
+                let managed = ManagedTable::new(files, metadata)?;
+                keep(&now, Arc::new(managed.declared_as(&now.record.columns)))
             }
             Definition::View { sql, search_path, security_barrier } => {
                 let scope = Scope {

@@ -7,8 +7,8 @@ use datafusion::common::{Column, SchemaError, TableReference};
 use datafusion::error::DataFusionError;
 
 use super::system::NAME_MARK;
-use crate::values::decode;
 use crate::values::types::{pg_type, sql_name};
+use crate::values::{decode, jsonb};
 
 /// Columns that a hint lists.
 const SHOWN_COLUMNS: usize = 20;
@@ -51,8 +51,11 @@ pub(super) fn hint(error: &DataFusionError) -> Option<String> {
             return Some(OPERATOR_CASTS.to_owned());
         }
         DataFusionError::External(inner) => {
-            let error = inner.downcast_ref::<decode::Error>()?;
-            return error.hint().map(str::to_owned);
+            let hint = match inner.downcast_ref::<jsonb::Error>() {
+                Some(error) => error.hint(),
+                None => inner.downcast_ref::<decode::Error>()?.hint(),
+            };
+            return hint.map(str::to_owned);
         }
         _ => return None,
     };
@@ -248,7 +251,7 @@ fn of_values(text: &str) -> Option<String> {
     }
     if text.starts_with("Inconsistent metadata across values list") {
         let kind =
-            ["json", "uuid"].into_iter().find(|kind| text.contains(&format!("arrow.{kind}")));
+            ["jsonb", "json", "uuid"].into_iter().find(|kind| text.contains(&format!(".{kind}\"")));
         let kind = kind.unwrap_or("unknown");
         return Some(format!("VALUES types {kind} and text cannot be matched"));
     }

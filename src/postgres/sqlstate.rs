@@ -112,7 +112,8 @@ impl From<copy::Error> for Report {
             E::Data(error) => {
                 let hint = error.hint().map(str::to_owned);
                 let context = error.context.as_deref().map(Box::from);
-                return Self { hint, context, ..Self::error(error.sqlstate(), message) };
+                let detail = error.detail().map(Box::from);
+                return Self { detail, hint, context, ..Self::error(error.sqlstate(), message) };
             }
             E::Syntax(_) => ("42601", None),
             E::InvalidValue(_) => ("22023", None),
@@ -146,6 +147,7 @@ impl From<copy::Error> for Report {
 
 impl From<decode::Error> for Report {
     fn from(error: decode::Error) -> Self {
-        Self::error(error.sqlstate(), error.to_string())
+        let detail = error.detail().map(Box::from);
+        Self { detail, ..Self::error(error.sqlstate(), error.to_string()) }
     }
 }

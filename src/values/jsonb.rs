@@ -2,20 +2,24 @@
 //! names, then by their bytes, of two with one name the last; numbers as `numeric` writes them; one blank
 //! behind each comma and colon.
 
+pub mod change;
+mod fault;
 mod order;
+mod tree;
 pub mod within;
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
+pub use change::Refusal;
 pub use order::order;
+use tree::{Members, Value};
 
 /// Why a text has no such form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("invalid input syntax for type json")]
-    Invalid,
-    #[error("unsupported Unicode escape sequence: \\u0000 cannot be converted to text")]
+    Invalid { detail: String },
+    #[error("unsupported Unicode escape sequence")]
     ZeroByte,
     #[error("value overflows numeric format")]
     NumberTooLarge,
@@ -23,18 +27,41 @@ pub enum Error {
     TooDeep,
     #[error("a jsonb value would have more than {MAX_BYTES} bytes")]
     TooLarge,
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 impl Error {
     /// The error code that PostgreSQL gives in this case.
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Invalid => "22P02",
+            Self::Invalid { .. } => "22P02",
             Self::ZeroByte => "22P05",
             Self::NumberTooLarge => "22003",
             Self::TooDeep => "54001",
             Self::TooLarge => "54000",
+            Self::Refused(refusal) => refusal.sqlstate(),
         }
+    }
+
+    /// More about it.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { detail } if !detail.is_empty() => Some(detail),
+            Self::ZeroByte => Some("\\u0000 cannot be converted to text."),
+            _ => None,
+        }
+    }
+
+    /// What is to be done about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        (*self == Self::Refused(Refusal::ReplaceKey))
+            .then_some("Try using the function jsonb_set to replace key value.")
+    }
+
+    /// A text that is no JSON, of which is to be told what is wrong with it.
+    fn invalid() -> Self {
+        Self::Invalid { detail: String::new() }
     }
 }
 
@@ -61,6 +88,14 @@ pub fn normal(text: &str) -> Result<String> {
     form(text, Numbers::AsWritten)
 }
 
+/// A valid JSON text as it is.
+///
+/// # Errors
+/// The text is not JSON, or has too many levels.
+pub fn checked(text: &str) -> Result<String> {
+    within::check(text).map(|()| text.to_owned())
+}
+
 /// A text that is the same for values that are equal: as [`normal`], but that `1.0` is `1`.
 ///
 /// # Errors
@@ -79,13 +114,19 @@ enum Numbers {
 }
 
 fn form(text: &str, numbers: Numbers) -> Result<String> {
+    read(text, numbers)?.text()
+}
+
+fn read(text: &str, numbers: Numbers) -> Result<Value> {
     let mut reader = Reader { rest: text, depth: 0, made: 0, numbers };
-    let value = reader.value()?;
-    reader.blanks();
-    match reader.rest.is_empty() {
-        true => Ok(value),
-        false => Err(Error::Invalid),
-    }
+    let value = reader.value().and_then(|value| {
+        reader.blanks();
+        if reader.rest.is_empty() { Ok(value) } else { Err(Error::invalid()) }
+    });
+    value.map_err(|error| match error {
+        Error::Invalid { .. } => Error::Invalid { detail: fault::detail(text, true) },
+        other => other,
+    })
 }
 
 struct Reader<'a> {
@@ -109,24 +150,24 @@ impl Reader<'_> {
 
     fn require(&mut self, start: &str) -> Result<()> {
         self.blanks();
-        if self.take(start) { Ok(()) } else { Err(Error::Invalid) }
+        if self.take(start) { Ok(()) } else { Err(Error::invalid()) }
     }
 
-    fn value(&mut self) -> Result<String> {
+    fn value(&mut self) -> Result<Value> {
         self.blanks();
-        match self.rest.bytes().next() {
-            Some(b'{') => self.nested(Self::object),
-            Some(b'[') => self.nested(Self::array),
-            Some(b'"') => Ok(quoted(&self.string()?)),
-            Some(b'-' | b'0'..=b'9') => self.number(),
+        Ok(Value::Plain(match self.rest.bytes().next() {
+            Some(b'{') => return self.nested(Self::object),
+            Some(b'[') => return self.nested(Self::array),
+            Some(b'"') => quoted(&self.string()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
             _ => {
                 let word = ["true", "false", "null"].into_iter().find(|word| self.take(word));
-                word.map(str::to_owned).ok_or(Error::Invalid)
+                word.map(str::to_owned).ok_or_else(Error::invalid)?
             }
-        }
+        }))
     }
 
-    fn nested(&mut self, read: fn(&mut Self) -> Result<String>) -> Result<String> {
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Value>) -> Result<Value> {
         if self.depth >= MAX_DEPTH {
             return Err(Error::TooDeep);
         }
@@ -136,12 +177,12 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    fn object(&mut self) -> Result<String> {
+    fn object(&mut self) -> Result<Value> {
         self.require("{")?;
-        let mut members: BTreeMap<(usize, String), String> = BTreeMap::new();
+        let mut members = Members::new();
         self.blanks();
         if self.take("}") {
-            return Ok("{}".to_owned());
+            return Ok(Value::Object(members));
         }
         loop {
             self.blanks();
@@ -155,17 +196,15 @@ impl Reader<'_> {
             }
         }
         self.require("}")?;
-        let members = members.into_iter();
-        let members = members.map(|((_, name), value)| format!("{}: {value}", quoted(&name)));
-        Ok(format!("{{{}}}", members.collect::<Vec<_>>().join(", ")))
+        Ok(Value::Object(members))
     }
 
-    fn array(&mut self) -> Result<String> {
+    fn array(&mut self) -> Result<Value> {
         self.require("[")?;
         let mut items = Vec::new();
         self.blanks();
         if self.take("]") {
-            return Ok("[]".to_owned());
+            return Ok(Value::Array(items));
         }
         loop {
             items.push(self.value()?);
@@ -175,18 +214,22 @@ impl Reader<'_> {
             }
         }
         self.require("]")?;
-        Ok(format!("[{}]", items.join(", ")))
+        Ok(Value::Array(items))
     }
 
     /// A string, as what it means.
     fn string(&mut self) -> Result<String> {
         if !self.take("\"") {
-            return Err(Error::Invalid);
+            return Err(Error::invalid());
         }
         let mut text = String::new();
         loop {
-            let end = self.rest.find(['"', '\\']).ok_or(Error::Invalid)?;
-            text.push_str(&self.rest[..end]);
+            let end = self.rest.find(['"', '\\']).ok_or_else(Error::invalid)?;
+            let plain = &self.rest[..end];
+            if plain.bytes().any(|byte| byte < b' ') {
+                return Err(Error::invalid());
+            }
+            text.push_str(plain);
             self.rest = &self.rest[end..];
             if self.take("\"") {
                 return Ok(text);
@@ -197,7 +240,7 @@ impl Reader<'_> {
 
     fn escaped(&mut self) -> Result<char> {
         let mut chars = self.rest.chars();
-        let (_, letter) = (chars.next(), chars.next().ok_or(Error::Invalid)?);
+        let (_, letter) = (chars.next(), chars.next().ok_or_else(Error::invalid)?);
         self.rest = chars.as_str();
         Ok(match letter {
             '"' | '\\' | '/' => letter,
@@ -213,36 +256,52 @@ impl Reader<'_> {
                         second @ 0xdc00..0xe000 => {
                             0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
                         }
-                        _ => return Err(Error::Invalid),
+                        _ => return Err(Error::invalid()),
                     },
                     0 => return Err(Error::ZeroByte),
                     code => code,
                 };
-                char::from_u32(code).ok_or(Error::Invalid)?
+                char::from_u32(code).ok_or_else(Error::invalid)?
             }
-            _ => return Err(Error::Invalid),
+            _ => return Err(Error::invalid()),
         })
     }
 
     /// Four digits.
     fn unit(&mut self) -> Result<u32> {
-        let digits = self.rest.get(..4).ok_or(Error::Invalid)?;
+        let digits = self.rest.get(..4).ok_or_else(Error::invalid)?;
         if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Error::Invalid);
+            return Err(Error::invalid());
         }
         self.rest = &self.rest[4..];
-        u32::from_str_radix(digits, 16).map_err(|_| Error::Invalid)
+        u32::from_str_radix(digits, 16).map_err(|_| Error::invalid())
     }
 
     fn number(&mut self) -> Result<String> {
         let in_number = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
         let end = self.rest.find(|c| !in_number(c)).unwrap_or(self.rest.len());
         let (written, rest) = self.rest.split_at(end);
+        if !is_number(written) {
+            return Err(Error::invalid());
+        }
         self.rest = rest;
         let number = plain(written, self.numbers)?;
         self.made += number.len();
         if self.made > MAX_BYTES { Err(Error::TooLarge) } else { Ok(number) }
     }
+}
+
+/// Whether a text is a number as JSON writes it.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.strip_prefix('-').unwrap_or(text);
+    let (number, exponent) = match number.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.strip_prefix(['+', '-']).unwrap_or(exponent)),
+        None => (number, "0"),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole_fits = digits(whole) && (whole == "0" || !whole.starts_with('0'));
+    whole_fits && digits(fraction) && digits(exponent)
 }
 
 /// A number without an exponent.
@@ -259,7 +318,7 @@ fn plain(written: &str, numbers: Numbers) -> Result<String> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all = [whole, fraction].concat();
     if all.is_empty() || !all.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Error::Invalid);
+        return Err(Error::invalid());
     }
     // What is too long is not made first.
     let scale = (fraction.len() as i64).saturating_sub(exponent).max(0);
@@ -322,7 +381,7 @@ mod tests {
             (r#""\u0041\n\/\ud83d\ude00""#, "\"A\\n/😀\""),
             ("[1e2, 1.50, -0, 1.5e-3, 12.5E1, 0.0]", "[100, 1.50, 0, 0.0015, 125, 0.0]"),
             ("-1.0e1", "-10"),
-            ("[0.001e1, 00e5, 0e1000000, 0.00001e6, -0.0]", "[0.01, 0, 0, 10, 0.0]"),
+            ("[0.001e1, 0e5, 0e1000000, 0.00001e6, -0.0]", "[0.01, 0, 0, 10, 0.0]"),
             ("true", "true"),
         ] {
             assert_eq!(normal(text).as_deref(), Ok(expected), "{text}");
@@ -356,12 +415,13 @@ mod tests {
     #[test]
     fn what_is_no_jsonb_is_refused() {
         let deep = "[".repeat(1000);
+        let no_json = |detail: &str| Error::Invalid { detail: detail.to_owned() };
         for (text, error) in [
-            ("", Error::Invalid),
-            ("{", Error::Invalid),
-            ("[1,]", Error::Invalid),
-            (r#"{"a" 1}"#, Error::Invalid),
-            (r#""\ud83d""#, Error::Invalid),
+            ("", no_json("The input string ended unexpectedly.")),
+            ("[1,]", no_json("Expected JSON value, but found \"]\".")),
+            ("[00e5]", no_json("Token \"00e5\" is invalid.")),
+            ("\"\t\"", no_json("Character with value 0x09 must be escaped.")),
+            (r#""\ud83d""#, no_json("Unicode low surrogate must follow a high surrogate.")),
             (deep.as_str(), Error::TooDeep),
             (r#""\u0000""#, Error::ZeroByte),
             ("1e1000000", Error::NumberTooLarge),

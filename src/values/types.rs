@@ -47,6 +47,42 @@ pub fn precision(field: &Field) -> Option<u8> {
     (timed && digits < MAX_PRECISION).then_some(digits)
 }
 
+/// The extension types of texts that are `json` and `jsonb`. Arrow knows of the former; the latter is in
+/// `jsonb`'s own form.
+const JSON: &str = "arrow.json";
+const JSONB: &str = "oribi.jsonb";
+
+/// Whether a column of texts is `json` or `jsonb`, and which of them.
+pub fn json_type(field: &Field) -> Option<Type> {
+    if field.metadata().is_empty() || !is_text(field.data_type()) {
+        return None;
+    }
+    Some(pg_type(field)).filter(|pg| matches!(*pg, Type::JSON | Type::JSONB))
+}
+
+/// A column of texts as one of `json` or `jsonb`.
+pub fn of_json_type(field: Field, pg: &Type) -> Field {
+    extended(field, if *pg == Type::JSONB { JSONB } else { JSON })
+}
+
+/// A column of texts that is JSON if it is declared so: files have strings.
+pub fn with_json_of(mut field: Field, declared: &Field) -> Field {
+    if is_text(field.data_type()) && json_type(declared).is_some() {
+        let name = declared.metadata().get(EXTENSION_NAME).cloned();
+        field.metadata_mut().extend(name.map(|name| (EXTENSION_NAME.to_owned(), name)));
+    }
+    field
+}
+
+/// What a column's metadata says of its type that formats of tables do not keep: how many digits of a second
+/// it has, or that its texts are JSON.
+pub fn beside_format(field: &Field) -> HashMap<String, String> {
+    let json = json_type(field).is_some();
+    let kept = |key: &str| key == PRECISION || json && key == EXTENSION_NAME;
+    let metadata = field.metadata().iter().filter(|(key, _)| kept(key));
+    metadata.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// Bytes that PostgreSQL adds to every typmod of a variable-length type (`VARHDRSZ`).
 const TYPMOD_HEADER: i32 = 4;
 
@@ -59,7 +95,7 @@ const PARAMETER_NUMERIC: DataType = DataType::Decimal128(38, 10);
 /// Integers take the narrowest PostgreSQL type that holds them all (`UInt64` is `numeric`), a
 /// dictionary or run-end encoded column its value's type, nested lists one array type whatever
 /// their depth; maps, structs, unions and lists of those are `json`. The canonical extension types
-/// `arrow.uuid` and `arrow.json` are `uuid` and `json`.
+/// `arrow.uuid` and `arrow.json` are `uuid` and `json`, and our own `oribi.jsonb` is `jsonb`.
 ///
 /// A column of a system table may be more than its Arrow type says, such as `oid` or `name`.
 pub fn pg_type(field: &Field) -> Type {
@@ -155,7 +191,7 @@ pub fn written_type(field: &Field) -> Option<String> {
     }
     let modifier = type_modifier(field) - 4;
     match pg.name() {
-        "json" | "jsonb" | "record" => None,
+        "json" | "record" if !is_text(field.data_type()) => None,
         "numeric" if modifier >= 0 => {
             Some(format!("numeric({}, {})", modifier >> 16 & 0xffff, modifier & 0x7ff))
         }
@@ -221,7 +257,7 @@ pub fn parameter(pg: &Type) -> Option<FieldRef> {
     let field = Field::new("parameter", arrow_type(pg)?, true);
     Some(Arc::new(match *pg {
         Type::UUID => extended(field, "arrow.uuid"),
-        Type::JSON | Type::JSONB => extended(field, "arrow.json"),
+        Type::JSON | Type::JSONB => of_json_type(field, pg),
         _ => field,
     }))
 }
@@ -256,6 +292,7 @@ pub fn extended(field: Field, name: &str) -> Field {
 pub(super) enum Extension {
     Uuid,
     Json,
+    Jsonb,
 }
 
 /// The extension type of a field, if it is one that has a PostgreSQL type of its own.
@@ -263,9 +300,8 @@ pub(super) fn extension(field: &Field) -> Option<Extension> {
     let name = field.metadata().get(EXTENSION_NAME);
     match (name.map(String::as_str), storage(field.data_type())) {
         (Some("arrow.uuid"), DataType::FixedSizeBinary(16)) => Some(Extension::Uuid),
-        (Some("arrow.json"), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
-            Some(Extension::Json)
-        }
+        (Some(JSON), text) if is_text(text) => Some(Extension::Json),
+        (Some(JSONB), text) if is_text(text) => Some(Extension::Jsonb),
         (None, _) => match field.data_type() {
             DataType::RunEndEncoded(_, values) => extension(values),
             _ => None,
@@ -312,6 +348,7 @@ fn scalar_type(extension: Option<Extension>, data_type: &DataType) -> Type {
     match (extension, data_type) {
         (Some(Extension::Uuid), _) => return Type::UUID,
         (Some(Extension::Json), _) => return Type::JSON,
+        (Some(Extension::Jsonb), _) => return Type::JSONB,
         (None, _) => (),
     }
     match data_type {
@@ -357,6 +394,7 @@ fn array_of(element: &Type) -> Type {
         Type::INTERVAL => Type::INTERVAL_ARRAY,
         Type::UUID => Type::UUID_ARRAY,
         Type::JSON => Type::JSON_ARRAY,
+        Type::JSONB => Type::JSONB_ARRAY,
         Type::TEXT => Type::TEXT_ARRAY,
         Type::OID => Type::OID_ARRAY,
         Type::NAME => Type::NAME_ARRAY,
@@ -424,6 +462,8 @@ mod tests {
         assert_eq!(pg_type(&named(DataType::FixedSizeBinary(16), "arrow.uuid")), Type::UUID);
         assert_eq!(pg_type(&named(DataType::FixedSizeBinary(8), "arrow.uuid")), Type::BYTEA);
         assert_eq!(pg_type(&named(DataType::Utf8View, "arrow.json")), Type::JSON);
+        assert_eq!(pg_type(&named(DataType::Utf8, "oribi.jsonb")), Type::JSONB);
+        assert_eq!(pg_type(&list(named(DataType::Utf8, "oribi.jsonb"))), Type::JSONB_ARRAY);
     }
 
     /// Against `atttypmod` of `numeric(15,2)`, `numeric(5,-2)` and `numeric(76,38)[]`.

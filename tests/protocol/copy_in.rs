@@ -154,6 +154,42 @@ fn moments_are_rounded() {
     }
 }
 
+/// What is no JSON does not get into a column of it, and `jsonb` is kept in its own form.
+#[test]
+fn json_is_looked_at() {
+    let daemon = DAEMON.get();
+    let mut wire = log_in(&daemon, "copy_in_json");
+    assert_eq!(kinds(&wire.query("CREATE TABLE j (a json, b jsonb)")), "CZ");
+    let good = binary(&[&[Some(br#"{"x" :1}"#), Some(b"\x01{\"bb\":1, \"a\":2}")], &[None, None]]);
+    let unversioned = binary(&[&[None, Some(b"{}")]]);
+    let bad = binary(&[&[None, Some(b"\x01{")]]);
+    let kept = r#"{"x" :1}|{"a": 2, "bb": 1}"#;
+    let text: &[u8] = b"{\"x\" :1}\t{\"bb\":1, \"a\":2}\n\\N\t\\N\n";
+    let csv: &[u8] = b"\"{\"\"x\"\" :1}\",\"{\"\"bb\"\":1, \"\"a\"\":2}\"\n,\n";
+    for (options, bytes) in [("", text), ("(FORMAT csv)", csv), ("(FORMAT binary)", &good)] {
+        let messages = copy(&mut wire, &format!("COPY j FROM STDIN {options}"), bytes, 1 << 20);
+        assert_eq!(kinds(&messages), "CZ", "{options}: {messages:?}");
+        let rows = "SELECT concat_ws('|', coalesce(a::text, '-'), coalesce(b::text, '-')) FROM j ORDER BY 1";
+        assert_eq!(column(&wire.query(rows)), ["-|-", kept], "{options}");
+        wire.query("TRUNCATE j");
+    }
+    let cases: &[(&str, &[u8], &str, &str)] = &[
+        ("", b"{}\t{}\n{\t{}\n", "22P02", "COPY j, line 2, column a: \"{\""),
+        ("", b"{}\t[1,]\n", "22P02", "COPY j, line 1, column b: \"[1,]\""),
+        ("(FORMAT csv)", b"x,{}\n", "22P02", "COPY j, line 1, column a: \"x\""),
+        ("(FORMAT binary)", &unversioned, "22P03", "COPY j, line 1, column b"),
+        ("(FORMAT binary)", &bad, "22P02", "COPY j, line 1, column b"),
+    ];
+    for (options, bytes, expected, context) in cases {
+        let messages = copy(&mut wire, &format!("COPY j FROM STDIN {options}"), bytes, 1 << 20);
+        assert_eq!(kinds(&messages), "EZ", "{options} {messages:?}");
+        assert_eq!(code(&messages), *expected, "{options} {messages:?}");
+        let found = first(&messages, 'E').field(b'W').unwrap_or_default();
+        assert_eq!(&found, context, "{options} {messages:?}");
+        assert_eq!(column(&wire.query("SELECT count(*) FROM j")), ["0"], "{options}");
+    }
+}
+
 #[test]
 fn a_bad_line_is_named_and_nothing_of_it_all_stays() {
     let daemon = DAEMON.get();

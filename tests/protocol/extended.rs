@@ -222,6 +222,8 @@ fn parameters_get_the_type_of_their_cast_or_use() {
         ("bytea", 17),
         ("uuid", 2950),
         ("json", 114),
+        ("jsonb", 3802),
+        ("jsonb[]", 3807),
         ("int[]", 1007),
         ("bigint[]", 1016),
         ("text[]", 1009),

@@ -11,9 +11,9 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::equal_json::EqualJson;
+use super::equal_json::{EqualJson, has_json};
 use super::mixed::Mixed;
-use super::{grouped, refused, sets, truths, uuids};
+use super::{grouped, json_types, refused, sets, truths, uuids};
 
 /// The rule. It belongs before the engine's own rule that settles types.
 #[derive(Debug, Default)]
@@ -42,7 +42,8 @@ impl AnalyzerRule for Comparisons {
 
 impl Comparisons {
     fn settled(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        sets::settled(plan, &self.equal_json)?
+        of_json(plan)?
+            .transform_data(|plan| sets::settled(plan, &self.equal_json))?
             .transform_data(|plan| self.compared(plan))?
             .transform_data(|plan| self.equal_json.settled(plan))
     }
@@ -51,8 +52,9 @@ impl Comparisons {
         let may_be = |kind: &DataType| *kind == DataType::FixedSizeBinary(16);
         let mut inputs = plan.inputs().into_iter().flat_map(|input| input.schema().fields());
         let uuids = inputs.any(|field| may_be(field.data_type()));
-        // Few statements have any of either.
-        if !uuids && !has_several(&plan)? {
+        let json = plan.inputs().iter().any(|input| has_json(input.schema()));
+        // Few statements have any of these.
+        if !uuids && !json && !has_several(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let schema = merge_schema(&plan.inputs());
@@ -67,6 +69,7 @@ impl Comparisons {
                 };
                 expr.transform_data(|expr| truths::settled(expr, &schema))?
                     .transform_data(|expr| self.mixed.settled(expr, &schema))?
+                    .transform_data(|expr| json_types::settled(expr, &schema))?
                     .transform_data(|expr| self.equal_json.compared(expr, &schema))
             })?;
             Ok(match done.transformed {
@@ -81,6 +84,13 @@ impl Comparisons {
     }
 }
 
+fn of_json(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Union(union) => json_types::of_union(union),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
 /// Whether an expression of the plan is one of those of which types may be mixed.
 fn has_several(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
@@ -88,6 +98,7 @@ fn has_several(plan: &LogicalPlan) -> Result<bool> {
         let may_have = |expr: &Expr| {
             Mixed::may_have(expr)
                 || EqualJson::may_have(expr)
+                || json_types::may_have(expr)
                 || truths::may_have(expr)
                 || refused::may_have(expr)
         };

@@ -10,12 +10,14 @@ use datafusion::common::{Column, DFSchema, JoinConstraint, Result};
 use datafusion::functions_aggregate::expr_fn::min;
 use datafusion::logical_expr::expr::{AggregateFunction, Between, InList, InSubquery};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection,
-    ScalarUDF, Subquery, in_list,
+    Aggregate, Distinct, Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection, ScalarUDF,
+    Subquery, in_list,
 };
 use postgres_types::Type;
 
-use crate::values::types::{is_text, pg_type};
+use super::json;
+use super::json_types::json_of;
+use crate::values::types::json_type;
 
 /// Names of columns that no statement has.
 const KEY: &str = "\u{2}json_key";
@@ -24,28 +26,23 @@ const FIRST: &str = "\u{2}json";
 #[derive(Debug)]
 pub(super) struct EqualJson {
     comparable: Arc<ScalarUDF>,
-    known: Arc<ScalarUDF>,
     order: Arc<ScalarUDF>,
 }
 
 impl Default for EqualJson {
     fn default() -> Self {
-        Self {
-            comparable: super::json::comparable(),
-            known: super::json::known(),
-            order: super::json::order(),
-        }
+        Self { comparable: json::comparable(), order: json::order() }
     }
 }
 
 /// Whether a column is JSON.
 pub(super) fn is_json(field: &Field) -> bool {
-    !field.metadata().is_empty() && is_text(field.data_type()) && pg_type(field) == Type::JSON
+    json_type(field).is_some()
 }
 
 /// Whether an expression is JSON.
 pub(super) fn gives_json(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.to_field(schema).is_ok_and(|(_, field)| is_json(&field))
+    json_of(expr, schema).is_some()
 }
 
 pub(super) fn has_json(schema: &DFSchema) -> bool {
@@ -106,7 +103,8 @@ impl EqualJson {
             aggr_expr.push(min(value.clone()).alias(&first));
             *by = self.key(value).alias(key);
             let (qualifier, field) = schema.qualified_field(at);
-            let value = self.known.call(vec![Expr::Column(Column::from_name(first))]);
+            let known = json::known(&json_type(schema.field(at)).unwrap_or(Type::JSON));
+            let value = known.call(vec![Expr::Column(Column::from_name(first))]);
             columns[at] = value.alias_qualified(qualifier.cloned(), field.name());
         }
         let grouped = Aggregate::try_new(input, group_expr, aggr_expr)?;

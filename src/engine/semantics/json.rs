@@ -12,12 +12,13 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use postgres_types::Type;
 
 use super::bounded::LARGEST_VALUE;
 use super::{TooLarge, session_zone};
 use crate::values::encode::{self, TextStyle};
 use crate::values::jsonb;
-use crate::values::types::{dimensions, extended, is_text};
+use crate::values::types::{dimensions, json_type, of_json_type};
 
 /// What is wrong with arguments of which JSON is to be made, or with what is asked of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +39,20 @@ pub enum JsonError {
     NoElements(&'static str),
     #[error("cannot call {0} on a non-object")]
     NoObject(&'static str),
+    #[error("operator does not exist: {0}")]
+    NoOperator(String),
+    #[error("cannot cast type {from} to {to}")]
+    NoCast { from: String, to: String },
 }
 
 impl JsonError {
     /// The error code that PostgreSQL gives in this case.
     pub fn sqlstate(&self) -> &'static str {
-        "22023"
+        match self {
+            Self::NoOperator(_) => "42883",
+            Self::NoCast { .. } => "42846",
+            _ => "22023",
+        }
     }
 }
 
@@ -60,9 +69,12 @@ enum Making {
     Object,
     BuiltArray,
     BuiltObject,
-    /// JSON as it is, of what is not known to be so.
+    /// `json` or `jsonb` as it is, of what is not known to be so.
     Known,
-    /// JSON in `jsonb`'s form.
+    KnownNormal,
+    /// A text that has to be JSON.
+    Checked,
+    /// The same in `jsonb`'s form.
     Normal,
     /// The same text of all JSON that is equal as `jsonb`.
     Comparable,
@@ -79,6 +91,7 @@ const FUNCTIONS: &[(&str, Making)] = &[
     ("json_array_of", Making::Array),
     ("json_object_of", Making::Object),
     ("as_json", Making::Known),
+    ("as_jsonb", Making::KnownNormal),
     ("json_build_array", Making::BuiltArray),
     ("json_build_object", Making::BuiltObject),
 ];
@@ -99,8 +112,24 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(Json { name, making: *making, signature }))
     };
     let row = Arc::new(ScalarUDF::new_from_impl(Row::default()));
-    let normal = one_form("jsonb_form", Making::Normal);
-    FUNCTIONS.iter().map(function).chain([normal, comparable(), order(), row])
+    FUNCTIONS.iter().map(function).chain([normal(), checked(), comparable(), order(), row])
+}
+
+/// The function that reads a text as `jsonb`.
+pub(super) fn normal() -> Arc<ScalarUDF> {
+    one_form("jsonb_form", Making::Normal)
+}
+
+/// The function that reads a text as `json`.
+pub(super) fn checked() -> Arc<ScalarUDF> {
+    one_form("json_checked", Making::Checked)
+}
+
+/// `to_json`
+pub(super) fn of_value() -> Arc<ScalarUDF> {
+    let (name, making) = ("to_json", Making::Value);
+    let signature = Signature::any(1, Volatility::Stable);
+    Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))
 }
 
 /// The function by whose texts JSON is compared.
@@ -114,9 +143,13 @@ pub(super) fn order() -> Arc<ScalarUDF> {
 }
 
 /// The function that has JSON be known as such.
-pub(super) fn known() -> Arc<ScalarUDF> {
+pub(super) fn known(pg: &Type) -> Arc<ScalarUDF> {
+    let (name, making) = match *pg {
+        Type::JSONB => ("as_jsonb", Making::KnownNormal),
+        _ => ("as_json", Making::Known),
+    };
     let signature = Signature::any(1, Volatility::Stable);
-    Arc::new(ScalarUDF::new_from_impl(Json { name: "as_json", making: Making::Known, signature }))
+    Arc::new(ScalarUDF::new_from_impl(Json { name, making, signature }))
 }
 
 fn one_form(name: &'static str, making: Making) -> Arc<ScalarUDF> {
@@ -180,12 +213,7 @@ impl ScalarUDFImpl for Json {
     }
 
     fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        let field = Field::new(self.name, DataType::Utf8View, true);
-        Ok(Arc::new(match self.making {
-            // They are gathered as texts, whose arrays the engine has aggregates for.
-            Making::Item | Making::Member | Making::Comparable | Making::Order => field,
-            _ => extended(field, "arrow.json"),
-        }))
+        Ok(Arc::new(self.field()))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -203,6 +231,16 @@ impl ScalarUDFImpl for Json {
 }
 
 impl Json {
+    fn field(&self) -> Field {
+        let field = Field::new(self.name, DataType::Utf8View, true);
+        match self.making {
+            // They are gathered as texts, whose arrays the engine has aggregates for.
+            Making::Item | Making::Member | Making::Comparable | Making::Order => field,
+            Making::Normal | Making::KnownNormal => of_json_type(field, &Type::JSONB),
+            _ => of_json_type(field, &Type::JSON),
+        }
+    }
+
     fn made(
         &self,
         fields: &[FieldRef],
@@ -254,13 +292,21 @@ impl Json {
                 &all()?,
             ),
             Making::BuiltObject => self.object(fields, arrays, rows, style),
-            Making::Known => {
+            // What is in that form already stays so.
+            Making::Normal | Making::Checked
+                if json_type(&fields[0]) == json_type(&self.field()) =>
+            {
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 Ok(texts.as_string_view().clone())
             }
-            Making::Normal | Making::Comparable | Making::Order => {
+            Making::Known | Making::KnownNormal => {
+                let texts = cast(&arrays[0], &DataType::Utf8View)?;
+                Ok(texts.as_string_view().clone())
+            }
+            Making::Normal | Making::Checked | Making::Comparable | Making::Order => {
                 let form = match self.making {
                     Making::Normal => jsonb::normal,
+                    Making::Checked => jsonb::checked,
                     Making::Order => jsonb::order,
                     _ => jsonb::comparable,
                 };
@@ -368,8 +414,10 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionEr
 /// Names of members, as texts.
 fn keys(field: &FieldRef, array: &ArrayRef, style: &TextStyle) -> Result<StringViewArray> {
     let kind = field.data_type();
-    let json = is_text(kind) && field.metadata().values().any(|name| name == "arrow.json");
-    if json || dimensions(kind) > 0 || matches!(kind, DataType::Struct(_) | DataType::Map(..)) {
+    if json_type(field).is_some()
+        || dimensions(kind) > 0
+        || matches!(kind, DataType::Struct(_) | DataType::Map(..))
+    {
         return Err(failed(JsonError::NestedKey));
     }
     if kind.is_null() {

@@ -17,7 +17,7 @@
 //!
 //! What depends on the types of an operator's two sides is settled before ([`operators`]), and so is what
 //! several values of different types are compared as ([`comparisons`], [`mixed`], [`sets`],
-//! [`uuids`], [`equal_json`]). Some calls are refused ([`refused`]).
+//! [`uuids`], [`equal_json`]), and which of them are JSON ([`json_types`]). Some calls are refused ([`refused`]).
 //! Times are rounded to the digits of their type ([`precision`]).
 //! Functions that mean something else in PostgreSQL take the place of the engine's ([`lengths`],
 //! [`members`], [`moments`], [`templates`], [`whole`]), and some it has not ([`buckets`], [`made`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
@@ -30,6 +30,7 @@ mod averages;
 mod bare;
 mod bounded;
 mod buckets;
+mod changed;
 mod chosen;
 mod collected;
 mod comparisons;
@@ -42,6 +43,7 @@ mod implied;
 mod intervals;
 mod joined;
 mod json;
+mod json_types;
 mod labelled;
 mod lengths;
 mod literals;
@@ -91,7 +93,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::values::encode::TimeZone;
-use crate::values::types::{dimensions, is_text};
+use crate::values::types::{dimensions, is_text, json_type};
 pub(super) use intervals::INTERVAL;
 
 pub(super) use apart::Apart;
@@ -100,6 +102,7 @@ pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
 pub(super) use implied::Implied;
 pub use json::JsonError;
+pub(super) use json_types::parameter_as;
 pub(super) use operators::Operators;
 pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
@@ -163,6 +166,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     ];
     functions.extend(json::functions());
     functions.extend(reached::functions());
+    functions.extend(changed::functions());
     functions.extend(made::functions());
     functions
 }
@@ -496,6 +500,10 @@ impl Semantics {
             return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
         };
         let (from, to) = (source.data_type(), field.data_type());
+        if let Some(pg) = json_type(&field) {
+            let cast = Cast { expr, field };
+            return json_types::cast(cast, &source, &pg);
+        }
         same_dimensions(from, to)?;
         if let Some(function) = text::ValueOf::cast(&source, &field, zone) {
             return Ok(Transformed::yes(function.call(vec![*expr])));

@@ -14,11 +14,12 @@ use postgres_types::Type;
 use sqlparser::ast::BinaryOperator;
 
 use super::intervals::{INTERVAL, Scaled};
+use super::json_types::{self, json_of, parameter_as};
 use super::moments::Difference;
 use super::truths::truth;
-use super::{literals, mixed, reached, text};
+use super::{changed, literals, mixed, reached, text};
 use crate::values::encode::TimeZone;
-use crate::values::types::{dimensions, is_text, pg_type};
+use crate::values::types::{dimensions, is_text};
 
 /// Digits behind the point that a quotient has at least, if there is room for them: as many as
 /// PostgreSQL shows of `10.0 / 4`.
@@ -62,7 +63,10 @@ impl ExprPlanner for Operators {
             let right = truth(right, place, schema)?.data;
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         }
-        if let Some(call) = reached::operator(&op, &left, &right, schema) {
+        if let Some(call) = reached::operator(&op, &left, &right, schema)? {
+            return Ok(PlannerResult::Planned(call));
+        }
+        if let Some(call) = changed::operator(&op, &left, &right, schema)? {
             return Ok(PlannerResult::Planned(call));
         }
         // What has no type yet, such as a parameter, gets the engine's.
@@ -74,8 +78,11 @@ impl ExprPlanner for Operators {
         if arrays {
             return Ok(of_arrays(op, (left, left_type), (right, right_type)));
         }
-        if compares(&op) && is_text(&left_type) && is_text(&right_type) {
-            return Ok(PlannerResult::Original(self.of_texts(op, left, right, schema)));
+        let texts = is_text(&left_type) && is_text(&right_type);
+        let untyped = left_type.is_null() && json_of(&right, schema).is_some()
+            || right_type.is_null() && json_of(&left, schema).is_some();
+        if compares(&op) && (texts || untyped) {
+            return self.of_texts(op, left, right, schema).map(PlannerResult::Original);
         }
         refuse_text_beside_number(&op, (&left, &left_type), (&right, &right_type))?;
         let ((left, left_type), (right, right_type)) =
@@ -171,16 +178,21 @@ impl Operators {
         left: Expr,
         right: Expr,
         schema: &DFSchema,
-    ) -> RawBinaryExpr {
-        if !is_json(&left, schema) && !is_json(&right, schema) {
-            return RawBinaryExpr { op, left, right };
+    ) -> Result<RawBinaryExpr> {
+        match [&left, &right].map(|side| json_of(side, schema)) {
+            [None, None] => return Ok(RawBinaryExpr { op, left, right }),
+            [Some(Type::JSON), _] | [_, Some(Type::JSON)] => {
+                return json_types::no_operator(&left, &op.to_string(), &right, schema);
+            }
+            _ => {}
         }
         let key = match op {
             BinaryOperator::Eq | BinaryOperator::NotEq => &self.jsonb_comparable,
             _ => &self.jsonb_order,
         };
-        let [left, right] = [left, right].map(|side| key.call(vec![side]));
-        RawBinaryExpr { op, left, right }
+        let [left, right] =
+            [left, right].map(|side| key.call(vec![parameter_as(side, &Type::JSONB)]));
+        Ok(RawBinaryExpr { op, left, right })
     }
 }
 
@@ -213,11 +225,6 @@ fn of_arrays(
 /// Whether it is a text in quotes, which has no type by itself.
 pub(super) fn is_constant_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(value, _) if value.try_as_str().flatten().is_some())
-}
-
-/// Whether a text is JSON.
-fn is_json(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.to_field(schema).is_ok_and(|(_, field)| pg_type(&field) == Type::JSON)
 }
 
 /// What PostgreSQL has no operator for: the engine would read every text as a number, and fail at the first

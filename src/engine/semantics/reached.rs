@@ -19,9 +19,10 @@ use postgres_types::Type;
 use sqlparser::ast::BinaryOperator;
 
 use super::json::JsonError;
+use super::json_types::no_operator;
 use super::moments::no_function;
-use crate::values::jsonb::{Error, within};
-use crate::values::types::{extended, is_text, pg_type};
+use crate::values::jsonb::{self, Error, within};
+use crate::values::types::{is_text, json_type, of_json_type};
 
 /// What is asked of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +90,7 @@ pub(super) fn operator(
     left: &Expr,
     right: &Expr,
     schema: &DFSchema,
-) -> Option<Expr> {
+) -> Result<Option<Expr>> {
     use BinaryOperator as B;
     if !matches!(
         op,
@@ -103,7 +104,7 @@ pub(super) fn operator(
             | B::QuestionPipe
             | B::QuestionAnd
     ) {
-        return None;
+        return Ok(None);
     }
     let text = DataType::Utf8;
     let texts = || DataType::new_list(DataType::Utf8, true);
@@ -120,12 +121,13 @@ pub(super) fn operator(
             let (whole, part) = if *op == B::AtArrow { (left, right) } else { (right, left) };
             ("json_contains", whole.clone(), part.clone())
         }
-        _ if !may_be_json(left) => return None,
+        _ if !may_be_json(left) => return Ok(None),
         B::Arrow | B::LongArrow => {
             let name = if *op == B::Arrow { "json_at" } else { "json_text_at" };
-            let key = match of(right).is_integer() {
-                true => as_of(right, DataType::Int64),
-                false => as_of(right, text),
+            let key = match of(right) {
+                kind if kind.is_integer() => as_of(right, DataType::Int64),
+                kind if is_text(&kind) || kind.is_null() => as_of(right, text),
+                _ => return no_operator(left, &op.to_string(), right, schema),
             };
             (name, left.clone(), key)
         }
@@ -139,13 +141,10 @@ pub(super) fn operator(
         }
         B::QuestionPipe => ("json_has_any", left.clone(), as_of(right, texts())),
         B::QuestionAnd => ("json_has_all", left.clone(), as_of(right, texts())),
-        _ => return None,
+        _ => return Ok(None),
     };
-    Some(function(name)?.call(vec![left, right]))
+    Ok(function(name).map(|function| function.call(vec![left, right])))
 }
-
-/// What a text that is JSON is called.
-const JSON: &str = "arrow.json";
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Reached {
@@ -203,16 +202,25 @@ impl ScalarUDFImpl for Reached {
             Asked::At | Asked::AtPath | Asked::AtSteps | Asked::Kind => DataType::Utf8View,
             Asked::Elements | Asked::Keys | Asked::Members => {
                 let item = Field::new_list_field(DataType::Utf8View, true);
-                DataType::List(Arc::new(if self.text { item } else { extended(item, JSON) }))
+                DataType::List(Arc::new(item))
             }
         })
     }
 
-    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
-        let field = Field::new(self.name, self.return_type(&[])?, true);
-        Ok(Arc::new(match is_text(field.data_type()) && !self.text {
-            true => extended(field, JSON),
-            false => field,
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let kind = self.return_type(&[])?;
+        // A part of a value is of the value's type.
+        let whole = args.arg_fields.first().and_then(|field| json_type(field));
+        let pg = whole.unwrap_or(if self.normal() { Type::JSONB } else { Type::JSON });
+        Ok(Arc::new(match kind {
+            DataType::List(item) if !self.text => {
+                let item = Arc::new(of_json_type(item.as_ref().clone(), &pg));
+                Field::new(self.name, DataType::List(item), true)
+            }
+            kind if is_text(&kind) && !self.text => {
+                of_json_type(Field::new(self.name, kind, true), &pg)
+            }
+            kind => Field::new(self.name, kind, true),
         }))
     }
 
@@ -223,8 +231,8 @@ impl ScalarUDFImpl for Reached {
         let Some((json, others)) = arrays.split_first() else {
             return exec_err!("{} takes a value", self.name);
         };
-        let json = Values::new(json, args.arg_fields.first())?;
-        let given = self.given(&json, others, args.arg_fields.get(1))?;
+        let json = Values::new(json, args.arg_fields.first(), self.normal())?;
+        let given = self.given(&json, others, &args)?;
         Ok(match constant {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&given, 0)?),
             false => ColumnarValue::Array(given),
@@ -240,9 +248,16 @@ struct Values {
 }
 
 impl Values {
-    fn new(array: &ArrayRef, field: Option<&FieldRef>) -> Result<Self> {
+    /// `normal`: they are to be in `jsonb`'s form.
+    fn new(array: &ArrayRef, field: Option<&FieldRef>, normal: bool) -> Result<Self> {
         let texts = cast_array(array, &DataType::Utf8View)?.as_string_view().clone();
-        Ok(Self { texts, known: field.is_some_and(|field| pg_type(field) == Type::JSON) })
+        let pg = field.and_then(|field| json_type(field));
+        if normal && pg != Some(Type::JSONB) {
+            let forms = texts.iter().map(|text| text.map(jsonb::normal).transpose());
+            let texts = forms.collect::<std::result::Result<_, _>>().map_err(failed)?;
+            return Ok(Self { texts, known: true });
+        }
+        Ok(Self { texts, known: pg.is_some() })
     }
 
     fn get(&self, row: usize) -> Result<Option<&str>> {
@@ -272,11 +287,16 @@ impl Values {
 type Part<'a> = std::result::Result<Option<&'a str>, Error>;
 
 impl Reached {
+    /// Whether it looks into `jsonb` alone.
+    fn normal(&self) -> bool {
+        self.name.starts_with("jsonb_")
+    }
+
     fn given(
         &self,
         json: &Values,
         others: &[ArrayRef],
-        other: Option<&FieldRef>,
+        args: &ScalarFunctionArgs,
     ) -> Result<ArrayRef> {
         let second = || match others.first() {
             Some(array) => Ok(array),
@@ -325,7 +345,7 @@ impl Reached {
                 })
             }
             Asked::Contains => {
-                let parts = Values::new(second()?, other)?;
+                let parts = Values::new(second()?, args.arg_fields.get(1), false)?;
                 let found = json.each(|row, text| match parts.get(row)? {
                     Some(part) => within::contains(text, part).map(Some).map_err(failed),
                     None => Ok(None),
@@ -346,14 +366,14 @@ impl Reached {
                 });
                 Ok(Arc::new(found.collect::<Result<BooleanArray>>()?))
             }
-            Asked::Elements => self.lists(json, |text| match within::elements(text) {
+            Asked::Elements => self.lists(json, args, |text| match within::elements(text) {
                 Some(elements) => Ok(elements.map(Cow::Borrowed).collect()),
                 None if within::kind(text) == "object" => {
                     Err(failed(JsonError::NoElements("an object")))
                 }
                 None => Err(failed(JsonError::NoElements("a scalar"))),
             }),
-            Asked::Keys | Asked::Members => self.lists(json, |text| {
+            Asked::Keys | Asked::Members => self.lists(json, args, |text| {
                 let members = within::members(text).map_err(failed)?;
                 let members = members.ok_or_else(|| failed(JsonError::NoObject(self.name)))?;
                 Ok(match self.asked {
@@ -368,9 +388,10 @@ impl Reached {
     fn lists<'a>(
         &self,
         json: &'a Values,
+        args: &ScalarFunctionArgs,
         of: impl Fn(&'a str) -> Result<Vec<Cow<'a, str>>>,
     ) -> Result<ArrayRef> {
-        let DataType::List(item) = self.return_type(&[])? else {
+        let DataType::List(item) = args.return_field.data_type().clone() else {
             return exec_err!("{} gives lists", self.name);
         };
         let mut lists = ListBuilder::new(StringViewBuilder::new()).with_field(item);

@@ -17,7 +17,7 @@ use postgres_types::Type;
 use super::session_zone;
 use crate::values::decode;
 use crate::values::encode::{Format, TextStyle, TimeZone, text};
-use crate::values::types::{dimensions, is_text, pg_type};
+use crate::values::types::{dimensions, is_text, json_type, pg_type};
 
 /// A cast of a constant text as its value, and of an exact number as the nearest inexact one; `None`
 /// for any other cast.
@@ -47,9 +47,8 @@ fn readable(field: &Field) -> Option<Type> {
         return None;
     }
     let pg = pg_type(field);
-    let json = pg == Type::JSON && is_text(field.data_type());
     let other = !matches!(pg, Type::TEXT | Type::JSON) && !is_text(field.data_type());
-    (json || other).then_some(pg)
+    (json_type(field).is_some() || other).then_some(pg)
 }
 
 fn value(text: &str, pg: &Type, field: &Field, zone: &TimeZone) -> Result<ScalarValue> {
@@ -69,7 +68,7 @@ impl ValueOf {
     pub(super) fn cast(from: &Field, to: &FieldRef, zone: &TimeZone) -> Option<ScalarUDF> {
         let pg = readable(to)?;
         let ours = match pg {
-            Type::UUID | Type::BYTEA | Type::INTERVAL | Type::JSON => true,
+            Type::UUID | Type::BYTEA | Type::INTERVAL => true,
             // The engine refuses what no clock shows, or shows twice.
             Type::TIMESTAMPTZ if *zone != TimeZone::utc() => true,
             // It wants seconds, and takes an offset for one where the type has none.

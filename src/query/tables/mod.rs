@@ -32,7 +32,7 @@ use crate::storage::managed::{
     self, Alteration, Change, Commit, NewTable, Partitioning, SortColumn, columns_of,
 };
 use crate::storage::{self, Location};
-use crate::values::types::{pg_type, precision};
+use crate::values::types::{json_type, pg_type, precision};
 
 /// Tables of the warehouse of which one must be there before another is made: of a single one the files
 /// may be lost.
@@ -235,7 +235,7 @@ impl Session {
         for (now, declared) in now.iter_mut().zip(columns) {
             now.default.clone_from(&declared.default);
             now.comment.clone_from(&declared.comment);
-            *now = now.clone().with_precision(declared.precision());
+            *now = now.clone().declared_as(&declared.field());
         }
         let definition = Managed::new(metadata.uuid(), metadata_url, None);
         let mut made = Made { columns: now, definition, rows: None };
@@ -475,6 +475,7 @@ impl Session {
                         let Some(field) = field else { return Ok(()) };
                         let field = field.with_nullable(nullable);
                         refuse_fewer_digits(target.schema.field(at), &field)?;
+                        refuse_other_form(target.schema.field(at), &field)?;
                         steps.push(Alteration::SetType { name, field });
                     }
                     AlterColumnOperation::SetDefault { value } => {
@@ -525,6 +526,21 @@ fn refuse_fewer_digits(before: &Field, after: &Field) -> Result<()> {
                  SET {0} = {0}::{1}({digits}), and a new column with that type keeps it so)",
                 after.name(),
                 pg_type(after).name()
+            );
+            Err(Error::NotSupported(what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rows that are there may be no JSON, or not in `jsonb`'s form.
+fn refuse_other_form(before: &Field, after: &Field) -> Result<()> {
+    match json_type(after) {
+        Some(pg) if json_type(before).as_ref() != Some(&pg) => {
+            let what = format!(
+                "a column that is there as {1} (a new column has it: ADD COLUMN, and UPDATE with {0}::{1})",
+                after.name(),
+                pg.name()
             );
             Err(Error::NotSupported(what))
         }

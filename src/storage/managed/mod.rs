@@ -104,7 +104,7 @@ pub fn columns_of(metadata: &TableMetadata, before: &[Column]) -> Result<Vec<Col
                 comment: known.comment.clone(),
                 default: known.default.clone(),
                 grants: known.grants.clone(),
-                ..column.with_precision(known.precision())
+                ..column.declared_as(&known.field())
             },
         }
     });

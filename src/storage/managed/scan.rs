@@ -36,7 +36,9 @@ use super::evolve::{ByFieldId, field_id};
 use super::files::{self, TableFiles};
 use super::listing::FileList;
 use super::{commit, types};
+use crate::catalog;
 use crate::storage::{Error, Version};
+use crate::values::types::with_json_of;
 
 /// The column of a scan with row ids that says which file a row lies in: its place in
 /// [`Scan::urls`].
@@ -90,6 +92,21 @@ impl ManagedTable {
         let invalid = |error| files::damaged(metadata.location(), error);
         let schema = scan_schema(snapshot.schema(&metadata).map_err(invalid)?.as_ref())?;
         Ok(Self { files, metadata, snapshot: Some(snapshot), schema, row_ids: false, only: None })
+    }
+
+    /// The same with its columns JSON where the catalog knows that they are.
+    pub fn declared_as(mut self, columns: &[catalog::Column]) -> Self {
+        let declared: Vec<Field> = columns.iter().map(catalog::Column::field).collect();
+        let fields = self.schema.fields().iter().map(|field| {
+            let id = field_id(field);
+            let same = declared.iter().find(|other| id.is_some() && field_id(other) == id);
+            match same {
+                Some(same) => with_json_of(field.as_ref().clone(), same),
+                None => field.as_ref().clone(),
+            }
+        });
+        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        self
     }
 
     /// The same with [`FILE_COLUMN`] and [`ROW_COLUMN`] at the end, by which rows are found again.

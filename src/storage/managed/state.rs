@@ -10,7 +10,6 @@ use super::{Alteration, TableFiles, columns_of};
 use crate::catalog::{self, Catalog, Column, Consistency, Definition, Managed, Table, TableRecord};
 use crate::id;
 use crate::storage::{Error, Result};
-use crate::values::types::PRECISION;
 
 /// What a table's definition says of its files.
 pub fn managed(table: &Table) -> Result<&Managed> {
@@ -33,7 +32,7 @@ pub fn next_record(table: &Table, staged: &Staged, changes: &[Change]) -> Result
     Ok(TableRecord { columns, definition, nonce: id::nonce(), ..table.record.clone() })
 }
 
-/// Version 2 of the format has no defaults, and no seconds with fewer digits than six: they are the
+/// Version 2 of the format has no defaults, no seconds with fewer digits than six, and no JSON: they are the
 /// catalog's.
 fn set_beside_format(columns: &mut [Column], before: &[Column], changes: &[Change]) -> Result<()> {
     // IF NOT EXISTS leaves one as it is that is there.
@@ -61,12 +60,10 @@ fn set_beside_format(columns: &mut [Column], before: &[Column], changes: &[Chang
                 return Err(Error::NoColumn { name: name.clone(), table: None });
             }
             (Alteration::SetType { field, .. }, Some(column)) => {
-                let digits = field.metadata().get(PRECISION).map(String::as_str);
-                *column = column.clone().with_precision(digits);
+                *column = column.clone().declared_as(field);
             }
             (Alteration::AddColumn { field, .. }, Some(column)) if is_new(column) => {
-                let digits = field.metadata().get(PRECISION).map(String::as_str);
-                *column = column.clone().with_precision(digits);
+                *column = column.clone().declared_as(field);
             }
             _ => {}
         }

@@ -111,15 +111,11 @@ impl VisitorMut for Dialect {
             Expr::InList { .. } => operators::row_in_list(expr),
             Expr::InSubquery { .. } => membership::of_one_row(expr),
             Expr::IsNull(_) | Expr::IsNotNull(_) => tuples::null_test(expr),
-            Expr::TypedString(_) => {
-                json::normal(expr);
-                precision::rewrite(expr);
-            }
+            Expr::TypedString(_) => precision::rewrite(expr),
             Expr::Collate { .. } => collation(expr),
             Expr::Cast { .. } => {
                 casts(expr);
                 operators::cut(expr);
-                json::normal(expr);
                 precision::rewrite(expr);
             }
             Expr::CompoundFieldAccess { .. } => {

@@ -75,10 +75,24 @@ pub fn rewrite(factor: &mut TableFactor) {
             }
         }
         TableFactor::Table { name, alias, args: Some(args), with_ordinality: true, .. } => {
-            let Some(name) = single(name).filter(|name| SERIES.contains(&name.as_str())) else {
-                return;
-            };
+            let Some(name) = single(name) else { return };
             let Some(args) = plain(&args.args) else { return };
+            if let Some((columns, lists)) = of_json(&name, &args) {
+                let mut alias = alias.take().unwrap_or_else(|| named(&name));
+                let own = alias.name.value.clone();
+                let columns = if columns.is_empty() { vec![own.as_str()] } else { columns };
+                let columns = columns.into_iter().chain(["ordinality"]).skip(alias.columns.len());
+                alias.columns.extend(columns.map(column));
+                let lateral = args.iter().any(has_columns);
+                *factor = derived(numbered_arrays(lists), alias);
+                if lateral {
+                    set_lateral(factor);
+                }
+                return;
+            }
+            if !SERIES.contains(&name.as_str()) {
+                return;
+            }
             // The engine's table functions take constants.
             if args.iter().any(has_columns) {
                 let alias = with_ordinality(alias.take().unwrap_or_else(|| named(&name)));
@@ -419,9 +433,16 @@ fn with_ordinality(mut alias: TableAlias) -> TableAlias {
 
 /// The values of an array, each with its number.
 fn numbered_array(array: Expr) -> Vec<Expr> {
-    let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
-    let [values, numbers] = [array, numbers].map(|list| call("unnest", vec![list]));
-    vec![values, cast(numbers, DataType::BigInt(None))]
+    numbered_arrays(vec![array])
+}
+
+/// The values of arrays of one length, and the number of each of them.
+fn numbered_arrays(arrays: Vec<Expr>) -> Vec<Expr> {
+    let unnest = |list| call("unnest", vec![list]);
+    let first = arrays.iter().take(1).cloned();
+    let numbers = first.map(|list| call("array_subscripts", vec![list, number(1)])).map(unnest);
+    let numbers: Vec<Expr> = numbers.map(|at| cast(at, DataType::BigInt(None))).collect();
+    arrays.into_iter().map(unnest).chain(numbers).collect()
 }
 
 /// The rows of a call in FROM, each with its number.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
+use postgres_types::Type;
 use sqlparser::ast::{DataType as SqlType, ExactNumberInfo, ObjectNamePart};
 
 use super::super::types;
 use super::build::normal;
-use crate::values::types::extended;
+use crate::values::types::{extended, of_json_type};
 
 /// Understood without a schema as well.
 const BARE: &[&str] = &[
@@ -69,7 +70,8 @@ impl TypePlanner for TypeNames {
     fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
         Ok(match sql_type {
             SqlType::Regclass => Some(field("regclass")),
-            SqlType::JSON | SqlType::JSONB => Some(field("json")),
+            SqlType::JSON => Some(field("json")),
+            SqlType::JSONB => Some(field("jsonb")),
             SqlType::Uuid => Some(field("uuid")),
             // A float is a double one, unless it is to have 24 bits or less.
             SqlType::Float(ExactNumberInfo::Precision(1..=24)) => Some(field("float4")),
@@ -115,7 +117,8 @@ fn field(name: &str) -> FieldRef {
     let text = || Field::new("", DataType::Utf8View, true);
     let uuid = || Field::new("", DataType::FixedSizeBinary(16), true);
     Arc::new(match name {
-        "json" | "jsonb" => extended(text(), "arrow.json"),
+        "json" => of_json_type(text(), &Type::JSON),
+        "jsonb" => of_json_type(text(), &Type::JSONB),
         "uuid" => extended(uuid(), "arrow.uuid"),
         _ => types::field("", name, true),
     })

@@ -23,6 +23,7 @@ use super::encode::calendar::{
     DATE_RANGE, DAY_MICROS, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, TIMESTAMP_MIN,
 };
 use super::encode::{Format, TimeZone};
+use super::jsonb;
 use super::types::{element_type, is_text, pg_type, sql_name};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,6 +40,8 @@ pub enum Error {
     OutOfRange { pg: String, value: String },
     #[error("a parameter of type {} cannot be used as {target}", sql_name(.pg))]
     Unsupported { pg: String, target: String },
+    #[error(transparent)]
+    Json(#[from] jsonb::Error),
     #[error("a parameter of type {pg} cannot be converted to {target}")]
     Cast { pg: String, target: String, source: Box<datafusion::common::DataFusionError> },
 }
@@ -57,7 +60,16 @@ impl Error {
             Self::OutOfRange { pg, .. } if is_temporal(pg) => "22008",
             Self::OutOfRange { .. } => "22003",
             Self::Unsupported { .. } => "0A000",
+            Self::Json(error) => error.sqlstate(),
             Self::Cast { .. } => "42846",
+        }
+    }
+
+    /// More about it.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Json(error) => error.detail(),
+            _ => None,
         }
     }
 

@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use datafusion::common::ScalarValue;
 use postgres_types::Type;
-use serde::de::IgnoredAny;
 
 use super::{Error, Fault, Result, datetime, interval};
 use crate::values::encode::TimeZone;
+use crate::values::jsonb;
 
 /// A value in text format, in the Arrow type that is nearest to it.
 pub(super) fn parse(value: &[u8], pg: &Type, zone: &TimeZone) -> Result<ScalarValue> {
@@ -78,13 +78,15 @@ fn float<T: FromStr + Into<f64> + Copy>(text: &str) -> Result<T, Fault> {
     if lost { Err(Fault::Range) } else { Ok(value) }
 }
 
-/// JSON, which must be valid but is kept as it came. Deeper than 128 levels it is refused.
+/// JSON, which must be valid: `json` is kept as it came, `jsonb` in its own form. Deeper than 128 levels it is
+/// refused.
 pub(super) fn json(value: &[u8], pg: &Type) -> Result<ScalarValue> {
-    let valid = serde_json::from_slice::<IgnoredAny>(value).is_ok();
-    match std::str::from_utf8(value) {
-        Ok(text) if valid => Ok(ScalarValue::Utf8(Some(text.to_string()))),
-        _ => Err(Error::text(pg, value)),
-    }
+    let text = std::str::from_utf8(value).map_err(|_| Error::InvalidEncoding)?;
+    let kept = match *pg {
+        Type::JSONB => jsonb::normal(text)?,
+        _ => jsonb::checked(text)?,
+    };
+    Ok(ScalarValue::Utf8(Some(kept)))
 }
 
 /// Hexadecimal after `\x`, with spaces between bytes; otherwise `\\` and `\ooo` are escapes.

@@ -122,6 +122,13 @@ pub(super) fn build(
     style: &TextStyle,
 ) -> Result<Column> {
     let nulls = array.logical_nulls();
+    if format == Format::Binary
+        && extension(field) == Some(Extension::Jsonb)
+        && types::is_text(array.data_type())
+    {
+        let versioned = Versioned(bytes::raw(array)?);
+        return Ok(Column::new(nulls, Writer::Other(Box::new(versioned))));
+    }
     if let Some(writer) = Writer::common(array, format) {
         return Ok(Column::new(nulls, writer));
     }
@@ -195,6 +202,16 @@ fn dictionary(
         }
     }
     build(&inner, &plain(array)?, format, style)
+}
+
+/// `jsonb` in binary format: the format's version, then the text.
+struct Versioned(Box<dyn ValueWriter>);
+
+impl ValueWriter for Versioned {
+    fn write(&self, row: usize, out: &mut Sink) -> Result<()> {
+        out.put_array([1]);
+        self.0.write(row, out)
+    }
 }
 
 /// Values that were formatted beforehand.

@@ -175,7 +175,7 @@ impl Kind {
             _ if data_type.is_integer() || data_type.is_decimal() => {
                 Self::Bare(text(field, array, clock)?)
             }
-            _ if extension(field) == Some(Extension::Json) => {
+            _ if matches!(extension(field), Some(Extension::Json | Extension::Jsonb)) => {
                 Self::Bare(text(field, array, clock)?)
             }
             _ => Self::Quoted(text(field, array, clock)?),

@@ -71,7 +71,7 @@ impl Reader<'_> {
             _ => {
                 let words = [("null", "1"), ("false", "40"), ("true", "41")];
                 let word = words.iter().find(|(word, _)| self.take(word));
-                key.push_str(word.ok_or(Error::Invalid)?.1);
+                key.push_str(word.ok_or_else(Error::invalid)?.1);
                 Ok(())
             }
         }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Error, MAX_DEPTH, Numbers, Reader, Result, comparable};
+use super::{Error, MAX_DEPTH, Numbers, Reader, Result, comparable, fault};
 
 /// Whether a text is JSON.
 ///
@@ -11,7 +11,9 @@ use super::{Error, MAX_DEPTH, Numbers, Reader, Result, comparable};
 /// It is not, or has too many levels.
 pub fn check(text: &str) -> Result<()> {
     bounded(text)?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|_| Error::Invalid)
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map(drop)
+        .map_err(|_| Error::Invalid { detail: fault::detail(text, false) })
 }
 
 /// What is within a value is read again for each of its levels.
@@ -204,7 +206,7 @@ pub fn has_key(text: &str, key: &str) -> Result<bool> {
 }
 
 /// What a string between quotes means.
-fn named(quoted: &str) -> Result<Cow<'_, str>> {
+pub(super) fn named(quoted: &str) -> Result<Cow<'_, str>> {
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     match inner {
         Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
@@ -215,7 +217,7 @@ fn named(quoted: &str) -> Result<Cow<'_, str>> {
     }
 }
 
-const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+pub(super) const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
 fn trimmed(text: &str) -> &str {
     text.trim_matches(BLANKS)
@@ -223,13 +225,13 @@ fn trimmed(text: &str) -> &str {
 
 /// The values directly within an array or an object, each with its name between quotes, which is nothing in an
 /// array.
-struct Within<'a> {
+pub(super) struct Within<'a> {
     rest: &'a str,
     object: bool,
 }
 
 impl<'a> Within<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         let text = trimmed(text);
         let (rest, object) = match (text.strip_prefix('{'), text.strip_prefix('[')) {
             (Some(rest), _) => (rest, true),
@@ -361,7 +363,7 @@ mod tests {
     fn what_is_no_json_ends() {
         for text in ["{", "[1", "{\"a\"", "{\"a\" 1}", "[,]", "{:}", "\"", "\\", "[é, \"ü"] {
             assert!(Within::new(text).count() < 3, "{text}");
-            assert_eq!(check(text), Err(Error::Invalid), "{text}");
+            assert!(matches!(check(text), Err(Error::Invalid { .. })), "{text}");
         }
     }
 }

@@ -83,6 +83,14 @@ impl Error {
         }
     }
 
+    /// More about it.
+    pub fn detail(&self) -> Option<&str> {
+        match &self.fault {
+            Fault::Value(error) => error.detail(),
+            _ => None,
+        }
+    }
+
     pub fn hint(&self) -> Option<&'static str> {
         match &self.fault {
             Fault::LineEnd(end) => Some(end.hint()),
