@@ -47,11 +47,22 @@ pub(super) fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<St
     Ok(Some(format!("file://{}", directory.display())))
 }
 
-/// Joins the cluster.
+/// A warehouse's URL as daemons compare it: without escapes, links and a slash at its end.
+pub(super) fn in_normal_form(warehouse: &str) -> String {
+    let parsed = Location::parse(warehouse);
+    let url = parsed.map_or_else(|_| warehouse.to_owned(), |location| location.as_written());
+    let url = match url.strip_prefix("file://").map(std::fs::canonicalize) {
+        Some(Ok(path)) => format!("file://{}", path.display()),
+        _ => url,
+    };
+    let url = url.strip_prefix("s3a://").map_or_else(|| url.clone(), |rest| format!("s3://{rest}"));
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Joins the cluster as a daemon that has its data and its warehouse here, and is reached there.
 pub(super) async fn join(
     config: &Config,
-    data_dir: &DataDir,
-    addresses: Addresses,
+    (data_dir, warehouse, addresses): (&DataDir, Option<String>, Addresses),
     coordination: Arc<dyn Coordination>,
 ) -> Result<Arc<Membership>, Error> {
     let id = match &config.id {
@@ -75,6 +86,7 @@ pub(super) async fn join(
         build: env!("ORIBI_BUILD"),
         cores: config.engine.threads.get(),
         memory: memory::limit(config.engine.memory_limit),
+        warehouse,
     };
     Ok(Membership::join(coordination, options).await?)
 }
@@ -143,5 +155,26 @@ pub(super) fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {
         // Emptied at each start, so it must be this daemon's own.
         Some(directory) => directory.join("oribi-spill"),
         None => data_dir.path().join("spill"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warehouse_has_one_form() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let there = std::fs::canonicalize(folder.path()).expect("it is there").join("a b");
+        std::fs::create_dir(&there).expect("a directory");
+        std::os::unix::fs::symlink(&there, folder.path().join("link")).expect("a link");
+        let place = folder.path().display();
+        let expected = format!("file://{}", there.display());
+        for written in ["a b", "a b/", "a%20b", "link", "link/"] {
+            assert_eq!(in_normal_form(&format!("file://{place}/{written}")), expected, "{written}");
+        }
+        for written in ["s3://bucket/w", "s3a://bucket/w", "s3://bucket/w/"] {
+            assert_eq!(in_normal_form(written), "s3://bucket/w");
+        }
     }
 }
