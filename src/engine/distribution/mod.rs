@@ -24,6 +24,8 @@
 
 mod again;
 mod analysis;
+#[cfg(test)]
+mod arrivals;
 mod channels;
 mod codec;
 mod door;
@@ -89,6 +91,8 @@ use crate::traces::Traces;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 pub(super) use analysis::{is_spread, show_spread};
+#[cfg(test)]
+pub(super) use arrivals::lost;
 use channels::{Channels, url};
 pub(super) use codec::scan_of;
 use codec::{Codec, mark_field_ids};
@@ -186,6 +190,16 @@ impl Debug for Distribution {
     }
 }
 
+/// A session as plans from elsewhere find it.
+fn with_unnamed(template: &SessionState) -> SessionState {
+    let mut template = template.clone();
+    for function in unnamed_functions() {
+        // The registry of a state takes any function, and replaces one of the same name.
+        let _ = template.register_udf(function);
+    }
+    template
+}
+
 impl Distribution {
     pub fn new(
         settings: config::Distribution,
@@ -194,11 +208,7 @@ impl Distribution {
         (roots, system): (storage::Roots, Arc<dyn SystemCatalog>),
     ) -> Arc<Self> {
         let channels = Channels::new(peers.peering.clone(), peers.network.clone());
-        let mut template = template.clone();
-        for function in unnamed_functions() {
-            // The registry of a state takes any function, and replaces one of the same name.
-            let _ = template.register_udf(function);
-        }
+        let mut template = with_unnamed(template);
         let own = || peers.workers.own_id().to_owned();
         let traces = peers.traces.clone().map(|traces| (traces, own()));
         let guests = Guests::new(settings.clone(), template.runtime_env().clone(), traces);
