@@ -117,10 +117,9 @@ impl Base {
             Arc::new(Clients::new(self.sessions.clone(), self.signals.clone())),
             self.submissions.clone(),
         );
-        let places = Places {
-            spill: parts::spill_directory(&ground.config, &ground.data_dir),
-            roots: parts::roots(&ground.config)?,
-        };
+        let spill = parts::spill_directory(&ground.config, &ground.data_dir);
+        parts::check_spill_directory(&ground.config, &spill)?;
+        let places = Places { spill, roots: parts::roots(&ground.config)? };
         Ok(Engine::new(&ground.config.engine, &places, Arc::new(system))?)
     }
 
@@ -140,6 +139,7 @@ impl Base {
             (engine.handle().clone(), engine.memory_pool().clone()),
         );
         let warehouse = self.warehouse.clone();
+        parts::tell_of_warehouse_outside(warehouse.as_deref(), engine.roots());
         let cluster = self.membership.cluster();
         let restored_at = cluster::restored_at(coordination.as_ref()).await?;
         let warehouse_of = |url| Warehouse { url, cluster, restored_at };

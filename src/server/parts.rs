@@ -1,7 +1,7 @@
 //! What a daemon's parts are given, as its configuration says.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -45,6 +45,14 @@ pub(super) fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<St
     let directory = made()
         .map_err(|source| Error::Warehouse { path: directory.display().to_string(), source })?;
     Ok(Some(format!("file://{}", directory.display())))
+}
+
+/// Says so if the daemon may not use its own warehouse.
+pub(super) fn tell_of_warehouse_outside(warehouse: Option<&str>, roots: &Roots) {
+    let outside = warehouse.and_then(|url| Location::parse(url).ok()).map(|url| roots.check(&url));
+    if let Some(Err(error)) = outside {
+        warn!("the warehouse: {error}; until storage.roots has it, it has no tables");
+    }
 }
 
 /// A warehouse's URL as daemons compare it: without escapes, links and a slash at its end.
@@ -155,6 +163,24 @@ pub(super) fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {
         // Emptied at each start, so it must be this daemon's own.
         Some(directory) => directory.join("oribi-spill"),
         None => data_dir.path().join("spill"),
+    }
+}
+
+/// Refuses a directory for that which cannot be one, or is closed to the daemon. Room is another matter: that
+/// may be there the next time.
+pub(super) fn check_spill_directory(config: &Config, spill: &Path) -> Result<(), Error> {
+    use std::io::ErrorKind;
+    let (Some(_), Err(error)) = (&config.engine.spill_dir, std::fs::create_dir_all(spill)) else {
+        return Ok(());
+    };
+    match error.kind() {
+        // The engine fails for it.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => Ok(()),
+        _ => Err(Error::File {
+            key: "engine.spill_dir",
+            path: spill.to_owned(),
+            reason: error.to_string(),
+        }),
     }
 }
 
