@@ -279,12 +279,6 @@ impl Engine {
         Ok(distribution.keep(self.handle.clone(), socket, end))
     }
 
-    /// Functions that a part of a statement would not find on another daemon.
-    #[cfg(test)]
-    pub fn lost_functions(&self) -> Vec<String> {
-        distribution::lost(&self.template)
-    }
-
     /// Spreads statements with other settings from now on.
     pub fn change_distribution(&self, settings: &config::Distribution) {
         if let Some(distribution) = self.distribution() {

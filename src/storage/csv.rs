@@ -25,7 +25,7 @@ use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt};
 
 /// Bytes in which a file's header ends.
@@ -354,7 +354,11 @@ struct Quotes {
     delimiter: u8,
     escape: Option<u8>,
     state: State,
-    /// Lines that have ended.
+    /// Where in the bytes that are seen the last quoted value began, if it did there.
+    opened: Option<usize>,
+    /// In which line it began, from 1, if that was before.
+    line: u64,
+    /// Lines that have ended before.
     lines: u64,
 }
 
@@ -364,46 +368,42 @@ enum State {
     Begin,
     /// In one that is not quoted, or behind a quoted one.
     Plain,
-    /// In one that began in this line, from 1.
-    Quoted(u64),
+    Quoted,
     /// Behind what escapes in it.
-    Escaped(u64),
+    Escaped,
     /// Behind a quote in it: its end, or half of a quote that is meant.
-    Ended(u64),
+    Ended,
 }
 
 impl Quotes {
     fn new(quote: u8, delimiter: u8, escape: Option<u8>) -> Self {
-        Self { quote, delimiter, escape, state: State::Begin, lines: 0 }
+        let (state, opened) = (State::Begin, None);
+        Self { quote, delimiter, escape, state, opened, line: 0, lines: 0 }
     }
 
     fn see(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             // Up to the next byte that may change anything.
-            let skipped = match self.state {
-                State::Quoted(_) => match self.escape {
-                    Some(escape) => memchr2(self.quote, escape, rest),
-                    None => memchr(self.quote, rest),
-                },
-                State::Plain | State::Begin => memchr(self.quote, rest),
-                State::Escaped(_) | State::Ended(_) => Some(0),
+            let next = match (self.state, self.escape) {
+                (State::Escaped | State::Ended, _) => Some(0),
+                (State::Quoted, Some(escape)) => memchr2(self.quote, escape, rest),
+                (State::Quoted | State::Plain | State::Begin, _) => memchr(self.quote, rest),
             };
-            let (passed, next) = rest.split_at(skipped.unwrap_or(rest.len()));
-            self.pass(passed);
-            let Some((&byte, behind)) = next.split_first() else { return };
-            self.step(byte);
-            rest = behind;
+            let skipped = next.unwrap_or(rest.len());
+            if skipped > 0 && self.state != State::Quoted {
+                self.state = self.behind(rest[skipped - 1]);
+            }
+            at += skipped;
+            if next.is_some() {
+                self.step(bytes[at], at);
+                at += 1;
+            }
         }
-    }
-
-    /// Bytes among which no quote is.
-    fn pass(&mut self, bytes: &[u8]) {
-        let Some(last) = bytes.last() else { return };
-        self.lines += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        if matches!(self.state, State::Plain | State::Begin) {
-            self.state = self.behind(*last);
+        if let Some(at) = self.opened.take() {
+            self.line = self.lines + 1 + ends(&bytes[..at]);
         }
+        self.lines += ends(bytes);
     }
 
     /// Outside of quotes.
@@ -415,26 +415,29 @@ impl Quotes {
         }
     }
 
-    fn step(&mut self, byte: u8) {
+    fn step(&mut self, byte: u8, at: usize) {
         let quote = byte == self.quote;
         self.state = match self.state {
-            State::Begin if quote => State::Quoted(self.lines + 1),
-            State::Quoted(line) if quote => State::Ended(line),
-            State::Quoted(line) if self.escape == Some(byte) => State::Escaped(line),
-            State::Quoted(line) | State::Escaped(line) => State::Quoted(line),
-            State::Ended(line) if quote => State::Quoted(line),
-            State::Begin | State::Plain | State::Ended(_) => self.behind(byte),
+            State::Begin if quote => {
+                self.opened = Some(at);
+                State::Quoted
+            }
+            State::Quoted if quote => State::Ended,
+            State::Quoted if self.escape == Some(byte) => State::Escaped,
+            State::Quoted | State::Escaped => State::Quoted,
+            State::Ended if quote => State::Quoted,
+            State::Begin | State::Plain | State::Ended => self.behind(byte),
         };
-        self.lines += u64::from(byte == b'\n');
     }
 
     /// The line in which a quoted value began that has not ended.
     fn open(&self) -> Option<u64> {
-        match self.state {
-            State::Quoted(line) | State::Escaped(line) => Some(line),
-            State::Begin | State::Plain | State::Ended(_) => None,
-        }
+        matches!(self.state, State::Quoted | State::Escaped).then_some(self.line)
     }
+}
+
+fn ends(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]

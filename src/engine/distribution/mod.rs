@@ -24,8 +24,6 @@
 
 mod again;
 mod analysis;
-#[cfg(test)]
-mod arrivals;
 mod channels;
 mod codec;
 mod door;
@@ -91,8 +89,6 @@ use crate::traces::Traces;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 pub(super) use analysis::{is_spread, show_spread};
-#[cfg(test)]
-pub(super) use arrivals::lost;
 use channels::{Channels, url};
 pub(super) use codec::scan_of;
 use codec::{Codec, mark_field_ids};

@@ -472,11 +472,6 @@ fn write(directory: &Path, name: &str, columns: &[Column]) -> String {
 }
 
 #[tokio::test]
-async fn what_may_run_elsewhere_is_found_there() {
-    assert_eq!(Fixture::new().await.engine.lost_functions(), [""; 0]);
-}
-
-#[tokio::test]
 async fn psql() {
     Fixture::new().await.check(include_str!("psql.sql")).await;
 }
