@@ -474,6 +474,15 @@ impl Config {
         self.warehouse.as_deref().map_or(Ok(()), values::supported)
     }
 
+    /// Has places be the same from wherever they are looked at: a relative one is below the directory in which
+    /// the program was started.
+    fn settle(&mut self) {
+        let relative = self.warehouse.as_deref().filter(|place| !place.contains("://"));
+        if let Some(Ok(place)) = relative.map(std::path::absolute) {
+            self.warehouse = Some(place.display().to_string());
+        }
+    }
+
     /// Refuses two ports at one address, before the second of them finds it taken. All addresses of IPv6 are
     /// those of IPv4 as well, and not the other way round.
     fn check_ports(&self) -> Result<()> {
@@ -553,6 +562,22 @@ mod tests {
         assert_eq!(config.connections.max, 7);
         assert_eq!(config.query.statement_timeout, Limit(Some(Duration::from_secs(5))));
         assert_eq!(config.engine.memory_limit, Share::Percent(70));
+    }
+
+    #[test]
+    fn a_warehouse_stays_where_the_program_was_started() {
+        let here = std::env::current_dir().expect("a directory").display().to_string();
+        for (given, expected) in [
+            ("w/x", format!("{here}/w/x")),
+            ("./w", format!("{here}/w")),
+            ("/w", "/w".to_owned()),
+            ("s3://bucket/w", "s3://bucket/w".to_owned()),
+        ] {
+            let config = load(None, &[("ORIBI_WAREHOUSE", given)], &[]).expect("valid");
+            assert_eq!(config.warehouse, Some(expected.clone()));
+            let row = config.rows().into_iter().find(|row| row.key == "warehouse");
+            assert_eq!(row.map(|row| row.value), Some(expected));
+        }
     }
 
     #[test]

@@ -434,6 +434,7 @@ impl Server {
         let sources = web::Sources {
             queries: queries.clone(),
             election: self.election.clone(),
+            workers: self.workers.clone(),
             store: self.store.own.clone(),
             health: config.health.clone(),
             max_connections: config.connections.max,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::lease::Lease;
 use super::record::{Lack, Member, Record, State, Trouble};
+use super::warehouses::{self, NONE};
 use super::{Error, Result, identity};
 use crate::coordination::paths::{Path, decode};
 use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
@@ -49,6 +50,8 @@ pub struct Options {
     pub cores: usize,
     /// Bytes the engine may use.
     pub memory: u64,
+    /// The URL of the warehouse.
+    pub warehouse: Option<String>,
 }
 
 /// This daemon's place in the cluster.
@@ -66,6 +69,8 @@ pub struct Membership {
     evicted: CancellationToken,
     /// What it cannot write to, as far as that has been found.
     lacks: watch::Sender<Vec<Lack>>,
+    /// Who makes tables elsewhere than most.
+    astray: watch::Sender<Vec<(String, Trouble)>>,
 }
 
 /// What stands in the store, as far as this daemon knows.
@@ -95,6 +100,7 @@ impl Membership {
             cores: options.cores,
             memory: options.memory,
             pid_prefix: Some(any_prefix()),
+            warehouse: Some(options.warehouse.clone().unwrap_or_else(|| NONE.to_owned())),
             state: State::Joining,
             trouble: None,
             since: Utc::now(),
@@ -110,6 +116,7 @@ impl Membership {
             registered: Mutex::new(Registered { epoch: 0, record }),
             evicted: CancellationToken::new(),
             lacks: watch::Sender::new(Vec::new()),
+            astray: watch::Sender::new(Vec::new()),
         };
         membership.register().await?;
         membership.keep_pids_apart().await?;
@@ -148,17 +155,30 @@ impl Membership {
         }
     }
 
-    /// What the others are to know: the state, and what is wrong with this daemon's disks.
+    /// What the others are to know: the state, and what is wrong with this daemon's disks and warehouse.
     fn told(&self) -> (State, Option<String>) {
-        let lacks = self.lacks.borrow();
-        match *self.wanted.borrow() {
-            State::Ready if !lacks.is_empty() => (State::Degraded, Some(outline(&lacks))),
-            wanted => (wanted, None),
+        let wanted = *self.wanted.borrow();
+        match self.own_trouble() {
+            Some(trouble) if wanted == State::Ready => (State::Degraded, Some(trouble.outline)),
+            _ => (wanted, None),
         }
     }
 
-    /// Why this daemon is degraded, if it is: its store, its disks, or that it is out of touch with the
-    /// ensemble.
+    /// What is wrong with this daemon whether it is in touch with the ensemble or not.
+    fn own_trouble(&self) -> Option<Trouble> {
+        let lacks = self.lacks.borrow();
+        let lacks =
+            lacks.iter().map(|lack| Trouble { full: lack.to_string(), outline: lack.outline() });
+        let astray = self.astray.borrow();
+        let own = astray.iter().filter(|(id, _)| *id == self.options.id);
+        lacks.chain(own.map(|(_, trouble)| trouble.clone())).reduce(|first, next| Trouble {
+            full: first.full + AND + &next.full,
+            outline: first.outline + AND + &next.outline,
+        })
+    }
+
+    /// Why this daemon is degraded, if it is: its store, its disks, its warehouse, or that it is out of touch
+    /// with the ensemble.
     pub fn trouble(&self) -> Option<Trouble> {
         if self.state() != State::Degraded {
             return None;
@@ -172,9 +192,7 @@ impl Membership {
             let full = format!("{outline}; oribi doctor on its machine tells more");
             return Some(Trouble { full, outline });
         }
-        let lacks = self.lacks();
-        let full = lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join(AND);
-        (!lacks.is_empty()).then(|| Trouble { full, outline: outline(&lacks) })
+        self.own_trouble()
     }
 
     /// What cannot be written to, as it was looked at last.
@@ -492,8 +510,22 @@ impl Membership {
         }
     }
 
+    /// Looks whether all make their tables in one place.
+    fn compare(&self, members: &[Member]) {
+        let found = warehouses::astray(members);
+        let known = self.astray.borrow().clone();
+        for (id, trouble) in found.iter().filter(|daemon| !known.contains(daemon)) {
+            warn!("daemon {id}: {}", trouble.full);
+        }
+        if found.is_empty() && !known.is_empty() {
+            info!("all daemons have the same warehouse again");
+        }
+        self.astray.send_replace(found);
+    }
+
     fn publish(&self, mut members: Vec<Member>) {
         members.sort_by(|a, b| a.id.cmp(&b.id));
+        self.compare(&members);
         self.members.send_if_modified(|current| {
             let changed = **current != members;
             if changed {
@@ -502,11 +534,6 @@ impl Membership {
             changed
         });
     }
-}
-
-/// In words for everybody.
-fn outline(lacks: &[Lack]) -> String {
-    lacks.iter().map(Lack::outline).collect::<Vec<_>>().join(AND)
 }
 
 /// 15 bits: a process id is never negative.

@@ -5,6 +5,7 @@
 //! - [`lease`]: how long this daemon may take itself for registered, on its own clock.
 //! - [`election`]: which of the daemons leads.
 //! - [`live`]: settings that all daemons share and that change while they run.
+//! - [`warehouses`]: whether all make their tables in one place.
 //! - [`workers`]: which of the daemons can take a part of a statement.
 //! - [`identity`]: the cluster's UUID, by which a store that lost its data is recognised, and its key.
 //!
@@ -18,6 +19,7 @@ mod lease;
 pub mod live;
 mod membership;
 mod record;
+mod warehouses;
 mod workers;
 
 pub use election::{Election, Leadership};
@@ -25,4 +27,5 @@ pub use error::{Error, Result};
 pub use identity::{FORMAT, restored_at};
 pub use membership::{Membership, Options};
 pub use record::{Lack, Lacking, Member, Record, State, Trouble};
+pub use warehouses::{NONE as NO_WAREHOUSE, astray};
 pub use workers::{Worker, Workers};

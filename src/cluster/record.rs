@@ -62,6 +62,9 @@ pub struct Record {
     /// runs: by it others know whose a process id is. None of a daemon of an earlier version.
     #[serde(default)]
     pub pid_prefix: Option<u16>,
+    /// The URL of its warehouse, or [`super::NO_WAREHOUSE`]. None of a daemon of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warehouse: Option<String>,
     pub state: State,
     /// Why it is degraded, in words for everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]

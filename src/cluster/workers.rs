@@ -211,6 +211,7 @@ mod tests {
             build: if id == "other" { "other" } else { "same" },
             cores: 1,
             memory: 1,
+            warehouse: None,
         };
         Membership::join(store.connect(session), options).await.expect("it joins")
     }

@@ -134,11 +134,12 @@ impl Layers {
             self.wrong.push(Error::BadValue { origin, key, reason });
         }
         only(self.wrong)?;
-        let config: Config = typed(self.values).map_err(|reason| Error::BadValue {
+        let mut config: Config = typed(self.values).map_err(|reason| Error::BadValue {
             origin: String::new(),
             key: String::new(),
             reason,
         })?;
+        config.settle();
         let config = Config { origins: self.origins, ..config };
         let checks = [config.check_places(), config.check_ports(), config.check_rules()];
         only(checks.into_iter().filter_map(Result::err).collect())?;

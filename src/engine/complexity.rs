@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use sqlparser::ast::{Expr, ObjectName, Query, SetExpr, TableFactor, Visitor};
+use sqlparser::ast::{
+    Expr, ObjectName, Query, SetExpr, TableFactor, TableSampleKind, UnaryOperator, Value, Visitor,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -100,6 +103,8 @@ struct Weigh {
     weights: HashMap<usize, usize>,
     /// What the engine would ignore or do wrong.
     unsupported: Option<&'static str>,
+    /// What has no meaning.
+    wrong: Option<&'static str>,
 }
 
 impl Weigh {
@@ -134,8 +139,9 @@ impl Visitor for Weigh {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { sample: Some(_), .. } = factor {
-            self.unsupported = Some("TABLESAMPLE");
+        if let TableFactor::Table { sample: Some(sample), .. } = factor {
+            self.unsupported = Some("TABLESAMPLE in this form");
+            self.wrong = wrong_sample(sample);
         }
         if let TableFactor::Table { with_ordinality: true, .. } = factor {
             self.unsupported = Some("WITH ORDINALITY, but for unnest,");
@@ -176,6 +182,9 @@ pub(super) fn refuse_many_relations(statement: &Statement) -> Result<()> {
     let Statement::Statement(statement) = statement else { return Ok(()) };
     let mut weigh = Weigh::default();
     let walk = visit(statement.as_ref(), &mut weigh);
+    if let Some(wrong) = weigh.wrong {
+        return Err(Error::Plan(DataFusionError::Plan(wrong.to_owned())));
+    }
     if let Some(what) = weigh.unsupported {
         return Err(Error::not_supported(what));
     }
@@ -186,6 +195,29 @@ pub(super) fn refuse_many_relations(statement: &Statement) -> Result<()> {
         true => Error::TooComplex { what: "relations", limit: MAX_RELATIONS },
         false => Error::TooComplex { what: "steps", limit: MAX_STEPS },
     })
+}
+
+/// What is wrong with a part of a table's rows that is asked for, if it is no part.
+fn wrong_sample(sample: &TableSampleKind) -> Option<&'static str> {
+    let (TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) =
+        sample;
+    let number = |value: &Value| match value {
+        Value::Number(number, _) => number.parse::<f64>().ok(),
+        _ => None,
+    };
+    let percent = match &sample.quantity.as_ref()?.value {
+        Expr::Value(value) if value.value == Value::Null => {
+            return Some("TABLESAMPLE parameter cannot be null");
+        }
+        Expr::Value(value) => number(&value.value)?,
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
+            Expr::Value(value) => -number(&value.value)?,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let possible = (0.0..=100.0).contains(&percent);
+    (!possible).then_some("sample percentage must be between 0 and 100")
 }
 
 /// A statement that writes, where a query should be.

@@ -91,7 +91,11 @@ impl OptimizerRule for Correlated {
                     )
                 }
                 Expr::Exists(Exists { subquery, negated }) => {
-                    let done = matched_within(&subquery, false, names)?;
+                    let unordered = in_any_order(&subquery.subquery);
+                    let changed = !Arc::ptr_eq(unordered, &subquery.subquery);
+                    let subquery = subquery.with_plan(unordered.clone());
+                    let mut done = matched_within(&subquery, false, names)?;
+                    done.transformed |= changed;
                     Ok(done.update_data(|subquery| Expr::Exists(Exists { subquery, negated })))
                 }
                 Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
@@ -131,6 +135,19 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
 fn has_first(limit: &Limit) -> bool {
     let none_skipped = matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)));
     none_skipped && matches!(limit.get_fetch_type(), Ok(FetchType::Literal(None | Some(1..))))
+}
+
+/// A plan without an order and a limit to some of its rows, which are nothing to who asks whether there are any.
+fn in_any_order(plan: &Arc<LogicalPlan>) -> &Arc<LogicalPlan> {
+    match plan.as_ref() {
+        LogicalPlan::Sort(sort) if sort.fetch != Some(0) => in_any_order(&sort.input),
+        LogicalPlan::Limit(limit) if has_first(limit) => in_any_order(&limit.input),
+        LogicalPlan::Projection(list) => {
+            let below = in_any_order(&list.input);
+            if Arc::ptr_eq(below, &list.input) { plan } else { below }
+        }
+        _ => plan,
+    }
 }
 
 /// Whether there may be a row only because of some that LIMIT or OFFSET has to leave out for each row of the

@@ -261,7 +261,7 @@ impl Speller<'_> {
             let withs = withs.filter(|with| !with.cte_tables.is_empty());
             for (depth, with) in withs.enumerate() {
                 if depth > 0 {
-                    query = self::within(query)?;
+                    query = self::within(query, "t")?;
                 }
                 query.with = Some(with.clone());
             }
@@ -309,10 +309,10 @@ fn all_of(table: TableFactor) -> Option<Query> {
     Some(*query)
 }
 
-/// A query as the only table of another.
-fn within(query: Query) -> Option<Query> {
+/// A query as the only table of another, under a name.
+pub(super) fn within(query: Query, name: &str) -> Option<Query> {
     let subquery = Box::new(query);
-    let alias = Some(alias("t"));
+    let alias = Some(alias(name));
     all_of(TableFactor::Derived { lateral: false, subquery, alias, sample: None })
 }
 
@@ -432,7 +432,7 @@ impl Kind {
             // Both are the same.
             Self::Inner | Self::Left => left,
             Self::Right => right,
-            Self::Full => coalesce(left, right),
+            Self::Full => call("coalesce", vec![left, right]),
         }
     }
 }
@@ -504,15 +504,16 @@ fn and(left: Expr, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) }
 }
 
-fn coalesce(left: Expr, right: Expr) -> Expr {
-    let args = [left, right].map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
+/// A call of a function.
+pub(super) fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
     Expr::Function(Function {
-        name: vec![Ident::new("coalesce")].into(),
+        name: vec![Ident::new(name)].into(),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: args.into(),
+            args: args.collect(),
             clauses: Vec::new(),
         }),
         filter: None,

@@ -63,6 +63,7 @@
 mod as_of;
 mod branches;
 pub mod caches;
+mod casts;
 mod change;
 mod compact;
 mod complexity;
@@ -90,6 +91,7 @@ mod misplaced;
 pub mod notes;
 pub mod objects;
 pub mod observe;
+mod once;
 mod ordering;
 mod parameters;
 pub mod parse;

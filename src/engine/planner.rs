@@ -16,7 +16,7 @@ use datafusion::logical_expr::planner::{
 };
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, Volatility, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::parser::Statement;
@@ -32,7 +32,8 @@ use super::session::Session;
 use super::together::Found;
 use super::type_names::{digits_of, session_types};
 use super::{
-    Error, Result, as_of, complexity, joins, list, misplaced, parse, series, stars, subject,
+    Error, Result, as_of, casts, complexity, joins, list, misplaced, once, parse, series, stars,
+    subject,
 };
 use crate::catalog::{self, Columns, Definition, PUBLIC, Privilege, Snapshot, Table, TableName};
 use crate::coordination::paths::CatalogName;
@@ -78,14 +79,23 @@ impl Session {
             Some(plan.schema().fields().iter().map(|field| field.name().clone()).collect())
         };
         let may_clash = joins::spell_out(&mut statement, &columns);
+        let cast = casts::are_in(&mut statement).then(|| statement.clone());
         let spare = may_clash.then(|| statement.clone());
-        let plan = |statement| match statement {
-            Statement::Statement(statement) if !parameters.is_empty() => {
-                let parameters = parameters.clone();
-                let mut context = PlannerContext::new().with_prepare_param_data_types(parameters);
-                planner.sql_statement_to_plan_with_context(*statement, &mut context)
+        let volatile = |name: &str| {
+            let known = self.state().scalar_functions().get(name);
+            known.is_some_and(|it| it.signature().volatility == Volatility::Volatile)
+        };
+        let plan = |mut statement| {
+            once::named(&mut statement, &volatile);
+            match statement {
+                Statement::Statement(statement) if !parameters.is_empty() => {
+                    let parameters = parameters.clone();
+                    let mut context =
+                        PlannerContext::new().with_prepare_param_data_types(parameters);
+                    planner.sql_statement_to_plan_with_context(*statement, &mut context)
+                }
+                statement => planner.statement_to_plan(statement),
             }
-            statement => planner.statement_to_plan(statement),
         };
         let mut planned = plan(statement);
         if let Some(mut spare) = spare
@@ -94,8 +104,17 @@ impl Session {
             joins::tell_apart(&mut spare, &columns);
             planned = plan(spare);
         }
+        if let Some(mut cast) = cast
+            && planned.as_ref().map_or_else(stars::clashed, casts::clash)
+        {
+            if may_clash {
+                joins::tell_apart(&mut cast, &columns);
+            }
+            casts::label(&mut cast);
+            planned = plan(cast).or(planned);
+        }
         drop(planner);
-        let planned = names.settle(planned)?;
+        let planned = once::kept(names.settle(planned)?).map_err(Error::planning)?;
         complexity::refuse_large_plans(&planned)?;
         Ok(planned)
     }

@@ -7,6 +7,9 @@
 //! past [`MOST_BYTES`], or where there is no memory for them, whoever began keeps its rows and the others
 //! compute their own.
 //!
+//! A query that would give other rows each time ([`Once`]) runs once whatever that takes: its rows are kept as
+//! long as there is memory, and where there is none for them, the statement fails.
+//!
 //! Nobody is given a row before all are there, so that no reader waits for another one to read on.
 
 use std::collections::HashMap;
@@ -30,18 +33,20 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{
     Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
 };
-use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_expr::{Distribution, EquivalenceProperties};
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PhysicalExpr,
-    PlanProperties,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
+    InputDistributionRequirements, PhysicalExpr, PlanProperties,
 };
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use futures::future::{BoxFuture, Shared};
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, TryStreamExt};
+
+use super::once::Once;
 
 /// Bytes of rows that are kept at most of one partition of an aggregate.
 const MOST_BYTES: usize = 64 << 20;
@@ -57,19 +62,39 @@ impl QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let kept = with_kept(plan)?;
+        let plan = kept.as_ref().unwrap_or(plan);
         let marked = marked(plan)?;
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(Steps)]);
         planner.create_physical_plan(marked.as_ref().unwrap_or(plan), session).await
     }
 }
 
-/// Of equal aggregates.
+/// Of equal steps.
 #[derive(Debug, Default)]
 struct Group {
+    /// Whether they may not run several times.
+    once: bool,
     members: AtomicUsize,
     /// The steps whose rows all are given. Unset until the plan is about to run.
     source: OnceLock<Arc<dyn ExecutionPlan>>,
     run: Mutex<Option<Arc<Run>>>,
+}
+
+/// A plan in which the queries are marked that are to run once; `None` if there are none.
+fn with_kept(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    let mut groups: HashMap<String, Arc<Group>> = HashMap::new();
+    let marked = plan.clone().transform_up_with_subqueries(|node| {
+        let LogicalPlan::Extension(extension) = &node else { return Ok(Transformed::no(node)) };
+        let Some(Once { name, rows }) = extension.node.as_any().downcast_ref::<Once>() else {
+            return Ok(Transformed::no(node));
+        };
+        let group = groups.entry(name.clone());
+        let group = group.or_insert_with(|| Arc::new(Group { once: true, ..Group::default() }));
+        let mark = Mark { rows: rows.clone(), group: group.clone() };
+        Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(mark) })))
+    })?;
+    Ok(marked.transformed.then_some(marked.data))
 }
 
 /// A plan with its equal aggregates marked; `None` if there are none.
@@ -176,7 +201,7 @@ fn can_be_shared(plan: &LogicalPlan) -> Result<bool> {
     Ok(reads && !bound)
 }
 
-/// An aggregate that has its like elsewhere in the statement.
+/// Steps that have their like elsewhere in the statement.
 #[derive(Clone, Debug)]
 struct Mark {
     rows: LogicalPlan,
@@ -287,7 +312,7 @@ pub(super) fn share(plan: &Arc<dyn ExecutionPlan>) {
     // The closure never fails.
     let _ = plan.apply(|node| {
         if let Some(shared) = node.downcast_ref::<SharedExec>()
-            && shared.place == 0
+            && (shared.place == 0 || shared.group.once)
         {
             let _ = shared.group.source.set(shared.rows.clone());
         }
@@ -337,7 +362,8 @@ impl SharedExec {
             let start = |partition| {
                 let rows = source.execute(partition, context.clone())?;
                 let memory = MemoryConsumer::new("shared rows").register(context.memory_pool());
-                let task = SpawnedTask::spawn(gather(rows, memory));
+                let most = if self.group.once { usize::MAX } else { MOST_BYTES };
+                let task = SpawnedTask::spawn(gather(rows, memory, most));
                 let ended = task.join().map(|ended| {
                     ended.unwrap_or_else(|error| {
                         Outcome::Failed(Arc::new(DataFusionError::ExecutionJoin(Box::new(error))))
@@ -351,7 +377,12 @@ impl SharedExec {
     }
 }
 
-async fn gather(mut rows: SendableRecordBatchStream, memory: MemoryReservation) -> Outcome {
+/// All rows, if they take no more than `most` bytes.
+async fn gather(
+    mut rows: SendableRecordBatchStream,
+    memory: MemoryReservation,
+    most: usize,
+) -> Outcome {
     let mut batches = Vec::new();
     while let Some(batch) = rows.next().await {
         let batch = match batch {
@@ -360,9 +391,12 @@ async fn gather(mut rows: SendableRecordBatchStream, memory: MemoryReservation) 
         };
         let bytes = batch.get_array_memory_size();
         batches.push(batch);
-        if memory.size() + bytes > MOST_BYTES || memory.try_grow(bytes).is_err() {
-            return Outcome::TooMany(Arc::new(Mutex::new(Some((batches, rows)))));
+        match memory.try_grow(bytes) {
+            Err(error) if most == usize::MAX => return Outcome::Failed(Arc::new(error)),
+            Ok(()) if memory.size() <= most => continue,
+            Ok(()) | Err(_) => {}
         }
+        return Outcome::TooMany(Arc::new(Mutex::new(Some((batches, rows)))));
     }
     Outcome::All(Arc::new(Kept { batches, _memory: memory }))
 }
@@ -395,6 +429,14 @@ impl ExecutionPlan for SharedExec {
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
+    }
+
+    fn input_distribution_requirements(&self) -> InputDistributionRequirements {
+        InputDistributionRequirements::new(vec![match self.group.once {
+            // So that no two copies have their rows in other partitions.
+            true => Distribution::SinglePartition,
+            false => Distribution::UnspecifiedDistribution,
+        }])
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {

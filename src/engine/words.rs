@@ -59,7 +59,10 @@ pub(super) fn hint(error: &DataFusionError) -> Option<String> {
         }
         _ => return None,
     };
-    let SchemaError::FieldNotFound { valid_fields, .. } = error.as_ref() else { return None };
+    let SchemaError::FieldNotFound { field, valid_fields } = error.as_ref() else { return None };
+    if field.name.starts_with('\u{2}') {
+        return None;
+    }
     // Some columns only the engine knows.
     let named = valid_fields.iter().filter(|column| !column.name.starts_with('\u{2}'));
     let mut names: Vec<String> = named.map(|column| shown(&column.flat_name())).collect();
@@ -79,6 +82,12 @@ pub(super) fn shown(text: &str) -> String {
 
 fn of_names(error: &SchemaError) -> Option<String> {
     Some(match error {
+        // One that was added to compare with the outer query, and has not arrived.
+        SchemaError::FieldNotFound { field, .. } if field.name.starts_with('\u{2}') => {
+            "a comparison with the outer query in a table of a join is not supported: compare in the join's own \
+             condition, or in WHERE"
+                .to_owned()
+        }
         SchemaError::FieldNotFound { field, valid_fields } => match &field.relation {
             Some(table) if !valid_fields.iter().any(|valid| belongs(valid, table)) => {
                 format!("missing FROM-clause entry for table \"{}\"", table.table())
@@ -222,6 +231,12 @@ fn of_values(text: &str) -> Option<String> {
         (text.strip_prefix("Can't cast value ")).and_then(|rest| rest.split_once(" to type "))
     {
         return Some(format!("{} out of range: {value}", type_name(kind)?));
+    }
+    if let Some(column) = between(text, "Column '", "' is declared as non-nullable but") {
+        return Some(format!(
+            "null value in column \"{column}\", which is declared NOT NULL: the file has no such column, or no \
+             value there"
+        ));
     }
     if let Some(call) = text.strip_prefix("Overflow happened on FACTORIAL") {
         return Some(format!("bigint out of range: factorial{call}"));

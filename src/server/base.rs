@@ -39,6 +39,8 @@ pub(super) struct Base {
     pub in_force: Arc<InForce>,
     pub traces: Option<Arc<Traces>>,
     pub shutdown: Shutdown,
+    /// Where managed tables are made.
+    warehouse: Option<String>,
     catalog: Arc<Catalog>,
     history: Arc<History>,
     registry: Arc<Registry>,
@@ -52,7 +54,10 @@ impl Base {
     pub async fn open(ground: &Ground, store: &Store) -> Result<Self, Error> {
         let Ground { config, data_dir, addresses, .. } = ground;
         let coordination: Arc<dyn Coordination> = store.own.clone();
-        let membership = parts::join(config, data_dir, *addresses, coordination.clone()).await?;
+        let warehouse = parts::warehouse(config, data_dir)?;
+        let told = warehouse.as_deref().map(parts::in_normal_form);
+        let place = (data_dir.as_ref(), told, *addresses);
+        let membership = parts::join(config, place, coordination.clone()).await?;
         let workers = Workers::new(membership.clone());
         let catalog = Catalog::open(coordination.clone()).await?;
         let in_force = InForce::new(config.clone());
@@ -89,6 +94,7 @@ impl Base {
             workers,
             signals,
             traces,
+            warehouse,
             catalog,
             history,
             registry,
@@ -111,10 +117,9 @@ impl Base {
             Arc::new(Clients::new(self.sessions.clone(), self.signals.clone())),
             self.submissions.clone(),
         );
-        let places = Places {
-            spill: parts::spill_directory(&ground.config, &ground.data_dir),
-            roots: parts::roots(&ground.config)?,
-        };
+        let spill = parts::spill_directory(&ground.config, &ground.data_dir);
+        parts::check_spill_directory(&ground.config, &spill)?;
+        let places = Places { spill, roots: parts::roots(&ground.config)? };
         Ok(Engine::new(&ground.config.engine, &places, Arc::new(system))?)
     }
 
@@ -125,7 +130,7 @@ impl Base {
         store: &Store,
         engine: Arc<Engine>,
     ) -> Result<Arc<Queries>, Error> {
-        let Ground { config, data_dir, .. } = ground;
+        let config = &ground.config;
         let coordination: Arc<dyn Coordination> = store.own.clone();
         let commits = Commits::new(
             engine.files().clone(),
@@ -133,7 +138,8 @@ impl Base {
             self.membership.clone(),
             (engine.handle().clone(), engine.memory_pool().clone()),
         );
-        let warehouse = parts::warehouse(config, data_dir)?;
+        let warehouse = self.warehouse.clone();
+        parts::tell_of_warehouse_outside(warehouse.as_deref(), engine.roots());
         let cluster = self.membership.cluster();
         let restored_at = cluster::restored_at(coordination.as_ref()).await?;
         let warehouse_of = |url| Warehouse { url, cluster, restored_at };

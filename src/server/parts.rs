@@ -1,7 +1,7 @@
 //! What a daemon's parts are given, as its configuration says.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -47,11 +47,30 @@ pub(super) fn warehouse(config: &Config, data_dir: &DataDir) -> Result<Option<St
     Ok(Some(format!("file://{}", directory.display())))
 }
 
-/// Joins the cluster.
+/// Says so if the daemon may not use its own warehouse.
+pub(super) fn tell_of_warehouse_outside(warehouse: Option<&str>, roots: &Roots) {
+    let outside = warehouse.and_then(|url| Location::parse(url).ok()).map(|url| roots.check(&url));
+    if let Some(Err(error)) = outside {
+        warn!("the warehouse: {error}; until storage.roots has it, it has no tables");
+    }
+}
+
+/// A warehouse's URL as daemons compare it: without escapes, links and a slash at its end.
+pub(super) fn in_normal_form(warehouse: &str) -> String {
+    let parsed = Location::parse(warehouse);
+    let url = parsed.map_or_else(|_| warehouse.to_owned(), |location| location.as_written());
+    let url = match url.strip_prefix("file://").map(std::fs::canonicalize) {
+        Some(Ok(path)) => format!("file://{}", path.display()),
+        _ => url,
+    };
+    let url = url.strip_prefix("s3a://").map_or_else(|| url.clone(), |rest| format!("s3://{rest}"));
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Joins the cluster as a daemon that has its data and its warehouse here, and is reached there.
 pub(super) async fn join(
     config: &Config,
-    data_dir: &DataDir,
-    addresses: Addresses,
+    (data_dir, warehouse, addresses): (&DataDir, Option<String>, Addresses),
     coordination: Arc<dyn Coordination>,
 ) -> Result<Arc<Membership>, Error> {
     let id = match &config.id {
@@ -75,6 +94,7 @@ pub(super) async fn join(
         build: env!("ORIBI_BUILD"),
         cores: config.engine.threads.get(),
         memory: memory::limit(config.engine.memory_limit),
+        warehouse,
     };
     Ok(Membership::join(coordination, options).await?)
 }
@@ -143,5 +163,44 @@ pub(super) fn spill_directory(config: &Config, data_dir: &DataDir) -> PathBuf {
         // Emptied at each start, so it must be this daemon's own.
         Some(directory) => directory.join("oribi-spill"),
         None => data_dir.path().join("spill"),
+    }
+}
+
+/// Refuses a directory for that which cannot be one, or is closed to the daemon. Room is another matter: that
+/// may be there the next time.
+pub(super) fn check_spill_directory(config: &Config, spill: &Path) -> Result<(), Error> {
+    use std::io::ErrorKind;
+    let (Some(_), Err(error)) = (&config.engine.spill_dir, std::fs::create_dir_all(spill)) else {
+        return Ok(());
+    };
+    match error.kind() {
+        // The engine fails for it.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => Ok(()),
+        _ => Err(Error::File {
+            key: "engine.spill_dir",
+            path: spill.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warehouse_has_one_form() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let there = std::fs::canonicalize(folder.path()).expect("it is there").join("a b");
+        std::fs::create_dir(&there).expect("a directory");
+        std::os::unix::fs::symlink(&there, folder.path().join("link")).expect("a link");
+        let place = folder.path().display();
+        let expected = format!("file://{}", there.display());
+        for written in ["a b", "a b/", "a%20b", "link", "link/"] {
+            assert_eq!(in_normal_form(&format!("file://{place}/{written}")), expected, "{written}");
+        }
+        for written in ["s3://bucket/w", "s3a://bucket/w", "s3://bucket/w/"] {
+            assert_eq!(in_normal_form(written), "s3://bucket/w");
+        }
     }
 }

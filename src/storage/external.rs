@@ -4,7 +4,7 @@
 //!
 //! [`scan`]: super::scan
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -17,16 +17,18 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::datasource::physical_plan::CsvSource;
 use datafusion::error::DataFusionError;
 use futures::{FutureExt, TryStreamExt};
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::basic::LogicalType;
 use percent_encoding::percent_decode_str;
 
+use super::csv;
 use super::guard::{self, Footers};
 use super::managed::TableFiles;
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
-use super::{Error, Folders, Location, Result};
+use super::{Error, Folders, Location, Result, ready};
 use crate::catalog::{Column, External, FileFormat};
 
 /// Our own option beside the formats': which files of a directory belong to the table.
@@ -331,13 +333,20 @@ async fn infer(
         AssertUnwindSafe(infer_schema(session, &store, format.as_ref(), files)).catch_unwind().await
     };
     if let Ok(Ok(schema)) = schema(&files).await {
+        refuse_names_twice(session, &store, format.as_ref(), (location, files.first())).await?;
         return Ok(schema.fields().iter().map(|field| (**field).clone()).collect());
     }
     // Find the culprit: one file that cannot be read, or the first that differs.
     for file in &files {
         match schema(std::slice::from_ref(file)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Error::of_file(named(file), error).described(external)),
+            Ok(Err(error)) => {
+                let error = match external.format {
+                    FileFormat::Json => ready::with_line(store.as_ref(), file, error).await,
+                    FileFormat::Csv | FileFormat::Parquet => error,
+                };
+                return Err(Error::of_file(named(file), error).described(external));
+            }
             Err(panic) => return Err(Error::of_panic(named(file), panic).described(external)),
         }
         if let Ok(Err(error)) = schema(&[files[0].clone(), file.clone()]).await {
@@ -347,6 +356,35 @@ async fn infer(
     }
     let reason = "their columns differ".to_owned();
     Err(Error::Mixed { location: location.to_string(), reason })
+}
+
+/// Refuses a header that has one name twice: what is inferred has one column for both.
+async fn refuse_names_twice(
+    session: &dyn Session,
+    store: &Arc<dyn ObjectStore>,
+    format: &dyn Format,
+    (location, file): (&Location, Option<&ObjectMeta>),
+) -> Result<()> {
+    let (Some(csv), Some(file)) = (format.downcast_ref::<CsvFormat>(), file) else {
+        return Ok(());
+    };
+    let options = csv.options();
+    let has_header = session.config_options().catalog.has_header;
+    if !options.has_header.unwrap_or(has_header) || options.compression.is_compressed() {
+        return Ok(());
+    }
+    let source = CsvSource::new(Arc::new(Schema::empty())).with_csv_options(options.clone());
+    let head = store.get_range(&file.location, 0..file.size.min(csv::HEADER)).await;
+    let names = head.map_err(DataFusionError::from).and_then(|head| csv::names(&source, &head));
+    let names = names.map_err(|error| Error::of_file(location.as_str(), error))?;
+    let mut seen = HashSet::new();
+    match names.into_iter().find(|name| !seen.insert(name.clone())) {
+        Some(twice) => Err(Error::BadDefinition {
+            location: location.to_string(),
+            reason: format!("column \"{twice}\" is there twice in the header of {}", file.location),
+        }),
+        None => Ok(()),
+    }
 }
 
 async fn infer_schema(
@@ -468,6 +506,6 @@ pub(super) fn written(format: FileFormat) -> &'static str {
 }
 
 fn first_duplicate(columns: &[Column]) -> Option<&str> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     columns.iter().map(|column| column.name.as_str()).find(|name| !seen.insert(*name))
 }

@@ -1,13 +1,31 @@
 //! Lines of CSV in which something is wrong, as people count them: from 1, with the header.
 
 use arrow::datatypes::{DataType, Field};
+use serde::de::IgnoredAny;
 
 use crate::values::types::{pg_type, sql_name};
 
 /// What readers of CSV say of a line, in words; `None` if it is something else. `before` are lines in front
 /// of those that they have read.
 pub(super) fn told(text: &str, before: u64) -> Option<String> {
-    of_value(text, before).or_else(|| of_moment(text, before)).or_else(|| of_fields(text, before))
+    of_value(text, before)
+        .or_else(|| of_moment(text, before))
+        .or_else(|| of_fields(text, before))
+        .or_else(|| of_quote(text, before))
+}
+
+/// `unterminated quote at line 3`, or `... at line 3 of a part`, counted from 1: of our own.
+fn of_quote(text: &str, before: u64) -> Option<String> {
+    let rest = text.strip_prefix("unterminated quote at line ")?;
+    let &[line, ..] = numbers(rest).as_slice() else { return None };
+    let line = before + line;
+    Some(match rest.ends_with(" of a part") {
+        true => format!(
+            "line {line} has a quoted value that ends in another line, which takes \
+             OPTIONS ('newlines_in_values' 'true')"
+        ),
+        false => format!("line {line} has a quoted value that does not end"),
+    })
 }
 
 /// `Error while parsing value 'x' as type 'Int32' for column 0 at line 2. Row data: '[x,y]'`, without the
@@ -56,6 +74,28 @@ fn of_fields(text: &str, before: u64) -> Option<String> {
     Some(format!("line {line} has {}, where {} were expected", fields(found), fields(expected)))
 }
 
+/// The first line of JSON that is none, and why. Each value has a line of its own, or takes several: then it is
+/// told where it goes wrong.
+pub(super) fn of_json(text: &[u8]) -> Option<String> {
+    // Packed bytes are no lines.
+    std::str::from_utf8(text).ok()?;
+    let is_blank = |line: &&[u8]| line.trim_ascii().is_empty();
+    let lines = text.split(|byte| *byte == b'\n');
+    let blank = lines.clone().take_while(is_blank).count() as u64;
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    let fault = values.find_map(Result::err)?;
+    let numbered = (1..).zip(lines).filter(|(_, line)| !is_blank(line));
+    let own = |(at, line)| Some((at, serde_json::from_slice::<IgnoredAny>(line).err()?));
+    let (line, own) = numbered.filter_map(own).next()?;
+    let (line, fault) = match line > blank + 1 {
+        true => (line, own),
+        false => (fault.line() as u64, fault),
+    };
+    let reason = fault.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or_default();
+    Some(format!("{}: {reason}", place(line, fault.column() as u64)))
+}
+
 fn place(line: u64, column: u64) -> String {
     format!("line {line}, column {column}")
 }
@@ -68,6 +108,23 @@ fn numbers(text: &str) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_no_json_is_told() {
+        for (text, said) in [
+            (
+                "{\"a\":1}\n{\"a\":\n{\"a\":3}\n",
+                Some("line 2, column 5: EOF while parsing a value"),
+            ),
+            ("{\"a\":1}\n\nnonsense\n", Some("line 3, column 2: expected ident")),
+            ("nonsense\n", Some("line 1, column 2: expected ident")),
+            ("{\n\"a\":1\n}\n{\n\"a\" 1\n}\n", Some("line 5, column 5: expected `:`")),
+            ("{\"a\":1}\n{\"a\":2}", None),
+            ("{\n\"a\":1\n}\n", None),
+        ] {
+            assert_eq!(of_json(text.as_bytes()).as_deref(), said, "{text:?}");
+        }
+    }
 
     #[test]
     fn lines_and_columns_are_told_from_one() {
@@ -93,6 +150,12 @@ mod tests {
             (
                 "incorrect number of fields for line 3, expected 2 got 1",
                 "line 3 has 1 field, where 2 fields were expected",
+            ),
+            ("unterminated quote at line 4", "line 4 has a quoted value that does not end"),
+            (
+                "unterminated quote at line 4 of a part",
+                "line 4 has a quoted value that ends in another line, which takes \
+                 OPTIONS ('newlines_in_values' 'true')",
             ),
             (
                 "Encountered invalid UTF-8 data for line 2 and field 1",

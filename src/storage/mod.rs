@@ -8,6 +8,7 @@
 //! - [`scan`]: those tables read: which files, what is known of them, which can be left out.
 //! - [`folders`]: what is known of their files, kept from one statement to the next.
 //! - [`managed`]: tables of its own: Apache Iceberg.
+//! - [`csv`]: how CSV is read.
 //! - [`lines`]: lines of text that are wrong, as people count them.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
@@ -20,6 +21,7 @@
 
 mod conditions;
 mod contents;
+mod csv;
 mod error;
 mod exact;
 mod external;

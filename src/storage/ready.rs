@@ -12,10 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
-    FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource,
+    CsvSource, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory,
+    ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -36,13 +38,14 @@ use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselize
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use super::csv::Csv;
 use super::guard::{CheckedFactory, Footers, Seen};
 use super::pages::PagedFactory;
 use super::prefilter::Prefilter;
 use super::turns::InTurns;
-use super::{Error, PageCache, nan, pushdown};
+use super::{Error, PageCache, lines, nan, pushdown};
 
 /// Makes the scans of a plan ready to run.
 pub fn ready_scans(
@@ -123,6 +126,9 @@ impl Preparation {
                 inner = Arc::new(source.with_parquet_file_reader_factory(files));
             }
             None => (pages, condition) = (None, None),
+        }
+        if let Some(source) = inner.downcast_ref::<CsvSource>() {
+            inner = Arc::new(Csv::new(source.clone()));
         }
         let prefilter = prefilter(inner.as_ref());
         let inner = guarded(config, inner);
@@ -304,7 +310,9 @@ impl Morselizer for NamedMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let Named { base, pages, dropping, .. } = &self.source;
         let path = format!("{base}/{}", file.object_meta.location).into();
-        let origin = Origin { path, part: self.part(&file), dropping: dropping.clone() };
+        let json = (self.source.inner.file_type() == "json")
+            .then(|| (self.store.clone(), file.object_meta.clone()));
+        let origin = Origin { path, part: self.part(&file), json, dropping: dropping.clone() };
         let file = match pages {
             Some(pages) => pages.opening(base, file),
             None => file,
@@ -333,6 +341,8 @@ impl NamedMorselizer {
 struct Origin {
     path: Arc<str>,
     part: Option<Part>,
+    /// The whole file, if it is of JSON, whose readers tell no lines.
+    json: Option<(Arc<dyn ObjectStore>, ObjectMeta)>,
     dropping: Dropping,
 }
 
@@ -376,6 +386,23 @@ impl Part {
             at = end;
         }
         Some(lines)
+    }
+}
+
+/// An error in JSON with the line where it is, if it is one of syntax and the file is small enough to be read
+/// again.
+pub(super) async fn with_line(
+    store: &dyn ObjectStore,
+    file: &ObjectMeta,
+    error: DataFusionError,
+) -> DataFusionError {
+    if file.size > MOST_FETCHED || !matches!(error.find_root(), DataFusionError::ArrowError(..)) {
+        return error;
+    }
+    let bytes = store.get_range(&file.location, 0..file.size).await.ok();
+    match bytes.and_then(|bytes| lines::of_json(&bytes)) {
+        Some(told) => ArrowError::JsonError(told).into(),
+        None => error,
     }
 }
 
@@ -429,8 +456,18 @@ struct NamedMorsel {
 
 impl Morsel for NamedMorsel {
     fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
-        let Self { inner, origin: Origin { path, part, mut dropping } } = *self;
+        let Self { inner, origin: Origin { path, part, json, mut dropping } } = *self;
         let rows = inner.into_stream();
+        let rows = match json {
+            Some((store, file)) => {
+                let told = move |error| {
+                    let (store, file) = (store.clone(), file.clone());
+                    async move { Err::<RecordBatch, _>(with_line(store.as_ref(), &file, error).await) }
+                };
+                rows.or_else(told).boxed()
+            }
+            None => rows,
+        };
         let rows = match part {
             Some(part) => {
                 let path = path.clone();

@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Election;
+use crate::cluster::{Election, Workers};
 use crate::config;
 use crate::coordination::counted::Counted;
 use crate::query::Queries;
@@ -30,6 +30,7 @@ use port::{Caller, Port};
 pub struct Sources {
     pub queries: Arc<Queries>,
     pub election: Arc<Election>,
+    pub workers: Arc<Workers>,
     /// The session that the daemon lives by.
     pub store: Arc<Counted>,
     pub health: config::Health,

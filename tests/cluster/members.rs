@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::common::daemon::{Daemon, binary};
 use crate::support::*;
 
 /// ZooKeeper's own command line, as the package of the operating system has it.
@@ -152,6 +153,74 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
         assert_eq!(store.children("/incarnations").await.len(), 2, "its predecessors' are gone");
     })
     .await;
+}
+
+/// What a daemon says of its own warehouse on `/readyz`.
+async fn reason(daemon: &Daemon) -> Value {
+    readyz(daemon).await.expect("an answer").1["reason"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_makes_tables_elsewhere_is_told_of() {
+    bounded(async {
+        let cluster = Cluster::with_warehouse();
+        let [a, b] = cluster.start_together(["a", "b"]).await;
+        let shared = cluster.path("warehouse").display().to_string();
+        let own = cluster.path("own").display().to_string();
+        let cluster = cluster.with("WAREHOUSE", &own);
+        let c = cluster.start("c");
+        let outline = "its warehouse is not the one of most daemons";
+        until("it tells its peers", async || reason(&c).await == outline).await;
+        for daemon in [&a, &c] {
+            until("all know", async || {
+                let client = Client::connect(daemon).await;
+                states(&client).await.get(2).is_some_and(|(_, state)| state == "degraded")
+            })
+            .await;
+            let log = daemon.log();
+            let told = log.lines().filter(|line| line.contains("daemon c: ")).collect::<Vec<_>>();
+            assert_eq!(told.len(), 1, "{log}");
+            let both = told[0].contains(&own) && told[0].contains(&shared);
+            assert!(told[0].contains("WARN") && both, "{}", told[0]);
+        }
+        assert!(reason(&a).await.is_null() && reason(&b).await.is_null());
+        // It serves, and what it makes can be read where its files can be.
+        let client = Client::connect(&c).await;
+        let error = client.value("SELECT error FROM system.daemons WHERE local").await;
+        assert!(error.contains(&own) && error.contains(&shared), "{error}");
+        client.rows("CREATE TABLE t AS SELECT 7 AS x").await;
+        let peer = Client::connect(&a).await;
+        assert_eq!(peer.value("SELECT x FROM t").await, "7");
+        let told = peer.value("SELECT error FROM system.daemons WHERE id = 'c'").await;
+        assert_eq!(told, outline);
+        let asked = a.postgres().to_string();
+        let shown = run(&["cluster", "status", "--host", &asked]);
+        assert!(shown.contains(&format!("c is degraded: {outline}")), "{shown}");
+        let found = run(&["doctor", "--json", "--zookeeper", cluster.zookeeper()]);
+        let found: Value = serde_json::from_str(&found).expect("JSON");
+        let mut checks = found["checks"].as_array().expect("checks").iter();
+        let check = checks.find(|check| check["name"] == "warehouses").expect("it is looked at");
+        let seen = check["seen"].as_str().expect("text");
+        assert!(seen.starts_with("c: ") && seen.contains(&own) && seen.contains(&shared), "{seen}");
+        // A roll of the setting: one after another starts anew, and is right as soon as most are there.
+        b.terminate();
+        assert!(b.wait(PATIENCE).success());
+        let b = cluster.start("b");
+        until("the other is astray", async || reason(&a).await == outline).await;
+        until("most are there", async || reason(&c).await.is_null()).await;
+        a.terminate();
+        assert!(a.wait(PATIENCE).success());
+        let a = cluster.start("a");
+        all_ready(&Client::connect(&a).await, &["a", "b", "c"]).await;
+        assert!(reason(&b).await.is_null());
+    })
+    .await;
+}
+
+/// What this program prints.
+fn run(arguments: &[&str]) -> String {
+    let done = Command::new(binary()).args(arguments).output().expect("the program runs");
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::Check;
-use crate::cluster::Record;
+use crate::cluster::{self, Record};
 use crate::config::Config;
 use crate::coordination::members::Member;
 use crate::coordination::paths::{self, Path};
@@ -205,29 +205,30 @@ async fn daemons(store: &dyn Coordination) -> Vec<Check> {
         Err(coordination::Error::NoNode { .. }) => Vec::new(),
         Err(error) => return vec![Check::fail(NAME, error, "see the check of the chroot")],
     };
-    let mut records = Vec::new();
+    let mut members = Vec::new();
     for name in names {
         let Some(id) = paths::decode(&name) else { continue };
         let node = store.get(&Path::Daemon(&id).to_string()).await.ok().flatten();
         let record = node.and_then(|node| serde_json::from_slice::<Record>(&node.data).ok());
         match record {
-            Some(record) => records.push((id, record)),
+            Some(record) => members.push(cluster::Member { id, record }),
             None => {
                 let seen = format!("the record of \"{id}\" cannot be read");
                 return vec![Check::warn(NAME, seen, "another version wrote it: bring all to one")];
             }
         }
     }
-    if records.is_empty() {
+    if members.is_empty() {
         return vec![Check::ok(NAME, "none runs")];
     }
-    let list = records
-        .iter()
-        .map(|(id, record)| format!("{id} {} {} ({})", record.state, record.version, record.build));
+    let list = members.iter().map(|cluster::Member { id, record }| {
+        format!("{id} {} {} ({})", record.state, record.version, record.build)
+    });
     let seen = list.collect::<Vec<_>>().join(", ");
-    let builds: BTreeSet<&str> = records.iter().map(|(_, record)| record.build.as_str()).collect();
+    let builds = members.iter().map(|member| member.record.build.as_str());
+    let builds: BTreeSet<&str> = builds.collect();
     let own = env!("ORIBI_BUILD");
-    vec![match (builds.len(), builds.contains(own)) {
+    let build = match (builds.len(), builds.contains(own)) {
         (1, true) => Check::ok(NAME, seen),
         (1, false) => Check::warn(
             NAME,
@@ -239,5 +240,17 @@ async fn daemons(store: &dyn Coordination) -> Vec<Check> {
             seen,
             "only daemons of one build share a statement: bring all of them to the same",
         ),
-    }]
+    };
+    [build].into_iter().chain(warehouses(members)).collect()
+}
+
+/// Whether all of them make their tables in one place.
+fn warehouses(mut members: Vec<cluster::Member>) -> Vec<Check> {
+    members.sort_by(|a, b| a.id.cmp(&b.id));
+    let astray = cluster::astray(&members).into_iter();
+    astray.map(|(id, trouble)| {
+        let mend = "change the setting of this daemon, or that of the others, and start one after another anew";
+        Check::warn("warehouses", format!("{id}: {}", trouble.full), mend)
+    })
+    .collect()
 }

@@ -186,6 +186,16 @@ impl Debug for Distribution {
     }
 }
 
+/// A session as plans from elsewhere find it.
+fn with_unnamed(template: &SessionState) -> SessionState {
+    let mut template = template.clone();
+    for function in unnamed_functions() {
+        // The registry of a state takes any function, and replaces one of the same name.
+        let _ = template.register_udf(function);
+    }
+    template
+}
+
 impl Distribution {
     pub fn new(
         settings: config::Distribution,
@@ -194,11 +204,7 @@ impl Distribution {
         (roots, system): (storage::Roots, Arc<dyn SystemCatalog>),
     ) -> Arc<Self> {
         let channels = Channels::new(peers.peering.clone(), peers.network.clone());
-        let mut template = template.clone();
-        for function in unnamed_functions() {
-            // The registry of a state takes any function, and replaces one of the same name.
-            let _ = template.register_udf(function);
-        }
+        let mut template = with_unnamed(template);
         let own = || peers.workers.own_id().to_owned();
         let traces = peers.traces.clone().map(|traces| (traces, own()));
         let guests = Guests::new(settings.clone(), template.runtime_env().clone(), traces);

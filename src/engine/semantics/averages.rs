@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Decimal128Type, Decimal256Type,
-    Field, FieldRef, UInt64Type, i256,
+    DecimalType, Field, FieldRef, UInt64Type, i256,
 };
 use arrow::error::ArrowError;
 use datafusion::common::{Result, ScalarValue, exec_err};
@@ -161,15 +161,20 @@ struct Rounding {
 }
 
 impl Rounding {
+    /// Digits of an average, and how many of them are behind the point.
+    fn digits(&self) -> Result<(u8, i8)> {
+        match self.to {
+            DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+                Ok((precision, scale))
+            }
+            _ => exec_err!("{NAME} gives no {}", self.to),
+        }
+    }
+
     fn averages(&self, counts: &UInt64Array, sums: &ArrayRef) -> Result<ArrayRef> {
-        let (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale)) =
-            self.to
-        else {
-            return exec_err!("{NAME} gives no {}", self.to);
-        };
+        let (precision, scale) = self.digits()?;
         let (sums, own) = wide(sums)?;
-        let more = u32::try_from(i16::from(scale) - i16::from(own)).unwrap_or_default();
-        let factor = 10_i128.checked_pow(more);
+        let factor = factor(scale, own);
         let average = |(sum, count): (Option<i256>, Option<u64>)| {
             let (Some(sum), Some(count)) = (sum, count.filter(|count| *count > 0)) else {
                 return Ok(None);
@@ -196,6 +201,27 @@ impl Rounding {
         })
     }
 
+    /// Of one count and one sum with so many digits behind the point.
+    fn one(&self, count: u64, sum: Option<i256>, own: i8) -> Result<ScalarValue> {
+        let (precision, scale) = self.digits()?;
+        let Some(sum) = sum.filter(|_| count > 0) else {
+            return ScalarValue::try_new_null(&self.to);
+        };
+        let average = factor(scale, own).and_then(|factor| average(sum, count, factor));
+        let average = average.ok_or_else(overflow)?;
+        Ok(match self.to {
+            DataType::Decimal128(..) => {
+                let average = average.to_i128().ok_or_else(overflow)?;
+                Decimal128Type::validate_decimal_precision(average, precision, scale)?;
+                ScalarValue::Decimal128(Some(average), precision, scale)
+            }
+            _ => {
+                Decimal256Type::validate_decimal_precision(average, precision, scale)?;
+                ScalarValue::Decimal256(Some(average), precision, scale)
+            }
+        })
+    }
+
     /// Of a state with counts and sums.
     fn of_state(&self, state: &[ArrayRef]) -> Result<ArrayRef> {
         match state {
@@ -216,6 +242,11 @@ impl Rounding {
         let sums: ArrayRef = Arc::new(sums);
         self.averages(&counts, &sums)
     }
+}
+
+/// What a number with so many digits behind the point is multiplied with to have as many as another.
+fn factor(scale: i8, own: i8) -> Option<i128> {
+    10_i128.checked_pow(u32::try_from(i16::from(scale) - i16::from(own)).unwrap_or_default())
 }
 
 fn overflow() -> ArrowError {
@@ -284,6 +315,17 @@ impl Accumulator for One {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let state = self.inner.state()?;
+        // Made for each row of a window.
+        match state.as_slice() {
+            [ScalarValue::UInt64(count), ScalarValue::Decimal128(sum, _, scale)] => {
+                let sum = sum.map(i256::from_i128);
+                return self.rounding.one(count.unwrap_or_default(), sum, *scale);
+            }
+            [ScalarValue::UInt64(count), ScalarValue::Decimal256(sum, _, scale)] => {
+                return self.rounding.one(count.unwrap_or_default(), *sum, *scale);
+            }
+            _ => {}
+        }
         let state = state.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>>>()?;
         let average = match self.distinct {
             true => self.rounding.of_numbers(&state)?,
@@ -402,5 +444,20 @@ mod tests {
         for sum in [10_i128.pow(34), 10_i128.pow(37)] {
             assert!(of(sum).is_err(), "{sum}");
         }
+    }
+
+    #[test]
+    fn one_average_is_that_of_a_group() {
+        let rounding = Rounding { to: DataType::Decimal128(38, 14) };
+        for (count, sum) in [(3, Some(5)), (7, Some(-33)), (0, Some(0)), (2, None)] {
+            let counts = UInt64Array::from(vec![count]);
+            let sums = Decimal128Array::from(vec![sum]).with_precision_and_scale(38, 10);
+            let sums: ArrayRef = Arc::new(sums.expect("a type"));
+            let group = rounding.averages(&counts, &sums).expect("an average");
+            let group = ScalarValue::try_from_array(&group, 0).expect("a value");
+            let one = rounding.one(count, sum.map(i256::from_i128), 10).expect("an average");
+            assert_eq!(one, group, "{sum:?} / {count}");
+        }
+        assert!(rounding.one(1, Some(i256::from_i128(10_i128.pow(34))), 10).is_err());
     }
 }

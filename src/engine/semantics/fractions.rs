@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::{SortOptions, concat, sort_to_indices, take};
+use arrow::compute::{SortOptions, concat, partition, sort_to_indices, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{Result, ScalarValue, exec_err};
@@ -56,12 +56,7 @@ impl ScalarUDFImpl for AtFraction {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let types: Vec<_> = args.arg_fields.iter().map(|arg| arg.data_type().clone()).collect();
-        let field = Field::new(self.name(), self.return_type(&types)?, true);
-        Ok(Arc::new(match &types[0] {
-            DataType::List(element) => field.with_metadata(element.metadata().clone()),
-            _ => field,
-        }))
+        element_field(self.name(), &args)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -89,6 +84,72 @@ fn chosen(args: &[ArrayRef]) -> Result<ArrayRef> {
     };
     let places = (0..lists.len()).map(place).collect::<Result<UInt32Array>>()?;
     Ok(take(lists.values(), &places, None)?)
+}
+
+/// `array_most_frequent(values)`: of a list in order, the value that stands there most often, or the first of
+/// several (`mode_final` of PostgreSQL's `orderedsetaggs.c`).
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct MostFrequent {
+    signature: Signature,
+}
+
+impl Default for MostFrequent {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for MostFrequent {
+    fn name(&self) -> &str {
+        "array_most_frequent"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [DataType::List(element)] => Ok(element.data_type().clone()),
+            _ => no_function("mode", types),
+        }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        element_field(self.name(), &args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        make_scalar_function(most_frequent, Vec::new())(&args.args)
+    }
+}
+
+fn most_frequent(args: &[ArrayRef]) -> Result<ArrayRef> {
+    let lists = args[0].as_list::<i32>();
+    let offsets = lists.value_offsets();
+    let place = |row: usize| -> Result<Option<u32>> {
+        if lists.is_null(row) || offsets[row] == offsets[row + 1] {
+            return Ok(None);
+        }
+        let runs = partition(&[lists.value(row)])?.ranges();
+        // The last of the longest, from behind.
+        let longest = runs.iter().rev().max_by_key(|run| run.len());
+        let start = longest.and_then(|run| i32::try_from(run.start).ok());
+        Ok(start.and_then(|start| u32::try_from(offsets[row] + start).ok()))
+    };
+    let places = (0..lists.len()).map(place).collect::<Result<UInt32Array>>()?;
+    Ok(take(lists.values(), &places, None)?)
+}
+
+/// What comes of a list's elements.
+fn element_field(name: &str, args: &ReturnFieldArgs) -> Result<FieldRef> {
+    match args.arg_fields[0].data_type() {
+        DataType::List(element) => {
+            let field = Field::new(name, element.data_type().clone(), true);
+            Ok(Arc::new(field.with_metadata(element.metadata().clone())))
+        }
+        other => no_function(name, std::slice::from_ref(other)),
+    }
 }
 
 /// `array_in_order(values, down)`: the values of a list as ORDER BY has them, NULLs last unless it goes down.
@@ -169,6 +230,19 @@ mod tests {
     use arrow::datatypes::Int32Type;
 
     use super::*;
+
+    #[test]
+    fn the_most_frequent_value_is_the_first_of_several() {
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([
+            Some(vec![Some(1), Some(2), Some(2), Some(3)]),
+            Some(vec![Some(1), Some(1), Some(2), Some(2)]),
+            None,
+            Some(vec![]),
+        ]);
+        let found = most_frequent(&[Arc::new(lists) as ArrayRef]).expect("values");
+        let found = Vec::from_iter(found.as_primitive::<Int32Type>());
+        assert_eq!(found, [Some(2), Some(1), None, None]);
+    }
 
     #[test]
     fn lists_are_sorted_one_by_one() {

@@ -1,13 +1,19 @@
-//! `x = ANY (array)`, which is NULL where no element is equal and one is NULL: the engine says false.
+//! Elements of arrays where some are NULL: `x = ANY (array)` is NULL where no element is equal and one is NULL,
+//! for which the engine says false; no NULL is equal to another in `&&`, where the engine says it is; and
+//! `array_remove(a, NULL)` takes NULLs away.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{concat, filter, is_not_null, is_null};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
+use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
 pub(super) const NAME: &str = "array_has";
@@ -59,6 +65,150 @@ impl ScalarUDFImpl for ArrayHas {
             }
         })
     }
+}
+
+/// What is done with the elements of two arrays, or of one and a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Among {
+    /// Whether all of the second are in the first.
+    All,
+    /// Whether any is.
+    Any,
+    /// The first without a value.
+    Removed,
+}
+
+/// The engine's functions for that.
+const AMONG: &[(&str, Among)] = &[
+    ("array_has_all", Among::All),
+    ("array_has_any", Among::Any),
+    ("array_remove_all", Among::Removed),
+];
+
+/// Those forms of them that `known` has.
+pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let elements = |(name, among): &(&str, Among)| {
+        let function = Elements { inner: known(name)?, among: *among };
+        Some(Arc::new(ScalarUDF::new_from_impl(function)))
+    };
+    AMONG.iter().filter_map(elements).collect()
+}
+
+/// `a @> b`
+pub(super) fn has_all() -> Arc<ScalarUDF> {
+    let among = Among::All;
+    Arc::new(ScalarUDF::new_from_impl(Elements { inner: array_has_all_udf(), among }))
+}
+
+/// `a && b`
+pub(super) fn has_any() -> Arc<ScalarUDF> {
+    let among = Among::Any;
+    Arc::new(ScalarUDF::new_from_impl(Elements { inner: array_has_any_udf(), among }))
+}
+
+/// One of the engine's functions, in which NULL is equal to what PostgreSQL says.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Elements {
+    inner: Arc<ScalarUDF>,
+    among: Among,
+}
+
+impl ScalarUDFImpl for Elements {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        let [first, second] = args.args.as_slice() else {
+            return self.inner.invoke_with_args(args);
+        };
+        match self.among {
+            Among::All => {
+                let sought = second.to_array(rows)?;
+                let found = self.inner.invoke_with_args(args)?;
+                let Some(sought) = with_nulls(&sought) else { return Ok(found) };
+                let found = found.to_array(rows)?;
+                let truths = found.as_boolean().iter().enumerate();
+                let truths = truths.map(|(row, truth)| {
+                    let null = sought.is_valid(row) && sought.value(row).null_count() > 0;
+                    truth.map(|truth| truth && !null)
+                });
+                Ok(ColumnarValue::Array(Arc::new(truths.collect::<BooleanArray>())))
+            }
+            Among::Any => {
+                let sought = second.to_array(rows)?;
+                if let Some(sought) = with_nulls(&sought) {
+                    args.args[1] = ColumnarValue::Array(Arc::new(without_nulls(sought)?));
+                }
+                self.inner.invoke_with_args(args)
+            }
+            Among::Removed => {
+                let (lists, value) = (first.to_array(rows)?, second.to_array(rows)?);
+                let removed = self.inner.invoke_with_args(args)?;
+                let Some(lists) = lists.as_list_opt::<i32>() else { return Ok(removed) };
+                let nulls = is_null(&value)?;
+                if nulls.true_count() == 0 {
+                    return Ok(removed);
+                }
+                let (of_null, others) = (without_nulls(lists)?, removed.to_array(rows)?);
+                let of_null = arrow::compute::cast(&of_null, others.data_type())?;
+                Ok(ColumnarValue::Array(zip(&nulls, &of_null, &others)?))
+            }
+        }
+    }
+}
+
+/// Lists of which some have NULLs.
+fn with_nulls(lists: &ArrayRef) -> Option<&ListArray> {
+    lists.as_list_opt::<i32>().filter(|lists| lists.values().null_count() > 0)
+}
+
+fn without_nulls(lists: &ListArray) -> Result<ListArray> {
+    let DataType::List(item) = lists.data_type() else { return Ok(lists.clone()) };
+    let (mut parts, mut lengths) = (Vec::new(), Vec::new());
+    for row in 0..lists.len() {
+        let known = match lists.is_null(row) {
+            true => lists.values().slice(0, 0),
+            false => {
+                let values = lists.value(row);
+                filter(&values, &is_not_null(&values)?)?
+            }
+        };
+        lengths.push(known.len());
+        parts.push(known);
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    let values = match parts.as_slice() {
+        [] => lists.values().slice(0, 0),
+        parts => concat(parts)?,
+    };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(ListArray::try_new(item.clone(), offsets, values, lists.nulls().cloned())?)
 }
 
 /// What was found, without those that are false where an element is NULL.

@@ -30,6 +30,7 @@ mod averages;
 mod bare;
 mod bounded;
 mod buckets;
+mod cased;
 mod changed;
 mod chosen;
 mod collected;
@@ -163,6 +164,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(buckets::WidthBucket::default())),
         Arc::new(ScalarUDF::new_from_impl(fractions::AtFraction::default())),
         Arc::new(ScalarUDF::new_from_impl(fractions::InOrder::default())),
+        Arc::new(ScalarUDF::new_from_impl(fractions::MostFrequent::default())),
     ];
     functions.extend(json::functions());
     functions.extend(reached::functions());
@@ -209,6 +211,8 @@ pub(super) fn amended_functions(
     functions.extend(known(moments::AgeSince::NAME).map(since));
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
+    functions.extend(members::functions(&known));
+    functions.extend(cased::functions(&known));
     functions.extend(templates::functions(&known));
     functions.extend(typed::functions(known));
     functions

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
-use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_expr, cast};
@@ -17,7 +16,7 @@ use super::intervals::{INTERVAL, Scaled};
 use super::json_types::{self, json_of, parameter_as};
 use super::moments::Difference;
 use super::truths::truth;
-use super::{changed, literals, mixed, reached, text};
+use super::{changed, literals, members, mixed, reached, text};
 use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text};
 
@@ -210,13 +209,13 @@ fn of_arrays(
     };
     match op {
         BinaryOperator::AtArrow => {
-            PlannerResult::Planned(array_has_all_udf().call(vec![left, right]))
+            PlannerResult::Planned(members::has_all().call(vec![left, right]))
         }
         BinaryOperator::ArrowAt => {
-            PlannerResult::Planned(array_has_all_udf().call(vec![right, left]))
+            PlannerResult::Planned(members::has_all().call(vec![right, left]))
         }
         BinaryOperator::PGOverlap => {
-            PlannerResult::Planned(array_has_any_udf().call(vec![left, right]))
+            PlannerResult::Planned(members::has_any().call(vec![left, right]))
         }
         op => PlannerResult::Original(RawBinaryExpr { op, left, right }),
     }

@@ -45,7 +45,6 @@ enum Kind {
 fn ours(args: &AccumulatorArgs<'_>) -> Option<Kind> {
     let argument = args.expr_fields.first().map(|field| field.data_type());
     match (args.return_field.data_type(), argument) {
-        _ if args.is_distinct => None,
         (DataType::Int64, _) => Some(Kind::Integers),
         (DataType::Decimal128(precision, scale), Some(DataType::Decimal128(digits, _)))
             if digits + MORE_DIGITS > *precision =>
@@ -81,6 +80,9 @@ impl AggregateUDFImpl for CheckedSum {
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match ours(&args) {
+            Some(kind) if args.is_distinct => {
+                Ok(Box::new(DistinctSum { values: self.engine.accumulator(args)?, kind }))
+            }
             Some(kind) => Ok(Box::new(Sum::new(kind))),
             None => self.engine.accumulator(args),
         }
@@ -91,8 +93,8 @@ impl AggregateUDFImpl for CheckedSum {
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
         match ours(&args) {
-            Some(kind) => Ok(Box::new(Sum::new(kind))),
-            None => self.engine.create_sliding_accumulator(args),
+            Some(kind) if !args.is_distinct => Ok(Box::new(Sum::new(kind))),
+            _ => self.engine.create_sliding_accumulator(args),
         }
     }
 
@@ -108,7 +110,7 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         args: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        let Some(kind) = ours(&args) else {
+        let Some(kind) = ours(&args).filter(|_| !args.is_distinct) else {
             return self.engine.create_groups_accumulator(args);
         };
         let overflow = Arc::new(AtomicBool::new(false));
@@ -255,6 +257,41 @@ impl Accumulator for Sum {
 
     fn size(&self) -> usize {
         size_of_val(self)
+    }
+}
+
+/// One sum of the values that differ.
+#[derive(Debug)]
+struct DistinctSum {
+    /// The engine's, whose state has the values.
+    values: Box<dyn Accumulator>,
+    kind: Kind,
+}
+
+impl Accumulator for DistinctSum {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values.update_batch(values)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.values.merge_batch(states)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mut sum = Sum::new(self.kind);
+        for values in self.state()? {
+            let ScalarValue::List(values) = values else { return self.values.evaluate() };
+            sum.update_batch(&[values.value(0)])?;
+        }
+        sum.value()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.values.state()
+    }
+
+    fn size(&self) -> usize {
+        self.values.size() + size_of_val(self)
     }
 }
 

@@ -177,6 +177,7 @@ pub(super) fn known(error: &DataFusionError) -> Option<&'static str> {
         DataFusionError::SQL(_, _) => "42601",
         DataFusionError::NotImplemented(text) => told_by(text).unwrap_or("0A000"),
         DataFusionError::SchemaError(inner, _) => match inner.as_ref() {
+            SchemaError::FieldNotFound { field, .. } if field.name.starts_with('\u{2}') => "0A000",
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let known = |relation| {
                     valid_fields.iter().any(|valid| valid.relation.as_ref() == Some(relation))

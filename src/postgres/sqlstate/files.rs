@@ -43,6 +43,7 @@ impl From<&storage::Error> for Report {
             E::DeniedWrite { path } | E::ReadOnly { path } if is_local(path) => {
                 report.hint(UNWRITABLE)
             }
+            E::Values { .. } if report.code == "23502" => report.hint(NOT_NULL),
             E::Catalog(error) => error.as_ref().into(),
             E::Shared(error) => error.as_ref().into(),
             error if error.is_conflict() => report.hint("Retry the transaction."),
@@ -59,6 +60,10 @@ fn is_local(path: &str) -> bool {
 /// What is to be done about a file that cannot be read.
 const DAMAGED: &str = "Put the file right, or take it away: a table's files are lost unless there is a copy of \
                        them.";
+
+/// What is to be done about a file without values that there are said to be.
+const NOT_NULL: &str = "Declare the column without NOT NULL: it is NULL then for all rows of files that do not have \
+                        it. Or take the file away.";
 
 /// The same of a file that says what a managed table consists of.
 const MANAGED: &str = "A managed table consists of this file: put it back from a copy.";

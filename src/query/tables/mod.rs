@@ -351,6 +351,8 @@ impl Session {
             return Ok(managed::table_location(&location.as_written(), name));
         }
         let warehouse = self.queries().warehouse.as_ref().ok_or(storage::Error::NoWarehouse)?;
+        let place = Location::parse(warehouse).map_err(engine::Error::from)?;
+        self.roots().check(&place).map_err(engine::Error::from)?;
         self.warehouse_is_there(warehouse).await?;
         Ok(managed::table_location(warehouse, name))
     }

@@ -221,10 +221,16 @@ async fn remove(
     for removed in [aborted, store.delete(path).await] {
         match removed {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            // A file system that is read-only says so of what is not there as well.
+            Err(_) if is_absent(store, path).await => {}
             Err(error) => {
                 let error = brief(&error);
                 tracing::warn!(%path, error, "an unfinished data file is left behind");
             }
         }
     }
+}
+
+async fn is_absent(store: &Arc<dyn ObjectStore>, path: &Path) -> bool {
+    matches!(store.head(path).await, Err(object_store::Error::NotFound { .. }))
 }

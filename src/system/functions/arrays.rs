@@ -11,15 +11,15 @@ use datafusion::logical_expr::{
 
 use super::super::rows::Value;
 use super::Kind::{Array, Int};
-use super::{Call, Spec, spec};
+use super::{Given, Spec, plain};
 
 pub const FUNCTIONS: &[Spec] = &[
-    spec("array_subscripts", &[&[Array, Int]], "_int4", subscripts).immutable(),
-    spec("array_dims", &[&[Array]], "text", dimensions).immutable(),
+    plain("array_subscripts", &[&[Array, Int]], "_int4", subscripts),
+    plain("array_dims", &[&[Array]], "text", dimensions),
 ];
 
 /// The subscripts of an array's first dimension: what `generate_subscripts` unnests.
-fn subscripts(call: &Call<'_, '_>) -> Result<Value> {
+fn subscripts(call: &Given<'_>) -> Result<Value> {
     let count = match &call.args[0] {
         Value::List(items) if call.int(1) == 1 => items.len(),
         _ => 0,
@@ -28,7 +28,7 @@ fn subscripts(call: &Call<'_, '_>) -> Result<Value> {
 }
 
 /// The bounds of an array, such as `[1:2][1:3]`; NULL for one without elements.
-fn dimensions(call: &Call<'_, '_>) -> Result<Value> {
+fn dimensions(call: &Given<'_>) -> Result<Value> {
     let mut text = String::new();
     let mut level = &call.args[0];
     while let Value::List(items) = level

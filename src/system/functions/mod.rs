@@ -27,6 +27,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Debug, Formatter};
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -93,6 +94,8 @@ struct Spec {
 /// How a function comes to its value.
 #[derive(Clone, Copy)]
 enum Work {
+    /// From its arguments alone, on any daemon.
+    Plain(fn(&Given<'_>) -> Result<Value>),
     AtOnce(fn(&Call<'_, '_>) -> Result<Value>),
     /// It asks others, or waits; given up with its statement.
     Later(for<'a> fn(Asked<'a>) -> BoxFuture<'a, Result<Value>>),
@@ -105,6 +108,17 @@ const fn spec(
     call: fn(&Call<'_, '_>) -> Result<Value>,
 ) -> Spec {
     let (volatility, work) = (Volatility::Stable, Work::AtOnce(call));
+    Spec { name, takes, names: &[], variadic: false, returns, volatility, strict: true, work }
+}
+
+/// A function that always gives the same for the same arguments, and knows of nothing else.
+const fn plain(
+    name: &'static str,
+    takes: &'static [&'static [Kind]],
+    returns: &'static str,
+    call: fn(&Given<'_>) -> Result<Value>,
+) -> Spec {
+    let (volatility, work) = (Volatility::Immutable, Work::Plain(call));
     Spec { name, takes, names: &[], variadic: false, returns, volatility, strict: true, work }
 }
 
@@ -122,10 +136,6 @@ const fn asking(
 impl Spec {
     const fn volatile(self) -> Self {
         Self { volatility: Volatility::Volatile, ..self }
-    }
-
-    const fn immutable(self) -> Self {
-        Self { volatility: Volatility::Immutable, ..self }
     }
 
     const fn named(self, names: &'static [&'static str]) -> Self {
@@ -160,7 +170,7 @@ pub fn scalar(shared: &Arc<Shared>) -> Vec<Arc<ScalarUDF>> {
     let own = specs().map(|spec| {
         let function = Function { spec, signature: spec.signature(), shared: shared.clone() };
         match spec.work {
-            Work::AtOnce(_) => ScalarUDF::new_from_impl(function),
+            Work::Plain(_) | Work::AtOnce(_) => ScalarUDF::new_from_impl(function),
             Work::Later(_) => AsyncScalarUDF::new(Arc::new(function)).into_scalar_udf(),
         }
     });
@@ -242,11 +252,16 @@ pub fn own() -> Vec<Own> {
     values.chain(tables).collect()
 }
 
-/// One call: what a function has to go by.
-struct Call<'a, 'r> {
-    view: &'a View<'a>,
+/// What a function is called with.
+struct Given<'r> {
     args: &'r [Value],
     fields: &'r [FieldRef],
+}
+
+/// One call: what a function has to go by that looks at the session as well.
+struct Call<'a, 'r> {
+    view: &'a View<'a>,
+    given: Given<'r>,
     index: &'r OnceCell<Index<'a>>,
     options: &'r ConfigOptions,
 }
@@ -280,17 +295,27 @@ fn int_of(args: &[Value], n: usize) -> i64 {
     args.get(n).and_then(Value::as_int).unwrap_or_default()
 }
 
-impl<'a, 'r> Call<'a, 'r> {
-    fn session(&self) -> &'a SessionInfo {
-        self.view.session
-    }
-
+impl<'r> Given<'r> {
     fn text(&self, n: usize) -> &'r str {
         text_of(self.args, n)
     }
 
     fn int(&self, n: usize) -> i64 {
         int_of(self.args, n)
+    }
+}
+
+impl<'r> Deref for Call<'_, 'r> {
+    type Target = Given<'r>;
+
+    fn deref(&self) -> &Given<'r> {
+        &self.given
+    }
+}
+
+impl<'a, 'r> Call<'a, 'r> {
+    fn session(&self) -> &'a SessionInfo {
+        self.view.session
     }
 
     fn oid(&self, n: usize) -> u32 {
@@ -360,9 +385,7 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let Work::AtOnce(call) = self.spec.work else {
-            return plan_err!("{} cannot stand here, only in a list of columns", self.spec.name);
-        };
+        let name = self.spec.name;
         // The optimiser tries what comes of NULLs without a session.
         let session = SessionInfo::of(&args.config_options);
         let view = session.map(|session| View::new(session, &self.shared));
@@ -375,12 +398,18 @@ impl ScalarUDFImpl for Function {
         let mut row_args = Vec::with_capacity(rows.columns.len());
         for row in 0..rows.count {
             rows.read(row, &mut row_args);
-            values.push(if self.spec.strict && row_args.contains(&Value::Null) {
-                Value::Null
-            } else {
-                let view = view.as_ref().map_err(|error| exec_datafusion_err!("{error}"))?;
-                let (fields, options) = (&args.arg_fields, args.config_options.as_ref());
-                call(&Call { view, args: &row_args, fields, index: &index, options })?
+            let given = Given { args: &row_args, fields: &args.arg_fields };
+            values.push(match self.spec.work {
+                Work::Later(_) => {
+                    return plan_err!("{name} cannot stand here, only in a list of columns");
+                }
+                _ if self.spec.strict && row_args.contains(&Value::Null) => Value::Null,
+                Work::Plain(call) => call(&given)?,
+                Work::AtOnce(call) => {
+                    let view = view.as_ref().map_err(|error| exec_datafusion_err!("{error}"))?;
+                    let options = args.config_options.as_ref();
+                    call(&Call { view, given, index: &index, options })?
+                }
             });
         }
         let array = rows::array(args.return_field.data_type(), values);

@@ -8,7 +8,7 @@ use super::super::relations;
 use super::super::rows::Value;
 use super::super::types::{column_type, types};
 use super::Kind::{Any, Bool, Int, Text};
-use super::{Call, Kind, Spec, fail, spec};
+use super::{Call, Given, Kind, Spec, fail, plain, spec};
 use crate::catalog::{self, ObjectKind};
 use crate::values::types::pg_type_name;
 
@@ -35,12 +35,12 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("to_regnamespace", TEXT, "regnamespace", to_regnamespace),
     spec("to_regrole", TEXT, "regrole", to_regrole),
     spec("pg_typeof", &[&[Kind::Type]], "text", type_of).nullable(),
-    spec("quote_ident", TEXT, "text", quote_ident_of).immutable(),
-    spec("quote_literal", &[&[Any]], "text", quote_literal_of).immutable(),
-    spec("quote_nullable", &[&[Any]], "text", quote_literal_of).immutable().nullable(),
-    spec("parse_ident", &[&[Text], &[Text, Bool]], "_text", parse_ident).immutable(),
-    spec("format", &[&[Text], &[Text, Any]], "text", format).immutable().nullable().variadic(),
-    spec("like_escape", &[&[Text, Text]], "text", like_escape).immutable(),
+    plain("quote_ident", TEXT, "text", quote_ident_of),
+    plain("quote_literal", &[&[Any]], "text", quote_literal_of),
+    plain("quote_nullable", &[&[Any]], "text", quote_literal_of).nullable(),
+    plain("parse_ident", &[&[Text], &[Text, Bool]], "_text", parse_ident),
+    plain("format", &[&[Text], &[Text, Any]], "text", format).nullable().variadic(),
+    plain("like_escape", &[&[Text, Text]], "text", like_escape),
 ];
 
 /// A name as it must be written in SQL.
@@ -285,7 +285,7 @@ fn type_of(call: &Call<'_, '_>) -> Result<Value> {
     Ok(types().format(oid, None).into())
 }
 
-fn quote_ident_of(call: &Call<'_, '_>) -> Result<Value> {
+fn quote_ident_of(call: &Given<'_>) -> Result<Value> {
     Ok(quote_ident(call.text(0)).into())
 }
 
@@ -306,11 +306,11 @@ fn text(value: &Value) -> Option<String> {
     })
 }
 
-fn quote_literal_of(call: &Call<'_, '_>) -> Result<Value> {
+fn quote_literal_of(call: &Given<'_>) -> Result<Value> {
     Ok(text(&call.args[0]).map_or_else(|| "NULL".into(), |text| quote_literal(&text).into()))
 }
 
-fn parse_ident(call: &Call<'_, '_>) -> Result<Value> {
+fn parse_ident(call: &Given<'_>) -> Result<Value> {
     match parts(call.text(0)) {
         Some(parts) => Ok(Value::List(parts.into_iter().map(Value::Text).collect())),
         None => fail(format_args!("string is not a valid identifier: \"{}\"", call.text(0))),
@@ -318,7 +318,7 @@ fn parse_ident(call: &Call<'_, '_>) -> Result<Value> {
 }
 
 /// `%s`, `%I` and `%L` with the next argument or, as `%2$s`, with the one of that number.
-fn format(call: &Call<'_, '_>) -> Result<Value> {
+fn format(call: &Given<'_>) -> Result<Value> {
     let Some(template) = call.args[0].as_text() else { return Ok(Value::Null) };
     let mut result = String::new();
     let mut next = 1;
@@ -359,7 +359,7 @@ fn format(call: &Call<'_, '_>) -> Result<Value> {
 }
 
 /// A pattern of LIKE with another escape character, in terms of the backslash.
-fn like_escape(call: &Call<'_, '_>) -> Result<Value> {
+fn like_escape(call: &Given<'_>) -> Result<Value> {
     let (pattern, escape) = (call.text(0), call.text(1));
     let mut escapes = escape.chars();
     let escape = escapes.next();

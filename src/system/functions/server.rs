@@ -12,7 +12,7 @@ use super::super::rows::Value;
 use super::super::{Signal, history};
 use super::Kind::{Any, Bool, Float, Int, Text};
 use super::submitted::may_write;
-use super::{Asked, Call, Spec, asking, fail, spec};
+use super::{Asked, Call, Given, Spec, asking, fail, plain, spec};
 use crate::catalog;
 
 pub const FUNCTIONS: &[Spec] = &[
@@ -44,7 +44,7 @@ pub const FUNCTIONS: &[Spec] = &[
     spec("pg_database_size", &[&[Any]], "int8", null),
     spec("pg_tablespace_size", &[&[Any]], "int8", null),
     spec("pg_tablespace_location", &[&[Int]], "text", empty),
-    spec("pg_size_pretty", &[&[Int], &[Float]], "text", pretty).immutable(),
+    plain("pg_size_pretty", &[&[Int], &[Float]], "text", pretty),
     spec("pg_stat_get_numscans", &[&[Int]], "int8", zero),
     spec("age", &[&[Int]], "int4", zero),
     spec("mxid_age", &[&[Int]], "int4", zero),
@@ -179,7 +179,7 @@ fn encoding_number(call: &Call<'_, '_>) -> Result<Value> {
     Ok(Value::Int(found.map_or(-1, |(number, _)| *number)))
 }
 
-fn pretty(call: &Call<'_, '_>) -> Result<Value> {
+fn pretty(call: &Given<'_>) -> Result<Value> {
     let size = match call.args[0] {
         Value::Int(size) => size,
         Value::Float(size) => size as i64,

@@ -59,6 +59,7 @@ impl VisitorMut for Dialect {
         joins::name_sides(select);
         conditions::to_where(select);
         lone_series(select);
+        grouping::flat_sets(select);
         grouping::by_number(select);
         grouping::conditions(select);
         ControlFlow::Continue(())
@@ -184,11 +185,23 @@ fn functions(expr: &mut Expr) {
         *expr = sorted;
         return;
     }
+    if ["percentile_disc", "percentile_cont"].contains(&name.as_str())
+        && let Some(mut each) = ordered::one_by_one(function)
+    {
+        each.iter_mut().for_each(functions);
+        *expr = array(each);
+        return;
+    }
     match (name.as_str(), &mut function.args) {
         // ARRAY(SELECT ...): the subquery's only column as an array, empty if there is no row.
         ("array", FunctionArguments::Subquery(query)) => {
             if let Some(array) = array_of(query) {
                 *expr = array;
+            }
+        }
+        ("mode", FunctionArguments::List(_)) => {
+            if let Some(most) = ordered::mode(function) {
+                *expr = most;
             }
         }
         ("percentile_disc", FunctionArguments::List(_)) => {

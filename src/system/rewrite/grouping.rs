@@ -4,7 +4,7 @@ use sqlparser::ast::{
     DataType, Expr, GroupByExpr, JoinConstraint, JoinOperator, Select, SelectItem, Value,
 };
 
-use super::build::{as_text, cast, take};
+use super::build::{arguments, as_text, cast, function_name, take};
 
 /// In grouping sets, as elsewhere, a number is a column of the SELECT's list.
 pub fn by_number(select: &mut Select) {
@@ -19,6 +19,48 @@ pub fn by_number(select: &mut Select) {
             }
         }
     }
+}
+
+/// ROLLUP and CUBE among grouping sets, as the sets that they stand for.
+pub fn flat_sets(select: &mut Select) {
+    let GroupByExpr::Expressions(keys, _) = &mut select.group_by else { return };
+    for key in keys {
+        let Expr::GroupingSets(sets) = key else { continue };
+        *sets = std::mem::take(sets).into_iter().flat_map(sets_of).collect();
+    }
+}
+
+/// More than these are too many to be written down.
+const MOST_CUBED: usize = 10;
+
+fn sets_of(set: Vec<Expr>) -> Vec<Vec<Expr>> {
+    let [Expr::Function(function)] = set.as_slice() else { return vec![set] };
+    let (Some(name), Some(args)) =
+        (function_name(function), arguments(&mut function.clone()).map(own))
+    else {
+        return vec![set];
+    };
+    match name.as_str() {
+        "rollup" => (0..=args.len()).rev().map(|count| args[..count].concat()).collect(),
+        "cube" if args.len() <= MOST_CUBED => {
+            let chosen = |bits: u32| -> Vec<Expr> {
+                let has = |at: &usize| bits & (1 << (args.len() - 1 - at)) != 0;
+                (0..args.len()).filter(has).flat_map(|at| args[at].clone()).collect()
+            };
+            (0..1 << args.len()).rev().map(chosen).collect()
+        }
+        _ => vec![set],
+    }
+}
+
+/// What each argument groups by: several together in brackets.
+fn own(args: Vec<&mut Expr>) -> Vec<Vec<Expr>> {
+    let parts = |arg: &mut Expr| match take(arg) {
+        Expr::Tuple(parts) => parts,
+        Expr::Nested(part) => vec![*part],
+        part => vec![part],
+    };
+    args.into_iter().map(parts).collect()
 }
 
 fn numbered(expr: &Expr, items: &[SelectItem]) -> Option<Expr> {

@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{
     BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectName,
+    OrderByExpr,
 };
 
 use super::build::{arguments, boolean, call, has_aggregate, take, text};
@@ -20,15 +21,45 @@ pub fn percentile(function: &mut Function) -> Option<Expr> {
         return None;
     }
     let fraction = take(fraction);
-    let filter = of_known(function.filter.take(), &order.expr);
+    Some(call("array_at_fraction", vec![sorted(function.filter.take(), order), fraction]))
+}
+
+/// `mode() WITHIN GROUP (ORDER BY x)`: the value that is there most often, the first of several in that order.
+pub fn mode(function: &mut Function) -> Option<Expr> {
+    let [order] = function.within_group.as_slice() else { return None };
+    let order = order.clone();
+    if function.over.is_some() || is_distinct(function) || !arguments(function)?.is_empty() {
+        return None;
+    }
+    Some(call("array_most_frequent", vec![sorted(function.filter.take(), order)]))
+}
+
+/// `percentile_cont(ARRAY[0.25, 0.5]) WITHIN GROUP (ORDER BY x)` as one call for each; `None` if it is one.
+pub fn one_by_one(function: &mut Function) -> Option<Vec<Expr>> {
+    let fractions = match arguments(function)?.as_mut_slice() {
+        [Expr::Array(fractions)] => std::mem::take(&mut fractions.elem),
+        _ => return None,
+    };
+    let each = fractions.into_iter().map(|fraction| {
+        let mut one = function.clone();
+        if let Some([only]) = arguments(&mut one).as_deref_mut() {
+            **only = fraction;
+        }
+        Expr::Function(one)
+    });
+    Some(each.collect())
+}
+
+/// An aggregate's values in their order, those alone that are known.
+fn sorted(filter: Option<Box<Expr>>, order: OrderByExpr) -> Expr {
+    let filter = of_known(filter, &order.expr);
     let mut values = array_agg(order.expr, Vec::new());
     if let Expr::Function(values) = &mut values {
         values.filter = Some(filter);
         label_casts(values);
     }
     let down = boolean(order.options.asc == Some(false));
-    let sorted = call("array_in_order", vec![values, down]);
-    Some(call("array_at_fraction", vec![sorted, fraction]))
+    call("array_in_order", vec![values, down])
 }
 
 /// A filter that lets pass the rows that have a value alone.

@@ -49,7 +49,7 @@ families! {
     STATE: Gauge "oribi_daemon_state" ["state"] "1 for the state that this daemon is in (joining, ready, degraded, draining), 0 for the others.";
     READY: Gauge "oribi_ready" [] "1 if /readyz sends clients here, else 0.";
     LEADER: Gauge "oribi_leader" [] "1 if this daemon leads the cluster, else 0.";
-    DAEMONS: Gauge "oribi_cluster_daemons" ["state"] "Daemons of the cluster by state, as this one knows them.";
+    DAEMONS: Gauge "oribi_cluster_daemons" ["state"] "Daemons of the cluster by state, as this one sees them: unreachable are those that do not answer it.";
     RUNNING: Gauge "oribi_running" ["what"] "What this daemon would wait for before it ends: clients' messages, statements, parts of others' statements.";
     SETTINGS_VERSION: Gauge "oribi_settings_version" [] "Version of the live settings that this daemon runs.";
     SETTINGS_REFUSED: Gauge "oribi_settings_refused" [] "Live settings that somebody has written and that are not in force.";

@@ -26,11 +26,12 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 use tokio::runtime::Handle;
 
 use super::{Sources, health};
-use crate::cluster::{Lack, Lacking, State};
+use crate::cluster::{Lack, Lacking, Member, State};
 use crate::coordination::{Coordination, SessionState};
 use crate::metrics::Times;
 use crate::query::TransactionState;
 use crate::query::history::tally::{PHASES, STATES};
+use crate::system::UNREACHABLE;
 use crate::telemetry;
 use families::*;
 pub use families::{FAMILIES, Family, Kind, PROCESS};
@@ -158,9 +159,16 @@ impl Scrape {
         let leads = sources.election.leader().is_some_and(|leader| leader == id);
         self.count(LEADER, &[], leads.into());
         let members = membership.members();
-        for one in DAEMON_STATES {
-            let count = members.iter().filter(|member| member.record.state == one).count();
-            self.count(DAEMONS, &[&one.to_string()], count as u64);
+        let seen = |member: &Member| match member.id == id {
+            true => state.to_string(),
+            false if sources.workers.is_silent(member.record.incarnation) => UNREACHABLE.to_owned(),
+            false => member.record.state.to_string(),
+        };
+        let seen: Vec<String> = members.iter().map(seen).collect();
+        let states = DAEMON_STATES.iter().map(State::to_string);
+        for one in states.chain([UNREACHABLE.to_owned()]) {
+            let count = seen.iter().filter(|state| **state == one).count();
+            self.count(DAEMONS, &[&one], count as u64);
         }
         for (what, count) in queries.gate.inside() {
             self.count(RUNNING, &[what], count as u64);
