@@ -20,7 +20,7 @@
 //! |   | [`values`] | PostgreSQL's types and values: their Arrow counterparts, read and written |
 //! |   | [`traces`] | traces of statements, for a collector |
 //! |   | [`tls`] | encryption for clients: certificates, handshakes |
-//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`slices`], [`wording`], [`background`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
+//! | 0 | [`id`], [`config`], [`shutdown`], [`bursts`], [`slices`], [`wording`], [`background`], [`threads`], [`telemetry`], [`metrics`], [`data_dir`], [`secret`], [`password`], [`audit`], [`faults`] | what all rooms use |
 //!
 //! # The way of a statement
 //! Bytes arrive in [`postgres`] → parse → authorise → admit → register → plan → distribute →
@@ -49,6 +49,7 @@ pub mod slices;
 pub mod storage;
 pub mod system;
 pub mod telemetry;
+pub mod threads;
 pub mod tls;
 pub mod traces;
 pub mod values;

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Error as ConfigError, LogFormat};
-use crate::telemetry;
+use crate::{telemetry, threads};
 use error::{Error, Result};
 
 /// The variable that names the settings file.
@@ -208,14 +208,15 @@ fn bad_filter(config: &Config, error: &impl ToString) -> Error {
 
 /// The runtime for network and coordination; statements execute on the engine's own.
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime
         .thread_name("oribi-io")
         .on_thread_start(crate::slices::shorten)
         .on_thread_park(crate::bursts::park)
-        .on_thread_unpark(crate::bursts::unpark)
-        .thread_stack_size(crate::engine::STACK_SIZE)
-        .enable_all()
-        .build()
+        .on_thread_unpark(crate::bursts::unpark);
+    let cores = std::thread::available_parallelism();
+    cores
+        .and_then(|cores| threads::build(&mut runtime, cores.get(), crate::engine::STACK_SIZE))
         .map_err(|source| Error::Io { what: "start the threads".into(), source })
 }
 

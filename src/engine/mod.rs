@@ -166,6 +166,7 @@ use crate::catalog::Table;
 use crate::config;
 use crate::storage::managed::TableFiles;
 use crate::storage::{self, Folders, LookUps, PageCache};
+use crate::threads;
 use caches::{CacheFigures, Kept};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
@@ -224,12 +225,9 @@ impl Engine {
         let pages_limit = memory::pages_limit(config);
         let pages = PageCache::new(pages_limit, memory::limit(config.memory_limit));
         let environment = memory::environment(config, places, pages.clone())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.threads.get())
-            .thread_name("oribi-engine")
-            .thread_stack_size(STACK_SIZE)
-            .enable_all()
-            .build()
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.thread_name("oribi-engine");
+        let runtime = threads::build(&mut runtime, config.threads.get(), STACK_SIZE)
             .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
         let look_ups = LookUps::new(pages_limit / LOOK_UPS_SHARE, runtime.handle().clone());
         let folders = Folders::new(memory::folders_limit(config), places.roots.clone());

@@ -463,7 +463,7 @@ mod tests {
         assert_eq!(pg_type(&named(DataType::FixedSizeBinary(8), "arrow.uuid")), Type::BYTEA);
         assert_eq!(pg_type(&named(DataType::Utf8View, "arrow.json")), Type::JSON);
         assert_eq!(pg_type(&named(DataType::Utf8, "oribi.jsonb")), Type::JSONB);
-        assert_eq!(pg_type(&list(named(DataType::Utf8, "oribi.jsonb"))), Type::JSONB_ARRAY);
+        assert_eq!(pg_type(&field(list(named(DataType::Utf8, "oribi.jsonb")))), Type::JSONB_ARRAY);
     }
 
     /// Against `atttypmod` of `numeric(15,2)`, `numeric(5,-2)` and `numeric(76,38)[]`.

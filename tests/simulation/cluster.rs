@@ -63,6 +63,7 @@ pub fn options(sim: &Sim, number: usize, id: &str) -> Options {
         web: format!("process-{number}:8439"),
         version: "1",
         build: "simulated",
+        warehouse: None,
         cores: 1,
         memory: 1,
     }
