@@ -214,9 +214,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .on_thread_start(crate::slices::shorten)
         .on_thread_park(crate::bursts::park)
         .on_thread_unpark(crate::bursts::unpark);
-    let cores = std::thread::available_parallelism();
-    cores
-        .and_then(|cores| threads::build(&mut runtime, cores.get(), crate::engine::STACK_SIZE))
+    // As the runtime itself has it.
+    let asked = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|asked| asked.parse().ok());
+    let cores = asked.or_else(|| std::thread::available_parallelism().ok());
+    let threads = cores.map_or(1, std::num::NonZero::get);
+    threads::build(&mut runtime, threads, crate::engine::STACK_SIZE)
         .map_err(|source| Error::Io { what: "start the threads".into(), source })
 }
 

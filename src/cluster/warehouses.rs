@@ -11,8 +11,8 @@ use super::record::{Member, Trouble};
 /// What a record says of a daemon that has no warehouse: no URL.
 pub const NONE: &str = "none";
 
-/// The daemons whose warehouse is not the one of most, and what is wrong with each. At most half of them, so
-/// that who changes the setting on one daemon after another always has some that nothing is wrong with. Of an
+/// The daemons whose warehouse is not the one of most, and what is wrong with each. Who changes
+/// the setting on one daemon after another always has some that nothing is wrong with. Of an
 /// earlier version nothing is known.
 pub fn astray(members: &[Member]) -> Vec<(String, Trouble)> {
     let Some(usual) = usual(members) else { return Vec::new() };

@@ -64,6 +64,16 @@ impl Session {
         self.plan_with(scope, &statements, declared, returned, plan).await
     }
 
+    /// Plans the rows that a new table begins with.
+    pub async fn plan_first_rows(&self, statement: &Statement) -> Result<Plan> {
+        let scope = &self.scope();
+        let plan = |known| async move {
+            let rows = self.plan_in(scope, statement.clone(), known, 0).await?;
+            Ok(with_json_read(rows)?.into())
+        };
+        self.plan_with(scope, &[statement], &[], None, plan).await
+    }
+
     /// The values of columns that are not given.
     pub(super) async fn defaults(
         &self,
@@ -204,6 +214,9 @@ pub(super) fn refuse_unassignable(value: &Expr, field: &Field, input: &DFSchema)
 pub(super) fn assigned(value: Expr, field: &Field, input: &DFSchema) -> Result<Expr> {
     if let Some(pg) = json_type(field) {
         let value = semantics::parameter_as(value, &pg);
+        // A file that somebody else has written may say so of anything.
+        let known = value.to_field(input).is_ok_and(|(_, given)| json_type(&given).is_some());
+        let value = if known { semantics::read_json(value, &pg) } else { value };
         let kind = Field::new("", field.data_type().clone(), true);
         let field = Arc::new(kind.with_metadata(beside_format(field)));
         return Ok(Expr::Cast(Cast { expr: Box::new(value), field }));
@@ -213,6 +226,22 @@ pub(super) fn assigned(value: Expr, field: &Field, input: &DFSchema) -> Result<E
         Some(digits) => semantics::kept(value, digits),
         None => value,
     })
+}
+
+/// Rows whose JSON is looked at, which a file that somebody else has written may only call so.
+fn with_json_read(rows: LogicalPlan) -> Result<LogicalPlan> {
+    let schema = rows.schema().clone();
+    if !schema.fields().iter().any(|field| json_type(field).is_some()) {
+        return Ok(rows);
+    }
+    let values = schema.iter().map(|(relation, field)| {
+        let column = Expr::Column(Column::from((relation, field)));
+        match json_type(field) {
+            Some(pg) => named(semantics::read_json(column, &pg), relation.cloned(), field),
+            None => column,
+        }
+    });
+    project(rows, values)
 }
 
 /// A value as the column that it is for, whose metadata tells its type in PostgreSQL.

@@ -459,6 +459,12 @@ impl Session {
         Ok(self.engine.plan(&parsed.statement, &[]).await?)
     }
 
+    /// The plan of the query that a new table is made of.
+    pub(super) async fn plan_first_rows(&mut self, sql: &str) -> Result<Plan> {
+        let parsed = parse(sql)?.pop().ok_or_else(|| Error::Invalid("empty".to_owned()))?;
+        Ok(self.engine.plan_first_rows(&parsed.statement).await?)
+    }
+
     pub(super) fn catalog(&self) -> &Arc<Catalog> {
         &self.queries.catalog
     }

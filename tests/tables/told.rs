@@ -36,11 +36,7 @@ async fn only_who_may_read_files_is_told_their_names() {
                 "22023",
                 "argument 1: key must not be null",
             ),
-            (
-                "SELECT (s || '{')::jsonb FROM texts",
-                "22P02",
-                "invalid input syntax for type json: \"1{\"",
-            ),
+            ("SELECT (s || '{')::jsonb FROM texts", "22P02", "invalid input syntax for type json"),
         ] {
             let error = ann.refused(sql).await;
             assert_eq!((error.code().code(), error.message()), (code, message), "{sql}");

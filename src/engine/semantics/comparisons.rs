@@ -77,10 +77,14 @@ impl Comparisons {
                 false => done,
             })
         };
-        plan.map_expressions(|expr| match expr {
+        let done = plan.map_expressions(|expr| match expr {
             Expr::GroupingSet(set) => grouped(set, settled),
             expr => settled(expr),
-        })
+        })?;
+        match done.transformed {
+            true => done.map_data(LogicalPlan::recompute_schema),
+            false => Ok(done),
+        }
     }
 }
 

@@ -59,14 +59,14 @@ fn external(error: JsonError) -> DataFusionError {
 }
 
 /// A text as `json` or `jsonb`, which it has to be.
-pub(super) fn read(text: Expr, pg: &Type) -> Expr {
+pub(in crate::engine) fn read(text: Expr, pg: &Type) -> Expr {
     let function = if *pg == Type::JSONB { json::normal() } else { json::checked() };
     function.call(vec![text])
 }
 
-/// An expression that may stand where `json` or `jsonb` does: a text is read as that.
+/// An expression that may stand where `json` or `jsonb` does: a text, and the other of them, is read as that.
 fn taken_as(expr: Expr, pg: &Type, schema: &DFSchema) -> Expr {
-    let is_other = json_of(&expr, schema).is_none();
+    let is_other = json_of(&expr, schema).as_ref() != Some(pg);
     let text = expr.get_type(schema).is_ok_and(|kind| is_text(&kind));
     if is_other && text { read(expr, pg) } else { expr }
 }
@@ -196,7 +196,7 @@ pub(super) fn of_union(union: Union) -> Result<Transformed<LogicalPlan>> {
         })
         .collect();
     let is_other = |field: &Field, pg: &Option<Type>| {
-        pg.is_some() && json_type(field).is_none() && is_text(field.data_type())
+        pg.is_some() && json_type(field) != *pg && is_text(field.data_type())
     };
     let mut changed = false;
     let mut inputs = Vec::new();

@@ -10,7 +10,7 @@ use arrow::compute::kernels::zip::zip;
 use arrow::compute::{concat, filter, is_not_null, is_null};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::functions_nested::array_has::{array_has_all_udf, array_has_any_udf};
+use datafusion::functions_nested::array_has::array_has_any_udf;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -70,8 +70,6 @@ impl ScalarUDFImpl for ArrayHas {
 /// What is done with the elements of two arrays, or of one and a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Among {
-    /// Whether all of the second are in the first.
-    All,
     /// Whether any is.
     Any,
     /// The first without a value.
@@ -79,11 +77,8 @@ enum Among {
 }
 
 /// The engine's functions for that.
-const AMONG: &[(&str, Among)] = &[
-    ("array_has_all", Among::All),
-    ("array_has_any", Among::Any),
-    ("array_remove_all", Among::Removed),
-];
+const AMONG: &[(&str, Among)] =
+    &[("array_has_any", Among::Any), ("array_remove_all", Among::Removed)];
 
 /// Those forms of them that `known` has.
 pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
@@ -92,12 +87,6 @@ pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<A
         Some(Arc::new(ScalarUDF::new_from_impl(function)))
     };
     AMONG.iter().filter_map(elements).collect()
-}
-
-/// `a @> b`
-pub(super) fn has_all() -> Arc<ScalarUDF> {
-    let among = Among::All;
-    Arc::new(ScalarUDF::new_from_impl(Elements { inner: array_has_all_udf(), among }))
 }
 
 /// `a && b`
@@ -148,33 +137,31 @@ impl ScalarUDFImpl for Elements {
             return self.inner.invoke_with_args(args);
         };
         match self.among {
-            Among::All => {
-                let sought = second.to_array(rows)?;
-                let found = self.inner.invoke_with_args(args)?;
-                let Some(sought) = with_nulls(&sought) else { return Ok(found) };
-                let found = found.to_array(rows)?;
-                let truths = found.as_boolean().iter().enumerate();
-                let truths = truths.map(|(row, truth)| {
-                    let null = sought.is_valid(row) && sought.value(row).null_count() > 0;
-                    truth.map(|truth| truth && !null)
-                });
-                Ok(ColumnarValue::Array(Arc::new(truths.collect::<BooleanArray>())))
-            }
             Among::Any => {
-                let sought = second.to_array(rows)?;
-                if let Some(sought) = with_nulls(&sought) {
-                    args.args[1] = ColumnarValue::Array(Arc::new(without_nulls(sought)?));
+                let known = match second {
+                    ColumnarValue::Scalar(sought) => known_of(&sought.to_array()?)?
+                        .map(|known| ScalarValue::try_from_array(&known, 0))
+                        .transpose()?
+                        .map(ColumnarValue::Scalar),
+                    ColumnarValue::Array(sought) => known_of(sought)?.map(ColumnarValue::Array),
+                };
+                if let Some(known) = known {
+                    args.args[1] = known;
                 }
                 self.inner.invoke_with_args(args)
             }
             Among::Removed => {
+                let never_null = match second {
+                    ColumnarValue::Scalar(value) => !value.is_null(),
+                    ColumnarValue::Array(values) => values.null_count() == 0,
+                };
+                if never_null {
+                    return self.inner.invoke_with_args(args);
+                }
                 let (lists, value) = (first.to_array(rows)?, second.to_array(rows)?);
                 let removed = self.inner.invoke_with_args(args)?;
                 let Some(lists) = lists.as_list_opt::<i32>() else { return Ok(removed) };
                 let nulls = is_null(&value)?;
-                if nulls.true_count() == 0 {
-                    return Ok(removed);
-                }
                 let (of_null, others) = (without_nulls(lists)?, removed.to_array(rows)?);
                 let of_null = arrow::compute::cast(&of_null, others.data_type())?;
                 Ok(ColumnarValue::Array(zip(&nulls, &of_null, &others)?))
@@ -186,6 +173,12 @@ impl ScalarUDFImpl for Elements {
 /// Lists of which some have NULLs.
 fn with_nulls(lists: &ArrayRef) -> Option<&ListArray> {
     lists.as_list_opt::<i32>().filter(|lists| lists.values().null_count() > 0)
+}
+
+/// The same lists without them, if there are any.
+fn known_of(lists: &ArrayRef) -> Result<Option<ArrayRef>> {
+    let known = with_nulls(lists).map(without_nulls).transpose()?;
+    Ok(known.map(|known| Arc::new(known) as ArrayRef))
 }
 
 fn without_nulls(lists: &ListArray) -> Result<ListArray> {

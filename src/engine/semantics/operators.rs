@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
+use datafusion::functions_nested::array_has::array_has_all_udf;
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator, ScalarUDF, binary_expr, cast};
@@ -209,10 +210,10 @@ fn of_arrays(
     };
     match op {
         BinaryOperator::AtArrow => {
-            PlannerResult::Planned(members::has_all().call(vec![left, right]))
+            PlannerResult::Planned(array_has_all_udf().call(vec![left, right]))
         }
         BinaryOperator::ArrowAt => {
-            PlannerResult::Planned(members::has_all().call(vec![right, left]))
+            PlannerResult::Planned(array_has_all_udf().call(vec![right, left]))
         }
         BinaryOperator::PGOverlap => {
             PlannerResult::Planned(members::has_any().call(vec![left, right]))

@@ -169,7 +169,7 @@ impl Session {
             _ => {}
         }
         let plan = match &create.query {
-            Some(query) => Some(self.plan_text(&query.to_string()).await?),
+            Some(query) => Some(self.plan_first_rows(&query.to_string()).await?),
             None => None,
         };
         let mut columns = self.declared(create).await?;

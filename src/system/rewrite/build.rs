@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use crate::engine::visit::visit;
+use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    Array, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Value, ValueWithSpan,
-    Visitor,
+    Array, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr, Value,
+    ValueWithSpan, Visitor,
 };
+
+use crate::engine::visit::visit;
 
 /// Aggregates that give NULL for no rows.
 pub const AGGREGATES: &[&str] =
@@ -53,6 +55,16 @@ pub fn null() -> Expr {
 
 pub fn array(elem: Vec<Expr>) -> Expr {
     Expr::Array(Array { elem, named: true })
+}
+
+pub fn case(condition: Expr, result: Expr, else_result: Option<Box<Expr>>) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result }],
+        else_result,
+    }
 }
 
 pub fn cast(expr: Expr, data_type: DataType) -> Expr {

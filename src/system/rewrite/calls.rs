@@ -1,15 +1,14 @@
 //! Functions that the engine lacks, by others that it has.
 
-use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    BinaryOperator, CaseWhen, DataType, DateTimeField, ExactNumberInfo, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, TimezoneInfo, Value,
+    BinaryOperator, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArguments, Ident, ObjectName, TimezoneInfo, Value,
 };
 
 use super::super::functions::{self, Kind};
 use super::build::{
-    arguments, as_text, boolean, call, cast, function_name, is_parameter, normal, number, take,
-    text,
+    arguments, as_text, boolean, call, case, cast, function_name, is_parameter, normal, number,
+    take, text,
 };
 use crate::values::template::NumberTemplate;
 
@@ -130,16 +129,6 @@ pub fn shifted(function: &Function) -> Option<Expr> {
     };
     let nowhere = Expr::IsNull(Box::new(of(boolean(true))));
     Some(case(nowhere, default, Some(Box::new(of(value)))))
-}
-
-fn case(condition: Expr, result: Expr, else_result: Option<Box<Expr>>) -> Expr {
-    Expr::Case {
-        case_token: AttachedToken::empty(),
-        end_token: AttachedToken::empty(),
-        operand: None,
-        conditions: vec![CaseWhen { condition, result }],
-        else_result,
-    }
 }
 
 /// Whether an expression is a literal, or the cast of one.

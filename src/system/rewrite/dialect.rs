@@ -11,8 +11,8 @@ use sqlparser::ast::{
 };
 
 use super::build::{
-    array, as_text, call, cast, function, function_name, has_aggregate, is_aggregate, normal, null,
-    number, take, text,
+    array, as_text, call, case, cast, function, function_name, has_aggregate, is_aggregate, normal,
+    null, number, take, text,
 };
 use super::patterns::regular_expression;
 use super::{
@@ -186,10 +186,11 @@ fn functions(expr: &mut Expr) {
         return;
     }
     if ["percentile_disc", "percentile_cont"].contains(&name.as_str())
+        && let Some(some) = ordered::has_values(function)
         && let Some(mut each) = ordered::one_by_one(function)
     {
         each.iter_mut().for_each(functions);
-        *expr = array(each);
+        *expr = case(some, array(each), None);
         return;
     }
     match (name.as_str(), &mut function.args) {

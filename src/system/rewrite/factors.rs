@@ -55,7 +55,15 @@ pub fn rewrite(factor: &mut TableFactor) {
                 let mut alias = alias.unwrap_or_else(|| named(&name));
                 let missing = columns.iter().skip(alias.columns.len());
                 alias.columns.extend(missing.map(|name| column(name)));
-                *factor = unnest(lists, alias);
+                if lists.iter().all(|list| list.items.is_none()) {
+                    *factor = unnest(lists.into_iter().map(|list| list.list).collect(), alias);
+                } else {
+                    let alias = with_column(alias);
+                    *factor = derived(lists.into_iter().map(List::rows).collect(), alias);
+                    if args.iter().any(has_columns) {
+                        set_lateral(factor);
+                    }
+                }
             } else if name == "unnest" {
                 *factor = unnest(args, alias.unwrap_or_else(|| named("unnest")));
             } else if name == LISTENING {
@@ -84,7 +92,9 @@ pub fn rewrite(factor: &mut TableFactor) {
                 let columns = columns.into_iter().chain(["ordinality"]).skip(alias.columns.len());
                 alias.columns.extend(columns.map(column));
                 let lateral = args.iter().any(has_columns);
-                *factor = derived(numbered_arrays(lists), alias);
+                let numbers = numbers_of(&lists[0].list);
+                let rows = lists.into_iter().map(List::rows).chain([numbers]);
+                *factor = derived(rows.collect(), alias);
                 if lateral {
                     set_lateral(factor);
                 }
@@ -139,25 +149,51 @@ pub fn is_of_json(name: &str) -> bool {
     OF_JSON.iter().any(|(known, _)| *known == name)
 }
 
+/// An expression whose items are rows.
+struct List {
+    list: Expr,
+    /// The function that has them known as what they are.
+    items: Option<&'static str>,
+}
+
+impl List {
+    fn rows(self) -> Expr {
+        let rows = call("unnest", vec![self.list]);
+        match self.items {
+            Some(known) => call(known, vec![rows]),
+            None => rows,
+        }
+    }
+}
+
 /// The columns and lists that stand for rows of JSON's members.
-fn of_json(name: &str, args: &[Expr]) -> Option<(Vec<&'static str>, Vec<Expr>)> {
+fn of_json(name: &str, args: &[Expr]) -> Option<(Vec<&'static str>, Vec<List>)> {
     let normal = name.starts_with("jsonb_");
     let args: Vec<Expr> = match args.iter().cloned() {
         args if normal => args.map(|arg| call("jsonb_form", vec![arg])).collect(),
         args => args.collect(),
     };
-    let list = |name: &str| call(name, args.clone());
+    let texts = |name: &str| List { list: call(name, args.clone()), items: None };
+    let values = |name: &str| {
+        let items = Some(if normal { "as_jsonb" } else { "as_json" });
+        List { items, ..texts(name) }
+    };
     let each = name.strip_prefix("jsonb").or_else(|| name.strip_prefix("json"));
     Some(match each {
         Some("_each") => {
-            (vec!["key", "value"], vec![list("json_object_keys"), list("json_object_values")])
+            (vec!["key", "value"], vec![texts("json_object_keys"), values("json_object_values")])
         }
-        Some("_each_text") => {
-            (vec!["key", "value"], vec![list("json_object_keys"), list("json_object_values_text")])
-        }
+        Some("_each_text") => (
+            vec!["key", "value"],
+            vec![texts("json_object_keys"), texts("json_object_values_text")],
+        ),
         _ => {
             let (_, column) = OF_JSON.iter().find(|(known, _)| *known == name)?;
-            (column.iter().copied().collect(), vec![list(name)])
+            let list = match column.is_some() && !name.ends_with("_text") {
+                true => values(name),
+                false => texts(name),
+            };
+            (column.iter().copied().collect(), vec![list])
         }
     })
 }
@@ -433,16 +469,14 @@ fn with_ordinality(mut alias: TableAlias) -> TableAlias {
 
 /// The values of an array, each with its number.
 fn numbered_array(array: Expr) -> Vec<Expr> {
-    numbered_arrays(vec![array])
+    let numbers = numbers_of(&array);
+    vec![call("unnest", vec![array]), numbers]
 }
 
-/// The values of arrays of one length, and the number of each of them.
-fn numbered_arrays(arrays: Vec<Expr>) -> Vec<Expr> {
-    let unnest = |list| call("unnest", vec![list]);
-    let first = arrays.iter().take(1).cloned();
-    let numbers = first.map(|list| call("array_subscripts", vec![list, number(1)])).map(unnest);
-    let numbers: Vec<Expr> = numbers.map(|at| cast(at, DataType::BigInt(None))).collect();
-    arrays.into_iter().map(unnest).chain(numbers).collect()
+/// The number of each value of an array.
+fn numbers_of(array: &Expr) -> Expr {
+    let numbers = call("array_subscripts", vec![array.clone(), number(1)]);
+    cast(call("unnest", vec![numbers]), DataType::BigInt(None))
 }
 
 /// The rows of a call in FROM, each with its number.

@@ -5,7 +5,7 @@ use sqlparser::ast::{
     OrderByExpr,
 };
 
-use super::build::{arguments, boolean, call, has_aggregate, take, text};
+use super::build::{arguments, boolean, call, has_aggregate, number, take, text};
 use super::dialect::{array_agg, label_casts};
 
 /// `percentile_disc(0.5) WITHIN GROUP (ORDER BY x)`: of all values in that order the first by which so many
@@ -48,6 +48,15 @@ pub fn one_by_one(function: &mut Function) -> Option<Vec<Expr>> {
         Expr::Function(one)
     });
     Some(each.collect())
+}
+
+/// Whether an aggregate of sorted values has any.
+pub fn has_values(function: &Function) -> Option<Expr> {
+    let [order] = function.within_group.as_slice() else { return None };
+    let mut count = super::build::function("count", vec![order.expr.clone()]);
+    count.filter.clone_from(&function.filter);
+    let (left, op) = (Box::new(Expr::Function(count)), BinaryOperator::Gt);
+    Some(Expr::BinaryOp { left, op, right: Box::new(number(0)) })
 }
 
 /// An aggregate's values in their order, those alone that are known.
