@@ -1,5 +1,7 @@
-//! How CSV is read: columns by the names in a file's own header, wherever they stand in it, and nothing of a
-//! file with a quoted value that does not end, which would swallow all that follows.
+//! How CSV is read: columns by the names in a file's own header, wherever they stand in it, and with an error
+//! at the end of a file within a quoted value, which has swallowed all that follows. The rows before it are
+//! given by then, so what takes only the first of them (LIMIT) does not see the error; and where lines may be
+//! comments nothing is looked for.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -26,10 +28,13 @@ use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
-use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
+
+/// Bytes in which it ends but for very wide tables.
+const NEAR: u64 = 64 << 10;
 
 /// Bytes of a local file that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -144,12 +149,11 @@ impl Opener {
         let mut header = None;
         if self.csv.source.has_header() {
             let head = if begins {
-                let (head, all) = header_of(chunks, self.terminator()).await?;
+                let (head, all) = header_of(chunks, &self.csv.source).await?;
                 chunks = all;
                 head
             } else {
-                let end = HEADER.min(file.object_meta.size);
-                self.store.get_range(&file.object_meta.location, 0..end).await?
+                far_header(self.store.as_ref(), &file.object_meta, &self.csv.source).await?
             };
             header = self.found(&head)?;
         }
@@ -179,11 +183,13 @@ impl Opener {
 
     async fn whole(&self, file: &PartitionedFile) -> Result<Chunks> {
         let found = self.store.get_opts(&file.object_meta.location, GetOptions::default()).await?;
-        let chunks = match found.payload {
-            GetResultPayload::File(mut file, _) => {
+        match found.payload {
+            GetResultPayload::File(file, _) => {
+                // Unlike what converts streams, it goes on behind the first of several packed parts.
+                let mut bytes = self.compression.convert_read(file)?;
                 let chunk = move || {
                     let mut chunk = vec![0; CHUNK];
-                    match file.read(&mut chunk) {
+                    match bytes.read(&mut chunk) {
                         Ok(0) => None,
                         Ok(read) => {
                             chunk.truncate(read);
@@ -192,17 +198,19 @@ impl Opener {
                         Err(error) => Some(Err(DataFusionError::from(error))),
                     }
                 };
-                stream::iter(std::iter::from_fn(chunk)).boxed()
+                Ok(stream::iter(std::iter::from_fn(chunk)).boxed())
             }
-            GetResultPayload::Stream(chunks) => chunks.map_err(DataFusionError::from).boxed(),
-        };
-        self.compression.convert_stream(chunks)
+            GetResultPayload::Stream(chunks) => {
+                self.compression.convert_stream(chunks.map_err(DataFusionError::from).boxed())
+            }
+        }
     }
 
     /// Where in a file's lines the table's columns stand, and how many there are in the file; `None` if they
     /// stand as they do in the table.
     fn found(&self, head: &[u8]) -> Result<Option<Header>> {
-        let names = names(&self.csv.source, head)?;
+        // One that is not UTF-8 says nothing of the columns.
+        let Ok(names) = names(&self.csv.source, head) else { return Ok(None) };
         let columns: Vec<&str> =
             self.columns.fields().iter().map(|it| it.name().as_str()).collect();
         let places = places(&names, &columns, self.csv.source.truncate_rows());
@@ -246,7 +254,8 @@ impl Opener {
     /// The same bytes, and an error behind them if they end within a quoted value.
     fn checked(&self, chunks: Chunks, goes_on: bool) -> Chunks {
         let source = &self.csv.source;
-        let quotes = Quotes::new(source.quote(), source.delimiter(), source.escape());
+        let quotes =
+            Quotes::new(source.quote(), source.delimiter(), source.escape(), source.terminator());
         let next = move |(mut chunks, mut quotes): (Chunks, Quotes)| async move {
             if let Some(chunk) = chunks.try_next().await? {
                 quotes.see(&chunk);
@@ -272,11 +281,11 @@ struct Header {
     places: Vec<usize>,
 }
 
-/// The bytes up to the end of the first line, and all bytes.
-async fn header_of(mut chunks: Chunks, terminator: u8) -> Result<(Bytes, Chunks)> {
+/// The bytes up to the end of the header, and all bytes.
+async fn header_of(mut chunks: Chunks, source: &CsvSource) -> Result<(Bytes, Chunks)> {
     let mut head = BytesMut::new();
     while (head.len() as u64) < HEADER
-        && memchr2(terminator, b'\r', &head).is_none()
+        && !header_ends(source, &head)
         && let Some(chunk) = chunks.try_next().await?
     {
         head.extend_from_slice(&chunk);
@@ -284,6 +293,33 @@ async fn header_of(mut chunks: Chunks, terminator: u8) -> Result<(Bytes, Chunks)
     let head = head.freeze();
     let first = head.clone();
     Ok((head, stream::once(async { Ok(first) }).chain(chunks).boxed()))
+}
+
+/// The same bytes of a file that is not read from its beginning.
+async fn far_header(
+    store: &dyn ObjectStore,
+    file: &ObjectMeta,
+    source: &CsvSource,
+) -> Result<Bytes> {
+    let near = store.get_range(&file.location, 0..NEAR.min(file.size)).await?;
+    if header_ends(source, &near) || file.size <= NEAR {
+        return Ok(near);
+    }
+    Ok(store.get_range(&file.location, 0..HEADER.min(file.size)).await?)
+}
+
+/// Whether the end of the first line that is no comment is among a file's first bytes.
+fn header_ends(source: &CsvSource, mut head: &[u8]) -> bool {
+    while let Some(first) = head.first()
+        && source.comment() == Some(*first)
+    {
+        let Some(end) = memchr(b'\n', head) else { return false };
+        head = &head[end + 1..];
+    }
+    match source.terminator() {
+        Some(terminator) => memchr(terminator, head).is_some(),
+        None => memchr2(b'\n', b'\r', head).is_some(),
+    }
 }
 
 /// The names in a header.
@@ -306,8 +342,8 @@ pub(super) fn names(source: &CsvSource, head: &[u8]) -> Result<Vec<String>> {
     Ok(found.fields().iter().map(name).collect())
 }
 
-/// Where columns stand in a header; `None` if it says nothing of them: they stand as they do in the table. A
-/// header that has other names altogether is one whose columns were declared under names of their own.
+/// Where columns stand in a header; `None` if they stand as they do in the table: where all that it has of their
+/// names are in their places, or it has none. Columns of other names were declared under names of their own.
 fn places(
     header: &[String],
     columns: &[&str],
@@ -330,6 +366,10 @@ fn places(
     if found.iter().all(Vec::is_empty) {
         return Ok(None);
     }
+    let in_place = |(at, found): (usize, &Vec<usize>)| found.is_empty() || *found == [at];
+    if header.len() == columns.len() && found.iter().enumerate().all(in_place) {
+        return Ok(None);
+    }
     let mut places = Vec::with_capacity(columns.len());
     for (column, found) in columns.iter().zip(&found) {
         match found.as_slice() {
@@ -344,8 +384,7 @@ fn places(
             _ => return Err(format!("its header has column \"{column}\" twice")),
         }
     }
-    let plain = header.len() == columns.len() && places.iter().copied().eq(0..columns.len());
-    Ok((!plain).then_some(places))
+    Ok(Some(places))
 }
 
 /// Follows quoted values through the bytes of lines.
@@ -353,6 +392,8 @@ struct Quotes {
     quote: u8,
     delimiter: u8,
     escape: Option<u8>,
+    /// What ends lines instead of `\n` and `\r`.
+    terminator: Option<u8>,
     state: State,
     /// Where in the bytes that are seen the last quoted value began, if it did there.
     opened: Option<usize>,
@@ -376,9 +417,9 @@ enum State {
 }
 
 impl Quotes {
-    fn new(quote: u8, delimiter: u8, escape: Option<u8>) -> Self {
+    fn new(quote: u8, delimiter: u8, escape: Option<u8>, terminator: Option<u8>) -> Self {
         let (state, opened) = (State::Begin, None);
-        Self { quote, delimiter, escape, state, opened, line: 0, lines: 0 }
+        Self { quote, delimiter, escape, terminator, state, opened, line: 0, lines: 0 }
     }
 
     fn see(&mut self, bytes: &[u8]) {
@@ -401,18 +442,18 @@ impl Quotes {
             }
         }
         if let Some(at) = self.opened.take() {
-            self.line = self.lines + 1 + ends(&bytes[..at]);
+            self.line = self.lines + 1 + self.ends(&bytes[..at]);
         }
-        self.lines += ends(bytes);
+        self.lines += self.ends(bytes);
     }
 
     /// Outside of quotes.
     fn behind(&self, byte: u8) -> State {
-        match byte {
-            b'\n' | b'\r' => State::Begin,
-            byte if byte == self.delimiter => State::Begin,
-            _ => State::Plain,
-        }
+        let ends = match self.terminator {
+            Some(terminator) => byte == terminator,
+            None => matches!(byte, b'\n' | b'\r'),
+        };
+        if ends || byte == self.delimiter { State::Begin } else { State::Plain }
     }
 
     fn step(&mut self, byte: u8, at: usize) {
@@ -434,14 +475,18 @@ impl Quotes {
     fn open(&self) -> Option<u64> {
         matches!(self.state, State::Quoted | State::Escaped).then_some(self.line)
     }
-}
 
-fn ends(bytes: &[u8]) -> u64 {
-    memchr_iter(b'\n', bytes).count() as u64
+    fn ends(&self, bytes: &[u8]) -> u64 {
+        memchr_iter(self.terminator.unwrap_or(b'\n'), bytes).count() as u64
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use datafusion::common::config::CsvOptions;
+    use object_store::PutPayload;
+    use object_store::memory::InMemory;
+
     use super::*;
 
     #[test]
@@ -461,10 +506,44 @@ mod tests {
             ("a\r\n1\r\n\"x\r\n", None, Some(3)),
         ] {
             for size in 1..=text.len() {
-                let mut quotes = Quotes::new(b'"', b',', escape);
+                let mut quotes = Quotes::new(b'"', b',', escape, None);
                 text.as_bytes().chunks(size).for_each(|chunk| quotes.see(chunk));
                 assert_eq!(quotes.open(), line, "{text:?} in chunks of {size}");
             }
+        }
+        for (text, line) in [
+            ("1,x;\"a,\",2;", None),
+            ("1,x;\"a,2;", Some(2)),
+            ("1,x\n\"a,2;", None),
+            ("1,x\n;\"a", Some(2)),
+        ] {
+            for size in 1..=text.len() {
+                let mut quotes = Quotes::new(b'"', b',', None, Some(b';'));
+                text.as_bytes().chunks(size).for_each(|chunk| quotes.see(chunk));
+                assert_eq!(quotes.open(), line, "{text:?} in chunks of {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_is_read_as_far_as_it_goes() {
+        let wide: Vec<String> = (0..20_000).map(|column| format!("column {column}")).collect();
+        let remark = format!("#{}\n", ".".repeat(100_000));
+        let rows = "\n1,2,3".repeat(100_000);
+        for (header, bytes) in
+            [("a,b,c".to_owned(), NEAR), (wide.join(","), HEADER), (remark + "a,b,c", HEADER)]
+        {
+            let (store, location) = (InMemory::new(), "t.csv".into());
+            let text = PutPayload::from(header.clone() + &rows);
+            let size = text.content_length() as u64;
+            store.put(&location, text).await.expect("kept");
+            let file = store.head(&location).await.expect("there");
+            let options = CsvOptions { comment: Some(b'#'), ..CsvOptions::default() };
+            let source = CsvSource::new(Arc::new(Schema::empty())).with_csv_options(options);
+            let head = far_header(&store, &file, &source).await.expect("a header");
+            assert_eq!(head.len() as u64, bytes.min(size));
+            let names = names(&source, &head).expect("names");
+            assert_eq!(Some(names.join(",").as_str()), header.lines().last());
         }
     }
 
@@ -479,6 +558,9 @@ mod tests {
         assert_eq!(of(&["A", "x", "B"], &["a", "b"]), Ok(Some(vec![0, 2])));
         assert_eq!(of(&["a", "A"], &["a"]), Ok(Some(vec![0])));
         assert_eq!(of(&["id", "name"], &["a", "b"]), Ok(None));
+        assert_eq!(of(&["id", "name"], &["id", "b"]), Ok(None));
+        assert!(of(&["name", "id"], &["id", "b"]).is_err());
+        assert!(of(&["id", "name", "more"], &["id", "b"]).is_err());
         let missing = of(&["b", "c"], &["a", "b"]).expect_err("a is not there");
         assert_eq!(missing, "its header has no column \"a\", only b, c");
         let twice = of(&["a", "a", "b"], &["a", "b"]).expect_err("which one?");
