@@ -100,11 +100,19 @@ pub(super) fn kept(plan: LogicalPlan) -> Result<LogicalPlan> {
         if !name.starts_with(NAME) {
             return Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias)));
         }
+        // A view that the statement reads has done so itself.
+        if is_once(&alias.input) {
+            return Ok(Transformed::no(LogicalPlan::SubqueryAlias(alias)));
+        }
         let once = Once { name: name.to_owned(), rows: alias.input.as_ref().clone() };
         alias.input = Arc::new(LogicalPlan::Extension(Extension { node: Arc::new(once) }));
         Ok(Transformed::yes(LogicalPlan::SubqueryAlias(alias)))
     })?;
     Ok(marked.data)
+}
+
+fn is_once(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Extension(Extension { node }) if node.as_any().is::<Once>())
 }
 
 /// A copy of a query that runs once.

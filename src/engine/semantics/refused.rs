@@ -2,9 +2,11 @@
 //! texts.
 
 use arrow::datatypes::DataType;
-use datafusion::common::{DFSchema, Result, plan_err};
+use datafusion::common::{DFSchema, Result, not_impl_err, plan_err};
 use datafusion::logical_expr::{Expr, ExprSchemable};
 
+use super::json_types::json_of;
+use super::members;
 use super::operators::{is_constant_text, no_operator};
 use crate::values::types::is_text;
 
@@ -24,7 +26,10 @@ const OF_TEXTS: &[&str] = &[
 /// Whether an expression is one that [`check`] looks at.
 pub(super) fn may_have(expr: &Expr) -> bool {
     match expr {
-        Expr::ScalarFunction(function) => OF_TEXTS.contains(&function.func.name()),
+        Expr::ScalarFunction(function) => {
+            let name = function.func.name();
+            OF_TEXTS.contains(&name) || name == members::NAME
+        }
         Expr::AggregateFunction(function) => {
             function.params.args.len() > 1 && function.func.name() == "count"
         }
@@ -53,6 +58,14 @@ fn compared(one: &Expr, op: &str, others: &[&Expr], schema: &DFSchema) -> Result
 /// There is no such function for arguments of these types.
 pub(super) fn check(expr: &Expr, schema: &DFSchema) -> Result<()> {
     let (name, args) = match expr {
+        Expr::ScalarFunction(function)
+            if function.func.name() == members::NAME
+                && function.args.iter().any(|arg| json_of(arg, schema).is_some()) =>
+        {
+            return not_impl_err!(
+                "= ANY and <> ALL do not take arrays of json or jsonb: use IN, or = ANY (SELECT unnest(...))"
+            );
+        }
         Expr::InList(list) => {
             let items: Vec<&Expr> = list.list.iter().collect();
             return compared(&list.expr, "=", &items, schema);
