@@ -142,8 +142,15 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
             Transformed::yes(binary_expr(left, op, right))
         }
         Expr::Case(mut case) => {
+            let operand = case.expr.as_deref_mut();
+            let operand = operand.filter(|operand| json_of(operand, schema) == Some(Type::JSONB));
+            let compared = operand.is_some();
+            let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+            for side in operand.into_iter().chain(whens).filter(|_| compared) {
+                *side = json::comparable().call(vec![std::mem::take(side)]);
+            }
             let Some(pg) = results(&case).find_map(|result| json_of(result, schema)) else {
-                return Ok(Transformed::no(Expr::Case(case)));
+                return Ok(Transformed::new_transformed(Expr::Case(case), compared));
             };
             let then = case.when_then_expr.iter_mut().map(|(_, then)| then);
             for result in then.chain(&mut case.else_expr) {
