@@ -216,7 +216,7 @@ pub(super) fn assigned(value: Expr, field: &Field, input: &DFSchema) -> Result<E
         let value = semantics::parameter_as(value, &pg);
         // A file that somebody else has written may say so of anything.
         let known = value.to_field(input).is_ok_and(|(_, given)| json_type(&given).is_some());
-        let value = if known { semantics::read_json(value, &pg) } else { value };
+        let value = if known { semantics::json_anew(value, &pg) } else { value };
         let kind = Field::new("", field.data_type().clone(), true);
         let field = Arc::new(kind.with_metadata(beside_format(field)));
         return Ok(Expr::Cast(Cast { expr: Box::new(value), field }));
@@ -237,7 +237,7 @@ fn with_json_read(rows: LogicalPlan) -> Result<LogicalPlan> {
     let values = schema.iter().map(|(relation, field)| {
         let column = Expr::Column(Column::from((relation, field)));
         match json_type(field) {
-            Some(pg) => named(semantics::read_json(column, &pg), relation.cloned(), field),
+            Some(pg) => named(semantics::json_anew(column, &pg), relation.cloned(), field),
             None => column,
         }
     });

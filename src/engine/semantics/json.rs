@@ -76,6 +76,9 @@ enum Making {
     Checked,
     /// The same in `jsonb`'s form.
     Normal,
+    /// The two of what may only be called JSON.
+    Read,
+    ReadNormal,
     /// The same text of all JSON that is equal as `jsonb`.
     Comparable,
     /// A text that is less than another's where the JSON is, as `jsonb`.
@@ -112,7 +115,11 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(Json { name, making: *making, signature }))
     };
     let row = Arc::new(ScalarUDF::new_from_impl(Row::default()));
-    FUNCTIONS.iter().map(function).chain([normal(), checked(), comparable(), order(), row])
+    FUNCTIONS
+        .iter()
+        .map(function)
+        .chain([normal(), checked(), comparable(), order(), row])
+        .chain([anew(&Type::JSON), anew(&Type::JSONB)])
 }
 
 /// The function that reads a text as `jsonb`.
@@ -123,6 +130,14 @@ pub(super) fn normal() -> Arc<ScalarUDF> {
 /// The function that reads a text as `json`.
 pub(super) fn checked() -> Arc<ScalarUDF> {
     one_form("json_checked", Making::Checked)
+}
+
+/// The function that reads as `json` or `jsonb` what a file may only call so.
+pub(super) fn anew(pg: &Type) -> Arc<ScalarUDF> {
+    match *pg {
+        Type::JSONB => one_form("jsonb_read", Making::ReadNormal),
+        _ => one_form("json_read", Making::Read),
+    }
 }
 
 /// `to_json`
@@ -236,7 +251,9 @@ impl Json {
         match self.making {
             // They are gathered as texts, whose arrays the engine has aggregates for.
             Making::Item | Making::Member | Making::Comparable | Making::Order => field,
-            Making::Normal | Making::KnownNormal => of_json_type(field, &Type::JSONB),
+            Making::Normal | Making::ReadNormal | Making::KnownNormal => {
+                of_json_type(field, &Type::JSONB)
+            }
             _ => of_json_type(field, &Type::JSON),
         }
     }
@@ -303,10 +320,15 @@ impl Json {
                 let texts = cast(&arrays[0], &DataType::Utf8View)?;
                 Ok(texts.as_string_view().clone())
             }
-            Making::Normal | Making::Checked | Making::Comparable | Making::Order => {
+            Making::Normal
+            | Making::Checked
+            | Making::Read
+            | Making::ReadNormal
+            | Making::Comparable
+            | Making::Order => {
                 let form = match self.making {
-                    Making::Normal => jsonb::normal,
-                    Making::Checked => jsonb::checked,
+                    Making::Normal | Making::ReadNormal => jsonb::normal,
+                    Making::Checked | Making::Read => jsonb::checked,
                     Making::Order => jsonb::order,
                     _ => jsonb::comparable,
                 };

@@ -59,9 +59,14 @@ fn external(error: JsonError) -> DataFusionError {
 }
 
 /// A text as `json` or `jsonb`, which it has to be.
-pub(in crate::engine) fn read(text: Expr, pg: &Type) -> Expr {
+pub(super) fn read(text: Expr, pg: &Type) -> Expr {
     let function = if *pg == Type::JSONB { json::normal() } else { json::checked() };
     function.call(vec![text])
+}
+
+/// What a file calls `json` or `jsonb`, looked at.
+pub(in crate::engine) fn anew(called: Expr, pg: &Type) -> Expr {
+    json::anew(pg).call(vec![called])
 }
 
 /// An expression that may stand where `json` or `jsonb` does: a text, and the other of them, is read as that.

@@ -103,7 +103,7 @@ pub(super) use comparisons::Comparisons;
 pub(super) use distinctions::Distinctions;
 pub(super) use implied::Implied;
 pub use json::JsonError;
-pub(super) use json_types::{parameter_as, read as read_json};
+pub(super) use json_types::{anew as json_anew, parameter_as};
 pub(super) use operators::Operators;
 pub(super) use precision::kept;
 pub(super) use repeated::LargeConstants;
