@@ -16,6 +16,7 @@ mod room;
 mod sockets;
 mod store;
 mod tool;
+mod turns;
 mod vitals;
 
 use std::net::SocketAddr;
@@ -342,6 +343,8 @@ impl Server {
         let spill = parts::spill_directory(&self.config, &self.data_dir);
         let places = room::places(self.data_dir.path(), queries.warehouse.as_deref(), spill);
         tasks.spawn(room::watch(membership.clone(), places, end.clone()));
+        let engine = queries.engine.handle().clone();
+        tasks.spawn(turns::watch(membership.clone(), engine, end.clone()));
         tasks.spawn(queries.catalog.clone().follow(end.clone()));
         tasks.spawn(queries.admission.clone().follow(end.clone()));
         tasks.spawn(queries.registry.clone().tick(end.clone()));

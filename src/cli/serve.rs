@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,9 @@ use super::{runtime, settings, start_logging};
 use crate::config::Config;
 use crate::server::{Given, Reloaded, Reloader, Server};
 use crate::shutdown;
+
+/// How long threads may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a daemon's settings and its store are. Behind the name of an action, too, where there are some.
 #[derive(Clone, Debug, Args)]
@@ -105,7 +109,11 @@ pub fn run(options: Options) -> Result<()> {
     start_logging(&config)?;
     // From the same places as before.
     let read = move || options.clone().settings();
-    runtime()?.block_on(serve(config, given, read))
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve(config, given, read));
+    // Who hangs on one of its threads does not keep the process.
+    runtime.shutdown_timeout(PATIENCE);
+    served
 }
 
 async fn serve(

@@ -30,6 +30,14 @@ const RETRY: Duration = Duration::from_millis(500);
 const OUT_OF_TOUCH: &str =
     "out of touch with ZooKeeper: tables can be read, and nothing can be changed";
 
+/// What is wrong with a daemon whose engine hangs.
+fn stuck(time: Duration) -> Trouble {
+    let time = time.as_secs();
+    let outline = format!("the engine's threads have taken up no work for {time} s: statements wait");
+    let full = format!("{outline}; if that does not end by itself, restart the daemon");
+    Trouble { full, outline }
+}
+
 /// Between one reason and the next.
 const AND: &str = "; ";
 
@@ -71,6 +79,8 @@ pub struct Membership {
     lacks: watch::Sender<Vec<Lack>>,
     /// Who makes tables elsewhere than most.
     astray: watch::Sender<Vec<(String, Trouble)>>,
+    /// How long its engine has taken up no work, if it hangs.
+    stuck: watch::Sender<Option<Duration>>,
 }
 
 /// What stands in the store, as far as this daemon knows.
@@ -117,6 +127,7 @@ impl Membership {
             evicted: CancellationToken::new(),
             lacks: watch::Sender::new(Vec::new()),
             astray: watch::Sender::new(Vec::new()),
+            stuck: watch::Sender::new(None),
         };
         membership.register().await?;
         membership.keep_pids_apart().await?;
@@ -171,7 +182,9 @@ impl Membership {
             lacks.iter().map(|lack| Trouble { full: lack.to_string(), outline: lack.outline() });
         let astray = self.astray.borrow();
         let own = astray.iter().filter(|(id, _)| *id == self.options.id);
-        lacks.chain(own.map(|(_, trouble)| trouble.clone())).reduce(|first, next| Trouble {
+        let own = own.map(|(_, trouble)| trouble.clone());
+        let stuck = self.stuck.borrow().map(stuck);
+        stuck.into_iter().chain(lacks).chain(own).reduce(|first, next| Trouble {
             full: first.full + AND + &next.full,
             outline: first.outline + AND + &next.outline,
         })
@@ -203,6 +216,16 @@ impl Membership {
     /// Somebody has looked whether there is room, and whether it can be written.
     pub fn note_lacks(&self, lacks: Vec<Lack>) {
         self.lacks.send_replace(lacks);
+    }
+
+    /// Whether statements hang here, and others wait for their turn in vain.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.borrow().is_some()
+    }
+
+    /// Somebody has looked whether the engine takes up work; how long it has not, if it hangs.
+    pub fn note_stuck(&self, time: Option<Duration>) {
+        self.stuck.send_replace(time);
     }
 
     /// What this daemon shows to its peers, and knows them by, as the cluster's own key has it.

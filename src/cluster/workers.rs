@@ -63,6 +63,11 @@ impl Workers {
         self.membership.id()
     }
 
+    /// Whether this daemon takes up no work.
+    pub fn is_own_stuck(&self) -> bool {
+        self.membership.is_stuck()
+    }
+
     /// The build that all of them have.
     pub fn build(&self) -> &'static str {
         self.membership.build()

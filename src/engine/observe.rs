@@ -264,6 +264,14 @@ impl Observation {
         self.seen().running.is_some()
     }
 
+    /// Whether all is known of it, and it has no profile: nothing runs any more, and nobody took part but this
+    /// daemon.
+    pub fn is_plain(&self) -> bool {
+        let Seen { running, workers, attempts, others, profile, .. } = &*self.seen();
+        let alone = workers.is_empty() && attempts.is_empty() && others.is_empty();
+        alone && running.is_none() && profile.is_none()
+    }
+
     /// What it has used on this daemon.
     pub(super) fn share(&self) -> Figures {
         let seen = self.seen();

@@ -4,13 +4,16 @@
 //! comments nothing is looked for.
 
 use std::io::Read;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use async_compression::tokio::bufread::{BzDecoder, XzDecoder, ZstdDecoder};
 use bytes::{Bytes, BytesMut};
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::file_format::csv::CsvDecoder;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
@@ -29,6 +32,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{GetOptions, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
@@ -201,7 +206,7 @@ impl Opener {
                 Ok(stream::iter(std::iter::from_fn(chunk)).boxed())
             }
             GetResultPayload::Stream(chunks) => {
-                self.compression.convert_stream(chunks.map_err(DataFusionError::from).boxed())
+                unpacked(chunks.map_err(DataFusionError::from).boxed(), self.compression)
             }
         }
     }
@@ -272,6 +277,35 @@ impl Opener {
         };
         stream::try_unfold((chunks, quotes), next).boxed()
     }
+}
+
+/// What was packed, which may be in several parts: the engine's own reader of streams knows of these in one
+/// format only.
+fn unpacked(packed: Chunks, compression: FileCompressionType) -> Result<Chunks> {
+    let read = |decoder: Pin<Box<dyn AsyncRead + Send>>| {
+        ReaderStream::new(decoder).map_err(DataFusionError::from).boxed()
+    };
+    let variant = *compression.get_variant();
+    Ok(match variant {
+        CompressionTypeVariant::BZIP2 => {
+            let mut decoder = BzDecoder::new(StreamReader::new(packed));
+            decoder.multiple_members(true);
+            read(Box::pin(decoder))
+        }
+        CompressionTypeVariant::XZ => {
+            let mut decoder = XzDecoder::new(StreamReader::new(packed));
+            decoder.multiple_members(true);
+            read(Box::pin(decoder))
+        }
+        CompressionTypeVariant::ZSTD => {
+            let mut decoder = ZstdDecoder::new(StreamReader::new(packed));
+            decoder.multiple_members(true);
+            read(Box::pin(decoder))
+        }
+        CompressionTypeVariant::GZIP | CompressionTypeVariant::UNCOMPRESSED => {
+            compression.convert_stream(packed)?
+        }
+    })
 }
 
 /// What a file's header says of its columns.
@@ -485,7 +519,10 @@ impl Quotes {
 mod tests {
     use datafusion::common::config::CsvOptions;
     use object_store::PutPayload;
+    use object_store::buffered::BufWriter;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -522,6 +559,29 @@ mod tests {
                 text.as_bytes().chunks(size).for_each(|chunk| quotes.see(chunk));
                 assert_eq!(quotes.open(), line, "{text:?} in chunks of {size}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn all_parts_of_what_was_packed_are_read() {
+        use CompressionTypeVariant::{BZIP2, GZIP, UNCOMPRESSED, XZ, ZSTD};
+        for variant in [BZIP2, GZIP, UNCOMPRESSED, XZ, ZSTD] {
+            let compression = FileCompressionType::from(variant);
+            let mut packed = Vec::new();
+            for part in ["a,b\n1,2\n", "3,4\n5,6", "\n7,8\n"] {
+                let (store, place) = (Arc::new(InMemory::new()), "part".into());
+                let writer = BufWriter::new(store.clone(), Path::clone(&place));
+                let mut writer = compression.convert_async_writer(writer).expect("known");
+                writer.write_all(part.as_bytes()).await.expect("packed");
+                writer.shutdown().await.expect("written");
+                let part = store.get(&place).await.expect("there").bytes().await;
+                packed.extend_from_slice(&part.expect("read"));
+            }
+            let bytes = packed.chunks(7).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
+            let chunks = stream::iter(bytes.collect::<Vec<_>>()).boxed();
+            let text: Vec<Bytes> =
+                unpacked(chunks, compression).expect("known").try_collect().await.expect("whole");
+            assert_eq!(text.concat(), b"a,b\n1,2\n3,4\n5,6\n7,8\n", "{variant:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 as long as the process serves requests |
-//! | `/readyz` | 200 while clients are served, 503 while joining or draining; degraded, as `health.ready_when_degraded` says |
+//! | `/readyz` | 200 while clients are served, 503 while joining or draining, or while the engine hangs; else degraded, as `health.ready_when_degraded` says |
 //!
 //! Both answer `{"id", "state", "version"}`, and `"reason"` where a daemon is degraded.
 
@@ -39,7 +39,7 @@ async fn live(Shared(sources): Shared<Arc<Sources>>) -> Json<Health> {
 
 async fn ready(Shared(sources): Shared<Arc<Sources>>) -> (StatusCode, Json<Health>) {
     let health = health(&sources);
-    let status = match is_ready(health.state, sources.health.ready_when_degraded) {
+    let status = match is_ready(&sources) {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -47,10 +47,13 @@ async fn ready(Shared(sources): Shared<Arc<Sources>>) -> (StatusCode, Json<Healt
 }
 
 /// Whether clients should come.
-pub(super) fn is_ready(state: State, when_degraded: Switch) -> bool {
-    match state {
+pub(super) fn is_ready(sources: &Sources) -> bool {
+    let membership = &sources.queries.membership;
+    match membership.state() {
         State::Ready => true,
-        State::Degraded => when_degraded == Switch::On,
+        State::Degraded => {
+            sources.health.ready_when_degraded == Switch::On && !membership.is_stuck()
+        }
         State::Joining | State::Draining => false,
     }
 }

@@ -155,6 +155,49 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
     .await;
 }
 
+/// Its process lives, and so does its session: only that no statement has its turn there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_engine_hangs_is_left_alone() {
+    bounded(async {
+        let cluster = Cluster::on_shared_zookeeper();
+        let a = cluster.start("a");
+        let file = cluster.path("hang");
+        let cluster = cluster
+            .with("ENGINE_THREADS", "1")
+            .with("SHUTDOWN_DRAIN_TIMEOUT", "1s")
+            .with_variable("ORIBI_FAULT", "a plan begins")
+            .with_variable("ORIBI_FAULT_BY", "stall")
+            .with_variable("ORIBI_FAULT_WHEN", &file.display().to_string());
+        let b = cluster.start("b");
+        let (client, own) = (Client::connect(&a).await, Client::connect(&b).await);
+        all_ready(&client, &["a", "b"]).await;
+        client.rows("SET oribi.result_cache = off").await;
+        client.rows("SET oribi.distribution = 'always'").await;
+        let sql = "SELECT sum(n), count(DISTINCT n) FROM generate_series(1, 100000) AS s(n)";
+        let sum = [["5000050000", "100000"]];
+        assert_eq!(client.rows(sql).await, sum);
+        std::fs::write(&file, "").expect("written");
+        let hangs = tokio::spawn(async move { own.try_rows(sql).await });
+        // What had begun before it is known goes on without it, as does all that comes later.
+        assert_eq!(client.rows(sql).await, sum);
+        until("it is not ready", async || readyz(&b).await.is_some_and(|(code, _)| code == 503))
+            .await;
+        let (_, body) = readyz(&b).await.expect("an answer");
+        assert_eq!(body["state"], "degraded");
+        let reason = body["reason"].as_str().expect("a reason");
+        assert!(reason.contains("have taken up no work for 10 s"), "{reason}");
+        let state = "SELECT state FROM system.daemons WHERE id = 'b'";
+        until("its peer knows", async || client.value(state).await == "unreachable").await;
+        assert_eq!(client.rows(sql).await, sum);
+        assert!(!hangs.is_finished());
+        b.terminate();
+        let ended = tokio::task::spawn_blocking(move || b.wait(Duration::from_secs(60)));
+        assert!(ended.await.expect("it ends").success());
+        assert!(hangs.await.expect("no panic").is_err());
+    })
+    .await;
+}
+
 /// What a daemon says of its own warehouse on `/readyz`.
 async fn reason(daemon: &Daemon) -> Value {
     readyz(daemon).await.expect("an answer").1["reason"].clone()

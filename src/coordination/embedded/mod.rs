@@ -32,6 +32,7 @@ mod tree;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -60,6 +61,9 @@ impl Default for Options {
         Self { session_timeout: Duration::from_secs(10), request_timeout: Duration::from_secs(10) }
     }
 }
+
+/// The thread that waits for the disk.
+const THREAD: &str = "oribi-store";
 
 /// Pause before a new file is tried again; twice as long after each failure, and never longer than
 /// [`MAX_MEND`].
@@ -199,6 +203,12 @@ impl Shared {
         lock(&self.queue).led
     }
 
+    /// The duty to work the queue off, unless somebody has it.
+    fn lead(self: &Arc<Self>) -> Option<Lead> {
+        let led = std::mem::replace(&mut lock(&self.queue).led, true);
+        (!led).then(|| Lead { shared: self.clone(), done: false })
+    }
+
     /// Queues a request; its answer arrives even if the caller's task ends meanwhile.
     fn submit(
         self: &Arc<Self>,
@@ -206,19 +216,19 @@ impl Shared {
         command: Command,
     ) -> oneshot::Receiver<Result<Vec<Outcome>>> {
         let (reply, answer) = oneshot::channel();
-        let mut queue = lock(&self.queue);
-        queue.waiting.push(Request { session, command, reply });
-        if !queue.led {
-            queue.led = true;
-            drop(queue);
-            let lead = Lead { shared: self.clone(), done: false };
-            match Handle::try_current() {
-                // Ends by itself as soon as the queue is empty.
-                Ok(runtime) if self.has_file => {
-                    drop(runtime.spawn_blocking(move || lead.work_off()));
-                }
-                _ => lead.work_off(),
-            }
+        lock(&self.queue).waiting.push(Request { session, command, reply });
+        let Some(lead) = self.lead() else { return answer };
+        if !self.has_file {
+            lead.work_off();
+            return answer;
+        }
+        // Ends by itself as soon as the queue is empty.
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || lead.work_off());
+        // No room for one, as a pool of threads would panic of: the disk is waited for here.
+        if thread.is_err()
+            && let Some(lead) = self.lead()
+        {
+            lead.work_off();
         }
         answer
     }

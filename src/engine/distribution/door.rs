@@ -2,7 +2,7 @@
 //!
 //! Who does not show a daemon's certificate gets nothing: no byte of HTTP/2 is read before. Strangers
 //! are few at a time and have little time, and the threads that let them in are not those on which
-//! statements run; nor are those that answer whether this daemon lives.
+//! statements run; nor are those that answer whether this daemon lives. It does not where its engine hangs.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 use super::channels::WINDOWS;
 use super::messages::Receiver;
 use super::questions::Questions;
+use crate::cluster::Workers;
 use crate::engine::Error;
 use crate::tls::Peering;
 
@@ -49,10 +50,11 @@ const GIVEN_UP: usize = 1 << 16;
 /// The question whether a daemon lives, which is answered by whoever hears it.
 const QUESTION: &str = "/GetWorkerInfo";
 
-/// Serves other daemons until `end`. Their statements run where `engine` says.
+/// Serves other daemons until `end`. Their statements run where `engine` says; `workers` know whether these
+/// hang.
 pub(super) async fn serve(
     (worker, questions, messages): (Worker, Questions, Receiver),
-    engine: Handle,
+    (engine, workers): (Handle, Arc<Workers>),
     peering: Arc<Peering>,
     socket: std::net::TcpListener,
     end: CancellationToken,
@@ -69,7 +71,7 @@ pub(super) async fn serve(
         .max_concurrent_streams(u32::MAX)
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP))
         .http2_keepalive_interval(Some(QUIET))
-        .add_service(OnEngine { inner: worker.into_worker_server(), engine })
+        .add_service(OnEngine { inner: worker.into_worker_server(), engine, workers })
         .add_service(questions)
         .add_service(messages)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), end.clone().cancelled_owned());
@@ -131,6 +133,7 @@ async fn meet(stream: TcpStream, peering: Arc<Peering>, known: mpsc::Sender<Know
 struct OnEngine<S> {
     inner: S,
     engine: Handle,
+    workers: Arc<Workers>,
 }
 
 impl<S: NamedService> NamedService for OnEngine<S> {
@@ -154,6 +157,10 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let is_question = request.uri().path().ends_with(QUESTION);
+        if is_question && self.workers.is_own_stuck() {
+            let status = tonic::Status::unavailable("the engine hangs");
+            return Box::pin(async move { Ok(status.into_http()) });
+        }
         let answer = self.inner.call(request);
         if is_question {
             return Box::pin(answer);

@@ -33,6 +33,9 @@ const MAX_UNWRITTEN: usize = 16 << 20;
 /// Bytes that a statement takes there beside its lines, about.
 const STATEMENT: usize = 100;
 
+/// Bytes of the lines of short statements that are kept together.
+const ROOM: usize = 64 << 10;
+
 const STATEMENTS: &str = "jsonl";
 const PROFILES: &str = "profiles";
 const JOURNAL: &str = "running";
@@ -60,59 +63,80 @@ enum Step {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub begun: Vec<Record>,
-    ended: Vec<Ended>,
+    pub ended: Vec<Ended>,
     /// Statements that have ended, of which nothing else is known.
     closed: Vec<Uuid>,
-    /// The line that is being made.
-    made: Vec<u8>,
 }
 
 impl Batch {
-    pub fn new(closed: Vec<Uuid>) -> Self {
-        Self { closed, ..Self::default() }
+    pub fn new(ended: impl Into<Vec<Ended>>, closed: Vec<Uuid>) -> Self {
+        let mut ended = ended.into();
+        // It may wait for long in memory.
+        ended.iter_mut().for_each(|ended: &mut Ended| ended.lines.shrink_to_fit());
+        Self { begun: Vec::new(), ended, closed }
     }
 
-    /// Adds a statement that has ended. It is a line from here on: of short statements there are many.
+    /// Adds a statement that has ended.
     pub fn end(&mut self, record: &mut Record, profile: Option<Profile>) {
         record.profile = profile.is_some();
         let kept = profile.map(|Profile { full, plain }| {
             let Record { id, ref user, owner, .. } = *record;
             Kept { id, user: user.clone(), owner, full, plain }
         });
-        let line = self.line(record);
-        let profile = kept.map(|kept| self.line(&kept));
-        self.ended.push(Ended { id: record.id, line, profile });
-    }
-
-    fn line(&mut self, value: &impl Serialize) -> Box<[u8]> {
-        self.made.clear();
-        append(&mut self.made, value);
-        Box::from(self.made.as_slice())
+        let profile = kept.map(|kept| line(&kept)).unwrap_or_default();
+        self.ended.push(Ended { id: record.id, statements: 1, lines: line(record), profile });
     }
 }
 
-/// A statement that has ended, as it is written.
-#[derive(Debug)]
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = Vec::new();
+    append(&mut line, value);
+    line.shrink_to_fit();
+    line
+}
+
+/// Statements that have ended, as they are written: one, or several that were short.
+#[derive(Debug, Default)]
 pub struct Ended {
+    /// Of one whose beginning may have been written, or that has a profile.
     id: Uuid,
-    line: Box<[u8]>,
-    profile: Option<Box<[u8]>>,
+    statements: u64,
+    lines: Vec<u8>,
+    profile: Vec<u8>,
 }
 
 impl Ended {
-    pub fn record(&self) -> Option<Record> {
-        serde_json::from_slice(&self.line).ok()
+    /// A place for short ones.
+    pub fn room() -> Self {
+        Self { lines: Vec::with_capacity(ROOM), ..Self::default() }
+    }
+
+    /// Adds one, if there is room for it.
+    pub fn add(&mut self, line: &[u8]) -> bool {
+        let fits = self.id.is_nil() && line.len() <= self.lines.capacity() - self.lines.len();
+        if fits {
+            self.lines.extend_from_slice(line);
+            self.statements += 1;
+        }
+        fits
+    }
+
+    pub fn statements(&self) -> u64 {
+        self.statements
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        lines(&self.lines)
     }
 
     /// If this is the statement and its profile is kept.
     pub fn profile_of(&self, id: Uuid) -> Option<Kept> {
-        let profile = self.profile.as_ref().filter(|_| self.id == id)?;
-        serde_json::from_slice(profile).ok()
+        (self.id == id).then(|| serde_json::from_slice(&self.profile).ok())?
     }
 
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
-        STATEMENT + self.line.len() + self.profile.as_ref().map_or(0, |profile| profile.len())
+        STATEMENT + self.lines.capacity() + self.profile.len()
     }
 }
 
@@ -194,7 +218,7 @@ impl Store {
     /// Writes statements down, with what earlier ones the disk has not taken before. How many had to be
     /// forgotten since it still does not: the log says once that this may be.
     pub fn write(&mut self, batch: Batch) -> u64 {
-        let Batch { begun, ended, mut closed, made: _ } = batch;
+        let Batch { begun, ended, mut closed } = batch;
         self.unwritten_bytes += ended.iter().map(Ended::bytes).sum::<usize>();
         self.unwritten.extend(ended);
         let written = self.write_ended(&mut closed);
@@ -243,7 +267,7 @@ impl Store {
             self.unwritten_bytes -= ended.bytes();
             // The journal is written anew.
             self.running.remove(&ended.id);
-            forgotten += 1;
+            forgotten += ended.statements;
         }
         forgotten
     }
@@ -253,8 +277,8 @@ impl Store {
         while !self.unwritten.is_empty() {
             let (mut lines, mut count) = (Lines::default(), 0);
             for ended in &self.unwritten {
-                lines.statements.extend_from_slice(&ended.line);
-                lines.profiles.extend_from_slice(ended.profile.as_deref().unwrap_or_default());
+                lines.statements.extend_from_slice(&ended.lines);
+                lines.profiles.extend_from_slice(&ended.profile);
                 count += 1;
                 // However much is written together, a segment is a part of what is kept.
                 if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
@@ -418,7 +442,8 @@ fn lines<'a, T: Deserialize<'a>>(text: &'a [u8]) -> impl Iterator<Item = T> + us
     text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }
 
-fn append(lines: &mut Vec<u8>, value: &impl Serialize) {
+/// A line more, unless it cannot be one.
+pub fn append(lines: &mut Vec<u8>, value: &impl Serialize) {
     let before = lines.len();
     match serde_json::to_writer(&mut *lines, value) {
         Ok(()) => lines.push(b'\n'),
@@ -536,7 +561,7 @@ mod tests {
         with_profile.end(&mut record(3, State::Failed), Some(profile));
         assert_eq!(store.write(with_profile), 0);
         assert!(store.is_behind());
-        let kept = store.unwritten().filter_map(Ended::record).map(|record| record.id.as_u128());
+        let kept = store.unwritten().flat_map(Ended::records).map(|record| record.id.as_u128());
         assert_eq!(kept.collect::<Vec<_>>(), [2, 3]);
         let profiles = store.unwritten().filter_map(|ended| ended.profile_of(Uuid::from_u128(3)));
         assert_eq!(profiles.map(|kept| kept.full).collect::<Vec<_>>(), ["Full\n"]);
@@ -569,6 +594,38 @@ mod tests {
     }
 
     #[test]
+    fn short_ones_are_kept_and_forgotten_together() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("history");
+        let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
+        let room = |numbers: &[u128]| {
+            let mut room = Ended::room();
+            for &number in numbers {
+                assert!(room.add(&line(&record(number, State::Finished))));
+            }
+            room
+        };
+        let mut full = room(&[1, 2, 3]);
+        assert!(!full.add(&[b' '; ROOM]));
+        assert_eq!(full.statements(), 3);
+        assert_eq!(store.write(Batch::new([full, room(&[4])], Vec::new())), 0);
+        assert_eq!(ids(&path), [1, 2, 3, 4]);
+        fs::rename(&path, directory.path().join("aside")).expect("aside");
+        fs::write(&path, "in the way").expect("a file");
+        let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
+        store.write(Batch::new([room(&[5, 6])], Vec::new()));
+        let kept = store.unwritten().flat_map(Ended::records).map(|record| record.id.as_u128());
+        assert_eq!(kept.collect::<Vec<_>>(), [5, 6]);
+        let long = || Record { sql: "x".repeat(1 << 20), ..record(7, State::Finished) };
+        let forgotten = (0..16).map(|_| {
+            let mut batch = Batch::default();
+            batch.end(&mut long(), None);
+            store.write(batch)
+        });
+        assert_eq!(forgotten.sum::<u64>(), 3);
+    }
+
+    #[test]
     fn no_more_is_kept_than_may_be() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("history");
@@ -596,7 +653,7 @@ mod tests {
         let begun = [1, 2, 3, 4].map(|number| record(number, State::Running)).to_vec();
         store.write(Batch { begun, ..Batch::default() });
         store.write(ended([2]));
-        store.write(Batch::new(vec![Uuid::from_u128(4)]));
+        store.write(Batch::new([], vec![Uuid::from_u128(4)]));
         let (mut store, lost) = Store::open(path.clone(), 1 << 20, KEEP);
         let found: Vec<u128> = lost.iter().map(|record| record.id.as_u128()).collect();
         assert_eq!(found, [1, 3]);

@@ -154,7 +154,7 @@ impl Scrape {
         for one in DAEMON_STATES {
             self.count(STATE, &[&one.to_string()], u64::from(one == state));
         }
-        let ready = health::is_ready(state, sources.health.ready_when_degraded);
+        let ready = health::is_ready(sources);
         self.count(READY, &[], ready.into());
         let leads = sources.election.leader().is_some_and(|leader| leader == id);
         self.count(LEADER, &[], leads.into());
