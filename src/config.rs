@@ -186,7 +186,7 @@ pub struct Engine {
     #[serde(with = "empty_is_none")]
     pub spill_dir: Option<PathBuf>,
     pub spill_limit: Size,
-    pub metadata_cache: Size,
+    pub metadata_cache: Share,
     pub page_cache: Share,
     pub result_cache: Size,
     pub filter_pushdown: Switch,

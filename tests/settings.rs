@@ -360,7 +360,7 @@ async fn bounds_change_live() {
     assert_eq!(kept(4714).await, "");
     let room = "SELECT bytes_limit FROM system.caches WHERE name = 'parquet_footers'";
     set("engine.metadata_cache", "1MiB").await;
-    assert_eq!(client.value(room).await, "1048576");
+    assert_eq!(client.value(room).await, "524288");
     // Submitted queries.
     let submit = format!("SELECT oribi.submit($${ENDLESS}$$)");
     let running = "SELECT count(*) FROM system.queries \

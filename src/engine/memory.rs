@@ -41,18 +41,30 @@ pub fn limit(share: Share) -> u64 {
     }
 }
 
-/// The part of the room for footers that statistics may take besides.
-const METADATA_PART: u64 = 4;
+/// Bytes for what is known of files, apart from those of [`limit`]: half of them are for footers, a quarter for
+/// the metadata of managed tables, an eighth each for statistics and for the files of external tables.
+pub fn metadata_limit(config: &config::Engine) -> u64 {
+    part_of(config.metadata_cache, statements_limit(config))
+}
+
+fn statements_limit(config: &config::Engine) -> usize {
+    usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX)
+}
 
 /// Bytes that the kept pages of files may use, of those that statements leave.
 pub(super) fn pages_limit(config: &config::Engine) -> u64 {
-    part_of(config.page_cache, usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX))
+    part_of(config.page_cache, statements_limit(config))
 }
 
 /// Bytes that may be taken by what is known of external tables' files as a whole: as many as by the
 /// statistics of single ones.
 pub(super) fn folders_limit(config: &config::Engine) -> u64 {
-    config.metadata_cache.0 / METADATA_PART
+    metadata_limit(config) / 8
+}
+
+/// Bytes for the metadata of managed tables.
+pub(super) fn managed_limit(config: &config::Engine) -> u64 {
+    metadata_limit(config) / 4
 }
 
 /// The machine's memory, or what the control group leaves of it.
@@ -255,8 +267,8 @@ impl MemoryPool for Yielding {
 
 /// Bytes for files' footers, and for their statistics.
 fn caches(config: &config::Engine) -> (usize, usize) {
-    let footers = usize::try_from(config.metadata_cache.0).unwrap_or(usize::MAX);
-    (footers, footers / METADATA_PART as usize)
+    let all = usize::try_from(metadata_limit(config)).unwrap_or(usize::MAX);
+    (all / 2, all / 8)
 }
 
 /// Has room for so much of files' metadata from now on.
@@ -284,8 +296,7 @@ pub(super) fn environment(
         std::fs::remove_dir_all(&places.spill).map_err(failed)?;
     }
     std::fs::create_dir_all(&places.spill).map_err(failed)?;
-    let limit = usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX);
-    let pool = Yielding { statements: FairSpillPool::new(limit), pages };
+    let pool = Yielding { statements: FairSpillPool::new(statements_limit(config)), pages };
     let pool = TrackConsumersPool::new(pool, NAMED_CONSUMERS);
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![places.spill.clone()]))

@@ -126,7 +126,6 @@ pub mod visit;
 mod words;
 mod write;
 
-use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -142,6 +141,8 @@ use datafusion::logical_expr::TableSource;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer};
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -171,8 +172,10 @@ use caches::{CacheFigures, Kept};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
-/// Definitions kept ready to scan. One takes a few kilobytes.
-const MAX_CACHED_SOURCES: usize = 10_000;
+/// Definitions kept ready to scan, at least and at most, and the bytes that one takes with the metadata of its
+/// table, about.
+const CACHED_SOURCES: (u64, u64) = (64, 10_000);
+const SOURCE: u64 = 16 << 10;
 
 /// One engine serves all sessions of a daemon.
 pub struct Engine {
@@ -195,7 +198,7 @@ pub struct Engine {
     folders: Arc<Folders>,
     results: Arc<ResultCache>,
     /// Tables ready to scan, by object identifier.
-    sources: Mutex<HashMap<u32, CachedSource>>,
+    sources: Cache<u32, CachedSource>,
 }
 
 /// What is kept for look-ups takes so much less than the pages of files, and comes on top of the memory that
@@ -239,6 +242,7 @@ impl Engine {
             files: Arc::new(TableFiles::new(
                 environment.object_store_registry.clone(),
                 environment.memory_pool.clone(),
+                memory::managed_limit(config),
             )),
             environment,
             roots: places.roots.clone(),
@@ -249,7 +253,7 @@ impl Engine {
             look_ups,
             folders,
             results: ResultCache::new(config.result_cache.0),
-            sources: Mutex::default(),
+            sources: cached_sources(memory::managed_limit(config)),
         }))
     }
 
@@ -368,9 +372,8 @@ impl Engine {
         if session.settings.engine_options().next().is_some() {
             return None;
         }
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, source) = sources.get(&table.record.oid)?;
-        (*version == table.stat.mzxid).then(|| source.clone())
+        let (version, source) = self.sources.get(&table.record.oid)?;
+        (version == table.stat.mzxid).then_some(source)
     }
 
     /// Keeps a table that was made ready, for all sessions.
@@ -382,14 +385,18 @@ impl Engine {
     ) -> Arc<dyn TableSource> {
         let source = provider_as_source(provider);
         if session.settings.engine_options().next().is_none() {
-            let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-            if sources.len() >= MAX_CACHED_SOURCES {
-                sources.clear();
-            }
-            sources.insert(table.record.oid, (table.stat.mzxid, source.clone()));
+            self.sources.insert(table.record.oid, (table.stat.mzxid, source.clone()));
         }
         source
     }
+}
+
+/// Room for as many as take the bytes that the metadata of managed tables may: of tables that are gone some stay
+/// until others need their place.
+fn cached_sources(bytes: u64) -> Cache<u32, CachedSource> {
+    let (least, most) = CACHED_SOURCES;
+    let entries = (bytes / SOURCE).clamp(least, most);
+    Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 impl Drop for Engine {

@@ -116,7 +116,7 @@ impl Shared {
 
 /// A daemon's own way to the files.
 fn files(stores: &Arc<dyn ObjectStoreRegistry>) -> TableFiles {
-    TableFiles::new(stores.clone(), Arc::new(UnboundedMemoryPool::default()))
+    TableFiles::new(stores.clone(), Arc::new(UnboundedMemoryPool::default()), 1 << 20)
 }
 
 fn name() -> TableName {

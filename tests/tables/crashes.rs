@@ -244,7 +244,7 @@ async fn place(client: &Client, table: &str) -> PathBuf {
 pub async fn assert_tidy(client: &Client, table: &str, what: &str) {
     let url = metadata(client, table).await;
     let memory = Arc::new(UnboundedMemoryPool::default());
-    let reader = TableFiles::new(Arc::new(Stores::new(&Roots::default())), memory);
+    let reader = TableFiles::new(Arc::new(Stores::new(&Roots::default())), memory, 1 << 20);
     let state = reader.metadata(&url).await.expect("metadata");
     let named = retained_files(&reader, &url, &state).await.expect("a whole table");
     let named: BTreeSet<String> = named.into_iter().collect();

@@ -376,7 +376,8 @@ fn memory_limit(config: &Config) -> Check {
     const NAME: &str = "memory";
     let limit = memory::limit(config.engine.memory_limit);
     let available = memory::limit(Share::Percent(100));
-    let caches = config.engine.metadata_cache.0.saturating_add(config.engine.result_cache.0);
+    let caches = memory::metadata_limit(&config.engine);
+    let caches = caches.saturating_add(config.engine.result_cache.0);
     let all = limit.saturating_add(caches);
     let seen = format!(
         "statements and pages of files {}, other caches {}, of {} that the machine or its control group has",

@@ -30,9 +30,6 @@ use crate::faults;
 use crate::storage::error::brief;
 use crate::storage::{Error, Result};
 
-/// Bytes of parsed metadata that are kept, by estimate.
-const CACHE_BYTES: u64 = 256 << 20;
-
 /// What a parsed table metadata file takes, by its size on disk.
 const METADATA_FACTOR: u64 = 4;
 
@@ -82,13 +79,18 @@ impl Deref for HeldManifest {
 }
 
 impl TableFiles {
-    pub fn new(stores: Arc<dyn ObjectStoreRegistry>, memory: Arc<dyn MemoryPool>) -> Self {
+    /// Keeps about so many bytes of them.
+    pub fn new(
+        stores: Arc<dyn ObjectStoreRegistry>,
+        memory: Arc<dyn MemoryPool>,
+        bytes: u64,
+    ) -> Self {
         Self {
             stores,
             memory,
-            metadata: cache(CACHE_BYTES / 4),
-            lists: cache(CACHE_BYTES / 4),
-            listings: cache(CACHE_BYTES / 2),
+            metadata: cache(bytes / 4),
+            lists: cache(bytes / 4),
+            listings: cache(bytes / 2),
         }
     }
 
