@@ -33,7 +33,8 @@ const OUT_OF_TOUCH: &str =
 /// What is wrong with a daemon whose engine hangs.
 fn stuck(time: Duration) -> Trouble {
     let time = time.as_secs();
-    let outline = format!("the engine's threads have taken up no work for {time} s: statements wait");
+    let outline =
+        format!("the engine's threads have taken up no work for {time} s: statements wait");
     let full = format!("{outline}; if that does not end by itself, restart the daemon");
     Trouble { full, outline }
 }

@@ -250,7 +250,8 @@ impl Distribution {
         let worker = self.worker.clone();
         let messages = Receiver(messages.clone());
         let services = (worker.clone(), self.questions.clone(), messages);
-        let served = door::serve(services, (engine, workers.clone()), peering.clone(), socket, end.clone());
+        let served =
+            door::serve(services, (engine, workers.clone()), peering.clone(), socket, end.clone());
         let beside = async {
             let sweep = worker::sweep(worker, gate.clone(), end.clone());
             tokio::join!(pulse.run(end.clone()), self.nurse(&end), self.follow(&end), sweep);
