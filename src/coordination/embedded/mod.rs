@@ -222,8 +222,14 @@ impl Shared {
             lead.work_off();
             return answer;
         }
+        let runtime = Handle::try_current().ok();
+        let body = move || {
+            // For what mends the store.
+            let _entered = runtime.as_ref().map(Handle::enter);
+            lead.work_off();
+        };
         // Ends by itself as soon as the queue is empty.
-        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || lead.work_off());
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(body);
         // No room for one, as a pool of threads would panic of: the disk is waited for here.
         if thread.is_err()
             && let Some(lead) = self.lead()
