@@ -42,10 +42,18 @@ pub fn limit(share: Share) -> u64 {
 }
 
 /// Bytes for what is known of files, apart from those of [`limit`]: half of them are for footers, a quarter for
-/// the metadata of managed tables, an eighth each for statistics and for the files of external tables.
+/// the metadata of managed tables, an eighth each for statistics and for the files of external tables. The
+/// tables that are kept ready to scan hold metadata of their own, at most as much again.
 pub fn metadata_limit(config: &config::Engine) -> u64 {
-    part_of(config.metadata_cache, statements_limit(config))
+    let bytes = part_of(config.metadata_cache, statements_limit(config));
+    match config.metadata_cache {
+        Share::Bytes(_) => bytes,
+        Share::Percent(_) => bytes.max(LEAST_METADATA),
+    }
 }
+
+/// Bytes that a share of the memory has room for at least: what is larger than its cache is never kept.
+const LEAST_METADATA: u64 = 32 << 20;
 
 fn statements_limit(config: &config::Engine) -> usize {
     usize::try_from(limit(config.memory_limit)).unwrap_or(usize::MAX)

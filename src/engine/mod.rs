@@ -165,17 +165,15 @@ pub use write::{Returned, Target, Written};
 
 use crate::catalog::Table;
 use crate::config;
-use crate::storage::managed::TableFiles;
+use crate::storage::managed::{ManagedTable, TableFiles};
 use crate::storage::{self, Folders, LookUps, PageCache};
 use crate::threads;
 use caches::{CacheFigures, Kept};
 use distribution::Distribution;
 use system::{Joined, Others, SessionInfo, SystemCatalog};
 
-/// Definitions kept ready to scan, at least and at most, and the bytes that one takes with the metadata of its
-/// table, about.
-const CACHED_SOURCES: (u64, u64) = (64, 10_000);
-const SOURCE: u64 = 16 << 10;
+/// Bytes that a definition takes which is kept ready to scan, without the metadata of its table, about.
+const SOURCE: u64 = 4 << 10;
 
 /// One engine serves all sessions of a daemon.
 pub struct Engine {
@@ -209,8 +207,13 @@ const LOOK_UPS_SHARE: u64 = 12;
 /// needs that [`complexity`] lets through. The system gives memory only to what is used of it.
 pub const STACK_SIZE: usize = 128 << 20;
 
-/// A table ready to scan, with the `mzxid` of its definition.
-type CachedSource = (i64, Arc<dyn TableSource>);
+/// A table ready to scan, with the `mzxid` of its definition and the bytes that it takes, about.
+#[derive(Clone)]
+struct CachedSource {
+    version: i64,
+    bytes: u64,
+    source: Arc<dyn TableSource>,
+}
 
 impl Debug for Engine {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -372,8 +375,8 @@ impl Engine {
         if session.settings.engine_options().next().is_some() {
             return None;
         }
-        let (version, source) = self.sources.get(&table.record.oid)?;
-        (version == table.stat.mzxid).then_some(source)
+        let known = self.sources.get(&table.record.oid)?;
+        (known.version == table.stat.mzxid).then_some(known.source)
     }
 
     /// Keeps a table that was made ready, for all sessions.
@@ -383,20 +386,22 @@ impl Engine {
         table: &Table,
         provider: Arc<dyn TableProvider>,
     ) -> Arc<dyn TableSource> {
+        let metadata = provider.downcast_ref::<ManagedTable>().map_or(0, ManagedTable::bytes);
         let source = provider_as_source(provider);
         if session.settings.engine_options().next().is_none() {
-            self.sources.insert(table.record.oid, (table.stat.mzxid, source.clone()));
+            let (version, bytes) = (table.stat.mzxid, SOURCE + metadata);
+            let known = CachedSource { version, bytes, source: source.clone() };
+            self.sources.insert(table.record.oid, known);
         }
         source
     }
 }
 
-/// Room for as many as take the bytes that the metadata of managed tables may: of tables that are gone some stay
-/// until others need their place.
+/// Of tables that are gone some stay until others need their place.
 fn cached_sources(bytes: u64) -> Cache<u32, CachedSource> {
-    let (least, most) = CACHED_SOURCES;
-    let entries = (bytes / SOURCE).clamp(least, most);
-    Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build()
+    let weigh = |_: &u32, known: &CachedSource| u32::try_from(known.bytes).unwrap_or(u32::MAX);
+    let sources = Cache::builder().max_capacity(bytes).weigher(weigh);
+    sources.eviction_policy(EvictionPolicy::lru()).build()
 }
 
 impl Drop for Engine {

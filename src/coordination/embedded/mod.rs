@@ -3,9 +3,9 @@
 //! Persistent nodes are in one file and, with all others, in memory. Ephemeral nodes are in memory
 //! only and go with their session or the process. The life of a write:
 //!
-//! 1. the caller puts it into the queue; if nobody is working the queue off, it starts a blocking
-//!    task that does;
-//! 2. that task takes all that waits as one batch and applies it on top of the tree, unseen;
+//! 1. the caller puts it into the queue; if nobody is working the queue off, it starts a thread
+//!    that does;
+//! 2. that thread takes all that waits as one batch and applies it on top of the tree, unseen;
 //! 3. what is persistent goes to the file in one commit with one `fsync`, however many wait for it;
 //! 4. the batch becomes visible, the watches fire, the callers get their answers.
 //!
@@ -416,8 +416,8 @@ impl Writer {
     }
 }
 
-/// The duty to work the queue off. If it is dropped undone (the runtime stops), the next caller
-/// takes it over.
+/// The duty to work the queue off. If it is dropped undone (there was no thread for it), the next
+/// caller takes it over.
 struct Lead {
     shared: Arc<Shared>,
     done: bool,

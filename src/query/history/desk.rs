@@ -6,7 +6,8 @@ use super::Record;
 use super::facts::Told;
 use super::store::append;
 
-/// Bytes of a line that is made here. All that stays at hand has as many, about.
+/// Bytes of a line that is made here. As many stay at hand of a record and its line, and at most sixteen times
+/// as many of settings.
 const LONGEST: usize = 16 << 10;
 
 thread_local! {

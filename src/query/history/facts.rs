@@ -170,6 +170,11 @@ impl Facts {
         self.executed.load(Ordering::Relaxed) || self.outcome().failure.is_some()
     }
 
+    /// Whether its beginning was written down.
+    pub fn is_journaled(&self) -> bool {
+        self.journaled.load(Ordering::Relaxed)
+    }
+
     /// What has become of it.
     pub fn state(&self) -> State {
         self.outcome().state()

@@ -3,6 +3,7 @@
 //!
 //! - [`facts`]: what is known of one statement, from its start on.
 //! - [`desk`]: the lines of short statements.
+//! - [`queue`]: what has ended and is not written yet.
 //! - [`store`]: the files.
 //! - [`lost`]: the statements of daemons that have died.
 //! - [`tally`]: what all of them together have come to.
@@ -24,13 +25,14 @@
 mod desk;
 mod facts;
 mod lost;
+mod queue;
 mod store;
 pub mod tally;
 mod trace;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,14 +57,9 @@ use crate::engine::observe::complete;
 use crate::engine::settings::Settings;
 use crate::telemetry;
 use crate::traces::Traces;
+use queue::{Note, Queue};
 use store::{Batch, Ended, Store};
 use tally::Tally;
-
-/// Statements that may wait to be written.
-const WAITING: usize = 16 * 1024;
-
-/// Pieces of [`Ended::room`]'s size that may wait likewise, full of lines.
-const ROOMS: usize = 256;
 
 /// How long what has ended waits for others to be written with it.
 const GATHER: Duration = Duration::from_millis(100);
@@ -217,9 +214,9 @@ pub struct History {
     daemon: String,
     directory: PathBuf,
     settings: RwLock<config::History>,
-    /// Of these, what each statement looks at: whether anything is written, and microseconds from which on a
-    /// profile is kept and the log has a line.
-    on: AtomicBool,
+    /// Of these, what each statement looks at: the bytes of lines that are kept together, 0 if none are, and
+    /// microseconds from which on a profile is kept and the log has a line.
+    room: AtomicUsize,
     profile: AtomicU64,
     slow: AtomicU64,
     /// Bytes of a statement's text.
@@ -240,29 +237,6 @@ pub struct History {
 /// Is answered when it is dropped.
 type Reader = oneshot::Sender<()>;
 
-#[derive(Debug, Default)]
-struct Queue {
-    notes: VecDeque<Note>,
-    /// Statements of which all is known.
-    lines: VecDeque<Ended>,
-    forgotten: u64,
-    /// Of these, statements whose beginning was written down. They have ended all the same.
-    closed: Vec<Uuid>,
-}
-
-#[derive(Debug)]
-enum Note {
-    /// It runs for longer than a moment.
-    Begun(Box<Record>),
-    Ended {
-        facts: Arc<Facts>,
-        session: Arc<SessionEntry>,
-        at: Instant,
-    },
-    /// Another daemon's.
-    Lost(Box<Record>),
-}
-
 impl History {
     /// Keeps files below `directory`.
     pub fn new(
@@ -276,7 +250,7 @@ impl History {
         Arc::new(Self {
             daemon: daemon.to_owned(),
             directory,
-            on: AtomicBool::new(settings.size.0 > 0),
+            room: AtomicUsize::new(Ended::room_in(settings.size.0)),
             profile: AtomicU64::new(in_micros(settings.profile)),
             slow: AtomicU64::new(in_micros(settings.slow)),
             settings: RwLock::new(settings),
@@ -293,10 +267,12 @@ impl History {
 
     /// Has other settings from now on.
     pub fn change(&self, settings: config::History) {
-        self.on.store(settings.size.0 > 0, Ordering::Relaxed);
-        self.profile.store(in_micros(settings.profile), Ordering::Relaxed);
-        self.slow.store(in_micros(settings.slow), Ordering::Relaxed);
+        let room = Ended::room_in(settings.size.0);
+        let (profile, slow) = (in_micros(settings.profile), in_micros(settings.slow));
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.room.store(room, Ordering::Relaxed);
+        self.profile.store(profile, Ordering::Relaxed);
+        self.slow.store(slow, Ordering::Relaxed);
         // What is too much now goes.
         self.filled.notify_one();
     }
@@ -318,7 +294,7 @@ impl History {
 
     /// A statement has run for a while and goes on.
     pub(super) fn note_begun(&self, facts: &Facts, session: &SessionEntry) {
-        if facts.journaled.load(Ordering::Relaxed) || !self.is_on() {
+        if facts.is_journaled() || !self.is_on() {
             return;
         }
         // Under the lock, so that its end cannot come on the queue before its beginning.
@@ -342,7 +318,7 @@ impl History {
         }
         let mut queue = self.queue();
         // What it has measured counts whether it is written down or not.
-        if counts || facts.journaled.load(Ordering::Relaxed) {
+        if counts || facts.is_journaled() {
             self.push(&mut queue, Note::Ended { facts, session, at: Instant::now() });
         }
     }
@@ -353,7 +329,7 @@ impl History {
         if self.traces.as_ref().is_some_and(|traces| traces.wants(facts.id)) {
             return false;
         }
-        let (on, slow) = (self.on.load(Ordering::Relaxed), self.slow.load(Ordering::Relaxed));
+        let (room, slow) = (self.room.load(Ordering::Relaxed), self.slow.load(Ordering::Relaxed));
         let tell = |told: &mut Told, record: &mut Record| {
             facts.tell(&self.daemon, session, self.text_limit, told, record);
             record.duration.is_some_and(|took| took < slow)
@@ -361,12 +337,17 @@ impl History {
         let put = |line: &[u8]| {
             let mut queue = self.queue();
             // Its beginning may have been written at this moment.
-            !facts.journaled.load(Ordering::Relaxed) && {
-                self.push_line(&mut queue, line);
-                true
+            if facts.is_journaled() {
+                return false;
             }
+            // The log was to be looked at all the same.
+            if room > 0 {
+                self.wake(&queue);
+                queue.push_line(line, room);
+            }
+            true
         };
-        let noted = (!on && slow == NEVER) || desk::line(tell, put);
+        let noted = (room == 0 && slow == NEVER) || desk::line(tell, put);
         if noted {
             self.tally.measured(facts.observation.figures());
         }
@@ -378,41 +359,19 @@ impl History {
     }
 
     fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
+        self.room.load(Ordering::Relaxed) > 0
     }
 
     fn push(&self, queue: &mut Queue, note: Note) {
-        if queue.notes.len() >= WAITING {
-            queue.forgotten += 1;
-            if let Some(Note::Ended { facts, .. }) = queue.notes.pop_front() {
-                self.tally.measured(facts.observation.figures());
-                if facts.journaled.load(Ordering::Relaxed) {
-                    queue.closed.push(facts.id);
-                }
-            }
-        }
         self.wake(queue);
-        queue.notes.push_back(note);
-    }
-
-    fn push_line(&self, queue: &mut Queue, line: &[u8]) {
-        self.wake(queue);
-        if queue.lines.back_mut().is_some_and(|last| last.add(line)) {
-            return;
+        if let Some(forgotten) = queue.push(note) {
+            self.tally.measured(forgotten.observation.figures());
         }
-        if queue.lines.len() >= ROOMS
-            && let Some(first) = queue.lines.pop_front()
-        {
-            queue.forgotten += first.statements();
-        }
-        let mut room = Ended::room();
-        room.add(line);
-        queue.lines.push_back(room);
     }
 
     /// Whoever empties the queue needs to be woken once.
     fn wake(&self, queue: &Queue) {
-        if queue.notes.is_empty() && queue.lines.is_empty() {
+        if queue.is_empty() {
             self.filled.notify_one();
         }
     }
@@ -501,11 +460,12 @@ impl History {
                 }
             }
         }
-        if !self.is_on() {
+        let mut store = self.store.lock().await;
+        let settings = self.settings();
+        if settings.size.0 == 0 {
             return true;
         }
-        let mut store = self.store.lock().await;
-        let (mut opened, settings) = (store.take(), self.settings());
+        let mut opened = store.take();
         let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || {
             let store = match &mut opened {

@@ -106,9 +106,15 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// A place for short ones.
-    pub fn room() -> Self {
-        Self { lines: Vec::with_capacity(ROOM), ..Self::default() }
+    /// A place for so many bytes of short ones.
+    pub fn room(bytes: usize) -> Self {
+        Self { lines: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Bytes of such a place in a history of a size: a small part of a segment. 0 if there is no history.
+    pub fn room_in(size: u64) -> usize {
+        let part = usize::try_from(size / SEGMENTS / 4).unwrap_or(usize::MAX);
+        part.clamp(usize::from(size > 0), ROOM)
     }
 
     /// Adds one, if there is room for it.
@@ -599,7 +605,7 @@ mod tests {
         let path = directory.path().join("history");
         let (mut store, _) = Store::open(path.clone(), 64 << 20, KEEP);
         let room = |numbers: &[u128]| {
-            let mut room = Ended::room();
+            let mut room = Ended::room(ROOM);
             for &number in numbers {
                 assert!(room.add(&line(&record(number, State::Finished))));
             }

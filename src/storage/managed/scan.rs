@@ -73,7 +73,20 @@ struct Selection {
     kept: Vec<Vec<usize>>,
 }
 
+/// Bytes that a table's metadata takes without what there may be many of, and those of one of these, about.
+const METADATA: u64 = 8 << 10;
+const ENTRY: u64 = 1 << 10;
+
 impl ManagedTable {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> u64 {
+        let metadata = &self.metadata;
+        let columns = metadata.schemas_iter().map(|schema| schema.as_struct().fields().len());
+        let (snapshots, log) = (metadata.snapshots().len(), metadata.metadata_log().len());
+        let entries = columns.sum::<usize>() + snapshots + metadata.history().len() + log;
+        METADATA + ENTRY * entries as u64
+    }
+
     pub fn new(
         files: Arc<TableFiles>,
         metadata: Arc<TableMetadata>,
