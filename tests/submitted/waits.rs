@@ -63,33 +63,37 @@ async fn a_query_that_waits_for_a_place_again_is_not_told_to_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_is_told_to_wait_again_after_one_that_took_it_and_died_at_once() {
     bounded(async {
-        let Busy { cluster, daemons, mut ids, at } = busy(&[]).await;
+        let Busy { cluster, daemons, mut ids, at } = busy(&[("SUBMITTED_ATTEMPTS", "9")]).await;
         let id = ids.pop().expect("three");
         let other = Client::connect(&daemons[(at + 1) % 3]).await;
         daemons[at].kill();
         let state = format!("SELECT state FROM system.queries WHERE id = '{id}'");
         until("it is told to wait", async || other.value(&state).await == "queued").await;
-        // Registered, and nobody that answers.
-        let store = Store::of(&cluster).await;
-        let incarnation = uuid::Uuid::new_v4();
-        let registered = format!("/incarnations/{incarnation}");
-        store.create(&registered, b"").await;
-        let (claim, path) = (format!("/claims/{id}:2"), format!("/queries/{id}"));
-        let mut record = store.get(&path).await.expect("its record");
-        record["state"] = "running".into();
-        record["daemon"] = "d".into();
-        record["attempt"] = 2.into();
-        store.set(&path, record.to_string().as_bytes()).await;
-        let claimed = serde_json::json!({"daemon": "d", "incarnation": incarnation});
-        store.create(&claim, claimed.to_string().as_bytes()).await;
-        // Several looks at the queue.
-        let seen = Instant::now();
-        while seen.elapsed() < Duration::from_secs(2) {
-            assert_eq!(other.value(&state).await, "running");
+        // Registered, and nobody that answers: for several looks at the queue, and for none.
+        let (store, path) = (Store::of(&cluster).await, format!("/queries/{id}"));
+        for (attempt, time) in [(2, Duration::from_secs(2)), (3, Duration::ZERO)] {
+            let incarnation = uuid::Uuid::new_v4();
+            let registered = format!("/incarnations/{incarnation}");
+            store.create(&registered, b"").await;
+            let claim = format!("/claims/{id}:{attempt}");
+            let mut record = store.get(&path).await.expect("its record");
+            record["state"] = "running".into();
+            record["daemon"] = "d".into();
+            record["attempt"] = attempt.into();
+            store.set(&path, record.to_string().as_bytes()).await;
+            let claimed = serde_json::json!({"daemon": "d", "incarnation": incarnation});
+            store.create(&claim, claimed.to_string().as_bytes()).await;
+            let seen = Instant::now();
+            while seen.elapsed() < time {
+                assert_eq!(store.get(&path).await.expect("its record")["state"], "running");
+            }
+            store.delete(&claim).await;
+            store.delete(&registered).await;
+            until("it is told to wait again", async || {
+                store.get(&path).await.expect("its record")["state"] == "queued"
+            })
+            .await;
         }
-        store.delete(&claim).await;
-        store.delete(&registered).await;
-        until("it is told to wait again", async || other.value(&state).await == "queued").await;
         for id in ids.iter().chain([&id]) {
             other.value(&format!("SELECT oribi.cancel('{id}')")).await;
         }

@@ -20,7 +20,7 @@ use super::{Claim, Error, Failure, Found, Record, Result, State, Submissions};
 use super::{encoded, ending, exists, outrun};
 use crate::cluster::{Election, Worker, Workers};
 use crate::coordination::paths::{self, Path};
-use crate::coordination::{self, Coordination, Mode, Op, Scope, SessionState};
+use crate::coordination::{self, Coordination, Event, Mode, Op, Scope, SessionState};
 use crate::query::admission::{Entry, Place};
 use crate::query::{self, Queries};
 
@@ -63,6 +63,21 @@ struct Seen {
     told: HashSet<String>,
 }
 
+impl Seen {
+    /// Claims have come or gone, perhaps between two looks: whoever claims a query has its record say that it
+    /// runs.
+    fn forget_told(&mut self, event: &Event) {
+        match event {
+            Event::Changed(path) => {
+                let node = path.rsplit_once('/').map_or(path.as_str(), |(_, node)| node);
+                let id = node.rsplit_once(':').and_then(|(id, _)| paths::decode(id));
+                id.map(|id| self.told.remove(&id));
+            }
+            Event::Resync => self.told.clear(),
+        }
+    }
+}
+
 impl Runner {
     pub fn new(
         submissions: Arc<Submissions>,
@@ -79,7 +94,7 @@ impl Runner {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let store = &self.submissions.coordination;
         let mut queue = store.watch(&Path::Queue.to_string(), Scope::Children);
-        let mut claims = store.watch(&Path::Claims.to_string(), Scope::Children);
+        let mut claims = store.watch(&Path::Claims.to_string(), Scope::Subtree);
         let mut inbox = store.watch(&Path::Inbox.to_string(), Scope::Children);
         let mut members = self.workers.watch();
         let mut suspected = self.workers.watch_suspects();
@@ -99,7 +114,10 @@ impl Runner {
                 biased;
                 () = stop.cancelled() => break,
                 event = queue.next() => if event.is_none() { break },
-                event = claims.next() => if event.is_none() { break },
+                event = claims.next() => match event {
+                    Some(event) => seen.forget_told(&event),
+                    None => break,
+                },
                 event = inbox.next() => if event.is_none() { break },
                 changed = members.changed() => if changed.is_err() { break },
                 changed = suspected.changed() => if changed.is_err() { break },
