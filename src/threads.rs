@@ -5,9 +5,12 @@ use std::{io, thread};
 
 use tokio::runtime::{Builder, Runtime};
 
+/// Threads that a runtime has room for besides, which wait for files and the like.
+const BESIDE: usize = 8;
+
 /// What a builder makes, with so many threads.
 pub fn build(builder: &mut Builder, threads: usize, stack: usize) -> io::Result<Runtime> {
-    have_room(threads, stack)?;
+    have_room(threads + BESIDE, stack)?;
     builder.worker_threads(threads).thread_stack_size(stack).enable_all().build()
 }
 

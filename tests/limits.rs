@@ -495,6 +495,23 @@ async fn a_crash_loses_nothing_that_was_acknowledged() {
 const OIDS: &str = "SELECT string_agg(oid::bigint::text, ' ' ORDER BY relname) FROM pg_class \
                     WHERE relname LIKE 'v_\\_%'";
 
+/// Each thread has a stack that takes address space.
+#[test]
+fn without_room_for_its_threads_it_does_not_start() {
+    for mebibytes in [550, 1000] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--as={}", mebibytes << 20)).arg(binary()).arg("serve");
+        limited.arg(format!("--data-dir={}", directory.path().display()));
+        limited.args(["postgres", "peer", "web"].map(|port| format!("--{port}=127.0.0.1:0")));
+        let output = limited.output().expect("prlimit starts it");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{mebibytes} MiB: {told}");
+        assert!(told.contains("cannot start the threads") && told.contains("ulimit -v"), "{told}");
+        assert!(!told.contains("panicked"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn it_is_ready_soon() {
     let since = Instant::now();

@@ -358,6 +358,9 @@ async fn bounds_change_live() {
     assert_eq!(kept(4713).await, "f");
     set("history.size", "0B").await;
     assert_eq!(kept(4714).await, "");
+    // What was there before goes as well.
+    let all = "SELECT count(*) FROM system.query_history";
+    until("nothing is kept", async || client.value(all).await == "0").await;
     let room = "SELECT bytes_limit FROM system.caches WHERE name = 'parquet_footers'";
     set("engine.metadata_cache", "1MiB").await;
     assert_eq!(client.value(room).await, "524288");

@@ -207,6 +207,10 @@ fn bad_filter(config: &Config, error: &impl ToString) -> Error {
 }
 
 /// The runtime for network and coordination; statements execute on the engine's own.
+/// What may fail at the start of a process that has too little room.
+const START: &str = "start the threads, of which each needs 128 MiB of address space (ulimit -v, LimitAS=) and a place \
+                     among the user's tasks (ulimit -u, TasksMax=)";
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime
@@ -219,7 +223,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     let cores = asked.or_else(|| std::thread::available_parallelism().ok());
     let threads = cores.map_or(1, std::num::NonZero::get);
     threads::build(&mut runtime, threads, crate::engine::STACK_SIZE)
-        .map_err(|source| Error::Io { what: "start the threads".into(), source })
+        .map_err(|source| Error::Io { what: START.into(), source })
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! A physical plan running on the engine's runtime, and its rows arriving elsewhere.
 
 use arrow::array::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 
-use super::distribution::Spool;
+use super::distribution::{Again, Spool};
 use super::ready::Ready;
 use super::{Error, Result};
 use crate::faults;
@@ -122,10 +124,21 @@ async fn run<T: Send + 'static>(
     let schema = plan.schema();
     let mut spool = Spool::new(again.as_ref().map_or(0, |again| again.spool));
     let mut unseen = true;
+    let mut bereaved = again.as_deref().map(Again::bereaved);
     let failed = match execute_stream(plan, context) {
         Err(error) => Some(error),
         Ok(mut stream) => loop {
-            let (leaving, end) = match before(spool.due(), stream.next()).await {
+            let next = async {
+                match bereaved.as_mut().filter(|_| unseen) {
+                    None => stream.next().await,
+                    Some(bereaved) => tokio::select! {
+                        biased;
+                        next = stream.next() => next,
+                        error = bereaved => Some(Err(error.unwrap_or_else(defect))),
+                    },
+                }
+            };
+            let (leaving, end) = match before(spool.due(), next).await {
                 Ok(Some(Ok(batch))) => (spool.push(batch), false),
                 Ok(Some(Err(error))) => break Some(error),
                 Ok(None) => (spool.finish(), true),
@@ -170,6 +183,10 @@ async fn run<T: Send + 'static>(
     // Whoever does not listen any more need not know.
     let _ = sender.send(Err(error)).await;
     None
+}
+
+fn defect(error: JoinError) -> DataFusionError {
+    DataFusionError::ExecutionJoin(Box::new(error))
 }
 
 /// The time has come.

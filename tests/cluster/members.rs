@@ -159,7 +159,7 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_whose_engine_hangs_is_left_alone() {
     bounded(async {
-        let cluster = Cluster::on_shared_zookeeper();
+        let cluster = Cluster::with_warehouse();
         let a = cluster.start("a");
         let file = cluster.path("hang");
         let cluster = cluster
@@ -173,13 +173,18 @@ async fn one_whose_engine_hangs_is_left_alone() {
         all_ready(&client, &["a", "b"]).await;
         client.rows("SET oribi.result_cache = off").await;
         client.rows("SET oribi.distribution = 'always'").await;
-        let sql = "SELECT sum(n), count(DISTINCT n) FROM generate_series(1, 100000) AS s(n)";
+        client.rows("CREATE TABLE numbers AS SELECT n FROM generate_series(1, 100000) s(n)").await;
+        let sql = "SELECT sum(n), count(DISTINCT n) FROM numbers";
         let sum = [["5000050000", "100000"]];
         assert_eq!(client.rows(sql).await, sum);
         std::fs::write(&file, "").expect("written");
         let hangs = tokio::spawn(async move { own.try_rows(sql).await });
-        // What had begun before it is known goes on without it, as does all that comes later.
+        let there = "SELECT count(*) FROM system.queries WHERE daemon = 'b'";
+        until("it hangs", async || client.value(there).await == "1").await;
+        // What had begun before anybody knew runs again without it.
         assert_eq!(client.rows(sql).await, sum);
+        let retries = format!("SELECT max(retries) FROM system.query_history WHERE sql = '{sql}'");
+        assert_eq!(client.value(&retries).await, "1");
         until("it is not ready", async || readyz(&b).await.is_some_and(|(code, _)| code == 503))
             .await;
         let (_, body) = readyz(&b).await.expect("an answer");

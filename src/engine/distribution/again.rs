@@ -12,6 +12,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::Distribution;
@@ -37,6 +38,22 @@ pub(in crate::engine) struct Again {
 }
 
 impl Again {
+    /// Ends with an error when a worker of the present attempt does not answer, though its connections may be
+    /// open: its engine hangs. Asked now and then for as long as the statement takes.
+    pub fn bereaved(&self) -> AbortOnDropHandle<DataFusionError> {
+        let (distribution, workers) = (self.distribution.clone(), self.workers.clone());
+        let network = distribution.peers.network.clone();
+        AbortOnDropHandle::new(network.spawn(async move {
+            loop {
+                tokio::time::sleep(QUESTIONS).await;
+                if !distribution.lost(&workers).await.is_empty() {
+                    let gone = tonic::Status::unavailable("a worker does not answer");
+                    return DataFusionError::External(Box::new(gone));
+                }
+            }
+        }))
+    }
+
     /// What to run instead, if the statement met the end of a worker and not an error of its own.
     /// Workers that do not answer are left alone from now on.
     pub async fn after(self, error: &DataFusionError) -> Result<Option<Ready>> {
@@ -120,6 +137,9 @@ impl Cause {
 /// In the words of datafusion-distributed 4.0, which gives no other sign, of a worker that was asked for
 /// the rows of a part which it was not given, or no longer has.
 const NO_PLAN: &str = "timed-out while waiting for the plan";
+
+/// Time between questions to the workers of a statement, whether they live.
+const QUESTIONS: Duration = Duration::from_secs(5);
 
 /// How long the first rows of a result wait for others.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -2,7 +2,8 @@
 //!
 //! Who does not show a daemon's certificate gets nothing: no byte of HTTP/2 is read before. Strangers
 //! are few at a time and have little time, and the threads that let them in are not those on which
-//! statements run; nor are those that answer whether this daemon lives. One whose engine hangs says that it does not.
+//! statements run; nor are those that answer whether this daemon lives. One whose engine hangs says that it
+//! does not.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -462,11 +462,14 @@ impl History {
         }
         let mut store = self.store.lock().await;
         let settings = self.settings();
+        let directory = self.directory.clone();
         if settings.size.0 == 0 {
-            return true;
+            *store = None;
+            // What was kept before goes as well.
+            let cleared = tokio::task::spawn_blocking(move || store::clear(&directory)).await;
+            return matches!(cleared, Ok(Ok(())));
         }
         let mut opened = store.take();
-        let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || {
             let store = match &mut opened {
                 Some(store) => {

@@ -63,7 +63,7 @@ enum Step {
 #[derive(Debug, Default)]
 pub struct Batch {
     pub begun: Vec<Record>,
-    pub ended: Vec<Ended>,
+    ended: Vec<Ended>,
     /// Statements that have ended, of which nothing else is known.
     closed: Vec<Uuid>,
 }
@@ -400,6 +400,20 @@ impl Store {
             }
         }
     }
+}
+
+/// Leaves nothing in a directory.
+pub fn clear(directory: &Path) -> io::Result<()> {
+    let segments = numbers(directory).into_iter();
+    let files =
+        segments.flat_map(|number| [STATEMENTS, PROFILES].map(|kind| segment(number, kind)));
+    for file in files.chain([JOURNAL.to_owned()]) {
+        match fs::remove_file(directory.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// All statements in a directory, by the time of their end.
