@@ -19,13 +19,18 @@ use std::time::{Duration, Instant};
 use common::daemon::{Daemon, Options, binary, eventually};
 use support::*;
 
-/// What psql says to some commands.
-fn psql(daemon: &Daemon, user: &str, sql: &str) -> String {
+fn run_psql(daemon: &Daemon, user: &str, sql: &str) -> Command {
     let address = daemon.postgres();
     let connection =
         format!("host={} port={} user={user} dbname=oribi", address.ip(), address.port());
-    let output = Command::new("psql").args(["-XAtq", "-c", sql, &connection]).output();
-    let output = output.expect("psql runs");
+    let mut psql = Command::new("psql");
+    psql.args(["-XAtq", "-c", sql, &connection]);
+    psql
+}
+
+/// What psql says to some commands.
+fn psql(daemon: &Daemon, user: &str, sql: &str) -> String {
+    let output = run_psql(daemon, user, sql).output().expect("psql runs");
     let (out, error) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(error))
 }
@@ -84,6 +89,20 @@ async fn what_has_ended_is_in_the_history() {
         ] {
             assert_eq!(row(sql).await, expected, "{sql}");
         }
+        // A client that goes away has not had its answer.
+        let left = "SELECT count(*) FROM generate_series(1, 100000000000) AS t(left_alone)";
+        let mut leaving = run_psql(&daemon, "oribi", left).spawn().expect("psql runs");
+        let runs = format!("SELECT count(*) FROM system.queries WHERE sql = '{left}'");
+        until("it runs", async || client.value(&runs).await == "1").await;
+        leaving.kill().expect("it runs");
+        leaving.wait().expect("it has ended");
+        let gone = format!(
+            "SELECT state, sqlstate, error, application_name FROM system.query_history \
+             WHERE sql = '{left}'"
+        );
+        until("its statement ends", async || !client.rows(&gone).await.is_empty()).await;
+        let told = ["cancelled", "08006", "connection to client lost", "psql"];
+        assert_eq!(client.rows(&gone).await, [told]);
         let error = "SELECT error FROM system.query_history WHERE sqlstate = '22012'";
         assert!(client.value(error).await.starts_with("division by zero"));
         let history = daemon.data_dir().join("history");
@@ -94,10 +113,10 @@ async fn what_has_ended_is_in_the_history() {
 
         // It is there after a restart, and after a crash.
         let count = "SELECT count(*) FROM system.query_history WHERE sqlstate IS NOT NULL";
-        assert_eq!(client.value(count).await, "3");
+        assert_eq!(client.value(count).await, "4");
         daemon.kill();
         let daemon = Daemon::start(daemon.options());
-        assert_eq!(Client::connect(&daemon).await.value(count).await, "3");
+        assert_eq!(Client::connect(&daemon).await.value(count).await, "4");
     })
     .await;
 }
@@ -297,16 +316,17 @@ async fn what_ran_when_its_daemon_died_is_lost() {
         let b = Client::connect(&daemons[1]).await;
         all_ready(&b, &["a", "b", "c"]).await;
         let doomed = Client::connect(&daemons[0]).await;
+        doomed.rows("SET application_name = 'doomed'").await;
         let running = tokio::spawn(async move { doomed.try_rows(ENDLESS).await });
         let seen = "SELECT id FROM system.queries WHERE daemon = 'a'";
         until("the statement is seen", async || !b.value(seen).await.is_empty()).await;
         let id = b.value(seen).await;
         daemons[0].kill();
         running.await.expect("it ends").expect_err("its connection is lost");
-        let lost = "SELECT id, daemon, \"user\", sql, error FROM system.query_history \
-                    WHERE state = 'lost'";
-        let expected =
-            [&id, "a", "oribi", ENDLESS, "daemon \"a\" ended while it ran the statement"];
+        let lost = "SELECT id, daemon, \"user\", application_name, sql, error \
+                    FROM system.query_history WHERE state = 'lost'";
+        let error = "daemon \"a\" ended while it ran the statement";
+        let expected = [&id, "a", "oribi", "doomed", ENDLESS, error];
         for daemon in &daemons[1..] {
             let client = Client::connect(daemon).await;
             until("the statement is lost", async || !client.rows(lost).await.is_empty()).await;

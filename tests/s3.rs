@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use common::daemon::{Daemon, Options, PATIENCE};
 use common::s3::S3;
 use futures::SinkExt;
@@ -118,6 +120,34 @@ async fn a_table_lives_in_a_bucket() {
         }
         assert_eq!(s3.objects("warehouse/"), [""; 0]);
         assert_eq!(s3.objects("elsewhere/"), [""; 0]);
+    })
+    .await;
+}
+
+/// As `cat a.json.zst b.json.zst` makes a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_parts_of_packed_files_of_text_are_read() {
+    bounded(async {
+        let s3 = server();
+        let daemon = Daemon::start(&options(&s3));
+        let client = Client::connect(&daemon).await;
+        for (format, parts, header) in [
+            ("csv", ["a,b\n1,2\n", "3,4\n"], ", 'has_header' 'true'"),
+            ("json", ["{\"a\":1}\n", "{\"a\":3,\"b\":6}\n"], ""),
+        ] {
+            let pack = |part: &str| zstd::encode_all(part.as_bytes(), 1).expect("packed");
+            let file = format!("parts.{format}.zst");
+            let packed = BASE64.encode(parts.map(pack).concat());
+            let body = json!({"Bucket": "lake", "Key": file, "Body": {"base64": packed}});
+            s3.call("put_object", &body);
+            let create = format!(
+                "CREATE EXTERNAL TABLE {format} STORED AS {format} LOCATION 's3://lake/{file}' \
+                 OPTIONS ('compression' 'zstd'{header})"
+            );
+            client.rows(&create).await;
+            let sums = format!("SELECT sum(a), sum(b) FROM {format}");
+            assert_eq!(client.rows(&sums).await, [["4", "6"]], "{format}");
+        }
     })
     .await;
 }

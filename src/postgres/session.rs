@@ -240,6 +240,9 @@ impl Client {
                 Ok(handled) => handled,
                 Err(panic) => self.survive(panic, is_query).await,
             };
+            if let Err(Failure::Gone(_)) = handled {
+                self.session.entry().abandoned();
+            }
             if !self.extended.is_busy() {
                 self.session.end_turn();
             }

@@ -66,6 +66,8 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<u32>,
     pub database: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub application_name: String,
     /// The pool that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
@@ -233,6 +235,7 @@ impl Registry {
             user: session.user.clone(),
             owner: Some(session.owner),
             database: session.database.clone(),
+            application_name: session.application_name(),
             pool: pool.map(|pool| pool.to_string()),
             sql: listed.text.to_string(),
             submitted: None,

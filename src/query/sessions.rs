@@ -273,6 +273,11 @@ impl SessionEntry {
         self.told(|facts| facts.fail(sqlstate, message));
     }
 
+    /// The client has gone away, perhaps in the midst of its statement.
+    pub fn abandoned(&self) {
+        self.told(Facts::abandon);
+    }
+
     /// What is logged within it names the statement that the session runs, or else the last.
     pub fn span(&self) -> Span {
         let live = self.live();
@@ -341,6 +346,10 @@ impl SessionEntry {
         let live = self.live();
         let statement = live.current.iter().chain(&live.suspended).find(|one| one.id == id);
         statement.map(|one| (one.pool.clone(), one.waits)).unwrap_or_default()
+    }
+
+    pub(super) fn application_name(&self) -> String {
+        self.live().application_name.clone()
     }
 
     pub(super) fn set_application_name(&self, name: &str) {

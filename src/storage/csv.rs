@@ -3,17 +3,13 @@
 //! given by then, so what takes only the first of them (LIMIT) does not see the error; and where lines may be
 //! comments nothing is looked for.
 
-use std::io::Read;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Format;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use async_compression::tokio::bufread::{BzDecoder, XzDecoder, ZstdDecoder};
 use bytes::{Bytes, BytesMut};
-use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::file_format::csv::CsvDecoder;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
@@ -31,9 +27,9 @@ use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
-use object_store::{GetOptions, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
-use tokio::io::AsyncRead;
-use tokio_util::io::{ReaderStream, StreamReader};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+
+use super::text::{Chunks, whole};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
@@ -41,13 +37,8 @@ pub(super) const HEADER: u64 = 1 << 20;
 /// Bytes in which it ends but for very wide tables.
 const NEAR: u64 = 64 << 10;
 
-/// Bytes of a local file that are read at once.
-const CHUNK: usize = 256 << 10;
-
 /// What some programs begin a file with, to say that it is UTF-8.
 const MARK: char = '\u{feff}';
-
-type Chunks = BoxStream<'static, Result<Bytes>>;
 
 /// The engine's source of CSV with another reader.
 #[derive(Clone)]
@@ -148,7 +139,10 @@ impl Opener {
         let part = part.map(|range| Part { start: bound(range.start), end: bound(range.end) });
         let mut chunks = match part {
             Some(part) => self.part(&file, part).await?,
-            None => self.whole(&file).await?,
+            None => {
+                let location = &file.object_meta.location;
+                whole(self.store.as_ref(), location, self.compression).await?
+            }
         };
         let begins = part.is_none_or(|part| part.start == 0);
         let mut header = None;
@@ -184,31 +178,6 @@ impl Opener {
         let lines =
             AlignedBoundaryStream::new(store, location, start, end, size, self.terminator());
         Ok(lines.await?.map_err(DataFusionError::from).boxed())
-    }
-
-    async fn whole(&self, file: &PartitionedFile) -> Result<Chunks> {
-        let found = self.store.get_opts(&file.object_meta.location, GetOptions::default()).await?;
-        match found.payload {
-            GetResultPayload::File(file, _) => {
-                // Unlike what converts streams, it goes on behind the first of several packed parts.
-                let mut bytes = self.compression.convert_read(file)?;
-                let chunk = move || {
-                    let mut chunk = vec![0; CHUNK];
-                    match bytes.read(&mut chunk) {
-                        Ok(0) => None,
-                        Ok(read) => {
-                            chunk.truncate(read);
-                            Some(Ok(Bytes::from(chunk)))
-                        }
-                        Err(error) => Some(Err(DataFusionError::from(error))),
-                    }
-                };
-                Ok(stream::iter(std::iter::from_fn(chunk)).boxed())
-            }
-            GetResultPayload::Stream(chunks) => {
-                unpacked(chunks.map_err(DataFusionError::from).boxed(), self.compression)
-            }
-        }
     }
 
     /// Where in a file's lines the table's columns stand, and how many there are in the file; `None` if they
@@ -277,35 +246,6 @@ impl Opener {
         };
         stream::try_unfold((chunks, quotes), next).boxed()
     }
-}
-
-/// What was packed, which may be in several parts: the engine's own reader of streams knows of these in one
-/// format only.
-fn unpacked(packed: Chunks, compression: FileCompressionType) -> Result<Chunks> {
-    let read = |decoder: Pin<Box<dyn AsyncRead + Send>>| {
-        ReaderStream::new(decoder).map_err(DataFusionError::from).boxed()
-    };
-    let variant = *compression.get_variant();
-    Ok(match variant {
-        CompressionTypeVariant::BZIP2 => {
-            let mut decoder = BzDecoder::new(StreamReader::new(packed));
-            decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::XZ => {
-            let mut decoder = XzDecoder::new(StreamReader::new(packed));
-            decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::ZSTD => {
-            let mut decoder = ZstdDecoder::new(StreamReader::new(packed));
-            decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::GZIP | CompressionTypeVariant::UNCOMPRESSED => {
-            compression.convert_stream(packed)?
-        }
-    })
 }
 
 /// What a file's header says of its columns.
@@ -519,10 +459,7 @@ impl Quotes {
 mod tests {
     use datafusion::common::config::CsvOptions;
     use object_store::PutPayload;
-    use object_store::buffered::BufWriter;
     use object_store::memory::InMemory;
-    use object_store::path::Path;
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -559,29 +496,6 @@ mod tests {
                 text.as_bytes().chunks(size).for_each(|chunk| quotes.see(chunk));
                 assert_eq!(quotes.open(), line, "{text:?} in chunks of {size}");
             }
-        }
-    }
-
-    #[tokio::test]
-    async fn all_parts_of_what_was_packed_are_read() {
-        use CompressionTypeVariant::{BZIP2, GZIP, UNCOMPRESSED, XZ, ZSTD};
-        for variant in [BZIP2, GZIP, UNCOMPRESSED, XZ, ZSTD] {
-            let compression = FileCompressionType::from(variant);
-            let mut packed = Vec::new();
-            for part in ["a,b\n1,2\n", "3,4\n5,6", "\n7,8\n"] {
-                let (store, place) = (Arc::new(InMemory::new()), "part".into());
-                let writer = BufWriter::new(store.clone(), Path::clone(&place));
-                let mut writer = compression.convert_async_writer(writer).expect("known");
-                writer.write_all(part.as_bytes()).await.expect("packed");
-                writer.shutdown().await.expect("written");
-                let part = store.get(&place).await.expect("there").bytes().await;
-                packed.extend_from_slice(&part.expect("read"));
-            }
-            let bytes = packed.chunks(7).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
-            let chunks = stream::iter(bytes.collect::<Vec<_>>()).boxed();
-            let text: Vec<Bytes> =
-                unpacked(chunks, compression).expect("known").try_collect().await.expect("whole");
-            assert_eq!(text.concat(), b"a,b\n1,2\n3,4\n5,6\n7,8\n", "{variant:?}");
         }
     }
 

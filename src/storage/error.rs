@@ -9,6 +9,7 @@ use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
 use super::external::written;
+use super::json::UNPACKING;
 use super::lines;
 use crate::catalog::{External, FileFormat};
 
@@ -356,6 +357,10 @@ fn said(source: &DataFusionError) -> String {
         "Parser error: ",
         "External error: ",
         "Execution error: ",
+        "Object Store error: ",
+        "Generic unpacking error: ",
+        "Io error: ",
+        "IO error: ",
     ];
     while let Some(rest) = libraries.iter().find_map(|library| text.strip_prefix(library)) {
         text = rest;
@@ -492,6 +497,9 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
                 object_store::Error::PermissionDenied { .. }
                 | object_store::Error::Unauthenticated { .. },
             ) => return Cause::Denied,
+            Some(object_store::Error::Generic { store: UNPACKING, source }) => {
+                return cause(source.as_ref());
+            }
             Some(object_store::Error::Generic { source, .. }) => {
                 return match cause(source.as_ref()) {
                     Cause::Other if is_refusal(source.as_ref()) => Cause::Denied,

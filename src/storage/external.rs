@@ -24,11 +24,10 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use parquet::basic::LogicalType;
 use percent_encoding::percent_decode_str;
 
-use super::csv;
 use super::guard::{self, Footers};
 use super::managed::TableFiles;
 use super::scan::{ExternalTable, NULL_PARTITION, is_partition_type};
-use super::{Error, Folders, Location, Result, ready};
+use super::{Error, Folders, Location, Result, csv, json, ready};
 use crate::catalog::{Column, External, FileFormat};
 
 /// Our own option beside the formats': which files of a directory belong to the table.
@@ -393,6 +392,9 @@ async fn infer_schema(
     format: &dyn Format,
     files: &[ObjectMeta],
 ) -> datafusion::error::Result<SchemaRef> {
+    if let Some(format) = format.downcast_ref::<JsonFormat>() {
+        return json::columns(store.as_ref(), files, format.options()).await;
+    }
     let Some(parquet) = format.downcast_ref::<ParquetFormat>() else {
         return format.infer_schema(session, store, files).await;
     };

@@ -9,6 +9,8 @@
 //! - [`folders`]: what is known of their files, kept from one statement to the next.
 //! - [`managed`]: tables of its own: Apache Iceberg.
 //! - [`csv`]: how CSV is read.
+//! - [`json`]: how JSON is read.
+//! - [`text`]: files of both, unpacked.
 //! - [`lines`]: lines of text that are wrong, as people count them.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
@@ -28,6 +30,7 @@ mod external;
 mod failing;
 mod folders;
 mod guard;
+mod json;
 mod lines;
 mod location;
 mod look_up;
@@ -41,6 +44,7 @@ pub mod results;
 mod roots;
 mod scan;
 mod stores;
+mod text;
 mod turns;
 
 pub use conditions::cost;

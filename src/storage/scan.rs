@@ -18,6 +18,7 @@ use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::file_format::{FileFormat, FileMeta};
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
@@ -44,6 +45,7 @@ use percent_encoding::percent_decode_str;
 use super::external::lacks_bytes;
 use super::folders::{Folder, Key};
 use super::guard::Footers;
+use super::json::Json;
 use super::{Error, Folders, Listing, Location, external, nan};
 use crate::catalog::External;
 
@@ -542,7 +544,10 @@ impl ExternalTable {
         let schema = TableSchemaBuilder::from(&self.file_schema)
             .with_table_partition_cols(self.partitions.clone())
             .build();
-        let source = self.format.file_source(schema);
+        let mut source = self.format.file_source(schema);
+        if let Some(format) = self.format.downcast_ref::<JsonFormat>() {
+            source = Arc::new(Json::new(source, format.options()));
+        }
         let config = FileScanConfigBuilder::new(self.store.clone(), source)
             .with_file_groups(groups)
             .with_statistics(statistics)

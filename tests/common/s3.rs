@@ -54,7 +54,7 @@ impl S3 {
         ]
     }
 
-    /// An operation of the user's, by boto3's names.
+    /// An operation of the user's, by boto3's names. A body that is no text is `{"base64": ..}`.
     pub fn call(&self, operation: &str, parameters: &Value) -> Value {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let (stdin, stdout) = &mut *calls;

@@ -5,6 +5,7 @@ call, ["operation", {parameter: value}], with boto3's names; the answer is a lin
 standard input does.
 """
 
+import base64
 import json
 import logging
 import os
@@ -48,6 +49,8 @@ print(json.dumps({"endpoint": endpoint, "key": key, "secret": secret}), flush=Tr
 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 for line in sys.stdin:
     operation, parameters = json.loads(line)
+    if isinstance(parameters.get("Body"), dict):
+        parameters["Body"] = base64.b64decode(parameters["Body"]["base64"])
     answer = getattr(s3, operation)(**parameters)
     answer.pop("ResponseMetadata", None)
     if "Body" in answer:

@@ -20,6 +20,9 @@ use crate::engine::settings::Settings;
 /// SQLSTATEs of statements that somebody has stopped: cancelled, timed out, terminated.
 const STOPPED: [&str; 2] = ["57014", "57P01"];
 
+/// SQLSTATE and text for one whose client has gone away.
+const ABANDONED: (&str, &str) = ("08006", "connection to client lost");
+
 /// One statement. What is written while it runs are a few numbers: all else waits for its end.
 #[derive(Debug)]
 pub struct Facts {
@@ -158,6 +161,17 @@ impl Facts {
         self.outcome().failure.get_or_insert_with(failure);
     }
 
+    /// Its client has gone away: nobody takes the rest of its answer.
+    pub fn abandon(&self) {
+        let mut outcome = self.outcome();
+        if outcome.tag.is_none() {
+            let (sqlstate, message) = ABANDONED;
+            let (sqlstate, message) = (Some(sqlstate.to_owned()), message.to_owned());
+            let failure = || Failure { sqlstate, message, stopped: true };
+            outcome.failure.get_or_insert_with(failure);
+        }
+    }
+
     /// It is over.
     pub fn end(&self, pool: Option<Arc<str>>, application_name: &str) {
         let application_name = application_name.to_owned();
@@ -256,7 +270,10 @@ impl Facts {
         *pid = Some(session.pid);
         put_if(pool, end.and_then(|end| end.pool.as_deref()));
         put_address(client.get_or_insert_default(), session.client);
-        put(application_name, end.map_or("", |end| &end.application_name));
+        match end {
+            Some(end) => put(application_name, &end.application_name),
+            None => *application_name = session.application_name(),
+        }
         put_if(tag, outcome.tag.as_deref());
         *started = Some(self.started);
         *ended = took.and_then(|took| {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use super::{History, Record, State, is_final};
+use super::{History, Record, is_final};
 use crate::cluster::{Member, Workers};
 use crate::coordination::Coordination;
 use crate::coordination::paths::Path;
@@ -38,6 +38,8 @@ struct Seen {
     user: String,
     owner: Option<u32>,
     database: String,
+    #[serde(default)]
+    application_name: String,
     pool: Option<String>,
     sql: String,
     started: Option<DateTime<Utc>>,
@@ -114,9 +116,19 @@ async fn statements_of(coordination: &dyn Coordination, daemons: &HashSet<&str>)
 
 impl Seen {
     fn record(self, id: Uuid) -> Record {
-        let Self { kind: _, state: _, daemon, pid, user, owner, database, pool, sql, started } =
-            self;
-        let record = Record { id, state: State::Running, ..Record::default() };
-        Record { daemon, pid, user, owner, database, pool, sql, started, ..record }
+        let Self { daemon, pid, user, owner, database, application_name, pool, sql, .. } = self;
+        Record {
+            id,
+            daemon,
+            pid,
+            user,
+            owner,
+            database,
+            application_name,
+            pool,
+            sql,
+            started: self.started,
+            ..Record::default()
+        }
     }
 }
