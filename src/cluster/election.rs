@@ -75,10 +75,12 @@ impl Election {
         self.membership.may_act().then_some(Op::Check { path: own, version: None })
     }
 
-    /// Takes part until `stop`, and then makes room for another. Needed exactly once.
+    /// Takes part until `stop`, and then makes room for another, as it does while its engine hangs. Needed exactly
+    /// once.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut session = self.coordination.session();
         let mut watch = self.coordination.watch(&Path::Leader.to_string(), Scope::Children);
+        let mut hang = self.membership.watch_stuck();
         let mut known = BTreeMap::new();
         let mut behind = false;
         let mut last = session.borrow().id;
@@ -95,6 +97,7 @@ impl Election {
                 () = stop.cancelled() => break,
                 event = watch.next() => if event.is_none() { break },
                 changed = session.changed() => if changed.is_err() { break },
+                changed = hang.changed() => if changed.is_err() { break },
                 () = retry => {}
             }
             let now: Session = *session.borrow_and_update();
@@ -122,25 +125,26 @@ impl Election {
         self.resign(&known).await;
     }
 
-    /// Makes sure of exactly one node of this daemon; who leads then. Candidates never change, so
+    /// Makes sure of exactly one node of this daemon, or none if its engine hangs; who leads then. Candidates never change, so
     /// each is read once.
     async fn take_part(&self, known: &mut BTreeMap<String, Candidate>) -> Result<Leadership> {
         self.read(known).await?;
         let me = self.candidate().await;
+        let stands = !self.membership.is_stuck();
         let mut own: Vec<String> = Vec::new();
         for (node, candidate) in known.clone() {
             if candidate.daemon != me.daemon {
                 continue;
             }
             // A node of an earlier life or session, or one too many, whose reply was lost.
-            if candidate != me || !own.is_empty() {
+            if candidate != me || !own.is_empty() || !stands {
                 self.remove(&node, &me).await?;
                 known.remove(&node);
             } else {
                 own.push(node);
             }
         }
-        if own.is_empty() {
+        if own.is_empty() && stands {
             let incarnation = Path::Incarnation(me.incarnation).to_string();
             let path = format!("{}/", Path::Leader);
             let data = serde_json::to_vec(&me)

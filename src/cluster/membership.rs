@@ -224,6 +224,11 @@ impl Membership {
         self.stuck.borrow().is_some()
     }
 
+    /// The same as it changes.
+    pub fn watch_stuck(&self) -> watch::Receiver<Option<Duration>> {
+        self.stuck.subscribe()
+    }
+
     /// Somebody has looked whether the engine takes up work; how long it has not, if it hangs.
     pub fn note_stuck(&self, time: Option<Duration>) {
         self.stuck.send_replace(time);

@@ -3,7 +3,7 @@
 use crate::support::*;
 
 /// The leading daemon and its node, as the store has it.
-async fn leader(store: &Store) -> Option<(String, String)> {
+pub async fn leader(store: &Store) -> Option<(String, String)> {
     let node = store.children("/leader").await.into_iter().next()?;
     let candidate = store.get(&format!("/leader/{node}")).await?;
     Some((candidate["daemon"].as_str()?.to_owned(), node))

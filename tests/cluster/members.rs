@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::common::daemon::{Daemon, binary};
+use crate::election::leader;
 use crate::support::*;
 
 /// ZooKeeper's own command line, as the package of the operating system has it.
@@ -160,8 +161,7 @@ async fn a_daemon_started_again_takes_its_id_back_at_once() {
 async fn one_whose_engine_hangs_is_left_alone() {
     bounded(async {
         let cluster = Cluster::with_warehouse();
-        let a = cluster.start("a");
-        let file = cluster.path("hang");
+        let (file, never) = (cluster.path("hang"), cluster.path("never"));
         let cluster = cluster
             .with("ENGINE_THREADS", "1")
             .with("SHUTDOWN_DRAIN_TIMEOUT", "1s")
@@ -169,8 +169,13 @@ async fn one_whose_engine_hangs_is_left_alone() {
             .with_variable("ORIBI_FAULT_BY", "stall")
             .with_variable("ORIBI_FAULT_WHEN", &file.display().to_string());
         let b = cluster.start("b");
+        let cluster = cluster.with_variable("ORIBI_FAULT_WHEN", &never.display().to_string());
+        let a = cluster.start("a");
         let (client, own) = (Client::connect(&a).await, Client::connect(&b).await);
         all_ready(&client, &["a", "b"]).await;
+        let store = Store::of(&cluster).await;
+        let leads = async || leader(&store).await.map(|(daemon, _)| daemon);
+        until("it leads", async || leads().await.as_deref() == Some("b")).await;
         client.rows("SET oribi.result_cache = off").await;
         client.rows("SET oribi.distribution = 'always'").await;
         client.rows("CREATE TABLE numbers AS SELECT n FROM generate_series(1, 100000) s(n)").await;
@@ -194,6 +199,7 @@ async fn one_whose_engine_hangs_is_left_alone() {
         let state = "SELECT state FROM system.daemons WHERE id = 'b'";
         until("its peer knows", async || client.value(state).await == "unreachable").await;
         assert_eq!(client.rows(sql).await, sum);
+        until("another leads", async || leads().await.as_deref() == Some("a")).await;
         assert!(!hangs.is_finished());
         b.terminate();
         let ended = tokio::task::spawn_blocking(move || b.wait(Duration::from_secs(60)));
