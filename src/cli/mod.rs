@@ -206,11 +206,11 @@ fn bad_filter(config: &Config, error: &impl ToString) -> Error {
     Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
 }
 
-/// The runtime for network and coordination; statements execute on the engine's own.
 /// What may fail at the start of a process that has too little room.
 const START: &str = "start the threads, of which each needs 128 MiB of address space (ulimit -v, LimitAS=) and a place \
                      among the user's tasks (ulimit -u, TasksMax=)";
 
+/// The runtime for network and coordination; statements execute on the engine's own.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime

@@ -129,12 +129,12 @@ async fn run<T: Send + 'static>(
         Err(error) => Some(error),
         Ok(mut stream) => loop {
             let next = async {
-                match bereaved.as_mut().filter(|_| unseen) {
+                match bereaved.as_mut() {
                     None => stream.next().await,
                     Some(bereaved) => tokio::select! {
                         biased;
                         next = stream.next() => next,
-                        error = bereaved => Some(Err(error.unwrap_or_else(defect))),
+                        error = bereaved => Some(Err(error.unwrap_or_else(not_told))),
                     },
                 }
             };
@@ -185,7 +185,8 @@ async fn run<T: Send + 'static>(
     None
 }
 
-fn defect(error: JoinError) -> DataFusionError {
+/// Whoever was to tell of the workers has ended.
+fn not_told(error: JoinError) -> DataFusionError {
     DataFusionError::ExecutionJoin(Box::new(error))
 }
 

@@ -23,6 +23,9 @@ const COUNTER_BITS: u32 = 16;
 /// `track_activity_query_size`, which counts a zero byte at the end.
 pub const SHOWN_TEXT: usize = 1023;
 
+/// Bytes of a session's `application_name` that are shown, as in PostgreSQL.
+const SHOWN_NAME: usize = 63;
+
 /// The table of sessions.
 #[derive(Debug)]
 pub struct Sessions {
@@ -353,7 +356,8 @@ impl SessionEntry {
     }
 
     pub(super) fn set_application_name(&self, name: &str) {
-        self.live().application_name = name.to_owned();
+        let shown = &name[..name.floor_char_boundary(SHOWN_NAME)];
+        self.live().application_name = shown.to_owned();
     }
 
     /// Tells of a transaction block that has begun, failed or ended.

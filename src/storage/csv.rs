@@ -15,12 +15,11 @@ use datafusion::datasource::file_format::csv::CsvDecoder;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{CsvSource, FileScanConfig, FileSource};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource::TableSchema;
-use datafusion_datasource::boundary_stream::AlignedBoundaryStream;
 use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
 use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
@@ -29,7 +28,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::text::{Chunks, whole};
+use super::text::{Chunks, Part, part, whole};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
@@ -122,29 +121,20 @@ impl FileOpener for Opener {
     }
 }
 
-/// A part of a file, in bytes.
-#[derive(Clone, Copy)]
-struct Part {
-    start: u64,
-    end: u64,
-}
-
 impl Opener {
     async fn rows(
         self,
         file: PartitionedFile,
     ) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>> {
-        let bound = |at: i64| u64::try_from(at).unwrap_or_default();
-        let part = file.range.as_ref();
-        let part = part.map(|range| Part { start: bound(range.start), end: bound(range.end) });
-        let mut chunks = match part {
-            Some(part) => self.part(&file, part).await?,
+        let range = Part::of(&file);
+        let mut chunks = match range {
+            Some(lines) => part(&self.store, &file.object_meta, lines, self.terminator()).await?,
             None => {
                 let location = &file.object_meta.location;
                 whole(self.store.as_ref(), location, self.compression).await?
             }
         };
-        let begins = part.is_none_or(|part| part.start == 0);
+        let begins = range.is_none_or(|part| part.start == 0);
         let mut header = None;
         if self.csv.source.has_header() {
             let head = if begins {
@@ -157,7 +147,7 @@ impl Opener {
             header = self.found(&head)?;
         }
         let decoder = self.reader(header, begins).build_decoder();
-        let goes_on = part.is_some_and(|part| part.end < file.object_meta.size);
+        let goes_on = range.is_some_and(|part| part.end < file.object_meta.size);
         let chunks = match self.csv.source.comment() {
             // What stands in a comment opens nothing, and nobody looks where comments are.
             Some(_) => chunks,
@@ -169,15 +159,6 @@ impl Opener {
 
     fn terminator(&self) -> u8 {
         self.csv.source.terminator().unwrap_or(b'\n')
-    }
-
-    /// The lines that begin in a part of a file.
-    async fn part(&self, file: &PartitionedFile, part: Part) -> Result<Chunks> {
-        let (store, location) = (self.store.clone(), file.object_meta.location.clone());
-        let (Part { start, end }, size) = (part, file.object_meta.size);
-        let lines =
-            AlignedBoundaryStream::new(store, location, start, end, size, self.terminator());
-        Ok(lines.await?.map_err(DataFusionError::from).boxed())
     }
 
     /// Where in a file's lines the table's columns stand, and how many there are in the file; `None` if they

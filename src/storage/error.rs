@@ -9,7 +9,6 @@ use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 
 use super::external::written;
-use super::json::UNPACKING;
 use super::lines;
 use crate::catalog::{External, FileFormat};
 
@@ -357,8 +356,6 @@ fn said(source: &DataFusionError) -> String {
         "Parser error: ",
         "External error: ",
         "Execution error: ",
-        "Object Store error: ",
-        "Generic unpacking error: ",
         "Io error: ",
         "IO error: ",
     ];
@@ -497,9 +494,6 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
                 object_store::Error::PermissionDenied { .. }
                 | object_store::Error::Unauthenticated { .. },
             ) => return Cause::Denied,
-            Some(object_store::Error::Generic { store: UNPACKING, source }) => {
-                return cause(source.as_ref());
-            }
             Some(object_store::Error::Generic { source, .. }) => {
                 return match cause(source.as_ref()) {
                     Cause::Other if is_refusal(source.as_ref()) => Cause::Denied,

@@ -1,52 +1,57 @@
-//! How JSON is read: by the engine's reader, which is given what is packed unpacked, and local files in pieces
-//! like all others. Only so it makes sure that an array ends, and that nothing stands beside it.
+//! How JSON is read: objects, each in a line or all in one array, by the engine's decoder.
 
-use std::fmt::{self, Display, Formatter};
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::ReaderBuilder;
 use arrow::json::reader::infer_json_schema;
-use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::JsonOptions;
 use datafusion::datasource::file_format::DEFAULT_SCHEMA_INFER_MAX_RECORD;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource};
+use datafusion::datasource::file_format::json::JsonDecoder;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource::TableSchema;
-use datafusion_datasource::file_stream::FileOpener;
-use datafusion_datasource_json::utils::JsonArrayToNdjsonReader;
+use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
+use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
+use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
-};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use memchr::{memchr2, memchr3, memrchr};
+use object_store::{ObjectMeta, ObjectStore};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
-use super::text::{Chunks, unpacked, whole};
+use super::text::{Chunks, Part, part, whole};
 
-/// The store that failures have as theirs which are of what was packed.
-pub(super) const UNPACKING: &str = "unpacking";
+/// What some programs begin a file with, to say that it is UTF-8.
+const MARK: [u8; 3] = *b"\xef\xbb\xbf";
 
-/// The engine's source of JSON.
+/// Bytes of a line in which columns are looked for: it is in memory as a whole.
+const LONGEST_LINE: usize = 64 << 20;
+
+/// The engine's source of JSON with another reader.
 #[derive(Clone)]
 pub(super) struct Json {
     source: Arc<dyn FileSource>,
-    /// Whether a file has an object a line, and not an array of them.
+    batch_size: usize,
+    /// Whether each object has a line, and the file is no array of them.
     of_lines: bool,
 }
 
 impl Json {
     pub fn new(source: Arc<dyn FileSource>, options: &JsonOptions) -> Self {
-        Self { source, of_lines: options.newline_delimited }
+        Self { source, batch_size: 8192, of_lines: options.newline_delimited }
     }
 }
 
@@ -55,12 +60,22 @@ impl FileSource for Json {
         &self,
         store: Arc<dyn ObjectStore>,
         config: &FileScanConfig,
-        partition: usize,
+        _: usize,
     ) -> Result<Arc<dyn FileOpener>> {
-        let store = Arc::new(Unpacking { store, compression: config.file_compression_type });
-        let config = FileScanConfigBuilder::from(config.clone())
-            .with_file_compression_type(FileCompressionType::UNCOMPRESSED);
-        self.source.create_file_opener(store, &config.build(), partition)
+        let table = self.source.table_schema();
+        let columns = table.file_schema().clone();
+        let projection = match self.source.projection() {
+            Some(projection) => SplitProjection::new(&columns, projection),
+            None => SplitProjection::unprojected(table),
+        };
+        let opener = Opener {
+            wanted: Arc::new(columns.project(&projection.file_indices)?),
+            batch_size: self.batch_size,
+            of_lines: self.of_lines,
+            compression: config.file_compression_type,
+            store,
+        };
+        ProjectionOpener::try_new(projection, Arc::new(opener), &columns)
     }
 
     /// The engine's own believes that an array could be cut.
@@ -81,7 +96,7 @@ impl FileSource for Json {
     }
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
-        Arc::new(Self { source: self.source.with_batch_size(batch_size), ..self.clone() })
+        Arc::new(Self { batch_size, ..self.clone() })
     }
 
     fn projection(&self) -> Option<&ProjectionExprs> {
@@ -104,25 +119,60 @@ impl FileSource for Json {
     }
 }
 
-/// The columns of files of JSON, of as many bytes as it takes.
+#[derive(Clone)]
+struct Opener {
+    wanted: SchemaRef,
+    batch_size: usize,
+    of_lines: bool,
+    compression: FileCompressionType,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl FileOpener for Opener {
+    fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
+        let opener = self.clone();
+        Ok(async move { opener.rows(file).await }.boxed())
+    }
+}
+
+impl Opener {
+    async fn rows(self, file: PartitionedFile) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let (store, location) = (&self.store, &file.object_meta.location);
+        let range = Part::of(&file);
+        let chunks = match range {
+            Some(lines) => part(store, &file.object_meta, lines, b'\n').await?,
+            None => whole(store.as_ref(), location, self.compression).await?,
+        };
+        let begins = range.is_none_or(|part| part.start == 0);
+        let chunks = objects(chunks, self.of_lines, begins).await?;
+        let decoder = ReaderBuilder::new(self.wanted).with_batch_size(self.batch_size);
+        let decoder = DecoderDeserializer::new(JsonDecoder::new(decoder.build_decoder()?));
+        Ok(deserialize_stream(chunks.fuse(), decoder).map_err(Into::into).boxed())
+    }
+}
+
+/// The columns of files, of as many bytes as it takes.
 pub(super) async fn columns(
     store: &dyn ObjectStore,
     files: &[ObjectMeta],
     options: &JsonOptions,
 ) -> Result<SchemaRef> {
     let compression = FileCompressionType::from(options.compression);
-    let of_lines = options.newline_delimited;
     let mut left = options.schema_infer_max_rec.unwrap_or(DEFAULT_SCHEMA_INFER_MAX_RECORD);
+    let given_up = CancellationToken::new();
+    let _guard = given_up.clone().drop_guard();
     let mut schemas = Vec::new();
     for file in files {
         if left == 0 {
             break;
         }
         let chunks = whole(store, &file.location, compression).await?;
-        let bytes = Awaited { chunks, chunk: Bytes::new(), runtime: Handle::current() };
-        let look = move || match of_lines {
-            true => infer_json_schema(BufReader::new(bytes), Some(left)),
-            false => infer_json_schema(JsonArrayToNdjsonReader::new(bytes), Some(left)),
+        let chunks = objects(chunks, options.newline_delimited, true).await?;
+        let mut bytes = Awaited::new(chunks, given_up.clone());
+        let look = move || {
+            let found = infer_json_schema(BufReader::new(&mut bytes), Some(left));
+            // The reader tells of it in its own words, and not of what kind it is.
+            bytes.failure.map_or(found.map_err(DataFusionError::from), Err)
         };
         let looked = SpawnedTask::spawn_blocking(look).join_unwind().await;
         let (schema, records) =
@@ -138,14 +188,47 @@ struct Awaited {
     chunks: Chunks,
     /// What is left of the last one.
     chunk: Bytes,
+    /// Bytes since the last end of a line.
+    line: usize,
+    failure: Option<DataFusionError>,
     runtime: Handle,
+    given_up: CancellationToken,
+}
+
+impl Awaited {
+    fn new(chunks: Chunks, given_up: CancellationToken) -> Self {
+        let runtime = Handle::current();
+        Self { chunks, chunk: Bytes::new(), line: 0, failure: None, runtime, given_up }
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = self.given_up.run_until_cancelled(self.chunks.try_next());
+        let next = self.runtime.block_on(next);
+        let Some(chunk) = next.ok_or_else(|| broken("nobody waits for it"))?? else {
+            return Ok(None);
+        };
+        self.line = match memrchr(b'\n', &chunk) {
+            Some(end) => chunk.len() - end,
+            None => self.line + chunk.len(),
+        };
+        match self.line > LONGEST_LINE {
+            true => Err(broken("an object, or a line, is longer than 64 MiB")),
+            false => Ok(Some(chunk)),
+        }
+    }
 }
 
 impl Read for Awaited {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            let Some(next) = self.runtime.block_on(self.chunks.try_next())? else { return Ok(0) };
-            self.chunk = next;
+            match self.next() {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => return Ok(0),
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(io::ErrorKind::Other.into());
+                }
+            }
         }
         let bytes = room.len().min(self.chunk.len());
         self.chunk.copy_to_slice(&mut room[..bytes]);
@@ -153,118 +236,244 @@ impl Read for Awaited {
     }
 }
 
-/// A store whose files are unpacked where they are read whole.
-#[derive(Debug)]
-struct Unpacking {
-    store: Arc<dyn ObjectStore>,
-    compression: FileCompressionType,
-}
-
-impl Display for Unpacking {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
+/// The objects of a file, one behind the other. `begins`: the chunks are from its beginning on.
+async fn objects(mut chunks: Chunks, of_lines: bool, begins: bool) -> Result<Chunks> {
+    if begins {
+        chunks = without_mark(chunks).await?;
     }
-}
-
-/// The store's own failure, or that of unpacking what it has given.
-fn failure(error: DataFusionError) -> Error {
-    match error {
-        DataFusionError::ObjectStore(error) => *error,
-        DataFusionError::IoError(error) => match error.downcast::<DataFusionError>() {
-            Ok(inner) => failure(inner),
-            Err(error) => Error::Generic { store: UNPACKING, source: Box::new(error) },
-        },
-        error => Error::Generic { store: UNPACKING, source: Box::new(error) },
+    if of_lines {
+        return Ok(chunks);
     }
+    let next = |(mut chunks, mut array): (Chunks, Array)| async move {
+        let Some(chunk) = chunks.try_next().await? else {
+            array.end()?;
+            return Ok(None);
+        };
+        let mut chunk = chunk.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        array.strip(&mut chunk)?;
+        Ok(Some((chunk.freeze(), (chunks, array))))
+    };
+    Ok(stream::try_unfold((chunks, Array::default()), next).boxed())
 }
 
-#[async_trait]
-impl ObjectStore for Unpacking {
-    async fn get_opts(
-        &self,
-        location: &Path,
-        options: GetOptions,
-    ) -> object_store::Result<GetResult> {
-        let whole = options.range.is_none() && !options.head;
-        let mut read = self.store.get_opts(location, options).await?;
-        if whole {
-            let chunks = unpacked(read.payload, self.compression).map_err(failure)?;
-            read.payload = GetResultPayload::Stream(chunks.map_err(failure).boxed());
+async fn without_mark(mut chunks: Chunks) -> Result<Chunks> {
+    let mut head = Bytes::new();
+    while head.len() < MARK.len()
+        && let Some(chunk) = chunks.try_next().await?
+    {
+        head = match head.is_empty() {
+            true => chunk,
+            false => [head, chunk].concat().into(),
+        };
+    }
+    if head.starts_with(&MARK) {
+        head.advance(MARK.len());
+    }
+    Ok(stream::once(async { Ok(head) }).chain(chunks).boxed())
+}
+
+/// Where in an array of objects a reader is.
+#[derive(Clone, Copy, Debug, Default)]
+enum Array {
+    /// Before it.
+    #[default]
+    Before,
+    /// Before an object, and whether there may be none.
+    Object { or_none: bool },
+    /// So deep in an object.
+    Within { depth: usize },
+    /// In a text of one.
+    Text { depth: usize },
+    /// Behind a backslash there.
+    Escaped { depth: usize },
+    /// Behind an object.
+    Behind,
+    /// Behind the array.
+    Over,
+}
+
+impl Array {
+    /// Puts white space in place of what is around the objects.
+    fn strip(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &mut bytes[at..];
+            let (next, taken) = match *self {
+                Self::Text { depth } => match memchr2(b'"', b'\\', rest) {
+                    None => break,
+                    Some(end) if rest[end] == b'"' => (Self::Within { depth }, end + 1),
+                    Some(end) => (Self::Escaped { depth }, end + 1),
+                },
+                Self::Escaped { depth } => (Self::Text { depth }, 1),
+                Self::Within { depth } => match memchr3(b'"', b'{', b'}', rest) {
+                    None => break,
+                    Some(end) => {
+                        let next = match (rest[end], depth) {
+                            (b'"', _) => Self::Text { depth },
+                            (b'{', _) => Self::Within { depth: depth + 1 },
+                            (_, 1) => Self::Behind,
+                            (..) => Self::Within { depth: depth - 1 },
+                        };
+                        (next, end + 1)
+                    }
+                },
+                around => (around.outside(&mut rest[0])?, 1),
+            };
+            *self = next;
+            at += taken;
         }
-        Ok(read)
+        Ok(())
     }
 
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        self.store.put_opts(location, payload, options).await
+    /// A byte outside of objects.
+    fn outside(self, byte: &mut u8) -> Result<Self> {
+        if byte.is_ascii_whitespace() {
+            return Ok(self);
+        }
+        let (next, put) = match (self, *byte) {
+            (Self::Before, b'[') => (Self::Object { or_none: true }, b' '),
+            (Self::Object { .. }, b'{') => (Self::Within { depth: 1 }, b'{'),
+            (Self::Object { or_none: true } | Self::Behind, b']') => (Self::Over, b' '),
+            (Self::Behind, b',') => (Self::Object { or_none: false }, b'\n'),
+            (Self::Before, _) => return Err(broken("it is no array of objects")),
+            (Self::Over, _) => return Err(broken("something stands behind its array")),
+            (Self::Object { .. }, _) => {
+                return Err(broken("its array has what is no object"));
+            }
+            (..) => return Err(broken("a comma is missing between two objects of its array")),
+        };
+        *byte = put;
+        Ok(next)
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.store.put_multipart_opts(location, options).await
+    /// The file is over.
+    fn end(self) -> Result<()> {
+        match self {
+            Self::Over => Ok(()),
+            Self::Before => Err(broken("it has no array of objects")),
+            _ => Err(broken("its array does not end")),
+        }
     }
+}
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.store.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.store.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.store.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(
-        &self,
-        from: &Path,
-        to: &Path,
-        options: CopyOptions,
-    ) -> object_store::Result<()> {
-        self.store.copy_opts(from, to, options).await
-    }
+fn broken(reason: &str) -> DataFusionError {
+    ArrowError::JsonError(reason.to_owned()).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use datafusion::common::parsers::CompressionTypeVariant::{self, UNCOMPRESSED, ZSTD};
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
 
     use super::*;
 
-    async fn found(text: &[u8], compression: CompressionTypeVariant, of_lines: bool) -> SchemaRef {
+    async fn stripped(text: &str, size: usize) -> std::result::Result<String, String> {
+        let chunks: Vec<_> =
+            text.as_bytes().chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        let objects = objects(stream::iter(chunks).boxed(), false, true).await.expect("chunks");
+        let objects: Result<Vec<Bytes>> = objects.try_collect().await;
+        let objects = objects.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8(objects.concat()).expect("text").trim().to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_array_is_its_objects() {
+        for (text, objects) in [
+            ("[]", ""),
+            (" [ ] \n", ""),
+            ("[{\"a\":1}]", "{\"a\":1}"),
+            ("\u{feff}[{\"a\":1},{\"a\":[{}]}]", "{\"a\":1}\n{\"a\":[{}]}"),
+            ("[{\"a\":\"}],\\\"{\"}\r\n,\t{}]", "{\"a\":\"}],\\\"{\"}\r\n\n\t{}"),
+            (
+                "[{\"\\\\\":\"[\"},{\"b\":{\"c\":\"\u{1f600}\"}}]",
+                "{\"\\\\\":\"[\"}\n{\"b\":{\"c\":\"\u{1f600}\"}}",
+            ),
+        ] {
+            for size in 1..=text.len() {
+                assert_eq!(stripped(text, size).await.as_deref(), Ok(objects), "{text} by {size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_array_is_told() {
+        for (text, said) in [
+            ("", "it has no array"),
+            (" \n", "it has no array"),
+            ("{}", "it is no array"),
+            ("{}\n[{}]", "it is no array"),
+            ("[", "does not end"),
+            ("[{}", "does not end"),
+            ("[{},", "does not end"),
+            ("[{\"a\":\"]", "does not end"),
+            ("[{\"a\":\"\\", "does not end"),
+            ("[1]", "no object"),
+            ("[,{}]", "no object"),
+            ("[{},]", "no object"),
+            ("[[{}]]", "no object"),
+            ("[null]", "no object"),
+            ("[{} {}]", "a comma is missing"),
+            ("[{}] []", "behind its array"),
+            ("[{}],", "behind its array"),
+        ] {
+            for size in 1..=text.len().max(1) {
+                let told = stripped(text, size).await.expect_err(text);
+                assert!(told.contains(said), "{text} by {size}: {told}");
+            }
+        }
+    }
+
+    async fn found(
+        text: Vec<u8>,
+        compression: CompressionTypeVariant,
+        of_lines: bool,
+    ) -> Result<Vec<String>> {
         let (store, file) = (InMemory::new(), Path::from("file"));
-        store.put(&file, text.to_vec().into()).await.expect("kept");
+        store.put(&file, text.into()).await.expect("kept");
         let files = [store.head(&file).await.expect("there")];
         let options =
             JsonOptions { compression, newline_delimited: of_lines, ..JsonOptions::default() };
-        columns(&store, &files, &options).await.expect("read")
+        let columns = columns(&store, &files, &options).await?;
+        Ok(columns.fields().iter().map(|field| field.name().clone()).collect())
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn columns_are_looked_for_in_all_that_was_packed() {
         let mut packed = zstd::encode_all(&b"{\"a\":1}\n"[..], 1).expect("packed");
         packed.extend(zstd::encode_all(&b"{\"b\":2}\n"[..], 1).expect("packed"));
         for (text, compression, of_lines) in [
-            (packed.as_slice(), ZSTD, true),
-            (b"{\"a\":1}\n{\"b\":2}", UNCOMPRESSED, true),
-            (b"[{\"a\":1}, {\"b\":2}]", UNCOMPRESSED, false),
+            (packed, ZSTD, true),
+            (b"\xef\xbb\xbf{\"a\":1}\n{\"b\":2}".to_vec(), UNCOMPRESSED, true),
+            (b"[{\"a\":1}, {\"b\":2}]".to_vec(), UNCOMPRESSED, false),
         ] {
-            let columns = found(text, compression, of_lines).await;
-            let names: Vec<_> = columns.fields().iter().map(|field| field.name()).collect();
-            assert_eq!(names, ["a", "b"]);
+            let columns = found(text, compression, of_lines).await.expect("read");
+            assert_eq!(columns, ["a", "b"]);
         }
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST_LINE));
+        let told = found(long.into_bytes(), UNCOMPRESSED, true).await.expect_err("too long");
+        assert!(told.to_string().contains("longer than 64 MiB"), "{told}");
+    }
+
+    /// Whoever looks reads no more once nobody waits for it.
+    #[tokio::test]
+    async fn nobody_looks_for_columns_that_are_not_waited_for() {
+        let (dropped, gone) = tokio::sync::oneshot::channel::<()>();
+        let never = stream::once(async move {
+            let _dropped = dropped;
+            std::future::pending().await
+        });
+        let given_up = CancellationToken::new();
+        let mut bytes = Awaited::new(never.boxed(), given_up.clone());
+        let reading = tokio::task::spawn_blocking(move || bytes.read(&mut [0]).is_err());
+        given_up.cancel();
+        assert!(reading.await.expect("no panic"));
+        tokio::time::timeout(Duration::from_secs(60), gone)
+            .await
+            .expect("it ends")
+            .expect_err("gone");
     }
 }

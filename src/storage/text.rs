@@ -5,16 +5,19 @@
 
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_compression::tokio::bufread::{BzDecoder, XzDecoder, ZstdDecoder};
 use bytes::Bytes;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::{DataFusionError, Result};
+use datafusion_datasource::boundary_stream::AlignedBoundaryStream;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{GetOptions, GetResultPayload, ObjectStore};
+use object_store::{GetOptions, GetResultPayload, ObjectMeta, ObjectStore};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -22,6 +25,35 @@ use tokio_util::io::{ReaderStream, StreamReader};
 const CHUNK: usize = 256 << 10;
 
 pub(super) type Chunks = BoxStream<'static, Result<Bytes>>;
+
+/// A part of a file, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub start: u64,
+    pub end: u64,
+}
+
+impl Part {
+    /// Which part is to be read, if it is not the whole.
+    pub fn of(file: &PartitionedFile) -> Option<Self> {
+        let bound = |at: i64| u64::try_from(at).unwrap_or_default();
+        let range = file.range.as_ref()?;
+        Some(Self { start: bound(range.start), end: bound(range.end) })
+    }
+}
+
+/// The lines that begin in a part of a file.
+pub(super) async fn part(
+    store: &Arc<dyn ObjectStore>,
+    file: &ObjectMeta,
+    part: Part,
+    terminator: u8,
+) -> Result<Chunks> {
+    let (store, location) = (store.clone(), file.location.clone());
+    let Part { start, end } = part;
+    let lines = AlignedBoundaryStream::new(store, location, start, end, file.size, terminator);
+    Ok(lines.await?.map_err(DataFusionError::from).boxed())
+}
 
 /// All bytes of a file, unpacked.
 pub(super) async fn whole(
@@ -32,11 +64,7 @@ pub(super) async fn whole(
     unpacked(store.get_opts(location, GetOptions::default()).await?.payload, compression)
 }
 
-/// What a store gives of a whole file, unpacked.
-pub(super) fn unpacked(
-    payload: GetResultPayload,
-    compression: FileCompressionType,
-) -> Result<Chunks> {
+fn unpacked(payload: GetResultPayload, compression: FileCompressionType) -> Result<Chunks> {
     match payload {
         GetResultPayload::File(file, _) => {
             // This goes on behind the first part.
@@ -89,8 +117,6 @@ fn all_parts(packed: Chunks, compression: FileCompressionType) -> Result<Chunks>
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use object_store::ObjectStoreExt;
     use object_store::buffered::BufWriter;
     use object_store::local::LocalFileSystem;

@@ -38,17 +38,17 @@ pub(in crate::engine) struct Again {
 }
 
 impl Again {
-    /// Ends with an error when a worker of the present attempt does not answer, though its connections may be
-    /// open: its engine hangs. Asked now and then for as long as the statement takes.
+    /// Ends with an error when the engine of a worker hangs, which ends no connection. Asked now and then for as
+    /// long as the statement takes.
     pub fn bereaved(&self) -> AbortOnDropHandle<DataFusionError> {
         let (distribution, workers) = (self.distribution.clone(), self.workers.clone());
         let network = distribution.peers.network.clone();
         AbortOnDropHandle::new(network.spawn(async move {
             loop {
                 tokio::time::sleep(QUESTIONS).await;
-                if !distribution.lost(&workers).await.is_empty() {
-                    let gone = tonic::Status::unavailable("a worker does not answer");
-                    return DataFusionError::External(Box::new(gone));
+                if distribution.any_hangs(&workers).await {
+                    let hangs = tonic::Status::unavailable("the engine of a worker hangs");
+                    return DataFusionError::External(Box::new(hangs));
                 }
             }
         }))
@@ -138,7 +138,7 @@ impl Cause {
 /// the rows of a part which it was not given, or no longer has.
 const NO_PLAN: &str = "timed-out while waiting for the plan";
 
-/// Time between questions to the workers of a statement, whether they live.
+/// Time between questions to the workers of a statement, whether their engines hang.
 const QUESTIONS: Duration = Duration::from_secs(5);
 
 /// How long the first rows of a result wait for others.

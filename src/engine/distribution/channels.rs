@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use url::Url;
 
+use super::door::HANGS;
 use super::questions;
 use crate::cluster::Worker;
 use crate::tls::{PeerIdentity, Peering};
@@ -62,6 +63,8 @@ pub(super) enum Answer {
     Well,
     /// Nobody listens, or it is of another build.
     Failed,
+    /// It says itself that nothing can run there.
+    Hangs,
     /// None in time.
     Silent,
     /// None in time, but this machine was late itself.
@@ -129,6 +132,7 @@ impl Channels {
         let asked = Instant::now();
         match tokio::time::timeout(PROBE, ask).await {
             Ok(Ok(info)) if info.version == build => Answer::Well,
+            Ok(Err(error)) if error.to_string().contains(HANGS) => Answer::Hangs,
             Ok(Ok(_) | Err(_)) => Answer::Failed,
             Err(_) if asked.elapsed() > PROBE + LATE => Answer::Unknown,
             Err(_) => Answer::Silent,

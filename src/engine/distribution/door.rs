@@ -51,6 +51,9 @@ const GIVEN_UP: usize = 1 << 16;
 /// The question whether a daemon lives, which is answered by whoever hears it.
 const QUESTION: &str = "/GetWorkerInfo";
 
+/// The answer of one whose statements would wait in vain.
+pub(super) const HANGS: &str = "the engine hangs";
+
 /// Serves other daemons until `end`. Their statements run where `engine` says; `workers` know whether these
 /// hang.
 pub(super) async fn serve(
@@ -159,7 +162,7 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let is_question = request.uri().path().ends_with(QUESTION);
         if is_question && self.workers.is_own_stuck() {
-            let status = tonic::Status::unavailable("the engine hangs");
+            let status = tonic::Status::unavailable(HANGS);
             return Box::pin(async move { Ok(status.into_http()) });
         }
         let answer = self.inner.call(request);

@@ -89,7 +89,7 @@ use crate::traces::Traces;
 pub(super) use again::{Again, Spool};
 use analysis::Analysis;
 pub(super) use analysis::{is_spread, show_spread};
-use channels::{Channels, url};
+use channels::{Answer, Channels, url};
 pub(super) use codec::scan_of;
 use codec::{Codec, mark_field_ids};
 pub(super) use figures::Attempt;
@@ -305,6 +305,13 @@ impl Distribution {
             }
         }
         failed
+    }
+
+    /// Whether the engine of a worker hangs: its process lives, and so do its connections.
+    async fn any_hangs(&self, workers: &[Worker]) -> bool {
+        let others = workers.iter().filter(|worker| worker.id != self.peers.workers.own_id());
+        let asked = others.map(|worker| self.channels.ask(worker, self.peers.workers.build()));
+        join_all(asked).await.contains(&Answer::Hangs)
     }
 
     /// Which workers of a statement do not answer. Those that are left alone already are not asked:

@@ -121,7 +121,7 @@ impl Pulse {
                         self.workers.trust(worker);
                     }
                 }
-                Answer::Failed | Answer::Silent => missed += 1,
+                Answer::Failed | Answer::Hangs | Answer::Silent => missed += 1,
                 // That says more of this daemon than of the other.
                 Answer::Unknown => {}
             }

@@ -164,7 +164,7 @@ impl Facts {
     /// Its client has gone away: nobody takes the rest of its answer.
     pub fn abandon(&self) {
         let mut outcome = self.outcome();
-        if outcome.tag.is_none() {
+        if self.is_executed() && outcome.tag.is_none() {
             let (sqlstate, message) = ABANDONED;
             let (sqlstate, message) = (Some(sqlstate.to_owned()), message.to_owned());
             let failure = || Failure { sqlstate, message, stopped: true };
@@ -270,10 +270,7 @@ impl Facts {
         *pid = Some(session.pid);
         put_if(pool, end.and_then(|end| end.pool.as_deref()));
         put_address(client.get_or_insert_default(), session.client);
-        match end {
-            Some(end) => put(application_name, &end.application_name),
-            None => *application_name = session.application_name(),
-        }
+        put(application_name, end.map_or("", |end| &end.application_name));
         put_if(tag, outcome.tag.as_deref());
         *started = Some(self.started);
         *ended = took.and_then(|took| {

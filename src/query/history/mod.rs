@@ -301,6 +301,8 @@ impl History {
         let mut queue = self.queue();
         let mut record = Record::default();
         facts.tell(&self.daemon, session, self.text_limit, &mut Told::default(), &mut record);
+        // Only its end would tell this.
+        record.application_name = session.application_name();
         // It may have ended at this moment.
         if record.state == State::Running && !facts.journaled.swap(true, Ordering::Relaxed) {
             self.push(&mut queue, Note::Begun(Box::new(record)));

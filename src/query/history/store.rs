@@ -40,6 +40,9 @@ const STATEMENTS: &str = "jsonl";
 const PROFILES: &str = "profiles";
 const JOURNAL: &str = "running";
 
+/// The same while it is written anew.
+const NEW_JOURNAL: &str = "running.new";
+
 /// A profile as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -361,10 +364,9 @@ impl Store {
             for record in self.running.values() {
                 append(&mut lines, &Step::Begun(Box::new(record.clone())));
             }
-            let new = format!("{JOURNAL}.new");
-            let mut file = open(&self.directory, &new, false)?;
+            let mut file = open(&self.directory, NEW_JOURNAL, false)?;
             file.write_all(&lines)?;
-            fs::rename(self.directory.join(new), self.directory.join(JOURNAL))?;
+            fs::rename(self.directory.join(NEW_JOURNAL), self.directory.join(JOURNAL))?;
             (self.journal, self.journal_bytes) = (Some(file), lines.len() as u64);
             return Ok(());
         }
@@ -404,10 +406,9 @@ impl Store {
 
 /// Leaves nothing in a directory.
 pub fn clear(directory: &Path) -> io::Result<()> {
-    let segments = numbers(directory).into_iter();
-    let files =
-        segments.flat_map(|number| [STATEMENTS, PROFILES].map(|kind| segment(number, kind)));
-    for file in files.chain([JOURNAL.to_owned()]) {
+    let of = |number| [STATEMENTS, PROFILES].map(|kind| segment(number, kind));
+    let segments = numbers(directory).into_iter().flat_map(of);
+    for file in segments.chain([JOURNAL, NEW_JOURNAL].map(str::to_owned)) {
         match fs::remove_file(directory.join(file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
