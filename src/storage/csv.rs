@@ -28,7 +28,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::text::{Chunks, Part, part, whole};
+use super::numbers::{Source, asked, settled};
+use super::text::{Chunks, LONGEST, Part, TOO_LONG, of_bounded_lines, part, whole};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
@@ -128,11 +129,8 @@ impl Opener {
     ) -> Result<BoxStream<'static, Result<arrow::array::RecordBatch>>> {
         let range = Part::of(&file);
         let mut chunks = match range {
-            Some(lines) => part(&self.store, &file.object_meta, lines, self.terminator()).await?,
-            None => {
-                let location = &file.object_meta.location;
-                whole(self.store.as_ref(), location, self.compression).await?
-            }
+            Some(lines) => part(&self.store, &file.object_meta, lines, self.terminator()),
+            None => whole(self.store.as_ref(), &file.object_meta, self.compression).await?,
         };
         let begins = range.is_none_or(|part| part.start == 0);
         let mut header = None;
@@ -148,13 +146,16 @@ impl Opener {
         }
         let decoder = self.reader(header, begins).build_decoder();
         let goes_on = range.is_some_and(|part| part.end < file.object_meta.size);
+        let chunks = of_bounded_lines(chunks, self.csv.source.terminator());
         let chunks = match self.csv.source.comment() {
             // What stands in a comment opens nothing, and nobody looks where comments are.
             Some(_) => chunks,
             None => self.checked(chunks, goes_on),
         };
         let decoder = DecoderDeserializer::new(CsvDecoder::new(decoder));
-        Ok(deserialize_stream(chunks.fuse(), decoder).map_err(Into::into).boxed())
+        let wanted = Arc::new(self.columns.project(&self.wanted)?);
+        let rows = deserialize_stream(chunks.fuse(), decoder);
+        Ok(rows.map(move |batch| Ok(settled(batch?, &wanted)?)).boxed())
     }
 
     fn terminator(&self) -> u8 {
@@ -187,7 +188,7 @@ impl Opener {
             }
         };
         let source = &self.csv.source;
-        let mut reader = ReaderBuilder::new(schema)
+        let mut reader = ReaderBuilder::new(asked(&schema, Source::Csv))
             .with_delimiter(source.delimiter())
             .with_batch_size(self.csv.batch_size)
             .with_header(source.has_header() && begins)
@@ -214,7 +215,10 @@ impl Opener {
         let next = move |(mut chunks, mut quotes): (Chunks, Quotes)| async move {
             if let Some(chunk) = chunks.try_next().await? {
                 quotes.see(&chunk);
-                return Ok(Some((chunk, (chunks, quotes))));
+                return match quotes.open().is_some() && quotes.quoted > LONGEST {
+                    true => Err(ArrowError::CsvError(TOO_LONG.to_owned()).into()),
+                    false => Ok(Some((chunk, (chunks, quotes)))),
+                };
             }
             match quotes.open() {
                 None => Ok(None),
@@ -354,6 +358,8 @@ struct Quotes {
     opened: Option<usize>,
     /// In which line it began, from 1, if that was before.
     line: u64,
+    /// Bytes since then.
+    quoted: usize,
     /// Lines that have ended before.
     lines: u64,
 }
@@ -374,7 +380,7 @@ enum State {
 impl Quotes {
     fn new(quote: u8, delimiter: u8, escape: Option<u8>, terminator: Option<u8>) -> Self {
         let (state, opened) = (State::Begin, None);
-        Self { quote, delimiter, escape, terminator, state, opened, line: 0, lines: 0 }
+        Self { quote, delimiter, escape, terminator, state, opened, line: 0, quoted: 0, lines: 0 }
     }
 
     fn see(&mut self, bytes: &[u8]) {
@@ -396,7 +402,9 @@ impl Quotes {
                 at += 1;
             }
         }
+        self.quoted += bytes.len();
         if let Some(at) = self.opened.take() {
+            self.quoted = bytes.len() - at;
             self.line = self.lines + 1 + self.ends(&bytes[..at]);
         }
         self.lines += self.ends(bytes);

@@ -33,6 +33,27 @@ use crate::catalog::{Column, External, FileFormat};
 /// Our own option beside the formats': which files of a directory belong to the table.
 pub const FILE_EXTENSION: &str = "file_extension";
 
+/// How files of text are packed.
+const COMPRESSION: &str = "compression";
+
+/// The engine's options that say how files are written.
+const OF_WRITERS: &[&str] = &["compression_level"];
+
+/// Those for CSV that its readers do not look at.
+const UNKNOWN_TO_READERS: &[&str] = &[
+    "date_format",
+    "datetime_format",
+    "double_quote",
+    "ignore_leading_whitespace",
+    "ignore_trailing_whitespace",
+    "null_regex",
+    "null_value",
+    "quote_style",
+    "time_format",
+    "timestamp_format",
+    "timestamp_tz_format",
+];
+
 /// Files looked at to find out how a directory is laid out.
 const LAYOUT_SAMPLE: usize = 1000;
 
@@ -62,6 +83,14 @@ pub async fn describe(
         && let Some(extension) = usual_extension(&location, format, &listed)
     {
         options.insert(FILE_EXTENSION.to_owned(), extension);
+    }
+    check_effect(format, &options)?;
+    let names = options.get(FILE_EXTENSION).filter(|end| !end.is_empty());
+    if format != FileFormat::Parquet
+        && !options.keys().any(|name| bare(name) == COMPRESSION)
+        && let Some(packed) = packed_as(names.map_or(location.as_str(), String::as_str))
+    {
+        options.insert(COMPRESSION.to_owned(), packed.to_owned());
     }
     let partitions = match partitions {
         Some(declared) => check_partitions(&location, &listed, declared)?,
@@ -473,6 +502,43 @@ fn format_of(session: &dyn Session, external: &External) -> Result<Arc<dyn Forma
         FileFormat::Csv => Arc::new(CsvFormat::default().with_options(options.csv)),
         FileFormat::Json => Arc::new(JsonFormat::default().with_options(options.json)),
     })
+}
+
+/// An option's name without the engine's prefix.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("format.").unwrap_or(name)
+}
+
+/// Refuses options that the engine knows and that change nothing about what is read.
+fn check_effect(format: FileFormat, options: &BTreeMap<String, String>) -> Result<()> {
+    let useless = |name: &&String| {
+        let kinds = match format {
+            FileFormat::Parquet => [].as_slice(),
+            FileFormat::Csv => &[OF_WRITERS, UNKNOWN_TO_READERS],
+            FileFormat::Json => &[OF_WRITERS],
+        };
+        kinds.concat().contains(&bare(name))
+    };
+    match options.keys().find(useless) {
+        None => Ok(()),
+        Some(name) => {
+            let reason = "it has no effect on what is read: take it away, and where values are written in \
+                          another way declare the column as text and convert it in a view";
+            Err(Error::BadOption { name: name.clone(), reason: reason.to_owned() })
+        }
+    }
+}
+
+/// How a file of text is packed, by its name.
+fn packed_as(name: &str) -> Option<&'static str> {
+    let (_, end) = name.rsplit_once('.')?;
+    match end {
+        "gz" => Some("gzip"),
+        "bz2" => Some("bzip2"),
+        "xz" => Some("xz"),
+        "zst" => Some("zstd"),
+        _ => None,
+    }
 }
 
 /// What is wrong with an option, and what there is of its kind.

@@ -27,18 +27,16 @@ use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use memchr::{memchr2, memchr3, memrchr};
+use memchr::{memchr2, memchr3};
 use object_store::{ObjectMeta, ObjectStore};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::text::{Chunks, Part, part, whole};
+use super::numbers::{Source, asked, settled};
+use super::text::{Chunks, Part, of_bounded_lines, part, whole};
 
 /// What some programs begin a file with, to say that it is UTF-8.
 const MARK: [u8; 3] = *b"\xef\xbb\xbf";
-
-/// Bytes of a line in which columns are looked for: it is in memory as a whole.
-const LONGEST_LINE: usize = 64 << 20;
 
 /// The engine's source of JSON with another reader.
 #[derive(Clone)]
@@ -137,17 +135,21 @@ impl FileOpener for Opener {
 
 impl Opener {
     async fn rows(self, file: PartitionedFile) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let (store, location) = (&self.store, &file.object_meta.location);
+        let (store, meta) = (&self.store, &file.object_meta);
         let range = Part::of(&file);
         let chunks = match range {
-            Some(lines) => part(store, &file.object_meta, lines, b'\n').await?,
-            None => whole(store.as_ref(), location, self.compression).await?,
+            Some(lines) => part(store, meta, lines, b'\n'),
+            None => whole(store.as_ref(), meta, self.compression).await?,
         };
         let begins = range.is_none_or(|part| part.start == 0);
         let chunks = objects(chunks, self.of_lines, begins).await?;
-        let decoder = ReaderBuilder::new(self.wanted).with_batch_size(self.batch_size);
+        let wanted = self.wanted;
+        let decoder = ReaderBuilder::new(asked(&wanted, Source::Json))
+            .with_coerce_primitive(true)
+            .with_batch_size(self.batch_size);
         let decoder = DecoderDeserializer::new(JsonDecoder::new(decoder.build_decoder()?));
-        Ok(deserialize_stream(chunks.fuse(), decoder).map_err(Into::into).boxed())
+        let rows = deserialize_stream(chunks.fuse(), decoder);
+        Ok(rows.map(move |batch| Ok(settled(batch?, &wanted)?)).boxed())
     }
 }
 
@@ -166,7 +168,7 @@ pub(super) async fn columns(
         if left == 0 {
             break;
         }
-        let chunks = whole(store, &file.location, compression).await?;
+        let chunks = whole(store, file, compression).await?;
         let chunks = objects(chunks, options.newline_delimited, true).await?;
         let mut bytes = Awaited::new(chunks, given_up.clone());
         let look = move || {
@@ -188,8 +190,6 @@ struct Awaited {
     chunks: Chunks,
     /// What is left of the last one.
     chunk: Bytes,
-    /// Bytes since the last end of a line.
-    line: usize,
     failure: Option<DataFusionError>,
     runtime: Handle,
     given_up: CancellationToken,
@@ -198,23 +198,13 @@ struct Awaited {
 impl Awaited {
     fn new(chunks: Chunks, given_up: CancellationToken) -> Self {
         let runtime = Handle::current();
-        Self { chunks, chunk: Bytes::new(), line: 0, failure: None, runtime, given_up }
+        Self { chunks, chunk: Bytes::new(), failure: None, runtime, given_up }
     }
 
     fn next(&mut self) -> Result<Option<Bytes>> {
         let next = self.given_up.run_until_cancelled(self.chunks.try_next());
         let next = self.runtime.block_on(next);
-        let Some(chunk) = next.ok_or_else(|| broken("nobody waits for it"))?? else {
-            return Ok(None);
-        };
-        self.line = match memrchr(b'\n', &chunk) {
-            Some(end) => chunk.len() - end,
-            None => self.line + chunk.len(),
-        };
-        match self.line > LONGEST_LINE {
-            true => Err(broken("an object, or a line, is longer than 64 MiB")),
-            false => Ok(Some(chunk)),
-        }
+        next.ok_or_else(|| broken("nobody waits for it"))?
     }
 }
 
@@ -242,7 +232,7 @@ async fn objects(mut chunks: Chunks, of_lines: bool, begins: bool) -> Result<Chu
         chunks = without_mark(chunks).await?;
     }
     if of_lines {
-        return Ok(chunks);
+        return Ok(of_bounded_lines(chunks, Some(b'\n')));
     }
     let next = |(mut chunks, mut array): (Chunks, Array)| async move {
         let Some(chunk) = chunks.try_next().await? else {
@@ -253,7 +243,8 @@ async fn objects(mut chunks: Chunks, of_lines: bool, begins: bool) -> Result<Chu
         array.strip(&mut chunk)?;
         Ok(Some((chunk.freeze(), (chunks, array))))
     };
-    Ok(stream::try_unfold((chunks, Array::default()), next).boxed())
+    let objects = stream::try_unfold((chunks, Array::default()), next).boxed();
+    Ok(of_bounded_lines(objects, Some(b'\n')))
 }
 
 async fn without_mark(mut chunks: Chunks) -> Result<Chunks> {
@@ -369,6 +360,7 @@ mod tests {
     use object_store::memory::InMemory;
     use object_store::path::Path;
 
+    use super::super::text::LONGEST;
     use super::*;
 
     async fn stripped(text: &str, size: usize) -> std::result::Result<String, String> {
@@ -453,7 +445,7 @@ mod tests {
             let columns = found(text, compression, of_lines).await.expect("read");
             assert_eq!(columns, ["a", "b"]);
         }
-        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST_LINE));
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(LONGEST));
         let told = found(long.into_bytes(), UNCOMPRESSED, true).await.expect_err("too long");
         assert!(told.to_string().contains("longer than 64 MiB"), "{told}");
     }

@@ -31,9 +31,13 @@ impl Location {
             return Err(bad("it must be an absolute path or a URL".to_owned()));
         }
         let url = ListingTableUrl::parse(text).map_err(|error| bad(error.message().into()))?;
+        if url.get_glob().is_some() {
+            let reason = "*, ? and [ are no patterns here: name a file, or a directory of files";
+            return Err(bad(reason.to_owned()));
+        }
         let mut url = url.as_str().to_owned();
         let last = url.rsplit('/').next().unwrap_or_default();
-        if !url.starts_with("file:") && !last.is_empty() && !last.contains(['.', '*', '?', '[']) {
+        if !url.starts_with("file:") && !last.is_empty() && !last.contains('.') {
             url.push('/');
         }
         Ok(Self(url))
@@ -128,6 +132,8 @@ mod tests {
             ("s3://bucket/a/b", Some("s3://bucket/a/b/")),
             ("s3://bucket/a/b.parquet", Some("s3://bucket/a/b.parquet")),
             ("relative/path", None),
+            ("/some/*.csv", None),
+            ("s3://bucket/a/b*.csv", None),
             ("", None),
         ] {
             let parsed = Location::parse(text).ok().map(|location| location.to_string());

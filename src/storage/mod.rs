@@ -11,6 +11,7 @@
 //! - [`csv`]: how CSV is read.
 //! - [`json`]: how JSON is read.
 //! - [`text`]: files of both, unpacked.
+//! - [`numbers`]: numbers in them, to the last digit.
 //! - [`lines`]: lines of text that are wrong, as people count them.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
@@ -36,6 +37,7 @@ mod location;
 mod look_up;
 pub mod managed;
 mod nan;
+mod numbers;
 mod pages;
 mod prefilter;
 mod pushdown;

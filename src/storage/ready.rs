@@ -16,8 +16,8 @@ use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
-    CsvSource, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory,
-    ParquetSource,
+    CsvSource, FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource,
+    ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::{DataFusionError, Result};
@@ -127,7 +127,12 @@ impl Preparation {
             }
             None => (pages, condition) = (None, None),
         }
+        let mut builder = FileScanConfigBuilder::from(config.clone());
         if let Some(source) = inner.downcast_ref::<CsvSource>() {
+            let hurried = hurried || config.limit.is_some();
+            if hurried || source.comment().is_some() {
+                builder = builder.with_file_groups(uncut(&config.file_groups));
+            }
             inner = Arc::new(Csv::new(source.clone()));
         }
         let prefilter = prefilter(inner.as_ref());
@@ -135,8 +140,7 @@ impl Preparation {
         let condition = condition.cloned();
         let filters = condition.is_some();
         let source = Named { inner, base, pages, dropping: Dropping { prefilter, condition } };
-        let config =
-            FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+        let config = builder.with_source(Arc::new(source)).build();
         Ok((DataSourceExec::from_data_source(config), filters))
     }
 
@@ -152,6 +156,16 @@ impl Preparation {
         let Some(cache) = self.pages.clone() else { return Ok(files) };
         Ok(Arc::new(PagedFactory { cache, files, store, url: base.clone() }))
     }
+}
+
+/// The same files, each as a whole. A file of CSV that is cut within a quoted value is known to be so at the end of
+/// a part: whoever has enough rows before that, or sees no quotes for comments, would take what it read for rows.
+fn uncut(groups: &[FileGroup]) -> Vec<FileGroup> {
+    let begins = |file: &&PartitionedFile| file.range.as_ref().is_none_or(|part| part.start == 0);
+    let whole = |file: &PartitionedFile| PartitionedFile { range: None, ..file.clone() };
+    (groups.iter())
+        .map(|group| FileGroup::new(group.iter().filter(begins).map(whole).collect()))
+        .collect()
 }
 
 /// What a step reads, if it reads files.

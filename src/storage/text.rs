@@ -3,26 +3,33 @@
 //! What is packed may be in several parts, one behind the other, as `cat a.zst b.zst` makes it. The engine's own
 //! readers of streams go on behind the first of them in one format only, and lose the rows of the others.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_compression::tokio::bufread::{BzDecoder, XzDecoder, ZstdDecoder};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::{DataFusionError, Result};
-use datafusion_datasource::boundary_stream::AlignedBoundaryStream;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use object_store::{GetOptions, GetResultPayload, ObjectMeta, ObjectStore};
+use memchr::{memchr, memrchr, memrchr2};
+use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+/// Bytes behind a part that are fetched with it, for the end of its last line.
+const AHEAD: u64 = 64 << 10;
+
 /// Bytes of a local file that are read at once.
 const CHUNK: usize = 256 << 10;
+
+/// Bytes of a line, or a value, at most: it is in memory as a whole, which nobody else counts.
+pub(super) const LONGEST: usize = 64 << 20;
 
 pub(super) type Chunks = BoxStream<'static, Result<Bytes>>;
 
@@ -43,50 +50,186 @@ impl Part {
 }
 
 /// The lines that begin in a part of a file.
-pub(super) async fn part(
+pub(super) fn part(
     store: &Arc<dyn ObjectStore>,
     file: &ObjectMeta,
-    part: Part,
+    Part { start, end }: Part,
     terminator: u8,
-) -> Result<Chunks> {
-    let (store, location) = (store.clone(), file.location.clone());
-    let Part { start, end } = part;
-    let lines = AlignedBoundaryStream::new(store, location, start, end, file.size, terminator);
-    Ok(lines.await?.map_err(DataFusionError::from).boxed())
+) -> Chunks {
+    let lines = Lines {
+        store: store.clone(),
+        file: file.clone(),
+        terminator,
+        chunks: stream::empty().boxed(),
+        // The byte before tells whether a line begins at the start.
+        at: start.saturating_sub(1),
+        // With the rest of the last line, most times.
+        ahead: end.saturating_add(AHEAD),
+        end: end.min(file.size),
+        begun: start == 0,
+        over: start >= end,
+    };
+    stream::try_unfold(lines, async |mut lines| Ok(lines.next().await?.map(|it| (it, lines))))
+        .boxed()
+}
+
+struct Lines {
+    store: Arc<dyn ObjectStore>,
+    file: ObjectMeta,
+    terminator: u8,
+    chunks: Chunks,
+    /// Where the next chunk begins.
+    at: u64,
+    /// Up to where bytes are asked for next.
+    ahead: u64,
+    end: u64,
+    /// The first line has begun.
+    begun: bool,
+    over: bool,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.over {
+            let Some(mut chunk) = self.chunks.try_next().await? else {
+                if self.at >= self.file.size {
+                    break;
+                }
+                let until = self.ahead.max(self.at + AHEAD).min(self.file.size);
+                self.chunks = range(self.store.as_ref(), &self.file, self.at..until).await?;
+                continue;
+            };
+            let mut begin = self.at;
+            self.at += chunk.len() as u64;
+            if !self.begun {
+                let Some(before) = memchr(self.terminator, &chunk) else {
+                    self.over = self.at >= self.end;
+                    continue;
+                };
+                chunk.advance(before + 1);
+                begin += before as u64 + 1;
+                self.begun = true;
+                self.over = begin >= self.end;
+                if self.over || chunk.is_empty() {
+                    continue;
+                }
+            }
+            // The last line ends with the part, or is the one that goes on behind it.
+            if self.at >= self.end {
+                let from = (self.end - 1).saturating_sub(begin) as usize;
+                if let Some(last) = memchr(self.terminator, &chunk[from..]) {
+                    chunk.truncate(from + last + 1);
+                    self.over = true;
+                }
+            }
+            return Ok(Some(chunk));
+        }
+        Ok(None)
+    }
+}
+
+async fn range(store: &dyn ObjectStore, file: &ObjectMeta, range: Range<u64>) -> Result<Chunks> {
+    let options = GetOptions { range: Some(range.clone().into()), ..GetOptions::default() };
+    let read = store.get_opts(&file.location, options).await?;
+    check_same(file, &read)?;
+    Ok(match read.payload {
+        GetResultPayload::File(mut opened, _) => {
+            opened.seek(SeekFrom::Start(range.start))?;
+            pieces(Exactly { file: opened, left: range.end - range.start })
+        }
+        GetResultPayload::Stream(chunks) => chunks.map_err(DataFusionError::from).boxed(),
+    })
 }
 
 /// All bytes of a file, unpacked.
 pub(super) async fn whole(
     store: &dyn ObjectStore,
-    location: &Path,
+    file: &ObjectMeta,
     compression: FileCompressionType,
 ) -> Result<Chunks> {
-    unpacked(store.get_opts(location, GetOptions::default()).await?.payload, compression)
-}
-
-fn unpacked(payload: GetResultPayload, compression: FileCompressionType) -> Result<Chunks> {
-    match payload {
-        GetResultPayload::File(file, _) => {
+    let read = store.get_opts(&file.location, GetOptions::default()).await?;
+    check_same(file, &read)?;
+    match read.payload {
+        GetResultPayload::File(opened, _) => {
             // This goes on behind the first part.
-            let mut bytes = compression.convert_read(file)?;
-            let chunk = move || {
-                let mut chunk = vec![0; CHUNK];
-                match bytes.read(&mut chunk) {
-                    Ok(0) => None,
-                    Ok(read) => {
-                        chunk.truncate(read);
-                        Some(Ok(Bytes::from(chunk)))
-                    }
-                    Err(error) => Some(Err(DataFusionError::from(error))),
-                }
-            };
-            Ok(stream::iter(std::iter::from_fn(chunk)).boxed())
+            let opened = Exactly { file: opened, left: file.size };
+            Ok(pieces(compression.convert_read(opened)?))
         }
         GetResultPayload::Stream(chunks) => {
             all_parts(chunks.map_err(DataFusionError::from).boxed(), compression)
         }
     }
 }
+
+fn pieces(mut bytes: impl Read + Send + 'static) -> Chunks {
+    let piece = move || {
+        let mut piece = vec![0; CHUNK];
+        match bytes.read(&mut piece) {
+            Ok(0) => None,
+            Ok(read) => {
+                piece.truncate(read);
+                Some(Ok(Bytes::from(piece)))
+            }
+            Err(error) => Some(Err(DataFusionError::from(error))),
+        }
+    };
+    stream::iter(std::iter::from_fn(piece)).boxed()
+}
+
+/// Refuses a file in whose place another has come since the files were listed. One that has only grown is read as
+/// far as it went then.
+fn check_same(listed: &ObjectMeta, found: &GetResult) -> Result<()> {
+    let (Some(then), Some(now)) = (&listed.e_tag, &found.meta.e_tag) else { return Ok(()) };
+    let same = match found.payload {
+        // The inode, the time and the size.
+        GetResultPayload::File(..) => then.split('-').next() == now.split('-').next(),
+        GetResultPayload::Stream(_) => then == now,
+    };
+    match same {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, CHANGED).into()),
+    }
+}
+
+const CHANGED: &str = "another file has come in its place while the statement ran";
+
+/// So many bytes of a file, or an error.
+struct Exactly {
+    file: File,
+    left: u64,
+}
+
+impl Read for Exactly {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let most = room.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.file.read(&mut room[..most])?;
+        if read == 0 && most > 0 {
+            let reason = "it has become shorter while it was read";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        }
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+/// The same bytes, and an error where a line is longer than may be. Lines end with `terminator`, or as usual.
+pub(super) fn of_bounded_lines(chunks: Chunks, terminator: Option<u8>) -> Chunks {
+    let next = move |(mut chunks, mut line): (Chunks, usize)| async move {
+        let Some(chunk) = chunks.try_next().await? else { return Ok(None) };
+        let end = match terminator {
+            Some(terminator) => memrchr(terminator, &chunk),
+            None => memrchr2(b'\n', b'\r', &chunk),
+        };
+        line = end.map_or(line + chunk.len(), |end| chunk.len() - end);
+        match line > LONGEST {
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG).into()),
+            false => Ok(Some((chunk, (chunks, line)))),
+        }
+    };
+    stream::try_unfold((chunks, 0), next).boxed()
+}
+
+pub(super) const TOO_LONG: &str = "a line, or a value, is longer than 64 MiB";
 
 fn all_parts(packed: Chunks, compression: FileCompressionType) -> Result<Chunks> {
     let read = |decoder: Pin<Box<dyn AsyncRead + Send>>| {
@@ -121,6 +264,7 @@ mod tests {
     use object_store::buffered::BufWriter;
     use object_store::local::LocalFileSystem;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
@@ -144,7 +288,8 @@ mod tests {
             }
             for store in &stores {
                 store.put(&file, packed.clone().into()).await.expect("kept");
-                let read = whole(store.as_ref(), &file, compression).await.expect("known");
+                let meta = store.head(&file).await.expect("there");
+                let read = whole(store.as_ref(), &meta, compression).await.expect("known");
                 let read: Vec<Bytes> = read.try_collect().await.expect("whole");
                 assert_eq!(read.concat(), b"a,b\n1,2\n3,4\n5,6\n7,8\n", "{variant:?}");
             }
@@ -155,5 +300,66 @@ mod tests {
             let read: Vec<Bytes> = read.try_collect().await.expect("whole");
             assert_eq!(read.concat(), b"a,b\n1,2\n3,4\n5,6\n7,8\n", "{variant:?}");
         }
+    }
+
+    async fn lines(store: &Arc<dyn ObjectStore>, file: &ObjectMeta, part: Part) -> Result<String> {
+        let read: Vec<Bytes> = super::part(store, file, part, b'\n').try_collect().await?;
+        Ok(String::from_utf8(read.concat()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn each_line_is_of_one_part() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let local = LocalFileSystem::new_with_prefix(directory.path()).expect("a store");
+        let stores: [Arc<dyn ObjectStore>; 2] = [Arc::new(InMemory::new()), Arc::new(local)];
+        let long = format!("{}\nb\n", "a".repeat(200_000));
+        for text in ["a\nbc\n\ndef\n", "a\nbc", "\n", "abc", "\n\na", &long] {
+            for store in &stores {
+                let file = Path::from("file");
+                store.put(&file, text.to_owned().into()).await.expect("kept");
+                let meta = store.head(&file).await.expect("there");
+                for cut in (0..=meta.size).filter(|cut| *cut < 20 || cut % 9973 < 2) {
+                    let (mut read, mut begins) = (String::new(), 0);
+                    for part in [Part { start: 0, end: cut }, Part { start: cut, end: meta.size }] {
+                        let of_part = lines(store, &meta, part).await.expect("read");
+                        begins += of_part.split_inclusive('\n').count();
+                        read += &of_part;
+                    }
+                    assert_eq!(read, text, "cut at {cut}");
+                    assert_eq!(begins, text.split_inclusive('\n').count(), "cut at {cut}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_is_told_of() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = LocalFileSystem::new_with_prefix(directory.path()).expect("a store");
+        let store: Arc<dyn ObjectStore> = Arc::new(store);
+        let (file, path) = (Path::from("file"), directory.path().join("file"));
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        write("a\nb\nc\n");
+        let meta = store.head(&file).await.expect("there");
+        let end = meta.size;
+        let all = async || -> Result<[String; 2]> {
+            let read = whole(store.as_ref(), &meta, FileCompressionType::UNCOMPRESSED).await?;
+            let read: Vec<Bytes> = read.try_collect().await?;
+            let parts = [Part { start: 0, end: 3 }, Part { start: 3, end }];
+            let mut of_parts = String::new();
+            for part in parts {
+                of_parts += &lines(&store, &meta, part).await?;
+            }
+            Ok([String::from_utf8(read.concat()).expect("text"), of_parts])
+        };
+        write("a\nb\nc\nd\n");
+        assert_eq!(all().await.expect("read"), ["a\nb\nc\n", "a\nb\nc\n"]);
+        write("a\nb");
+        let told = all().await.expect_err("too short").to_string();
+        assert!(told.contains("shorter"), "{told}");
+        std::fs::write(directory.path().join("other"), "x\ny\nz\n").expect("written");
+        std::fs::rename(directory.path().join("other"), &path).expect("renamed");
+        let told = all().await.expect_err("another").to_string();
+        assert!(told.contains(CHANGED), "{told}");
     }
 }
