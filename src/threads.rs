@@ -8,6 +8,10 @@ use tokio::runtime::{Builder, Runtime};
 /// Threads that a runtime has room for besides, which wait for files and the like.
 const BESIDE: usize = 8;
 
+/// What may be lacking.
+pub const NEED: &str = "each needs 128 MiB of address space (ulimit -v, LimitAS=) and a place among the user's \
+                        tasks (ulimit -u, TasksMax=)";
+
 /// What a builder makes, with so many threads.
 pub fn build(builder: &mut Builder, threads: usize, stack: usize) -> io::Result<Runtime> {
     have_room(threads + BESIDE, stack)?;

@@ -206,10 +206,6 @@ fn bad_filter(config: &Config, error: &impl ToString) -> Error {
     Error::Config(ConfigError::BadValue { origin, key: KEY.to_owned(), reason })
 }
 
-/// What may fail at the start of a process that has too little room.
-const START: &str = "start the threads, of which each needs 128 MiB of address space (ulimit -v, LimitAS=) and a place \
-                     among the user's tasks (ulimit -u, TasksMax=)";
-
 /// The runtime for network and coordination; statements execute on the engine's own.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -221,9 +217,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     // As the runtime itself has it.
     let asked = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|asked| asked.parse().ok());
     let cores = asked.or_else(|| std::thread::available_parallelism().ok());
-    let threads = cores.map_or(1, std::num::NonZero::get);
-    threads::build(&mut runtime, threads, crate::engine::STACK_SIZE)
-        .map_err(|source| Error::Io { what: START.into(), source })
+    let count = cores.map_or(1, std::num::NonZero::get);
+    threads::build(&mut runtime, count, crate::engine::STACK_SIZE).map_err(|source| Error::Io {
+        what: format!("start the threads, of which {}", threads::NEED).into(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -233,8 +233,13 @@ impl Engine {
         let environment = memory::environment(config, places, pages.clone())?;
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.thread_name("oribi-engine");
-        let runtime = threads::build(&mut runtime, config.threads.get(), STACK_SIZE)
-            .map_err(|error| Error::Start(format!("no threads for the engine: {error}")))?;
+        let runtime =
+            threads::build(&mut runtime, config.threads.get(), STACK_SIZE).map_err(|error| {
+                Error::Start(format!(
+                    "no threads for the engine, of which {}: {error}",
+                    threads::NEED
+                ))
+            })?;
         let look_ups = LookUps::new(pages_limit / LOOK_UPS_SHARE, runtime.handle().clone());
         let folders = Folders::new(memory::folders_limit(config), places.roots.clone());
         let kept = (pages.clone(), look_ups.clone(), folders.clone());

@@ -28,7 +28,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::numbers::{Source, asked, settled};
+use super::spelled::{Source, asked, settled};
 use super::text::{Chunks, LONGEST, Part, TOO_LONG, of_bounded_lines, part, whole};
 
 /// Bytes in which a file's header ends.

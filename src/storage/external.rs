@@ -79,10 +79,15 @@ pub async fn describe(
     let Definition { location, format, columns, partitions, mut options } = definition;
     location.check_exists().await?;
     let listed = list(session, &location, &location.url()?).await?;
+    let says_which = options.contains_key(FILE_EXTENSION);
     if !options.contains_key(FILE_EXTENSION)
         && let Some(extension) = usual_extension(&location, format, &listed)
     {
         options.insert(FILE_EXTENSION.to_owned(), extension);
+    }
+    if !says_which {
+        let end = options.get(FILE_EXTENSION).map_or(own_extension(format), String::as_str);
+        check_endings(&location, format, &listed, end)?;
     }
     check_effect(format, &options)?;
     let names = options.get(FILE_EXTENSION).filter(|end| !end.is_empty());
@@ -262,6 +267,39 @@ fn usual_extension(
     }
     let name = files.first()?.location.filename()?;
     Some(name.find('.').map(|dot| name[dot..].to_owned()).unwrap_or_default())
+}
+
+/// Refuses a directory with files that look as if they were the table's, too, and would be left out.
+fn check_endings(
+    location: &Location,
+    format: FileFormat,
+    files: &[ObjectMeta],
+    end: &str,
+) -> Result<()> {
+    let usual = match format {
+        FileFormat::Parquet => [".parquet", ".parq", ".pq"],
+        FileFormat::Csv => [".csv", ".tsv", ".psv"],
+        FileFormat::Json => [".json", ".jsonl", ".ndjson"],
+    };
+    let looks = |name: &str| {
+        let name = name.to_lowercase();
+        let name = match packed_as(&name) {
+            Some(_) => name.rsplit_once('.').map_or("", |(name, _)| name),
+            None => &name,
+        };
+        usual.iter().any(|end| name.ends_with(end))
+    };
+    let names = files.iter().map(|file| file.location.as_ref());
+    match names.filter(|name| !name.ends_with(end)).find(|name| looks(name)) {
+        None => Ok(()),
+        Some(other) => {
+            let reason = format!(
+                "its files end in {end}, and others do not, such as {other}: say in OPTIONS \
+                 ('{FILE_EXTENSION}' '{end}') which are meant"
+            );
+            Err(Error::BadDefinition { location: location.to_string(), reason })
+        }
+    }
 }
 
 fn own_extension(format: FileFormat) -> &'static str {

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
-use arrow::json::reader::infer_json_schema;
+use arrow::json::reader::infer_json_schema_from_iterator;
 use bytes::{Buf, Bytes, BytesMut};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -29,10 +29,11 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr2, memchr3};
 use object_store::{ObjectMeta, ObjectStore};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::numbers::{Source, asked, settled};
+use super::spelled::{Source, asked, settled};
 use super::text::{Chunks, Part, of_bounded_lines, part, whole};
 
 /// What some programs begin a file with, to say that it is UTF-8.
@@ -172,9 +173,17 @@ pub(super) async fn columns(
         let chunks = objects(chunks, options.newline_delimited, true).await?;
         let mut bytes = Awaited::new(chunks, given_up.clone());
         let look = move || {
-            let found = infer_json_schema(BufReader::new(&mut bytes), Some(left));
+            let mut records = 0;
+            let values = serde_json::Deserializer::from_reader(BufReader::new(&mut bytes));
+            let values = values.into_iter::<Value>().take(left).inspect(|_| records += 1);
+            let values =
+                values.map(|value| value.map_err(|e| ArrowError::JsonError(e.to_string())));
+            let found = infer_json_schema_from_iterator(values);
             // The reader tells of it in its own words, and not of what kind it is.
-            bytes.failure.map_or(found.map_err(DataFusionError::from), Err)
+            match bytes.failure {
+                Some(failure) => Err(failure),
+                None => Ok((found?, records)),
+            }
         };
         let looked = SpawnedTask::spawn_blocking(look).join_unwind().await;
         let (schema, records) =
@@ -441,6 +450,7 @@ mod tests {
             (packed, ZSTD, true),
             (b"\xef\xbb\xbf{\"a\":1}\n{\"b\":2}".to_vec(), UNCOMPRESSED, true),
             (b"[{\"a\":1}, {\"b\":2}]".to_vec(), UNCOMPRESSED, false),
+            (b"[\n  {\n    \"a\": 1\n  },\n  {\"b\":\n2}\n]\n".to_vec(), UNCOMPRESSED, false),
         ] {
             let columns = found(text, compression, of_lines).await.expect("read");
             assert_eq!(columns, ["a", "b"]);

@@ -11,7 +11,7 @@
 //! - [`csv`]: how CSV is read.
 //! - [`json`]: how JSON is read.
 //! - [`text`]: files of both, unpacked.
-//! - [`numbers`]: numbers in them, to the last digit.
+//! - [`spelled`]: the values in them, to the last digit.
 //! - [`lines`]: lines of text that are wrong, as people count them.
 //! - [`roots`]: where files may lie.
 //! - [`look_up`]: rows by the value of one column, without a plan.
@@ -37,7 +37,6 @@ mod location;
 mod look_up;
 pub mod managed;
 mod nan;
-mod numbers;
 mod pages;
 mod prefilter;
 mod pushdown;
@@ -45,6 +44,7 @@ mod ready;
 pub mod results;
 mod roots;
 mod scan;
+mod spelled;
 mod stores;
 mod text;
 mod turns;
