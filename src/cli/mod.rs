@@ -219,7 +219,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     let cores = asked.or_else(|| std::thread::available_parallelism().ok());
     let count = cores.map_or(1, std::num::NonZero::get);
     threads::build(&mut runtime, count, crate::engine::STACK_SIZE).map_err(|source| Error::Io {
-        what: format!("start the threads, of which {}", threads::NEED).into(),
+        what: format!("start the threads, of which {}", threads::NEED),
         source,
     })
 }
