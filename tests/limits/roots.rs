@@ -54,22 +54,11 @@ async fn nothing_is_read_beyond_the_roots() {
         for (at, location) in [
             format!("{place}/a.csv"),
             format!("file://{place}/a.csv"),
-            format!("{place}/*.csv"),
             format!("{place}/later/../a.csv"),
         ]
         .iter()
         .enumerate()
         {
-            // The link that the pattern finds leads out of there.
-            if location.contains('*') {
-                let table = format!("{who}{at}");
-                let refusal = match client.batch_execute(&create(&table, location)).await {
-                    Ok(()) => refused(client, &format!("SELECT * FROM {table}")).await,
-                    Err(error) => explain(&error),
-                };
-                assert!(refusal.contains("42501"), "{location}: {refusal}");
-                continue;
-            }
             let made = client.batch_execute(&create(&format!("{who}{at}"), location)).await;
             made.unwrap_or_else(|error| panic!("{who}: {location}: {}", explain(&error)));
             assert_eq!(value(client, &format!("SELECT sum(x) FROM {who}{at}")).await, "1");
@@ -87,6 +76,7 @@ async fn nothing_is_read_beyond_the_roots() {
             format!("{place}/link/a.csv"),
             format!("{place}/link/"),
             format!("{place}/link.csv"),
+            format!("{place}/*.csv"),
             format!("{place}/*/../../out/a.csv"),
             "/etc/passwd".to_owned(),
             "/".to_owned(),
