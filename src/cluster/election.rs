@@ -125,8 +125,8 @@ impl Election {
         self.resign(&known).await;
     }
 
-    /// Makes sure of exactly one node of this daemon, or none if its engine hangs; who leads then. Candidates never change, so
-    /// each is read once.
+    /// Makes sure of exactly one node of this daemon, or none if its engine hangs; who leads then. Candidates never
+    /// change, so each is read once.
     async fn take_part(&self, known: &mut BTreeMap<String, Candidate>) -> Result<Leadership> {
         self.read(known).await?;
         let me = self.candidate().await;

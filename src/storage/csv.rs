@@ -11,7 +11,6 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::{Bytes, BytesMut};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::datasource::file_format::csv::CsvDecoder;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{CsvSource, FileScanConfig, FileSource};
@@ -20,7 +19,6 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource::TableSchema;
-use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
 use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
@@ -28,8 +26,9 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use memchr::{memchr, memchr_iter, memchr2};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use super::batches::{Records, rows};
 use super::spelled::{Source, asked, settled};
-use super::text::{Chunks, LONGEST, Part, TOO_LONG, of_bounded_lines, part, whole};
+use super::text::{Chunks, LONGEST, Part, of_bounded_lines, part, too_long, whole};
 
 /// Bytes in which a file's header ends.
 pub(super) const HEADER: u64 = 1 << 20;
@@ -152,9 +151,8 @@ impl Opener {
             Some(_) => chunks,
             None => self.checked(chunks, goes_on),
         };
-        let decoder = DecoderDeserializer::new(CsvDecoder::new(decoder));
         let wanted = Arc::new(self.columns.project(&self.wanted)?);
-        let rows = deserialize_stream(chunks.fuse(), decoder);
+        let rows = rows(chunks, Records::new(decoder, self.csv.source.terminator()));
         Ok(rows.map(move |batch| Ok(settled(batch?, &wanted)?)).boxed())
     }
 
@@ -216,7 +214,7 @@ impl Opener {
             if let Some(chunk) = chunks.try_next().await? {
                 quotes.see(&chunk);
                 return match quotes.open().is_some() && quotes.quoted > LONGEST {
-                    true => Err(ArrowError::CsvError(TOO_LONG.to_owned()).into()),
+                    true => Err(too_long().into()),
                     false => Ok(Some((chunk, (chunks, quotes)))),
                 };
             }

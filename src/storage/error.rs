@@ -33,6 +33,9 @@ pub enum Error {
     Outside { location: String },
     #[error("cannot read {path}: {}", brief(.source.as_ref()))]
     Io { path: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// More in one piece than is held in memory.
+    #[error("cannot read {path}: {}", brief(.source.as_ref()))]
+    TooLong { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The bytes are there but are not what the format demands.
     #[error("{path} is damaged or not of the expected format: {}", damage(.source))]
     Damaged { path: String, source: Box<DataFusionError> },
@@ -143,6 +146,7 @@ impl Error {
             | Self::NotFound { path }
             | Self::Denied { path }
             | Self::Io { path, .. }
+            | Self::TooLong { path, .. }
             | Self::NotWritten { path, .. }
             | Self::DeniedWrite { path }
             | Self::ReadOnly { path }
@@ -275,6 +279,7 @@ impl Error {
             Cause::Denied => Self::Denied { path },
             Cause::ReadOnly => Self::ReadOnly { path },
             Cause::Io | Cause::NoSpace => Self::Io { path, source: Box::new(error) },
+            Cause::TooLong => Self::TooLong { path, source: Box::new(error) },
             Cause::Values => Self::Values { path, source: Box::new(error) },
             Cause::Other => Self::Damaged { path, source: Box::new(error) },
         }
@@ -318,6 +323,7 @@ enum Cause {
     NoSpace,
     ReadOnly,
     Io,
+    TooLong,
     Values,
     Other,
 }
@@ -464,6 +470,7 @@ pub fn failure(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
         Cause::NoSpace => Some(Error::NoSpace { path }),
         Cause::ReadOnly => Some(Error::ReadOnly { path }),
         Cause::Io => Some(Error::Io { path, source: error.to_string().into() }),
+        Cause::TooLong => Some(Error::TooLong { path, source: error.to_string().into() }),
         Cause::Values | Cause::Other => None,
     }
 }
@@ -480,6 +487,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Cause {
                     return Cause::NoSpace;
                 }
                 io::ErrorKind::ReadOnlyFilesystem => return Cause::ReadOnly,
+                io::ErrorKind::FileTooLarge => return Cause::TooLong,
                 // Readers report bad contents as these, too.
                 io::ErrorKind::InvalidData
                 | io::ErrorKind::UnexpectedEof

@@ -14,7 +14,6 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::config::JsonOptions;
 use datafusion::datasource::file_format::DEFAULT_SCHEMA_INFER_MAX_RECORD;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
-use datafusion::datasource::file_format::json::JsonDecoder;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource};
 use datafusion::error::{DataFusionError, Result};
@@ -22,7 +21,6 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource::TableSchema;
-use datafusion_datasource::decoder::{DecoderDeserializer, deserialize_stream};
 use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::projection::{ProjectionOpener, SplitProjection};
 use futures::stream::BoxStream;
@@ -33,11 +31,12 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::batches::{Objects, rows};
 use super::spelled::{Source, asked, settled};
 use super::text::{Chunks, Part, of_bounded_lines, part, whole};
 
 /// What some programs begin a file with, to say that it is UTF-8.
-const MARK: [u8; 3] = *b"\xef\xbb\xbf";
+pub(super) const MARK: [u8; 3] = *b"\xef\xbb\xbf";
 
 /// The engine's source of JSON with another reader.
 #[derive(Clone)]
@@ -148,8 +147,7 @@ impl Opener {
         let decoder = ReaderBuilder::new(asked(&wanted, Source::Json))
             .with_coerce_primitive(true)
             .with_batch_size(self.batch_size);
-        let decoder = DecoderDeserializer::new(JsonDecoder::new(decoder.build_decoder()?));
-        let rows = deserialize_stream(chunks.fuse(), decoder);
+        let rows = rows(chunks, Objects::new(decoder.build_decoder()?));
         Ok(rows.map(move |batch| Ok(settled(batch?, &wanted)?)).boxed())
     }
 }

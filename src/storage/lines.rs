@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, Field};
 use serde::de::IgnoredAny;
 
+use super::json::MARK;
 use crate::values::types::{pg_type, sql_name};
 
 /// What readers of CSV say of a line, in words; `None` if it is something else. `before` are lines in front
@@ -77,6 +78,7 @@ fn of_fields(text: &str, before: u64) -> Option<String> {
 /// The first line of JSON that is none, and why. Each value has a line of its own, or takes several: then it is
 /// told where it goes wrong.
 pub(super) fn of_json(text: &[u8]) -> Option<String> {
+    let text = text.strip_prefix(&MARK).unwrap_or(text);
     // Packed bytes are no lines.
     std::str::from_utf8(text).ok()?;
     let is_blank = |line: &&[u8]| line.trim_ascii().is_empty();
@@ -121,6 +123,8 @@ mod tests {
             ("{\n\"a\":1\n}\n{\n\"a\" 1\n}\n", Some("line 5, column 5: expected `:`")),
             ("{\"a\":1}\n{\"a\":2}", None),
             ("{\n\"a\":1\n}\n", None),
+            ("\u{feff}{\"a\":1}\n", None),
+            ("\u{feff}{\"a\":1}\n{\"a\" 1}\n", Some("line 2, column 6: expected `:`")),
         ] {
             assert_eq!(of_json(text.as_bytes()).as_deref(), said, "{text:?}");
         }

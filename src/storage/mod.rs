@@ -22,6 +22,7 @@
 //!   - [`pushdown`]: rows are found before the columns are decoded that no condition is on;
 //!     [`conditions`] says what those cost.
 
+mod batches;
 mod conditions;
 mod contents;
 mod csv;

@@ -15,8 +15,8 @@ use arrow::error::ArrowError;
 
 use crate::values::types::{pg_type, sql_name};
 
-/// The largest number up to which a float is one integer.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+/// Digits of an integer, at most.
+const MAX_DIGITS: usize = 20;
 
 /// Which types a reader is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ fn asked_field(field: &Arc<Field>, source: Source) -> Arc<Field> {
 fn asked_type(kind: &DataType, source: Source) -> DataType {
     use DataType::*;
     match kind {
+        // Places in front of the point mean nothing to the readers.
+        Decimal32(_, ..-1) | Decimal64(_, ..-1) | Decimal128(_, ..-1) | Decimal256(_, ..-1) => {
+            Decimal256(76, 0)
+        }
         Decimal32(precision, scale)
         | Decimal64(precision, scale)
         | Decimal128(precision, scale)
@@ -113,9 +117,23 @@ fn integer(text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         return Some(number);
     }
-    let number: f64 = text.parse().ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "it is one that both types have")]
-    (number.fract() == 0.0 && number.abs() < MAX_EXACT).then_some(number as i64)
+    let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (sign, number) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits = digits.trim_start_matches('0');
+    let meant = digits.trim_end_matches('0');
+    if meant.is_empty() {
+        return exponent.parse::<i64>().is_ok().then_some(0);
+    }
+    // Zeros behind what is meant.
+    let zeros =
+        i64::try_from(digits.len() - meant.len()).ok()? - i64::try_from(fraction.len()).ok()?;
+    let zeros = usize::try_from(exponent.parse::<i64>().ok()?.checked_add(zeros)?).ok()?;
+    (zeros < MAX_DIGITS).then(|| format!("{sign}{meant}{}", "0".repeat(zeros)).parse().ok())?
 }
 
 #[cfg(test)]
@@ -143,16 +161,34 @@ mod tests {
             let read = read(kind, &values).expect("read");
             assert_eq!(read, ["2.00", "-0.01", "0.00", "12.35", "100.00", "7.00", "-"]);
         }
+        let hundreds = read(DataType::Decimal128(5, -2), &["149.99", "150", "-1234567"]);
+        assert_eq!(hundreds.expect("read"), ["100", "200", "-1234600"]);
         let told = read(DataType::Decimal128(4, 2), &["99.999"]).expect_err("too large");
         assert!(told.to_string().contains("too large"), "{told}");
     }
 
     #[test]
     fn integers_have_no_fractions() {
-        let values = ["1", "1.0", "-2e2", "\"3\"", "9223372036854775807", "null"];
+        let values =
+            ["1", "1.0", "-2e2", "\"3\"", "9223372036854775807", "null", "9007199254740993.0"];
         let read_well = read(DataType::Int64, &values).expect("read");
-        assert_eq!(read_well, ["1", "1", "-200", "3", "9223372036854775807", "-"]);
-        for value in ["2.5", "-0.9", "1e-1", "9007199254740993.0", "9223372036854775808", "true"] {
+        assert_eq!(
+            read_well,
+            ["1", "1", "-200", "3", "9223372036854775807", "-", "9007199254740993"]
+        );
+        let values = ["120e-1", "-9.223372036854775808e18", "0e-999", "-0.0", "1.50E1", "00100e-2"];
+        let read_well = read(DataType::Int64, &values).expect("read");
+        assert_eq!(read_well, ["12", "-9223372036854775808", "0", "0", "15", "1"]);
+        for value in [
+            "4503599627370496.5",
+            "1e-400",
+            "1e400",
+            "2.5",
+            "-0.9",
+            "1e-1",
+            "9223372036854775808",
+            "true",
+        ] {
             let told = read(DataType::Int64, &[value]).expect_err(value).to_string();
             assert!(told.contains("for type bigint"), "{told}");
         }

@@ -22,7 +22,8 @@ use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectSt
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-/// Bytes behind a part that are fetched with it, for the end of its last line.
+/// Bytes behind a part that are fetched with it, for the end of its last line; twice as many each time that it has not
+/// come.
 const AHEAD: u64 = 64 << 10;
 
 /// Bytes of a local file that are read at once.
@@ -64,7 +65,8 @@ pub(super) fn part(
         // The byte before tells whether a line begins at the start.
         at: start.saturating_sub(1),
         // With the rest of the last line, most times.
-        ahead: end.saturating_add(AHEAD),
+        until: end.saturating_add(AHEAD),
+        ahead: AHEAD,
         end: end.min(file.size),
         begun: start == 0,
         over: start >= end,
@@ -80,7 +82,8 @@ struct Lines {
     chunks: Chunks,
     /// Where the next chunk begins.
     at: u64,
-    /// Up to where bytes are asked for next.
+    /// Up to where bytes are asked for next, at least.
+    until: u64,
     ahead: u64,
     end: u64,
     /// The first line has begun.
@@ -95,7 +98,8 @@ impl Lines {
                 if self.at >= self.file.size {
                     break;
                 }
-                let until = self.ahead.max(self.at + AHEAD).min(self.file.size);
+                let until = self.until.max(self.at + self.ahead).min(self.file.size);
+                self.ahead = (self.ahead * 2).min(LONGEST as u64);
                 self.chunks = range(self.store.as_ref(), &self.file, self.at..until).await?;
                 continue;
             };
@@ -176,11 +180,14 @@ fn pieces(mut bytes: impl Read + Send + 'static) -> Chunks {
     stream::iter(std::iter::from_fn(piece)).boxed()
 }
 
-/// Refuses a file in whose place another has come since the files were listed. One that has only grown is read as
-/// far as it went then.
+/// Refuses a file that was written anew since the files were listed, or in whose place another has come. One that has
+/// only grown is read as far as it went then.
 fn check_same(listed: &ObjectMeta, found: &GetResult) -> Result<()> {
     let same = match found.payload {
-        // Its tag begins with the inode.
+        // Its tag begins with the inode, and has the time as well.
+        GetResultPayload::File(..) if listed.size == found.meta.size => {
+            listed.e_tag == found.meta.e_tag
+        }
         GetResultPayload::File(..) => {
             let inode =
                 |meta: &ObjectMeta| meta.e_tag.as_ref()?.split('-').next().map(str::to_owned);
@@ -191,11 +198,14 @@ fn check_same(listed: &ObjectMeta, found: &GetResult) -> Result<()> {
     };
     match same {
         true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, CHANGED).into()),
+        false => Err(changed("it was written while the statement ran").into()),
     }
 }
 
-const CHANGED: &str = "another file has come in its place while the statement ran";
+/// The file is no longer the one that was listed.
+fn changed(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, reason)
+}
 
 /// So many bytes of a file, or an error.
 struct Exactly {
@@ -208,8 +218,7 @@ impl Read for Exactly {
         let most = room.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.file.read(&mut room[..most])?;
         if read == 0 && most > 0 {
-            let reason = "it has become shorter while it was read";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            return Err(changed("it has become shorter while the statement ran"));
         }
         self.left -= read as u64;
         Ok(read)
@@ -226,14 +235,17 @@ pub(super) fn of_bounded_lines(chunks: Chunks, terminator: Option<u8>) -> Chunks
         };
         line = end.map_or(line + chunk.len(), |end| chunk.len() - end);
         match line > LONGEST {
-            true => Err(io::Error::new(io::ErrorKind::InvalidData, TOO_LONG).into()),
+            true => Err(too_long().into()),
             false => Ok(Some((chunk, (chunks, line)))),
         }
     };
     stream::try_unfold((chunks, 0), next).boxed()
 }
 
-pub(super) const TOO_LONG: &str = "a line, or a value, is longer than 64 MiB";
+/// The error of what is longer than [`LONGEST`].
+pub(super) fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "a line, or a value, is longer than 64 MiB")
+}
 
 fn all_parts(packed: Chunks, compression: FileCompressionType) -> Result<Chunks> {
     let read = |decoder: Pin<Box<dyn AsyncRead + Send>>| {
@@ -264,6 +276,8 @@ fn all_parts(packed: Chunks, compression: FileCompressionType) -> Result<Chunks>
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use object_store::ObjectStoreExt;
     use object_store::buffered::BufWriter;
     use object_store::local::LocalFileSystem;
@@ -358,12 +372,19 @@ mod tests {
         };
         write("a\nb\nc\nd\n");
         assert_eq!(all().await.expect("read"), ["a\nb\nc\n", "a\nb\nc\n"]);
+        // Of the same length.
+        write("x\ny\nz\n");
+        let written = File::options().write(true).open(&path).expect("there");
+        let later = SystemTime::now() + Duration::from_secs(60);
+        written.set_modified(later).expect("its time");
+        let told = all().await.expect_err("written").to_string();
+        assert!(told.contains("written"), "{told}");
         write("a\nb");
         let told = all().await.expect_err("too short").to_string();
         assert!(told.contains("shorter"), "{told}");
         std::fs::write(directory.path().join("other"), "x\ny\nz\n").expect("written");
         std::fs::rename(directory.path().join("other"), &path).expect("renamed");
         let told = all().await.expect_err("another").to_string();
-        assert!(told.contains(CHANGED), "{told}");
+        assert!(told.contains("written"), "{told}");
     }
 }

@@ -10,6 +10,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
 use datafusion_distributed::{ChannelResolver, GetWorkerInfoRequest, WorkerChannel};
 use tokio::runtime::Handle;
+use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use url::Url;
 
@@ -132,7 +133,7 @@ impl Channels {
         let asked = Instant::now();
         match tokio::time::timeout(PROBE, ask).await {
             Ok(Ok(info)) if info.version == build => Answer::Well,
-            Ok(Err(error)) if error.to_string().contains(HANGS) => Answer::Hangs,
+            Ok(Err(error)) if hangs(&error) => Answer::Hangs,
             Ok(Ok(_) | Err(_)) => Answer::Failed,
             Err(_) if asked.elapsed() > PROBE + LATE => Answer::Unknown,
             Err(_) => Answer::Silent,
@@ -175,6 +176,12 @@ fn tls(identity: &PeerIdentity) -> ClientTlsConfig {
 /// Where a daemon listens to its peers.
 pub(super) fn url(worker: &Worker) -> Result<Url> {
     Url::parse(&format!("https://{}", worker.peer)).map_err(external)
+}
+
+/// Whether that is what a daemon has answered.
+fn hangs(error: &DataFusionError) -> bool {
+    let DataFusionError::External(error) = error else { return false };
+    error.downcast_ref::<Status>().is_some_and(|status| status.message() == HANGS)
 }
 
 fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

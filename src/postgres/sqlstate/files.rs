@@ -117,6 +117,7 @@ pub(super) fn storage_code(error: &storage::Error) -> &'static str {
             "42501"
         }
         E::Io { .. } | E::NotWritten { .. } => "58030",
+        E::TooLong { .. } => "54000",
         E::NoSpace { .. } => "53100",
         E::NoMemory(_) | E::NoMemoryFor { .. } => "53200",
         E::Damaged { .. } | E::NotOfFormat { .. } => "XX001",

@@ -406,7 +406,8 @@ impl Store {
 
 /// Leaves nothing in a directory.
 pub fn clear(directory: &Path) -> io::Result<()> {
-    let of = |number| [STATEMENTS, PROFILES].map(|kind| segment(number, kind));
+    // Statements are what a segment is found by, so that they go last.
+    let of = |number| [PROFILES, STATEMENTS].map(|kind| segment(number, kind));
     let segments = numbers(directory).into_iter().flat_map(of);
     for file in segments.chain([JOURNAL, NEW_JOURNAL].map(str::to_owned)) {
         match fs::remove_file(directory.join(file)) {
