@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::Record;
+use super::batch::append;
 use super::facts::Told;
-use super::store::append;
 
 /// Bytes of a line that is made here. As many stay at hand of a record and its line, and at most sixteen times
 /// as many of settings.

@@ -22,6 +22,7 @@
 //! the history of several daemons: those that have seen its daemon die tell of it as lost.
 //! [`merged`] leaves one of them, and what its own daemon says counts more.
 
+mod batch;
 mod desk;
 mod facts;
 mod lost;
@@ -45,10 +46,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use batch::Kept;
 pub use facts::Facts;
 use facts::Told;
 pub use lost::watch as watch_for_lost;
-pub use store::Kept;
 
 use super::secrets::without_literals;
 use super::sessions::{SessionEntry, cut};
@@ -57,8 +58,9 @@ use crate::engine::observe::complete;
 use crate::engine::settings::Settings;
 use crate::telemetry;
 use crate::traces::Traces;
+use batch::{Batch, Ended};
 use queue::{Note, Queue};
-use store::{Batch, Ended, Store};
+use store::Store;
 use tally::Tally;
 
 /// How long what has ended waits for others to be written with it.

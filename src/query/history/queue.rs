@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::super::sessions::SessionEntry;
 use super::Record;
+use super::batch::Ended;
 use super::facts::Facts;
-use super::store::Ended;
 
 /// Statements that may wait to be written.
 const WAITING: usize = 16 * 1024;

@@ -19,10 +19,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Record;
-use crate::engine::observe::Profile;
-
-/// Into how many segments the history is cut, about.
-const SEGMENTS: u64 = 16;
+use super::batch::{Batch, Ended, Kept, SEGMENTS, append, lines};
 
 /// Bytes of the journal of running statements before it is written anew.
 const MAX_JOURNAL: u64 = 1 << 20;
@@ -30,11 +27,8 @@ const MAX_JOURNAL: u64 = 1 << 20;
 /// Bytes in memory of what the disk has not taken, about; the oldest is forgotten beyond that.
 const MAX_UNWRITTEN: usize = 16 << 20;
 
-/// Bytes that a statement takes there beside its lines, about.
-const STATEMENT: usize = 100;
-
-/// Bytes of the lines of short statements that are kept together.
-const ROOM: usize = 64 << 10;
+/// Bytes that are written at once, about.
+const WRITE: u64 = 256 << 10;
 
 const STATEMENTS: &str = "jsonl";
 const PROFILES: &str = "profiles";
@@ -43,110 +37,12 @@ const JOURNAL: &str = "running";
 /// The same while it is written anew.
 const NEW_JOURNAL: &str = "running.new";
 
-/// A profile as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    pub id: Uuid,
-    pub user: String,
-    #[serde(default)]
-    pub owner: Option<u32>,
-    pub full: String,
-    pub plain: String,
-}
-
 /// A line of the journal.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Step {
     Begun(Box<Record>),
     Ended(Uuid),
-}
-
-/// What is written together.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub begun: Vec<Record>,
-    ended: Vec<Ended>,
-    /// Statements that have ended, of which nothing else is known.
-    closed: Vec<Uuid>,
-}
-
-impl Batch {
-    pub fn new(ended: impl Into<Vec<Ended>>, closed: Vec<Uuid>) -> Self {
-        let mut ended = ended.into();
-        // It may wait for long in memory.
-        ended.iter_mut().for_each(|ended: &mut Ended| ended.lines.shrink_to_fit());
-        Self { begun: Vec::new(), ended, closed }
-    }
-
-    /// Adds a statement that has ended.
-    pub fn end(&mut self, record: &mut Record, profile: Option<Profile>) {
-        record.profile = profile.is_some();
-        let kept = profile.map(|Profile { full, plain }| {
-            let Record { id, ref user, owner, .. } = *record;
-            Kept { id, user: user.clone(), owner, full, plain }
-        });
-        let profile = kept.map(|kept| line(&kept)).unwrap_or_default();
-        self.ended.push(Ended { id: record.id, statements: 1, lines: line(record), profile });
-    }
-}
-
-fn line(value: &impl Serialize) -> Vec<u8> {
-    let mut line = Vec::new();
-    append(&mut line, value);
-    line.shrink_to_fit();
-    line
-}
-
-/// Statements that have ended, as they are written: one, or several that were short.
-#[derive(Debug, Default)]
-pub struct Ended {
-    /// Of one whose beginning may have been written, or that has a profile.
-    id: Uuid,
-    statements: u64,
-    lines: Vec<u8>,
-    profile: Vec<u8>,
-}
-
-impl Ended {
-    /// A place for so many bytes of short ones.
-    pub fn room(bytes: usize) -> Self {
-        Self { lines: Vec::with_capacity(bytes), ..Self::default() }
-    }
-
-    /// Bytes of such a place in a history of a size: a small part of a segment. 0 if there is no history.
-    pub fn room_in(size: u64) -> usize {
-        let part = usize::try_from(size / SEGMENTS / 4).unwrap_or(usize::MAX);
-        part.clamp(usize::from(size > 0), ROOM)
-    }
-
-    /// Adds one, if there is room for it.
-    pub fn add(&mut self, line: &[u8]) -> bool {
-        let fits = self.id.is_nil() && line.len() <= self.lines.capacity() - self.lines.len();
-        if fits {
-            self.lines.extend_from_slice(line);
-            self.statements += 1;
-        }
-        fits
-    }
-
-    pub fn statements(&self) -> u64 {
-        self.statements
-    }
-
-    pub fn records(&self) -> impl Iterator<Item = Record> {
-        lines(&self.lines)
-    }
-
-    /// If this is the statement and its profile is kept.
-    pub fn profile_of(&self, id: Uuid) -> Option<Kept> {
-        (self.id == id).then(|| serde_json::from_slice(&self.profile).ok())?
-    }
-
-    /// What it takes in memory, about.
-    fn bytes(&self) -> usize {
-        STATEMENT + self.lines.capacity() + self.profile.len()
-    }
 }
 
 /// The history's files.
@@ -276,7 +172,7 @@ impl Store {
             self.unwritten_bytes -= ended.bytes();
             // The journal is written anew.
             self.running.remove(&ended.id);
-            forgotten += ended.statements;
+            forgotten += ended.statements();
         }
         forgotten
     }
@@ -289,8 +185,9 @@ impl Store {
                 lines.statements.extend_from_slice(&ended.lines);
                 lines.profiles.extend_from_slice(&ended.profile);
                 count += 1;
-                // However much is written together, a segment is a part of what is kept.
-                if self.present.bytes + lines.bytes() >= self.limit / SEGMENTS {
+                // A segment is a part of what is kept, and a disk that is nearly full takes a part of what waits.
+                let bytes = lines.bytes();
+                if bytes >= WRITE || self.present.bytes + bytes >= self.limit / SEGMENTS {
                     break;
                 }
             }
@@ -460,19 +357,6 @@ fn read_journal(directory: &Path) -> Vec<Record> {
     lost
 }
 
-fn lines<'a, T: Deserialize<'a>>(text: &'a [u8]) -> impl Iterator<Item = T> + use<'a, T> {
-    text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
-}
-
-/// A line more, unless it cannot be one.
-pub fn append(lines: &mut Vec<u8>, value: &impl Serialize) {
-    let before = lines.len();
-    match serde_json::to_writer(&mut *lines, value) {
-        Ok(()) => lines.push(b'\n'),
-        Err(_) => lines.truncate(before),
-    }
-}
-
 fn open(directory: &Path, name: &str, append: bool) -> io::Result<File> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     // Texts of statements are for their roles.
@@ -502,7 +386,9 @@ fn numbers(directory: &Path) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::State;
+    use super::super::batch::{ROOM, line};
     use super::*;
+    use crate::engine::observe::Profile;
 
     fn record(number: u128, state: State) -> Record {
         let sql = format!("SELECT {number}");
