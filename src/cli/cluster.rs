@@ -19,9 +19,6 @@ use crate::system::UNREACHABLE;
 
 const APPLICATION: &str = "oribi cluster";
 
-/// Attempts at a statement that only reads, each with another daemon.
-const ATTEMPTS: usize = 5;
-
 /// The exit code of `status` if a daemon of the cluster cannot be reached.
 const NOT_ALL: u8 = 6;
 
@@ -171,21 +168,9 @@ fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Rows(error.to_string()))
 }
 
-/// The rows of a statement that only reads.
-async fn rows(client: &mut Client, sql: &str) -> Result<Vec<Row>> {
-    for _ in 1..ATTEMPTS {
-        match client.link().await?.query(sql, &[]).await {
-            Err(error) if is_lost(&error) => client.lose(),
-            done => return done.map_err(Error::Statement),
-        }
-    }
-    client.link().await?.query(sql, &[]).await.map_err(Error::Statement)
-}
-
 impl Overview {
     async fn read(client: &mut Client, with_statements: bool) -> Result<Self> {
-        let daemons = rows(
-            client,
+        let daemons = client.rows(
             "SELECT d.id, d.state, d.leader, d.postgres, d.version, d.build, d.cores::bigint, d.memory, \
              extract(epoch FROM d.since)::float8, (SELECT count(*) FROM system.queries q \
                              WHERE q.daemon = d.id AND q.state = 'running' \
@@ -198,15 +183,14 @@ impl Overview {
         if daemons.iter().any(|daemon| daemon.state == State::Degraded.to_string()) {
             let sql = "SELECT id, error FROM system.daemons WHERE error IS NOT NULL";
             // An earlier version has no such column.
-            for row in rows(client, sql).await.unwrap_or_default() {
+            for row in client.rows(sql).await.unwrap_or_default() {
                 let named = row.try_get::<_, String>(0).map_err(Error::Statement)?;
                 if let Some(daemon) = daemons.iter_mut().find(|daemon| daemon.id == named) {
                     daemon.error = row.try_get(1).map_err(Error::Statement)?;
                 }
             }
         }
-        let counts = rows(
-            client,
+        let counts = client.rows(
             "SELECT count(*) FILTER (WHERE state = 'running'), count(*) FILTER (WHERE state = 'queued') \
              FROM system.queries WHERE pid IS DISTINCT FROM pg_backend_pid()",
         );
@@ -223,7 +207,7 @@ impl Overview {
                      WHERE state IN ('running', 'queued') AND pid IS DISTINCT FROM pg_backend_pid() \
                      ORDER BY submitted LIMIT {SHOWN}"
                 );
-                let found = rows(client, &sql).await?;
+                let found = client.rows(&sql).await?;
                 let found = found.iter().map(Statement::read).collect::<Result<_, _>>();
                 Some(found.map_err(Error::Statement)?)
             }
@@ -353,7 +337,7 @@ async fn top(
 async fn drain(link: Link, daemon: &str, wait: Option<Duration>) -> Result<bool> {
     let login = Login::new(link.login, APPLICATION)?;
     let mut any = Client::new(Places::open(link.places).await?, login.clone());
-    let known = rows(&mut any, "SELECT id, postgres FROM system.daemons").await?;
+    let known = any.rows("SELECT id, postgres FROM system.daemons").await?;
     let mut names = Vec::new();
     let mut place = None;
     for row in &known {

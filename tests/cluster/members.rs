@@ -186,8 +186,14 @@ async fn one_whose_engine_hangs_is_left_alone() {
         let hangs = tokio::spawn(async move { own.try_rows(sql).await });
         let there = "SELECT count(*) FROM system.queries WHERE daemon = 'b'";
         until("it hangs", async || client.value(there).await == "1").await;
-        // What had begun before anybody knew runs again without it.
+        let another = Client::connect(&a).await;
+        another.rows("SET oribi.distribution = 'always'").await;
+        let many = "SELECT n, repeat('x', 1000) FROM numbers";
+        let many = tokio::spawn(async move { another.try_rows(many).await });
+        // What had begun before anybody knew runs again without it, unless rows have left.
         assert_eq!(client.rows(sql).await, sum);
+        let told = many.await.expect("no panic").expect_err("rows of the other are missing");
+        assert_eq!(told.code().map(|code| code.code()), Some("58000"), "{told:?}");
         let retries = format!("SELECT max(retries) FROM system.query_history WHERE sql = '{sql}'");
         assert_eq!(client.value(&retries).await, "1");
         until("it is not ready", async || readyz(&b).await.is_some_and(|(code, _)| code == 503))
@@ -201,6 +207,14 @@ async fn one_whose_engine_hangs_is_left_alone() {
         assert_eq!(client.rows(sql).await, sum);
         until("another leads", async || leads().await.as_deref() == Some("a")).await;
         assert!(!hangs.is_finished());
+        let asked = b.postgres().to_string();
+        let told = tokio::task::spawn_blocking(move || {
+            Command::new(binary()).args(["cluster", "status", "--host", &asked]).output()
+        });
+        let told = told.await.expect("no panic").expect("it runs");
+        let text = String::from_utf8_lossy(&told.stderr);
+        assert!(text.contains("no answer within 10 s"), "{text}");
+        assert_eq!(told.status.code(), Some(5), "nobody answers");
         b.terminate();
         let ended = tokio::task::spawn_blocking(move || b.wait(Duration::from_secs(60)));
         assert!(ended.await.expect("it ends").success());

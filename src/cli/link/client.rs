@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::ToSql;
 
@@ -85,6 +86,25 @@ impl Client {
             if lost_since.get_or_insert_with(Instant::now).elapsed() > SEARCH {
                 let tried = self.places.describe(&self.seen);
                 return Err(Error::Unreachable(format!("{tried} ({why})")));
+            }
+        }
+    }
+
+    /// The rows of a statement that only reads, and not for long, from any daemon.
+    pub async fn rows(&mut self, sql: &str) -> Result<Vec<Row>> {
+        let mut lost = 0;
+        loop {
+            let link = self.link().await?;
+            let why = match timeout(ANSWER, link.query(sql, &[])).await {
+                Ok(Err(error)) if is_lost(&error) => with_causes(&error),
+                Ok(done) => return done.map_err(Error::Statement),
+                Err(_) => format!("no answer within {} s", ANSWER.as_secs()),
+            };
+            self.lose();
+            lost += 1;
+            if lost > self.seen.len() {
+                let (tried, advice) = (self.places.describe(&self.seen), self.places.advice());
+                return Err(Error::Unreachable(format!("{tried} ({why}): {advice}")));
             }
         }
     }
