@@ -9,9 +9,10 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use async_compression::tokio::bufread::{BzDecoder, XzDecoder, ZstdDecoder};
+use async_compression::tokio::bufread::{BzDecoder, GzipDecoder, XzDecoder, ZstdDecoder};
 use bytes::{Buf, Bytes};
 use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::error::{DataFusionError, Result};
@@ -26,8 +27,8 @@ use tokio_util::io::{ReaderStream, StreamReader};
 /// come.
 const AHEAD: u64 = 64 << 10;
 
-/// Bytes of a local file that are read at once.
-const CHUNK: usize = 256 << 10;
+/// Bytes that are read, or unpacked, at once.
+const CHUNK: usize = 512 << 10;
 
 /// Bytes of a line, or a value, at most: it is in memory as a whole, which nobody else counts.
 pub(super) const LONGEST: usize = 64 << 20;
@@ -139,7 +140,7 @@ async fn range(store: &dyn ObjectStore, file: &ObjectMeta, range: Range<u64>) ->
     Ok(match read.payload {
         GetResultPayload::File(mut opened, _) => {
             opened.seek(SeekFrom::Start(range.start))?;
-            pieces(Exactly { file: opened, left: range.end - range.start })
+            of_file(opened, range.end - range.start)
         }
         GetResultPayload::Stream(chunks) => chunks.map_err(DataFusionError::from).boxed(),
     })
@@ -153,31 +154,36 @@ pub(super) async fn whole(
 ) -> Result<Chunks> {
     let read = store.get_opts(&file.location, GetOptions::default()).await?;
     check_same(file, &read)?;
-    match read.payload {
-        GetResultPayload::File(opened, _) => {
-            // This goes on behind the first part.
-            let opened = Exactly { file: opened, left: file.size };
-            Ok(pieces(compression.convert_read(opened)?))
-        }
-        GetResultPayload::Stream(chunks) => {
-            all_parts(chunks.map_err(DataFusionError::from).boxed(), compression)
-        }
-    }
+    let chunks = match read.payload {
+        GetResultPayload::File(opened, _) => of_file(opened, file.size),
+        GetResultPayload::Stream(chunks) => chunks.map_err(DataFusionError::from).boxed(),
+    };
+    Ok(all_parts(chunks, compression))
 }
 
-fn pieces(mut bytes: impl Read + Send + 'static) -> Chunks {
-    let piece = move || {
-        let mut piece = vec![0; CHUNK];
-        match bytes.read(&mut piece) {
-            Ok(0) => None,
-            Ok(read) => {
-                piece.truncate(read);
-                Some(Ok(Bytes::from(piece)))
-            }
-            Err(error) => Some(Err(DataFusionError::from(error))),
+/// So many bytes of a local file, or an error. Waiting for them holds up nobody else.
+fn of_file(file: File, bytes: u64) -> Chunks {
+    let next = async |(mut file, left): (File, u64)| {
+        let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
+        if most == 0 {
+            return Ok(None);
         }
+        let read = move || {
+            let mut piece = vec![0; most];
+            let read = file.read(&mut piece)?;
+            piece.truncate(read);
+            Ok((Bytes::from(piece), file))
+        };
+        let read = SpawnedTask::spawn_blocking(read).join_unwind().await;
+        let read: io::Result<_> = read.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+        let (piece, file) = read?;
+        if piece.is_empty() {
+            return Err(changed("it has become shorter while the statement ran").into());
+        }
+        let left = left - piece.len() as u64;
+        Ok(Some((piece, (file, left))))
     };
-    stream::iter(std::iter::from_fn(piece)).boxed()
+    stream::try_unfold((file, bytes), next).boxed()
 }
 
 /// Refuses a file that was written anew since the files were listed, or in whose place another has come. One that has
@@ -207,24 +213,6 @@ fn changed(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::StaleNetworkFileHandle, reason)
 }
 
-/// So many bytes of a file, or an error.
-struct Exactly {
-    file: File,
-    left: u64,
-}
-
-impl Read for Exactly {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let most = room.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut room[..most])?;
-        if read == 0 && most > 0 {
-            return Err(changed("it has become shorter while the statement ran"));
-        }
-        self.left -= read as u64;
-        Ok(read)
-    }
-}
-
 /// The same bytes, and an error where a line is longer than may be. Lines end with `terminator`, or as usual.
 pub(super) fn of_bounded_lines(chunks: Chunks, terminator: Option<u8>) -> Chunks {
     let next = move |(mut chunks, mut line): (Chunks, usize)| async move {
@@ -247,31 +235,32 @@ pub(super) fn too_long() -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, "a line, or a value, is longer than 64 MiB")
 }
 
-fn all_parts(packed: Chunks, compression: FileCompressionType) -> Result<Chunks> {
-    let read = |decoder: Pin<Box<dyn AsyncRead + Send>>| {
-        ReaderStream::new(decoder).map_err(DataFusionError::from).boxed()
-    };
+fn all_parts(packed: Chunks, compression: FileCompressionType) -> Chunks {
     let variant = *compression.get_variant();
-    Ok(match variant {
-        CompressionTypeVariant::BZIP2 => {
-            let mut decoder = BzDecoder::new(StreamReader::new(packed));
+    if variant == CompressionTypeVariant::UNCOMPRESSED {
+        return packed;
+    }
+    // What has failed is found in the errors that stand for it alone.
+    let packed = packed.map_err(|error| match error {
+        DataFusionError::IoError(error) => error,
+        other => io::Error::other(other),
+    });
+    let packed = StreamReader::new(packed);
+    macro_rules! of_parts {
+        ($decoder:expr) => {{
+            let mut decoder = $decoder;
             decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::XZ => {
-            let mut decoder = XzDecoder::new(StreamReader::new(packed));
-            decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::ZSTD => {
-            let mut decoder = ZstdDecoder::new(StreamReader::new(packed));
-            decoder.multiple_members(true);
-            read(Box::pin(decoder))
-        }
-        CompressionTypeVariant::GZIP | CompressionTypeVariant::UNCOMPRESSED => {
-            compression.convert_stream(packed)?
-        }
-    })
+            Box::pin(decoder)
+        }};
+    }
+    let unpacked: Pin<Box<dyn AsyncRead + Send>> = match variant {
+        CompressionTypeVariant::BZIP2 => of_parts!(BzDecoder::new(packed)),
+        CompressionTypeVariant::GZIP => of_parts!(GzipDecoder::new(packed)),
+        CompressionTypeVariant::XZ => of_parts!(XzDecoder::new(packed)),
+        CompressionTypeVariant::ZSTD => of_parts!(ZstdDecoder::new(packed)),
+        CompressionTypeVariant::UNCOMPRESSED => Box::pin(packed),
+    };
+    ReaderStream::with_capacity(unpacked, CHUNK).map_err(DataFusionError::from).boxed()
 }
 
 #[cfg(test)]
@@ -314,7 +303,7 @@ mod tests {
             // In pieces that end anywhere.
             let pieces: Vec<_> =
                 packed.chunks(7).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-            let read = all_parts(stream::iter(pieces).boxed(), compression).expect("known");
+            let read = all_parts(stream::iter(pieces).boxed(), compression);
             let read: Vec<Bytes> = read.try_collect().await.expect("whole");
             assert_eq!(read.concat(), b"a,b\n1,2\n3,4\n5,6\n7,8\n", "{variant:?}");
         }
@@ -382,6 +371,14 @@ mod tests {
         write("a\nb");
         let told = all().await.expect_err("too short").to_string();
         assert!(told.contains("shorter"), "{told}");
+        // What has failed is known behind a decoder as well.
+        std::fs::write(&path, [0x1f, 0x8b, 8, 0]).expect("written");
+        let longer =
+            ObjectMeta { size: store.head(&file).await.expect("there").size + 1, ..meta.clone() };
+        let read = whole(store.as_ref(), &longer, FileCompressionType::GZIP).await.expect("opened");
+        let told = read.try_collect::<Vec<Bytes>>().await.expect_err("too short");
+        let kind = io::ErrorKind::StaleNetworkFileHandle;
+        assert!(matches!(&told, DataFusionError::IoError(e) if e.kind() == kind), "{told}");
         std::fs::write(directory.path().join("other"), "x\ny\nz\n").expect("written");
         std::fs::rename(directory.path().join("other"), &path).expect("renamed");
         let told = all().await.expect_err("another").to_string();
