@@ -163,10 +163,13 @@ fn value(kind: u32, one: &Option<String>, other: &Option<String>) -> Alike {
     let (Ok(one), Ok(other)) = (one.parse::<f64>(), other.parse::<f64>()) else {
         return Alike::Different;
     };
+    // What is left of larger numbers that cancel each other out.
+    let is_left = |number: f64| (1e-17..1e-12).contains(&number.abs());
     // Integers are right or wrong.
     let close = one.is_finite()
         && other.is_finite()
-        && (one - other).abs() <= ROUNDING * one.abs().max(other.abs());
+        && ((one - other).abs() <= ROUNDING * one.abs().max(other.abs())
+            || inexact && is_left(one) && is_left(other));
     match one == other && inexact || one.is_nan() && other.is_nan() {
         true => Alike::Same,
         false if close && (inexact || kind == 1700) => Alike::Rounded,

@@ -77,7 +77,9 @@ pub(super) fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> Opti
         (false, Some(unit)) if bare && zone.is_some() && !numbers => {
             Some(DataType::Timestamp(unit, zone))
         }
-        (false, None) if double && decimal || single && exact => Some(DataType::Float64),
+        (false, None) if double && (decimal || single) || single && exact => {
+            Some(DataType::Float64)
+        }
         _ => None,
     }
 }
@@ -299,7 +301,12 @@ fn of_one_kind(between: Between, schema: &DFSchema) -> Transformed<Expr> {
 
 /// A float plus zero: the zero that has a sign gets that of the other.
 pub(super) fn without_sign_of_zero(expr: Expr) -> Expr {
-    binary_expr(expr, Operator::Plus, Expr::Literal(ScalarValue::Float32(Some(0.0)), None))
+    let zero = Expr::Literal(ScalarValue::Float32(Some(0.0)), None);
+    match expr {
+        // A cast has no name of its own: the sum is not to have that of the one without it.
+        Expr::Cast(_) => binary_expr(zero, Operator::Plus, expr),
+        _ => binary_expr(expr, Operator::Plus, zero),
+    }
 }
 
 /// An aggregate of values that differ, which floats do for the engine by their bits.

@@ -23,6 +23,7 @@
 //! [`members`], [`moments`], [`templates`], [`whole`]), and some it has not ([`buckets`], [`made`]). Functions whose results can be huge are bounded ([`bounded`], [`collected`], [`joined`],
 //! [`repeated`]), and what counts or numbers something gives signed numbers ([`typed`]).
 
+mod alike;
 mod apart;
 mod arithmetic;
 mod armor;
@@ -89,7 +90,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF, Volatility, WindowUDF,
-    binary_expr, cast, in_list, lit,
+    binary_expr, cast, in_list,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -116,6 +117,7 @@ pub(super) use typed::row_number;
 pub(super) struct Semantics {
     checked: Arc<ScalarUDF>,
     round: Arc<ScalarUDF>,
+    shorten: Arc<ScalarUDF>,
     at_time_zone: Arc<ScalarUDF>,
     joined: Arc<ScalarUDF>,
     interval_order: Arc<ScalarUDF>,
@@ -130,6 +132,7 @@ impl Default for Semantics {
         Self {
             checked: Arc::new(ScalarUDF::new_from_impl(arithmetic::Checked::default())),
             round: Arc::new(ScalarUDF::new_from_impl(rounding::RoundToEven::default())),
+            shorten: Arc::new(ScalarUDF::new_from_impl(rounding::Shortened::default())),
             at_time_zone: Arc::new(ScalarUDF::new_from_impl(zones::AtTimeZone::default())),
             joined: Arc::new(ScalarUDF::new_from_impl(joined::Joined::default())),
             interval_order: Arc::new(ScalarUDF::new_from_impl(intervals::Order::default())),
@@ -176,11 +179,19 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
 /// The functions that the rule puts in place of operators. No statement can call them: names lead to
 /// them only where plans come from other daemons.
 pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
-    let Semantics { checked, round, joined, interval_order, .. } = Semantics::default();
+    let Semantics { checked, round, shorten, joined, interval_order, .. } = Semantics::default();
     let scaled = |divided| Arc::new(ScalarUDF::new_from_impl(intervals::Scaled::new(divided)));
     let difference = Arc::new(ScalarUDF::new_from_impl(moments::Difference::default()));
-    let mut functions =
-        vec![checked, round, joined, interval_order, scaled(false), scaled(true), difference];
+    let mut functions = vec![
+        checked,
+        round,
+        shorten,
+        joined,
+        interval_order,
+        scaled(false),
+        scaled(true),
+        difference,
+    ];
     functions.extend(moved::functions());
     functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
@@ -212,6 +223,7 @@ pub(super) fn amended_functions(
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
     functions.extend(members::functions(&known));
+    functions.extend(alike::functions(&known));
     functions.extend(cased::functions(&known));
     functions.extend(templates::functions(&known));
     functions.extend(typed::functions(known));
@@ -349,8 +361,7 @@ impl Semantics {
                     return Ok(Transformed::yes(other));
                 }
                 let function = with_texts(function, schema)
-                    .transform_data(|function| Ok(on_session_clocks(function, schema, zone)))?
-                    .update_data(|function| short_truths(function, schema));
+                    .transform_data(|function| Ok(on_session_clocks(function, schema, zone)))?;
                 member_of_constant(function).update_data(|expr| self.with_nulls(expr))
             }
             other => Transformed::no(other),
@@ -513,7 +524,7 @@ impl Semantics {
             return Ok(Transformed::yes(function.call(vec![*expr])));
         }
         // What remains is a cast of something else to the same type.
-        let inner = rounding::rounded(&self.round, &expr, from, to)
+        let inner = rounding::rounded(&self.round, &self.shorten, &expr, from, to)
             .or_else(|| zones::on_clocks(&self.at_time_zone, &expr, from, to, zone))
             .or_else(|| Some(text::TextOf::cast(&source, &field)?.call(vec![(*expr).clone()])));
         Ok(match inner {
@@ -571,25 +582,6 @@ fn holds_nothing(data_type: &DataType) -> bool {
 fn rounds_float(function: &ScalarFunction, schema: &DFSchema) -> bool {
     let float = |arg: &Expr| arg.get_type(schema).is_ok_and(|kind| kind.is_floating());
     function.func.name() == "round" && matches!(function.args.as_slice(), [arg] if float(arg))
-}
-
-/// `concat` writes truth values as `t` and `f`.
-fn short_truths(mut function: ScalarFunction, schema: &DFSchema) -> ScalarFunction {
-    if !matches!(function.func.name(), "concat" | "concat_ws") {
-        return function;
-    }
-    for arg in &mut function.args {
-        if let Expr::Cast(Cast { expr, field }) = arg
-            && expr.get_type(schema).is_ok_and(|kind| kind == DataType::Boolean)
-        {
-            let letter = |letter: &str| Box::new(cast(lit(letter), field.data_type().clone()));
-            let truth = expr.as_ref().clone();
-            let otherwise = Expr::Not(Box::new(truth.clone()));
-            let cases = vec![(Box::new(truth), letter("t")), (Box::new(otherwise), letter("f"))];
-            *arg = Expr::Case(Case { expr: None, when_then_expr: cases, else_expr: None });
-        }
-    }
-    function
 }
 
 /// The most intervals of which one is chosen by a CASE, which has each of them several times.

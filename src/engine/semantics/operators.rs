@@ -88,6 +88,15 @@ impl ExprPlanner for Operators {
         let ((left, left_type), (right, right_type)) =
             literals::of_one_type(&op, (left, left_type), (right, right_type));
         let common = mixed::common_type([&left_type, &right_type].into_iter());
+        let floats = [&left_type, &right_type].map(DataType::is_floating);
+        // By which rows are joined: the engine looks for floats by their bits.
+        let joins = op == BinaryOperator::Eq
+            && floats.contains(&true)
+            && [&left, &right].iter().all(|side| is_of_own_rows(side));
+        let (left, right) = match joins {
+            true => (without_sign(left, floats[0]), without_sign(right, floats[1])),
+            false => (left, right),
+        };
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
             let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
             let moments = kind(&common) == Kind::Moment && op == BinaryOperator::Minus;
@@ -96,13 +105,7 @@ impl ExprPlanner for Operators {
                 false => PlannerResult::Original(RawBinaryExpr { op, left, right }),
             });
         }
-        // By which rows are joined: the engine's filters look for them by their bits.
-        if op == BinaryOperator::Eq
-            && left_type.is_floating()
-            && right_type.is_floating()
-            && [&left, &right].iter().all(|side| is_of_own_rows(side))
-        {
-            let [left, right] = [left, right].map(mixed::without_sign_of_zero);
+        if joins {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         }
         let (left, right) = match (&op, kind(&left_type), kind(&right_type)) {
@@ -275,6 +278,10 @@ fn kind(data_type: &DataType) -> Kind {
 fn moved(date: Expr, op: Operator, days: Expr) -> Expr {
     let date = cast(cast(date, DataType::Date32), DataType::Int32);
     cast(binary_expr(date, op, cast(days, DataType::Int32)), DataType::Date32)
+}
+
+fn without_sign(side: Expr, is_float: bool) -> Expr {
+    if is_float { mixed::without_sign_of_zero(side) } else { side }
 }
 
 /// Whether an expression is of the rows of this query alone. What refers to an outer one has to stay as

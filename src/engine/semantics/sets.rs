@@ -134,11 +134,7 @@ fn of_moments(values: Values) -> Result<Transformed<LogicalPlan>> {
 fn common_types(inputs: &[&LogicalPlan]) -> Vec<Option<DataType>> {
     let count = inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
     let of = |at: usize| {
-        let types = || inputs.iter().map(|input| input.schema().field(at).data_type());
-        // The engine compares them, but leaves the left side's as they are.
-        let both = types().any(|kind| *kind == DataType::Float32)
-            && types().any(|kind| *kind == DataType::Float64);
-        mixed::common_type(types()).or(both.then_some(DataType::Float64))
+        mixed::common_type(inputs.iter().map(|input| input.schema().field(at).data_type()))
     };
     (0..count).map(of).collect()
 }

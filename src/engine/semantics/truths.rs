@@ -1,11 +1,12 @@
 //! Where a truth value has to stand, another is refused, as PostgreSQL does; the engine takes numbers for
-//! truths in some places, and texts in none.
+//! truths in some places, and texts in none. And `concat` writes truth values as a result has them, not as a cast
+//! makes a text of them.
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, plan_err};
-use datafusion::logical_expr::expr::{AggregateFunction, Case};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
 
 use crate::values::types::{is_text, pg_type, sql_name};
 
@@ -14,11 +15,12 @@ pub(super) fn may_have(expr: &Expr) -> bool {
     match expr {
         Expr::Case(case) => case.expr.is_none(),
         Expr::AggregateFunction(function) => function.params.filter.is_some(),
+        Expr::ScalarFunction(function) => writes(function),
         _ => false,
     }
 }
 
-/// The conditions of CASE and FILTER.
+/// The conditions of CASE and FILTER, and what is written.
 pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::Case(Case { expr: None, when_then_expr, else_expr }) => {
@@ -42,8 +44,28 @@ pub(super) fn settled(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
             let call = Expr::AggregateFunction(AggregateFunction { func, params });
             Transformed::new_transformed(call, changed)
         }
+        Expr::ScalarFunction(function) if writes(&function) => written(function, schema),
         other => Transformed::no(other),
     })
+}
+
+fn writes(function: &ScalarFunction) -> bool {
+    matches!(function.func.name(), "concat" | "concat_ws")
+}
+
+/// Truth values are `t` and `f` there.
+fn written(mut function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let mut changed = false;
+    for arg in &mut function.args {
+        if arg.get_type(schema).is_ok_and(|kind| kind == DataType::Boolean) {
+            let truth = std::mem::take(arg);
+            let letter = |when: Expr, letter: &str| (Box::new(when), Box::new(lit(letter)));
+            let cases = vec![letter(truth.clone(), "t"), letter(!truth, "f")];
+            *arg = Expr::Case(Case { expr: None, when_then_expr: cases, else_expr: None });
+            changed = true;
+        }
+    }
+    Transformed::new_transformed(Expr::ScalarFunction(function), changed)
 }
 
 /// What stands in the place of a truth value, read as one if it is a text in quotes, or a parameter.

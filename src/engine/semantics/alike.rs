@@ -1,0 +1,76 @@
+//! Functions of values of one type, of bytes however they are held: the engine's take a column's and a constant's for
+//! two types.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use super::mixed::common_type;
+
+const NAMES: [&str; 2] = ["coalesce", "make_array"];
+
+/// Those forms of these functions that `known` has.
+pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let alike = |name| Some(Arc::new(ScalarUDF::new_from_impl(Alike { inner: known(name)? })));
+    NAMES.into_iter().filter_map(alike).collect()
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Alike {
+    inner: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for Alike {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match common_type(types.iter()) {
+            Some(bytes @ DataType::LargeBinary) => {
+                self.inner.coerce_types(&vec![bytes; types.len()])
+            }
+            _ => self.inner.coerce_types(types),
+        }
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, context)
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+}
