@@ -85,6 +85,14 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        reason: "zero with a minus is not found among a subquery's values beside OR",
+        applies: |found| {
+            found.sql.contains(") OR (")
+                && found.sql.contains("(- t1.g8) NOT IN (SELECT")
+                && matches!(found.ours, Answer::Rows { .. })
+        },
+    },
+    Rule {
         reason: "zero with a minus comes before zero, where PostgreSQL sorts both alike",
         applies: |found| {
             found.sql.contains(" ORDER BY ")

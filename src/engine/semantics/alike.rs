@@ -1,5 +1,4 @@
-//! Functions of values of one type, of bytes however they are held: the engine's take a column's and a constant's for
-//! two types.
+//! `coalesce` of bytes, however they are held: the engine takes a column's and a constant's for two types.
 
 use std::sync::Arc;
 
@@ -12,12 +11,11 @@ use datafusion::logical_expr::{
 
 use super::mixed::common_type;
 
-const NAMES: [&str; 2] = ["coalesce", "make_array"];
+const NAME: &str = "coalesce";
 
-/// Those forms of these functions that `known` has.
-pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
-    let alike = |name| Some(Arc::new(ScalarUDF::new_from_impl(Alike { inner: known(name)? })));
-    NAMES.into_iter().filter_map(alike).collect()
+/// That form of it, if `known` has it.
+pub(super) fn function(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Option<Arc<ScalarUDF>> {
+    Some(Arc::new(ScalarUDF::new_from_impl(Alike { inner: known(NAME)? })))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -99,6 +99,16 @@ fn common<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> O
     common_type(types.collect::<Option<Vec<_>>>()?.iter())
 }
 
+/// The same, of one type if they are bytes that are held in several ways.
+pub(super) fn bytes_alike(exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    match common(&exprs, schema) {
+        Some(bytes @ DataType::LargeBinary) => {
+            exprs.into_iter().map(|expr| taken_as(expr, &bytes, schema)).collect()
+        }
+        _ => exprs,
+    }
+}
+
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|kind| kind.is_floating())
 }
@@ -472,16 +482,20 @@ fn of_one_type(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr>
         let compared = [value, other].map(|side| taken_as(side.clone(), &kind, schema));
         return Transformed::yes(null_if_equal(value.clone(), compared));
     }
-    let kind = common(&args, schema);
-    let args = match &kind {
+    let floats = |args: &[Expr]| args.iter().all(|arg| is_float(arg, schema));
+    // PostgreSQL has an operator for a real and a double precision, and none for one and an exact number.
+    let kind = match func.name() == "nullif" && floats(&args) {
+        true => None,
+        false => common(&args, schema),
+    };
+    let args: Vec<Expr> = match &kind {
         Some(kind) => args.into_iter().map(|arg| taken_as(arg, kind, schema)).collect(),
         None => args,
     };
     // The engine compares floats by their bits there: -0 is not 0.
     if func.name() == "nullif"
         && let [value, other] = args.as_slice()
-        && is_float(value, schema)
-        && is_float(other, schema)
+        && floats(&args)
     {
         return Transformed::yes(null_if_equal(value.clone(), [value.clone(), other.clone()]));
     }
@@ -502,9 +516,9 @@ mod tests {
         for (types, expected) in [
             (vec![&Float64, &decimal, &Null], Some(Float64)),
             (vec![&Float32, &Int32], Some(Float64)),
+            (vec![&Float64, &Float32], Some(Float64)),
             // Those that the engine takes in the same way.
             (vec![&Float64, &Int32], None),
-            (vec![&Float64, &Float32], None),
             (vec![&decimal, &Int32], None),
             (vec![&Float64, &decimal, &Utf8], None),
             (vec![&Float64, &Date32], None),
