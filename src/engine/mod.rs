@@ -493,6 +493,7 @@ fn template(
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
+        .with_expr_planners(vec![Arc::new(semantics::Arrays)])
         .with_default_features()
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))

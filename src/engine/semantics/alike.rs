@@ -1,19 +1,39 @@
-//! `coalesce` of bytes, however they are held: the engine takes a column's and a constant's for two types.
+//! `coalesce` and ARRAY of bytes, however they are held: the engine takes a column's and a constant's for two types.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::Result;
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::mixed::common_type;
+use super::mixed::{common, common_type, taken_as};
 
 const NAME: &str = "coalesce";
 
-/// That form of it, if `known` has it.
+/// The rule of ARRAY, whose elements the engine's own would look at next.
+#[derive(Debug)]
+pub(in crate::engine) struct Arrays;
+
+impl ExprPlanner for Arrays {
+    fn plan_array_literal(
+        &self,
+        exprs: Vec<Expr>,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Original(match common(&exprs, schema) {
+            Some(bytes @ DataType::LargeBinary) => {
+                exprs.into_iter().map(|expr| taken_as(expr, &bytes, schema)).collect()
+            }
+            _ => exprs,
+        }))
+    }
+}
+
+/// The form of `coalesce`, if `known` has it.
 pub(super) fn function(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Option<Arc<ScalarUDF>> {
     Some(Arc::new(ScalarUDF::new_from_impl(Alike { inner: known(NAME)? })))
 }

@@ -93,20 +93,13 @@ pub(super) fn taken_as(expr: Expr, kind: &DataType, schema: &DFSchema) -> Expr {
 }
 
 /// The common type of expressions, if the engine takes another.
-fn common<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Option<DataType> {
+pub(super) fn common<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<DataType> {
     let types = exprs.into_iter().map(|expr| expr.get_type(schema).ok());
     // What has no type yet, such as a parameter, gets the engine's.
     common_type(types.collect::<Option<Vec<_>>>()?.iter())
-}
-
-/// The same, of one type if they are bytes that are held in several ways.
-pub(super) fn bytes_alike(exprs: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
-    match common(&exprs, schema) {
-        Some(bytes @ DataType::LargeBinary) => {
-            exprs.into_iter().map(|expr| taken_as(expr, &bytes, schema)).collect()
-        }
-        _ => exprs,
-    }
 }
 
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {

@@ -98,6 +98,7 @@ use crate::values::encode::TimeZone;
 use crate::values::types::{dimensions, is_text, json_type};
 pub(super) use intervals::INTERVAL;
 
+pub(super) use alike::Arrays;
 pub(super) use apart::Apart;
 pub use bounded::TooLarge;
 pub(super) use comparisons::Comparisons;

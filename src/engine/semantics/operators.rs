@@ -171,14 +171,6 @@ impl ExprPlanner for Operators {
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
-
-    fn plan_array_literal(
-        &self,
-        exprs: Vec<Expr>,
-        schema: &DFSchema,
-    ) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(PlannerResult::Original(mixed::bytes_alike(exprs, schema)))
-    }
 }
 
 impl Operators {
