@@ -163,13 +163,10 @@ fn value(kind: u32, one: &Option<String>, other: &Option<String>) -> Alike {
     let (Ok(one), Ok(other)) = (one.parse::<f64>(), other.parse::<f64>()) else {
         return Alike::Different;
     };
-    // What is left of larger numbers that cancel each other out.
-    let is_left = |number: f64| (1e-17..1e-12).contains(&number.abs());
     // Integers are right or wrong.
     let close = one.is_finite()
         && other.is_finite()
-        && ((one - other).abs() <= ROUNDING * one.abs().max(other.abs())
-            || inexact && is_left(one) && is_left(other));
+        && (one - other).abs() <= ROUNDING * one.abs().max(other.abs());
     match one == other && inexact || one.is_nan() && other.is_nan() {
         true => Alike::Same,
         false if close && (inexact || kind == 1700) => Alike::Rounded,
@@ -192,6 +189,19 @@ impl Answer {
     pub fn has(&self, value: &str) -> bool {
         let Self::Rows { rows, .. } = self else { return false };
         rows.iter().flatten().any(|found| found.as_deref() == Some(value))
+    }
+
+    /// Its rows in some order, with five digits behind the point.
+    pub fn about(&self) -> Option<Vec<Vec<Option<String>>>> {
+        let Self::Rows { rows, .. } = self else { return None };
+        let about = |value: &String| match value.parse::<f64>() {
+            Ok(number) => ((number * 1e5).round() / 1e5 + 0.0).to_string(),
+            Err(_) => value.clone(),
+        };
+        let row = |row: &Row| row.iter().map(|value| value.as_ref().map(about)).collect();
+        let mut rows: Vec<Vec<Option<String>>> = rows.iter().map(row).collect();
+        rows.sort();
+        Some(rows)
     }
 
     pub fn shown(&self) -> String {

@@ -85,6 +85,13 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        reason: "doubles of which large ones cancel each other out, added in another order",
+        applies: |found| {
+            ["sum(", "avg("].iter().any(|call| found.sql.contains(call))
+                && found.theirs.about().is_some_and(|rows| Some(rows) == found.ours.about())
+        },
+    },
+    Rule {
         reason: "zero with a minus is not found among a subquery's values beside OR",
         applies: |found| {
             found.sql.contains(") OR (")

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{
     AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, ScalarFunction,
@@ -257,13 +257,35 @@ fn is_distinction(op: Operator) -> bool {
 
 fn distinction(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     let BinaryExpr { left, op, right } = binary;
-    match common([&*left, &*right], schema) {
-        None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-        Some(kind) => {
-            let (left, right) = (taken_as(*left, &kind, schema), taken_as(*right, &kind, schema));
-            Transformed::yes(binary_expr(left, op, right))
-        }
+    let kind = common([&*left, &*right], schema);
+    let (left, right) = match op {
+        Operator::IsNotDistinctFrom => joinable(*left, *right, schema),
+        _ => (*left, *right),
+    };
+    let [left, right] = [left, right].map(|side| match &kind {
+        Some(kind) => taken_as(side, kind, schema),
+        None => side,
+    });
+    Transformed::yes(binary_expr(left, op, right))
+}
+
+/// Both sides of what rows may be joined by: the engine gathers the floats of one and looks by their bits for those
+/// of the other that it can do without.
+pub(super) fn joinable(left: Expr, right: Expr, schema: &DFSchema) -> (Expr, Expr) {
+    let floats = [is_float(&left, schema), is_float(&right, schema)];
+    if floats == [false, false] || !is_of_own_rows(&left) || !is_of_own_rows(&right) {
+        return (left, right);
     }
+    let signless = |side, is_float| if is_float { without_sign_of_zero(side) } else { side };
+    (signless(left, floats[0]), signless(right, floats[1]))
+}
+
+/// Whether an expression is of the rows of this query alone. What refers to an outer one has to stay as
+/// it is: subqueries become joins by columns.
+fn is_of_own_rows(expr: &Expr) -> bool {
+    let is = |kind: fn(&Expr) -> bool| expr.exists(|expr| Ok(kind(expr))).unwrap_or(true);
+    is(|expr| matches!(expr, Expr::Column(_)))
+        && !is(|expr| matches!(expr, Expr::OuterReferenceColumn(..)))
 }
 
 /// Texts in quotes beside intervals, which are intervals.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions_nested::array_has::array_has_all_udf;
 use datafusion::logical_expr::expr::Cast;
@@ -88,14 +87,9 @@ impl ExprPlanner for Operators {
         let ((left, left_type), (right, right_type)) =
             literals::of_one_type(&op, (left, left_type), (right, right_type));
         let common = mixed::common_type([&left_type, &right_type].into_iter());
-        let floats = [&left_type, &right_type].map(DataType::is_floating);
-        // By which rows are joined: the engine looks for floats by their bits.
-        let joins = op == BinaryOperator::Eq
-            && floats.contains(&true)
-            && [&left, &right].iter().all(|side| is_of_own_rows(side));
-        let (left, right) = match joins {
-            true => (without_sign(left, floats[0]), without_sign(right, floats[1])),
-            false => (left, right),
+        let (left, right) = match op {
+            BinaryOperator::Eq => mixed::joinable(left, right, schema),
+            _ => (left, right),
         };
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
             let [left, right] = [left, right].map(|side| mixed::taken_as(side, &common, schema));
@@ -104,9 +98,6 @@ impl ExprPlanner for Operators {
                 true => PlannerResult::Planned(self.difference.call(vec![left, right])),
                 false => PlannerResult::Original(RawBinaryExpr { op, left, right }),
             });
-        }
-        if joins {
-            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         }
         let (left, right) = match (&op, kind(&left_type), kind(&right_type)) {
             (BinaryOperator::Plus, Kind::Date, Kind::Number) if right_type.is_integer() => {
@@ -278,18 +269,6 @@ fn kind(data_type: &DataType) -> Kind {
 fn moved(date: Expr, op: Operator, days: Expr) -> Expr {
     let date = cast(cast(date, DataType::Date32), DataType::Int32);
     cast(binary_expr(date, op, cast(days, DataType::Int32)), DataType::Date32)
-}
-
-fn without_sign(side: Expr, is_float: bool) -> Expr {
-    if is_float { mixed::without_sign_of_zero(side) } else { side }
-}
-
-/// Whether an expression is of the rows of this query alone. What refers to an outer one has to stay as
-/// it is: subqueries become joins by columns.
-fn is_of_own_rows(expr: &Expr) -> bool {
-    let is = |kind: fn(&Expr) -> bool| expr.exists(|expr| Ok(kind(expr))).unwrap_or(true);
-    is(|expr| matches!(expr, Expr::Column(_)))
-        && !is(|expr| matches!(expr, Expr::OuterReferenceColumn(..)))
 }
 
 fn has_zone(kind: &DataType) -> bool {
