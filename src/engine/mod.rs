@@ -120,6 +120,7 @@ mod subject;
 pub mod system;
 mod through;
 mod together;
+mod topmost;
 mod type_names;
 mod usage;
 pub mod visit;
@@ -490,6 +491,7 @@ fn template(
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
     let mut physical_rules = pushdown::looked_after(physical_rules);
     physical_rules.push(Arc::new(conditions::Conditions));
+    physical_rules.push(Arc::new(topmost::Topmost));
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)

@@ -45,11 +45,13 @@ fn compared(join: Join, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
     // Without ALL the left side has each row once.
     let all = !matches!(join.left.as_ref(), LogicalPlan::Distinct(_));
     let of_json = has_json(join.left.schema()) || has_json(join.right.schema());
-    if !all && !of_json && kinds.iter().all(Option::is_none) {
+    let floats = [&join.left, &join.right].iter().any(|side| has_floats(side));
+    if !all && !of_json && !floats && kinds.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     }
     let side = |plan: &LogicalPlan, name: &str| -> Result<(LogicalPlan, Vec<Column>)> {
-        let (plan, mut keys) = json.with_keys(taken_as(plan, &kinds)?)?;
+        let plan = signless(&taken_as(plan, &kinds)?)?;
+        let (plan, mut keys) = json.with_keys(plan)?;
         let plan = match all {
             true => numbered(plan, &keys, name)?,
             false => plan,
@@ -68,6 +70,17 @@ fn compared(join: Join, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
         NullEquality::NullEqualsNull,
     )?;
     joined.project(columns)?.build().map(Transformed::yes)
+}
+
+fn has_floats(plan: &LogicalPlan) -> bool {
+    plan.schema().fields().iter().any(|field| field.data_type().is_floating())
+}
+
+/// A plan whose zeros are one, as they are by their bits then.
+fn signless(plan: &LogicalPlan) -> Result<LogicalPlan> {
+    let fields = plan.schema().fields().iter();
+    let floats: Vec<_> = fields.map(|it| it.data_type().is_floating().then_some(())).collect();
+    with_columns(plan, &floats, |column, ()| mixed::without_sign_of_zero(column))
 }
 
 /// A plan with one more column, the number of each row among those that are the same: the second such row
@@ -141,15 +154,24 @@ fn common_types(inputs: &[&LogicalPlan]) -> Vec<Option<DataType>> {
 
 /// A plan with its columns as of other types.
 fn taken_as(plan: &LogicalPlan, kinds: &[Option<DataType>]) -> Result<LogicalPlan> {
-    if kinds.iter().all(Option::is_none) {
+    with_columns(plan, kinds, |column, kind| cast(column, kind.clone()))
+}
+
+/// A plan with other expressions for the columns of which there is something to be said.
+fn with_columns<T>(
+    plan: &LogicalPlan,
+    said: &[Option<T>],
+    other: impl Fn(Expr, &T) -> Expr,
+) -> Result<LogicalPlan> {
+    if said.iter().all(Option::is_none) {
         return Ok(plan.clone());
     }
-    let columns = plan.schema().columns().into_iter().zip(kinds);
-    let columns = columns.map(|(column, kind)| match kind {
+    let columns = plan.schema().columns().into_iter().zip(said);
+    let columns = columns.map(|(column, said)| match said {
         None => Expr::Column(column),
-        Some(kind) => {
+        Some(said) => {
             let Column { relation, name, .. } = column.clone();
-            cast(Expr::Column(column), kind.clone()).alias_qualified(relation, name)
+            other(Expr::Column(column), said).alias_qualified(relation, name)
         }
     });
     LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
