@@ -65,6 +65,8 @@ pub(super) struct Course {
     pub settings: Arc<Settings>,
     /// Whether EXPLAIN shows everything.
     pub details: bool,
+    /// Whether the rows are taken in portions: whoever takes them may have enough before the plan ends.
+    pub portions: bool,
     pub distribution: Option<Arc<Distribution>>,
     pub observation: Option<Arc<Observation>>,
     pub results: Arc<ResultCache>,
@@ -204,7 +206,10 @@ impl Course {
     ) -> Result<Ready> {
         let threads = self.context.session_config().target_partitions();
         let ready = make_fair(physical, threads, &stop)
-            .and_then(|plan| storage::ready_scans(plan, &self.context))
+            .and_then(|plan| match self.portions {
+                true => storage::ready_in_portions(plan, &self.context),
+                false => storage::ready_scans(plan, &self.context),
+            })
             .and_then(dense);
         let plan = ready.and_then(|plan| match self.details {
             true => Ok(plan),

@@ -91,12 +91,15 @@ pub struct Session {
     bounded: Option<Arc<RuntimeEnv>>,
     /// Of the present statement.
     observation: Option<Arc<Observation>>,
+    /// Of the present statement: its rows are taken in portions.
+    portions: bool,
 }
 
 impl Session {
     pub fn new(engine: Arc<Engine>, info: SessionInfo) -> Self {
         let state = Arc::new(engine.template.clone());
-        let mut session = Self { engine, info, state, bounded: None, observation: None };
+        let (bounded, observation, portions) = (None, None, false);
+        let mut session = Self { engine, info, state, bounded, observation, portions };
         session.configure();
         session
     }
@@ -121,6 +124,11 @@ impl Session {
     /// What is prepared from now on belongs to this statement.
     pub fn observe(&mut self, observation: Arc<Observation>) {
         self.observation = Some(observation);
+    }
+
+    /// Whether the rows of the statement that comes are taken in portions.
+    pub fn set_portions(&mut self, portions: bool) {
+        self.portions = portions;
     }
 
     /// What the present statement takes its memory from.
@@ -372,6 +380,7 @@ impl Session {
             context: self.context(),
             settings: self.info.settings.clone(),
             details: self.sees_details(),
+            portions: self.portions,
             distribution: self.engine.distribution().cloned(),
             observation: self.observation.clone(),
             results: self.engine.results.clone(),

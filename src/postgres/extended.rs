@@ -223,13 +223,17 @@ impl Client {
         if self.in_failed_block() && !prepared.ends_block() {
             return Err(Error::InFailedTransaction.into());
         }
+        // Negative means no limit, as in PostgreSQL.
+        let limit = u64::try_from(max_rows).ok().filter(|limit| *limit > 0);
         let again = !matches!(portal.state, State::New);
         if !again {
             let registered = self.session.start(&prepared.text)?;
+            let registered = match limit {
+                Some(_) => registered.in_portions(),
+                None => registered,
+            };
             self.run_portal(registered, portal).await?;
         }
-        // Negative means no limit, as in PostgreSQL.
-        let limit = u64::try_from(max_rows).ok().filter(|limit| *limit > 0);
         match &mut portal.state {
             State::Reading(reading) => {
                 let mut encoder = match (&portal.declared, &portal.statement.prepared) {

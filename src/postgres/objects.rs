@@ -136,7 +136,8 @@ impl Client {
         let Some(mut query) = portal.statement.prepared.clone() else { return Ok(()) };
         let values = portal.values.clone();
         self.wait_for_turn(&mut registered, &query).await?;
-        let outcome = self.session.execute(registered, &mut query, values, Ok).await?;
+        let outcome =
+            self.session.execute(registered.in_portions(), &mut query, values, Ok).await?;
         let Outcome::Rows(running) = outcome else { return Ok(()) };
         let mut reading = Reading::batches(running, scroll, self.session.memory("cursor"));
         reading.suspend();

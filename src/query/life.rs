@@ -292,6 +292,7 @@ impl Session {
     pub(super) fn observe(&mut self, registered: &Registered) {
         registered.facts().note_execution();
         self.engine.observe(registered.facts().observation.clone());
+        self.engine.set_portions(registered.has_portions());
     }
 
     /// A statement that writes, from its plan to its commit: its tag, and what RETURNING asked for.

@@ -42,6 +42,7 @@ pub struct Registered {
     _share: Option<Share>,
     /// Its place in its role's pool.
     seated: Option<Seated>,
+    portions: bool,
 }
 
 /// The statement is ready to run.
@@ -80,8 +81,18 @@ impl Admitted {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let session = entry.clone();
         let Self { gate: _gate, share: _share } = self;
-        let seated = None;
-        Registered { session, facts, listed, stopper, timeout, deadline, _gate, _share, seated }
+        Registered {
+            session,
+            facts,
+            listed,
+            stopper,
+            timeout,
+            deadline,
+            _gate,
+            _share,
+            seated: None,
+            portions: false,
+        }
     }
 }
 
@@ -107,6 +118,16 @@ impl Registered {
 
     pub(super) fn id(&self) -> Uuid {
         self.listed.id()
+    }
+
+    /// Its rows are taken in portions: whoever takes them may have enough before it ends.
+    pub fn in_portions(mut self) -> Self {
+        self.portions = true;
+        self
+    }
+
+    pub(super) fn has_portions(&self) -> bool {
+        self.portions
     }
 
     /// Its place among the statements of its pool that run, up to its end.

@@ -59,6 +59,6 @@ pub use guard::check_file;
 pub use location::Location;
 pub use look_up::{Keyed, LookUps, can_be_key, own_bytes};
 pub use pages::PageCache;
-pub use ready::ready_scans;
+pub use ready::{ready_in_portions, ready_scans};
 pub use roots::Roots;
 pub use stores::Stores;

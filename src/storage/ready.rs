@@ -52,9 +52,34 @@ pub fn ready_scans(
     plan: Arc<dyn ExecutionPlan>,
     context: &TaskContext,
 ) -> Result<Arc<dyn ExecutionPlan>> {
+    ready(plan, context, false)
+}
+
+/// The same, of a plan whose rows are taken in portions: whoever takes them may have enough before it ends.
+pub fn ready_in_portions(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    ready(plan, context, true)
+}
+
+fn ready(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+    hurried: bool,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let pages = context.session_config().get_extension::<PageCache>();
     let preparation = Preparation { environment: context.runtime_env(), pages };
-    Ok(preparation.below(plan, false)?.data)
+    Ok(preparation.below(plan, hurried)?.data)
+}
+
+/// Whether a node's input may be left before it ends, where its own rows may be.
+fn is_hurried(node: &Arc<dyn ExecutionPlan>, hurried: bool) -> bool {
+    match node.pipeline_behavior() {
+        // It takes all rows before it gives one.
+        EmissionType::Final => false,
+        EmissionType::Incremental | EmissionType::Both => hurried || node.fetch().is_some(),
+    }
 }
 
 /// What scans are made ready with.
@@ -96,11 +121,7 @@ impl Preparation {
                 false => replace_children_if_necessary(node, vec![scan])?,
             }));
         }
-        let hurried = match node.pipeline_behavior() {
-            // It takes all rows before it gives one.
-            EmissionType::Final => false,
-            EmissionType::Incremental | EmissionType::Both => hurried || node.fetch().is_some(),
-        };
+        let hurried = is_hurried(&node, hurried);
         node.map_children(|child| self.below(child, hurried))
     }
 

@@ -258,10 +258,7 @@ fn is_distinction(op: Operator) -> bool {
 fn distinction(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     let BinaryExpr { left, op, right } = binary;
     let kind = common([&*left, &*right], schema);
-    let (left, right) = match op {
-        Operator::IsNotDistinctFrom => joinable(*left, *right, schema),
-        _ => (*left, *right),
-    };
+    let (left, right) = joinable(*left, *right, schema);
     let [left, right] = [left, right].map(|side| match &kind {
         Some(kind) => taken_as(side, kind, schema),
         None => side,
@@ -269,8 +266,8 @@ fn distinction(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     Transformed::yes(binary_expr(left, op, right))
 }
 
-/// Both sides of what rows may be joined by: the engine gathers the floats of one and looks by their bits for those
-/// of the other that it can do without.
+/// Both sides of what rows may be joined by, also if it stands behind NOT: the engine gathers the floats of one and
+/// looks by their bits for those of the other that it can do without.
 pub(super) fn joinable(left: Expr, right: Expr, schema: &DFSchema) -> (Expr, Expr) {
     let floats = [is_float(&left, schema), is_float(&right, schema)];
     if floats == [false, false] || !is_of_own_rows(&left) || !is_of_own_rows(&right) {

@@ -88,7 +88,7 @@ impl ExprPlanner for Operators {
             literals::of_one_type(&op, (left, left_type), (right, right_type));
         let common = mixed::common_type([&left_type, &right_type].into_iter());
         let (left, right) = match op {
-            BinaryOperator::Eq => mixed::joinable(left, right, schema),
+            BinaryOperator::Eq | BinaryOperator::NotEq => mixed::joinable(left, right, schema),
             _ => (left, right),
         };
         if let Some(common) = common.filter(|_| computes(&op) || compares(&op)) {
