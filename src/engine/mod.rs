@@ -160,7 +160,7 @@ pub use result_cache::ResultCache;
 pub use rows::Rows;
 pub use semantics::{JsonError, TooLarge};
 pub use session::{Plan, Session};
-pub use spelling::{NO_ALIAS, NOTHING};
+pub use spelling::{MEMBER, NO_ALIAS, NOTHING};
 pub use subject::Subject;
 pub use write::{Returned, Target, Written};
 
@@ -495,7 +495,7 @@ fn template(
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
-        .with_expr_planners(vec![Arc::new(semantics::Arrays)])
+        .with_expr_planners(vec![Arc::new(semantics::Arrays), Arc::new(semantics::Unordered)])
         .with_default_features()
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))

@@ -15,6 +15,10 @@ pub const NOTHING: &str = "\u{2}nothing";
 /// The alias of a table that has none.
 pub const NO_ALIAS: &str = "\u{2}none";
 
+/// The one column of a subquery in FROM, whose values another is looked for among: no statement has a column of
+/// that name.
+pub const MEMBER: &str = "\u{2}value";
+
 /// The text as the parser understands it; `None` if it does as it is.
 pub(super) fn known(text: &str) -> Result<Option<String>> {
     let has = |word: &str| {

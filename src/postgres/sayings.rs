@@ -50,6 +50,7 @@ const SAYINGS: &[(&str, &str)] = &[
     ("must be in GROUP BY or an aggregate function", "42803"),
     ("Aggregate functions are not allowed in the WHERE clause", "42803"),
     ("aggregate functions are not allowed in", "42803"),
+    ("ORDER BY expressions must appear in argument list", "42P10"),
     ("window functions are not allowed in", "42P20"),
     ("Aggregate function calls cannot", "42803"),
     ("to grouping function is not in grouping columns", "42803"),

@@ -309,25 +309,43 @@ fn aggregate(maker: &mut Maker) -> String {
                 Kind::Timestamp,
             ]);
             let name = maker.random.pick(&["min", "max"]);
-            format!("{name}({distinct}{})", maker.expression(kind, 1))
+            let value = maker.expression(kind, 1);
+            match distinct {
+                "" => format!("{name}({value}{})", meaningless_order(maker)),
+                _ => format!("{name}({distinct}{value})"),
+            }
         }
         9 => {
             let name = maker.random.pick(&["bool_and", "bool_or"]);
-            format!("{name}({})", maker.expression(Kind::Bool, 1))
+            let value = maker.expression(Kind::Bool, 1);
+            format!("{name}({value}{})", meaningless_order(maker))
         }
         10 => {
             let text = maker.expression(Kind::Text, 1);
-            format!("string_agg({text}, ',' ORDER BY {text})")
+            let direction = maker.random.pick(&["", " DESC"]);
+            format!("string_agg({text}, ',' ORDER BY {text}{direction})")
         }
         _ => {
             let number = maker.expression(Kind::Small, 1);
-            format!("array_agg({number} ORDER BY {number})")
+            let order = maker.random.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+            format!("array_agg({distinct}{number} ORDER BY {number}{order})")
         }
     };
     if maker.random.chance(25) {
         call.push_str(&format!(" FILTER (WHERE {})", maker.expression(Kind::Bool, 1)));
     }
     call
+}
+
+/// Perhaps an ORDER BY for an aggregate that does not depend on it.
+fn meaningless_order(maker: &mut Maker) -> String {
+    match maker.random.chance(15) {
+        true => {
+            let kind = maker.plain_kind();
+            format!(" ORDER BY {}", maker.expression(kind, 1))
+        }
+        false => String::new(),
+    }
 }
 
 /// Whether an expression names a column, such as `t1.k`.

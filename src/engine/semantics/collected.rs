@@ -35,6 +35,12 @@ impl Collected {
         Arc::new(AggregateUDF::new_from_impl(Self { engine }))
     }
 
+    /// Whether its values are sorted whatever order they come in, which the engine does not say: it would refuse
+    /// two of them with different orders.
+    fn sorts_itself(&self) -> bool {
+        self.engine.name() == "string_agg"
+    }
+
     fn bounded(&self, inner: Box<dyn Accumulator>, distinct: bool) -> Box<dyn Accumulator> {
         let name = self.engine.name().to_owned();
         Box::new(One { inner, name, distinct, bytes: 0, given: 0 })
@@ -95,6 +101,9 @@ impl AggregateUDFImpl for Collected {
         self: Arc<Self>,
         beneficial: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        if self.sorts_itself() {
+            return Ok(Some(self));
+        }
         let ordered = self.engine.as_ref().clone().with_beneficial_ordering(beneficial)?;
         Ok(ordered.map(|engine| {
             let ordered: Arc<dyn AggregateUDFImpl> = Arc::new(Self { engine: Arc::new(engine) });
@@ -103,7 +112,10 @@ impl AggregateUDFImpl for Collected {
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.engine.order_sensitivity()
+        match self.sorts_itself() {
+            true => AggregateOrderSensitivity::SoftRequirement,
+            false => self.engine.order_sensitivity(),
+        }
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{
-    AggregateFunction, Between, BinaryExpr, Case, InList, InSubquery, ScalarFunction,
+    AggregateFunction, Alias, Between, BinaryExpr, Case, InList, InSubquery, ScalarFunction,
     WindowFunction,
 };
 use datafusion::logical_expr::expr_schema::cast_subquery;
@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
 use super::intervals::{INTERVAL, Order};
 use super::operators::is_constant_text;
 use super::uuids::{AsUuid, uuid};
+use crate::engine::MEMBER;
 
 /// Functions whose arguments are of one type.
 const OF_ONE_TYPE: &[&str] = &["coalesce", "greatest", "least", "make_array", "nullif"];
@@ -117,6 +118,7 @@ impl Mixed {
                 OF_ONE_TYPE.contains(&name) || name == "round"
             }
             Expr::AggregateFunction(function) => function.params.distinct,
+            Expr::Alias(alias) => alias.name == MEMBER,
             Expr::WindowFunction(function) => {
                 let params = &function.params;
                 !params.order_by.is_empty() || !params.partition_by.is_empty() || is_shift(function)
@@ -146,6 +148,7 @@ impl Mixed {
                 of_distinct(function, schema)
             }
             Expr::WindowFunction(function) => self.window(function, schema),
+            Expr::Alias(alias) if alias.name == MEMBER => member(alias, schema),
             other => Transformed::no(other),
         })
     }
@@ -270,6 +273,10 @@ fn distinction(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
 /// looks by their bits for those of the other that it can do without.
 pub(super) fn joinable(left: Expr, right: Expr, schema: &DFSchema) -> (Expr, Expr) {
     let floats = [is_float(&left, schema), is_float(&right, schema)];
+    if floats[1] && matches!(&left, Expr::Column(column) if column.name == MEMBER) {
+        // That on the left has no sign, see `member`.
+        return (left, without_sign_of_zero(right));
+    }
     if floats == [false, false] || !is_of_own_rows(&left) || !is_of_own_rows(&right) {
         return (left, right);
     }
@@ -329,6 +336,17 @@ pub(super) fn without_sign_of_zero(expr: Expr) -> Expr {
         Expr::Cast(_) => binary_expr(zero, Operator::Plus, expr),
         _ => binary_expr(expr, Operator::Plus, zero),
     }
+}
+
+/// What another value is looked for among, where the engine makes a join of it.
+fn member(mut alias: Alias, schema: &DFSchema) -> Transformed<Expr> {
+    let signless = matches!(&*alias.expr, Expr::BinaryExpr(sum)
+        if sum.op == Operator::Plus && (is_zero(&sum.left) || is_zero(&sum.right)));
+    if signless || !is_float(&alias.expr, schema) {
+        return Transformed::no(Expr::Alias(alias));
+    }
+    *alias.expr = without_sign_of_zero(*alias.expr);
+    Transformed::yes(Expr::Alias(alias))
 }
 
 /// An aggregate of values that differ, which floats do for the engine by their bits.

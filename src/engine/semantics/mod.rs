@@ -69,6 +69,7 @@ mod templates;
 mod text;
 mod truths;
 mod typed;
+mod unordered;
 mod uuids;
 mod whole;
 mod words;
@@ -112,6 +113,7 @@ pub(super) use repeated::LargeConstants;
 pub(super) use series::constant_series;
 pub(super) use shifted::ShiftedSums;
 pub(super) use typed::row_number;
+pub(super) use unordered::Unordered;
 
 /// The rule. It belongs behind the engine's own rule that settles types.
 #[derive(Debug)]

@@ -23,10 +23,8 @@ use super::build::{
 };
 use super::dialect::{array_literal, is_plain};
 use super::{factors, tuples};
+use crate::engine::MEMBER;
 use crate::engine::visit::{has_subquery, visit, visit_expressions, visit_mut};
-
-/// The one column of a subquery in FROM: no statement has a column of that name.
-const VALUE: &str = "\u{2}value";
 
 /// The most that takes the place of an array's elements, counted in parts of expressions.
 const MAX_PARTS: usize = 64;
@@ -343,7 +341,7 @@ impl<'a> Rows<'a> {
             Self::Alone(query) => {
                 let mut outer = OUTER.clone();
                 if let SetExpr::Select(select) = outer.body.as_mut() {
-                    let value = || Expr::Identifier(Ident::with_quote('"', VALUE));
+                    let value = || Expr::Identifier(Ident::with_quote('"', MEMBER));
                     select.projection = vec![answer(what(value()))];
                     select.selection = condition(value());
                     for table in &mut select.from {
@@ -379,7 +377,7 @@ fn answer(expr: Expr) -> SelectItem {
 
 /// `SELECT 1 FROM (...) AS "rows" ("value")`, with another query to be put into it.
 static OUTER: LazyLock<Query> = LazyLock::new(|| {
-    let sql = format!("SELECT 1 FROM (SELECT 1) AS \"\u{2}rows\" (\"{VALUE}\")");
+    let sql = format!("SELECT 1 FROM (SELECT 1) AS \"\u{2}rows\" (\"{MEMBER}\")");
     let parsed = Parser::parse_sql(&PostgreSqlDialect {}, &sql);
     match parsed.map(|mut statements| statements.pop()) {
         Ok(Some(Statement::Query(query))) => *query,
