@@ -74,6 +74,7 @@ mod correlated;
 mod definitions;
 mod dense;
 pub mod described;
+mod differing;
 mod distribution;
 mod error;
 mod existence;
@@ -489,13 +490,17 @@ fn template(
     optimizer_rules.insert(behind, Arc::new(semantics::Implied));
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
-    let mut physical_rules = pushdown::looked_after(physical_rules);
+    let mut physical_rules = differing::counted(pushdown::looked_after(physical_rules));
     physical_rules.push(Arc::new(conditions::Conditions));
     physical_rules.push(Arc::new(topmost::Topmost));
     let mut state = SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(environment)
-        .with_expr_planners(vec![Arc::new(semantics::Arrays), Arc::new(semantics::Unordered)])
+        .with_expr_planners(vec![
+            Arc::new(semantics::Arrays),
+            Arc::new(semantics::Ranges),
+            Arc::new(semantics::Unordered),
+        ])
         .with_default_features()
         .with_analyzer_rules(rules)
         .with_query_planner(Arc::new(shared::Planner))

@@ -2,7 +2,8 @@
 //! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
 //! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
 //! as a query is the SELECT that it stands for, and LIKE ALL the operator. ONLY says nothing where no
-//! table has others below it, nor EXCLUDE NO OTHERS of a window. The digits of an interval stand behind it.
+//! table has others below it, nor EXCLUDE NO OTHERS of a window. The digits of an interval stand behind it, and signs
+//! apart from operators.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -27,7 +28,8 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     // Few statements need a second look.
     let locks = has("for") && (has("key") || has("of")) && (has("update") || has("share"));
     let only = has("only") && (has("from") || has("table") || has("join") || has("update"));
-    let looks: [(bool, Rewriting); 8] = [
+    let looks: [(bool, Rewriting); 9] = [
+        (may_join_signs(text), with_signs_apart),
         (only, without_only),
         (has("exclude") && has("others"), without_others),
         (has("nothing") && has("merge"), without_nothing),
@@ -73,6 +75,37 @@ impl Words {
     fn find(&self, word: Keyword) -> Option<usize> {
         (0..self.0.len()).find(|at| self.keyword(*at) == word)
     }
+}
+
+/// What operators are made of.
+const OPERATORS: &[u8] = b"+-*/<>=~!@#%^&|`?";
+
+/// Those of which one is in any operator that ends with a sign.
+const BEFORE_SIGNS: &[char] = &['~', '!', '@', '#', '%', '^', '&', '|', '`', '?'];
+
+/// Whether a sign may stand right behind an operator.
+fn may_join_signs(text: &str) -> bool {
+    let joins = |pair: &[u8]| matches!(pair[1], b'+' | b'-') && OPERATORS.contains(&pair[0]);
+    text.as_bytes().windows(2).any(joins)
+}
+
+/// Signs behind operators, as in `a >=-1`, which the parser takes for one operator with them.
+fn with_signs_apart(text: &str, words: &Words) -> Option<String> {
+    let (mut changed, mut end) = (String::new(), 0);
+    for (start, token) in &words.0 {
+        let Token::CustomBinaryOperator(operator) = token else { continue };
+        if operator.contains(BEFORE_SIGNS) {
+            continue;
+        }
+        let own = operator.trim_end_matches(['+', '-']).len().max(1);
+        for sign in own..operator.len() {
+            changed.push_str(&text[end..start + sign]);
+            changed.push(' ');
+            end = start + sign;
+        }
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
 }
 
 fn without_nothing(text: &str, words: &Words) -> Option<String> {

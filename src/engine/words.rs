@@ -247,6 +247,15 @@ fn of_values(text: &str) -> Option<String> {
     if let Some((kind, _)) = text.split_once("Array overflow on abs(") {
         return Some(format!("{} out of range", type_name(kind)?));
     }
+    if let Some(operator) = between(text, "Unsupported binary operator: Custom(\"", "\")") {
+        return Some(format!("operator does not exist: {operator}"));
+    }
+    if let Some(call) =
+        text.strip_prefix("Aggregate can not be used as a sliding accumulator because `retract_batch` is not implemented: ")
+    {
+        let name = call.split('(').next()?;
+        return Some(format!("{name} is not supported over a frame that begins behind the first row"));
+    }
     if let Some((said, _)) = too_large(text) {
         return Some(said);
     }

@@ -337,7 +337,7 @@ pub fn is_text(data_type: &DataType) -> bool {
 }
 
 /// Whether values of the type are sent as `json`: objects, and lists that hold them at any depth.
-pub(super) fn is_json(data_type: &DataType) -> bool {
+pub fn is_json(data_type: &DataType) -> bool {
     match data_type {
         DataType::Map(..) | DataType::Struct(_) | DataType::Union(..) => true,
         other => element(other).is_some_and(|child| is_json(storage(child.data_type()))),

@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Decimal128Array, IntervalMonthDayNanoArray};
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
 };
 use arrow::error::ArrowError;
-use datafusion::common::Result;
+use datafusion::common::{DFSchema, Result};
 use datafusion::functions::utils::make_scalar_function;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 
 pub(in crate::engine) const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -64,6 +66,60 @@ fn lengths(args: &[ArrayRef]) -> Result<ArrayRef> {
     let intervals = args[0].as_primitive::<IntervalMonthDayNanoType>();
     let lengths: Decimal128Array = intervals.unary(length);
     Ok(Arc::new(lengths.with_data_type(LENGTH)))
+}
+
+/// `interval_epoch(interval)`: its seconds, with years of 365.25 days, and months besides of 30 (`interval_part_common`
+/// of PostgreSQL's `timestamp.c`).
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Epoch {
+    signature: Signature,
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self { signature: Signature::exact(vec![INTERVAL], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Epoch {
+    fn name(&self) -> &str {
+        "interval_epoch"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let seconds = |args: &[ArrayRef]| -> Result<ArrayRef> {
+            let intervals = args[0].as_primitive::<IntervalMonthDayNanoType>();
+            let seconds: Float64Array = intervals.unary(seconds);
+            Ok(Arc::new(seconds))
+        };
+        make_scalar_function(seconds, Vec::new())(&args.args)
+    }
+}
+
+fn seconds(interval: IntervalMonthDayNano) -> f64 {
+    let (years, months) = (interval.months / 12, interval.months % 12);
+    let days = f64::from(years) * 365.25
+        + f64::from(months) * DAYS_PER_MONTH as f64
+        + f64::from(interval.days);
+    days * SECONDS_PER_DAY + interval.nanoseconds as f64 / 1e9
+}
+
+/// `extract(epoch FROM interval)`, of which the engine's years have twelve months of 30 days.
+pub(super) fn epoch(function: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
+    let [Expr::Literal(part, _), interval] = function.args.as_slice() else { return None };
+    let asked = function.func.name() == "date_part"
+        && part.try_as_str().flatten().is_some_and(|part| part.eq_ignore_ascii_case("epoch"));
+    let is_interval = || interval.get_type(schema).is_ok_and(|kind| kind == INTERVAL);
+    (asked && is_interval())
+        .then(|| ScalarUDF::new_from_impl(Epoch::default()).call(vec![interval.clone()]))
 }
 
 /// `interval_times(interval, factor)`, or `interval_divided(interval, divisor)`.

@@ -85,6 +85,18 @@ pub(super) fn common_type<'a>(types: impl Iterator<Item = &'a DataType>) -> Opti
     }
 }
 
+/// The type of a value that is one of these, if the engine takes another: what is only chosen and not compared stays a
+/// `real` beside exact numbers (`select_common_type` of PostgreSQL's `parse_coerce.c`).
+pub(super) fn chosen_type<'a>(
+    types: impl Iterator<Item = &'a DataType> + Clone,
+) -> Option<DataType> {
+    let double = types.clone().any(|kind| *kind == DataType::Float64);
+    match common_type(types) {
+        Some(DataType::Float64) if !double => Some(DataType::Float32),
+        other => other,
+    }
+}
+
 /// An expression as of a type.
 pub(super) fn taken_as(expr: Expr, kind: &DataType, schema: &DFSchema) -> Expr {
     match expr.get_type(schema) {
@@ -98,9 +110,20 @@ pub(super) fn common<'a>(
     exprs: impl IntoIterator<Item = &'a Expr>,
     schema: &DFSchema,
 ) -> Option<DataType> {
-    let types = exprs.into_iter().map(|expr| expr.get_type(schema).ok());
-    // What has no type yet, such as a parameter, gets the engine's.
-    common_type(types.collect::<Option<Vec<_>>>()?.iter())
+    common_type(types_of(exprs, schema)?.iter())
+}
+
+/// The same of what is chosen among them.
+fn chosen<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Option<DataType> {
+    chosen_type(types_of(exprs, schema)?.iter())
+}
+
+/// `None` if one has no type yet, such as a parameter, which gets the engine's.
+fn types_of<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<Vec<DataType>> {
+    exprs.into_iter().map(|expr| expr.get_type(schema).ok()).collect()
 }
 
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
@@ -244,7 +267,7 @@ fn default_alike(args: &mut [Expr], schema: &DFSchema) -> bool {
     };
     let kind = match written || is_constant_text(default) {
         true => Some(kind),
-        false => common_type([&kind, &other].into_iter())
+        false => chosen_type([&kind, &other].into_iter())
             .or_else(|| type_union_resolution(&[kind, other])),
     };
     let Some(kind) = kind else { return false };
@@ -445,7 +468,7 @@ fn without_signs_of_zeros(subquery: Subquery) -> Result<Subquery> {
 fn cases(mut case: Case, schema: &DFSchema) -> Transformed<Expr> {
     let mut changed = false;
     let results = case.when_then_expr.iter().map(|(_, then)| &**then);
-    if let Some(kind) = common(results.chain(case.else_expr.as_deref()), schema) {
+    if let Some(kind) = chosen(results.chain(case.else_expr.as_deref()), schema) {
         let results = case.when_then_expr.iter_mut().map(|(_, then)| then);
         for result in results.chain(&mut case.else_expr) {
             **result = taken_as(std::mem::take(result), &kind, schema);
@@ -512,20 +535,31 @@ fn of_one_type(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr>
         let compared = [value, other].map(|side| taken_as(side.clone(), &kind, schema));
         return Transformed::yes(null_if_equal(value.clone(), compared));
     }
-    let floats = |args: &[Expr]| args.iter().all(|arg| is_float(arg, schema));
-    // PostgreSQL has an operator for a real and a double precision, and none for one and an exact number.
-    let kind = match func.name() == "nullif" && floats(&args) {
-        true => None,
-        false => common(&args, schema),
+    // There is an operator for a float and any other number: the result is the float. The engine compares floats by
+    // their bits here, where -0 is not 0.
+    if func.name() == "nullif"
+        && let [value, other] = args.as_slice()
+        && is_float(value, schema)
+    {
+        let kind = common(&args, schema);
+        let compared = [value, other].map(|side| match &kind {
+            Some(kind) => taken_as(side.clone(), kind, schema),
+            None => side.clone(),
+        });
+        return Transformed::yes(null_if_equal(value.clone(), compared));
+    }
+    let kind = match func.name() {
+        "nullif" => common(&args, schema),
+        _ => chosen(&args, schema),
     };
     let args: Vec<Expr> = match &kind {
         Some(kind) => args.into_iter().map(|arg| taken_as(arg, kind, schema)).collect(),
         None => args,
     };
-    // The engine compares floats by their bits there: -0 is not 0.
+    // Both are floats now.
     if func.name() == "nullif"
         && let [value, other] = args.as_slice()
-        && floats(&args)
+        && is_float(value, schema)
     {
         return Transformed::yes(null_if_equal(value.clone(), [value.clone(), other.clone()]));
     }

@@ -38,6 +38,7 @@ mod collected;
 mod comparisons;
 mod decimals;
 mod distinctions;
+mod domains;
 mod equal_json;
 mod extremes;
 mod fractions;
@@ -57,6 +58,7 @@ mod moments;
 mod moved;
 mod operators;
 mod precision;
+mod ranges;
 mod reached;
 mod refused;
 mod repeated;
@@ -109,6 +111,7 @@ pub use json::JsonError;
 pub(super) use json_types::{anew as json_anew, parameter_as};
 pub(super) use operators::Operators;
 pub(super) use precision::kept;
+pub(super) use ranges::Ranges;
 pub(super) use repeated::LargeConstants;
 pub(super) use series::constant_series;
 pub(super) use shifted::ShiftedSums;
@@ -199,6 +202,8 @@ pub(super) fn unnamed_functions() -> Vec<Arc<ScalarUDF>> {
     functions.extend(text::readers());
     functions.push(Arc::new(ScalarUDF::new_from_impl(series::MomentSeries::default())));
     functions.push(Arc::new(ScalarUDF::new_from_impl(zones::ClockOffset::default())));
+    functions.push(Arc::new(ScalarUDF::new_from_impl(ranges::Roomy::default())));
+    functions.push(Arc::new(ScalarUDF::new_from_impl(intervals::Epoch::default())));
     functions.extend([bare::function(), bare::optional()]);
     functions
 }
@@ -215,6 +220,7 @@ pub(super) fn amended_functions(
     known: impl Fn(&str) -> Option<Arc<ScalarUDF>>,
 ) -> Vec<Arc<ScalarUDF>> {
     let mut functions = bounded::functions(&known);
+    functions.extend(domains::functions(&known));
     functions.extend(lengths::functions(&known));
     functions.extend(whole::functions(&known));
     let truncated = |inner| Arc::new(ScalarUDF::new_from_impl(moments::DateTrunc::new(inner)));
@@ -357,6 +363,7 @@ impl Semantics {
             Expr::ScalarFunction(function) => {
                 let part = zones::part_of_zone(&function, schema, zone)?;
                 if let Some(other) = part
+                    .or_else(|| intervals::epoch(&function, schema))
                     .or_else(|| series::on_session_clocks(&function, schema, zone))
                     .or_else(|| zones::of_day(&function, schema, zone))
                     .or_else(|| self.age(&function, schema, zone))

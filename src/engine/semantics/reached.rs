@@ -22,7 +22,7 @@ use super::json::JsonError;
 use super::json_types::no_operator;
 use super::moments::no_function;
 use crate::values::jsonb::{self, Error, within};
-use crate::values::types::{is_text, json_type, of_json_type};
+use crate::values::types::{is_json, is_text, json_type, of_json_type};
 
 /// What is asked of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +111,16 @@ pub(super) fn operator(
     // What a parameter is, or a text in quotes, follows from the operator.
     let of = |expr: &Expr| expr.get_type(schema).unwrap_or(DataType::Null);
     let may_be_json = |expr: &Expr| is_text(&of(expr)) || of(expr).is_null();
+    // What files have as objects is shown as `json`.
+    let made;
+    let into = matches!(op, B::Arrow | B::LongArrow | B::HashArrow | B::HashLongArrow);
+    let left = match into && is_json(&of(left)) {
+        true => {
+            made = super::json::of_value().call(vec![left.clone()]);
+            &made
+        }
+        false => left,
+    };
     let as_of = |expr: &Expr, kind: DataType| match of(expr) == kind {
         true => expr.clone(),
         false => cast(expr.clone(), kind),

@@ -23,7 +23,7 @@ const NUMBERS: [&str; 2] = ["\u{2}left", "\u{2}right"];
 pub(super) fn settled(plan: LogicalPlan, json: &EqualJson) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Union(union) => of_common_types(union),
-        LogicalPlan::Values(values) => of_moments(values),
+        LogicalPlan::Values(values) => of_one_type(values),
         LogicalPlan::Join(join) if is_set_operation(&join) => compared(join, json),
         other => Ok(Transformed::no(other)),
     }
@@ -107,30 +107,33 @@ fn of_common_types(union: Union) -> Result<Transformed<LogicalPlan>> {
     Union::try_new_with_loose_types(inputs).map(|union| Transformed::yes(LogicalPlan::Union(union)))
 }
 
-/// VALUES of dates beside timestamps: the engine takes all for timestamps in nanoseconds without a zone.
-fn of_moments(values: Values) -> Result<Transformed<LogicalPlan>> {
-    let mixed = DataType::Timestamp(TimeUnit::Nanosecond, None);
+/// VALUES of dates beside timestamps, and of floats beside exact numbers: the engine takes all for timestamps in
+/// nanoseconds without a zone, and for decimals.
+fn of_one_type(values: Values) -> Result<Transformed<LogicalPlan>> {
+    let nanoseconds = DataType::Timestamp(TimeUnit::Nanosecond, None);
     let Values { schema, values: rows } = &values;
-    let given = |expr: &Expr| match expr {
-        Expr::Cast(cast) if *cast.field.data_type() == mixed => (*cast.expr).clone(),
+    let given = |expr: &Expr, field: &Field| match expr {
+        Expr::Cast(cast) if cast.field.data_type() == field.data_type() => (*cast.expr).clone(),
         other => other.clone(),
     };
     let common = |(at, field): (usize, &Arc<Field>)| {
-        if *field.data_type() != mixed {
+        let kind = field.data_type();
+        if *kind != nanoseconds && !kind.is_decimal() {
             return None;
         }
-        let types = rows.iter().map(|row| given(row.get(at)?).get_type(schema).ok());
-        mixed::common_type(types.collect::<Option<Vec<_>>>()?.iter())
+        let types = rows.iter().map(|row| given(row.get(at)?, field).get_type(schema).ok());
+        mixed::chosen_type(types.collect::<Option<Vec<_>>>()?.iter())
     };
     let kinds: Vec<Option<DataType>> = schema.fields().iter().enumerate().map(common).collect();
     if kinds.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Values(values)));
     }
-    let taken = |(value, kind): (&Expr, &Option<DataType>)| match kind {
-        Some(kind) => mixed::taken_as(given(value), kind, schema),
+    let taken = |(value, (kind, field)): (&Expr, (&Option<DataType>, &Arc<Field>))| match kind {
+        Some(kind) => mixed::taken_as(given(value, field), kind, schema),
         None => value.clone(),
     };
-    let rows = rows.iter().map(|row| row.iter().zip(&kinds).map(taken).collect()).collect();
+    let columns = || kinds.iter().zip(schema.fields());
+    let rows = rows.iter().map(|row| row.iter().zip(columns()).map(taken).collect()).collect();
     let fields = schema.iter().zip(&kinds).map(|((qualifier, field), kind)| {
         let field = match kind {
             Some(kind) => Arc::new(field.as_ref().clone().with_data_type(kind.clone())),
@@ -147,7 +150,7 @@ fn of_moments(values: Values) -> Result<Transformed<LogicalPlan>> {
 fn common_types(inputs: &[&LogicalPlan]) -> Vec<Option<DataType>> {
     let count = inputs.iter().map(|input| input.schema().fields().len()).min().unwrap_or(0);
     let of = |at: usize| {
-        mixed::common_type(inputs.iter().map(|input| input.schema().field(at).data_type()))
+        mixed::chosen_type(inputs.iter().map(|input| input.schema().field(at).data_type()))
     };
     (0..count).map(of).collect()
 }

@@ -72,7 +72,11 @@ impl ScalarUDFImpl for AtTimeZone {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        let is_zone = |kind: &DataType| {
+            matches!(kind, DataType::Interval(_)) || kind.is_string() || kind.is_null()
+        };
         let returned = match types {
+            [zone, _] if !is_zone(zone) => None,
             // A day begins on the session's clocks: see [`of_day`].
             [_, DataType::Date32] => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
             [_, moments] => shifted(moments),
@@ -82,31 +86,76 @@ impl ScalarUDFImpl for AtTimeZone {
             Some(returned) => Ok(returned),
             None => plan_err!(
                 "function timezone does not exist for these types. No function matches the given \
-                 name and argument types: it takes a zone's name and a timestamp"
+                 name and argument types: it takes a zone's name, or an interval, and a timestamp"
             ),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [ColumnarValue::Scalar(zone), moments] = args.args.as_slice() else {
-            return exec_err!("AT TIME ZONE takes one zone for all rows");
+        let to = args.return_type();
+        let [zone, moments] = args.args.as_slice() else {
+            return exec_err!("timezone takes a zone and a moment");
         };
-        let Some(Some(name)) = zone.try_as_str() else {
-            return ScalarValue::try_from(args.return_type()).map(ColumnarValue::Scalar);
+        let zones = match zone {
+            ColumnarValue::Scalar(zone) => {
+                let Some(zone) = self.zone(zone)? else {
+                    return ScalarValue::try_from(to).map(ColumnarValue::Scalar);
+                };
+                return Ok(match moments {
+                    ColumnarValue::Array(array) => ColumnarValue::Array(shift(array, &zone, to)?),
+                    ColumnarValue::Scalar(value) => {
+                        ColumnarValue::Scalar(shift_value(value, &zone, to)?)
+                    }
+                });
+            }
+            ColumnarValue::Array(zones) => zones,
         };
+        // A zone for each row: those beside one another are mostly the same.
+        let moments = moments.to_array(zones.len())?;
+        let mut last: Option<(ScalarValue, Option<TimeZone>)> = None;
+        let rows = (0..zones.len()).map(|row| {
+            let given = ScalarValue::try_from_array(zones, row)?;
+            if last.as_ref().is_none_or(|(known, _)| *known != given) {
+                let zone = self.zone(&given)?;
+                last = Some((given, zone));
+            }
+            match last.as_ref().and_then(|(_, zone)| zone.as_ref()) {
+                Some(zone) => {
+                    ScalarValue::try_from_array(&shift(&moments.slice(row, 1), zone, to)?, 0)
+                }
+                None => ScalarValue::try_from(to),
+            }
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        match rows.is_empty() {
+            true => Ok(ColumnarValue::Array(arrow::array::new_empty_array(to))),
+            false => ScalarValue::iter_to_array(rows).map(ColumnarValue::Array),
+        }
+    }
+}
+
+impl AtTimeZone {
+    /// The zone that a name or an interval stands for; `None` for NULL.
+    fn zone(&self, given: &ScalarValue) -> Result<Option<TimeZone>> {
+        if given.is_null() {
+            return Ok(None);
+        }
+        if let ScalarValue::IntervalMonthDayNano(Some(east)) = given {
+            if east.months != 0 || east.days != 0 {
+                return exec_err!("interval time zone must not include months or days");
+            }
+            let zone = TimeZone::east_by(east.nanoseconds / per_second(TimeUnit::Nanosecond));
+            return match zone {
+                Some(zone) => Ok(Some(zone)),
+                None => exec_err!("interval time zone is out of range"),
+            };
+        }
+        let name = given.try_as_str().flatten().unwrap_or_default();
         let zone = match self.of_moment {
             true => TimeZone::parse_of_moment(name),
             false => TimeZone::parse_posix(name),
         };
-        let zone = zone.ok_or_else(|| unknown_zone(name))?;
-        match moments {
-            ColumnarValue::Array(array) => {
-                shift(array, &zone, args.return_type()).map(ColumnarValue::Array)
-            }
-            ColumnarValue::Scalar(value) => {
-                shift_value(value, &zone, args.return_type()).map(ColumnarValue::Scalar)
-            }
-        }
+        zone.map(Some).ok_or_else(|| unknown_zone(name))
     }
 }
 

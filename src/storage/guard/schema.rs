@@ -1,10 +1,12 @@
 //! The columns of Parquet files, as the engine makes them of metadata.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::config::ParquetOptions;
+use datafusion::common::plan_err;
 use datafusion::datasource::physical_plan::parquet::{
     Int96Coercer, transform_binary_to_string, transform_schema_to_view,
 };
@@ -53,6 +55,11 @@ async fn schema_of(
     let metadata = metadata.file_metadata();
     let columns = metadata.schema_descr();
     let mut schema = parquet_to_arrow_schema(columns, metadata.key_value_metadata())?;
+    // Only one of them would be seen.
+    let mut seen = HashSet::new();
+    if let Some(twice) = schema.fields().iter().find(|field| !seen.insert(field.name())) {
+        return plan_err!("column \"{}\" is there twice", twice.name());
+    }
     if let Some(unit) = &options.coerce_int96 {
         let unit = unit_of(unit)?;
         let zone = options.coerce_int96_tz.as_deref();

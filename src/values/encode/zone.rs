@@ -83,6 +83,12 @@ impl TimeZone {
         }
     }
 
+    /// A zone that is always so many seconds east of Greenwich; `None` if that is too many.
+    pub fn east_by(seconds: i64) -> Option<Self> {
+        let offset = i32::try_from(seconds).ok()?;
+        fixed(hour_name(offset), offset)
+    }
+
     /// The name that `SHOW TIME ZONE` gives.
     pub fn name(&self) -> &str {
         &self.name
