@@ -191,11 +191,11 @@ impl Answer {
         rows.iter().flatten().any(|found| found.as_deref() == Some(value))
     }
 
-    /// Its rows in some order, with five digits behind the point.
+    /// Its rows in some order, with three digits behind the point: as many as the numbers in the tables have.
     pub fn about(&self) -> Option<Vec<Vec<Option<String>>>> {
         let Self::Rows { rows, .. } = self else { return None };
         let about = |value: &String| match value.parse::<f64>() {
-            Ok(number) => ((number * 1e5).round() / 1e5 + 0.0).to_string(),
+            Ok(number) => ((number * 1e3).round() / 1e3 + 0.0).to_string(),
             Err(_) => value.clone(),
         };
         let row = |row: &Row| row.iter().map(|value| value.as_ref().map(about)).collect();

@@ -35,6 +35,11 @@ const ANY_KIND: &[Kind] = &[
 ];
 const NUMBERS: &[Kind] = &[Kind::Int, Kind::Small, Kind::Numeric, Kind::Float, Kind::Moderate];
 const FIELDS: &[&str] = &["year", "month", "day", "quarter", "dow", "isodow", "doy", "week"];
+const INTERVAL_FIELDS: &[&str] = &["year", "month", "day", "hour", "minute", "decade"];
+const TIME_FIELDS: &[&str] = &["year", "month", "day", "hour", "minute", "dow", "century"];
+const ZONES: &[&str] =
+    &["'UTC'", "'Europe/Berlin'", "'America/New_York'", "interval '-03:30'", "'+02'"];
+const STRIDES: &[&str] = &["1 day", "90 minutes", "7 days"];
 const UNITS: &[&str] = &["year", "quarter", "month", "week", "day"];
 
 impl Maker {
@@ -117,7 +122,7 @@ impl Maker {
         Some(format!("{name}.{}", column.name))
     }
 
-    fn leaf(&mut self, kind: Kind) -> String {
+    pub fn leaf(&mut self, kind: Kind) -> String {
         if kind == Kind::Small && self.random.chance(15) && self.own < self.scope.len() {
             let at = self.own + self.random.below(self.scope.len() - self.own);
             return format!("{}.{KEY}", self.scope[at]);
@@ -148,7 +153,7 @@ impl Maker {
             Kind::Text => self.text(deeper),
             Kind::Date => self.date(deeper),
             Kind::Timestamp => self.timestamp(),
-            Kind::Timestamptz => self.leaf(kind),
+            Kind::Timestamptz => self.moment(),
             Kind::Interval => self.interval(deeper),
             Kind::Bytea => self.bytes(deeper),
             Kind::Uuid => self.leaf(kind),
@@ -191,10 +196,22 @@ impl Maker {
     }
 
     fn condition(&mut self, depth: usize) -> String {
-        match self.random.below(16) {
+        match self.random.below(18) {
             0..=3 => {
                 let (left, right) = self.pair(depth);
                 format!("({left} {} {right})", self.random.pick(COMPARISONS))
+            }
+            16 => {
+                let ((a, b), (c, d)) = (self.pair(0), self.pair(0));
+                format!("(({a}, {c}) {} ({b}, {d}))", self.random.pick(COMPARISONS))
+            }
+            17 => {
+                let text = self.expression(Kind::Text, depth);
+                let pattern = self.random.pick(&["'(a|b)%'", "'_+'", "'%[0-9]'"]);
+                match self.random.chance(50) {
+                    true => format!("({text} SIMILAR TO {pattern})"),
+                    false => format!("starts_with({text}, 'a')"),
+                }
             }
             4 => {
                 let kind = self.kind();
@@ -302,7 +319,17 @@ impl Maker {
     /// An integer of at most a few digits.
     fn small(&mut self, depth: usize) -> String {
         let (left, right) = (self.leaf(Kind::Small), self.leaf(Kind::Small));
-        match self.random.below(20) {
+        match self.random.below(24) {
+            20 => {
+                let field = self.random.pick(INTERVAL_FIELDS);
+                format!("extract({field} FROM {})::int4", self.expression(Kind::Interval, depth))
+            }
+            21 => {
+                let field = self.random.pick(TIME_FIELDS);
+                format!("extract({field} FROM {})::int4", self.leaf(Kind::Timestamptz))
+            }
+            22 => format!("position('b' IN {})", self.expression(Kind::Text, depth)),
+            23 => format!("(- {left}>=-3)::int4"),
             0..=2 => format!("({left} + {right})"),
             3 => format!("({left} - {right})"),
             4 => format!("({left} * {right})"),
@@ -349,7 +376,12 @@ impl Maker {
 
     fn float(&mut self, depth: usize) -> String {
         let leaf = self.leaf(Kind::Float);
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 => {
+                let value = self.expression(Kind::Interval, depth);
+                format!("extract(epoch FROM {value})::float8")
+            }
+            7 => format!("date_part('epoch', {})", self.expression(Kind::Date, depth)),
             0 => format!("(- {leaf})"),
             1 => format!("abs({leaf})"),
             2 => format!("{leaf}::float8"),
@@ -379,7 +411,16 @@ impl Maker {
     fn text(&mut self, depth: usize) -> String {
         let (left, right) = (self.expression(Kind::Text, depth), self.leaf(Kind::Text));
         let (from, size) = (self.random.pick(&["1", "2", "3"]), self.random.pick(&["0", "1", "2"]));
-        match self.random.below(20) {
+        match self.random.below(26) {
+            20 => format!("overlay({left} PLACING 'xy' FROM {from} FOR {size})"),
+            21 => format!("regexp_replace({left}, '[ab]+', '<\\\\&>', 'g')"),
+            22 => format!("repeat({left}, {size})"),
+            23 => format!("btrim({left}, 'ab')"),
+            24 => format!("quote_nullable({left})"),
+            25 => {
+                let value = self.leaf(Kind::Timestamp);
+                format!("to_char({value}, 'YYYY-MM-DD HH24:MI:SS DDD IW')")
+            }
             0 | 1 => format!("({left} || {right})"),
             2 => format!("upper({left})"),
             3 => format!("lower({left})"),
@@ -421,7 +462,17 @@ impl Maker {
     }
 
     fn timestamp(&mut self) -> String {
-        match self.random.below(6) {
+        match self.random.below(9) {
+            6 => format!(
+                "({} AT TIME ZONE {})",
+                self.leaf(Kind::Timestamptz),
+                self.random.pick(ZONES)
+            ),
+            7 => {
+                let (stride, value) = (self.random.pick(STRIDES), self.leaf(Kind::Timestamp));
+                format!("date_bin('{stride}', {value}, timestamp '2001-01-01')")
+            }
+            8 => format!("({} + interval '1 month 1 hour')", self.leaf(Kind::Date)),
             0 => {
                 // A sum of differences of timestamps may be none.
                 let interval = self.leaf(Kind::Interval);
@@ -434,6 +485,19 @@ impl Maker {
             3 => format!("({} AT TIME ZONE 'UTC')", self.leaf(Kind::Timestamptz)),
             4 => format!("({} - interval '1 day')", "timestamp '1970-01-01 00:00:00.5'"),
             _ => self.leaf(Kind::Timestamp),
+        }
+    }
+
+    fn moment(&mut self) -> String {
+        match self.random.below(5) {
+            0 => {
+                format!("({} AT TIME ZONE {})", self.leaf(Kind::Timestamp), self.random.pick(ZONES))
+            }
+            1 => {
+                let unit = self.random.pick(UNITS);
+                format!("date_trunc('{unit}', {})", self.leaf(Kind::Timestamptz))
+            }
+            _ => self.leaf(Kind::Timestamptz),
         }
     }
 

@@ -292,7 +292,16 @@ fn with_subqueries(maker: &mut Maker) -> Statement {
 fn aggregate(maker: &mut Maker) -> String {
     let kind = maker.plain_kind();
     let distinct = if maker.random.chance(25) { "DISTINCT " } else { "" };
-    let mut call = match maker.random.below(12) {
+    let mut call = match maker.random.below(15) {
+        12 => {
+            let name = maker.random.pick(&["bit_and", "bit_or", "bit_xor"]);
+            format!("{name}({})", maker.leaf(Kind::Int))
+        }
+        13 => {
+            let value = maker.expression(Kind::Small, 1);
+            format!("percentile_disc(0.5) WITHIN GROUP (ORDER BY {value})")
+        }
+        14 => format!("every({})", maker.expression(Kind::Bool, 1)),
         0 => "count(*)".to_owned(),
         1 | 2 => format!("count({distinct}{})", maker.expression(kind, 1)),
         3 => format!("sum({distinct}{})", maker.expression(Kind::Small, 1)),
@@ -378,9 +387,10 @@ fn aggregated(maker: &mut Maker) -> Statement {
     if maker.random.chance(35) {
         sql.push_str(&format!(" WHERE {}", maker.expression(Kind::Bool, 2)));
     }
-    if !keys.is_empty() {
+    if let Some(first) = keys.first() {
         let keys = keys.join(", ");
-        sql.push_str(&match maker.random.below(8) {
+        sql.push_str(&match maker.random.below(9) {
+            8 => format!(" GROUP BY GROUPING SETS ((), ({keys}), ({first}))"),
             0 => format!(" GROUP BY ROLLUP ({keys})"),
             1 => format!(" GROUP BY CUBE ({keys})"),
             2 => format!(" GROUP BY GROUPING SETS (({keys}), ())"),
@@ -392,6 +402,29 @@ fn aggregated(maker: &mut Maker) -> Statement {
         sql.push_str(&format!(" HAVING count(*) > {count}"));
     }
     Statement { sql, about: "aggregates", ordered: false }
+}
+
+/// The order of a window, and a frame that reaches so far from each row's value.
+fn range(maker: &mut Maker, alias: &str) -> String {
+    let (column, offsets): (&str, &[&str]) = maker.random.pick(&[
+        ("k", &["1", "3", "100000"][..]),
+        ("m", &["0", "2", "3000000000"]),
+        ("i4", &["5", "2147483647"]),
+        ("i8", &["10", "9223372036854775807"]),
+        ("n", &["0.5", "10", "0.0001"]),
+        ("g8", &["0.5", "3"]),
+        ("d", &["interval '1 day'", "interval '1 month'"]),
+        ("ts", &["interval '1 hour'", "interval '1 year'"]),
+    ]);
+    let direction = maker.random.pick(&["", " DESC"]);
+    let (before, behind) = (maker.random.pick(offsets), maker.random.pick(offsets));
+    let frame = match maker.random.below(4) {
+        0 => format!("{before} PRECEDING AND {behind} FOLLOWING"),
+        1 => format!("{before} PRECEDING AND CURRENT ROW"),
+        2 => format!("UNBOUNDED PRECEDING AND {behind} FOLLOWING"),
+        _ => format!("CURRENT ROW AND {behind} FOLLOWING"),
+    };
+    format!("ORDER BY {alias}.{column}{direction} RANGE BETWEEN {frame}")
 }
 
 fn windows(maker: &mut Maker) -> Statement {
@@ -417,7 +450,12 @@ fn windows(maker: &mut Maker) -> Statement {
             false => value,
         };
         let number = maker.expression(Kind::Small, 1);
-        let call = match maker.random.below(12) {
+        let range = range(maker, &alias);
+        let call = match maker.random.below(16) {
+            12 => format!("percent_rank() OVER ({partition}ORDER BY {key}{direction})"),
+            13 => format!("cume_dist() OVER ({partition}ORDER BY {key}{direction})"),
+            14 => format!("count(*) OVER ({partition}{range})"),
+            15 => format!("sum({number}) FILTER (WHERE {alias}.b) OVER ({partition}{range})"),
             0 => format!("row_number() OVER ({partition}ORDER BY {total})"),
             1 => format!("rank() OVER ({partition}ORDER BY {key}{direction})"),
             2 => format!("dense_rank() OVER ({partition}ORDER BY {key}{direction})"),
@@ -484,6 +522,13 @@ fn derived(maker: &mut Maker) -> Statement {
         sql
     });
     let outer = maker.random.pick(&[
+        "SELECT count(DISTINCT v), count(*) FROM q",
+        "SELECT DISTINCT ON (w) w, v FROM q ORDER BY w, v",
+        "SELECT v, w FROM q WHERE (w, 1) IN (SELECT m, 1 FROM several)",
+        "SELECT w, x FROM q, LATERAL (SELECT w + 1 AS x) l",
+        "SELECT w, x FROM q JOIN (VALUES (1, 'a'), (2, NULL), (NULL, 'c')) t (x, y) ON w = x",
+        "SELECT 'a' AS t, count(v), count(DISTINCT w) FROM q UNION ALL SELECT 'b', NULL, 1",
+        "SELECT v, w FROM q EXCEPT SELECT v, 1 FROM q",
         "SELECT v, w FROM q WHERE v IS NOT NULL",
         "SELECT w, count(*), count(DISTINCT v) FROM q GROUP BY w",
         "SELECT a.v, b.w FROM q a JOIN q b ON a.w = b.w",

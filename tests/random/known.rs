@@ -78,6 +78,14 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        reason: "intervals of one length, which are sorted as one value and written in several ways",
+        applies: |found| {
+            found.sql.contains(" ORDER BY ")
+                && ["1 mon", "30 days"].iter().all(|text| found.theirs.has(text))
+                && compare(found.theirs, found.ours, false) != Alike::Different
+        },
+    },
+    Rule {
         reason: "zero with a minus comes before zero, where PostgreSQL sorts both alike",
         applies: |found| {
             found.sql.contains(" ORDER BY ")

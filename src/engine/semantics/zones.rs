@@ -25,7 +25,7 @@ use crate::values::template;
 use crate::values::types::{pg_type, sql_name};
 
 /// Functions whose result depends on the zone that a `timestamptz` is looked at in.
-const ON_CLOCKS: &[&str] = &["age_between", "date_part", "date_trunc", "date_bin"];
+const ON_CLOCKS: &[&str] = &["age_between", "date_part", "date_trunc"];
 
 /// `timezone(zone, moment)`, which PostgreSQL has for `moment AT TIME ZONE zone`: a `timestamptz`
 /// becomes what the zone's clocks show, a `timestamp` the moment at which they show it.
