@@ -21,12 +21,19 @@ pub fn by_number(select: &mut Select) {
     }
 }
 
-/// ROLLUP and CUBE among grouping sets, as the sets that they stand for.
+/// ROLLUP and CUBE among grouping sets, and those that have an expression twice, as the sets that they stand for.
 pub fn flat_sets(select: &mut Select) {
     let GroupByExpr::Expressions(keys, _) = &mut select.group_by else { return };
     for key in keys {
-        let Expr::GroupingSets(sets) = key else { continue };
-        *sets = std::mem::take(sets).into_iter().flat_map(sets_of).collect();
+        let sets = match key {
+            Expr::GroupingSets(sets) => {
+                std::mem::take(sets).into_iter().flat_map(sets_of).collect()
+            }
+            Expr::Rollup(parts) if has_twice(parts) => rolled_up(parts),
+            Expr::Cube(parts) if has_twice(parts) && parts.len() <= MOST_CUBED => cubed(parts),
+            _ => continue,
+        };
+        *key = Expr::GroupingSets(sets.into_iter().map(once).collect());
     }
 }
 
@@ -35,22 +42,44 @@ const MOST_CUBED: usize = 10;
 
 fn sets_of(set: Vec<Expr>) -> Vec<Vec<Expr>> {
     let [Expr::Function(function)] = set.as_slice() else { return vec![set] };
-    let (Some(name), Some(args)) =
+    let (Some(name), Some(parts)) =
         (function_name(function), arguments(&mut function.clone()).map(own))
     else {
         return vec![set];
     };
     match name.as_str() {
-        "rollup" => (0..=args.len()).rev().map(|count| args[..count].concat()).collect(),
-        "cube" if args.len() <= MOST_CUBED => {
-            let chosen = |bits: u32| -> Vec<Expr> {
-                let has = |at: &usize| bits & (1 << (args.len() - 1 - at)) != 0;
-                (0..args.len()).filter(has).flat_map(|at| args[at].clone()).collect()
-            };
-            (0..1 << args.len()).rev().map(chosen).collect()
-        }
+        "rollup" => rolled_up(&parts),
+        "cube" if parts.len() <= MOST_CUBED => cubed(&parts),
         _ => vec![set],
     }
+}
+
+fn has_twice(parts: &[Vec<Expr>]) -> bool {
+    let exprs: Vec<&Expr> = parts.iter().flatten().collect();
+    exprs.iter().enumerate().any(|(at, expr)| exprs[..at].contains(expr))
+}
+
+fn rolled_up(parts: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
+    (0..=parts.len()).rev().map(|count| parts[..count].concat()).collect()
+}
+
+fn cubed(parts: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
+    let chosen = |bits: u32| -> Vec<Expr> {
+        let has = |at: &usize| bits & (1 << (parts.len() - 1 - at)) != 0;
+        (0..parts.len()).filter(has).flat_map(|at| parts[at].clone()).collect()
+    };
+    (0..1 << parts.len()).rev().map(chosen).collect()
+}
+
+/// A set in which each expression stands once.
+fn once(set: Vec<Expr>) -> Vec<Expr> {
+    let mut found = Vec::with_capacity(set.len());
+    for expr in set {
+        if !found.contains(&expr) {
+            found.push(expr);
+        }
+    }
+    found
 }
 
 /// What each argument groups by: several together in brackets.
