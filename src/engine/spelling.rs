@@ -2,8 +2,8 @@
 //! column that no table has, a table that INSERT names right before PARTITION gets an alias, which the
 //! parser would take that word for, and a row lock is one of the two kinds, for one table each. TABLE
 //! as a query is the SELECT that it stands for, and LIKE ALL the operator. ONLY says nothing where no
-//! table has others below it, nor EXCLUDE NO OTHERS of a window. The digits of an interval stand behind it, and signs
-//! apart from operators.
+//! table has others below it, nor EXCLUDE NO OTHERS of a window. The digits of an interval stand behind it, signs
+//! apart from operators, and `trim` says what it takes away.
 
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::Token;
@@ -28,7 +28,7 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
     // Few statements need a second look.
     let locks = has("for") && (has("key") || has("of")) && (has("update") || has("share"));
     let only = has("only") && (has("from") || has("table") || has("join") || has("update"));
-    let looks: [(bool, Rewriting); 9] = [
+    let looks: [(bool, Rewriting); 10] = [
         (may_join_signs(text), with_signs_apart),
         (only, without_only),
         (has("exclude") && has("others"), without_others),
@@ -36,6 +36,7 @@ pub(super) fn known(text: &str) -> Result<Option<String>> {
         (has("partition") && has("insert"), with_alias),
         (has("table"), with_selects),
         (has("like") && has("all"), with_operators),
+        (has("trim") && has("from"), with_blanks),
         (locks, with_plain_locks),
         (has("interval") && text.contains('('), with_seconds),
     ];
@@ -261,6 +262,33 @@ fn ends_table(words: &Words, name: usize) -> bool {
                 | WITH
         ),
     }
+}
+
+/// `trim(LEADING FROM x)` and `trim(FROM x)`, which are about blanks.
+fn with_blanks(text: &str, words: &Words) -> Option<String> {
+    let (mut changed, mut end) = (String::new(), 0);
+    for at in (0..words.0.len()).filter(|at| words.keyword(*at) == Keyword::TRIM) {
+        if !matches!(words.0.get(at + 1), Some((_, Token::LParen))) {
+            continue;
+        }
+        let sided =
+            matches!(words.keyword(at + 2), Keyword::LEADING | Keyword::TRAILING | Keyword::BOTH);
+        let from = if sided { at + 3 } else { at + 2 };
+        if words.keyword(from) != Keyword::FROM {
+            continue;
+        }
+        let start = words.0[from].0;
+        changed.push_str(&text[end..start]);
+        end = match sided {
+            true => {
+                changed.push_str("' ' ");
+                start
+            }
+            false => start + "from".len(),
+        };
+    }
+    changed.push_str(&text[end..]);
+    (end > 0).then_some(changed)
 }
 
 /// `[NOT] LIKE ALL` and `[NOT] ILIKE ALL` as operators.

@@ -178,6 +178,7 @@ fn functions(expr: &mut Expr) {
     strip_schema(&mut function.name);
     calls::rename(function);
     let Some(name) = function_name(function) else { return };
+    ordered::without_numbers(function);
     if is_aggregate(&name) {
         label_casts(function);
     }

@@ -1,12 +1,25 @@
 //! Aggregates of sorted values by lists that are sorted afterwards.
 
 use sqlparser::ast::{
-    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArguments, Ident, ObjectName,
-    OrderByExpr,
+    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments,
+    Ident, ObjectName, OrderByExpr, Value,
 };
 
 use super::build::{arguments, boolean, call, has_aggregate, number, take, text};
 use super::dialect::{array_agg, label_casts};
+
+/// ORDER BY among an aggregate's arguments, where a number is none of a column: it changes nothing.
+pub fn without_numbers(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    let is_number = |key: &OrderByExpr| matches!(&key.expr, Expr::Value(value) if matches!(value.value, Value::Number(..)));
+    list.clauses.retain_mut(|clause| match clause {
+        FunctionArgumentClause::OrderBy(keys) => {
+            keys.retain(|key| !is_number(key));
+            !keys.is_empty()
+        }
+        _ => true,
+    });
+}
 
 /// `percentile_disc(0.5) WITHIN GROUP (ORDER BY x)`: of all values in that order the first by which so many
 /// have come. `None` for other forms of it, which are refused.

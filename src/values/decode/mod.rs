@@ -15,6 +15,8 @@ mod text;
 
 pub(super) use datetime::offset;
 
+use std::borrow::Cow;
+
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, TimeUnit};
 use datafusion::common::ScalarValue;
 use postgres_types::Type;
@@ -105,7 +107,8 @@ impl Error {
     }
 
     fn unsupported(pg: &Type, target: &DataType) -> Self {
-        Self::Unsupported { pg: pg.name().into(), target: target.to_string() }
+        let target = pg_type(&Field::new("", target.clone(), true));
+        Self::Unsupported { pg: pg.name().into(), target: sql_name(target.name()) }
     }
 }
 
@@ -144,7 +147,19 @@ impl Fault {
     fn of(self, pg: &Type, value: &[u8]) -> Error {
         match self {
             Self::Syntax => Error::text(pg, value),
-            Self::Range => Error::range(pg, String::from_utf8_lossy(value)),
+            Self::Range => Error::range(pg, readable(value)),
+        }
+    }
+}
+
+/// A value for a message: that of a binary format has no text.
+fn readable(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.contains(char::is_control) => Cow::Borrowed(text),
+        _ => {
+            let digits: String =
+                value.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+            Cow::Owned(format!("\\x{digits}"))
         }
     }
 }
