@@ -64,6 +64,14 @@ const RULES: &[Rule] = &[
         },
     },
     Rule {
+        reason: "nullif of a real and a double precision is a double precision beside other queries",
+        applies: |found| {
+            found.sql.contains(" nullif(")
+                && found.sql.contains(" UNION ")
+                && found.theirs.about().is_some_and(|rows| Some(rows) == found.ours.about())
+        },
+    },
+    Rule {
         reason: "doubles of which large ones cancel each other out, added in another order",
         applies: |found| {
             ["sum(", "avg("].iter().any(|call| found.sql.contains(call))

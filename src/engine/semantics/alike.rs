@@ -1,4 +1,6 @@
-//! `coalesce` and ARRAY of bytes, however they are held: the engine takes a column's and a constant's for two types.
+//! What is chosen among values of several types is of PostgreSQL's, known before types are settled: UNION takes it for
+//! that of its column. Bytes are of one type, however they are held; the engine takes a column's and a constant's for
+//! two.
 
 use std::sync::Arc;
 
@@ -10,9 +12,10 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use super::mixed::{common, common_type, taken_as};
+use super::mixed::{chosen_type, common, taken_as};
 
-const NAME: &str = "coalesce";
+/// Functions whose result is one of their arguments.
+const NAMES: &[&str] = &["coalesce", "greatest", "least"];
 
 /// The rule of ARRAY, whose elements the engine's own would look at next.
 #[derive(Debug)]
@@ -33,9 +36,10 @@ impl ExprPlanner for Arrays {
     }
 }
 
-/// The form of `coalesce`, if `known` has it.
-pub(super) fn function(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Option<Arc<ScalarUDF>> {
-    Some(Arc::new(ScalarUDF::new_from_impl(Alike { inner: known(NAME)? })))
+/// The forms of those functions that `known` has.
+pub(super) fn functions(known: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let alike = |inner| Arc::new(ScalarUDF::new_from_impl(Alike { inner }));
+    NAMES.iter().filter_map(|name| known(name)).map(alike).collect()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -57,11 +61,9 @@ impl ScalarUDFImpl for Alike {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        match common_type(types.iter()) {
-            Some(bytes @ DataType::LargeBinary) => {
-                self.inner.coerce_types(&vec![bytes; types.len()])
-            }
-            _ => self.inner.coerce_types(types),
+        match chosen_type(types.iter()) {
+            Some(kind) => self.inner.coerce_types(&vec![kind; types.len()]),
+            None => self.inner.coerce_types(types),
         }
     }
 

@@ -234,7 +234,7 @@ pub(super) fn amended_functions(
     let has = |inner| Arc::new(ScalarUDF::new_from_impl(members::ArrayHas::new(inner)));
     functions.extend(known(members::NAME).map(has));
     functions.extend(members::functions(&known));
-    functions.extend(alike::function(&known));
+    functions.extend(alike::functions(&known));
     functions.extend(bins::function(&known));
     functions.extend(replaced::function(&known));
     functions.extend(cased::functions(&known));
