@@ -131,9 +131,14 @@ impl ScalarUDFImpl for Roomy {
 /// A type for values of this one, and numbers with so many digits added to them.
 fn with_room(kind: &DataType, whole: i64, scale: i64) -> Result<DataType> {
     let refused = |offset: &str| {
+        // Other offsets there may be of moments and numbers alone.
+        let offset = match kind.is_numeric() || kind.is_temporal() {
+            true => format!(" and offset type {offset}"),
+            false => String::new(),
+        };
         let kind = sql_name(pg_type(&Field::new("", kind.clone(), true)).name());
         not_impl_err!(
-            "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {kind} and offset type {offset}"
+            "RANGE with offset PRECEDING/FOLLOWING is not supported for column type {kind}{offset}"
         )
     };
     let integer = scale == 0 && whole <= 19;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::config::ParquetOptions;
-use datafusion::common::plan_err;
 use datafusion::datasource::physical_plan::parquet::{
     Int96Coercer, transform_binary_to_string, transform_schema_to_view,
 };
@@ -16,6 +15,7 @@ use object_store::ObjectMeta;
 use parquet::arrow::parquet_to_arrow_schema;
 
 use super::Footers;
+use crate::storage::Error;
 
 /// The columns of all these files, which must agree; as many files are read at a time. The engine's own
 /// function, but for the metadata that it is made of.
@@ -58,7 +58,9 @@ async fn schema_of(
     // Only one of them would be seen.
     let mut seen = HashSet::new();
     if let Some(twice) = schema.fields().iter().find(|field| !seen.insert(field.name())) {
-        return plan_err!("column \"{}\" is there twice", twice.name());
+        let reason = format!("column \"{}\" is there twice", twice.name());
+        let location = file.location.to_string();
+        return Err(DataFusionError::External(Box::new(Error::BadDefinition { location, reason })));
     }
     if let Some(unit) = &options.coerce_int96 {
         let unit = unit_of(unit)?;

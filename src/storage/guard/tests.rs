@@ -166,3 +166,26 @@ fn files_are_checked_without_a_store() {
     check_file(&Bytes::from_static(b"PAR1")).expect_err("it is too short");
     check_file(&Bytes::from_static(b"PAR1\xff\xff\xff\xffPAR1")).expect_err("it is cut off");
 }
+
+#[tokio::test]
+async fn a_column_that_is_there_twice_is_refused() {
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::common::config::ParquetOptions;
+    let columns = |names: [&str; 2]| {
+        let fields = names.map(|name| Field::new(name, DataType::Int64, true));
+        Arc::new(Schema::new(fields.to_vec()))
+    };
+    for (names, twice) in [(["a", "A"], false), (["a", "a"], true)] {
+        let mut bytes = Vec::new();
+        let writer = ArrowWriter::try_new(&mut bytes, columns(names), None).expect("a writer");
+        writer.close().expect("closed");
+        let (environment, store, file) = stored(bytes).await;
+        let footers = Footers::new(store, &environment);
+        let found = schema(&footers, &ParquetOptions::default(), &[file], 1).await;
+        let said = found.map(|schema| schema.fields().len()).map_err(|error| error.to_string());
+        match twice {
+            false => assert_eq!(said, Ok(2)),
+            true => assert!(said.is_err_and(|said| said.contains("\"a\" is there twice"))),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use postgres_types::Type;
 
-use super::{Error, Result, convert, scalar};
+use super::{Error, Result, convert, scalar, sql_name};
 use crate::values::encode::{Format, TimeZone};
 use crate::values::types::{arrow_type, element};
 
@@ -50,7 +50,10 @@ pub(super) fn decode(
     let lengths = match elements.lengths.len() {
         0 => vec![0; 1],
         dimensions if dimensions == fields.len() => elements.lengths,
-        _ => return Err(Error::unsupported(pg, target)),
+        given => {
+            let (wanted, target) = (fields.len(), sql_name(pg.name()));
+            return Err(Error::Dimensions { given, wanted, target });
+        }
     };
     let values = elements.values.into_iter().map(|value| match value {
         None => ScalarValue::try_from(leaf).map_err(|_| Error::unsupported(pg, target)),

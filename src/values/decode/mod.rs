@@ -42,6 +42,8 @@ pub enum Error {
     OutOfRange { pg: String, value: String },
     #[error("a parameter of type {} cannot be used as {target}", sql_name(.pg))]
     Unsupported { pg: String, target: String },
+    #[error("an array of {given} dimensions cannot be used as {target}, which has {wanted} here")]
+    Dimensions { given: usize, wanted: usize, target: String },
     #[error(transparent)]
     Json(#[from] jsonb::Error),
     #[error("a parameter of type {pg} cannot be converted to {target}")]
@@ -61,7 +63,7 @@ impl Error {
             Self::InvalidBinary { .. } => "22P03",
             Self::OutOfRange { pg, .. } if is_temporal(pg) => "22008",
             Self::OutOfRange { .. } => "22003",
-            Self::Unsupported { .. } => "0A000",
+            Self::Unsupported { .. } | Self::Dimensions { .. } => "0A000",
             Self::Json(error) => error.sqlstate(),
             Self::Cast { .. } => "42846",
         }
