@@ -101,6 +101,7 @@ mod planner;
 mod policies;
 mod precedence;
 mod progress;
+mod projected;
 mod pushdown;
 mod ready;
 mod records;
@@ -490,7 +491,8 @@ fn template(
     optimizer_rules.insert(behind, Arc::new(semantics::Implied));
     optimizer_rules.push(Arc::new(semantics::LargeConstants::default()));
     let physical_rules = sides::Sides::among(PhysicalOptimizer::new().rules);
-    let mut physical_rules = differing::counted(pushdown::looked_after(physical_rules));
+    let physical_rules = projected::taken_apart(pushdown::looked_after(physical_rules));
+    let mut physical_rules = differing::counted(physical_rules);
     physical_rules.push(Arc::new(conditions::Conditions));
     physical_rules.push(Arc::new(topmost::Topmost));
     let mut state = SessionStateBuilder::new()

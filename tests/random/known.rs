@@ -50,12 +50,6 @@ const RULES: &[Rule] = &[
         applies: |found| found.fails("42000", "does not satisfy order requirements"),
     },
     Rule {
-        reason: "the engine refuses a plan of its own, of which a column is another behind several outer joins",
-        applies: |found| {
-            found.sql.contains(" FULL JOIN ") && found.fails("42883", "exist: boolean + ")
-        },
-    },
-    Rule {
         reason: "groups by a column and by a cast of it, which have one name to the engine",
         applies: |found| {
             found.sql.contains(" GROUP BY ") && found.fails("42000", "have the same name")
