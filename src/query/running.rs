@@ -75,8 +75,9 @@ impl Admitted {
     pub fn register(self, session: &Session, text: &Arc<str>) -> Registered {
         let facts = session.queries().history.begin(text, session.settings());
         let entry = session.entry();
-        let listed = session.queries().registry.add(entry, &facts);
+        // Whoever sees it in the list can stop it.
         let stopper = entry.begin(&facts);
+        let listed = session.queries().registry.add(entry, &facts);
         let timeout = session.settings().statement_timeout();
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let session = entry.clone();

@@ -6,11 +6,10 @@
 //! same and can stand beside others: of the values, with some value in place of NULL, and of whether they
 //! are NULL.
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -31,12 +30,12 @@ impl AnalyzerRule for Distinctions {
 fn settled(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(match plan {
         LogicalPlan::Filter(mut filter) if has_any(&filter.predicate) => {
-            filter.predicate = keyed(filter.predicate, filter.input.schema());
+            filter.predicate = keyed(filter.predicate, filter.input.schema())?;
             Transformed::yes(LogicalPlan::Filter(filter))
         }
         LogicalPlan::Join(mut join) if join.filter.as_ref().is_some_and(has_any) => {
             let schema = join.left.schema().join(join.right.schema())?;
-            join.filter = join.filter.map(|filter| keyed(filter, &schema));
+            join.filter = join.filter.map(|filter| keyed(filter, &schema)).transpose()?;
             Transformed::yes(LogicalPlan::Join(join))
         }
         other => Transformed::no(other),
@@ -44,38 +43,41 @@ fn settled(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 }
 
 fn has_any(condition: &Expr) -> bool {
-    match condition {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            has_any(left) || has_any(right)
-        }
-        other => is_of_columns(other),
-    }
+    condition.exists(|part| Ok(is_of_columns(part))).unwrap_or(true)
 }
 
 /// Whether both sides have columns. Those of a query around this one are another matter: what becomes of
 /// them depends on the operator.
 fn is_of_columns(condition: &Expr) -> bool {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::IsNotDistinctFrom, right }) = condition
-    else {
-        return false;
-    };
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = condition else { return false };
     let has_columns = |side: &Expr| !side.column_refs().is_empty();
-    has_columns(left) && has_columns(right) && !condition.contains_outer()
+    matches!(op, Operator::IsNotDistinctFrom | Operator::IsDistinctFrom)
+        && has_columns(left)
+        && has_columns(right)
+        && !condition.contains_outer()
 }
 
-/// A condition without any of these.
-fn keyed(condition: Expr, schema: &DFSchema) -> Expr {
-    let parts = split_conjunction_owned(condition).into_iter().map(|part| {
+/// A condition without any of these, nor of their contraries, of which the engine makes them behind NOT.
+fn keyed(condition: Expr, schema: &DFSchema) -> Result<Expr> {
+    let keyed = condition.transform_up(|part| {
         if !is_of_columns(&part) {
-            return part;
+            return Ok(Transformed::no(part));
         }
-        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else { return part };
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = part else {
+            return Ok(Transformed::no(part));
+        };
         // Whatever value it is.
         let some = left.get_type(schema).and_then(|kind| ScalarValue::new_default(&kind));
-        let Ok(some) = some else { return Expr::BinaryExpr(BinaryExpr { left, op, right }) };
+        let Ok(some) = some else {
+            return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+        };
         let value = |side: &Expr| coalesce(vec![side.clone(), lit(some.clone())]);
         let values = value(&left).eq(value(&right));
-        values.and(left.is_null().eq(right.is_null()))
+        let same = values.and(left.is_null().eq(right.is_null()));
+        Ok(Transformed::yes(match op {
+            Operator::IsDistinctFrom => Expr::Not(Box::new(same)),
+            _ => same,
+        }))
     });
-    conjunction(parts).unwrap_or_else(|| lit(true))
+    keyed.data()
 }
