@@ -61,7 +61,7 @@ fn reach(frame: &WindowFrame) -> Option<(i64, i64)> {
         let Some(text) = far.try_as_str().flatten() else { continue };
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if text.len() <= 1 && fraction == text || !is_number(whole) || !is_number(fraction) {
+        if (whole.is_empty() && fraction.is_empty()) || !is_number(whole) || !is_number(fraction) {
             return None;
         }
         let (most, scale) = reach.unwrap_or_default();

@@ -29,8 +29,10 @@ pub fn flat_sets(select: &mut Select) {
             Expr::GroupingSets(sets) => {
                 std::mem::take(sets).into_iter().flat_map(sets_of).collect()
             }
-            Expr::Rollup(parts) if has_twice(parts) => rolled_up(parts),
-            Expr::Cube(parts) if has_twice(parts) && parts.len() <= MOST_CUBED => cubed(parts),
+            Expr::Rollup(parts) if parts.len() <= MOST_ROLLED_UP && has_twice(parts) => {
+                rolled_up(parts)
+            }
+            Expr::Cube(parts) if parts.len() <= MOST_CUBED && has_twice(parts) => cubed(parts),
             _ => continue,
         };
         *key = Expr::GroupingSets(sets.into_iter().map(once).collect());
@@ -39,6 +41,7 @@ pub fn flat_sets(select: &mut Select) {
 
 /// More than these are too many to be written down.
 const MOST_CUBED: usize = 10;
+const MOST_ROLLED_UP: usize = 64;
 
 fn sets_of(set: Vec<Expr>) -> Vec<Vec<Expr>> {
     let [Expr::Function(function)] = set.as_slice() else { return vec![set] };
@@ -48,7 +51,7 @@ fn sets_of(set: Vec<Expr>) -> Vec<Vec<Expr>> {
         return vec![set];
     };
     match name.as_str() {
-        "rollup" => rolled_up(&parts),
+        "rollup" if parts.len() <= MOST_ROLLED_UP => rolled_up(&parts),
         "cube" if parts.len() <= MOST_CUBED => cubed(&parts),
         _ => vec![set],
     }
@@ -71,8 +74,11 @@ fn cubed(parts: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
     (0..1 << parts.len()).rev().map(chosen).collect()
 }
 
-/// A set in which each expression stands once.
+/// A set in which each expression stands once, unless it is a long one.
 fn once(set: Vec<Expr>) -> Vec<Expr> {
+    if set.len() > MOST_ROLLED_UP {
+        return set;
+    }
     let mut found = Vec::with_capacity(set.len());
     for expr in set {
         if !found.contains(&expr) {
